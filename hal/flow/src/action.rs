@@ -1,0 +1,154 @@
+//! Datapath actions: what a datapath, software or hardware, does with a packet.
+//!
+//! These are not OpenFlow actions: translation has resolved tables, groups, learning and NORMAL into a flat list. An
+//! empty list drops the packet. The list is executed in order; an [`Action::Output`] sends the packet as it is at that
+//! point and goes on.
+//!
+//! The text form ([`std::fmt::Display`] of [`Actions`]) is that of `ovs-appctl dpctl/dump-flows`.
+
+use crate::field::FieldId;
+
+/// A datapath port. Unique within one datapath; not an OpenFlow port number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct PortId(pub u32);
+
+/// A meter of a datapath.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct MeterId(pub u32);
+
+/// Why a packet goes to a controller. Numbers are those of OpenFlow's `ofp_packet_in_reason`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum PuntReason {
+    /// No matching flow (table-miss flow entry).
+    NoMatch = 0,
+    /// Output action to the controller.
+    Action = 1,
+    /// TTL too small to be decremented.
+    InvalidTtl = 2,
+}
+
+/// Parameters of [`Action::Controller`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ControllerAction {
+    /// Reason to report.
+    pub reason: PuntReason,
+    /// How many bytes of the packet to send; 0xffff for all.
+    pub max_len: u16,
+    /// Cookie of the rule, all ones when there is none.
+    pub cookie: u64,
+    /// OpenFlow table of the rule.
+    pub table: u8,
+    /// OpenFlow metadata at that point.
+    pub metadata: u64,
+    /// OpenFlow ingress port.
+    pub in_port: u32,
+}
+
+/// One datapath action.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    /// Sends the packet out of a port.
+    Output(PortId),
+    /// Sends the packet to the controllers by way of the datapath's punt queue.
+    Controller(ControllerAction),
+    /// Sets the bits of a canonical packet field that `mask` has; right-aligned. Checksums follow. Has no effect on a
+    /// packet that lacks the field; translation never produces that.
+    SetField {
+        /// Which; canonical and writable.
+        field: FieldId,
+        /// New value.
+        value: u128,
+        /// Bits to set; not zero.
+        mask: u128,
+    },
+    /// Decrements the IPv4 TTL or IPv6 hop limit. The flow must match only packets whose TTL is at least 2; a datapath
+    /// that meets another drops it and counts it.
+    DecTtl,
+    /// Pushes a VLAN tag outermost.
+    PushVlan {
+        /// Ethernet type of the tag, 0x8100 or 0x88a8.
+        tpid: u16,
+        /// Priority and VLAN id; the present bit (0x1000) is ignored.
+        tci: u16,
+    },
+    /// Removes the outermost VLAN tag.
+    PopVlan,
+    /// Pushes an MPLS label stack entry before the network header.
+    PushMpls {
+        /// Ethernet type, 0x8847 or 0x8848.
+        eth_type: u16,
+        /// The label stack entry: label, traffic class, bottom of stack, TTL.
+        lse: u32,
+    },
+    /// Removes the outermost MPLS label stack entry.
+    PopMpls {
+        /// Ethernet type of what is below.
+        eth_type: u16,
+    },
+    /// Starts again at the datapath's flow table with `recirc_id` set.
+    Recirc(u32),
+    /// Passes the packet through a meter, which may drop it.
+    Meter(MeterId),
+    /// Cuts the packet to at most this many bytes in the next output only.
+    Trunc(u32),
+    /// Executes actions on a copy.
+    Clone(Box<[Action]>),
+}
+
+/// The kind of an action, without its parameters: what capabilities and reject reasons speak of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[allow(missing_docs)]
+pub enum ActionKind {
+    Output,
+    Controller,
+    SetField(FieldId),
+    DecTtl,
+    PushVlan,
+    PopVlan,
+    PushMpls,
+    PopMpls,
+    Recirc,
+    Meter,
+    Trunc,
+    Clone,
+}
+
+impl Action {
+    /// The action's kind.
+    pub fn kind(&self) -> ActionKind {
+        match self {
+            Action::Output(_) => ActionKind::Output,
+            Action::Controller(_) => ActionKind::Controller,
+            Action::SetField { field, .. } => ActionKind::SetField(*field),
+            Action::DecTtl => ActionKind::DecTtl,
+            Action::PushVlan { .. } => ActionKind::PushVlan,
+            Action::PopVlan => ActionKind::PopVlan,
+            Action::PushMpls { .. } => ActionKind::PushMpls,
+            Action::PopMpls { .. } => ActionKind::PopMpls,
+            Action::Recirc(_) => ActionKind::Recirc,
+            Action::Meter(_) => ActionKind::Meter,
+            Action::Trunc(_) => ActionKind::Trunc,
+            Action::Clone(_) => ActionKind::Clone,
+        }
+    }
+}
+
+impl std::fmt::Display for ActionKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ActionKind::Output => f.write_str("output"),
+            ActionKind::Controller => f.write_str("controller"),
+            ActionKind::SetField(id) => write!(f, "set_field({id})"),
+            ActionKind::DecTtl => f.write_str("dec_ttl"),
+            ActionKind::PushVlan => f.write_str("push_vlan"),
+            ActionKind::PopVlan => f.write_str("pop_vlan"),
+            ActionKind::PushMpls => f.write_str("push_mpls"),
+            ActionKind::PopMpls => f.write_str("pop_mpls"),
+            ActionKind::Recirc => f.write_str("recirc"),
+            ActionKind::Meter => f.write_str("meter"),
+            ActionKind::Trunc => f.write_str("trunc"),
+            ActionKind::Clone => f.write_str("clone"),
+        }
+    }
+}

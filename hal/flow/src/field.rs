@@ -1,0 +1,368 @@
+//! The field table: the one place that says what a field is called, how wide it is, where it lies in a key, what must
+//! hold for it to exist, and who can see it.
+//!
+//! A key is an array of 64-bit words in host byte order; a field is a run of bits in one word (or two whole words for
+//! 128-bit fields, most significant word first). Fields that cannot be present together share bits (`arp_op` and
+//! `nw_proto`, `icmp_type` and `tp_src`), so keys stay short.
+//!
+//! *Canonical* fields tile the words; *views* are other names for (parts of) a canonical field: `vlan_vid` is 13 bits of
+//! `vlan_tci`, `tcp_dst` is `tp_dst` of a TCP packet. Datapath actions and hardware capabilities speak of canonical
+//! fields only ([`Field::canon`]).
+//!
+//! Words of scope [`Scope::Packet`] come first, so that a packet key is a prefix of a pipeline key.
+
+use std::fmt;
+
+/// Words in a [`crate::PacketKey`]: everything a datapath can see.
+pub const PACKET_WORDS: usize = 36;
+/// Words in a [`crate::PipelineKey`]: packet words, then what only the OpenFlow pipeline has.
+pub const PIPELINE_WORDS: usize = 47;
+
+/// Who can see a field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// A datapath (software or hardware) and the pipeline.
+    Packet,
+    /// The OpenFlow pipeline only: registers, metadata, OpenFlow port numbers.
+    Pipeline,
+}
+
+/// What must hold for a field to exist in a packet (OpenFlow 1.3.5 7.2.3.8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Prereq {
+    /// Always there.
+    None,
+    /// A VLAN tag is present (`vlan_tci` has its present bit).
+    Vlan,
+    /// Ethernet type 0x0800.
+    Ipv4,
+    /// Ethernet type 0x86dd.
+    Ipv6,
+    /// IPv4 or IPv6.
+    Ip,
+    /// Ethernet type 0x0806 or 0x8035.
+    Arp,
+    /// Ethernet type 0x8847 or 0x8848.
+    Mpls,
+    /// IP protocol 6.
+    Tcp,
+    /// IP protocol 17.
+    Udp,
+    /// IP protocol 132.
+    Sctp,
+    /// TCP, UDP or SCTP.
+    Ports,
+    /// IPv4 with protocol 1.
+    Icmp4,
+    /// IPv6 with protocol 58.
+    Icmp6,
+    /// ICMPv6 neighbour solicitation or advertisement (types 135, 136).
+    Nd,
+    /// ICMPv6 neighbour solicitation.
+    NdSolicit,
+    /// ICMPv6 neighbour advertisement.
+    NdAdvert,
+}
+
+/// How a field may be masked in an OpenFlow match.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Maskable {
+    /// All bits or none.
+    Exact,
+    /// Any bits.
+    Any,
+}
+
+/// How a field's value is written in text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TextForm {
+    /// Decimal number.
+    Dec,
+    /// `0x` number.
+    Hex,
+    /// `aa:bb:cc:dd:ee:ff`.
+    Mac,
+    /// Dotted quad.
+    Ip4,
+    /// RFC 5952 form.
+    Ip6,
+    /// OpenFlow port number or reserved name.
+    Port,
+    /// `+trk-new` flags of connection tracking.
+    CtState,
+    /// `no`, `first`, `later`, `yes`, `not_later`.
+    Frag,
+    /// `+syn-ack` or number: TCP flags.
+    TcpFlags,
+    /// Tunnel flags (`oam`, `df`, `csum`, `key`).
+    TunFlags,
+    /// `(ns,type)`.
+    PacketType,
+}
+
+/// One row of the field table.
+#[derive(Debug)]
+pub struct Field {
+    /// The field.
+    pub id: FieldId,
+    /// Name in flow syntax as `ovs-ofctl` prints it (`dl_src`, `nw_proto`).
+    pub name: &'static str,
+    /// The other accepted name, usually that of OpenFlow 1.2 and later (`eth_src`, `ip_proto`); empty when there is none.
+    pub alt_name: &'static str,
+    /// Width in bits, 1 to 128.
+    pub bits: u8,
+    /// Index of the first word.
+    pub word: u8,
+    /// Position of the least significant bit in the word; 0 for 128-bit fields.
+    pub shift: u8,
+    /// The canonical field these bits belong to; `id` itself when canonical.
+    pub canon: FieldId,
+    /// Who can see it.
+    pub scope: Scope,
+    /// What must hold for it to exist.
+    pub prereq: Prereq,
+    /// How it may be masked in OpenFlow.
+    pub mask: Maskable,
+    /// How it is written.
+    pub text: TextForm,
+    /// OXM class and number (`class << 8 | field`), zero when there is none. Sources: OpenFlow 1.3.5 7.2.3.7 (class
+    /// 0x8000), OpenFlow 1.5.1 7.2.3.7, Nicira extensions (classes 0 and 1).
+    pub oxm: u32,
+    /// Nicira NXM class and number, zero class included: `Some(class << 8 | field)`.
+    pub nxm: Option<u32>,
+    /// Whether an action may write it.
+    pub writable: bool,
+}
+
+macro_rules! fields {
+    ($( $id:ident $name:literal $alt:literal $bits:literal @ $word:literal : $shift:literal
+        $canon:ident $scope:ident $prereq:ident $mask:ident $text:ident $oxm:literal $nxm:expr, $w:ident; )*) => {
+        /// Names a field of the table.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        #[allow(missing_docs)]
+        pub enum FieldId { $( $id, )* }
+
+        /// Every field, in table order; `FIELDS[id as usize].id == id`.
+        pub static FIELDS: &[Field] = &[
+            $( Field { id: FieldId::$id, name: $name, alt_name: $alt, bits: $bits, word: $word, shift: $shift,
+                canon: FieldId::$canon, scope: Scope::$scope, prereq: Prereq::$prereq, mask: Maskable::$mask,
+                text: TextForm::$text, oxm: $oxm, nxm: $nxm, writable: fields!(@w $w) }, )*
+        ];
+    };
+    (@w rw) => { true };
+    (@w ro) => { false };
+}
+
+/// Shorthand for an NXM number in the table.
+const fn n(class: u32, field: u32) -> Option<u32> {
+    Some(class << 8 | field)
+}
+
+fields! {
+//  id           name            alt            bits word:shift canon    scope   prereq  mask  text   oxm        nxm, writable
+    DpPort       "dp_in_port"    ""             32 @ 0:32  DpPort       Packet   None    Exact Dec    0          None, ro;
+    RecircId     "recirc_id"     ""             32 @ 0:0   RecircId     Packet   None    Exact Hex    0          n(1, 36), ro;
+    PktMark      "pkt_mark"      ""             32 @ 1:32  PktMark      Packet   None    Any   Hex    0          n(1, 33), rw;
+    DpHash       "dp_hash"       ""             32 @ 1:0   DpHash       Packet   None    Any   Hex    0          n(1, 35), ro;
+    CtState      "ct_state"      ""             16 @ 2:48  CtState      Packet   None    Any   CtState 0         n(1, 105), ro;
+    CtZone       "ct_zone"       ""             16 @ 2:32  CtZone       Packet   None    Exact Dec    0          n(1, 106), ro;
+    CtMark       "ct_mark"       ""             32 @ 2:0   CtMark       Packet   None    Any   Hex    0          n(1, 107), rw;
+    CtLabel      "ct_label"      ""            128 @ 3:0   CtLabel      Packet   None    Any   Hex    0          n(1, 108), rw;
+    CtNwSrc      "ct_nw_src"     ""             32 @ 5:32  CtNwSrc      Packet   None    Any   Ip4    0          n(1, 120), ro;
+    CtNwDst      "ct_nw_dst"     ""             32 @ 5:0   CtNwDst      Packet   None    Any   Ip4    0          n(1, 121), ro;
+    CtIpv6Src    "ct_ipv6_src"   ""            128 @ 6:0   CtIpv6Src    Packet   None    Any   Ip6    0          n(1, 122), ro;
+    CtIpv6Dst    "ct_ipv6_dst"   ""            128 @ 8:0   CtIpv6Dst    Packet   None    Any   Ip6    0          n(1, 123), ro;
+    CtTpSrc      "ct_tp_src"     ""             16 @ 10:48 CtTpSrc      Packet   None    Any   Dec    0          n(1, 124), ro;
+    CtTpDst      "ct_tp_dst"     ""             16 @ 10:32 CtTpDst      Packet   None    Any   Dec    0          n(1, 125), ro;
+    CtNwProto    "ct_nw_proto"   ""              8 @ 10:24 CtNwProto    Packet   None    Exact Dec    0          n(1, 119), ro;
+    TunId        "tun_id"        "tunnel_id"    64 @ 11:0  TunId        Packet   None    Any   Hex    0x800026   n(1, 16), rw;
+    TunSrc       "tun_src"       ""             32 @ 12:32 TunSrc       Packet   None    Any   Ip4    0          n(1, 31), rw;
+    TunDst       "tun_dst"       ""             32 @ 12:0  TunDst       Packet   None    Any   Ip4    0          n(1, 32), rw;
+    TunFlags     "tun_flags"     ""             16 @ 13:48 TunFlags     Packet   None    Any   TunFlags 0        n(1, 104), rw;
+    TunTos       "tun_tos"       ""              8 @ 13:40 TunTos       Packet   None    Exact Hex    0          None, rw;
+    TunTtl       "tun_ttl"       ""              8 @ 13:32 TunTtl       Packet   None    Exact Dec    0          None, rw;
+    TunTpSrc     "tun_tp_src"    ""             16 @ 13:16 TunTpSrc     Packet   None    Any   Dec    0          None, rw;
+    TunTpDst     "tun_tp_dst"    ""             16 @ 13:0  TunTpDst     Packet   None    Any   Dec    0          None, rw;
+    TunIpv6Src   "tun_ipv6_src"  ""            128 @ 14:0  TunIpv6Src   Packet   None    Any   Ip6    0          n(1, 109), rw;
+    TunIpv6Dst   "tun_ipv6_dst"  ""            128 @ 16:0  TunIpv6Dst   Packet   None    Any   Ip6    0          n(1, 110), rw;
+    TunGbpId     "tun_gbp_id"    ""             16 @ 18:48 TunGbpId     Packet   None    Any   Dec    0          n(1, 38), rw;
+    TunGbpFlags  "tun_gbp_flags" ""              8 @ 18:40 TunGbpFlags  Packet   None    Any   Hex    0          n(1, 39), rw;
+    EthDst       "dl_dst"        "eth_dst"      48 @ 19:16 EthDst       Packet   None    Any   Mac    0x800003   n(0, 1), rw;
+    EthType      "dl_type"       "eth_type"     16 @ 19:0  EthType      Packet   None    Exact Hex    0x800005   n(0, 3), ro;
+    EthSrc       "dl_src"        "eth_src"      48 @ 20:16 EthSrc       Packet   None    Any   Mac    0x800004   n(0, 2), rw;
+    VlanTci      "vlan_tci"      ""             16 @ 21:48 VlanTci      Packet   None    Any   Hex    0          n(0, 4), rw;
+    VlanTpid     "vlan_tpid"     ""             16 @ 21:32 VlanTpid     Packet   Vlan    Exact Hex    0          None, ro;
+    VlanTci2     "vlan_tci2"     ""             16 @ 21:16 VlanTci2     Packet   Vlan    Any   Hex    0          None, ro;
+    VlanTpid2    "vlan_tpid2"    ""             16 @ 21:0  VlanTpid2    Packet   Vlan    Exact Hex    0          None, ro;
+    PacketType   "packet_type"   ""             32 @ 22:32 PacketType   Packet   None    Exact PacketType 0x80002c None, ro;
+    MplsLse0     "mpls_lse"      "mpls_lse0"    32 @ 23:32 MplsLse0     Packet   Mpls    Any   Hex    0          None, ro;
+    MplsLse1     "mpls_lse1"     ""             32 @ 23:0  MplsLse1     Packet   Mpls    Any   Hex    0          None, ro;
+    MplsLse2     "mpls_lse2"     ""             32 @ 24:32 MplsLse2     Packet   Mpls    Any   Hex    0          None, ro;
+    NwSrc        "nw_src"        "ip_src"       32 @ 25:32 NwSrc        Packet   Ipv4    Any   Ip4    0x80000b   n(0, 7), rw;
+    NwDst        "nw_dst"        "ip_dst"       32 @ 25:0  NwDst        Packet   Ipv4    Any   Ip4    0x80000c   n(0, 8), rw;
+    Ipv6Src      "ipv6_src"      ""            128 @ 26:0  Ipv6Src      Packet   Ipv6    Any   Ip6    0x80001a   n(1, 19), rw;
+    Ipv6Dst      "ipv6_dst"      ""            128 @ 28:0  Ipv6Dst      Packet   Ipv6    Any   Ip6    0x80001b   n(1, 20), rw;
+    Ipv6Label    "ipv6_label"    "ipv6_flabel"  20 @ 30:32 Ipv6Label    Packet   Ipv6    Any   Hex    0x80001c   n(1, 27), rw;
+    NwProto      "nw_proto"      "ip_proto"      8 @ 30:24 NwProto      Packet   Ip      Exact Dec    0x80000a   n(0, 6), ro;
+    NwTos        "nw_tos"        ""              8 @ 30:16 NwTos        Packet   Ip      Exact Dec    0          n(0, 5), rw;
+    NwTtl        "nw_ttl"        "ip_ttl"        8 @ 30:8  NwTtl        Packet   Ip      Exact Dec    0          n(1, 29), rw;
+    NwFrag       "nw_frag"       "ip_frag"       8 @ 30:0  NwFrag       Packet   Ip      Any   Frag   0          n(1, 26), ro;
+    ArpSha       "arp_sha"       ""             48 @ 31:16 ArpSha       Packet   Arp     Any   Mac    0x800018   n(1, 17), rw;
+    ArpTha       "arp_tha"       ""             48 @ 32:16 ArpTha       Packet   Arp     Any   Mac    0x800019   n(1, 18), rw;
+    NdTarget     "nd_target"     "ipv6_nd_target" 128 @ 33:0 NdTarget   Packet   Nd      Any   Ip6    0x80001f   n(1, 23), rw;
+    TpSrc        "tp_src"        ""             16 @ 35:48 TpSrc        Packet   Ports   Any   Dec    0          None, rw;
+    TpDst        "tp_dst"        ""             16 @ 35:32 TpDst        Packet   Ports   Any   Dec    0          None, rw;
+    TcpFlags     "tcp_flags"     ""             12 @ 35:16 TcpFlags     Packet   Tcp     Any   TcpFlags 0x80002a n(1, 34), ro;
+    // Pipeline scope.
+    InPort       "in_port"       "in_port_oxm"  32 @ 36:32 InPort       Pipeline None    Exact Port   0x800000   n(0, 0), rw;
+    ActsetOutput "actset_output" ""             32 @ 36:0  ActsetOutput Pipeline None    Exact Port   0x80002b   None, ro;
+    Metadata     "metadata"      ""             64 @ 37:0  Metadata     Pipeline None    Any   Hex    0x800002   None, rw;
+    Reg0         "reg0"          ""             32 @ 38:32 Reg0         Pipeline None    Any   Hex    0          n(1, 0), rw;
+    Reg1         "reg1"          ""             32 @ 38:0  Reg1         Pipeline None    Any   Hex    0          n(1, 1), rw;
+    Reg2         "reg2"          ""             32 @ 39:32 Reg2         Pipeline None    Any   Hex    0          n(1, 2), rw;
+    Reg3         "reg3"          ""             32 @ 39:0  Reg3         Pipeline None    Any   Hex    0          n(1, 3), rw;
+    Reg4         "reg4"          ""             32 @ 40:32 Reg4         Pipeline None    Any   Hex    0          n(1, 4), rw;
+    Reg5         "reg5"          ""             32 @ 40:0  Reg5         Pipeline None    Any   Hex    0          n(1, 5), rw;
+    Reg6         "reg6"          ""             32 @ 41:32 Reg6         Pipeline None    Any   Hex    0          n(1, 6), rw;
+    Reg7         "reg7"          ""             32 @ 41:0  Reg7         Pipeline None    Any   Hex    0          n(1, 7), rw;
+    Reg8         "reg8"          ""             32 @ 42:32 Reg8         Pipeline None    Any   Hex    0          n(1, 8), rw;
+    Reg9         "reg9"          ""             32 @ 42:0  Reg9         Pipeline None    Any   Hex    0          n(1, 9), rw;
+    Reg10        "reg10"         ""             32 @ 43:32 Reg10        Pipeline None    Any   Hex    0          n(1, 10), rw;
+    Reg11        "reg11"         ""             32 @ 43:0  Reg11        Pipeline None    Any   Hex    0          n(1, 11), rw;
+    Reg12        "reg12"         ""             32 @ 44:32 Reg12        Pipeline None    Any   Hex    0          n(1, 12), rw;
+    Reg13        "reg13"         ""             32 @ 44:0  Reg13        Pipeline None    Any   Hex    0          n(1, 13), rw;
+    Reg14        "reg14"         ""             32 @ 45:32 Reg14        Pipeline None    Any   Hex    0          n(1, 14), rw;
+    Reg15        "reg15"         ""             32 @ 45:0  Reg15        Pipeline None    Any   Hex    0          n(1, 15), rw;
+    ConjId       "conj_id"       ""             32 @ 46:32 ConjId       Pipeline None    Exact Dec    0          n(1, 37), ro;
+    // Views of the fields above.
+    VlanVid      "vlan_vid"      ""             13 @ 21:48 VlanTci      Packet   None    Any   Dec    0x800006   None, rw;
+    VlanPcp      "dl_vlan_pcp"   "vlan_pcp"      3 @ 21:61 VlanTci      Packet   Vlan    Exact Dec    0x800007   None, rw;
+    MplsLabel    "mpls_label"    ""             20 @ 23:44 MplsLse0     Packet   Mpls    Exact Dec    0x800022   None, rw;
+    MplsTc       "mpls_tc"       ""              3 @ 23:41 MplsLse0     Packet   Mpls    Exact Dec    0x800023   None, rw;
+    MplsBos      "mpls_bos"      ""              1 @ 23:40 MplsLse0     Packet   Mpls    Exact Dec    0x800024   None, ro;
+    MplsTtl      "mpls_ttl"      ""              8 @ 23:32 MplsLse0     Packet   Mpls    Exact Dec    0          n(1, 30), rw;
+    IpDscp       "ip_dscp"       ""              6 @ 30:18 NwTos        Packet   Ip      Exact Dec    0x800008   None, rw;
+    IpEcn        "nw_ecn"        "ip_ecn"        2 @ 30:16 NwTos        Packet   Ip      Exact Dec    0x800009   n(1, 28), rw;
+    ArpOp        "arp_op"        ""              8 @ 30:24 NwProto      Packet   Arp     Exact Dec    0x800015   n(0, 15), rw;
+    ArpSpa       "arp_spa"       ""             32 @ 25:32 NwSrc        Packet   Arp     Any   Ip4    0x800016   n(0, 16), rw;
+    ArpTpa       "arp_tpa"       ""             32 @ 25:0  NwDst        Packet   Arp     Any   Ip4    0x800017   n(0, 17), rw;
+    TcpSrc       "tcp_src"       ""             16 @ 35:48 TpSrc        Packet   Tcp     Any   Dec    0x80000d   n(0, 9), rw;
+    TcpDst       "tcp_dst"       ""             16 @ 35:32 TpDst        Packet   Tcp     Any   Dec    0x80000e   n(0, 10), rw;
+    UdpSrc       "udp_src"       ""             16 @ 35:48 TpSrc        Packet   Udp     Any   Dec    0x80000f   n(0, 11), rw;
+    UdpDst       "udp_dst"       ""             16 @ 35:32 TpDst        Packet   Udp     Any   Dec    0x800010   n(0, 12), rw;
+    SctpSrc      "sctp_src"      ""             16 @ 35:48 TpSrc        Packet   Sctp    Any   Dec    0x800011   None, rw;
+    SctpDst      "sctp_dst"      ""             16 @ 35:32 TpDst        Packet   Sctp    Any   Dec    0x800012   None, rw;
+    Icmp4Type    "icmp_type"     ""              8 @ 35:48 TpSrc        Packet   Icmp4   Exact Dec    0x800013   n(0, 13), rw;
+    Icmp4Code    "icmp_code"     ""              8 @ 35:32 TpDst        Packet   Icmp4   Exact Dec    0x800014   n(0, 14), rw;
+    Icmp6Type    "icmpv6_type"   ""              8 @ 35:48 TpSrc        Packet   Icmp6   Exact Dec    0x80001d   n(1, 21), rw;
+    Icmp6Code    "icmpv6_code"   ""              8 @ 35:32 TpDst        Packet   Icmp6   Exact Dec    0x80001e   n(1, 22), rw;
+    NdSll        "nd_sll"        "ipv6_nd_sll"  48 @ 31:16 ArpSha       Packet   NdSolicit Any Mac    0x800020   n(1, 24), rw;
+    NdTll        "nd_tll"        "ipv6_nd_tll"  48 @ 32:16 ArpTha       Packet   NdAdvert Any  Mac    0x800021   n(1, 25), rw;
+    Xreg0        "xreg0"         ""             64 @ 38:0  Reg0         Pipeline None    Any   Hex    0x800100   None, rw;
+    Xreg1        "xreg1"         ""             64 @ 39:0  Reg2         Pipeline None    Any   Hex    0x800101   None, rw;
+    Xreg2        "xreg2"         ""             64 @ 40:0  Reg4         Pipeline None    Any   Hex    0x800102   None, rw;
+    Xreg3        "xreg3"         ""             64 @ 41:0  Reg6         Pipeline None    Any   Hex    0x800103   None, rw;
+    Xreg4        "xreg4"         ""             64 @ 42:0  Reg8         Pipeline None    Any   Hex    0x800104   None, rw;
+    Xreg5        "xreg5"         ""             64 @ 43:0  Reg10        Pipeline None    Any   Hex    0x800105   None, rw;
+    Xreg6        "xreg6"         ""             64 @ 44:0  Reg12        Pipeline None    Any   Hex    0x800106   None, rw;
+    Xreg7        "xreg7"         ""             64 @ 45:0  Reg14        Pipeline None    Any   Hex    0x800107   None, rw;
+}
+
+impl FieldId {
+    /// The field's row.
+    #[inline]
+    pub fn info(self) -> &'static Field {
+        &FIELDS[self as usize]
+    }
+
+    /// The field called `name` in flow syntax, by either of its names.
+    pub fn by_name(name: &str) -> Option<FieldId> {
+        FIELDS.iter().find(|f| f.name == name || (!f.alt_name.is_empty() && f.alt_name == name)).map(|f| f.id)
+    }
+
+    /// Register `n` (0 to 15).
+    pub fn reg(n: u8) -> Option<FieldId> {
+        (n < 16).then(|| FIELDS[FieldId::Reg0 as usize + usize::from(n)].id)
+    }
+
+    /// Whether this is a canonical field, not a view.
+    pub fn is_canonical(self) -> bool {
+        self.info().canon == self
+    }
+}
+
+impl fmt::Debug for FieldId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.info().name)
+    }
+}
+
+impl fmt::Display for FieldId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.info().name)
+    }
+}
+
+impl Field {
+    /// The all-ones value of this width.
+    #[inline]
+    pub const fn max(&self) -> u128 {
+        if self.bits == 128 { u128::MAX } else { (1u128 << self.bits) - 1 }
+    }
+
+    /// How many words the field touches: 1, or 2 for 128-bit fields.
+    #[inline]
+    pub const fn words(&self) -> usize {
+        if self.bits == 128 { 2 } else { 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_in_order_and_fit_their_words() {
+        for (i, f) in FIELDS.iter().enumerate() {
+            assert_eq!(f.id as usize, i);
+            assert!(f.bits == 128 && f.shift == 0 || f.bits <= 64 && f.bits + f.shift <= 64, "{}", f.name);
+            let end = f.word as usize + f.words();
+            match f.scope {
+                Scope::Packet => assert!(end <= PACKET_WORDS, "{}", f.name),
+                Scope::Pipeline => {
+                    assert!(f.word as usize >= PACKET_WORDS && end <= PIPELINE_WORDS, "{}", f.name)
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn canonical_fields_do_not_overlap_and_views_lie_in_theirs() {
+        let mut used = [0u64; PIPELINE_WORDS];
+        for f in FIELDS.iter().filter(|f| f.id.is_canonical()) {
+            for w in 0..f.words() {
+                let m = if f.bits >= 64 { u64::MAX } else { ((1u64 << f.bits) - 1) << f.shift };
+                assert_eq!(used[f.word as usize + w] & m, 0, "{} overlaps", f.name);
+                used[f.word as usize + w] |= m;
+            }
+        }
+        for f in FIELDS.iter().filter(|f| !f.id.is_canonical()) {
+            let c = f.canon.info();
+            assert_eq!(f.word, c.word, "{}", f.name);
+            assert_eq!(f.scope, c.scope, "{}", f.name);
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_are_unique() {
+        let mut names = std::collections::HashSet::new();
+        let mut oxm = std::collections::HashSet::new();
+        for f in FIELDS {
+            assert!(names.insert(f.name), "{}", f.name);
+            assert!(f.alt_name.is_empty() || names.insert(f.alt_name), "{}", f.alt_name);
+            assert!(f.oxm == 0 || oxm.insert(f.oxm), "{}", f.name);
+            assert!(f.nxm.is_none_or(|n| oxm.insert(n)), "{}", f.name);
+        }
+    }
+}

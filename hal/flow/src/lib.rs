@@ -1,0 +1,16 @@
+//! Flows: the field table, keys and masks, datapath actions, header views and text forms.
+//!
+//! Everything above and below speaks of packets in these terms. Two keys share one field table ([`field`]):
+//! [`PacketKey`], what a datapath can see, and [`PipelineKey`], which adds what only the OpenFlow pipeline has.
+#![forbid(unsafe_code)]
+
+pub mod action;
+pub mod field;
+pub mod key;
+
+pub use action::{Action, ActionKind, ControllerAction, MeterId, PortId, PuntReason};
+pub use field::{FIELDS, Field, FieldId, Maskable, PACKET_WORDS, PIPELINE_WORDS, Prereq, Scope, TextForm};
+pub use key::{
+    Key, Mask, Match, PacketKey, PacketMask, PacketMatch, PipelineKey, PipelineMask, PipelineMatch, WordIter,
+    WordSet, Words,
+};

@@ -1,0 +1,2 @@
+//! hoist
+fn main() {}
