@@ -8,7 +8,7 @@ pub mod action;
 pub mod field;
 pub mod key;
 
-pub use action::{Action, ActionKind, ControllerAction, MeterId, PortId, PuntReason};
+pub use action::{Action, ActionKind, ControllerAction, FlowId, MeterId, PortId, PuntReason};
 pub use field::{FIELDS, Field, FieldId, Maskable, PACKET_WORDS, PIPELINE_WORDS, Prereq, Scope, TextForm};
 pub use key::{
     Key, Mask, Match, PacketKey, PacketMask, PacketMatch, PipelineKey, PipelineMask, PipelineMatch, WordIter,

@@ -1,1 +1,309 @@
-//! datapath-api.
+//! What a switch asks of a datapath, and what a datapath asks back.
+//!
+//! [`Datapath`] is implemented by the software path, by a test datapath and by the kernel's; [`MissHandler`] by the
+//! OpenFlow layer. A miss is translated on the core that met it, which reads the tables without locks; side effects
+//! (learning, packet-in) go into bounded queues.
+//!
+//! ```text
+//!      packet ─► caches ─hit─► actions
+//!                  │miss                 MissHandler::translate(miss) ─► Translation { record, install }
+//!                  └───────────────────────────────┘      │
+//!                                                 FlowRecord: match, actions, counters, owner
+//! ```
+//!
+//! A **flow record** is a masked key and what to do. Records of one datapath never overlap unless they agree. The
+//! record's counters are shared: whoever holds the record sees every packet counted.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+
+use clock::Instant;
+use flow::{Action, ControllerAction, FlowId, PacketKey, PacketMatch, PortId};
+
+/// Counters of a record. Written by forwarding cores, read by anyone.
+#[derive(Debug, Default)]
+pub struct FlowCounters {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    used_ns: AtomicU64,
+    tcp_flags: AtomicU16,
+}
+
+/// A reading of [`FlowCounters`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowStats {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, frames without FCS, as received.
+    pub bytes: u64,
+    /// Time of the last packet; `None` when there was none.
+    pub used: Option<Instant>,
+    /// TCP flags seen, ored.
+    pub tcp_flags: u16,
+}
+
+impl FlowCounters {
+    /// Counts `packets` with `bytes` in all, the last one at `now`.
+    #[inline]
+    pub fn add(&self, packets: u64, bytes: u64, tcp_flags: u16, now: Instant) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // `used` is kept one nanosecond up so that zero can mean never.
+        self.used_ns.fetch_max(now.as_nanos() + 1, Ordering::Relaxed);
+        if tcp_flags != 0 {
+            self.tcp_flags.fetch_or(tcp_flags, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads them. The values may be from different moments while packets flow.
+    pub fn read(&self) -> FlowStats {
+        let used = self.used_ns.load(Ordering::Relaxed);
+        FlowStats {
+            packets: self.packets.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            used: used.checked_sub(1).map(Instant::from_nanos),
+            tcp_flags: self.tcp_flags.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A masked key and what is done with packets that match it.
+pub struct FlowRecord {
+    /// Name.
+    pub id: FlowId,
+    /// What it matches.
+    pub matches: PacketMatch,
+    /// What is done; empty drops.
+    pub actions: Arc<[Action]>,
+    /// What software has counted. A record that replaces another for the same match carries its counters on.
+    pub counters: Arc<FlowCounters>,
+    /// What the owner (the OpenFlow layer) wants to find again: rules, provenance. Opaque here.
+    pub owner: Arc<dyn Any + Send + Sync>,
+    /// When it was made.
+    pub created: Instant,
+}
+
+impl std::fmt::Debug for FlowRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowRecord")
+            .field("id", &self.id)
+            .field("matches", &self.matches)
+            .field("actions", &self.actions)
+            .field("stats", &self.counters.read())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A packet that no cache knew.
+#[derive(Clone, Debug)]
+pub struct Miss {
+    /// Its key, with `dp_in_port` and `recirc_id` set.
+    pub key: PacketKey,
+    /// Its length in bytes, without FCS.
+    pub len_bytes: u32,
+    /// TCP flags, for the rules' statistics; 0 when not TCP.
+    pub tcp_flags: u16,
+}
+
+/// The answer to a [`Miss`].
+#[derive(Clone, Debug)]
+pub struct Translation {
+    /// What to do with this packet, and with others that match. The caller counts the packet in the record.
+    pub record: Arc<FlowRecord>,
+    /// Whether to keep the record in the caches. When not, the packet is forwarded all the same; the handler has counted it
+    /// for its rules already and keeps no record.
+    pub install: bool,
+}
+
+/// Answers, in the order of the misses.
+pub type Translations = Vec<Translation>;
+
+/// Answers misses. Called on forwarding cores; must not block on other threads.
+pub trait MissHandler: Send + Sync {
+    /// Translates each of `misses` and appends exactly one answer each to `out`.
+    fn translate(&self, misses: &[Miss], now: Instant, out: &mut Translations);
+}
+
+/// A packet on its way to a controller.
+#[derive(Clone, Debug)]
+pub struct Punt {
+    /// The whole packet as it was when punted.
+    pub packet: Vec<u8>,
+    /// Its key when punted.
+    pub key: PacketKey,
+    /// What was asked for.
+    pub action: ControllerAction,
+}
+
+/// Takes punted packets. Bounded; called on forwarding cores; must not block.
+pub trait PuntSink: Send + Sync {
+    /// Takes the packet, or drops and counts it and returns false.
+    fn punt(&self, p: Punt) -> bool;
+}
+
+/// Why a datapath dropped a packet. One counter each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum DropReason {
+    /// The flow says drop.
+    Action,
+    /// The frame is too short for an Ethernet header.
+    Runt,
+    /// The frame is longer than a buffer.
+    Oversize,
+    /// A header contradicts itself or the frame's length in a way that leaves no verdict possible.
+    Malformed,
+    /// An action met a packet without room for a pushed header.
+    NoHeadroom,
+    /// TTL or hop limit too small to be decremented.
+    TtlExceeded,
+    /// The output port does not exist.
+    NoSuchPort,
+    /// The output port's queue was full.
+    TxFull,
+    /// The output port failed.
+    TxError,
+    /// No buffer for a copy.
+    NoBuffer,
+    /// A meter's rate was exceeded.
+    Meter,
+    /// Recirculated too often.
+    RecircLimit,
+    /// The punt queue was full.
+    PuntFull,
+    /// The output port's frame limit was exceeded.
+    TooBig,
+}
+
+impl DropReason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [DropReason; 14] = [
+        DropReason::Action,
+        DropReason::Runt,
+        DropReason::Oversize,
+        DropReason::Malformed,
+        DropReason::NoHeadroom,
+        DropReason::TtlExceeded,
+        DropReason::NoSuchPort,
+        DropReason::TxFull,
+        DropReason::TxError,
+        DropReason::NoBuffer,
+        DropReason::Meter,
+        DropReason::RecircLimit,
+        DropReason::PuntFull,
+        DropReason::TooBig,
+    ];
+
+    /// A name for tables and exports.
+    pub fn name(self) -> &'static str {
+        match self {
+            DropReason::Action => "action",
+            DropReason::Runt => "runt",
+            DropReason::Oversize => "oversize",
+            DropReason::Malformed => "malformed",
+            DropReason::NoHeadroom => "no_headroom",
+            DropReason::TtlExceeded => "ttl_exceeded",
+            DropReason::NoSuchPort => "no_such_port",
+            DropReason::TxFull => "tx_full",
+            DropReason::TxError => "tx_error",
+            DropReason::NoBuffer => "no_buffer",
+            DropReason::Meter => "meter",
+            DropReason::RecircLimit => "recirc_limit",
+            DropReason::PuntFull => "punt_full",
+            DropReason::TooBig => "too_big",
+        }
+    }
+}
+
+/// Counters of a datapath.
+#[derive(Clone, Debug, Default)]
+pub struct DatapathStats {
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Hits in the exact-match cache.
+    pub exact_hits: u64,
+    /// Hits among the megaflows.
+    pub megaflow_hits: u64,
+    /// Packets that had to be translated.
+    pub misses: u64,
+    /// Packets dropped, by [`DropReason`] number.
+    pub drops: [u64; DropReason::ALL.len()],
+    /// Records held.
+    pub flows: usize,
+    /// Distinct masks among them.
+    pub masks: usize,
+}
+
+/// Why a datapath operation failed. Nothing has changed then.
+#[derive(thiserror::Error, Debug)]
+#[allow(missing_docs)]
+pub enum DatapathError {
+    #[error("port {} exists already", (.0).0)]
+    PortExists(PortId),
+    #[error("no port {}", (.0).0)]
+    NoSuchPort(PortId),
+    #[error("no flow {0:?}")]
+    NoSuchFlow(FlowId),
+    #[error("flow table is full ({limit} records)")]
+    Full { limit: usize },
+    #[error("{0}")]
+    Io(String),
+}
+
+/// Counters of a datapath port; `None` fields are unknown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)]
+pub struct PortStats {
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_dropped: u64,
+    pub tx_dropped: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+}
+
+/// A datapath, seen from the switch. Ports are attached by whoever wires the process together, since that needs concrete
+/// packet I/O; everything else is here.
+pub trait Datapath: Send + Sync {
+    /// Ports attached now.
+    fn ports(&self) -> Vec<PortId>;
+
+    /// Counters of a port.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchPort`].
+    fn port_stats(&self, port: PortId) -> Result<PortStats, DatapathError>;
+
+    /// Adds a record, or takes the place of one with the same match. A packet sees the old or the new one whole.
+    ///
+    /// # Errors
+    /// [`DatapathError::Full`].
+    fn flow_put(&self, record: Arc<FlowRecord>) -> Result<(), DatapathError>;
+
+    /// Removes a record. When it returns, no packet is executed by it any more once each forwarding core has finished the
+    /// burst it is in.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchFlow`].
+    fn flow_del(&self, id: FlowId) -> Result<Arc<FlowRecord>, DatapathError>;
+
+    /// Removes all records.
+    fn flow_flush(&self);
+
+    /// Calls `f` for each record until it returns false. The set may change meanwhile; a record that is there throughout is
+    /// seen once.
+    fn flow_dump(&self, f: &mut dyn FnMut(&Arc<FlowRecord>) -> bool);
+
+    /// Executes actions on a packet, as if it had come in on `in_port`. Used for packet-out.
+    ///
+    /// # Errors
+    /// [`DatapathError::Io`] when the packet cannot be taken (queue full, longer than a buffer).
+    fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError>;
+
+    /// Counters.
+    fn stats(&self) -> DatapathStats;
+}

@@ -1,0 +1,182 @@
+//! The asynchronous seam to a device's flow tables.
+//!
+//! Operations are submitted in batches and complete later, in any order between flows, in order for one flow. Counters
+//! are polled in bulk and are raw: of finite width, wrapping, starting anywhere; [`crate::ledger`] makes sense of them.
+//!
+//! A provider never says [`OpResult::Installed`] to work it skipped, and never forgets an operation: each accepted
+//! operation yields exactly one completion, if need be [`OpResult::Failed`] when the device dies.
+
+use std::sync::Arc;
+
+use clock::Instant;
+
+use crate::capability::{OffloadCapabilities, TableId};
+use crate::objects::SharedObjects;
+use crate::reject::Reject;
+use crate::rule::{FlowId, FlowRule};
+
+/// Names an entry in a device's tables. Unique within the provider, never reused while it lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct HwHandle(pub u64);
+
+/// Names a submitted operation; chosen by the submitter.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct OpId(pub u64);
+
+/// One operation on the tables.
+#[derive(Clone, Debug)]
+pub enum FlowOp {
+    /// Adds an entry.
+    Install(OpId, FlowRule),
+    /// Changes an entry to a rule with the same match: atomically when the capabilities say so, else by remove and add;
+    /// then packets go to software in between. The handle stays; its counters go on.
+    Replace(OpId, HwHandle, FlowRule),
+    /// Removes an entry; its completion carries the final counters.
+    Remove(OpId, HwHandle),
+}
+
+impl FlowOp {
+    /// The operation's name.
+    pub fn id(&self) -> OpId {
+        match self {
+            FlowOp::Install(id, _) | FlowOp::Replace(id, _, _) | FlowOp::Remove(id, _) => *id,
+        }
+    }
+}
+
+/// Counters of an entry as the device keeps them. Only as many low bits as the capabilities say are meaningful.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RawStats {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, frames without FCS.
+    pub bytes: u64,
+    /// Host time of the last packet, when the device can tell. The provider converts device age to host time.
+    pub last_used: Option<Instant>,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug)]
+pub enum OpResult {
+    /// The entry is in effect, in this table.
+    Installed(HwHandle, TableId),
+    /// The entry now does the new rule's actions.
+    Replaced(HwHandle),
+    /// The entry is gone; its last counters.
+    Removed(HwHandle, RawStats),
+    /// The device does not take the rule. For a replace: the old entry is gone, with these last counters.
+    Rejected(Reject, Option<RawStats>),
+    /// Something broke. `gone` says whether an entry the operation named is out of the tables for sure; its last
+    /// counters, if they could be had.
+    Failed {
+        /// What broke.
+        error: OffloadError,
+        /// Whether the entry is surely not in the tables.
+        gone: bool,
+        /// Last counters.
+        last: Option<RawStats>,
+    },
+}
+
+/// A finished operation.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// The operation.
+    pub op: OpId,
+    /// The rule's record; of a removal, the record that was in the entry.
+    pub flow: FlowId,
+    /// How it ended.
+    pub result: OpResult,
+}
+
+/// Finished operations, oldest first.
+pub type Completions = Vec<Completion>;
+
+/// Where a bulk poll of counters has got to. Start with the default; it wraps by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StatsCursor(pub u64);
+
+/// Counters polled together.
+#[derive(Clone, Debug, Default)]
+pub struct StatsBatch {
+    /// Entry, its record, its counters.
+    pub stats: Vec<(HwHandle, FlowId, RawStats)>,
+    /// Whether this batch reached the end of the tables: every entry has been polled once since the last time.
+    pub wrapped: bool,
+}
+
+/// An entry found in a device.
+#[derive(Clone, Debug)]
+pub struct InstalledFlow {
+    /// The entry.
+    pub handle: HwHandle,
+    /// What is in it.
+    pub rule: FlowRule,
+    /// Where.
+    pub table: TableId,
+    /// Its counters.
+    pub stats: RawStats,
+}
+
+/// What broke. The rule is not to blame; [`Reject`] says when it is.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum OffloadError {
+    #[error("the device does not answer: {0}")]
+    DeviceDown(String),
+    #[error("timed out: {0}")]
+    TimedOut(String),
+    #[error("no entry with handle {0:?}")]
+    NoSuchEntry(HwHandle),
+    #[error("the device misbehaved: {0}")]
+    Device(String),
+}
+
+/// A device's flow tables. See the module's text for the rules of the game; `conformance` checks them.
+pub trait OffloadProvider: Send {
+    /// What the device can do. The same answer until the device is changed for another.
+    fn capabilities(&self) -> Arc<OffloadCapabilities>;
+
+    /// Submits operations in order and returns how many were accepted; the rest were not looked at and may be submitted
+    /// again after some completions (back-pressure).
+    fn submit(&mut self, ops: &[FlowOp]) -> usize;
+
+    /// Appends up to `budget` completions to `out` and returns how many. Does not block; drives the device's queue.
+    fn poll(&mut self, out: &mut Completions, budget: usize) -> usize;
+
+    /// Operations accepted and not yet completed.
+    fn outstanding(&self) -> usize;
+
+    /// The device's shared objects.
+    fn objects(&mut self) -> &mut dyn SharedObjects;
+
+    /// Counters of up to `budget` entries from `cursor` on, which is moved.
+    ///
+    /// # Errors
+    /// [`OffloadError`]; the cursor stays.
+    fn poll_stats(&mut self, cursor: &mut StatsCursor, budget: usize) -> Result<StatsBatch, OffloadError>;
+
+    /// Everything in the tables, to adopt and reconcile after a restart.
+    ///
+    /// # Errors
+    /// [`OffloadError`].
+    fn dump(&mut self) -> Result<Vec<InstalledFlow>, OffloadError>;
+
+    /// Removes every entry and waits for it, within a deadline of the provider's own. Counters are lost; poll them before.
+    /// Outstanding operations complete as failed, their entries gone.
+    ///
+    /// # Errors
+    /// [`OffloadError`]; what is left in the tables is unknown then and the device wants a reset.
+    fn flush(&mut self) -> Result<(), OffloadError>;
+
+    /// Whether the device answers. `Err` says why not; a provider recovers by itself and then says `Ok` again, its tables
+    /// empty and [`OffloadProvider::generation`] raised.
+    ///
+    /// # Errors
+    /// [`OffloadError::DeviceDown`].
+    fn health(&self) -> Result<(), OffloadError>;
+
+    /// How often the tables were lost (reset, removal) since the provider was made. When it rises, every handle given
+    /// before is void and what was not removed must be installed again.
+    fn generation(&self) -> u64;
+}

@@ -1,0 +1,44 @@
+//! The rule that is offered to hardware.
+
+use std::sync::Arc;
+
+pub use flow::FlowId;
+use flow::{Action, PacketMatch};
+
+/// Where one part of a verdict came from. Provenance lets a fixed-function device take something broader than one
+/// record: a learned MAC as a bridging entry, a route as an LPM entry.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Origin {
+    /// An OpenFlow rule: bridge, table, cookie.
+    Rule {
+        /// OpenFlow table.
+        table: u8,
+        /// The rule's cookie.
+        cookie: u64,
+    },
+    /// The MAC learning table of a bridge.
+    LearnedMac {
+        /// VLAN of the entry.
+        vlan: u16,
+        /// The address.
+        mac: [u8; 6],
+    },
+    /// A group.
+    Group(u32),
+}
+
+/// The chain of origins of a record's verdict, in the order in which they were consulted.
+pub type Provenance = Arc<[Origin]>;
+
+/// A flow record as hardware sees it. Records never overlap, so no priority is needed between them.
+#[derive(Clone, Debug)]
+pub struct FlowRule {
+    /// The record.
+    pub id: FlowId,
+    /// What it matches.
+    pub matches: PacketMatch,
+    /// What is done; empty drops.
+    pub actions: Arc<[Action]>,
+    /// Where it came from.
+    pub provenance: Provenance,
+}
