@@ -1,0 +1,135 @@
+//! Installs what tests and demo need from the distribution and from PyPI, when it is missing.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::step;
+
+/// A program that is needed, and the Debian package that has it.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("ping", "iputils-ping"),
+    ("ovs-ofctl", "openvswitch-common"),
+    ("ovs-appctl", "openvswitch-common"),
+    ("ovs-vsctl", "openvswitch-switch"),
+    ("python3", "python3"),
+];
+
+/// The last release of os-ken that still has osken-manager.
+const OS_KEN: &str = "os-ken==3.1.0";
+
+/// Whether this process is root.
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+}
+
+/// Whether `program` is found on PATH, the administrator's folders included.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|d| d.join(program).is_file())
+}
+
+/// Installs the missing Debian packages.
+///
+/// # Errors
+/// When something is missing and cannot be installed: not root, no apt-get, or apt-get failed.
+pub fn packages() -> Result<()> {
+    let mut missing: Vec<_> = PROGRAMS.iter().filter(|(p, _)| !has(p)).map(|(_, pkg)| *pkg).collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !is_root() || !has("apt-get") {
+        bail!("these packages are missing, install them: {list}");
+    }
+    println!("installing {list}");
+    // The switch package would start Open vSwitch itself; a policy that forbids it keeps the host as it is.
+    let policy = std::path::Path::new("/usr/sbin/policy-rc.d");
+    let ours = !policy.exists();
+    if ours {
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n")?;
+        std::fs::set_permissions(policy, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    let apt = |args: &[&str]| -> Result<()> {
+        let status = Command::new("apt-get")
+            .args(args)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .context("cannot start apt-get")?;
+        if status.success() { Ok(()) } else { bail!("apt-get {} failed ({status})", args.join(" ")) }
+    };
+    let mut args = vec!["install", "-y", "--no-install-recommends"];
+    args.extend(&missing);
+    let result = apt(&["update"]).and_then(|()| apt(&args));
+    if ours {
+        let _ = std::fs::remove_file(policy);
+    }
+    result
+}
+
+/// A Python environment with os-ken, for the learning controller; returns its `osken-manager`.
+///
+/// # Errors
+/// When Python or pip fail.
+pub fn os_ken() -> Result<PathBuf> {
+    let dir = step::scratch()?.join("os-ken");
+    let manager = dir.join("bin/osken-manager");
+    let works = |m: &PathBuf| {
+        Command::new(m)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|s| s.success())
+    };
+    if works(&manager) {
+        return Ok(manager);
+    }
+    println!("installing {OS_KEN} into {}", dir.display());
+    let _ = std::fs::remove_dir_all(&dir);
+    let venv = Command::new("python3").args(["-m", "venv"]).arg(&dir).stdin(Stdio::null()).output()?;
+    if !venv.status.success() {
+        // Debian splits venv off; take it from there.
+        if is_root() && has("apt-get") {
+            let _ = Command::new("apt-get")
+                .args(["install", "-y", "python3-venv"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .status();
+        }
+        let again = Command::new("python3").args(["-m", "venv"]).arg(&dir).stdin(Stdio::null()).output()?;
+        if !again.status.success() {
+            bail!("python3 -m venv failed: {}", String::from_utf8_lossy(&again.stderr));
+        }
+    }
+    let pip = Command::new(dir.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check", "setuptools<81", OS_KEN])
+        .stdin(Stdio::null())
+        .output()?;
+    if !pip.status.success() {
+        bail!("pip install {OS_KEN} failed: {}", String::from_utf8_lossy(&pip.stderr));
+    }
+    if !works(&manager) {
+        let out = Command::new(&manager).arg("--version").output()?;
+        bail!("osken-manager does not start: {}", String::from_utf8_lossy(&out.stderr));
+    }
+    Ok(manager)
+}
+
+/// Everything, for `cargo xtask setup`.
+///
+/// # Errors
+/// As [`packages`] and [`os_ken`].
+pub fn everything() -> Result<()> {
+    packages()?;
+    let m = os_ken()?;
+    println!("ready; osken-manager is {}", m.display());
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! Running a command as a step: announced, timed, its output kept for the summary.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Where tasks keep what they write: `target/xtask`.
+pub fn scratch() -> Result<PathBuf> {
+    let dir = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| root().join("target"), PathBuf::from)
+        .join("xtask");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// `cargo` as this task was started by, in the workspace's root.
+pub fn cargo(args: &[&str]) -> Command {
+    let mut c = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    c.args(args).current_dir(root());
+    c
+}
+
+/// Runs `command`, passing its output on line by line and to `seen`.
+///
+/// # Errors
+/// When it cannot be started or exits with another status than 0.
+pub fn run(title: &str, command: &mut Command, seen: &mut dyn FnMut(&str)) -> Result<()> {
+    println!("== {title}");
+    let begin = Instant::now();
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("{title}: cannot start {}", command.get_program().to_string_lossy()))?;
+    if let Some(out) = child.stdout.take() {
+        for line in BufReader::new(out).split(b'\n') {
+            let line = line.with_context(|| format!("{title}: reading its output"))?;
+            seen(&String::from_utf8_lossy(&line));
+        }
+    }
+    let status = child.wait().with_context(|| format!("{title}: waiting for it"))?;
+    println!("== {title}: {status} after {:.1} s", begin.elapsed().as_secs_f64());
+    if !status.success() {
+        bail!("{title} failed ({status})");
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! `cargo xtask test`: every check, with counts.
+//!
+//! A test that cannot run here prints a line that begins with `SKIP`; such lines are collected, counted and printed at the
+//! end, so that nothing is skipped silently.
+
+use anyhow::{Result, bail};
+
+use crate::{setup, step};
+
+/// What to run.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Format, clippy, unit and property tests only, on small bounds: the inner loop.
+    #[arg(long)]
+    quick: bool,
+    /// Only tests whose name contains this.
+    #[arg(long)]
+    filter: Option<String>,
+}
+
+/// Totals over all test binaries.
+#[derive(Default)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+    skips: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Counts {
+    /// Takes in a line of libtest's output.
+    fn see(&mut self, line: &str) {
+        let t = line.trim();
+        if let Some(rest) = t.strip_prefix("test result:") {
+            for part in rest.split([';', '.']) {
+                let mut w = part.split_whitespace();
+                if let (Some(n), Some(what)) = (w.next().and_then(|n| n.parse::<u64>().ok()), w.next()) {
+                    match what {
+                        "passed" => self.passed += n,
+                        "failed" => self.failed += n,
+                        "ignored" => self.ignored += n,
+                        _ => {}
+                    }
+                }
+            }
+        } else if t.starts_with("SKIP") {
+            self.skips.push(t.to_string());
+        } else if t.starts_with("test ") && t.ends_with("FAILED") {
+            self.failures.push(t.to_string());
+        }
+    }
+}
+
+/// Lines worth showing while tests run: not the thousand that say ok.
+fn interesting(line: &str) -> bool {
+    let t = line.trim();
+    t.contains("FAILED")
+        || t.contains("panicked")
+        || t.starts_with("SKIP")
+        || t.starts_with("error")
+        || t.starts_with("FIGURE")
+        || t.starts_with("assertion")
+        || t.starts_with("left:")
+        || t.starts_with("right:")
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When a step fails; all steps are tried.
+pub fn run(o: &Options) -> Result<()> {
+    let begin = std::time::Instant::now();
+    if !o.quick {
+        setup::packages()?;
+    }
+    let mut counts = Counts::default();
+    let mut failed = Vec::new();
+    let mut step = |title: &str, c: &mut std::process::Command, counts: Option<&mut Counts>| {
+        let log = step::scratch().map(|d| d.join(format!("{}.log", title.replace(' ', "-"))));
+        let mut file = log.ok().and_then(|p| std::fs::File::create(p).ok());
+        let mut tests = counts;
+        let result = step::run(title, c, &mut |line| {
+            if let Some(f) = &mut file {
+                let _ = std::io::Write::write_all(f, format!("{line}\n").as_bytes());
+            }
+            if let Some(t) = &mut tests {
+                t.see(line);
+                if interesting(line) {
+                    println!("{line}");
+                }
+            } else {
+                println!("{line}");
+            }
+        });
+        if let Err(e) = result {
+            println!("{e:#}");
+            failed.push(title.to_string());
+        }
+    };
+
+    step("format", &mut step::cargo(&["fmt", "--all", "--check"]), None);
+    step(
+        "clippy",
+        &mut step::cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        None,
+    );
+    // The end-to-end tests run the binaries.
+    step("build", &mut step::cargo(&["build", "--quiet", "--workspace", "--bins"]), None);
+    let mut args = vec!["test", "--quiet", "--workspace", "--no-fail-fast"];
+    if o.quick {
+        args.extend(["--exclude", "e2e"]);
+    }
+    args.push("--");
+    args.extend(["--show-output", "--format", "pretty"]);
+    if let Some(f) = &o.filter {
+        args.push(f);
+    }
+    let mut tests = step::cargo(&args);
+    tests.env("PROPTEST_MAX_DEFAULT_SIZE_RANGE", "64");
+    if o.quick {
+        tests.env("HOIST_DIFFERENTIAL_PACKETS", "10000");
+    } else {
+        match setup::os_ken() {
+            Ok(m) => {
+                tests.env("HOIST_OSKEN_MANAGER", m);
+            }
+            Err(e) => {
+                println!("{e:#}");
+                failed_setup(&mut counts);
+            }
+        }
+    }
+    step("tests", &mut tests, Some(&mut counts));
+
+    println!();
+    for f in &counts.failures {
+        println!("{f}");
+    }
+    for s in &counts.skips {
+        println!("{s}");
+    }
+    for f in &failed {
+        println!("step failed: {f}");
+    }
+    let skipped = counts.skips.len() as u64 + counts.ignored;
+    let steps_failed = failed.iter().filter(|f| *f != "tests").count() as u64;
+    println!("took {:.0} s; logs are in {}", begin.elapsed().as_secs_f64(), step::scratch()?.display());
+    println!("{} passed, {} failed, {skipped} skipped", counts.passed, counts.failed + steps_failed);
+    if !failed.is_empty() || counts.failed > 0 {
+        bail!(
+            "{}",
+            if failed.is_empty() { "tests failed".into() } else { format!("failed: {}", failed.join(", ")) }
+        );
+    }
+    if counts.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+fn failed_setup(counts: &mut Counts) {
+    counts.failed += 1;
+    counts.failures.push("setup of os-ken FAILED".into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_added_up() {
+        let mut c = Counts::default();
+        c.see(
+            "test result: ok. 7 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+        );
+        c.see("test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out");
+        c.see("SKIP no namespace here");
+        assert_eq!((c.passed, c.failed, c.ignored, c.skips.len()), (8, 3, 2, 1));
+    }
+}
