@@ -1,4 +1,5 @@
 //! The dependency table, the async-runtime ban and the list of crates that may contain `unsafe`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

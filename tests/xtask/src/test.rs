@@ -107,7 +107,7 @@ pub fn run(o: &Options) -> Result<()> {
     );
     // The end-to-end tests run the binaries.
     step("build", &mut step::cargo(&["build", "--quiet", "--workspace", "--bins"]), None);
-    let mut args = vec!["test", "--quiet", "--workspace", "--no-fail-fast"];
+    let mut args = vec!["test", "--workspace", "--no-fail-fast"];
     if o.quick {
         args.extend(["--exclude", "e2e"]);
     }
