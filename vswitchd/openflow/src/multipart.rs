@@ -1,0 +1,161 @@
+//! Multipart requests and replies (OpenFlow 1.3.5 7.3.5).
+//!
+//! A reply may come in parts: each is a message of its own with the same xid, all but the last with `more` set.
+
+use flow::PipelineMatch;
+
+use crate::flow_mod::{FlowModFlags, Instructions};
+use crate::group::{GroupDesc, GroupFeatures, GroupStats};
+use crate::meter::{MeterConfig, MeterFeatures, MeterStats};
+use crate::number::{GroupId, MeterNo, PortNo, QueueNo, TableId};
+use crate::port::{PortDesc, PortStats, QueueStats};
+use crate::table_features::TableFeatures;
+
+/// Which flows, in flow and aggregate requests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlowStatsRequest {
+    /// Table, or all.
+    pub table: TableId,
+    /// Only flows with an output to this port, unless `ANY`.
+    pub out_port: PortNo,
+    /// Only flows with this group, unless `ANY`.
+    pub out_group: GroupId,
+    /// With `cookie_mask`: only flows whose cookie agrees in those bits.
+    pub cookie: u64,
+    /// Cookie bits to compare.
+    pub cookie_mask: u64,
+    /// Only flows this covers.
+    pub matches: PipelineMatch,
+}
+
+impl FlowStatsRequest {
+    /// Every flow of every table.
+    pub const ALL: FlowStatsRequest = FlowStatsRequest {
+        table: TableId::ALL,
+        out_port: PortNo::ANY,
+        out_group: GroupId::ANY,
+        cookie: 0,
+        cookie_mask: 0,
+        matches: PipelineMatch::ANY,
+    };
+}
+
+/// One flow and its counters.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlowStats {
+    /// Table.
+    pub table: TableId,
+    /// Whole seconds alive.
+    pub duration_sec: u32,
+    /// Nanoseconds beyond them.
+    pub duration_nsec: u32,
+    /// Priority.
+    pub priority: u16,
+    /// Seconds; 0 never.
+    pub idle_timeout: u16,
+    /// Seconds; 0 never.
+    pub hard_timeout: u16,
+    /// Flags.
+    pub flags: FlowModFlags,
+    /// Eviction precedence (OpenFlow 1.4).
+    pub importance: u16,
+    /// Cookie.
+    pub cookie: u64,
+    /// Packets; all ones when not counted.
+    pub packets: u64,
+    /// Bytes; all ones when not counted.
+    pub bytes: u64,
+    /// The packets.
+    pub matches: PipelineMatch,
+    /// What happens to them.
+    pub instructions: Instructions,
+}
+
+/// What the switch is, for people.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Desc {
+    /// Manufacturer; 255 bytes.
+    pub manufacturer: String,
+    /// Hardware; 255 bytes.
+    pub hardware: String,
+    /// Software; 255 bytes.
+    pub software: String,
+    /// Serial number; 31 bytes.
+    pub serial: String,
+    /// Datapath; 255 bytes.
+    pub datapath: String,
+}
+
+/// Counters of a table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TableStats {
+    /// Table.
+    pub table: TableId,
+    /// Flows in it.
+    pub active: u32,
+    /// Packets looked up.
+    pub lookups: u64,
+    /// Packets that hit.
+    pub matched: u64,
+}
+
+/// Sums over flows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[allow(missing_docs)]
+pub struct AggregateStats {
+    pub packets: u64,
+    pub bytes: u64,
+    pub flows: u32,
+}
+
+/// A request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum MultipartRequest {
+    Desc,
+    Flow(Box<FlowStatsRequest>),
+    Aggregate(Box<FlowStatsRequest>),
+    Table,
+    /// Counters of a port, or of all (`ANY`).
+    PortStats(PortNo),
+    /// Counters of a queue; `ANY` and `ALL` are wildcards.
+    Queue(PortNo, QueueNo),
+    /// Counters of a group, or of all (`ALL`).
+    Group(GroupId),
+    GroupDesc,
+    GroupFeatures,
+    /// Counters of a meter, or of all (`ALL`).
+    Meter(MeterNo),
+    /// Configuration of a meter, or of all (`ALL`).
+    MeterConfig(MeterNo),
+    MeterFeatures,
+    /// Reads (empty) or sets table features.
+    TableFeatures(Vec<TableFeatures>),
+    PortDesc,
+    Experimenter {
+        experimenter: u32,
+        exp_type: u32,
+        data: Vec<u8>,
+    },
+}
+
+/// A reply, or one part of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum MultipartReply {
+    Desc(Box<Desc>),
+    Flow(Vec<FlowStats>),
+    Aggregate(AggregateStats),
+    Table(Vec<TableStats>),
+    PortStats(Vec<PortStats>),
+    Queue(Vec<QueueStats>),
+    Group(Vec<GroupStats>),
+    GroupDesc(Vec<GroupDesc>),
+    GroupFeatures(GroupFeatures),
+    Meter(Vec<MeterStats>),
+    MeterConfig(Vec<MeterConfig>),
+    MeterFeatures(MeterFeatures),
+    TableFeatures(Vec<TableFeatures>),
+    PortDesc(Vec<PortDesc>),
+    Experimenter { experimenter: u32, exp_type: u32, data: Vec<u8> },
+}

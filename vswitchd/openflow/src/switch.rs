@@ -1,0 +1,66 @@
+//! The seam between connections and the switch behind them.
+//!
+//! Connections call [`OpenFlowSwitch`]; the switch hands asynchronous messages to a [`ControllerSink`]. Both sides are
+//! free of any async runtime: a reply that is long or that must wait is a [`ReplyStream`], polled with a plain
+//! [`Context`], one message at a time and only while the peer reads.
+//!
+//! What connections do by themselves and never hand to the switch: hello, echo, role, asynchronous configuration, the
+//! refusal of changes from slaves, and unknown or malformed messages.
+
+use std::task::{Context, Poll};
+
+use crate::error::ErrorCode;
+use crate::message::{Body, FlowRemoved, Message, PacketIn};
+use crate::port::PortStatus;
+use crate::version::Version;
+
+/// One connection for as long as the process lives. Never reused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// A reply in parts, or one that is not ready yet.
+pub trait ReplyStream: Send {
+    /// The next message of the reply, `None` after the last. Pending only when `cx`'s waker will be called.
+    ///
+    /// No message may exceed 65,535 bytes when encoded; multipart parts set `more` on all but the last.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Body>>;
+}
+
+/// What a switch answers. Each message goes out with the request's xid.
+pub enum Reply {
+    /// Nothing.
+    None,
+    /// One message.
+    One(Body),
+    /// Several, in order.
+    Many(Vec<Body>),
+    /// Several, as they are asked for. The connection handles no other request until the stream ends.
+    Stream(Box<dyn ReplyStream>),
+}
+
+/// The switch behind the connections. Called from several threads at once; requests of one connection come in order.
+pub trait OpenFlowSwitch: Send + Sync {
+    /// A connection has agreed on a version.
+    fn connected(&self, conn: ConnId, version: Version);
+
+    /// Carries out a request. May not block: what must wait is a [`Reply::Stream`].
+    ///
+    /// # Errors
+    /// Goes to the peer as an error message with the request's first bytes.
+    fn handle(&self, conn: ConnId, msg: Message) -> Result<Reply, ErrorCode>;
+
+    /// A connection has ended.
+    fn disconnected(&self, conn: ConnId);
+}
+
+/// Where a switch leaves its asynchronous messages. Never blocks: each connection has a bounded queue, what does not fit
+/// is dropped and counted there.
+pub trait ControllerSink: Send + Sync {
+    /// A packet for the controllers. `data` is already cut to what the flow asked for; a connection's own miss length
+    /// cuts table misses further.
+    fn packet_in(&self, msg: PacketIn);
+    /// A port came, went or changed.
+    fn port_status(&self, msg: PortStatus);
+    /// A flow that asked for it ended.
+    fn flow_removed(&self, msg: FlowRemoved);
+}
