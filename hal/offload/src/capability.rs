@@ -1,39 +1,107 @@
 //! What a device can match and do, as data.
 //!
-//! A device is a graph of tables. Validation asks each entry table in turn, takes the cheapest that fits, and otherwise
-//! answers with the reject of the table that came closest, so that the reason names the real obstacle. It is pure: no
-//! device is asked, the same answer can be given for a rule that does not exist yet (`ofproto/trace`).
+//! A device is a graph of tables. [`OffloadCapabilities::validate`] walks every path a packet can take through it,
+//! takes the cheapest on which a rule fits, and otherwise answers with the reject of the path that came closest, so
+//! that the reason names the real obstacle (see [`crate::validate`]). It is pure: no device is asked, the same answer
+//! can be given for a rule that does not exist yet (`ofproto/trace`), and it does not depend on what the tables hold;
+//! room is the placement engine's business.
+//!
+//! ```text
+//!            TableCaps                      KeyField                         ActionCap
+//!   kind ──  Exact { masks } │ Ternary │    field, bits it can match,        kind, how often, whether after an
+//!            Lpm                            mask form (whole, prefix, any),  output, stage of a fixed-order engine,
+//!   next ──  tables after it                required, only these values      bits a set-field can set
+//! ```
+//!
+//! *Not modelled*: fields split between two tables of a path, and tables whose entries several rules share (a learned
+//! MAC as a bridging entry); a fixed-function device's driver maps those from a rule's provenance.
 
-use flow::{Action, ActionKind, FieldId, PortId};
+use flow::{ActionKind, FieldId, PortId};
 
-use crate::reject::Reject;
-use crate::rule::FlowRule;
+use crate::objects::ObjectKind;
 
 /// A table of a device.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
 pub struct TableId(pub u16);
 
 /// How a table matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MatchKind {
-    /// Every key field exactly as in the table's key template: a hash table.
-    Exact,
-    /// Any bits of the key fields, with priorities: a TCAM.
+    /// A hash table. Its entries use at most `masks` different key masks at a time, which are programmed as entries
+    /// need them. One mask and every key field required is the fixed template of a simple exact-match table.
+    Exact {
+        /// Different masks at a time, at least 1.
+        masks: u16,
+    },
+    /// Each entry has a mask of its own, and a priority: a TCAM.
     Ternary,
-    /// One field by prefix, the others exactly.
+    /// One field by longest prefix, the others as their forms say.
     Lpm,
 }
 
+/// Which masks a table can apply to a field, within the bits it sees at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MaskForm {
+    /// All of the bits.
+    Whole,
+    /// A run of ones from the top of the field.
+    Prefix,
+    /// Any of the bits.
+    Any,
+}
+
 /// A field of a table's key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyField {
     /// Canonical packet field.
     pub field: FieldId,
-    /// Bits the table can match, right-aligned. In exact tables: the bits it always compares.
+    /// Bits the table can match, right-aligned.
     pub mask: u128,
-    /// In exact tables: whether an entry may leave the field out altogether.
-    pub optional: bool,
+    /// Which masks within those bits.
+    pub form: MaskForm,
+    /// Whether every rule in this table must match on the field. Otherwise a rule may leave it out altogether.
+    pub required: bool,
+    /// When not empty, the only values (under `mask`) a rule may ask for: a table for IPv4 packets has 0x0800 here for
+    /// the Ethernet type.
+    pub values: Vec<u128>,
+}
+
+impl KeyField {
+    fn with_form(field: FieldId, form: MaskForm) -> Self {
+        KeyField { field, mask: field.info().max(), form, required: false, values: Vec::new() }
+    }
+
+    /// The whole field or nothing of it.
+    pub fn whole(field: FieldId) -> Self {
+        Self::with_form(field, MaskForm::Whole)
+    }
+
+    /// Prefixes of the field, or nothing of it.
+    pub fn prefix(field: FieldId) -> Self {
+        Self::with_form(field, MaskForm::Prefix)
+    }
+
+    /// Any bits of the field.
+    pub fn any(field: FieldId) -> Self {
+        Self::with_form(field, MaskForm::Any)
+    }
+
+    /// The same, sees only `mask` of the field.
+    pub fn bits(self, mask: u128) -> Self {
+        KeyField { mask: mask & self.field.info().max(), ..self }
+    }
+
+    /// The same, must be matched on by every rule.
+    pub fn required(self) -> Self {
+        KeyField { required: true, ..self }
+    }
+
+    /// The same, takes only these values.
+    pub fn only(self, values: &[u128]) -> Self {
+        KeyField { values: values.to_vec(), ..self }
+    }
 }
 
 /// An action that entries of a table can perform.
@@ -41,16 +109,61 @@ pub struct KeyField {
 pub struct ActionCap {
     /// The action.
     pub kind: ActionKind,
-    /// Whether it may come after the first output.
+    /// Whether it may come after an output of the same entry.
     pub after_output: bool,
+    /// How often an entry can perform it; [`TableCaps::max_outputs`] bounds outputs besides.
+    pub max: u16,
+    /// Place in a fixed-order action engine: actions with a stage must come in ascending order of it (the same stage
+    /// again is in order), anew after each output. 0: anywhere.
+    pub stage: u8,
+    /// For set-field: bits it can set, right-aligned. Ignored for other actions.
+    pub bits: u128,
+    /// For set-field: which masks within those bits. Ignored for other actions.
+    pub form: MaskForm,
+}
+
+impl ActionCap {
+    /// `kind` any number of times, in any place, set-field under any mask.
+    pub fn anywhere(kind: ActionKind) -> Self {
+        let bits = match kind {
+            ActionKind::SetField(f) => f.info().max(),
+            _ => 0,
+        };
+        ActionCap { kind, after_output: true, max: u16::MAX, stage: 0, bits, form: MaskForm::Any }
+    }
+
+    /// The same, only before the first output.
+    pub fn before_output(kind: ActionKind) -> Self {
+        ActionCap { after_output: false, ..Self::anywhere(kind) }
+    }
+
+    /// The same, at most `max` times in an entry.
+    pub fn at_most(self, max: u16) -> Self {
+        ActionCap { max, ..self }
+    }
+
+    /// The same, in this stage of a fixed-order engine.
+    pub fn in_stage(self, stage: u8) -> Self {
+        ActionCap { stage, ..self }
+    }
+
+    /// The same, sets only all of `bits` at once.
+    pub fn whole_field(self) -> Self {
+        ActionCap { form: MaskForm::Whole, ..self }
+    }
+
+    /// The same, can set only these bits of the field.
+    pub fn bits(self, bits: u128) -> Self {
+        ActionCap { bits, ..self }
+    }
 }
 
 /// Widths of an entry's counters.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct CounterCaps {
-    /// Bits of the packet counter; 0 when there is none.
+    /// Bits of the packet counter, 1 to 64; 0 when there is none.
     pub packet_bits: u8,
-    /// Bits of the byte counter; 0 when there is none.
+    /// Bits of the byte counter, 1 to 64; 0 when there is none.
     pub byte_bits: u8,
 }
 
@@ -69,16 +182,35 @@ pub struct TableCaps {
     pub entries: usize,
     /// What its entries can do.
     pub actions: Vec<ActionCap>,
-    /// Actions per entry.
+    /// Actions per entry, outputs included.
     pub max_actions: usize,
     /// Outputs per entry.
     pub max_outputs: usize,
+    /// Whether one entry can send to the same port twice; a device with a port bitmap cannot.
+    pub repeated_outputs: bool,
+    /// Whether it can send a packet out of the port it came in by.
+    pub hairpin: bool,
     /// Counters per entry.
     pub counters: CounterCaps,
     /// Nanoseconds an insertion takes, typically.
     pub insert_ns: u64,
-    /// Tables an entry can continue in. Empty: a verdict is reached here.
+    /// Tables an entry can continue in. An entry can always reach its verdict here instead.
     pub next: Vec<TableId>,
+    /// Bits that an entry can hand to the next table for matching, so that the next table's entry belongs to this one
+    /// alone. 0: entries of the next tables are met by every packet, and a rule cannot be split there.
+    pub tag_bits: u8,
+}
+
+impl TableCaps {
+    /// How `field` is matched, when at all.
+    pub fn key_field(&self, field: FieldId) -> Option<&KeyField> {
+        self.key.iter().find(|k| k.field == field)
+    }
+
+    /// How `kind` is performed, when at all.
+    pub fn action(&self, kind: ActionKind) -> Option<&ActionCap> {
+        self.actions.iter().find(|c| c.kind == kind)
+    }
 }
 
 /// What a device can do.
@@ -86,31 +218,73 @@ pub struct TableCaps {
 pub struct OffloadCapabilities {
     /// Name as shown to people.
     pub device: String,
-    /// Tables; the first are asked first.
+    /// Tables.
     pub tables: Vec<TableCaps>,
-    /// Tables where packets start.
+    /// Tables where packets start; of equally cheap ones the first is preferred.
     pub entry: Vec<TableId>,
     /// Datapath ports that are on the device.
     pub ports: Vec<PortId>,
+    /// Fields that no table needs to match because they are zero in every packet the device sees: a match on zero is
+    /// free, on anything else it does not fit. See [`FIRST_PASS_FIELDS`].
+    pub zero_fields: Vec<FieldId>,
     /// Whether a replaced entry changes from old to new without a packet seeing neither or a mixture.
     pub atomic_replace: bool,
     /// Whether the device reports where in a chain it stopped.
     pub resume_point: bool,
     /// Kinds of shared objects it has, and how many of each.
-    pub objects: Vec<(crate::objects::ObjectKind, u32)>,
-    /// Operations that may be outstanding.
+    pub objects: Vec<(ObjectKind, u32)>,
+    /// Operations that may be outstanding, at least 1.
     pub queue_depth: usize,
 }
 
+/// Fields that are zero in a packet that comes from a port for the first time, without tunnel or connection tracking:
+/// [`OffloadCapabilities::zero_fields`] of a device that has neither recirculation nor tunnels nor conntrack.
+pub const FIRST_PASS_FIELDS: &[FieldId] = &[
+    FieldId::RecircId,
+    FieldId::PktMark,
+    FieldId::DpHash,
+    FieldId::CtState,
+    FieldId::CtZone,
+    FieldId::CtMark,
+    FieldId::CtLabel,
+    FieldId::CtNwSrc,
+    FieldId::CtNwDst,
+    FieldId::CtIpv6Src,
+    FieldId::CtIpv6Dst,
+    FieldId::CtTpSrc,
+    FieldId::CtTpDst,
+    FieldId::CtNwProto,
+    FieldId::TunId,
+    FieldId::TunSrc,
+    FieldId::TunDst,
+    FieldId::TunFlags,
+    FieldId::TunTos,
+    FieldId::TunTtl,
+    FieldId::TunTpSrc,
+    FieldId::TunTpDst,
+    FieldId::TunIpv6Src,
+    FieldId::TunIpv6Dst,
+    FieldId::TunGbpId,
+    FieldId::TunGbpFlags,
+    FieldId::PacketType,
+];
+
 /// Where a rule fits and what it costs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Placement {
-    /// The table.
+    /// The table where the verdict is reached: the last of `path`.
     pub table: TableId,
-    /// Entries of that table it takes.
-    pub entries: usize,
-    /// Nanoseconds its insertion takes.
+    /// Tables the rule takes an entry of, in the order a packet meets them.
+    pub path: Vec<TableId>,
+    /// Nanoseconds its insertion takes, all entries together.
     pub insert_ns: u64,
+}
+
+impl Placement {
+    /// What the rule's rate is held against when flows compete: time to insert, once for each entry taken. Not zero.
+    pub fn cost(&self) -> u64 {
+        self.insert_ns.max(1).saturating_mul(self.path.len().max(1) as u64)
+    }
 }
 
 impl OffloadCapabilities {
@@ -124,113 +298,55 @@ impl OffloadCapabilities {
         self.ports.contains(&port)
     }
 
-    /// Whether and where `rule` fits. The answer is the same whatever the tables hold now.
-    ///
-    /// # Errors
-    /// The [`Reject`] of the table that came closest.
-    pub fn validate(&self, rule: &FlowRule) -> Result<Placement, Reject> {
-        let (port, port_mask) = rule.matches.get(FieldId::DpPort);
-        if port_mask != FieldId::DpPort.info().max() {
-            return Err(Reject::NoIngress);
-        }
-        let port = PortId(port as u32);
-        if !self.has_port(port) {
-            return Err(Reject::IngressNotOnDevice { port });
-        }
-        if let Some(a) = rule.actions.iter().find(|a| needs_software(a)) {
-            return Err(Reject::NeedsSoftware { action: a.kind() });
-        }
-        let mut best: Option<Placement> = None;
-        let mut nearest: Option<(u32, Reject)> = None;
-        for t in self.entry.iter().filter_map(|id| self.table(*id)) {
-            match self.fits(t, rule) {
-                Ok(p) if best.is_none_or(|b| p.insert_ns < b.insert_ns) => best = Some(p),
-                Ok(_) => {}
-                Err((depth, r)) if nearest.as_ref().is_none_or(|(d, _)| depth > *d) => {
-                    nearest = Some((depth, r))
+    /// How many objects of `kind` the device has; 0 when it has none.
+    pub fn object_limit(&self, kind: ObjectKind) -> u32 {
+        self.objects.iter().find(|(k, _)| *k == kind).map_or(0, |(_, n)| *n)
+    }
+
+    /// What is wrong with the description itself, in words: a table that does not exist, a mask wider than its field, a
+    /// view instead of a canonical field. Empty when it is sound; the conformance suite asks.
+    pub fn inconsistencies(&self) -> Vec<String> {
+        let mut bad = Vec::new();
+        let mut ids = std::collections::BTreeSet::new();
+        let mut names = std::collections::BTreeSet::new();
+        for t in &self.tables {
+            if !ids.insert(t.id) || !names.insert(t.name) {
+                bad.push(format!("table {} ({}) is declared twice", t.id.0, t.name));
+            }
+            for n in t.next.iter().filter(|n| self.table(**n).is_none()) {
+                bad.push(format!("table {} continues in table {}, which does not exist", t.name, n.0));
+            }
+            if matches!(t.kind, MatchKind::Exact { masks: 0 }) {
+                bad.push(format!("table {} has no key masks", t.name));
+            }
+            if t.kind == MatchKind::Lpm && t.key.iter().filter(|k| k.form == MaskForm::Prefix).count() != 1 {
+                bad.push(format!("table {} is LPM and needs exactly one prefix field", t.name));
+            }
+            for k in &t.key {
+                if !k.field.is_canonical() || k.mask == 0 || k.mask & !k.field.info().max() != 0 {
+                    bad.push(format!("table {}: key field {} is not right", t.name, k.field));
                 }
-                Err(_) => {}
+            }
+            for a in &t.actions {
+                if let ActionKind::SetField(f) = a.kind
+                    && (!f.is_canonical() || !f.info().writable || a.bits == 0)
+                {
+                    bad.push(format!("table {}: {} is not right", t.name, a.kind));
+                }
+            }
+            if t.counters.packet_bits > 64 || t.counters.byte_bits > 64 {
+                bad.push(format!("table {}: counters wider than 64 bits", t.name));
             }
         }
-        match (best, nearest) {
-            (Some(p), _) => Ok(p),
-            (None, Some((_, r))) => Err(r),
-            (None, None) => Err(Reject::DeviceDown { why: "it declares no tables".into() }),
+        for e in self.entry.iter().filter(|e| self.table(**e).is_none()) {
+            bad.push(format!("packets start in table {}, which does not exist", e.0));
         }
-    }
-
-    /// Whether `rule` fits table `t`; an error says how far it came, larger being closer.
-    fn fits(&self, t: &TableCaps, rule: &FlowRule) -> Result<Placement, (u32, Reject)> {
-        self.actions_fit(t, &rule.actions).and_then(|()| match_fits(t, rule))?;
-        Ok(Placement { table: t.id, entries: 1, insert_ns: t.insert_ns })
-    }
-
-    fn actions_fit(&self, t: &TableCaps, actions: &[Action]) -> Result<(), (u32, Reject)> {
-        const DEPTH: u32 = 1000;
-        let mut outputs = 0;
-        for a in actions {
-            let kind = a.kind();
-            let Some(cap) = t.actions.iter().find(|c| c.kind == kind) else {
-                return Err((DEPTH, Reject::Action { table: t.name, action: kind }));
-            };
-            if let Action::Output(p) = a {
-                if !self.has_port(*p) {
-                    return Err((DEPTH, Reject::EgressNotOnDevice { port: *p }));
-                }
-                outputs += 1;
-            } else if outputs > 0 && !cap.after_output {
-                return Err((DEPTH, Reject::ActionOrder { table: t.name, action: kind }));
-            }
+        if self.entry.is_empty() {
+            bad.push("packets start nowhere".into());
         }
-        if outputs > t.max_outputs {
-            return Err((
-                DEPTH,
-                Reject::TooManyOutputs { table: t.name, wanted: outputs, offered: t.max_outputs },
-            ));
+        if self.queue_depth == 0 {
+            bad.push("no operation can be outstanding".into());
         }
-        if actions.len() > t.max_actions {
-            let (wanted, offered) = (actions.len(), t.max_actions);
-            return Err((DEPTH, Reject::TooManyActions { table: t.name, wanted, offered }));
-        }
-        Ok(())
+        bad
     }
-}
-
-/// Whether the action is software's by nature, whatever the device.
-fn needs_software(a: &Action) -> bool {
-    matches!(a.kind(), ActionKind::Controller | ActionKind::Recirc | ActionKind::Clone | ActionKind::Trunc)
-}
-
-fn match_fits(t: &TableCaps, rule: &FlowRule) -> Result<(), (u32, Reject)> {
-    // How many fields fit tells how close the table came; matching more than the actions did beats any of theirs.
-    let mut fitted = 2000;
-    let mask = rule.matches.mask();
-    for f in mask.fields() {
-        let wanted = mask.get(f);
-        let Some(k) = t.key.iter().find(|k| k.field == f) else {
-            return Err((fitted, Reject::Field { table: t.name, field: f }));
-        };
-        let ok = match t.kind {
-            MatchKind::Ternary => wanted & !k.mask == 0,
-            MatchKind::Exact => wanted == k.mask,
-            MatchKind::Lpm => wanted & !k.mask == 0 && is_prefix(wanted, f.info().bits),
-        };
-        if !ok {
-            return Err((fitted, Reject::Mask { table: t.name, field: f, wanted, offered: k.mask }));
-        }
-        fitted += 1;
-    }
-    if t.kind == MatchKind::Exact
-        && let Some(k) = t.key.iter().find(|k| !k.optional && mask.get(k.field) == 0)
-    {
-        let (field, offered) = (k.field, k.mask);
-        return Err((fitted, Reject::Mask { table: t.name, field, wanted: 0, offered }));
-    }
-    Ok(())
-}
-
-/// Whether `mask` of a field `bits` wide is a run of ones from the top.
-fn is_prefix(mask: u128, bits: u8) -> bool {
-    let up = mask << (128 - u32::from(bits));
-    up.leading_ones() == up.count_ones()
 }

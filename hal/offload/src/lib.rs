@@ -12,9 +12,10 @@ pub mod objects;
 pub mod provider;
 pub mod reject;
 pub mod rule;
+pub mod validate;
 
 pub use capability::{
-    ActionCap, CounterCaps, KeyField, MatchKind, OffloadCapabilities, Placement, TableCaps, TableId,
+    ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, OffloadCapabilities, Placement, TableCaps, TableId,
 };
 pub use objects::{ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, SharedObjects};
 pub use provider::{

@@ -1,7 +1,12 @@
 //! The asynchronous seam to a device's flow tables.
 //!
 //! Operations are submitted in batches and complete later, in any order between flows, in order for one flow. Counters
-//! are polled in bulk and are raw: of finite width, wrapping, starting anywhere; [`crate::ledger`] makes sense of them.
+//! are polled in bulk and are raw: of finite width, wrapping; [`crate::ledger`] makes sense of them. They start at zero
+//! with the entry (a driver whose device cannot clear them takes the first reading off), go on through a replace, and
+//! never go back while the entry is there.
+//!
+//! When the tables are lost ([`OffloadProvider::generation`] rises), operations that were outstanding complete as
+//! [`OpResult::Failed`] with nothing left, and a later operation on an old handle fails the same way.
 //!
 //! A provider never says [`OpResult::Installed`] to work it skipped, and never forgets an operation: each accepted
 //! operation yields exactly one completion, if need be [`OpResult::Failed`] when the device dies.
@@ -60,20 +65,21 @@ pub struct RawStats {
 pub enum OpResult {
     /// The entry is in effect, in this table.
     Installed(HwHandle, TableId),
-    /// The entry now does the new rule's actions.
-    Replaced(HwHandle),
+    /// The entry now does the new rule's actions. Its counters at the moment of the change, when the device can tell,
+    /// so that packets before it are credited to the old rule.
+    Replaced(HwHandle, Option<RawStats>),
     /// The entry is gone; its last counters.
     Removed(HwHandle, RawStats),
     /// The device does not take the rule. For a replace: the old entry is gone, with these last counters.
     Rejected(Reject, Option<RawStats>),
-    /// Something broke. `gone` says whether an entry the operation named is out of the tables for sure; its last
-    /// counters, if they could be had.
+    /// Something broke.
     Failed {
         /// What broke.
         error: OffloadError,
-        /// Whether the entry is surely not in the tables.
-        gone: bool,
-        /// Last counters.
+        /// The entry that may still be in the tables, of an installation too; with the old actions or the new. Remove it.
+        /// `None`: nothing of the operation or of the entry it named is in the tables.
+        left: Option<HwHandle>,
+        /// Last counters of an entry that is gone, if they could be had.
         last: Option<RawStats>,
     },
 }

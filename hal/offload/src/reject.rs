@@ -8,6 +8,7 @@ use std::fmt;
 
 use flow::{ActionKind, FieldId, PortId};
 
+use crate::capability::MaskForm;
 use crate::objects::ObjectKind;
 
 /// Which layer said no.
@@ -51,8 +52,31 @@ pub enum Reject {
         field: FieldId,
         /// Mask wanted, right-aligned.
         wanted: u128,
-        /// Bits of the field that the table can match; all or nothing for exact tables.
+        /// Bits of the field that the table can match.
         offered: u128,
+        /// Which masks within those bits.
+        form: MaskForm,
+    },
+    /// The table takes only rules that match on this field.
+    FieldRequired {
+        /// The table that came closest.
+        table: &'static str,
+        /// The field.
+        field: FieldId,
+    },
+    /// The table takes other values of this field only: it is made for another kind of packet.
+    Value {
+        /// The table that came closest.
+        table: &'static str,
+        /// The field.
+        field: FieldId,
+        /// The value wanted.
+        value: u128,
+    },
+    /// The rule needs two tables one after the other, and the first cannot tell the second which of its entries was hit.
+    Chain {
+        /// The first table.
+        table: &'static str,
     },
     /// No table performs this action.
     Action {
@@ -67,6 +91,19 @@ pub enum Reject {
         table: &'static str,
         /// The action that came too late.
         action: ActionKind,
+        /// The action it would have to come before.
+        before: ActionKind,
+    },
+    /// The table cannot set these bits of the field without the others.
+    SetMask {
+        /// The table that came closest.
+        table: &'static str,
+        /// The field.
+        field: FieldId,
+        /// Bits to be set, right-aligned.
+        wanted: u128,
+        /// Bits that can be set.
+        offered: u128,
     },
     /// More actions than an entry holds.
     TooManyActions {
@@ -77,6 +114,17 @@ pub enum Reject {
         /// How many fit.
         offered: usize,
     },
+    /// One action more often than an entry can perform it.
+    TooManyOf {
+        /// The table.
+        table: &'static str,
+        /// The action.
+        action: ActionKind,
+        /// How often the rule has it.
+        wanted: usize,
+        /// How often an entry can.
+        offered: usize,
+    },
     /// More outputs than an entry holds.
     TooManyOutputs {
         /// The table.
@@ -85,6 +133,20 @@ pub enum Reject {
         wanted: usize,
         /// How many fit.
         offered: usize,
+    },
+    /// Two outputs go to the same port, and an entry sends to a set of ports.
+    RepeatedOutput {
+        /// The table.
+        table: &'static str,
+        /// The port.
+        port: PortId,
+    },
+    /// An output goes back to the ingress port, which the device does not do.
+    Hairpin {
+        /// The table.
+        table: &'static str,
+        /// The port.
+        port: PortId,
     },
     /// An output goes to a port that the device does not have.
     EgressNotOnDevice {
@@ -115,6 +177,18 @@ pub enum Reject {
         /// Entries in it.
         entries: usize,
     },
+    /// The table's key masks are all in use by other entries and none is that of the rule.
+    MasksFull {
+        /// The table.
+        table: &'static str,
+        /// How many masks it has.
+        masks: usize,
+    },
+    /// More records are offered than the placement engine follows.
+    TooManyRecords {
+        /// How many it follows.
+        limit: usize,
+    },
     /// Too little traffic to be worth an entry.
     NotWorth {
         /// Packets per second seen.
@@ -133,6 +207,8 @@ pub enum Reject {
         /// Its words.
         text: String,
     },
+    /// The device declares no tables.
+    NoTables,
     /// The device is down (being reset, removed).
     DeviceDown {
         /// Why.
@@ -150,19 +226,65 @@ pub enum RejectKind {
     NoIngress,
     Field,
     Mask,
+    FieldRequired,
+    Value,
+    Chain,
     Action,
     ActionOrder,
+    SetMask,
     TooManyActions,
+    TooManyOf,
     TooManyOutputs,
+    RepeatedOutput,
+    Hairpin,
     EgressNotOnDevice,
     NeedsSoftware,
     ObjectOwnedElsewhere,
     ObjectUnsupported,
     TableFull,
+    MasksFull,
+    TooManyRecords,
     NotWorth,
     Pending,
     Device,
+    NoTables,
     DeviceDown,
+}
+
+impl RejectKind {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [RejectKind; 28] = [
+        RejectKind::Disabled,
+        RejectKind::IngressNotOnDevice,
+        RejectKind::NoIngress,
+        RejectKind::Field,
+        RejectKind::Mask,
+        RejectKind::FieldRequired,
+        RejectKind::Value,
+        RejectKind::Chain,
+        RejectKind::Action,
+        RejectKind::ActionOrder,
+        RejectKind::SetMask,
+        RejectKind::TooManyActions,
+        RejectKind::TooManyOf,
+        RejectKind::TooManyOutputs,
+        RejectKind::RepeatedOutput,
+        RejectKind::Hairpin,
+        RejectKind::EgressNotOnDevice,
+        RejectKind::NeedsSoftware,
+        RejectKind::ObjectOwnedElsewhere,
+        RejectKind::ObjectUnsupported,
+        RejectKind::TableFull,
+        RejectKind::MasksFull,
+        RejectKind::TooManyRecords,
+        RejectKind::NotWorth,
+        RejectKind::Pending,
+        RejectKind::Device,
+        RejectKind::NoTables,
+        RejectKind::DeviceDown,
+    ];
 }
 
 impl Reject {
@@ -174,18 +296,28 @@ impl Reject {
             Reject::NoIngress => RejectKind::NoIngress,
             Reject::Field { .. } => RejectKind::Field,
             Reject::Mask { .. } => RejectKind::Mask,
+            Reject::FieldRequired { .. } => RejectKind::FieldRequired,
+            Reject::Value { .. } => RejectKind::Value,
+            Reject::Chain { .. } => RejectKind::Chain,
             Reject::Action { .. } => RejectKind::Action,
             Reject::ActionOrder { .. } => RejectKind::ActionOrder,
+            Reject::SetMask { .. } => RejectKind::SetMask,
             Reject::TooManyActions { .. } => RejectKind::TooManyActions,
+            Reject::TooManyOf { .. } => RejectKind::TooManyOf,
             Reject::TooManyOutputs { .. } => RejectKind::TooManyOutputs,
+            Reject::RepeatedOutput { .. } => RejectKind::RepeatedOutput,
+            Reject::Hairpin { .. } => RejectKind::Hairpin,
             Reject::EgressNotOnDevice { .. } => RejectKind::EgressNotOnDevice,
             Reject::NeedsSoftware { .. } => RejectKind::NeedsSoftware,
             Reject::ObjectOwnedElsewhere { .. } => RejectKind::ObjectOwnedElsewhere,
             Reject::ObjectUnsupported { .. } => RejectKind::ObjectUnsupported,
             Reject::TableFull { .. } => RejectKind::TableFull,
+            Reject::MasksFull { .. } => RejectKind::MasksFull,
+            Reject::TooManyRecords { .. } => RejectKind::TooManyRecords,
             Reject::NotWorth { .. } => RejectKind::NotWorth,
             Reject::Pending => RejectKind::Pending,
             Reject::Device { .. } => RejectKind::Device,
+            Reject::NoTables => RejectKind::NoTables,
             Reject::DeviceDown { .. } => RejectKind::DeviceDown,
         }
     }
@@ -197,8 +329,9 @@ impl Reject {
             RejectKind::TableFull
             | RejectKind::NotWorth
             | RejectKind::Pending
+            | RejectKind::TooManyRecords
             | RejectKind::ObjectOwnedElsewhere => Layer::Placement,
-            RejectKind::Device | RejectKind::DeviceDown => Layer::Device,
+            RejectKind::Device | RejectKind::DeviceDown | RejectKind::MasksFull => Layer::Device,
             _ => Layer::Capabilities,
         }
     }
@@ -208,11 +341,19 @@ impl Reject {
         match self {
             Reject::Field { table, .. }
             | Reject::Mask { table, .. }
+            | Reject::FieldRequired { table, .. }
+            | Reject::Value { table, .. }
+            | Reject::Chain { table }
             | Reject::Action { table, .. }
             | Reject::ActionOrder { table, .. }
+            | Reject::SetMask { table, .. }
             | Reject::TooManyActions { table, .. }
+            | Reject::TooManyOf { table, .. }
             | Reject::TooManyOutputs { table, .. }
-            | Reject::TableFull { table, .. } => Some(table),
+            | Reject::RepeatedOutput { table, .. }
+            | Reject::Hairpin { table, .. }
+            | Reject::TableFull { table, .. }
+            | Reject::MasksFull { table, .. } => Some(table),
             _ => None,
         }
     }
@@ -222,6 +363,8 @@ impl Reject {
         matches!(
             self.kind(),
             RejectKind::TableFull
+                | RejectKind::MasksFull
+                | RejectKind::TooManyRecords
                 | RejectKind::NotWorth
                 | RejectKind::Pending
                 | RejectKind::Device
@@ -239,14 +382,26 @@ impl Reject {
             Reject::Field { field, .. } => {
                 format!("do not match on {field}, directly or through an earlier table")
             }
-            Reject::Mask { field, offered, .. } if *offered == 0 => format!("do not match on {field}"),
-            Reject::Mask { field, offered, .. } => {
-                format!("match {field} within mask {offered:#x}, or exactly")
+            Reject::Mask { field, offered, form, .. } => match form {
+                MaskForm::Whole => format!("match all of {field} (mask {offered:#x}), or none of it"),
+                MaskForm::Prefix => format!("match a prefix of {field} within mask {offered:#x}"),
+                MaskForm::Any => format!("match {field} within mask {offered:#x}"),
+            },
+            Reject::FieldRequired { field, .. } => format!("match on {field} as well"),
+            Reject::Value { field, .. } => {
+                format!("match another value of {field}, or use a device with a table for this one")
             }
+            Reject::Chain { .. } => "match on the fields of one table only".into(),
             Reject::Action { action, .. } => {
                 format!("leave {action} out, or use a device whose tables perform it")
             }
-            Reject::ActionOrder { action, .. } => format!("move {action} before the first output"),
+            Reject::ActionOrder { action, before, .. } => format!("perform {action} before {before}"),
+            Reject::SetMask { field, offered, .. } => {
+                format!("set all of {field} (mask {offered:#x}), or use a device that sets parts of it")
+            }
+            Reject::TooManyOf { action, offered, .. } => format!("use {action} at most {offered} times"),
+            Reject::RepeatedOutput { .. } => "send to each port once".into(),
+            Reject::Hairpin { .. } => "send to another port than the packet came in by".into(),
             Reject::TooManyActions { offered, .. } => format!("use at most {offered} actions"),
             Reject::TooManyOutputs { offered, .. } => format!("send to at most {offered} ports"),
             Reject::EgressNotOnDevice { .. } => "move the egress port to the offload device".into(),
@@ -258,6 +413,11 @@ impl Reject {
                 format!("leave the {kind} out, or use a device that has them")
             }
             Reject::TableFull { .. } => "nothing: it is retried when room appears or its rate rises".into(),
+            Reject::MasksFull { .. } => {
+                "match the same fields as other flows do; it is retried when a mask becomes free".into()
+            }
+            Reject::TooManyRecords { .. } => "raise the limit of followed flows, or use fewer".into(),
+            Reject::NoTables => "use a device with flow tables".into(),
             Reject::NotWorth { wanted_pps, .. } => {
                 format!("nothing: it is placed once it carries {wanted_pps} packets/s")
             }
@@ -277,15 +437,41 @@ impl fmt::Display for Reject {
             }
             Reject::NoIngress => f.write_str("the flow does not match on an ingress port"),
             Reject::Field { table, field } => write!(f, "table {table} cannot match on {field}"),
-            Reject::Mask { table, field, wanted, offered } => {
+            Reject::Mask { table, field, wanted, offered, form } => {
+                let form = match form {
+                    MaskForm::Whole => "all of",
+                    MaskForm::Prefix => "prefixes within",
+                    MaskForm::Any => "bits of",
+                };
                 write!(
                     f,
-                    "table {table} cannot match {field} under mask {wanted:#x} (it offers {offered:#x})"
+                    "table {table} cannot match {field} under mask {wanted:#x} (it offers {form} {offered:#x})"
                 )
             }
+            Reject::FieldRequired { table, field } => {
+                write!(f, "table {table} takes only flows that match on {field}")
+            }
+            Reject::Value { table, field, value } => {
+                write!(f, "table {table} has no flows with {field} {value:#x}")
+            }
+            Reject::Chain { table } => {
+                write!(f, "table {table} cannot be followed by another for the same flow")
+            }
             Reject::Action { table, action } => write!(f, "table {table} cannot perform {action}"),
-            Reject::ActionOrder { table, action } => {
-                write!(f, "table {table} performs {action} only before the first output")
+            Reject::ActionOrder { table, action, before } => {
+                write!(f, "table {table} performs {action} only before {before}")
+            }
+            Reject::SetMask { table, field, wanted, offered } => {
+                write!(f, "table {table} cannot set {field} under mask {wanted:#x} (it offers {offered:#x})")
+            }
+            Reject::TooManyOf { table, action, wanted, offered } => {
+                write!(f, "{action} {wanted} times, an entry of table {table} does it {offered} times")
+            }
+            Reject::RepeatedOutput { table, port } => {
+                write!(f, "table {table} sends a packet to port {} once only", port.0)
+            }
+            Reject::Hairpin { table, port } => {
+                write!(f, "table {table} does not send back to ingress port {}", port.0)
             }
             Reject::TooManyActions { table, wanted, offered } => {
                 write!(f, "{wanted} actions, an entry of table {table} holds {offered}")
@@ -298,6 +484,11 @@ impl fmt::Display for Reject {
             Reject::ObjectOwnedElsewhere { kind, id } => write!(f, "{kind} {id} belongs to another owner"),
             Reject::ObjectUnsupported { kind } => write!(f, "the device has no {kind}s"),
             Reject::TableFull { table, entries } => write!(f, "table {table} is full ({entries} entries)"),
+            Reject::MasksFull { table, masks } => {
+                write!(f, "all {masks} key masks of table {table} are in use")
+            }
+            Reject::TooManyRecords { limit } => write!(f, "more than {limit} flows are offered"),
+            Reject::NoTables => f.write_str("the device declares no tables"),
             Reject::NotWorth { rate_pps, wanted_pps } => {
                 write!(f, "{rate_pps} packets/s is below the {wanted_pps} packets/s that earn an entry")
             }
@@ -314,5 +505,21 @@ impl fmt::Display for Reject {
             }
             Reject::DeviceDown { why } => write!(f, "the device is down: {why}"),
         }
+    }
+}
+
+/// As a map: `kind`, `layer`, `table` (when there is one), `text`, `remedy`.
+impl serde::Serialize for Reject {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap as _;
+        let mut m = s.serialize_map(None)?;
+        m.serialize_entry("kind", &self.kind())?;
+        m.serialize_entry("layer", &self.layer())?;
+        if let Some(t) = self.table() {
+            m.serialize_entry("table", t)?;
+        }
+        m.serialize_entry("text", &self.to_string())?;
+        m.serialize_entry("remedy", &self.remedy())?;
+        m.end()
     }
 }
