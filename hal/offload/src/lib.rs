@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capability;
+pub mod conformance;
 pub mod objects;
 pub mod provider;
 pub mod reject;
