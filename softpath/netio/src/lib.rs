@@ -1,1 +1,7 @@
-//! netio.
+//! Packet sources and sinks: memory queues, pcap files, AF_PACKET and TAP interfaces.
+//!
+//! Each offers [`device::PacketIo`], or the queue traits by themselves. Names of interfaces are looked up in the network
+//! namespace of the calling thread; a queue stays in the namespace where it was opened.
+
+pub mod memory;
+mod spsc;
