@@ -1,1 +1,25 @@
-//! daemon.
+//! What every daemon of the family needs, whatever it does: where its sockets live, how it is spoken to, how it logs,
+//! and how it ends.
+//!
+//! * [`address`], [`stream`]: `tcp:`, `ptcp:`, `unix:` and `punix:` names and the byte streams behind them.
+//! * [`rundir`], [`pidfile`]: the run directory and the lock that says "one of me here".
+//! * [`unixctl`]: the JSON-RPC that `ovs-appctl` speaks, server and client.
+//! * [`log`]: Open vSwitch's log lines and per-module levels on top of `tracing`.
+//! * [`signals`]: the request to stop.
+//!
+//! Everything that reads from a socket bounds what it keeps; every wait has a deadline. Nothing here is used on a
+//! forwarding core, apart from the log, whose disabled messages cost one branch.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod log;
+pub mod pidfile;
+pub mod rundir;
+pub mod signals;
+pub mod stream;
+pub mod unixctl;
+
+pub use address::{Active, AddressError, OPENFLOW_PORT, Passive};
+pub use pidfile::{PidFile, PidFileError};
+pub use rundir::RunDir;
+pub use stream::{Listener, Stream, StreamError, connect};

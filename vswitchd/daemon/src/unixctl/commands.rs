@@ -1,0 +1,173 @@
+//! The commands a daemon offers: name, usage, number of arguments, what to do.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::log::Logging;
+use crate::signals::StopRequest;
+
+/// What a command does with its arguments: text for stdout, or an error text. Called where it may block.
+pub type Handler = dyn Fn(&[String]) -> Result<String, String> + Send + Sync;
+
+struct Command {
+    usage: &'static str,
+    min_args: usize,
+    max_args: usize,
+    run: Arc<Handler>,
+}
+
+/// A set of commands. Clones share it; commands may be added while the server runs.
+#[derive(Clone, Default)]
+pub struct Commands(Arc<RwLock<BTreeMap<&'static str, Command>>>);
+
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.read().keys()).finish()
+    }
+}
+
+impl Commands {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Offers a command with `args` arguments. `usage` names the arguments. A command of the same name is replaced.
+    pub fn register(
+        &self,
+        name: &'static str,
+        usage: &'static str,
+        args: std::ops::RangeInclusive<usize>,
+        run: impl Fn(&[String]) -> Result<String, String> + Send + Sync + 'static,
+    ) {
+        let (min_args, max_args) = args.into_inner();
+        self.0.write().insert(name, Command { usage, min_args, max_args, run: Arc::new(run) });
+    }
+
+    /// Withdraws a command; one that runs is not interrupted.
+    pub fn unregister(&self, name: &str) {
+        self.0.write().remove(name);
+    }
+
+    /// Runs a command.
+    ///
+    /// # Errors
+    /// The command's own error text, or Open vSwitch's words for an unknown command or a wrong number of arguments.
+    pub fn run(&self, name: &str, args: &[String]) -> Result<String, String> {
+        let run = {
+            let commands = self.0.read();
+            let Some(c) = commands.get(name) else {
+                return Err(format!(
+                    "\"{name}\" is not a valid command (use \"list-commands\" to see a list of valid commands)"
+                ));
+            };
+            if args.len() < c.min_args {
+                return Err(format!("\"{name}\" command requires at least {} arguments", c.min_args));
+            }
+            if args.len() > c.max_args {
+                return Err(format!("\"{name}\" command takes at most {} arguments", c.max_args));
+            }
+            Arc::clone(&c.run)
+        };
+        run(args)
+    }
+
+    /// The text of `list-commands`.
+    pub fn list(&self) -> String {
+        let mut out = String::from("The available commands are:\n");
+        for (name, c) in self.0.read().iter() {
+            let line = format!("  {name:<23} {}", c.usage);
+            let _ = writeln!(out, "{}", line.trim_end());
+        }
+        out
+    }
+}
+
+/// Registers what every daemon has: `list-commands`, `version`, `exit`, `vlog/list`, `vlog/set`, `vlog/reopen`.
+/// `version` is the answer to `version`.
+pub fn builtin(commands: &Commands, version: &'static str, stop: StopRequest, logging: Option<Logging>) {
+    let weak = Arc::downgrade(&commands.0);
+    commands.register("list-commands", "", 0..=0, move |_| {
+        Ok(weak.upgrade().map(|c| Commands(c).list()).unwrap_or_default())
+    });
+    commands.register("version", "", 0..=0, move |_| Ok(format!("{version}\n")));
+    commands.register("exit", "[--cleanup]", 0..=1, move |args| match args {
+        [] => {
+            stop.stop();
+            Ok(String::new())
+        }
+        // The datapath is this process's own: it goes with the process, asked for or not.
+        [flag] if flag == "--cleanup" => {
+            stop.stop();
+            Ok(String::new())
+        }
+        [other, ..] => Err(format!("\"{other}\" is not an option of exit")),
+    });
+    let Some(log) = logging else { return };
+    let l = log.clone();
+    commands.register("vlog/list", "", 0..=0, move |_| Ok(l.list()));
+    let l = log.clone();
+    commands.register("vlog/set", "SPEC...", 1..=usize::MAX, move |args| {
+        for a in args {
+            l.set(a).map_err(|e| e.to_string())?;
+        }
+        Ok(String::new())
+    });
+    commands.register("vlog/reopen", "", 0..=0, move |_| {
+        log.reopen().map(|()| String::new()).map_err(|e| e.to_string())
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signals::stop_channel;
+
+    fn strings(a: &[&str]) -> Vec<String> {
+        a.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn errors_are_in_open_vswitchs_words() {
+        let c = Commands::new();
+        c.register("echo", "TEXT", 1..=2, |a| Ok(a.join(" ")));
+        assert_eq!(c.run("echo", &strings(&["a", "b"])).unwrap(), "a b");
+        assert_eq!(
+            c.run("ech", &[]).unwrap_err(),
+            "\"ech\" is not a valid command (use \"list-commands\" to see a list of valid commands)"
+        );
+        assert_eq!(c.run("echo", &[]).unwrap_err(), "\"echo\" command requires at least 1 arguments");
+        assert_eq!(
+            c.run("echo", &strings(&["1", "2", "3"])).unwrap_err(),
+            "\"echo\" command takes at most 2 arguments"
+        );
+    }
+
+    #[test]
+    fn commands_are_listed_sorted_with_usage() {
+        let c = Commands::new();
+        let (stop, stopped) = stop_channel();
+        builtin(&c, "test 1", stop, None);
+        assert_eq!(
+            c.run("list-commands", &[]).unwrap(),
+            "The available commands are:\n  exit                    [--cleanup]\n  list-commands\n  version\n"
+        );
+        assert_eq!(c.run("version", &[]).unwrap(), "test 1\n");
+        assert!(!stopped.is_stopped());
+        assert!(c.run("exit", &strings(&["--wrong"])).is_err());
+        assert!(!stopped.is_stopped());
+        c.run("exit", &strings(&["--cleanup"])).unwrap();
+        assert!(stopped.is_stopped());
+    }
+
+    #[test]
+    fn a_withdrawn_command_is_unknown() {
+        let c = Commands::new();
+        c.register("x", "", 0..=0, |_| Ok(String::new()));
+        c.unregister("x");
+        assert!(c.run("x", &[]).is_err());
+    }
+}
