@@ -198,7 +198,8 @@ pub trait DeviceBacking: Send {
     /// [`DeviceError::Iova`] when nothing is mapped there, [`DeviceError::Os`].
     fn dma_unmap(&mut self, iova: Iova) -> Result<(), DeviceError>;
 
-    /// Enables MSI-X vectors `0..vectors` and returns one handle each.
+    /// Enables MSI-X vectors `0..vectors` and returns one handle each. Called again after a reset it returns handles on the
+    /// same event descriptors, so that those in an epoll set stay good.
     ///
     /// # Errors
     /// [`DeviceError::TooFewVectors`], [`DeviceError::Os`].

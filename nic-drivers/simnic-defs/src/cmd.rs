@@ -132,9 +132,9 @@ pub struct CmdCpl {
     pub entry: U32,
     /// Records written; entries removed by FLUSH.
     pub count: U32,
-    /// Last packet counter of a removed entry.
+    /// Packet counter of a removed entry at its end, of a replaced one at the change.
     pub packets: U64,
-    /// Last byte counter of a removed entry.
+    /// Byte counter, likewise.
     pub bytes: U64,
     /// Time since its last hit in nanoseconds, [`AGE_NEVER`] if there was none.
     pub age_ns: U64,
