@@ -163,7 +163,7 @@ impl<T> Pipe<T> {
 
     /// Slots taken in this cycle: a slot freed in it counts until the next.
     #[inline]
-    fn held(&self, now: Cycles) -> u32 {
+    pub fn held(&self, now: Cycles) -> u32 {
         self.items.len() as u32 + if self.pop_cycle == now.0 { self.pops } else { 0 }
     }
 
@@ -176,7 +176,8 @@ impl<T> Pipe<T> {
         self.push_after(now, 0, item)
     }
 
-    /// As [`Pipe::push`], visible `extra_cycles` later than otherwise. An item behind it is not visible before it.
+    /// As [`Pipe::push`], for an item that keeps the stage for `extra_cycles` more: it is visible that much later, and
+    /// so is the next push allowed.
     ///
     /// # Errors
     /// Gives the item back when [`Pipe::can_push`] is false.
@@ -188,7 +189,8 @@ impl<T> Pipe<T> {
         self.account(now);
         let ready = now.0.saturating_add(u64::from(self.timing.latency_cycles)).saturating_add(extra_cycles);
         self.items.push_back((ready, item));
-        self.next_push = now.0 + u64::from(self.timing.interval_cycles);
+        self.next_push =
+            now.0.saturating_add(u64::from(self.timing.interval_cycles)).saturating_add(extra_cycles);
         self.max_occupancy = self.max_occupancy.max(self.held(now));
         self.pushed += 1;
         Ok(())
