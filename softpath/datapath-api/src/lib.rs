@@ -17,57 +17,15 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use clock::Instant;
-use flow::{Action, ControllerAction, FlowId, PacketKey, PacketMatch, PortId};
+use flow::{Action, ControllerAction, FlowId, MeterId, PacketKey, PacketMatch, PortId};
 
-/// Counters of a record. Written by forwarding cores, read by anyone.
-#[derive(Debug, Default)]
-pub struct FlowCounters {
-    packets: AtomicU64,
-    bytes: AtomicU64,
-    used_ns: AtomicU64,
-    tcp_flags: AtomicU16,
-}
+mod counters;
+mod meter;
 
-/// A reading of [`FlowCounters`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FlowStats {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes, frames without FCS, as received.
-    pub bytes: u64,
-    /// Time of the last packet; `None` when there was none.
-    pub used: Option<Instant>,
-    /// TCP flags seen, ored.
-    pub tcp_flags: u16,
-}
-
-impl FlowCounters {
-    /// Counts `packets` with `bytes` in all, the last one at `now`.
-    #[inline]
-    pub fn add(&self, packets: u64, bytes: u64, tcp_flags: u16, now: Instant) {
-        self.packets.fetch_add(packets, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // `used` is kept one nanosecond up so that zero can mean never.
-        self.used_ns.fetch_max(now.as_nanos() + 1, Ordering::Relaxed);
-        if tcp_flags != 0 {
-            self.tcp_flags.fetch_or(tcp_flags, Ordering::Relaxed);
-        }
-    }
-
-    /// Reads them. The values may be from different moments while packets flow.
-    pub fn read(&self) -> FlowStats {
-        let used = self.used_ns.load(Ordering::Relaxed);
-        FlowStats {
-            packets: self.packets.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            used: used.checked_sub(1).map(Instant::from_nanos),
-            tcp_flags: self.tcp_flags.load(Ordering::Relaxed),
-        }
-    }
-}
+pub use counters::{FlowCounters, FlowStats};
+pub use meter::{MeterBand, MeterBandKind, MeterConfig, MeterCounts, MeterStats, MeterUnit};
 
 /// A masked key and what is done with packets that match it.
 pub struct FlowRecord {
@@ -124,6 +82,10 @@ pub type Translations = Vec<Translation>;
 pub trait MissHandler: Send + Sync {
     /// Translates each of `misses` and appends exactly one answer each to `out`.
     fn translate(&self, misses: &[Miss], now: Instant, out: &mut Translations);
+
+    /// A record of an answer with `install` could not be kept: the datapath's table is full. The packet was forwarded by it
+    /// and is counted in it; whoever keeps rules' statistics takes them from it, for the datapath forgets it.
+    fn refused(&self, _record: &Arc<FlowRecord>) {}
 }
 
 /// A packet on its way to a controller.
@@ -226,8 +188,16 @@ pub struct DatapathStats {
     pub exact_hits: u64,
     /// Hits among the megaflows.
     pub megaflow_hits: u64,
-    /// Packets that had to be translated.
+    /// Packets that had to be translated, or waited for a packet of the same burst that was.
     pub misses: u64,
+    /// Packets handed to output ports' queues.
+    pub tx_packets: u64,
+    /// Packets taken by the punt sink.
+    pub punts: u64,
+    /// Times that a packet started again with a recirculation id.
+    pub recirculations: u64,
+    /// Packets that came by [`Datapath::execute`]; not among those received.
+    pub executed: u64,
     /// Packets dropped, by [`DropReason`] number.
     pub drops: [u64; DropReason::ALL.len()],
     /// Records held.
@@ -248,6 +218,10 @@ pub enum DatapathError {
     NoSuchFlow(FlowId),
     #[error("flow table is full ({limit} records)")]
     Full { limit: usize },
+    #[error("no meter {}", (.0).0)]
+    NoSuchMeter(MeterId),
+    #[error("{0} is not supported by this datapath")]
+    Unsupported(&'static str),
     #[error("{0}")]
     Io(String),
 }
@@ -303,6 +277,31 @@ pub trait Datapath: Send + Sync {
     /// # Errors
     /// [`DatapathError::Io`] when the packet cannot be taken (queue full, longer than a buffer).
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError>;
+
+    /// Adds a meter, or changes its bands; its counters carry on, its buckets start full. A packet that meets a meter that does
+    /// not exist passes.
+    ///
+    /// # Errors
+    /// [`DatapathError::Unsupported`] when the datapath has no meters, [`DatapathError::Io`] when the id is out of its range.
+    fn meter_put(&self, _id: MeterId, _config: MeterConfig) -> Result<(), DatapathError> {
+        Err(DatapathError::Unsupported("a meter"))
+    }
+
+    /// Removes a meter.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchMeter`].
+    fn meter_del(&self, id: MeterId) -> Result<(), DatapathError> {
+        Err(DatapathError::NoSuchMeter(id))
+    }
+
+    /// Counters of a meter.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchMeter`].
+    fn meter_stats(&self, id: MeterId) -> Result<MeterStats, DatapathError> {
+        Err(DatapathError::NoSuchMeter(id))
+    }
 
     /// Counters.
     fn stats(&self) -> DatapathStats;
