@@ -126,6 +126,15 @@ impl<const N: usize, R> Words<N, R> {
         &self.words
     }
 
+    /// Makes every bit zero. Touches the words that are there only.
+    #[inline]
+    pub fn clear(&mut self) {
+        for i in WordIter(self.present) {
+            self.words[i] = 0;
+        }
+        self.present = 0;
+    }
+
     /// Sets word `i`.
     ///
     /// # Panics

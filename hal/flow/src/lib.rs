@@ -5,12 +5,18 @@
 #![forbid(unsafe_code)]
 
 pub mod action;
+pub mod checksum;
 pub mod field;
+pub mod frame;
+pub mod headers;
 pub mod key;
+pub mod parse;
 
 pub use action::{Action, ActionKind, ControllerAction, FlowId, MeterId, PortId, PuntReason};
 pub use field::{FIELDS, Field, FieldId, Maskable, PACKET_WORDS, PIPELINE_WORDS, Prereq, Scope, TextForm};
+pub use headers::MacAddr;
 pub use key::{
     Key, Mask, Match, PacketKey, PacketMask, PacketMatch, PipelineKey, PipelineMask, PipelineMatch, WordIter,
     WordSet, Words,
 };
+pub use parse::{Fault, Layout, ParseError, Parsed, parse, parse_into};
