@@ -1,0 +1,235 @@
+//! All rules of one mask.
+
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+
+use flow::{PipelineKey, PipelineMask};
+use imbl::OrdMap;
+use imbl::shared_ptr::DefaultSharedPtr;
+
+use crate::shape::{BASIS, MiniMatch, Shape, mix, ports_bits};
+use crate::trie::{Trie, lead};
+use crate::version::TrieProbe;
+
+/// Passes on a number that is a hash already.
+#[derive(Default)]
+pub(crate) struct Passthrough(u64);
+
+impl Hasher for Passthrough {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.0 = mix(self.0, b.into());
+        }
+    }
+    fn write_u64(&mut self, v: u64) {
+        self.0 = v;
+    }
+}
+
+pub(crate) type HashMap<V> = imbl::GenericHashMap<u64, V, BuildHasherDefault<Passthrough>, DefaultSharedPtr>;
+
+/// A rule in its chain.
+pub(crate) struct Entry<R> {
+    pub(crate) words: Arc<[u64]>,
+    pub(crate) priority: u32,
+    pub(crate) rule: Arc<R>,
+}
+
+impl<R> Clone for Entry<R> {
+    fn clone(&self) -> Self {
+        Entry { words: self.words.clone(), priority: self.priority, rule: self.rule.clone() }
+    }
+}
+
+/// Rules whose masked keys have one hash: nearly always one key, highest priority first.
+type Chain<R> = Arc<[Entry<R>]>;
+
+pub(crate) struct Subtable<R> {
+    pub(crate) shape: Arc<Shape>,
+    /// Matched prefix length of each of the version's trie fields; 0 when a trie does not help.
+    pub(crate) prefix_lens: [u8; crate::MAX_PREFIXES],
+    /// For each stage but the last: how many rules have a hash there.
+    indices: Vec<HashMap<u32>>,
+    rules: HashMap<Chain<R>>,
+    /// How many rules have a priority.
+    priorities: OrdMap<u32, u32>,
+    ports: Trie,
+    pub(crate) len: usize,
+}
+
+impl<R> Clone for Subtable<R> {
+    fn clone(&self) -> Self {
+        Subtable {
+            shape: self.shape.clone(),
+            prefix_lens: self.prefix_lens,
+            indices: self.indices.clone(),
+            rules: self.rules.clone(),
+            priorities: self.priorities.clone(),
+            ports: self.ports.clone(),
+            len: self.len,
+        }
+    }
+}
+
+/// Ports of a masked key as the ports trie wants them.
+fn ports_value(k: &PipelineKey) -> u128 {
+    u128::from(ports_bits(k)) << 96
+}
+
+impl<R> Subtable<R> {
+    pub(crate) fn new(shape: Arc<Shape>, prefix_lens: [u8; crate::MAX_PREFIXES]) -> Self {
+        let indices = shape.stages().len().saturating_sub(1);
+        Subtable {
+            shape,
+            prefix_lens,
+            indices: vec![HashMap::default(); indices],
+            rules: HashMap::default(),
+            priorities: OrdMap::new(),
+            ports: Trie::default(),
+            len: 0,
+        }
+    }
+
+    /// The highest priority of its rules; 0 when empty.
+    pub(crate) fn max_priority(&self) -> u32 {
+        self.priorities.get_max().map_or(0, |(p, _)| *p)
+    }
+
+    /// Adds a rule, or takes the place of the one with the same key and priority, which is returned.
+    pub(crate) fn insert(&mut self, m: &MiniMatch, priority: u32, rule: Arc<R>) -> Option<Arc<R>> {
+        let hash = full_hash(&m.words);
+        let mut chain: Vec<Entry<R>> = self.rules.get(&hash).map(|c| c.to_vec()).unwrap_or_default();
+        if let Some(e) = chain.iter_mut().find(|e| e.priority == priority && e.words == m.words) {
+            let old = std::mem::replace(&mut e.rule, rule);
+            self.rules.insert(hash, chain.into());
+            return Some(old);
+        }
+        let at = chain.partition_point(|e| e.priority >= priority);
+        chain.insert(at, Entry { words: m.words.clone(), priority, rule });
+        self.rules.insert(hash, chain.into());
+        for (index, h) in self.indices.iter_mut().zip(stage_hashes(&self.shape, &m.words)) {
+            *index.entry(h).or_insert(0) += 1;
+        }
+        *self.priorities.entry(priority).or_insert(0) += 1;
+        if self.shape.ports_len() > 0 {
+            self.ports.insert(ports_value(&m.key()), self.shape.ports_len());
+        }
+        self.len += 1;
+        None
+    }
+
+    /// Removes a rule.
+    pub(crate) fn remove(&mut self, m: &MiniMatch, priority: u32) -> Option<Arc<R>> {
+        let hash = full_hash(&m.words);
+        let mut chain: Vec<Entry<R>> = self.rules.get(&hash)?.to_vec();
+        let at = chain.iter().position(|e| e.priority == priority && e.words == m.words)?;
+        let old = chain.remove(at).rule;
+        if chain.is_empty() {
+            self.rules.remove(&hash);
+        } else {
+            self.rules.insert(hash, chain.into());
+        }
+        for (index, h) in self.indices.iter_mut().zip(stage_hashes(&self.shape, &m.words)) {
+            count_down(index, h);
+        }
+        if let Some(n) = self.priorities.get(&priority).copied() {
+            if n > 1 {
+                self.priorities.insert(priority, n - 1);
+            } else {
+                self.priorities.remove(&priority);
+            }
+        }
+        if self.shape.ports_len() > 0 {
+            self.ports.remove(ports_value(&m.key()), self.shape.ports_len());
+        }
+        self.len -= 1;
+        Some(old)
+    }
+
+    /// The rule with exactly this key and priority.
+    pub(crate) fn find_exact(&self, words: &[u64], priority: u32) -> Option<&Arc<R>> {
+        let chain = self.rules.get(&full_hash(words))?;
+        chain.iter().find(|e| e.priority == priority && *e.words == *words).map(|e| &e.rule)
+    }
+
+    /// Every rule.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry<R>> {
+        self.rules.values().flat_map(|c| c.iter())
+    }
+
+    /// The matching rule of highest priority. Adds the bits looked at to `wc`.
+    pub(crate) fn lookup(
+        &self,
+        key: &PipelineKey,
+        wc: &mut PipelineMask,
+        probe: &mut TrieProbe<'_>,
+    ) -> Option<&Entry<R>> {
+        let (shape, words) = (&*self.shape, key.words());
+        let (mut h, mut at) = (BASIS, 0);
+        let last = self.indices.len();
+        for (i, stage) in shape.stages().iter().enumerate() {
+            let before = at;
+            if probe.rules_out(&self.prefix_lens, &shape.slots()[before..stage.end], key, wc) {
+                shape.fold(before, wc);
+                return None;
+            }
+            for &(w, m) in &shape.slots()[at..stage.end] {
+                h = mix(h, words[usize::from(w)] & m);
+            }
+            at = stage.end;
+            if i < last && !self.indices[i].contains_key(&h) {
+                shape.fold(at, wc);
+                return None;
+            }
+        }
+        let found = self.rules.get(&h).and_then(|c| c.iter().find(|e| shape.masked_eq(key, &e.words)));
+        if found.is_none() && shape.ports_len() > 0 {
+            self.fold_ports(key, wc);
+        } else {
+            shape.fold(at, wc);
+        }
+        found
+    }
+
+    /// After a miss in the last stage, which holds ports and nothing else: the earlier stages and as many leading port
+    /// bits as prove that no rule has these ports.
+    fn fold_ports(&self, key: &PipelineKey, wc: &mut PipelineMask) {
+        let mask = ports_bits(self.shape.mask());
+        let value = u128::from(ports_bits(key) & mask) << 96;
+        let proof = self.ports.lookup(value, 32).proof_bits;
+        let bits = mask & (lead(u128::MAX, proof) >> 96) as u32;
+        wc.set_masked(flow::FieldId::TpSrc, u128::MAX, u128::from(bits >> 16));
+        wc.set_masked(flow::FieldId::TpDst, u128::MAX, u128::from(bits & 0xffff));
+        let stages = self.shape.stages();
+        let before = stages.len().checked_sub(2).map_or(0, |i| stages[i].end);
+        self.shape.fold(before, wc);
+    }
+}
+
+/// The hash after each stage, the last one being that of the whole.
+fn stage_hashes<'a>(shape: &'a Shape, words: &'a [u64]) -> impl Iterator<Item = u64> + 'a {
+    let (mut h, mut i) = (BASIS, 0);
+    shape.stages().iter().map(move |s| {
+        h = words[i..s.end].iter().fold(h, |h, &w| mix(h, w));
+        i = s.end;
+        h
+    })
+}
+
+fn full_hash(words: &[u64]) -> u64 {
+    words.iter().fold(BASIS, |h, &w| mix(h, w))
+}
+
+fn count_down(index: &mut HashMap<u32>, h: u64) {
+    match index.get(&h).copied() {
+        Some(n) if n > 1 => {
+            index.insert(h, n - 1);
+        }
+        _ => {
+            index.remove(&h);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! A version of the table: persistent, readable from any core.
+
+use std::sync::Arc;
+
+use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, Prereq};
+
+use crate::shape::{MiniMatch, Shape};
+use crate::subtable::Subtable;
+use crate::trie::{Prefixes, Trie, lead};
+
+/// How many fields can have a prefix trie.
+pub const MAX_PREFIXES: usize = 4;
+
+/// Fields that have a prefix trie unless told otherwise.
+pub const DEFAULT_PREFIXES: [FieldId; MAX_PREFIXES] =
+    [FieldId::NwDst, FieldId::NwSrc, FieldId::Ipv6Dst, FieldId::Ipv6Src];
+
+/// A rule found.
+#[derive(Debug)]
+pub struct Found<'a, R> {
+    /// Its priority.
+    pub priority: u32,
+    /// It.
+    pub rule: &'a Arc<R>,
+}
+
+impl<R> Clone for Found<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<R> Copy for Found<'_, R> {}
+
+/// A subtable in its place.
+struct Slot<R> {
+    max_priority: u32,
+    /// Order of making, which decides between equals.
+    serial: u64,
+    hash: u64,
+    subtable: Arc<Subtable<R>>,
+}
+
+impl<R> Clone for Slot<R> {
+    fn clone(&self) -> Self {
+        Slot { subtable: self.subtable.clone(), ..*self }
+    }
+}
+
+/// One state of the table. Cloning is cheap, and a clone is not affected by changes of the original.
+pub struct Version<R> {
+    /// Highest priority first.
+    slots: Vec<Slot<R>>,
+    prefixes: Arc<[FieldId]>,
+    tries: [Trie; MAX_PREFIXES],
+    len: usize,
+    next_serial: u64,
+}
+
+impl<R> Clone for Version<R> {
+    fn clone(&self) -> Self {
+        Version {
+            slots: self.slots.clone(),
+            prefixes: self.prefixes.clone(),
+            tries: self.tries.clone(),
+            len: self.len,
+            next_serial: self.next_serial,
+        }
+    }
+}
+
+impl<R> Default for Version<R> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<R> Version<R> {
+    /// An empty table with tries on [`DEFAULT_PREFIXES`].
+    pub fn new() -> Self {
+        Self::with_prefixes(&DEFAULT_PREFIXES)
+    }
+
+    /// An empty table with tries on these fields; more than [`MAX_PREFIXES`] are ignored.
+    pub fn with_prefixes(prefixes: &[FieldId]) -> Self {
+        let prefixes = prefixes.iter().copied().take(MAX_PREFIXES).collect();
+        Version { slots: Vec::new(), prefixes, tries: Default::default(), len: 0, next_serial: 0 }
+    }
+
+    /// How many rules.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many distinct masks.
+    pub fn masks(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn position(&self, hash: u64, mask: &PipelineMask) -> Option<usize> {
+        self.slots.iter().position(|s| s.hash == hash && s.subtable.shape.mask() == mask)
+    }
+
+    /// `m` in compact form, on the shape the table has for its mask already when it has one.
+    pub fn compact(&self, m: &PipelineMatch) -> MiniMatch {
+        let shape = Shape::new(m.mask());
+        match self.position(shape.hash(), m.mask()) {
+            Some(i) => MiniMatch::with_shape(self.slots[i].subtable.shape.clone(), m),
+            None => MiniMatch::with_shape(Arc::new(shape), m),
+        }
+    }
+
+    /// Adds a rule. One with the same match and priority is replaced and returned.
+    pub fn insert(&mut self, m: &MiniMatch, priority: u32, rule: Arc<R>) -> Option<Arc<R>> {
+        let i = match self.position(m.shape.hash(), m.mask()) {
+            Some(i) => i,
+            None => {
+                let mut lens = [0; MAX_PREFIXES];
+                for (l, f) in lens.iter_mut().zip(self.prefixes.iter()) {
+                    *l = m.shape.prefix_len(*f);
+                }
+                let subtable = Arc::new(Subtable::new(m.shape.clone(), lens));
+                let (hash, serial) = (m.shape.hash(), self.next_serial);
+                self.next_serial += 1;
+                self.slots.push(Slot { max_priority: 0, serial, hash, subtable });
+                self.slots.len() - 1
+            }
+        };
+        let sub = Arc::make_mut(&mut self.slots[i].subtable);
+        let old = sub.insert(m, priority, rule);
+        if old.is_none() {
+            self.len += 1;
+            self.count_prefixes(i, m, Trie::insert);
+            self.reorder(i);
+        }
+        old
+    }
+
+    /// Removes the rule with this match and priority.
+    pub fn remove(&mut self, m: &MiniMatch, priority: u32) -> Option<Arc<R>> {
+        let i = self.position(m.shape.hash(), m.mask())?;
+        self.slots[i].subtable.find_exact(&m.words, priority)?;
+        let old = Arc::make_mut(&mut self.slots[i].subtable).remove(m, priority)?;
+        self.len -= 1;
+        self.count_prefixes(i, m, Trie::remove);
+        if self.slots[i].subtable.len == 0 {
+            self.slots.remove(i);
+        } else {
+            self.reorder(i);
+        }
+        Some(old)
+    }
+
+    fn count_prefixes(&mut self, i: usize, m: &MiniMatch, op: fn(&mut Trie, u128, u8)) {
+        let lens = self.slots[i].subtable.prefix_lens;
+        for ((trie, f), len) in self.tries.iter_mut().zip(self.prefixes.iter()).zip(lens) {
+            if len > 0 {
+                op(trie, align(*f, m.key().get(*f)), len);
+            }
+        }
+    }
+
+    /// Moves slot `i` to where its highest priority puts it.
+    fn reorder(&mut self, i: usize) {
+        let max = self.slots[i].subtable.max_priority();
+        if self.slots[i].max_priority != max {
+            let mut s = self.slots.remove(i);
+            s.max_priority = max;
+            let at = self.slots.partition_point(|o| {
+                (std::cmp::Reverse(o.max_priority), o.serial) < (std::cmp::Reverse(max), s.serial)
+            });
+            self.slots.insert(at, s);
+        }
+    }
+
+    /// The rule with exactly this match and priority.
+    pub fn find_exact(&self, m: &MiniMatch, priority: u32) -> Option<&Arc<R>> {
+        let i = self.position(m.shape.hash(), m.mask())?;
+        self.slots[i].subtable.find_exact(&m.words, priority)
+    }
+
+    /// The rule of highest priority that matches `key`. Adds every bit that was looked at to `wc`: any key that equals
+    /// `key` under the bits added gets the same answer.
+    pub fn lookup(&self, key: &PipelineKey, wc: &mut PipelineMask) -> Option<Found<'_, R>> {
+        let mut probe =
+            TrieProbe { prefixes: &self.prefixes, tries: &self.tries, done: [None; MAX_PREFIXES] };
+        let mut best: Option<Found<'_, R>> = None;
+        for s in &self.slots {
+            if best.is_some_and(|b| b.priority >= s.max_priority) {
+                break;
+            }
+            if let Some(e) = s.subtable.lookup(key, wc, &mut probe)
+                && best.is_none_or(|b| e.priority > b.priority)
+            {
+                best = Some(Found { priority: e.priority, rule: &e.rule });
+            }
+        }
+        best
+    }
+
+    /// Every rule: highest subtable first, unordered within.
+    pub fn iter(&self) -> impl Iterator<Item = (MiniMatch, Found<'_, R>)> {
+        self.slots.iter().flat_map(|s| {
+            s.subtable.entries().map(|e| {
+                let m = MiniMatch { shape: s.subtable.shape.clone(), words: e.words.clone() };
+                (m, Found { priority: e.priority, rule: &e.rule })
+            })
+        })
+    }
+
+    /// Every rule whose match is `criteria` or more specific: what a non-strict OpenFlow modify or delete is about
+    /// (OpenFlow 1.3.5 6.4).
+    pub fn within<'a>(&'a self, criteria: &'a PipelineMatch) -> impl Iterator<Item = Found<'a, R>> + 'a {
+        self.slots.iter().filter(|s| criteria.mask().is_subset_of(s.subtable.shape.mask())).flat_map(
+            move |s| {
+                let any = criteria.mask().is_zero();
+                s.subtable.entries().filter(move |e| any || criteria.matches(&expand(s, e))).map(found)
+            },
+        )
+    }
+
+    /// Every rule of this priority that some packet matches together with `m` (OpenFlow 1.3.5 6.4, CHECK_OVERLAP).
+    pub fn overlapping<'a>(
+        &'a self,
+        m: &'a PipelineMatch,
+        priority: u32,
+    ) -> impl Iterator<Item = Found<'a, R>> + 'a {
+        self.slots.iter().filter(move |s| s.max_priority >= priority).flat_map(move |s| {
+            s.subtable
+                .entries()
+                .filter(move |e| {
+                    e.priority == priority
+                        && m.overlaps(&PipelineMatch::new(&expand(s, e), s.subtable.shape.mask()))
+                })
+                .map(found)
+        })
+    }
+}
+
+fn found<R>(e: &crate::subtable::Entry<R>) -> Found<'_, R> {
+    Found { priority: e.priority, rule: &e.rule }
+}
+
+fn expand<R>(s: &Slot<R>, e: &crate::subtable::Entry<R>) -> PipelineKey {
+    MiniMatch { shape: s.subtable.shape.clone(), words: e.words.clone() }.key()
+}
+
+/// A field's value, left-aligned in 128 bits.
+fn align(f: FieldId, v: u128) -> u128 {
+    v << (128 - u32::from(f.info().bits))
+}
+
+/// The prefix tries during one lookup: each is searched at most once, when first needed.
+pub(crate) struct TrieProbe<'a> {
+    prefixes: &'a [FieldId],
+    tries: &'a [Trie; MAX_PREFIXES],
+    done: [Option<Prefixes>; MAX_PREFIXES],
+}
+
+impl TrieProbe<'_> {
+    /// Whether the tries show that no rule of a subtable with these prefix lengths can match, judging by the fields in the
+    /// stage `slots`. Adds the bits that prove it to `wc`.
+    pub(crate) fn rules_out(
+        &mut self,
+        lens: &[u8; MAX_PREFIXES],
+        slots: &[(u8, u64)],
+        key: &PipelineKey,
+        wc: &mut PipelineMask,
+    ) -> bool {
+        for (j, &f) in self.prefixes.iter().enumerate() {
+            let word = f.info().word;
+            if lens[j] == 0 || !slots.iter().any(|s| s.0 == word) {
+                continue;
+            }
+            let p = *self.done[j].get_or_insert_with(|| {
+                if prereq_holds(f, key) {
+                    self.tries[j].lookup(align(f, key.get(f)), f.info().bits)
+                } else {
+                    Prefixes::ANY
+                }
+            });
+            if p.has(lens[j]) {
+                continue;
+            }
+            // The trie is shared by all subtables: never let it cost more bits than the subtable itself would.
+            let proof = lead(u128::MAX, p.proof_bits) >> (128 - u32::from(f.info().bits));
+            if p.proof_bits <= lens[j] || wc.get(f) & proof == proof {
+                wc.set_masked(f, u128::MAX, proof);
+                wc.set_exact(FieldId::EthType);
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Whether the packet has the field: a trie speaks of addresses, and ARP shares their bits.
+fn prereq_holds(f: FieldId, key: &PipelineKey) -> bool {
+    let t = key.get64(FieldId::EthType);
+    match f.info().prereq {
+        Prereq::Ipv4 => t == 0x0800,
+        Prereq::Ipv6 => t == 0x86dd,
+        Prereq::None => true,
+        _ => false,
+    }
+}
