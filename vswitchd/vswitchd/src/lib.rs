@@ -1,1 +1,6 @@
-//! vswitchd.
+//! vswitchd: the running switch, wired together from configuration.
+#![forbid(unsafe_code)]
+
+pub mod config;
+
+pub use config::{Config, ConfigError};

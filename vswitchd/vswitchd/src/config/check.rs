@@ -1,0 +1,359 @@
+//! Whether the file makes sense as a whole.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::error::{ConfigError, Locator, Problem};
+use super::file::{Bridge, Device, File, Port, Text};
+use super::{
+    BridgeConfig, Config, DaemonConfig, DeviceConfig, DeviceKind, MAX_BRIDGES, MAX_OFPORT, OffloadConfig,
+    PortConfig, PortKind, Wire,
+};
+
+/// Ports of the simulated NIC.
+const SIM_PORTS: usize = 4;
+/// Fewest buffers that leave every queue something to work with.
+const MIN_BUFFERS: u32 = 256;
+/// Most buffers of a bridge: 2 GiB of memory.
+const MAX_BUFFERS: u32 = 1 << 20;
+/// Longest name of a network interface on Linux, in bytes.
+const MAX_INTERFACE_BYTES: usize = 15;
+
+/// Checks across keys, collecting problems.
+struct Check<'a> {
+    at: &'a Locator<'a>,
+    problems: Vec<Problem>,
+    /// Where each interface was named first.
+    interfaces: HashMap<String, String>,
+    /// Which port each port of each device was given to.
+    device_ports: HashMap<(String, u16), String>,
+    /// Which bridge each device serves.
+    device_bridges: HashMap<String, String>,
+}
+
+pub(super) fn check(file: File, at: &Locator<'_>) -> Result<Config, ConfigError> {
+    let mut c = Check {
+        at,
+        problems: Vec::new(),
+        interfaces: HashMap::new(),
+        device_ports: HashMap::new(),
+        device_bridges: HashMap::new(),
+    };
+    let daemon = c.daemon(&file);
+    let mut devices = Vec::new();
+    for d in &file.device {
+        if let Some(d) = c.device(d.get_ref(), &devices) {
+            devices.push(d);
+        }
+    }
+    if file.bridge.len() > MAX_BRIDGES {
+        let span = file.bridge[MAX_BRIDGES].span();
+        c.wrong(span, format!("at most {MAX_BRIDGES} bridges"));
+    }
+    let mut bridges: Vec<BridgeConfig> = Vec::new();
+    for b in &file.bridge {
+        let b = c.bridge(b.get_ref(), &devices, &bridges);
+        bridges.push(b);
+    }
+    if c.problems.is_empty() {
+        Ok(Config { daemon, devices, bridges })
+    } else {
+        Err(ConfigError::Wrong(c.problems))
+    }
+}
+
+impl Check<'_> {
+    fn wrong(&mut self, span: Range<usize>, text: impl Into<String>) {
+        self.problems.push(self.at.problem(span, text));
+    }
+
+    fn daemon(&mut self, file: &File) -> DaemonConfig {
+        let d = &file.daemon;
+        let default = DaemonConfig::default();
+        let buffers = match &d.buffers {
+            None => default.buffers,
+            Some(b) => {
+                if !(MIN_BUFFERS..=MAX_BUFFERS).contains(b.get_ref()) {
+                    let text = format!("want {MIN_BUFFERS} to {MAX_BUFFERS} buffers, not {}", b.get_ref());
+                    self.wrong(b.span(), text);
+                }
+                *b.get_ref()
+            }
+        };
+        let present = std::thread::available_parallelism().map_or(usize::MAX, usize::from).max(1);
+        for c in &d.cores {
+            // Processors may be numbered with gaps; this only catches what cannot be.
+            if *c.get_ref() >= present.max(1024) {
+                self.wrong(c.span(), format!("no processor has number {}", c.get_ref()));
+            }
+        }
+        DaemonConfig {
+            run_dir: d.run_dir.as_deref().map(|p| self.at.path(p)),
+            log_file: d.log_file.as_deref().map(|p| self.at.path(p)),
+            cores: d.cores.iter().map(|c| *c.get_ref()).collect(),
+            busy_poll: d.busy_poll,
+            buffers,
+        }
+    }
+
+    /// A name that may stand in a file name, a command and a message.
+    fn name(&mut self, name: &Text) {
+        let n = name.get_ref();
+        let fits = n.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        if n.is_empty() || n.len() > 63 || !fits || n.starts_with('.') {
+            self.wrong(name.span(), format!("\"{n}\" is not a name: 1 to 63 letters, digits, '-', '_', '.'"));
+        }
+    }
+
+    fn interface(&mut self, span: Range<usize>, name: &str) -> String {
+        if name.is_empty() || name.len() > MAX_INTERFACE_BYTES || name.contains(['/', ' ', ':']) {
+            self.wrong(
+                span,
+                format!("\"{name}\" is not an interface name (1 to {MAX_INTERFACE_BYTES} bytes)"),
+            );
+        } else if let Some(first) = self.interfaces.get(name) {
+            let text = format!("interface \"{name}\" is taken by {first} already");
+            self.wrong(span, text);
+        }
+        name.to_owned()
+    }
+
+    fn device(&mut self, d: &Device, known: &[DeviceConfig]) -> Option<DeviceConfig> {
+        self.name(&d.name);
+        let name = d.name.get_ref();
+        if known.iter().any(|k| k.name == *name) {
+            self.wrong(d.name.span(), format!("there is a device \"{name}\" already"));
+            return None;
+        }
+        if d.r#type.get_ref() != "sim" {
+            let text = format!("unknown device type \"{}\", want \"sim\"", d.r#type.get_ref());
+            self.wrong(d.r#type.span(), text);
+        }
+        if d.wires.len() > SIM_PORTS {
+            self.wrong(d.wires[SIM_PORTS].span(), format!("the device has {SIM_PORTS} ports"));
+        }
+        let mut wires = Vec::new();
+        for (i, w) in d.wires.iter().enumerate() {
+            let user = format!("wire {i} of device \"{name}\"");
+            wires.push(self.wire(w, user));
+        }
+        wires.resize(SIM_PORTS, Wire::None);
+        let profile = d.profile.as_ref().map(|p| {
+            let path = self.at.path(p.get_ref());
+            if !path.is_file() {
+                self.wrong(p.span(), format!("no such file: {}", path.display()));
+            }
+            path
+        });
+        Some(DeviceConfig { name: name.clone(), kind: DeviceKind::Sim { profile, wires } })
+    }
+
+    fn wire(&mut self, w: &Text, user: String) -> Wire {
+        let (kind, interface) = match w.get_ref().split_once(':') {
+            Some((k, i)) => (k, Some(i)),
+            None => (w.get_ref().as_str(), None),
+        };
+        let wire = match (kind, interface) {
+            ("none", None) => return Wire::None,
+            ("memory", None) => return Wire::Memory,
+            ("af_packet", Some(i)) => Wire::AfPacket(self.interface(w.span(), i)),
+            ("tap", Some(i)) => Wire::Tap(self.interface(w.span(), i)),
+            _ => {
+                let text = format!(
+                    "\"{}\" is not a wire: want \"af_packet:INTERFACE\", \"tap:INTERFACE\", \"memory\" or \"none\"",
+                    w.get_ref()
+                );
+                self.wrong(w.span(), text);
+                return Wire::None;
+            }
+        };
+        self.interfaces.entry(interface.unwrap_or_default().to_owned()).or_insert(user);
+        wire
+    }
+
+    fn bridge(&mut self, b: &Bridge, devices: &[DeviceConfig], known: &[BridgeConfig]) -> BridgeConfig {
+        self.name(&b.name);
+        let name = b.name.get_ref().clone();
+        if known.iter().any(|k| k.name == name) {
+            self.wrong(b.name.span(), format!("there is a bridge \"{name}\" already"));
+        }
+        let datapath_id = b.datapath_id.as_ref().and_then(|d| self.datapath_id(d, known));
+        let controllers = b.controllers.iter().filter_map(|c| self.stream(c)).collect();
+        let listen = b.listen.iter().filter_map(|c| self.stream(c)).collect();
+        let default = OffloadConfig::default();
+        let offload = OffloadConfig {
+            enabled: b.offload.enabled.unwrap_or(default.enabled),
+            min_pps: b.offload.min_pps.unwrap_or(default.min_pps),
+            max_flows: b.offload.max_flows.as_ref().map(|m| *m.get_ref()),
+        };
+        let mut ports: Vec<PortConfig> = Vec::new();
+        for p in &b.port {
+            let p = self.port(p, &name, devices, known, &ports);
+            ports.extend(p);
+        }
+        BridgeConfig { name, datapath_id, fail_mode: b.fail_mode, controllers, listen, offload, ports }
+    }
+
+    fn datapath_id(&mut self, d: &Text, known: &[BridgeConfig]) -> Option<u64> {
+        let text = d.get_ref().strip_prefix("0x").unwrap_or(d.get_ref());
+        let hex = !text.is_empty() && text.len() <= 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        match u64::from_str_radix(text, 16) {
+            Ok(id) if hex && id != 0 => {
+                if let Some(other) = known.iter().find(|k| k.datapath_id == Some(id)) {
+                    self.wrong(d.span(), format!("bridge \"{}\" has this datapath id already", other.name));
+                }
+                Some(id)
+            }
+            _ => {
+                let text =
+                    format!("\"{}\" is not a datapath id: want 1 to 16 hex digits, not zero", d.get_ref());
+                self.wrong(d.span(), text);
+                None
+            }
+        }
+    }
+
+    fn stream<A: std::str::FromStr<Err = daemon::AddressError>>(&mut self, t: &Text) -> Option<A> {
+        t.get_ref().parse().map_err(|e: daemon::AddressError| self.wrong(t.span(), e.to_string())).ok()
+    }
+
+    fn port(
+        &mut self,
+        port: &Spanned<Port>,
+        bridge: &str,
+        devices: &[DeviceConfig],
+        known: &[BridgeConfig],
+        siblings: &[PortConfig],
+    ) -> Option<PortConfig> {
+        let (whole, p) = (port.span(), port.get_ref());
+        self.name(&p.name);
+        let name = p.name.get_ref().clone();
+        let elsewhere =
+            known.iter().find(|b| b.ports.iter().any(|q| q.name == name)).map(|b| b.name.as_str());
+        let here = siblings.iter().any(|q| q.name == name).then_some(bridge);
+        if let Some(b) = here.or(elsewhere) {
+            self.wrong(p.name.span(), format!("bridge \"{b}\" has a port \"{name}\" already"));
+        }
+        if let Some(n) = &p.ofport {
+            let number = *n.get_ref();
+            if number == 0 || number > MAX_OFPORT {
+                self.wrong(n.span(), format!("{number} is not an OpenFlow port number (1 to {MAX_OFPORT})"));
+            } else if let Some(q) = siblings.iter().find(|q| q.ofport == Some(number)) {
+                let text = format!("port \"{}\" has number {number} already", q.name);
+                self.wrong(n.span(), text);
+            }
+        }
+        let user = format!("port \"{name}\"");
+        let kind = match p.r#type.get_ref().as_str() {
+            "sim" => {
+                self.only(p, &["device", "port"]);
+                self.device_port(p, whole, bridge, &user, devices)?
+            }
+            "af_packet" | "tap" => {
+                self.only(p, &["interface"]);
+                let tap = p.r#type.get_ref() == "tap";
+                let interface = match &p.interface {
+                    Some(i) => self.interface(i.span(), i.get_ref()),
+                    // A TAP is made by us, so its name may be the port's.
+                    None if tap => self.interface(p.name.span(), &name),
+                    None => {
+                        self.wrong(
+                            whole,
+                            format!("port \"{name}\" of type \"af_packet\" needs an interface"),
+                        );
+                        return None;
+                    }
+                };
+                self.interfaces.entry(interface.clone()).or_insert(user);
+                if tap { PortKind::Tap { interface } } else { PortKind::AfPacket { interface } }
+            }
+            "pcap" => {
+                self.only(p, &["path", "out"]);
+                if p.path.is_none() && p.out.is_none() {
+                    self.wrong(whole, format!("port \"{name}\" of type \"pcap\" needs path, out or both"));
+                }
+                let path = p.path.as_ref().map(|f| {
+                    let path = self.at.path(f.get_ref());
+                    if !path.is_file() {
+                        self.wrong(f.span(), format!("no such file: {}", path.display()));
+                    }
+                    path
+                });
+                PortKind::Pcap { path, out: p.out.as_ref().map(|f| self.at.path(f.get_ref())) }
+            }
+            "memory" => {
+                self.only(p, &[]);
+                PortKind::Memory
+            }
+            other => {
+                let text = format!(
+                    "unknown port type \"{other}\", want \"sim\", \"af_packet\", \"tap\", \"pcap\" or \"memory\""
+                );
+                self.wrong(p.r#type.span(), text);
+                return None;
+            }
+        };
+        Some(PortConfig { name, ofport: p.ofport.as_ref().map(|n| *n.get_ref()), kind })
+    }
+
+    /// Complains about keys that belong to other types of ports.
+    fn only(&mut self, p: &Port, keys: &[&str]) {
+        let given = [
+            ("device", p.device.as_ref().map(Spanned::span)),
+            ("port", p.port.as_ref().map(Spanned::span)),
+            ("interface", p.interface.as_ref().map(Spanned::span)),
+            ("path", p.path.as_ref().map(Spanned::span)),
+            ("out", p.out.as_ref().map(Spanned::span)),
+        ];
+        for (key, span) in given {
+            if let Some(span) = span
+                && !keys.contains(&key)
+            {
+                self.wrong(span, format!("a port of type \"{}\" has no key {key}", p.r#type.get_ref()));
+            }
+        }
+    }
+
+    fn device_port(
+        &mut self,
+        p: &Port,
+        whole: Range<usize>,
+        bridge: &str,
+        user: &str,
+        devices: &[DeviceConfig],
+    ) -> Option<PortKind> {
+        let (Some(device), Some(port)) = (&p.device, &p.port) else {
+            self.wrong(whole, format!("{user} of type \"sim\" needs device and port"));
+            return None;
+        };
+        let (name, number) = (device.get_ref().clone(), *port.get_ref());
+        if !devices.iter().any(|d| d.name == name) {
+            let known: Vec<_> = devices.iter().map(|d| d.name.as_str()).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            self.wrong(device.span(), format!("unknown device \"{name}\" (known: {known})"));
+            return None;
+        }
+        if usize::from(number) >= SIM_PORTS {
+            let last = SIM_PORTS - 1;
+            self.wrong(
+                port.span(),
+                format!("port {number} is out of range: device \"{name}\" has ports 0 to {last}"),
+            );
+        }
+        if let Some(first) = self.device_ports.get(&(name.clone(), number)) {
+            let text = format!("port {number} of device \"{name}\" belongs to {first} already");
+            self.wrong(port.span(), text);
+        }
+        self.device_ports.entry((name.clone(), number)).or_insert_with(|| user.to_owned());
+        // The device's tables know no bridges: a flow of one would match packets of another.
+        let serves = self.device_bridges.entry(name.clone()).or_insert_with(|| bridge.to_owned()).clone();
+        if serves != bridge {
+            let text =
+                format!("device \"{name}\" serves bridge \"{serves}\" already, and can serve one only");
+            self.wrong(device.span(), text);
+        }
+        Some(PortKind::Sim { device: name, port: number })
+    }
+}

@@ -1,0 +1,197 @@
+//! The configuration file: TOML that names bridges, their ports, and devices.
+//!
+//! `example.toml` beside this crate's manifest documents every key. Reading is done in two steps: [`file`] takes the text
+//! apart (unknown keys and wrong types end there), [`check`] makes sure that it makes sense as a whole. Both name file,
+//! line and key of what is wrong, and [`check`] reports everything it finds, not just the first.
+
+mod check;
+mod error;
+mod file;
+
+use std::path::{Path, PathBuf};
+
+use daemon::{Active, Passive};
+
+pub use error::{ConfigError, Problem};
+
+/// Most bridges that one file may name: each has a forwarding thread.
+pub const MAX_BRIDGES: usize = 16;
+/// Largest OpenFlow port number (OFPP_MAX).
+pub const MAX_OFPORT: u32 = 0xffff_ff00;
+
+/// What to run. Made by [`Config::load`] or [`Config::parse`], or by hand in a test.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Of the process.
+    pub daemon: DaemonConfig,
+    /// Devices that bridges' ports may be on.
+    pub devices: Vec<DeviceConfig>,
+    /// Bridges.
+    pub bridges: Vec<BridgeConfig>,
+}
+
+/// Settings of the process.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DaemonConfig {
+    /// Run directory; `None` leaves it to the environment.
+    pub run_dir: Option<PathBuf>,
+    /// Log file; `None` logs to stderr alone.
+    pub log_file: Option<PathBuf>,
+    /// Processors that the forwarding threads are pinned to, one each in the order of bridges; empty pins none.
+    pub cores: Vec<usize>,
+    /// Whether forwarding threads poll without sleeping.
+    pub busy_poll: bool,
+    /// Packet buffers of each bridge.
+    pub buffers: u32,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        DaemonConfig { run_dir: None, log_file: None, cores: Vec::new(), busy_poll: false, buffers: 8192 }
+    }
+}
+
+/// A device.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DeviceConfig {
+    /// Name by which ports refer to it.
+    pub name: String,
+    /// What it is.
+    pub kind: DeviceKind,
+}
+
+/// Kinds of devices.
+#[derive(Clone, PartialEq, Debug)]
+pub enum DeviceKind {
+    /// The simulated SmartNIC.
+    Sim {
+        /// File with the simulator's timing; `None` for the built-in one.
+        profile: Option<PathBuf>,
+        /// What each port's wire ends in.
+        wires: Vec<Wire>,
+    },
+}
+
+/// What the wire of a simulated port ends in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Wire {
+    /// Nothing: the link is down.
+    None,
+    /// An existing interface, by a packet socket.
+    AfPacket(String),
+    /// A TAP interface, made if it does not exist.
+    Tap(String),
+    /// A memory cable whose other end the embedding program takes.
+    Memory,
+}
+
+/// A bridge.
+#[derive(Clone, PartialEq, Debug)]
+pub struct BridgeConfig {
+    /// Name.
+    pub name: String,
+    /// OpenFlow datapath id; `None` derives one from the name.
+    pub datapath_id: Option<u64>,
+    /// What to do while no controller is connected.
+    pub fail_mode: FailMode,
+    /// Controllers to connect to.
+    pub controllers: Vec<Active>,
+    /// Where to listen for OpenFlow connections, besides `<rundir>/<bridge>.mgmt`.
+    pub listen: Vec<Passive>,
+    /// Offload settings.
+    pub offload: OffloadConfig,
+    /// Ports.
+    pub ports: Vec<PortConfig>,
+}
+
+/// What a bridge does while it has controllers configured and none connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailMode {
+    /// Nothing: packets go where flows send them.
+    #[default]
+    Secure,
+    /// Acts as a learning switch.
+    Standalone,
+}
+
+/// Offload settings of a bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OffloadConfig {
+    /// Whether flows are placed in hardware at all.
+    pub enabled: bool,
+    /// Packets per second from which a flow is worth a hardware entry.
+    pub min_pps: u64,
+    /// Most flows placed in hardware at a time; `None` for as many as fit.
+    pub max_flows: Option<usize>,
+}
+
+impl Default for OffloadConfig {
+    fn default() -> Self {
+        OffloadConfig { enabled: true, min_pps: 0, max_flows: None }
+    }
+}
+
+/// A port of a bridge.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PortConfig {
+    /// Name.
+    pub name: String,
+    /// OpenFlow port number; `None` for the lowest free one.
+    pub ofport: Option<u32>,
+    /// What is behind it.
+    pub kind: PortKind,
+}
+
+/// Kinds of ports.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PortKind {
+    /// A port of a device.
+    Sim {
+        /// The device's name.
+        device: String,
+        /// Port of the device, from 0.
+        port: u16,
+    },
+    /// An existing network interface.
+    AfPacket {
+        /// Its name.
+        interface: String,
+    },
+    /// A TAP interface, made if it does not exist.
+    Tap {
+        /// Its name.
+        interface: String,
+    },
+    /// Receives what is in a pcap file, once, and writes what is sent to another.
+    Pcap {
+        /// Read from here; `None` receives nothing.
+        path: Option<PathBuf>,
+        /// Write to here; `None` counts and forgets.
+        out: Option<PathBuf>,
+    },
+    /// A memory cable whose other end the embedding program takes.
+    Memory,
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to its directory.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { file: path.to_owned(), source })?;
+        Config::parse(&text, path)
+    }
+
+    /// Checks a text. `path` is its name in messages, and its directory that of relative paths.
+    ///
+    /// # Errors
+    /// [`ConfigError::Wrong`].
+    pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+        let at = error::Locator::new(text, path);
+        let raw: file::File = toml::from_str(text).map_err(|e| at.syntax(&e))?;
+        check::check(raw, &at)
+    }
+}
