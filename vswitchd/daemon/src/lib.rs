@@ -5,6 +5,7 @@
 //! * [`rundir`], [`pidfile`]: the run directory and the lock that says "one of me here".
 //! * [`unixctl`]: the JSON-RPC that `ovs-appctl` speaks, server and client.
 //! * [`log`]: Open vSwitch's log lines and per-module levels on top of `tracing`.
+//! * [`report`]: the documents that the switch tells about itself.
 //! * [`signals`]: the request to stop.
 //!
 //! Everything that reads from a socket bounds what it keeps; every wait has a deadline. Nothing here is used on a
@@ -14,6 +15,7 @@
 pub mod address;
 pub mod log;
 pub mod pidfile;
+pub mod report;
 pub mod rundir;
 pub mod signals;
 pub mod stream;

@@ -1,5 +1,7 @@
 //! Wrong configurations name file, line and key; right ones mean what they say.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 
 use vswitchd::config::{BridgeConfig, Config, ConfigError, DeviceKind, FailMode, PortKind, Wire};

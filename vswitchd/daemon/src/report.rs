@@ -1,0 +1,320 @@
+//! The documents that the `hoist/*` commands answer with.
+//!
+//! One definition for the daemon that writes them and the command line that reads them; `hoist --json` prints them as
+//! they are. Names and meanings of members are stable: members are added, not changed. Counts are packets or bytes since
+//! the start, bytes without FCS; times are milliseconds unless the name says otherwise.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Answer to `hoist/status`.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Program and version.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Run directory.
+    pub run_dir: String,
+    /// Time since the start.
+    pub uptime_ms: u64,
+    /// Bridges, in the order of the configuration.
+    pub bridges: Vec<Bridge>,
+    /// Devices, in the order of the configuration.
+    pub devices: Vec<DeviceHealth>,
+}
+
+/// A bridge.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Bridge {
+    /// Name.
+    pub name: String,
+    /// 16 hex digits.
+    pub datapath_id: String,
+    /// `secure` or `standalone`.
+    pub fail_mode: String,
+    /// Number of ports.
+    pub ports: usize,
+    /// Controllers that were configured.
+    pub controllers: Vec<Controller>,
+    /// Where it listens for OpenFlow.
+    pub listen: Vec<String>,
+    /// OpenFlow flow entries.
+    pub openflow_flows: usize,
+    /// The software datapath.
+    pub datapath: Datapath,
+    /// Placement of flows in hardware.
+    pub offload: Offload,
+}
+
+/// A configured controller.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Controller {
+    /// Stream name.
+    pub target: String,
+    /// Whether a connection stands.
+    pub connected: bool,
+    /// What the connection is doing, or why there is none.
+    pub state: String,
+}
+
+/// The software datapath of a bridge.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Datapath {
+    /// Packets received by software.
+    pub rx_packets: u64,
+    /// Of these, found in the exact-match cache.
+    pub exact_hits: u64,
+    /// Of these, found among the megaflows.
+    pub megaflow_hits: u64,
+    /// Of these, translated through the OpenFlow tables.
+    pub misses: u64,
+    /// Packets dropped, by reason; reasons without drops are left out.
+    pub drops: BTreeMap<String, u64>,
+    /// Flow records.
+    pub flows: usize,
+    /// Distinct masks among them.
+    pub masks: usize,
+}
+
+/// Placement of a bridge's flows.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Offload {
+    /// Whether flows are placed in hardware.
+    pub enabled: bool,
+    /// Flow records in hardware.
+    pub hardware_flows: usize,
+    /// Flow records on their way to hardware.
+    pub pending_flows: usize,
+    /// Flow records in software, by kind of reason.
+    pub software_flows: BTreeMap<String, usize>,
+    /// Packets forwarded by hardware.
+    pub hardware_packets: u64,
+    /// Bytes forwarded by hardware.
+    pub hardware_bytes: u64,
+    /// What placement did, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// How a device is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DeviceHealth {
+    /// Name in the configuration.
+    pub name: String,
+    /// `sim`.
+    pub kind: String,
+    /// Whether it answers.
+    pub up: bool,
+    /// Why not; empty when it does.
+    pub why_down: String,
+    /// How often its tables were lost by a reset.
+    pub resets: u64,
+}
+
+/// A flow record: an element of the answer to `hoist/flows` and `hoist/why`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Flow {
+    /// Number, unique within the process.
+    pub id: u64,
+    /// Bridge.
+    pub bridge: String,
+    /// What it matches, in datapath syntax.
+    pub matches: String,
+    /// What is done, in datapath syntax.
+    pub actions: String,
+    /// Packets, software and hardware together.
+    pub packets: u64,
+    /// Bytes, software and hardware together.
+    pub bytes: u64,
+    /// Of the packets, those that hardware forwarded.
+    pub hardware_packets: u64,
+    /// Of the bytes, those that hardware forwarded.
+    pub hardware_bytes: u64,
+    /// Time since the last packet; null when there was none.
+    pub used_ms_ago: Option<u64>,
+    /// `hardware`, `pending` or `software`.
+    pub placement: String,
+    /// Device it is in; null when in software.
+    pub device: Option<String>,
+    /// The device's table it is in; null when in software.
+    pub table: Option<String>,
+    /// OpenFlow rules whose verdict it is.
+    pub rules: Vec<Rule>,
+    /// Why it is not in hardware; null when it is.
+    pub why: Option<Why>,
+}
+
+/// An OpenFlow rule.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Rule {
+    /// OpenFlow table.
+    pub table: u8,
+    /// Cookie, hex with 0x.
+    pub cookie: String,
+}
+
+/// Why a flow is not in hardware.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Why {
+    /// `policy`, `placement`, `capabilities` or `device`.
+    pub layer: String,
+    /// Kind of reason: `field`, `mask`, `action`, `table_full`, ...
+    pub kind: String,
+    /// The device's table that came closest, when there is one.
+    pub table: Option<String>,
+    /// The field that did not fit, when it was a field.
+    pub field: Option<String>,
+    /// The action that did not fit, when it was an action.
+    pub action: Option<String>,
+    /// The reason in a sentence.
+    pub text: String,
+    /// What would make it fit, in a sentence.
+    pub remedy: String,
+    /// Whether it is tried again by itself.
+    pub transient: bool,
+}
+
+/// Traffic that has no flow record: translated packet by packet, for a reason. An element of the answer to `hoist/why`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Uncached {
+    /// Bridge.
+    pub bridge: String,
+    /// The OpenFlow rule.
+    pub rule: Rule,
+    /// Packets.
+    pub packets: u64,
+    /// Why no record is kept.
+    pub reason: String,
+}
+
+/// Answer to `hoist/why`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WhyReport {
+    /// Flow records that were asked for; without a filter, those that are not in hardware.
+    pub flows: Vec<Flow>,
+    /// Traffic without records.
+    pub uncached: Vec<Uncached>,
+}
+
+/// Element of the answer to `hoist/devices`: a configured device.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Device {
+    /// How it is.
+    #[serde(flatten)]
+    pub health: DeviceHealth,
+    /// What it says it is.
+    pub model: String,
+    /// Whether it is simulated.
+    pub simulated: bool,
+    /// Its ports.
+    pub ports: Vec<DevicePort>,
+    /// Its flow tables.
+    pub tables: Vec<DeviceTable>,
+    /// Whether a changed entry goes from old to new without a packet seeing a mixture.
+    pub atomic_replace: bool,
+}
+
+/// A port of a device.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DevicePort {
+    /// Number on the device.
+    pub number: u16,
+    /// Name of the bridge port that it is; null when unused.
+    pub port: Option<String>,
+    /// Whether the link is up.
+    pub link_up: bool,
+}
+
+/// A flow table of a device.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DeviceTable {
+    /// Name.
+    pub name: String,
+    /// `exact`, `ternary` or `lpm`.
+    pub kind: String,
+    /// Entries in use.
+    pub used: usize,
+    /// Entries there are.
+    pub entries: usize,
+    /// Fields it can match.
+    pub fields: Vec<String>,
+    /// Actions it can perform.
+    pub actions: Vec<String>,
+    /// Bits of the packet counter of an entry; 0 when there is none.
+    pub packet_counter_bits: u8,
+    /// Bits of the byte counter of an entry; 0 when there is none.
+    pub byte_counter_bits: u8,
+}
+
+/// Element of the answer to `hoist/sim`: a simulated device.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Sim {
+    /// Device.
+    pub device: String,
+    /// Device clock cycles since the start.
+    pub cycles: u64,
+    /// Device clock in Hz.
+    pub clock_hz: u64,
+    /// Simulated time, nanoseconds: not host time.
+    pub simulated_ns: u64,
+    /// Host time since the device was started, nanoseconds.
+    pub host_ns: u64,
+    /// Stages of the pipeline.
+    pub stages: Vec<SimStage>,
+    /// Packets dropped, by place and reason; those without drops are left out.
+    pub drops: BTreeMap<String, u64>,
+    /// Other counters of the device, by name.
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// A stage of a simulated pipeline.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct SimStage {
+    /// Name.
+    pub name: String,
+    /// What it has handled (packets, unless the name says otherwise).
+    pub handled: u64,
+    /// Cycles it was busy.
+    pub busy_cycles: u64,
+    /// Cycles it could not move on because the next stage was full.
+    pub stalled_cycles: u64,
+}
+
+impl SimStage {
+    /// Busy cycles per cycle, 0 to 1.
+    pub fn utilisation(&self, cycles: u64) -> f64 {
+        if cycles == 0 { 0.0 } else { self.busy_cycles as f64 / cycles as f64 }
+    }
+}
+
+/// Element of the answer to `hoist/ports`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Port {
+    /// Bridge.
+    pub bridge: String,
+    /// Name.
+    pub name: String,
+    /// OpenFlow port number.
+    pub ofport: u32,
+    /// `sim`, `af_packet`, `tap`, `pcap` or `memory`.
+    pub kind: String,
+    /// What is behind it: `sim0:1`, an interface, a file.
+    pub behind: String,
+    /// Whether the link is up.
+    pub link_up: bool,
+    /// Packets received, hardware included where the port is on a device.
+    pub rx_packets: u64,
+    /// Packets sent, hardware included where the port is on a device.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets lost on receipt.
+    pub rx_dropped: u64,
+    /// Packets lost on sending.
+    pub tx_dropped: u64,
+    /// Why the port does not work; null when it does.
+    pub error: Option<String>,
+}
