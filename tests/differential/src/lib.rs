@@ -1,1 +1,9 @@
-//! differential.
+//! The proof that it is one switch.
+//!
+//! Random flow tables and random frames go through (a) a plain linear interpreter of the OpenFlow tables, (b) the software
+//! path alone, (c) the software path with a simulated NIC under it, while flows are added, changed and removed. Frames out,
+//! ports, packets to controllers and counters at rest must be the same.
+#![forbid(unsafe_code)]
+
+pub mod frames;
+pub mod generate;
