@@ -2,23 +2,33 @@
 //!
 //! * [`capability`]: a device's tables, fields, actions and limits, as data; validating a rule against them is pure.
 //! * [`reject`]: why a rule cannot be offloaded: a value, never an error.
-//! * [`provider`]: the asynchronous seam, in batches, to a device's tables.
+//! * [`provider`]: the asynchronous seam, in batches, to a device's tables; [`objects`]: what rules share.
+//! * [`placement`]: which flow records are in hardware; [`ledger`]: what they have carried there; [`ownership`]: who runs
+//!   which shared object.
+//! * [`conformance`]: what every provider must do.
 //!
 //! Software is authoritative; hardware is a cache that can be flushed at any time.
 #![forbid(unsafe_code)]
 
 pub mod capability;
 pub mod conformance;
+pub mod ledger;
 pub mod objects;
+pub mod ownership;
+pub mod placement;
 pub mod provider;
 pub mod reject;
 pub mod rule;
+pub mod seed;
 pub mod validate;
 
 pub use capability::{
     ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, OffloadCapabilities, Placement, TableCaps, TableId,
 };
+pub use ledger::{CounterLedger, Credit};
 pub use objects::{ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, SharedObjects};
+pub use ownership::{DeviceId, ObjectOwners, Owner};
+pub use placement::{PlacementConfig, PlacementEngine, SoftwarePackets, Status};
 pub use provider::{
     Completion, Completions, FlowOp, HwHandle, InstalledFlow, OffloadError, OffloadProvider, OpId, OpResult,
     RawStats, StatsBatch, StatsCursor,

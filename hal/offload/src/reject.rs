@@ -373,6 +373,11 @@ impl Reject {
         )
     }
 
+    /// Whether the device had no room, so that it is worth asking again as soon as an entry is removed.
+    pub fn is_out_of_room(&self) -> bool {
+        matches!(self.kind(), RejectKind::TableFull | RejectKind::MasksFull)
+    }
+
     /// What would make the rule fit, in one sentence for an operator.
     pub fn remedy(&self) -> String {
         match self {
