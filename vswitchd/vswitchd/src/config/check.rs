@@ -6,18 +6,20 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::error::{ConfigError, Locator, Problem};
-use super::file::{Bridge, Device, File, Port, Text};
+use super::file::{Bridge, Datapath, Device, File, Port, Text};
 use super::{
-    BridgeConfig, Config, DaemonConfig, DeviceConfig, DeviceKind, MAX_BRIDGES, MAX_OFPORT, OffloadConfig,
-    PortConfig, PortKind, Wire,
+    BridgeConfig, Config, DaemonConfig, DatapathConfig, DeviceConfig, DeviceKind, MAX_BRIDGES, MAX_OFPORT,
+    MAX_THREADS, OffloadConfig, PortConfig, PortKind, Wire,
 };
 
 /// Ports of the simulated NIC.
 const SIM_PORTS: usize = 4;
 /// Fewest buffers that leave every queue something to work with.
 const MIN_BUFFERS: u32 = 256;
-/// Most buffers of a bridge: 2 GiB of memory.
+/// Most buffers: 2 GiB of memory.
 const MAX_BUFFERS: u32 = 1 << 20;
+/// Most flow records; each takes a few hundred bytes.
+const MAX_FLOWS: usize = 10_000_000;
 /// Longest name of a network interface on Linux, in bytes.
 const MAX_INTERFACE_BYTES: usize = 15;
 
@@ -29,19 +31,20 @@ struct Check<'a> {
     interfaces: HashMap<String, String>,
     /// Which port each port of each device was given to.
     device_ports: HashMap<(String, u16), String>,
-    /// Which bridge each device serves.
-    device_bridges: HashMap<String, String>,
 }
 
 pub(super) fn check(file: File, at: &Locator<'_>) -> Result<Config, ConfigError> {
-    let mut c = Check {
-        at,
-        problems: Vec::new(),
-        interfaces: HashMap::new(),
-        device_ports: HashMap::new(),
-        device_bridges: HashMap::new(),
+    let mut c = Check { at, problems: Vec::new(), interfaces: HashMap::new(), device_ports: HashMap::new() };
+    let daemon = DaemonConfig {
+        run_dir: file.daemon.run_dir.as_deref().map(|p| at.path(p)),
+        log_file: file.daemon.log_file.as_deref().map(|p| at.path(p)),
     };
-    let daemon = c.daemon(&file);
+    let datapath = c.datapath(&file.datapath);
+    let default = OffloadConfig::default();
+    let offload = OffloadConfig {
+        enabled: file.offload.enabled.unwrap_or(default.enabled),
+        min_pps: file.offload.min_pps.unwrap_or(default.min_pps),
+    };
     let mut devices = Vec::new();
     for d in &file.device {
         if let Some(d) = c.device(d.get_ref(), &devices) {
@@ -58,7 +61,7 @@ pub(super) fn check(file: File, at: &Locator<'_>) -> Result<Config, ConfigError>
         bridges.push(b);
     }
     if c.problems.is_empty() {
-        Ok(Config { daemon, devices, bridges })
+        Ok(Config { daemon, datapath, offload, devices, bridges })
     } else {
         Err(ConfigError::Wrong(c.problems))
     }
@@ -69,32 +72,38 @@ impl Check<'_> {
         self.problems.push(self.at.problem(span, text));
     }
 
-    fn daemon(&mut self, file: &File) -> DaemonConfig {
-        let d = &file.daemon;
-        let default = DaemonConfig::default();
-        let buffers = match &d.buffers {
-            None => default.buffers,
-            Some(b) => {
-                if !(MIN_BUFFERS..=MAX_BUFFERS).contains(b.get_ref()) {
-                    let text = format!("want {MIN_BUFFERS} to {MAX_BUFFERS} buffers, not {}", b.get_ref());
-                    self.wrong(b.span(), text);
-                }
-                *b.get_ref()
-            }
+    /// `value` if it is there and within `range`, else the default.
+    fn within<T: Copy + PartialOrd + std::fmt::Display>(
+        &mut self,
+        value: &Option<Spanned<T>>,
+        range: std::ops::RangeInclusive<T>,
+        default: T,
+    ) -> T {
+        let Some(v) = value else {
+            return default;
         };
-        let present = std::thread::available_parallelism().map_or(usize::MAX, usize::from).max(1);
+        if !range.contains(v.get_ref()) {
+            let text = format!("want {} to {}, not {}", range.start(), range.end(), v.get_ref());
+            self.wrong(v.span(), text);
+        }
+        *v.get_ref()
+    }
+
+    fn datapath(&mut self, d: &Datapath) -> DatapathConfig {
+        let default = DatapathConfig::default();
         for c in &d.cores {
             // Processors may be numbered with gaps; this only catches what cannot be.
-            if *c.get_ref() >= present.max(1024) {
+            if *c.get_ref() >= 1024 {
                 self.wrong(c.span(), format!("no processor has number {}", c.get_ref()));
             }
         }
-        DaemonConfig {
-            run_dir: d.run_dir.as_deref().map(|p| self.at.path(p)),
-            log_file: d.log_file.as_deref().map(|p| self.at.path(p)),
+        let busy_poll = self.within(&d.busy_poll_us, -1..=1_000_000, 50);
+        DatapathConfig {
+            threads: self.within(&d.threads, 1..=MAX_THREADS, default.threads),
             cores: d.cores.iter().map(|c| *c.get_ref()).collect(),
-            busy_poll: d.busy_poll,
-            buffers,
+            busy_poll_us: u64::try_from(busy_poll).ok(),
+            buffers: self.within(&d.buffers, MIN_BUFFERS..=MAX_BUFFERS, default.buffers),
+            max_flows: self.within(&d.max_flows, 1..=MAX_FLOWS, default.max_flows),
         }
     }
 
@@ -182,18 +191,20 @@ impl Check<'_> {
         let datapath_id = b.datapath_id.as_ref().and_then(|d| self.datapath_id(d, known));
         let controllers = b.controllers.iter().filter_map(|c| self.stream(c)).collect();
         let listen = b.listen.iter().filter_map(|c| self.stream(c)).collect();
-        let default = OffloadConfig::default();
-        let offload = OffloadConfig {
-            enabled: b.offload.enabled.unwrap_or(default.enabled),
-            min_pps: b.offload.min_pps.unwrap_or(default.min_pps),
-            max_flows: b.offload.max_flows.as_ref().map(|m| *m.get_ref()),
-        };
         let mut ports: Vec<PortConfig> = Vec::new();
         for p in &b.port {
             let p = self.port(p, &name, devices, known, &ports);
             ports.extend(p);
         }
-        BridgeConfig { name, datapath_id, fail_mode: b.fail_mode, controllers, listen, offload, ports }
+        BridgeConfig {
+            name,
+            datapath_id,
+            fail_mode: b.fail_mode,
+            controllers,
+            listen,
+            offload: b.offload.unwrap_or(true),
+            ports,
+        }
     }
 
     fn datapath_id(&mut self, d: &Text, known: &[BridgeConfig]) -> Option<u64> {
@@ -249,7 +260,7 @@ impl Check<'_> {
         let kind = match p.r#type.get_ref().as_str() {
             "sim" => {
                 self.only(p, &["device", "port"]);
-                self.device_port(p, whole, bridge, &user, devices)?
+                self.device_port(p, whole, &user, devices)?
             }
             "af_packet" | "tap" => {
                 self.only(p, &["interface"]);
@@ -320,7 +331,6 @@ impl Check<'_> {
         &mut self,
         p: &Port,
         whole: Range<usize>,
-        bridge: &str,
         user: &str,
         devices: &[DeviceConfig],
     ) -> Option<PortKind> {
@@ -347,13 +357,6 @@ impl Check<'_> {
             self.wrong(port.span(), text);
         }
         self.device_ports.entry((name.clone(), number)).or_insert_with(|| user.to_owned());
-        // The device's tables know no bridges: a flow of one would match packets of another.
-        let serves = self.device_bridges.entry(name.clone()).or_insert_with(|| bridge.to_owned()).clone();
-        if serves != bridge {
-            let text =
-                format!("device \"{name}\" serves bridge \"{serves}\" already, and can serve one only");
-            self.wrong(device.span(), text);
-        }
         Some(PortKind::Sim { device: name, port: number })
     }
 }

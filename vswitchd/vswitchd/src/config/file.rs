@@ -13,6 +13,10 @@ pub(super) struct File {
     #[serde(default)]
     pub daemon: Daemon,
     #[serde(default)]
+    pub datapath: Datapath,
+    #[serde(default)]
+    pub offload: Offload,
+    #[serde(default)]
     pub device: Vec<Spanned<Device>>,
     #[serde(default)]
     pub bridge: Vec<Spanned<Bridge>>,
@@ -23,11 +27,24 @@ pub(super) struct File {
 pub(super) struct Daemon {
     pub run_dir: Option<String>,
     pub log_file: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Datapath {
+    pub threads: Option<Spanned<usize>>,
     #[serde(default)]
     pub cores: Vec<Spanned<usize>>,
-    #[serde(default)]
-    pub busy_poll: bool,
+    pub busy_poll_us: Option<Spanned<i64>>,
     pub buffers: Option<Spanned<u32>>,
+    pub max_flows: Option<Spanned<usize>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Offload {
+    pub enabled: Option<bool>,
+    pub min_pps: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -51,18 +68,9 @@ pub(super) struct Bridge {
     pub controllers: Vec<Text>,
     #[serde(default)]
     pub listen: Vec<Text>,
-    #[serde(default)]
-    pub offload: Offload,
+    pub offload: Option<bool>,
     #[serde(default)]
     pub port: Vec<Spanned<Port>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Offload {
-    pub enabled: Option<bool>,
-    pub min_pps: Option<u64>,
-    pub max_flows: Option<Spanned<usize>>,
 }
 
 #[derive(Deserialize)]

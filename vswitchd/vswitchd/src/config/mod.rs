@@ -14,16 +14,22 @@ use daemon::{Active, Passive};
 
 pub use error::{ConfigError, Problem};
 
-/// Most bridges that one file may name: each has a forwarding thread.
-pub const MAX_BRIDGES: usize = 16;
+/// Most bridges that one file may name.
+pub const MAX_BRIDGES: usize = 64;
+/// Most forwarding threads.
+pub const MAX_THREADS: usize = 64;
 /// Largest OpenFlow port number (OFPP_MAX).
 pub const MAX_OFPORT: u32 = 0xffff_ff00;
 
 /// What to run. Made by [`Config::load`] or [`Config::parse`], or by hand in a test.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Config {
     /// Of the process.
     pub daemon: DaemonConfig,
+    /// Of the software datapath.
+    pub datapath: DatapathConfig,
+    /// Of placement in hardware.
+    pub offload: OffloadConfig,
     /// Devices that bridges' ports may be on.
     pub devices: Vec<DeviceConfig>,
     /// Bridges.
@@ -31,23 +37,53 @@ pub struct Config {
 }
 
 /// Settings of the process.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct DaemonConfig {
     /// Run directory; `None` leaves it to the environment.
     pub run_dir: Option<PathBuf>,
     /// Log file; `None` logs to stderr alone.
     pub log_file: Option<PathBuf>,
-    /// Processors that the forwarding threads are pinned to, one each in the order of bridges; empty pins none.
-    pub cores: Vec<usize>,
-    /// Whether forwarding threads poll without sleeping.
-    pub busy_poll: bool,
-    /// Packet buffers of each bridge.
-    pub buffers: u32,
 }
 
-impl Default for DaemonConfig {
+/// Settings of the software datapath.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DatapathConfig {
+    /// Forwarding threads, at least 1.
+    pub threads: usize,
+    /// Processors that forwarding threads are pinned to, in order; threads beyond the list are not pinned.
+    pub cores: Vec<usize>,
+    /// How long a forwarding thread polls without success before it sleeps, microseconds; `None` never sleeps.
+    pub busy_poll_us: Option<u64>,
+    /// Packet buffers.
+    pub buffers: u32,
+    /// Most flow records at a time.
+    pub max_flows: usize,
+}
+
+impl Default for DatapathConfig {
     fn default() -> Self {
-        DaemonConfig { run_dir: None, log_file: None, cores: Vec::new(), busy_poll: false, buffers: 8192 }
+        DatapathConfig {
+            threads: 1,
+            cores: Vec::new(),
+            busy_poll_us: Some(50),
+            buffers: 8192,
+            max_flows: 200_000,
+        }
+    }
+}
+
+/// Settings of placement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OffloadConfig {
+    /// Whether flows are placed in hardware at all.
+    pub enabled: bool,
+    /// Packets per second from which a flow is worth a hardware entry.
+    pub min_pps: u64,
+}
+
+impl Default for OffloadConfig {
+    fn default() -> Self {
+        OffloadConfig { enabled: true, min_pps: 0 }
     }
 }
 
@@ -98,8 +134,8 @@ pub struct BridgeConfig {
     pub controllers: Vec<Active>,
     /// Where to listen for OpenFlow connections, besides `<rundir>/<bridge>.mgmt`.
     pub listen: Vec<Passive>,
-    /// Offload settings.
-    pub offload: OffloadConfig,
+    /// Whether its flows may be placed in hardware.
+    pub offload: bool,
     /// Ports.
     pub ports: Vec<PortConfig>,
 }
@@ -113,23 +149,6 @@ pub enum FailMode {
     Secure,
     /// Acts as a learning switch.
     Standalone,
-}
-
-/// Offload settings of a bridge.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OffloadConfig {
-    /// Whether flows are placed in hardware at all.
-    pub enabled: bool,
-    /// Packets per second from which a flow is worth a hardware entry.
-    pub min_pps: u64,
-    /// Most flows placed in hardware at a time; `None` for as many as fit.
-    pub max_flows: Option<usize>,
-}
-
-impl Default for OffloadConfig {
-    fn default() -> Self {
-        OffloadConfig { enabled: true, min_pps: 0, max_flows: None }
-    }
 }
 
 /// A port of a bridge.
