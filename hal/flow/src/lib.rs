@@ -11,6 +11,8 @@ pub mod frame;
 pub mod headers;
 pub mod key;
 pub mod parse;
+pub mod prereq;
+pub mod text;
 
 pub use action::{Action, ActionKind, ControllerAction, FlowId, MeterId, PortId, PuntReason};
 pub use field::{FIELDS, Field, FieldId, Maskable, PACKET_WORDS, PIPELINE_WORDS, Prereq, Scope, TextForm};
