@@ -315,7 +315,7 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
                 0 => f.tcp(s, d).tcp_flags(flags),
                 1 => f.udp(s, d),
                 2 => f.icmp(s as u8, d as u8, 0),
-                _ => f.ip_proto(s as u8 | 0x80),
+                _ => f.ip_proto(s as u8 | 0xc0),
             }
             .build()
         })

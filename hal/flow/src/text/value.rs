@@ -129,7 +129,7 @@ pub fn parse_port(s: &str, by_name: PortByName<'_>) -> Result<u32, Reason> {
         return match u32::try_from(n) {
             // The 16-bit reserved numbers of OpenFlow 1.0 stand for the 32-bit ones.
             Ok(n @ 0xfff8..=0xffff) => Ok(n | 0xffff_0000),
-            Ok(n) if n < 0x1_0000 || n >= 0xffff_ff00 => Ok(n),
+            Ok(n) if !(0x1_0000..0xffff_ff00).contains(&n) => Ok(n),
             _ => Err(Reason::UnknownPort),
         };
     }
