@@ -10,9 +10,13 @@
 //! Software is authoritative; hardware is a cache that can be flushed at any time.
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod capability;
 pub mod conformance;
 pub mod ledger;
+pub mod memory;
+mod memory_caps;
+mod memory_objects;
 pub mod objects;
 pub mod ownership;
 pub mod placement;
