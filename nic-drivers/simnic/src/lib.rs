@@ -1,1 +1,42 @@
-//! simnic.
+//! Driver of the SimNIC-4 (datasheet: `simnic-defs/SPEC.md`), over [`device::DeviceBacking`] only, as if it were silicon.
+//!
+//! ```text
+//!   forwarding threads                     offload thread
+//!   ┌────────────┬────────────┐            ┌──────────────────────────────┐
+//!   │ RxRing     │ TxRing     │            │ SimnicProvider               │
+//!   │ cells, pos │ cells, pos │            │  entries, profiles, CmdRing  │
+//!   └─────┬──────┴─────┬──────┘            └───────┬───────────┬──────────┘
+//!         │ doorbells  │      ┌────────────┐       │ commands  │ reset,
+//!         │            │      │  Lifeline  │◄──────┤           │ bring-up
+//!         ▼            ▼      │ epoch, up  │       ▼           ▼
+//!        BAR0, rings in DMA memory ────────┴─────────────── DeviceBacking
+//! ```
+//!
+//! [`SimnicDriver::bring_up`] gives a [`provider::SimnicProvider`], which owns the device, and the ports, whose queues go
+//! to the forwarding threads. They share nothing but the [`lifeline::Lifeline`]: an epoch that the provider raises when it
+//! has reset the device, upon which each queue takes its buffers back and starts anew, on its own thread.
+//!
+//! Everything read from the device is checked before it is used; what fails is counted, and the device is reset when it
+//! goes on. A wait always has a deadline in the device's time.
+#![forbid(unsafe_code)]
+
+pub mod bring_up;
+pub mod capability;
+pub mod cmd_ring;
+pub mod complete;
+pub mod config;
+pub mod lifeline;
+pub mod lower_action;
+pub mod lower_match;
+pub mod port;
+pub mod profiles;
+pub mod provider;
+pub mod readout;
+pub mod rx_ring;
+pub mod tx_ring;
+
+pub use bring_up::{BringUpError, Fault, SimnicDriver, Step};
+pub use config::SimnicConfig;
+pub use lifeline::ViolationCounts;
+pub use port::SimnicPort;
+pub use provider::{Simnic, SimnicProvider};

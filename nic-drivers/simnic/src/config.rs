@@ -1,0 +1,50 @@
+//! What the driver is told.
+
+use std::time::Duration;
+
+use flow::PortId;
+
+/// Configuration of one device.
+#[derive(Clone, Debug)]
+pub struct SimnicConfig {
+    /// Which datapath port is which port of the device. Ports not named stay down and are not offered.
+    pub ports: Vec<(PortId, u8)>,
+    /// Queue pairs per port; at most what the device has.
+    pub queue_pairs: u8,
+    /// log2 of the entries of receive and transmit rings.
+    pub ring_log2: u8,
+    /// log2 of the entries of the command ring; at least 3.
+    pub cmd_log2: u8,
+    /// How long a reset or the enabling of an engine may take.
+    pub step_timeout: Duration,
+    /// How long a command may take before the device counts as failed.
+    pub cmd_timeout: Duration,
+    /// How often the status register is read.
+    pub health_interval: Duration,
+    /// How long to wait before another attempt to bring a failed device back.
+    pub retry_after: Duration,
+    /// How long a poll of the provider waits for a completion when commands are outstanding: zero on devices that run by
+    /// themselves; some microseconds where a wait is what lets the device's time move.
+    pub poll_wait: Duration,
+    /// Protocol violations of the device (unknown tags, wrong slots, lengths beyond the buffer) within one life that are
+    /// put up with; one more, and it is reset.
+    pub violation_limit: u64,
+}
+
+impl SimnicConfig {
+    /// The defaults, with these ports.
+    pub fn new(ports: Vec<(PortId, u8)>) -> Self {
+        SimnicConfig {
+            ports,
+            queue_pairs: 1,
+            ring_log2: 8,
+            cmd_log2: 8,
+            step_timeout: Duration::from_millis(10),
+            cmd_timeout: Duration::from_millis(20),
+            health_interval: Duration::from_millis(1),
+            retry_after: Duration::from_millis(100),
+            poll_wait: Duration::ZERO,
+            violation_limit: 64,
+        }
+    }
+}

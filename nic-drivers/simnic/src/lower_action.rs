@@ -1,0 +1,264 @@
+//! Datapath actions to hardware actions, and back.
+//!
+//! A set-field is lowered only when the match makes sure that the packet has the header the hardware's field stands for:
+//! `nw_src` is an ARP address in ARP packets, `tp_src` an ICMP type in ICMP packets, and the hardware writes neither.
+
+use flow::{Action, FieldId, PacketMatch, PortId};
+use offload::Reject;
+use simnic_defs::entry::key::VLAN_PRESENT;
+use simnic_defs::{HwAction, HwField, MAX_ACTIONS, MAX_OUTPUTS, SetField};
+
+/// How much a device lets an entry do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ActionLimits {
+    /// Action slots.
+    pub actions: usize,
+    /// Outputs.
+    pub outputs: usize,
+}
+
+impl Default for ActionLimits {
+    fn default() -> Self {
+        ActionLimits { actions: MAX_ACTIONS, outputs: MAX_OUTPUTS }
+    }
+}
+
+/// Fields of at most 64 bits that a SET writes, beside the headers that must be there.
+pub(crate) static SET_FIELDS: [(FieldId, HwField); 9] = [
+    (FieldId::EthDst, HwField::EthDst),
+    (FieldId::EthSrc, HwField::EthSrc),
+    (FieldId::VlanTci, HwField::VlanTci),
+    (FieldId::NwSrc, HwField::Ip4Src),
+    (FieldId::NwDst, HwField::Ip4Dst),
+    (FieldId::NwTos, HwField::Tos),
+    (FieldId::NwTtl, HwField::Ttl),
+    (FieldId::TpSrc, HwField::L4Src),
+    (FieldId::TpDst, HwField::L4Dst),
+];
+
+/// 128-bit fields, written in halves.
+pub(crate) static SET_WIDE: [(FieldId, HwField, HwField); 2] = [
+    (FieldId::Ipv6Src, HwField::Ip6SrcHi, HwField::Ip6SrcLo),
+    (FieldId::Ipv6Dst, HwField::Ip6DstHi, HwField::Ip6DstLo),
+];
+
+/// The hardware's actions for those of a rule that matches `m`.
+///
+/// # Errors
+/// The reject that names the action, field or number that does not fit `table`.
+pub fn lower_actions(
+    actions: &[Action],
+    m: &PacketMatch,
+    ports: &[(PortId, u8)],
+    limits: ActionLimits,
+    table: &'static str,
+) -> Result<Vec<HwAction>, Reject> {
+    let mut out = Vec::with_capacity(actions.len());
+    let mut outputs = 0;
+    for a in actions {
+        let unsupported = Reject::Action { table, action: a.kind() };
+        match a {
+            Action::Output(p) => {
+                let (_, port) =
+                    ports.iter().find(|(id, _)| id == p).ok_or(Reject::EgressNotOnDevice { port: *p })?;
+                outputs += 1;
+                out.push(HwAction::Output { port: *port });
+            }
+            Action::SetField { field, value, mask } => {
+                if !has_header(*field, m) {
+                    return Err(unsupported);
+                }
+                lower_set(*field, *value, *mask, table, &mut out)?;
+            }
+            Action::DecTtl => out.push(HwAction::DecTtl),
+            Action::PushVlan { tpid, tci } if *tpid == 0x8100 || *tpid == 0x88a8 => {
+                out.push(HwAction::PushVlan { tpid: *tpid, tci: tci & !VLAN_PRESENT })
+            }
+            Action::PopVlan => out.push(HwAction::PopVlan),
+            Action::Controller(_) | Action::Recirc(_) => {
+                return Err(Reject::NeedsSoftware { action: a.kind() });
+            }
+            Action::Meter(_) => {
+                return Err(Reject::ObjectUnsupported { kind: offload::ObjectKind::Meter });
+            }
+            Action::PushVlan { .. }
+            | Action::PushMpls { .. }
+            | Action::PopMpls { .. }
+            | Action::Trunc(_)
+            | Action::Clone(_) => return Err(unsupported),
+        }
+    }
+    if outputs > limits.outputs {
+        return Err(Reject::TooManyOutputs { table, wanted: outputs, offered: limits.outputs });
+    }
+    if out.len() > limits.actions {
+        return Err(Reject::TooManyActions { table, wanted: out.len(), offered: limits.actions });
+    }
+    Ok(out)
+}
+
+/// Whether every packet that matches `m` has the header that the hardware writes for `field`.
+fn has_header(field: FieldId, m: &PacketMatch) -> bool {
+    let is = |f: FieldId, values: &[u128]| {
+        let (v, mask) = m.get(f);
+        mask == f.info().max() && values.contains(&v)
+    };
+    match field {
+        FieldId::NwSrc | FieldId::NwDst => is(FieldId::EthType, &[0x0800]),
+        FieldId::Ipv6Src | FieldId::Ipv6Dst => is(FieldId::EthType, &[0x86dd]),
+        FieldId::NwTos | FieldId::NwTtl => is(FieldId::EthType, &[0x0800, 0x86dd]),
+        FieldId::TpSrc | FieldId::TpDst => {
+            is(FieldId::EthType, &[0x0800, 0x86dd]) && is(FieldId::NwProto, &[6, 17])
+        }
+        _ => true,
+    }
+}
+
+fn lower_set(
+    field: FieldId,
+    value: u128,
+    mask: u128,
+    table: &'static str,
+    out: &mut Vec<HwAction>,
+) -> Result<(), Reject> {
+    if let Some((_, hi, lo)) = SET_WIDE.iter().find(|(f, ..)| *f == field) {
+        for (field, value, mask) in [(*hi, value >> 64, mask >> 64), (*lo, value, mask)] {
+            if mask as u64 != 0 {
+                let (value, mask) = (value as u64 & mask as u64, mask as u64);
+                out.push(HwAction::Set(SetField { field, value, mask }));
+            }
+        }
+        return Ok(());
+    }
+    let Some((_, hw)) = SET_FIELDS.iter().find(|(f, _)| *f == field) else {
+        return Err(Reject::Action { table, action: flow::ActionKind::SetField(field) });
+    };
+    let mut left = mask;
+    if *hw == HwField::VlanTci && mask & u128::from(VLAN_PRESENT) != 0 {
+        // Setting the present bit of a tag that is there changes nothing; clearing it is a pop in disguise.
+        if value & u128::from(VLAN_PRESENT) == 0 {
+            let offered = hw.max().into();
+            return Err(Reject::SetMask { table, field, wanted: mask, offered });
+        }
+        left &= !u128::from(VLAN_PRESENT);
+    }
+    if left & !u128::from(hw.max()) != 0 {
+        return Err(Reject::SetMask { table, field, wanted: mask, offered: hw.max().into() });
+    }
+    if left != 0 {
+        let mask = left as u64;
+        out.push(HwAction::Set(SetField { field: *hw, value: value as u64 & mask, mask }));
+    }
+    Ok(())
+}
+
+/// The datapath actions that hardware actions found in the device stand for; `None` when one has no counterpart.
+pub fn raise_actions(hw: &[HwAction], ports: &[(PortId, u8)]) -> Option<Vec<Action>> {
+    hw.iter()
+        .map(|a| {
+            Some(match *a {
+                HwAction::Output { port } => {
+                    Action::Output(ports.iter().find(|(_, p)| *p == port).map(|(id, _)| *id)?)
+                }
+                HwAction::DecTtl => Action::DecTtl,
+                HwAction::PushVlan { tpid, tci } => Action::PushVlan { tpid, tci },
+                HwAction::PopVlan => Action::PopVlan,
+                HwAction::ToHost => return None,
+                HwAction::Set(SetField { field, value, mask }) => {
+                    let (value, mask) = (u128::from(value), u128::from(mask));
+                    if let Some((f, hi, _)) = SET_WIDE.iter().find(|(_, h, l)| *h == field || *l == field) {
+                        let up = if *hi == field { 64 } else { 0 };
+                        Action::SetField { field: *f, value: value << up, mask: mask << up }
+                    } else {
+                        let (f, _) = SET_FIELDS.iter().find(|(_, h)| *h == field)?;
+                        Action::SetField { field: *f, value, mask }
+                    }
+                }
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow::ActionKind;
+
+    const PORTS: [(PortId, u8); 2] = [(PortId(7), 0), (PortId(9), 3)];
+
+    fn lower(actions: &[Action], eth_type: u128, proto: u128) -> Result<Vec<HwAction>, Reject> {
+        let mut m = PacketMatch::ANY;
+        m.set(FieldId::EthType, eth_type);
+        m.set(FieldId::NwProto, proto);
+        lower_actions(actions, &m, &PORTS, ActionLimits::default(), "exact")
+    }
+
+    fn set(field: FieldId, value: u128) -> Action {
+        Action::SetField { field, value, mask: field.info().max() }
+    }
+
+    #[test]
+    fn a_routed_flow_becomes_five_actions() {
+        let a = [
+            set(FieldId::EthDst, 2),
+            set(FieldId::EthSrc, 4),
+            Action::DecTtl,
+            Action::PushVlan { tpid: 0x8100, tci: 0x1064 },
+            Action::Output(PortId(9)),
+        ];
+        let hw = lower(&a, 0x800, 6).unwrap();
+        assert_eq!(hw.len(), 5);
+        assert_eq!(hw[3], HwAction::PushVlan { tpid: 0x8100, tci: 0x64 });
+        assert_eq!(hw[4], HwAction::Output { port: 3 });
+        let back = raise_actions(&hw, &PORTS).unwrap();
+        assert_eq!(back[..3], a[..3]);
+    }
+
+    #[test]
+    fn ipv6_addresses_take_a_slot_for_each_half() {
+        let hw = lower(&[set(FieldId::Ipv6Dst, 1 << 100 | 9)], 0x86dd, 6).unwrap();
+        assert_eq!(hw.len(), 2);
+        let low = Action::SetField { field: FieldId::Ipv6Dst, value: 9, mask: 0xff };
+        assert_eq!(lower(&[low], 0x86dd, 6).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn what_hardware_would_write_elsewhere_is_rejected() {
+        let reject = |f| Err(Reject::Action { table: "exact", action: ActionKind::SetField(f) });
+        assert_eq!(lower(&[set(FieldId::NwSrc, 1)], 0x806, 1), reject(FieldId::NwSrc));
+        assert_eq!(lower(&[set(FieldId::TpSrc, 1)], 0x800, 1), reject(FieldId::TpSrc));
+        assert_eq!(lower(&[set(FieldId::TpDst, 1)], 0x800, 132), reject(FieldId::TpDst));
+        assert_eq!(lower(&[set(FieldId::ArpSha, 1)], 0x806, 1), reject(FieldId::ArpSha));
+    }
+
+    #[test]
+    fn the_present_bit_of_a_tag_can_be_set_but_not_cleared() {
+        let keep = Action::SetField { field: FieldId::VlanTci, value: 0x1005, mask: 0x1fff };
+        let want = HwAction::Set(SetField { field: HwField::VlanTci, value: 5, mask: 0xfff });
+        assert_eq!(lower(&[keep], 0x800, 6), Ok(vec![want]));
+        let clear = Action::SetField { field: FieldId::VlanTci, value: 5, mask: 0x1fff };
+        assert!(matches!(lower(&[clear], 0x800, 6), Err(Reject::SetMask { .. })));
+    }
+
+    #[test]
+    fn too_much_for_an_entry_is_rejected_with_its_number() {
+        let outs = vec![Action::Output(PortId(7)); 9];
+        let want = Reject::TooManyOutputs { table: "exact", wanted: 9, offered: 8 };
+        assert_eq!(lower(&outs, 0x800, 6), Err(want));
+        let sets = vec![set(FieldId::Ipv6Src, u128::MAX); 9];
+        let want = Reject::TooManyActions { table: "exact", wanted: 18, offered: 16 };
+        assert_eq!(lower(&sets, 0x86dd, 6), Err(want));
+    }
+
+    #[test]
+    fn actions_of_other_layers_are_rejected_by_kind() {
+        let want = Err(Reject::NeedsSoftware { action: ActionKind::Recirc });
+        assert_eq!(lower(&[Action::Recirc(1)], 0x800, 6), want);
+        let want = Err(Reject::ObjectUnsupported { kind: offload::ObjectKind::Meter });
+        assert_eq!(lower(&[Action::Meter(flow::MeterId(1))], 0x800, 6), want);
+        let want = Err(Reject::EgressNotOnDevice { port: PortId(1) });
+        assert_eq!(lower(&[Action::Output(PortId(1))], 0x800, 6), want);
+        let want = Err(Reject::Action { table: "exact", action: ActionKind::PushVlan });
+        assert_eq!(lower(&[Action::PushVlan { tpid: 0x9100, tci: 1 }], 0x800, 6), want);
+    }
+}

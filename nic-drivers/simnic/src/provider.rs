@@ -1,0 +1,607 @@
+//! The flow tables as an [`OffloadProvider`].
+//!
+//! ```text
+//!   submit ─ lower ─┬─ rejected ───────────────────────────────► done ─► poll
+//!                   ├─ profile for the mask ─ INSTALL exact ──┐    ▲
+//!                   │                     bucket full ┐       ├────┘ completions
+//!                   └─ no profile left ─ INSTALL ternary ◄────┘
+//! ```
+//!
+//! A rule goes to the exact table when its mask has, or gets, a key profile; else, and when its bucket is full, to the
+//! ternary table; when that is full it is rejected. One operation takes at most two commands at a time, so the command
+//! ring, twice as large as the operations that may be outstanding, cannot be full.
+//!
+//! When the device fails (a command past its deadline, registers that read all ones, a fatal status, too many
+//! violations), outstanding operations fail with nothing left, the generation rises, queues report [`device::IoError::Gone`],
+//! and the device is reset and brought up again, at once and then every [`SimnicConfig::retry_after`].
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use clock::{Clock, Deadline, Instant};
+use device::{DeviceBacking, Interrupt, RegOffset, Registers};
+use flow::{FlowId, PortId};
+use offload::{
+    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, ObjectError, ObjectId, ObjectSpec,
+    ObjectStats, OffloadCapabilities, OffloadError, OffloadProvider, OpId, OpResult, RawStats, Reject,
+    SharedObjects, StatsBatch, StatsCursor,
+};
+use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
+use simnic_defs::regs::{ALL_ONES, Caps, VECTOR_CMD, fault, status};
+use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, FlowEntry, HwAction, Opcode, Reg};
+use zerocopy::IntoBytes;
+
+use crate::bring_up::{BringUpError, check_ports, read};
+use crate::capability::{EXACT_NAME, capabilities};
+use crate::cmd_ring::CmdRing;
+use crate::config::SimnicConfig;
+use crate::lifeline::{Lifeline, ViolationCounts};
+use crate::lower_action::{ActionLimits, lower_actions};
+use crate::lower_match::{HwMatch, lower_match};
+use crate::port::SimnicPort;
+use crate::profiles::{ProfileId, Profiles};
+
+/// A device that is up.
+pub struct Simnic<B: DeviceBacking> {
+    /// Its flow tables; owns the device.
+    pub provider: SimnicProvider<B>,
+    /// Its ports, in the device's order.
+    pub ports: Vec<SimnicPort<B::Regs>>,
+}
+
+/// An entry in the device's tables.
+pub(crate) struct Entry {
+    pub rule: Box<FlowRule>,
+    pub table: u8,
+    /// The device's name for it.
+    pub hw: u32,
+    /// In the exact table.
+    pub profile: Option<ProfileId>,
+}
+
+/// What a command was for.
+pub(crate) enum Job {
+    /// An INSTALL; into the ternary table without a profile. `full` is what to answer when that is full.
+    Install { op: OpId, rule: Box<FlowRule>, profile: Option<ProfileId>, full: Option<Reject> },
+    /// A REPLACE.
+    Replace { op: OpId, handle: HwHandle, rule: Box<FlowRule> },
+    /// A REMOVE; of a replacement that was rejected, with the reject.
+    Remove { op: OpId, handle: HwHandle, flow: FlowId, rejected: Option<Reject> },
+    /// A PROFILE_SET.
+    Profile(ProfileId),
+    /// A command that somebody waits for.
+    Sync,
+    /// Completed already, as failed.
+    Void,
+}
+
+impl Job {
+    /// The operation and flow of it, when it is one.
+    pub fn op(&self) -> Option<(OpId, FlowId)> {
+        match self {
+            Job::Install { op, rule, .. } | Job::Replace { op, rule, .. } => Some((*op, rule.id)),
+            Job::Remove { op, flow, .. } => Some((*op, *flow)),
+            Job::Profile(_) | Job::Sync | Job::Void => None,
+        }
+    }
+}
+
+/// A rule in the hardware's terms.
+pub(crate) struct Lowered {
+    pub matches: HwMatch,
+    pub actions: Vec<HwAction>,
+}
+
+impl Lowered {
+    /// The entry for the exact table (whose mask is the profile's) or the ternary table; `None` with too many actions.
+    pub fn entry(&self, exact: bool, flow: FlowId) -> Option<FlowEntry> {
+        let mask = if exact { [0; simnic_defs::KEY_BYTES] } else { self.matches.mask };
+        FlowEntry::new(self.matches.key, mask, flow.0, &self.actions)
+    }
+}
+
+/// The device has no shared objects.
+struct NoObjects;
+
+impl SharedObjects for NoObjects {
+    fn put(&mut self, id: ObjectId, _: &ObjectSpec) -> Result<(), ObjectError> {
+        Err(ObjectError::Unsupported(id.kind))
+    }
+    fn remove(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
+        Err(ObjectError::Missing(id))
+    }
+    fn stats(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
+        Err(ObjectError::Missing(id))
+    }
+    fn list(&self) -> Vec<ObjectId> {
+        Vec::new()
+    }
+}
+
+/// See the module's text.
+pub struct SimnicProvider<B: DeviceBacking> {
+    pub(crate) backing: B,
+    pub(crate) regs: B::Regs,
+    pub(crate) life: Arc<Lifeline>,
+    pub(crate) caps: Caps,
+    pub(crate) config: SimnicConfig,
+    pub(crate) cmd: CmdRing<B::Regs, Job>,
+    pub(crate) profiles: Profiles,
+    pub(crate) entries: HashMap<HwHandle, Entry>,
+    /// Which handle an entry of a table has.
+    pub(crate) by_hw: HashMap<(u8, u32), HwHandle>,
+    /// Entries installed or being installed in the ternary table.
+    pub(crate) ternary_used: usize,
+    pub(crate) done: VecDeque<Completion>,
+    /// The answer to the command that somebody waits for.
+    pub(crate) answer: Option<(CmdCpl, CmdStatus)>,
+    clock: Arc<dyn Clock>,
+    capabilities: Arc<OffloadCapabilities>,
+    objects: NoObjects,
+    /// Operations in the command ring.
+    in_flight: usize,
+    next_handle: u64,
+    generation: u64,
+    /// Why the device is down, when it is.
+    down: Option<String>,
+    retry_at: Instant,
+    next_check: Instant,
+    /// Violations when this life began.
+    violations_before: u64,
+    fatal_before: u64,
+}
+
+/// Operations that may be outstanding with a command ring of `1 << log2`.
+fn queue_depth(log2: u8) -> usize {
+    (1usize << log2) / 2 - 2
+}
+
+impl<B: DeviceBacking> SimnicProvider<B> {
+    pub(crate) fn new(
+        backing: B,
+        regs: B::Regs,
+        life: Arc<Lifeline>,
+        caps: Caps,
+        cmd: CmdRing<B::Regs, Job>,
+        config: SimnicConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let depth = queue_depth(config.cmd_log2);
+        let next_check = backing.now() + config.health_interval;
+        SimnicProvider {
+            capabilities: Arc::new(capabilities(backing.name(), &caps, &config.ports, depth)),
+            profiles: Profiles::new(caps.profiles),
+            fatal_before: backing.errors().fatal(),
+            backing,
+            regs,
+            life,
+            caps,
+            cmd,
+            clock,
+            objects: NoObjects,
+            entries: HashMap::new(),
+            by_hw: HashMap::new(),
+            ternary_used: 0,
+            done: VecDeque::new(),
+            answer: None,
+            in_flight: 0,
+            next_handle: 1,
+            generation: 0,
+            down: None,
+            retry_at: Instant::ZERO,
+            next_check,
+            violations_before: 0,
+            config,
+        }
+    }
+
+    /// What the device did against its datasheet so far.
+    pub fn violations(&self) -> ViolationCounts {
+        self.life.violations()
+    }
+
+    /// The interrupt that [`SimnicProvider::arm`] asks for.
+    pub fn interrupt(&self) -> Option<Interrupt> {
+        self.life.interrupt(VECTOR_CMD)
+    }
+
+    /// Has the interrupt raised at the next command completion, at once when one waits.
+    pub fn arm(&mut self) {
+        if self.down.is_none() {
+            self.cmd.arm();
+        }
+    }
+
+    /// The device, for tests that reach around the driver.
+    pub fn backing(&self) -> &B {
+        &self.backing
+    }
+
+    /// Entries in the tables.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Datapath ports and the device ports they are.
+    pub fn ports(&self) -> &[(PortId, u8)] {
+        &self.config.ports
+    }
+
+    /// Maps datapath ports to device ports anew. Entries name device ports, so a change empties the tables first; ports newly
+    /// named come up, ports no longer named go down. The capabilities change with it.
+    ///
+    /// # Errors
+    /// [`OffloadError::Device`] when a port does not exist or is named twice (nothing has changed then), or what the device
+    /// answered.
+    pub fn set_ports(&mut self, ports: Vec<(PortId, u8)>) -> Result<(), OffloadError> {
+        if ports == self.config.ports {
+            return Ok(());
+        }
+        check_ports(&ports).map_err(OffloadError::Device)?;
+        if let Some((_, p)) = ports.iter().find(|(_, p)| *p >= self.caps.ports) {
+            return Err(OffloadError::Device(format!("no port {p}")));
+        }
+        self.flush()?;
+        let old = std::mem::replace(&mut self.config.ports, ports);
+        self.life.set_ports(&self.config.ports);
+        let depth = queue_depth(self.config.cmd_log2);
+        let name = self.backing.name().to_owned();
+        self.capabilities = Arc::new(capabilities(&name, &self.caps, &self.config.ports, depth));
+        for p in 0..self.caps.ports {
+            let (was, is) =
+                (old.iter().any(|(_, o)| *o == p), self.config.ports.iter().any(|(_, n)| *n == p));
+            if was != is {
+                self.port_set(p, is)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hardware's terms for `rule`, as table `table` would have it.
+    pub(crate) fn lower(&self, rule: &FlowRule, table: &'static str) -> Result<Lowered, Reject> {
+        let limits =
+            ActionLimits { actions: self.caps.max_actions.into(), outputs: self.caps.max_outputs.into() };
+        let ports = &self.config.ports;
+        Ok(Lowered {
+            matches: lower_match(&rule.matches, ports, table)?,
+            actions: lower_actions(&rule.actions, &rule.matches, ports, limits, table)?,
+        })
+    }
+
+    pub(crate) fn finish(&mut self, op: OpId, flow: FlowId, result: OpResult) {
+        self.done.push_back(Completion { op, flow, result });
+    }
+
+    pub(crate) fn new_handle(&mut self) -> HwHandle {
+        let h = HwHandle(self.next_handle);
+        self.next_handle += 1;
+        h
+    }
+
+    /// Counters in a completion or record, with the time of the last packet on the host's clock.
+    pub(crate) fn raw_stats(&self, packets: u64, bytes: u64, age_ns: u64) -> RawStats {
+        let now = self.clock.now().as_nanos();
+        let last_used =
+            (age_ns != simnic_defs::cmd::AGE_NEVER).then(|| Instant::from_nanos(now.saturating_sub(age_ns)));
+        RawStats { packets, bytes, last_used }
+    }
+
+    /// Puts a command for an operation into the ring.
+    pub(crate) fn command(&mut self, d: CmdDesc, payload: &[u8], job: Job) {
+        let is_op = job.op().is_some();
+        let due = Deadline::after(self.backing.now(), self.config.cmd_timeout);
+        match self.cmd.submit(d, payload, job, due) {
+            Ok(()) => self.in_flight += usize::from(is_op),
+            // Cannot be while operations are bounded as they are; nothing was done, and that is what is said.
+            Err(job) => {
+                if let Job::Install { profile: Some(p), .. } = &job {
+                    self.profiles.release(*p);
+                }
+                if let Some((op, flow)) = job.op() {
+                    let left = match &job {
+                        Job::Replace { handle, .. } | Job::Remove { handle, .. } => Some(*handle),
+                        _ => None,
+                    };
+                    let error = OffloadError::Device("command ring is full".into());
+                    self.finish(op, flow, OpResult::Failed { error, left, last: None });
+                }
+            }
+        }
+    }
+
+    /// Starts an INSTALL into the table that has room; `rejected` is why the exact table is out of the question, if it is.
+    pub(crate) fn install(&mut self, op: OpId, rule: Box<FlowRule>, rejected: Option<Reject>) {
+        let lowered = match self.lower(&rule, EXACT_NAME) {
+            Ok(l) => l,
+            Err(r) => return self.finish(op, rule.id, OpResult::Rejected(r, None)),
+        };
+        let profile = match rejected {
+            Some(_) => None,
+            None => self.profiles.acquire(&lowered.matches.mask),
+        };
+        let exact = profile.is_some();
+        let Some(entry) = lowered.entry(exact, rule.id) else {
+            let (wanted, offered) = (lowered.actions.len(), self.caps.max_actions.into());
+            let r = Reject::TooManyActions { table: EXACT_NAME, wanted, offered };
+            return self.finish(op, rule.id, OpResult::Rejected(r, None));
+        };
+        if let Some((p, program)) = profile {
+            if program {
+                let mut d = CmdDesc::new(Opcode::ProfileSet, 0);
+                d.profile = p.0;
+                self.command(d, &lowered.matches.mask, Job::Profile(p));
+            }
+            let mut d = CmdDesc::new(Opcode::Install, 0);
+            (d.table, d.profile) = (TABLE_EXACT, p.0);
+            let job = Job::Install { op, rule, profile: Some(p), full: None };
+            return self.command(d, entry.as_bytes(), job);
+        }
+        let full = rejected.unwrap_or(Reject::MasksFull { table: EXACT_NAME, masks: self.profiles.len() });
+        if self.ternary_used >= usize::from(self.caps.ternary_entries) {
+            return self.finish(op, rule.id, OpResult::Rejected(full, None));
+        }
+        self.ternary_used += 1;
+        let mut d = CmdDesc::new(Opcode::Install, 0);
+        d.table = TABLE_TERNARY;
+        self.command(d, entry.as_bytes(), Job::Install { op, rule, profile: None, full: Some(full) });
+    }
+
+    fn replace(&mut self, op: OpId, handle: HwHandle, rule: Box<FlowRule>) {
+        let Some(e) = self.entries.get(&handle) else {
+            return self.no_entry(op, rule.id, handle);
+        };
+        if e.rule.matches != rule.matches {
+            let error = OffloadError::Device("a replacement must have the same match".into());
+            return self.finish(op, rule.id, OpResult::Failed { error, left: Some(handle), last: None });
+        }
+        let (table, hw, exact) = (e.table, e.hw, e.profile.is_some());
+        let entry = self.lower(&rule, crate::capability::table_name(table)).and_then(|l| {
+            let offered = self.caps.max_actions.into();
+            let name = crate::capability::table_name(table);
+            let many = Reject::TooManyActions { table: name, wanted: l.actions.len(), offered };
+            l.entry(exact, rule.id).ok_or(many)
+        });
+        let name = |op| {
+            let mut d = CmdDesc::new(op, 0);
+            d.table = table;
+            d.entry = hw.into();
+            d
+        };
+        match entry {
+            Ok(entry) => {
+                let d = name(Opcode::Replace);
+                self.command(d, entry.as_bytes(), Job::Replace { op, handle, rule });
+            }
+            // The old actions are no longer right: the entry goes, and packets with it to software.
+            Err(r) => {
+                let job = Job::Remove { op, handle, flow: rule.id, rejected: Some(r) };
+                self.command(name(Opcode::Remove), &[], job);
+            }
+        }
+    }
+
+    fn remove(&mut self, op: OpId, handle: HwHandle) {
+        let Some(e) = self.entries.get(&handle) else {
+            return self.no_entry(op, FlowId::default(), handle);
+        };
+        let mut d = CmdDesc::new(Opcode::Remove, 0);
+        d.table = e.table;
+        d.entry = e.hw.into();
+        let flow = e.rule.id;
+        self.command(d, &[], Job::Remove { op, handle, flow, rejected: None });
+    }
+
+    fn no_entry(&mut self, op: OpId, flow: FlowId, handle: HwHandle) {
+        let error = OffloadError::NoSuchEntry(handle);
+        self.finish(op, flow, OpResult::Failed { error, left: None, last: None });
+    }
+
+    fn start(&mut self, op: &FlowOp) {
+        match (op, &self.down) {
+            (FlowOp::Install(id, rule), Some(why)) => {
+                let r = Reject::DeviceDown { why: why.clone() };
+                self.finish(*id, rule.id, OpResult::Rejected(r, None));
+            }
+            (FlowOp::Install(id, rule), None) => self.install(*id, Box::new(rule.clone()), None),
+            (FlowOp::Replace(id, h, rule), _) => self.replace(*id, *h, Box::new(rule.clone())),
+            (FlowOp::Remove(id, h), _) => self.remove(*id, *h),
+        }
+    }
+
+    /// Handles every completion that is there.
+    pub(crate) fn drain(&mut self) {
+        while let Some((job, c, status)) = self.cmd.next() {
+            self.in_flight -= usize::from(job.op().is_some());
+            self.complete(job, &c, status);
+        }
+        // A completion may have led to another command.
+        self.cmd.kick();
+    }
+
+    /// One round: completions, deadlines, health, recovery.
+    pub(crate) fn pump(&mut self) {
+        if self.down.is_none() {
+            self.cmd.kick();
+            if !self.config.poll_wait.is_zero() && self.cmd.outstanding() > 0 {
+                let due = Deadline::after(self.backing.now(), self.config.poll_wait);
+                let cmd = &self.cmd;
+                // Not being done by then is no failure.
+                let _ = self.backing.wait_until(&mut || cmd.has_completion(), due);
+            }
+            self.drain();
+            self.check();
+        }
+        if self.down.is_some() && self.backing.now() >= self.retry_at {
+            self.recover();
+        }
+    }
+
+    /// Gives the device up when it deserves it.
+    pub(crate) fn check(&mut self) {
+        let now = self.backing.now();
+        if let Some(op) = self.cmd.overdue(now) {
+            return self.fail(format!("{op:?} command not completed within {:?}", self.config.cmd_timeout));
+        }
+        let violations = self.life.violation_total() - self.violations_before;
+        if violations > self.config.violation_limit {
+            return self.fail(format!("{violations} violations of its interface"));
+        }
+        if self.backing.errors().fatal() > self.fatal_before {
+            return self.fail("the platform reports a fatal error".into());
+        }
+        if now < self.next_check {
+            return;
+        }
+        self.next_check = now + self.config.health_interval;
+        let s = read(&self.regs, Reg::STATUS);
+        if s == ALL_ONES {
+            return self.fail("registers read all ones".into());
+        }
+        if s & status::FATAL != 0 {
+            let f = read(&self.regs, Reg::FAULT);
+            return self.fail(format!("fatal status, fault {f:#x}"));
+        }
+        if s & status::ENABLED == 0 {
+            return self.fail("device was reset behind the driver's back".into());
+        }
+        let f = read(&self.regs, Reg::FAULT);
+        if f & (fault::DMA_READ | fault::BAD_RING | fault::BAD_DOORBELL) != 0 {
+            // A ring has stopped, and only a reset starts it again.
+            return self.fail(format!("fault {f:#x}"));
+        }
+        if f != 0 {
+            self.regs.write32(RegOffset(Reg::FAULT.0), f);
+        }
+    }
+
+    /// Gives the device up: every operation fails, every handle is void.
+    pub(crate) fn fail(&mut self, why: String) {
+        if self.down.is_some() {
+            return;
+        }
+        tracing::warn!(device = self.backing.name(), why, "device failed");
+        self.life.down();
+        self.generation += 1;
+        self.tables_lost(&why);
+        self.down = Some(why);
+        self.retry_at = self.backing.now();
+    }
+
+    fn tables_lost(&mut self, why: &str) {
+        for job in self.cmd.abandon() {
+            if let Some((op, flow)) = job.op() {
+                let error = OffloadError::DeviceDown(why.to_owned());
+                self.finish(op, flow, OpResult::Failed { error, left: None, last: None });
+            }
+        }
+        self.in_flight = 0;
+        self.forget_entries();
+    }
+
+    /// Forgets what is in the tables: they are empty.
+    pub(crate) fn forget_entries(&mut self) {
+        self.entries.clear();
+        self.by_hw.clear();
+        self.profiles.clear();
+        self.ternary_used = 0;
+    }
+
+    /// An outstanding operation's job was made void.
+    pub(crate) fn op_voided(&mut self) {
+        self.in_flight -= 1;
+    }
+
+    fn recover(&mut self) {
+        let result = self.reset_and_restart();
+        let now = self.backing.now();
+        match result {
+            Ok(()) => {
+                tracing::info!(device = self.backing.name(), "device is back");
+                self.down = None;
+                self.violations_before = self.life.violation_total();
+                self.fatal_before = self.backing.errors().fatal();
+                self.next_check = now + self.config.health_interval;
+                self.life.up();
+            }
+            Err(e) => self.still_down(e, now),
+        }
+    }
+
+    fn still_down(&mut self, e: BringUpError, now: Instant) {
+        tracing::warn!(device = self.backing.name(), error = %e, "device stays down");
+        drop(self.cmd.abandon());
+        self.down = Some(e.to_string());
+        self.retry_at = now + self.config.retry_after;
+    }
+}
+
+impl<B: DeviceBacking> OffloadProvider for SimnicProvider<B> {
+    fn capabilities(&self) -> Arc<OffloadCapabilities> {
+        self.capabilities.clone()
+    }
+
+    fn submit(&mut self, ops: &[FlowOp]) -> usize {
+        let mut n = 0;
+        for op in ops {
+            if self.outstanding() >= self.capabilities.queue_depth {
+                break;
+            }
+            self.start(op);
+            n += 1;
+        }
+        if self.down.is_none() {
+            self.cmd.kick();
+        }
+        n
+    }
+
+    fn poll(&mut self, out: &mut Completions, budget: usize) -> usize {
+        self.pump();
+        let n = budget.min(self.done.len());
+        out.extend(self.done.drain(..n));
+        n
+    }
+
+    fn outstanding(&self) -> usize {
+        self.in_flight + self.done.len()
+    }
+
+    fn objects(&mut self) -> &mut dyn SharedObjects {
+        &mut self.objects
+    }
+
+    fn poll_stats(&mut self, cursor: &mut StatsCursor, budget: usize) -> Result<StatsBatch, OffloadError> {
+        self.read_stats(cursor, budget)
+    }
+
+    fn dump(&mut self) -> Result<Vec<InstalledFlow>, OffloadError> {
+        self.read_entries()
+    }
+
+    fn flush(&mut self) -> Result<(), OffloadError> {
+        self.flush_tables()
+    }
+
+    fn health(&self) -> Result<(), OffloadError> {
+        match &self.down {
+            None => Ok(()),
+            Some(why) => Err(OffloadError::DeviceDown(why.clone())),
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+}
+
+impl<B: DeviceBacking> Drop for SimnicProvider<B> {
+    fn drop(&mut self) {
+        self.life.down();
+        // The device stops before its buffers go home; the backing's own drop resets it again if this fails.
+        let off = self.backing.set_bus_master(false);
+        let reset = self.backing.reset();
+        if off.is_ok() || reset.is_ok() {
+            self.life.reclaim_parked();
+        }
+    }
+}
