@@ -51,24 +51,39 @@ pub enum StopCause {
     Command,
 }
 
-/// Waits for SIGTERM, SIGINT or a stop request, and passes a signal on as a stop request. SIGHUP and SIGPIPE are ignored
-/// from the first call on. A second SIGTERM or SIGINT is not handled here: see [`abort_on_second_signal`].
-///
-/// # Errors
-/// When the handlers cannot be installed.
-pub async fn wait_for_stop(stop: &StopRequest) -> std::io::Result<StopCause> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let _hangup = signal(SignalKind::hangup())?;
-    let mut asked = stop.waiter();
-    let cause = tokio::select! {
-        _ = terminate.recv() => StopCause::Terminate,
-        _ = interrupt.recv() => StopCause::Interrupt,
-        () = asked.wait() => StopCause::Command,
-    };
-    stop.stop();
-    Ok(cause)
+/// Handlers of the signals that end a daemon. While they are installed, SIGHUP is ignored.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    _hangup: tokio::signal::unix::Signal,
+}
+
+impl StopSignals {
+    /// Installs the handlers. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When they cannot be installed.
+    pub fn install() -> std::io::Result<StopSignals> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            _hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM, SIGINT or a stop request, and passes a signal on as a stop request.
+    pub async fn wait(&mut self, stop: &StopRequest) -> StopCause {
+        let mut asked = stop.waiter();
+        let cause = tokio::select! {
+            _ = self.terminate.recv() => StopCause::Terminate,
+            _ = self.interrupt.recv() => StopCause::Interrupt,
+            () = asked.wait() => StopCause::Command,
+        };
+        stop.stop();
+        cause
+    }
 }
 
 /// Ends the process at once on the next SIGTERM or SIGINT, for an operator who will not wait for a clean end.
@@ -106,6 +121,6 @@ mod tests {
     async fn a_command_ends_the_wait() {
         let (stop, _stopped) = stop_channel();
         stop.stop();
-        assert_eq!(wait_for_stop(&stop).await.unwrap(), StopCause::Command);
+        assert_eq!(StopSignals::install().unwrap().wait(&stop).await, StopCause::Command);
     }
 }
