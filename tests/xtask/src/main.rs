@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a person repeats. See `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod passed_on;
 mod setup;
 mod step;
 mod test;
@@ -21,6 +22,15 @@ struct Args {
 enum Task {
     /// Sets up what is needed and runs every check: format, clippy, unit, property, differential, end-to-end.
     Test(test::Options),
+    /// Measures: cycles per packet of every stage, the simulator, rule insertion, memory per flow. `bench --help` says more.
+    #[command(disable_help_flag = true)]
+    Bench(passed_on::Arguments),
+    /// Writes benchmark inputs: frames, flows, expected verdicts. `workload --help` lists them.
+    #[command(disable_help_flag = true)]
+    Workload(passed_on::Arguments),
+    /// Runs the differential test for as long as told. `differential --help` says more.
+    #[command(disable_help_flag = true)]
+    Differential(passed_on::Arguments),
     /// Installs the packages that tests and demo use, and says what it did.
     Setup,
 }
@@ -28,6 +38,9 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Args::parse().task {
         Task::Test(o) => test::run(&o),
+        Task::Bench(a) => passed_on::run("bench", "bench", &a),
+        Task::Workload(a) => passed_on::run("bench", "workload", &a),
+        Task::Differential(a) => passed_on::run("differential", "differential", &a),
         Task::Setup => setup::everything(),
     };
     match result {

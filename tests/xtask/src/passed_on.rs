@@ -1,0 +1,33 @@
+//! Tasks that are programs of other crates, built optimised and given the rest of the command line.
+
+use std::ffi::OsString;
+
+use anyhow::{Context, Result, bail};
+
+use crate::step;
+
+/// Everything after the task's name.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Passed on as they are.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    rest: Vec<OsString>,
+}
+
+/// Builds program `bin` of `package` optimised and runs it in the caller's folder.
+///
+/// # Errors
+/// When building fails, or the program does.
+pub fn run(package: &str, bin: &str, a: &Arguments) -> Result<()> {
+    let here = std::env::current_dir().context("the current folder is gone")?;
+    let manifest = step::root().join("Cargo.toml");
+    let mut c =
+        step::cargo(&["run", "--quiet", "--release", "--package", package, "--bin", bin, "--manifest-path"]);
+    c.arg(manifest).arg("--");
+    c.current_dir(here).args(&a.rest);
+    let status = c.status().with_context(|| format!("cannot start cargo for {bin}"))?;
+    if !status.success() {
+        bail!("{bin} failed ({status})");
+    }
+    Ok(())
+}
