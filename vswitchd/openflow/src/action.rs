@@ -99,6 +99,13 @@ pub enum Action {
         /// As in [`Action::Output`].
         max_len: u16,
     },
+    /// Nicira `output(port=..,max_len=..)`: sends at most `max_len` bytes of the packet.
+    OutputTrunc {
+        /// Where.
+        port: PortNo,
+        /// Bytes; at least 14.
+        max_len: u32,
+    },
     /// Nicira `resubmit`: searches a table again and executes what it finds here.
     Resubmit {
         /// Input port for the search; `IN_PORT` leaves it as it is.

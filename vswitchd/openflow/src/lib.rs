@@ -14,6 +14,7 @@
 pub mod action;
 pub mod error;
 pub mod flow_mod;
+pub mod framing;
 pub mod group;
 pub mod message;
 pub mod meter;
@@ -23,6 +24,7 @@ pub mod port;
 pub mod switch;
 pub mod table_features;
 pub mod version;
+pub mod wire;
 
 pub use action::{Action, Subfield};
 pub use error::ErrorCode;
@@ -30,4 +32,5 @@ pub use flow_mod::{FlowMod, FlowModCommand, FlowModFlags, Instructions};
 pub use message::{Body, Message};
 pub use multipart::{MultipartReply, MultipartRequest};
 pub use number::{BufferId, GroupId, MacAddr, MeterNo, PortNo, QueueNo, TableId, Xid};
-pub use version::Version;
+pub use version::{Version, VersionSet};
+pub use wire::{EncodeError, Malformed, decode, encode};

@@ -1,0 +1,269 @@
+//! Matches as OXM TLVs (OpenFlow 1.3.5 7.2.3).
+//!
+//! Decoding checks, entry by entry and in order, what OpenFlow 1.3.5 7.2.3.6 to 7.2.3.8 ask: known field, length,
+//! value, mask, prerequisite before its dependant, no field twice. Encoding keeps account of the mask bits it has
+//! written; a bit that no OXM field can carry is an error, never left out.
+
+use flow::{FIELDS, FieldId, Maskable, PipelineMask, PipelineMatch, Prereq};
+
+use super::EncodeError;
+use super::cursor::{Put, Reader};
+use super::oxm::{self, OxmHeader};
+use crate::error::{BadMatch, ErrorCode};
+
+/// `OFPMT_OXM`.
+const MATCH_TYPE_OXM: u16 = 1;
+/// The bit of a VLAN id field that says a tag is there (`OFPVID_PRESENT`, CFI in a key).
+const VID_PRESENT: u128 = 0x1000;
+
+/// Reads a match structure with its padding.
+pub(crate) fn read_match(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> {
+    let kind = r.u16()?;
+    let len = usize::from(r.u16()?);
+    if kind != MATCH_TYPE_OXM {
+        return Err(BadMatch::BadType.into());
+    }
+    let fields = len.checked_sub(4).ok_or(BadMatch::BadLen)?;
+    if len.next_multiple_of(8) - 4 > r.left() {
+        return Err(BadMatch::BadLen.into());
+    }
+    let mut tlvs = r.sub(fields, BadMatch::BadLen)?;
+    r.skip(len.next_multiple_of(8) - len)?;
+    read_oxms(&mut tlvs)
+}
+
+/// Reads OXM entries to the end of `r`.
+pub(crate) fn read_oxms(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> {
+    let mut m = PipelineMatch::ANY;
+    while !r.is_empty() {
+        let h = OxmHeader::read(r)?;
+        let mut payload = r.sub(usize::from(h.payload_bytes), BadMatch::BadLen)?;
+        let w = h.resolve().ok_or(BadMatch::BadField)?;
+        let values = if h.has_mask { 2 } else { 1 };
+        if usize::from(h.payload_bytes) != w.bytes * values {
+            return Err(BadMatch::BadLen.into());
+        }
+        let info = w.field.info();
+        let raw = payload.number(w.bytes)?;
+        let mask = if h.has_mask {
+            let mask = payload.number(w.bytes)?;
+            if raw & !mask != 0 {
+                return Err(BadMatch::BadWildcards.into());
+            }
+            w.mask_in(mask)
+        } else {
+            info.max()
+        };
+        let value = w.value_in(raw).ok_or(BadMatch::BadValue)?;
+        if info.mask == Maskable::Exact && mask != info.max() && mask != 0 {
+            return Err(BadMatch::BadMask.into());
+        }
+        if !prerequisite_holds(&m, info.prereq) {
+            return Err(BadMatch::BadPrereq.into());
+        }
+        if m.mask().get(w.field) != 0 {
+            return Err(BadMatch::DupField.into());
+        }
+        m.set_masked(w.field, value, mask);
+    }
+    Ok(m)
+}
+
+/// Whether `m` requires field `f` to be one of `values`.
+fn requires(m: &PipelineMatch, f: FieldId, values: &[u128]) -> bool {
+    let (v, mask) = m.get(f);
+    mask == f.info().max() && values.contains(&v)
+}
+
+/// Whether a match says enough for fields with prerequisite `p` to exist.
+pub fn prerequisite_holds(m: &PipelineMatch, p: Prereq) -> bool {
+    let eth = |types: &[u128]| requires(m, FieldId::EthType, types);
+    let ip_proto = |protos: &[u128]| eth(&[0x800, 0x86dd]) && requires(m, FieldId::NwProto, protos);
+    let icmp6 = || eth(&[0x86dd]) && requires(m, FieldId::NwProto, &[58]);
+    let nd = |types: &[u128]| {
+        icmp6() && requires(m, FieldId::Icmp6Type, types) && requires(m, FieldId::Icmp6Code, &[0])
+    };
+    match p {
+        Prereq::None => true,
+        Prereq::Vlan => {
+            let (v, mask) = m.get(FieldId::VlanTci);
+            v & mask & VID_PRESENT != 0
+        }
+        Prereq::Ipv4 => eth(&[0x800]),
+        Prereq::Ipv6 => eth(&[0x86dd]),
+        Prereq::Ip => eth(&[0x800, 0x86dd]),
+        Prereq::Arp => eth(&[0x806, 0x8035]),
+        Prereq::Mpls => eth(&[0x8847, 0x8848]),
+        Prereq::Tcp => ip_proto(&[6]),
+        Prereq::Udp => ip_proto(&[17]),
+        Prereq::Sctp => ip_proto(&[132]),
+        Prereq::Ports => ip_proto(&[6, 17, 132]),
+        Prereq::Icmp4 => eth(&[0x800]) && requires(m, FieldId::NwProto, &[1]),
+        Prereq::Icmp6 => icmp6(),
+        Prereq::Nd => nd(&[135, 136]),
+        Prereq::NdSolicit => nd(&[135]),
+        Prereq::NdAdvert => nd(&[136]),
+    }
+}
+
+/// Order of entries: prerequisites first, as stock switches send them.
+const ORDER: &[FieldId] = {
+    use FieldId::*;
+    &[
+        PacketType,
+        DpHash,
+        RecircId,
+        ConjId,
+        InPort,
+        ActsetOutput,
+        EthSrc,
+        EthDst,
+        EthType,
+        VlanVid,
+        MplsTc,
+        MplsBos,
+        MplsTtl,
+        MplsLabel,
+        ArpOp,
+        ArpSpa,
+        ArpTpa,
+        ArpSha,
+        ArpTha,
+        NwSrc,
+        NwDst,
+        Ipv6Src,
+        Ipv6Dst,
+        NwFrag,
+        IpDscp,
+        IpEcn,
+        NwTtl,
+        NwProto,
+        TcpSrc,
+        TcpDst,
+        TcpFlags,
+        UdpSrc,
+        UdpDst,
+        SctpSrc,
+        SctpDst,
+        Icmp4Type,
+        Icmp4Code,
+        Icmp6Type,
+        Icmp6Code,
+        Ipv6Label,
+        NdTarget,
+        NdSll,
+        NdTll,
+        TunId,
+        TunSrc,
+        TunDst,
+        TunFlags,
+        TunIpv6Src,
+        TunIpv6Dst,
+        TunGbpId,
+        TunGbpFlags,
+        Reg0,
+        Reg1,
+        Reg2,
+        Reg3,
+        Reg4,
+        Reg5,
+        Reg6,
+        Reg7,
+        Reg8,
+        Reg9,
+        Reg10,
+        Reg11,
+        Reg12,
+        Reg13,
+        Reg14,
+        Reg15,
+        PktMark,
+        CtState,
+        CtZone,
+        CtMark,
+        CtLabel,
+        CtNwProto,
+        CtNwSrc,
+        CtNwDst,
+        CtIpv6Src,
+        CtIpv6Dst,
+        CtTpSrc,
+        CtTpDst,
+        Metadata,
+    ]
+};
+
+/// Appends a match structure with its padding.
+pub(crate) fn put_match(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), EncodeError> {
+    let start = out.len();
+    out.put_u16(MATCH_TYPE_OXM);
+    out.put_u16(0);
+    put_oxms(out, m)?;
+    out.patch_u16(start + 2, out.len() - start);
+    out.pad8(start);
+    Ok(())
+}
+
+/// Appends the OXM entries of a match.
+pub(crate) fn put_oxms(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), EncodeError> {
+    let mut left: PipelineMask = *m.mask();
+    for f in ORDER.iter().copied() {
+        if left.is_zero() {
+            break;
+        }
+        let mask = left.get(f);
+        let info = f.info();
+        match f {
+            FieldId::VlanVid if left.get(FieldId::VlanTci) != 0 => {
+                put_vlan(out, m, &mut left)?;
+                continue;
+            }
+            _ if mask == 0 => continue,
+            // Views share bits: the one whose prerequisite holds is meant.
+            _ if !prerequisite_holds(m, info.prereq) => continue,
+            _ if info.mask == Maskable::Exact && mask != info.max() => continue,
+            _ => {}
+        }
+        put_entry(out, f, m.get(f).0, mask)?;
+        left.set_masked(f, 0, mask);
+    }
+    match FIELDS.iter().find(|f| f.id.is_canonical() && left.get(f.id) != 0) {
+        Some(f) => Err(EncodeError::Field(f.id)),
+        None => Ok(()),
+    }
+}
+
+/// Appends one entry, with a mask unless the mask is all ones.
+fn put_entry(out: &mut Vec<u8>, f: FieldId, value: u128, mask: u128) -> Result<(), EncodeError> {
+    let exact = mask == f.info().max();
+    let bytes = oxm::put_header(out, f, if exact { 1 } else { 2 }).ok_or(EncodeError::Field(f))?;
+    out.put_number(value, bytes);
+    if !exact {
+        out.put_number(mask, bytes);
+    }
+    Ok(())
+}
+
+/// Appends `vlan_vid` and `vlan_pcp`, or the Nicira `vlan_tci` where those cannot say it.
+fn put_vlan(out: &mut Vec<u8>, m: &PipelineMatch, left: &mut PipelineMask) -> Result<(), EncodeError> {
+    let (tci, mask) = m.get(FieldId::VlanTci);
+    let (vid_mask, pcp_mask) = (mask & 0x1fff, mask >> 13);
+    left.set(FieldId::VlanTci, 0);
+    let untagged = mask & VID_PRESENT != 0 && tci & VID_PRESENT == 0;
+    if pcp_mask == 0 || untagged && tci == 0 {
+        // Without a tag the priority is zero anyway.
+        return put_entry(out, FieldId::VlanVid, tci & 0x1fff, vid_mask);
+    }
+    if pcp_mask == 7 && tci & VID_PRESENT != 0 {
+        put_entry(out, FieldId::VlanVid, tci & 0x1fff, vid_mask)?;
+        return put_entry(out, FieldId::VlanPcp, tci >> 13, 7);
+    }
+    // NXM_OF_VLAN_TCI: class 0, field 4, with mask, two bytes each.
+    let exact = mask == 0xffff;
+    out.put_u32(4 << 9 | if exact { 2 } else { 0x104 });
+    out.put_u16(tci as u16);
+    if !exact {
+        out.put_u16(mask as u16);
+    }
+    Ok(())
+}

@@ -1,0 +1,200 @@
+//! OXM and NXM headers: which field a number names and how wide it is on the wire.
+//!
+//! ```text
+//!  31            16 15      9  8  7       0
+//! +----------------+---------+---+---------+    class 0xffff is followed by a 32-bit experimenter id,
+//! |     class      |  field  | M | length  |    which counts in the length
+//! +----------------+---------+---+---------+
+//! ```
+//! Sources: OpenFlow 1.3.5 7.2.3.2 and 7.2.3.7; ONF extensions 109 and 233 for `tcp_flags` and `actset_output`, which
+//! OpenFlow 1.5 made basic; Nicira's classes 0 and 1.
+
+use std::sync::LazyLock;
+
+use flow::{FIELDS, FieldId};
+
+use super::cursor::{Put, Reader};
+use crate::error::ErrorCode;
+
+/// Experimenter id of ONF.
+const ONF: u32 = 0x4f4e_4600;
+/// The class of experimenter fields.
+const CLASS_EXPERIMENTER: u16 = 0xffff;
+
+/// A header as it was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OxmHeader {
+    pub(crate) class: u16,
+    pub(crate) field: u8,
+    pub(crate) has_mask: bool,
+    /// Of value and mask, without an experimenter id.
+    pub(crate) payload_bytes: u8,
+    pub(crate) experimenter: Option<u32>,
+}
+
+impl OxmHeader {
+    /// Reads a header; the payload is next.
+    pub(crate) fn read(r: &mut Reader<'_>) -> Result<OxmHeader, ErrorCode> {
+        let h = r.u32()?;
+        let class = (h >> 16) as u16;
+        let mut payload_bytes = h as u8;
+        let experimenter = if class == CLASS_EXPERIMENTER {
+            payload_bytes = payload_bytes.checked_sub(4).ok_or(r.short())?;
+            Some(r.u32()?)
+        } else {
+            None
+        };
+        Ok(OxmHeader {
+            class,
+            field: (h >> 9) as u8 & 0x7f,
+            has_mask: h & 0x100 != 0,
+            payload_bytes,
+            experimenter,
+        })
+    }
+
+    /// The field it names, and its width on the wire.
+    pub(crate) fn resolve(&self) -> Option<WireField> {
+        let field = match self.experimenter {
+            Some(ONF) => match self.field {
+                42 => FieldId::TcpFlags,
+                43 => FieldId::ActsetOutput,
+                _ => return None,
+            },
+            Some(_) => return None,
+            None => {
+                let number = u32::from(self.class) << 8 | u32::from(self.field);
+                if number == NXM_IN_PORT {
+                    return Some(WireField { field: FieldId::InPort, bytes: 2, nxm_port: true });
+                }
+                let i = NUMBERS.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+                NUMBERS[i].1
+            }
+        };
+        Some(WireField { field, bytes: wire_bytes(field), nxm_port: false })
+    }
+}
+
+/// A field with its width on the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct WireField {
+    pub(crate) field: FieldId,
+    pub(crate) bytes: usize,
+    /// NXM_OF_IN_PORT: a 16-bit port number of OpenFlow 1.0.
+    nxm_port: bool,
+}
+
+const NXM_IN_PORT: u32 = 0;
+
+/// Every OXM and NXM number, sorted.
+static NUMBERS: LazyLock<Vec<(u32, FieldId)>> = LazyLock::new(|| {
+    let mut v: Vec<(u32, FieldId)> = FIELDS
+        .iter()
+        .flat_map(|f| [(f.oxm != 0).then_some(f.oxm), f.nxm].into_iter().flatten().map(|n| (n, f.id)))
+        .collect();
+    v.sort_unstable_by_key(|(n, _)| *n);
+    v
+});
+
+/// Width of a field's value in bytes on the wire.
+fn wire_bytes(f: FieldId) -> usize {
+    match f {
+        FieldId::CtState => 4,
+        FieldId::ArpOp => 2,
+        _ => match f.info().bits {
+            0..=8 => 1,
+            9..=16 => 2,
+            17..=32 => 4,
+            33..=48 => 6,
+            49..=64 => 8,
+            _ => 16,
+        },
+    }
+}
+
+impl WireField {
+    /// A value as it was read, as the field has it. `None` when it does not fit.
+    pub(crate) fn value_in(&self, v: u128) -> Option<u128> {
+        if self.nxm_port {
+            // 16-bit reserved ports begin at 0xff00 (OpenFlow 1.0, OFPP_MAX).
+            return Some(if v >= 0xff00 { v | 0xffff_0000 } else { v });
+        }
+        (v <= self.field.info().max()).then_some(v)
+    }
+
+    /// A mask as it was read: bits the field does not have are dropped.
+    pub(crate) fn mask_in(&self, m: u128) -> u128 {
+        if self.nxm_port && m == 0xffff {
+            return self.field.info().max();
+        }
+        m & self.field.info().max()
+    }
+}
+
+/// Whether a field has an OXM or NXM number, and so can be in a match or be set.
+pub fn has_number(f: FieldId) -> bool {
+    f.info().oxm != 0 || f.info().nxm.is_some()
+}
+
+/// Appends the header of `f`, without payload, as OpenFlow 1.3 has it; `values` is how many values follow (1, or 2 with a
+/// mask). Returns the width of one value, `None` (and appends nothing) when the field has no number.
+pub(crate) fn put_header(out: &mut Vec<u8>, f: FieldId, values: u8) -> Option<usize> {
+    let bytes = wire_bytes(f);
+    let mask = u32::from(values == 2) << 8;
+    let len = u32::from(values) * bytes as u32;
+    match f {
+        FieldId::TcpFlags | FieldId::ActsetOutput => {
+            let number = if f == FieldId::TcpFlags { 42 } else { 43 };
+            out.put_u32(u32::from(CLASS_EXPERIMENTER) << 16 | number << 9 | mask | (len + 4));
+            out.put_u32(ONF);
+        }
+        _ => {
+            let info = f.info();
+            let number = if info.oxm != 0 { info.oxm } else { info.nxm? };
+            out.put_u32((number >> 8) << 16 | (number & 0x7f) << 9 | mask | len);
+        }
+    }
+    Some(bytes)
+}
+
+/// As [`put_header`] but never longer than four bytes, for the Nicira actions that have room for no more: the NXM number
+/// where there is one, as stock switches send it. `None` when there is no such number.
+pub(crate) fn put_short_header(out: &mut Vec<u8>, f: FieldId) -> Option<()> {
+    let info = f.info();
+    // NXM_OF_IN_PORT has 16 bits only.
+    let number = match info.nxm {
+        Some(n) if f != FieldId::InPort => n,
+        _ if info.oxm != 0 && f != FieldId::ActsetOutput => info.oxm,
+        _ => return None,
+    };
+    out.put_u32((number >> 8) << 16 | (number & 0x7f) << 9 | wire_bytes(f) as u32);
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::BadMatch;
+
+    #[test]
+    fn every_numbered_field_is_found_again_by_its_header() {
+        for f in FIELDS.iter().filter(|f| has_number(f.id)) {
+            for short in [false, true] {
+                if short && f.id == FieldId::ActsetOutput {
+                    continue;
+                }
+                let mut b = Vec::new();
+                if short {
+                    put_short_header(&mut b, f.id).unwrap();
+                    assert_eq!(b.len(), 4);
+                } else {
+                    put_header(&mut b, f.id, 1).unwrap();
+                }
+                let h = OxmHeader::read(&mut Reader::new(&b, BadMatch::BadLen)).unwrap();
+                let w = h.resolve().unwrap_or_else(|| panic!("{} not found", f.name));
+                assert_eq!(w.field, f.id);
+                assert_eq!(w.bytes, usize::from(h.payload_bytes), "{}", f.name);
+            }
+        }
+    }
+}
