@@ -1,4 +1,5 @@
 //! Messages recorded from stock `ovs-ofctl` are understood, and encoded again to the same bytes.
+#![allow(clippy::unwrap_used)]
 
 mod support;
 

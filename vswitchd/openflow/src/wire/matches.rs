@@ -4,7 +4,7 @@
 //! value, mask, prerequisite before its dependant, no field twice. Encoding keeps account of the mask bits it has
 //! written; a bit that no OXM field can carry is an error, never left out.
 
-use flow::{FIELDS, FieldId, Maskable, PipelineMask, PipelineMatch, Prereq};
+use flow::{FIELDS, FieldId, Maskable, PipelineMask, PipelineMatch, prereq};
 
 use super::EncodeError;
 use super::cursor::{Put, Reader};
@@ -58,7 +58,7 @@ pub(crate) fn read_oxms(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> 
         if info.mask == Maskable::Exact && mask != info.max() && mask != 0 {
             return Err(BadMatch::BadMask.into());
         }
-        if !prerequisite_holds(&m, info.prereq) {
+        if !prereq::satisfied(&m, w.field) {
             return Err(BadMatch::BadPrereq.into());
         }
         if m.mask().get(w.field) != 0 {
@@ -66,44 +66,12 @@ pub(crate) fn read_oxms(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> 
         }
         m.set_masked(w.field, value, mask);
     }
-    Ok(m)
-}
-
-/// Whether `m` requires field `f` to be one of `values`.
-fn requires(m: &PipelineMatch, f: FieldId, values: &[u128]) -> bool {
-    let (v, mask) = m.get(f);
-    mask == f.info().max() && values.contains(&v)
-}
-
-/// Whether a match says enough for fields with prerequisite `p` to exist.
-pub fn prerequisite_holds(m: &PipelineMatch, p: Prereq) -> bool {
-    let eth = |types: &[u128]| requires(m, FieldId::EthType, types);
-    let ip_proto = |protos: &[u128]| eth(&[0x800, 0x86dd]) && requires(m, FieldId::NwProto, protos);
-    let icmp6 = || eth(&[0x86dd]) && requires(m, FieldId::NwProto, &[58]);
-    let nd = |types: &[u128]| {
-        icmp6() && requires(m, FieldId::Icmp6Type, types) && requires(m, FieldId::Icmp6Code, &[0])
-    };
-    match p {
-        Prereq::None => true,
-        Prereq::Vlan => {
-            let (v, mask) = m.get(FieldId::VlanTci);
-            v & mask & VID_PRESENT != 0
-        }
-        Prereq::Ipv4 => eth(&[0x800]),
-        Prereq::Ipv6 => eth(&[0x86dd]),
-        Prereq::Ip => eth(&[0x800, 0x86dd]),
-        Prereq::Arp => eth(&[0x806, 0x8035]),
-        Prereq::Mpls => eth(&[0x8847, 0x8848]),
-        Prereq::Tcp => ip_proto(&[6]),
-        Prereq::Udp => ip_proto(&[17]),
-        Prereq::Sctp => ip_proto(&[132]),
-        Prereq::Ports => ip_proto(&[6, 17, 132]),
-        Prereq::Icmp4 => eth(&[0x800]) && requires(m, FieldId::NwProto, &[1]),
-        Prereq::Icmp6 => icmp6(),
-        Prereq::Nd => nd(&[135, 136]),
-        Prereq::NdSolicit => nd(&[135]),
-        Prereq::NdAdvert => nd(&[136]),
+    // These two can take away what an earlier entry needed.
+    let takes_away = m.mask().get(FieldId::NwFrag) | m.mask().get(FieldId::PacketType) != 0;
+    if takes_away && !prereq::normalize(&m).1.is_empty() {
+        return Err(BadMatch::BadPrereq.into());
     }
+    Ok(m)
 }
 
 /// Order of entries: prerequisites first, as stock switches send them.
@@ -220,7 +188,7 @@ pub(crate) fn put_oxms(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), Encod
             }
             _ if mask == 0 => continue,
             // Views share bits: the one whose prerequisite holds is meant.
-            _ if !prerequisite_holds(m, info.prereq) => continue,
+            _ if !prereq::satisfied(m, f) => continue,
             _ if info.mask == Maskable::Exact && mask != info.max() => continue,
             _ => {}
         }

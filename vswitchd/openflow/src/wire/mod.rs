@@ -27,7 +27,6 @@ use flow::FieldId;
 
 pub(crate) use actions::TYPES as ACTION_TYPES;
 pub(crate) use instructions::TYPES as INSTRUCTION_TYPES;
-pub use matches::prerequisite_holds;
 pub use nicira::NICIRA;
 pub use oxm::has_number;
 

@@ -164,7 +164,7 @@ pub(crate) fn put_short_header(out: &mut Vec<u8>, f: FieldId) -> Option<()> {
     // NXM_OF_IN_PORT has 16 bits only.
     let number = match info.nxm {
         Some(n) if f != FieldId::InPort => n,
-        _ if info.oxm != 0 && f != FieldId::ActsetOutput => info.oxm,
+        _ if info.oxm != 0 => info.oxm,
         _ => return None,
     };
     out.put_u32((number >> 8) << 16 | (number & 0x7f) << 9 | wire_bytes(f) as u32);
@@ -180,9 +180,6 @@ mod tests {
     fn every_numbered_field_is_found_again_by_its_header() {
         for f in FIELDS.iter().filter(|f| has_number(f.id)) {
             for short in [false, true] {
-                if short && f.id == FieldId::ActsetOutput {
-                    continue;
-                }
                 let mut b = Vec::new();
                 if short {
                     put_short_header(&mut b, f.id).unwrap();

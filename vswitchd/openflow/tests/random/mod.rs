@@ -1,6 +1,7 @@
 //! Random messages that have an encoding.
+#![allow(clippy::unwrap_used)]
 
-use flow::{FIELDS, FieldId, Maskable, PipelineMatch};
+use flow::{FIELDS, FieldId, Maskable, PipelineMatch, prereq};
 use openflow::error::*;
 use openflow::flow_mod::*;
 use openflow::group::*;
@@ -10,7 +11,7 @@ use openflow::multipart::*;
 use openflow::port::*;
 use openflow::table_features::*;
 use openflow::version::VersionSet;
-use openflow::wire::{has_number, prerequisite_holds};
+use openflow::wire::has_number;
 use openflow::*;
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -61,14 +62,20 @@ pub fn matches(r: &mut StdRng) -> PipelineMatch {
     for _ in 0..r.random_range(0..8) {
         let f = &FIELDS[r.random_range(0..FIELDS.len())];
         // Bits already there must stay: prerequisites.
-        if !has_number(f.id) || !prerequisite_holds(&m, f.prereq) || m.mask().get(f.id) != 0 {
+        if !has_number(f.id) || !prereq::satisfied(&m, f.id) || m.mask().get(f.id) != 0 {
             continue;
         }
-        if f.id == FieldId::VlanVid {
+        // Made above; untagged ones change: a packet without a tag has no priority to speak of.
+        if f.canon == FieldId::VlanTci {
             continue;
         }
         let mask = if f.mask == Maskable::Any && r.random() { r.random::<u128>() & f.max() } else { f.max() };
+        let before = m;
         m.set_masked(f.id, r.random::<u128>() & mask, mask);
+        // Fragments and packet types can take away what other fields need.
+        if !prereq::normalize(&m).1.is_empty() {
+            m = before;
+        }
     }
     m
 }
