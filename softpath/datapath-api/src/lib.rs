@@ -70,7 +70,9 @@ pub struct Miss {
 pub struct Translation {
     /// What to do with this packet, and with others that match. The caller counts the packet in the record.
     pub record: Arc<FlowRecord>,
-    /// Whether to keep the record in the caches. When not, the packet is forwarded all the same; the handler has counted it
+    /// Whether to keep the record in the caches. It is not kept all the same when a record that was installed meanwhile
+    /// (for another packet of the burst, or by another core) serves the packet; the packet is then counted in that one and
+    /// nothing in this. When `install` is false, the packet is forwarded all the same; the handler has counted it
     /// for its rules already and keeps no record.
     pub install: bool,
 }
@@ -200,6 +202,9 @@ pub struct DatapathStats {
     pub executed: u64,
     /// Packets dropped, by [`DropReason`] number.
     pub drops: [u64; DropReason::ALL.len()],
+    /// Packets whose inner headers are truncated or contradict themselves, by [`flow::Fault`] number. They are forwarded by
+    /// their outer headers; these are not drops.
+    pub faults: [u64; flow::Fault::ALL.len()],
     /// Records held.
     pub flows: usize,
     /// Distinct masks among them.

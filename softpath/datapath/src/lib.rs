@@ -1,1 +1,47 @@
-//! datapath.
+//! The userspace datapath: receives packets, looks them up in caches, has misses translated, executes actions.
+//!
+//! [`SoftDatapath`] is what the switch holds: ports, records, meters, statistics. Each [`Core`] forwards on a thread of its
+//! own. What a packet touches belongs to its core alone: receive and transmit queues, an exact-match cache, the
+//! megaflow tables, counters. Control threads reach a core through bounded queues, which it empties between bursts.
+//!
+//! ```text
+//!                     SoftDatapath (flow table, ports, meters)       control threads, revalidator
+//!                        │ changes, wake-ups            ▲
+//!             ┌──────────┴──────────┐                   │ records made by misses
+//!             ▼                     ▼                   │
+//!   rx ─► Core 0 ──handoff──► Core 1 ─► tx        MissHandler::translate, on the core that missed
+//! ```
+//!
+//! A port is served by one core; a packet for a port of another core is handed over in a bounded queue.
+//!
+//! What is guaranteed:
+//! * A record that a miss has made is used by the next packet of the same burst.
+//! * After `flow_put` has returned, the next burst of every core uses the record; a replaced one gives way at
+//!   once, whole.
+//! * After `flow_del` has returned, a packet looked up later is not executed by the record; after
+//!   [`SoftDatapath::synchronize`], none is.
+//! * Every packet ends in a port's queue, at the punt sink, or in a drop counter; no frame, however malformed, makes a
+//!   core panic or read past its end.
+//! * While packets hit, a core neither allocates nor takes a lock.
+//!
+//! Not here: connection tracking and tunnels.
+#![forbid(unsafe_code)]
+
+mod config;
+mod core;
+mod datapath;
+mod edit;
+mod exact;
+mod execute;
+mod flow_table;
+mod hash;
+mod link;
+mod meter;
+mod port;
+mod run;
+mod tables;
+mod tally;
+
+pub use config::{DatapathConfig, PortConfig};
+pub use core::Core;
+pub use datapath::SoftDatapath;

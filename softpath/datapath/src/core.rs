@@ -1,0 +1,443 @@
+//! A forwarding core: receives bursts, looks packets up, translates misses, executes.
+//!
+//! ```text
+//!   changes of ports and flows, packets to execute, packets handed over
+//!        │ (bounded queues, drained between bursts)
+//!        ▼
+//!   for each receive queue:  rx_burst ─► parse ─► exact-match cache ─► megaflows ─► MissHandler
+//!                                                      └──────────────────┴─► actions in order of arrival
+//!                                                                                │           │
+//!                                                            again, at most max_passes     ports' batches
+//!        ▼
+//!   ports' batches sent, counts added to records, totals published
+//! ```
+//!
+//! A core is owned by one thread and shares nothing that a packet touches. Packets of a burst are executed in the order
+//! in which they came, hits and misses alike. A record that a miss has made serves the packets behind it in the same
+//! burst. Nothing is allocated while packets hit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use clock::Instant;
+use datapath_api::DropReason;
+use datapath_api::{FlowRecord, Miss, Translations};
+use device::{BATCH, IoError, PacketBatch, PacketBuf, RxQueue};
+use flow::{FieldId, Layout, PacketKey, PortId, parse_into};
+
+use crate::datapath::Shared;
+use crate::execute::{Metadata, Outputs, restore};
+use crate::flow_table::{Installed, Put};
+use crate::link::{FlowChange, PortChange, bump};
+use crate::port::{OutPort, PortShared};
+use crate::tables::Tables;
+
+/// Numbers writers of counters; 0 is nobody.
+static WRITERS: AtomicU32 = AtomicU32::new(1);
+
+/// A receive queue of this core.
+pub(crate) struct InPort {
+    pub(crate) shared: Arc<PortShared>,
+    pub(crate) rx: Box<dyn RxQueue>,
+    /// The queue has said that its device is gone; it is not polled any more.
+    pub(crate) gone: bool,
+}
+
+/// What became of a packet of the burst.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Not known yet.
+    Miss,
+    /// Too short to be parsed.
+    Runt,
+    /// Its miss was not answered.
+    Unanswered,
+    /// An entry of the tables.
+    Entry(u32),
+    /// A record that is not in the tables; index into [`Burst::direct`].
+    Direct(u32),
+}
+
+/// State of the burst in hand.
+struct Burst {
+    keys: Box<[PacketKey; BATCH]>,
+    layouts: [Layout; BATCH],
+    hashes: [u64; BATCH],
+    verdicts: [Verdict; BATCH],
+    direct: Vec<Arc<FlowRecord>>,
+    misses: Vec<Miss>,
+    /// Which packet each of `misses` is.
+    asking: Vec<usize>,
+    translations: Translations,
+}
+
+/// A forwarding core. Owned by one thread.
+pub struct Core {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) index: usize,
+    pub(crate) inputs: Vec<InPort>,
+    tables: Tables,
+    out: Outputs,
+    burst: Burst,
+    rx: PacketBatch,
+    again: PacketBatch,
+    again_metadata: Vec<Metadata>,
+    pub(crate) sleeper: crate::run::Sleeper,
+}
+
+impl Core {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize) -> std::io::Result<Self> {
+        let c = &shared.config;
+        let writer = WRITERS.fetch_add(1, Ordering::Relaxed);
+        let mut core = Core {
+            index,
+            inputs: Vec::new(),
+            tables: Tables::new(c.seed, c.exact_slots, writer),
+            out: Outputs::new(
+                shared.links.clone(),
+                shared.punts.clone(),
+                shared.meters.clone(),
+                c.max_passes.max(1),
+            ),
+            burst: Burst {
+                keys: Box::new([PacketKey::ZERO; BATCH]),
+                layouts: [Layout::default(); BATCH],
+                hashes: [0; BATCH],
+                verdicts: [Verdict::Miss; BATCH],
+                direct: Vec::with_capacity(BATCH),
+                misses: Vec::with_capacity(BATCH),
+                asking: Vec::with_capacity(BATCH),
+                translations: Vec::with_capacity(BATCH),
+            },
+            rx: PacketBatch::new(),
+            again: PacketBatch::new(),
+            again_metadata: Vec::with_capacity(BATCH),
+            sleeper: crate::run::Sleeper::new(&shared.links[index].event)?,
+            shared,
+        };
+        core.resync();
+        Ok(core)
+    }
+
+    /// Takes over changes, forwards at most one burst of each receive queue and what waits to be executed, and sends.
+    /// Returns how many packets it handled; zero means that there was nothing to do.
+    pub fn poll_once(&mut self, now: Instant) -> usize {
+        let shared = self.shared.clone();
+        let link = &shared.links[self.index];
+        link.enter();
+        self.take_changes();
+        let mut n = self.take_handoffs(now);
+        for i in 0..self.inputs.len() {
+            n += self.receive(i, now);
+        }
+        if n > 0 {
+            self.out.flush();
+            self.tables.flush(now);
+            link.published.publish(&self.out.tally);
+        }
+        link.leave();
+        n
+    }
+
+    /// One burst of receive queue `i`.
+    #[inline]
+    fn receive(&mut self, i: usize, now: Instant) -> usize {
+        let input = &mut self.inputs[i];
+        if input.gone {
+            return 0;
+        }
+        let mut batch = std::mem::take(&mut self.rx);
+        if let Err(e) = input.rx.rx_burst(&mut batch) {
+            input.gone = matches!(e, IoError::Gone);
+            bump(&input.shared.rx_errors, 1);
+        }
+        let n = batch.len();
+        if n > 0 {
+            let port = input.shared.id;
+            let bytes = batch.iter().map(|p| p.len() as u64).sum();
+            bump(&input.shared.rx_packets, n as u64);
+            bump(&input.shared.rx_bytes, bytes);
+            input.shared.rx_dropped.store(input.rx.dropped(), Ordering::Relaxed);
+            self.out.tally.rx_packets += n as u64;
+            self.forward(&mut batch, now, 1, |b, i, k, p| {
+                let layout = parse_into(p, port, k);
+                p.meta.in_port = port.0;
+                if p.meta.mark | p.meta.resume != 0 {
+                    k.set(FieldId::PktMark, p.meta.mark.into());
+                    k.set(FieldId::RecircId, p.meta.resume.into());
+                }
+                layout.map(|l| b[i] = l).is_ok()
+            });
+            self.recirculate(now);
+        }
+        self.rx = batch;
+        n
+    }
+
+    /// Puts packets that were recirculated through the tables until none is left.
+    fn recirculate(&mut self, now: Instant) {
+        while !self.out.recirculated.is_empty() {
+            let mut batch = std::mem::take(&mut self.again);
+            let mut metadata = std::mem::take(&mut self.again_metadata);
+            let passes = self.out.recirculated[0].passes;
+            // In order, as long as they have passed the tables equally often.
+            let same = |r: &crate::execute::Recirculated| r.passes == passes;
+            let n = self.out.recirculated.iter().take(BATCH).take_while(|r| same(r)).count();
+            for r in self.out.recirculated.drain(..n) {
+                metadata.push(r.metadata);
+                // At most BATCH.
+                let _ = batch.push(r.packet);
+            }
+            self.forward(&mut batch, now, passes + 1, |b, i, k, p| {
+                let layout = parse_into(p, PortId(0), k);
+                restore(k, &metadata[i]);
+                layout.map(|l| b[i] = l).is_ok()
+            });
+            metadata.clear();
+            (self.again, self.again_metadata) = (batch, metadata);
+        }
+    }
+
+    /// Looks up and executes the packets of `batch`. `parse` fills in key and layout of a packet, false if it is a runt.
+    #[inline(always)]
+    fn forward(
+        &mut self,
+        batch: &mut PacketBatch,
+        now: Instant,
+        passes: u8,
+        parse: impl Fn(&mut [Layout; BATCH], usize, &mut PacketKey, &mut PacketBuf) -> bool,
+    ) {
+        let n = batch.len();
+        let b = &mut self.burst;
+        let tally = &mut self.out.tally;
+        for (i, p) in batch.iter_mut().enumerate() {
+            let key = &mut b.keys[i];
+            if !parse(&mut b.layouts, i, key, p) {
+                b.verdicts[i] = Verdict::Runt;
+                continue;
+            }
+            b.verdicts[i] = Verdict::Miss;
+            b.hashes[i] = self.tables.hash(key);
+            if let Some(f) = b.layouts[i].fault {
+                tally.fault(f);
+            }
+        }
+        let mut missed = false;
+        for i in 0..n {
+            if b.verdicts[i] != Verdict::Miss {
+                continue;
+            }
+            if let Some(e) = self.tables.find_exact(b.hashes[i], &b.keys[i]) {
+                tally.exact_hits += 1;
+                b.verdicts[i] = Verdict::Entry(e);
+            } else if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
+                tally.megaflow_hits += 1;
+                b.verdicts[i] = Verdict::Entry(e);
+            } else {
+                tally.misses += 1;
+                missed = true;
+            }
+        }
+        if missed {
+            self.translate(batch, now);
+        }
+        self.execute(batch, now, passes);
+    }
+
+    #[inline(always)]
+    fn execute(&mut self, batch: &mut PacketBatch, now: Instant, passes: u8) {
+        let b = &mut self.burst;
+        for (i, p) in batch.drain_all().enumerate() {
+            match b.verdicts[i] {
+                Verdict::Entry(e) => {
+                    self.tables.count(e, p.len(), b.layouts[i].tcp_flags);
+                    let entry = self.tables.entry(e);
+                    match entry.only_output {
+                        Some(port) => self.out.send(port, p),
+                        None => {
+                            self.out.execute(p, &mut b.keys[i], &b.layouts[i], entry.actions(), passes, now)
+                        }
+                    }
+                }
+                Verdict::Direct(d) => {
+                    let actions = &*b.direct[d as usize].actions;
+                    self.out.execute(p, &mut b.keys[i], &b.layouts[i], actions, passes, now);
+                }
+                Verdict::Runt => self.out.tally.drop(DropReason::Runt),
+                Verdict::Miss | Verdict::Unanswered => self.out.tally.drop(DropReason::Action),
+            }
+        }
+        b.direct.clear();
+    }
+
+    /// Has the misses of the burst translated. One packet of each key asks; what it gets may serve the others.
+    #[cold]
+    fn translate(&mut self, batch: &PacketBatch, now: Instant) {
+        let shared = self.shared.clone();
+        let n = batch.len();
+        loop {
+            let b = &mut self.burst;
+            b.misses.clear();
+            b.asking.clear();
+            for i in 0..n {
+                if b.verdicts[i] != Verdict::Miss {
+                    continue;
+                }
+                if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
+                    b.verdicts[i] = Verdict::Entry(e);
+                    continue;
+                }
+                if !b.asking.iter().any(|a| b.hashes[*a] == b.hashes[i] && b.keys[*a] == b.keys[i]) {
+                    b.asking.push(i);
+                    b.misses.push(Miss {
+                        key: b.keys[i],
+                        len_bytes: batch[i].len() as u32,
+                        tcp_flags: b.layouts[i].tcp_flags,
+                    });
+                }
+            }
+            if b.asking.is_empty() {
+                return;
+            }
+            let mut answers = std::mem::take(&mut b.translations);
+            shared.miss.translate(&b.misses, now, &mut answers);
+            let mut it = answers.drain(..);
+            for at in 0..self.burst.asking.len() {
+                let i = self.burst.asking[at];
+                self.burst.verdicts[i] = match it.next() {
+                    Some(t) => self.take_answer(&shared, i, t, batch[i].len() as u64, now),
+                    None => Verdict::Unanswered,
+                };
+            }
+            drop(it);
+            self.burst.translations = answers;
+        }
+    }
+
+    fn take_answer(
+        &mut self,
+        shared: &Shared,
+        i: usize,
+        t: datapath_api::Translation,
+        len: u64,
+        now: Instant,
+    ) -> Verdict {
+        let b = &mut self.burst;
+        let refused = t.install && {
+            if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
+                return Verdict::Entry(e);
+            }
+            match shared.install(t.record.clone()) {
+                Ok(installed) => return Verdict::Entry(self.tables.insert(installed)),
+                Err(_) => true,
+            }
+        };
+        t.record.counters.add(1, len, b.layouts[i].tcp_flags, now);
+        if refused {
+            shared.miss.refused(&t.record);
+        }
+        b.direct.push(t.record);
+        Verdict::Direct(b.direct.len() as u32 - 1)
+    }
+
+    /// Packets to execute, and packets from other cores for ports of this one.
+    fn take_handoffs(&mut self, now: Instant) -> usize {
+        let shared = self.shared.clone();
+        let link = &shared.links[self.index];
+        let mut n = 0;
+        while n < 4 * BATCH
+            && let Some(x) = link.executes.pop()
+        {
+            n += 1;
+            self.out.tally.executed += 1;
+            let mut key = PacketKey::ZERO;
+            match parse_into(&x.packet, x.in_port, &mut key) {
+                Ok(layout) => self.out.execute(x.packet, &mut key, &layout, &x.actions, 0, now),
+                Err(_) => self.out.tally.drop(DropReason::Runt),
+            }
+            self.recirculate(now);
+        }
+        for _ in 0..4 * BATCH {
+            let Some((port, p)) = link.handoff.pop() else { break };
+            n += 1;
+            self.out.send(port, p);
+        }
+        n
+    }
+
+    fn take_changes(&mut self) {
+        let shared = self.shared.clone();
+        let link = &shared.links[self.index];
+        while let Some(c) = link.ports.pop() {
+            match c {
+                PortChange::Attach { port, rx, tx } => {
+                    if let Some(rx) = rx {
+                        self.sleeper.watch(&*rx, port.id);
+                        self.inputs.push(InPort { shared: port.clone(), rx, gone: false });
+                    }
+                    self.out.attach(OutPort::new(port, tx));
+                }
+                PortChange::Detach(id) => {
+                    self.out.detach(id);
+                    if let Some(at) = self.inputs.iter().position(|p| p.shared.id == id) {
+                        let p = self.inputs.remove(at);
+                        self.sleeper.forget(&*p.rx);
+                    }
+                }
+            }
+        }
+        if link.resync.swap(false, Ordering::AcqRel) {
+            self.resync();
+        }
+        while let Some(c) = link.flows.pop() {
+            match c {
+                FlowChange::Put(i) => {
+                    if let Some(i) = i.current() {
+                        self.tables.insert(i);
+                    }
+                }
+                FlowChange::Removed(i) => self.tables.remove(&i),
+            }
+        }
+        self.tables.settle();
+    }
+
+    /// Makes the core's tables agree with the datapath's.
+    fn resync(&mut self) {
+        let shared = self.shared.clone();
+        self.tables.sweep();
+        let mut cursor = 0;
+        let mut chunk = Vec::with_capacity(256);
+        loop {
+            shared.flows.lock().chunk(&mut cursor, 256, &mut chunk);
+            if chunk.is_empty() {
+                break;
+            }
+            for i in chunk.drain(..) {
+                if i.is_live() {
+                    self.tables.insert(i);
+                }
+            }
+        }
+        self.tables.settle();
+    }
+
+    /// Megaflows in this core's own table, including those on their way out.
+    pub fn megaflows(&self) -> usize {
+        self.tables.len()
+    }
+}
+
+impl Shared {
+    /// Puts a record that a core has had translated into the table. An older one with the same match stays, and is what
+    /// the core uses.
+    pub(crate) fn install(&self, record: Arc<FlowRecord>) -> Result<Arc<Installed>, Arc<FlowRecord>> {
+        let mut flows = self.flows.lock();
+        if let Some(i) = flows.find(&record.matches) {
+            return Ok(i.clone());
+        }
+        match flows.put(record)? {
+            Put::Added(i) | Put::Replaced(i) => Ok(i),
+        }
+    }
+}

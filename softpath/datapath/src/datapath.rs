@@ -1,0 +1,306 @@
+//! The datapath as the switch sees it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use clock::{Clock, Deadline, Instant};
+use datapath_api::{
+    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterStats, MissHandler, PortStats,
+    PuntSink,
+};
+use device::{BufferPool, RxQueue, TxQueue};
+use flow::{Action, FlowId, MeterId, PortId};
+use parking_lot::Mutex;
+
+use crate::config::{DatapathConfig, PortConfig};
+use crate::core::Core;
+use crate::flow_table::{FlowTable, Put};
+use crate::link::{CoreLink, Execute, FlowChange, PortChange};
+use crate::meter::{Meter, MeterTable};
+use crate::port::PortShared;
+
+/// Records handed to a dump's callback at a time.
+const DUMP_CHUNK: usize = 128;
+/// Meters at most.
+const MAX_METERS: usize = 65_536;
+
+/// What cores and control threads share.
+pub(crate) struct Shared {
+    pub(crate) config: DatapathConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) miss: Arc<dyn MissHandler>,
+    pub(crate) punts: Arc<dyn PuntSink>,
+    pub(crate) flows: Mutex<FlowTable>,
+    ports: Mutex<BTreeMap<PortId, Arc<PortShared>>>,
+    pub(crate) meters: Arc<ArcSwap<MeterTable>>,
+    /// One change of the meters at a time.
+    meters_change: Mutex<()>,
+    pub(crate) links: Arc<[CoreLink]>,
+    execute_pool: BufferPool,
+}
+
+/// The userspace datapath.
+pub struct SoftDatapath {
+    shared: Arc<Shared>,
+}
+
+fn io(e: impl std::fmt::Display) -> DatapathError {
+    DatapathError::Io(e.to_string())
+}
+
+impl SoftDatapath {
+    /// A datapath without ports and flows. Its cores do nothing until they are taken and run.
+    ///
+    /// # Errors
+    /// [`DatapathError::Io`] when the system has no descriptors or memory left.
+    pub fn new(
+        config: DatapathConfig,
+        clock: Arc<dyn Clock>,
+        miss: Arc<dyn MissHandler>,
+        punts: Arc<dyn PuntSink>,
+    ) -> Result<Arc<SoftDatapath>, DatapathError> {
+        let buffers = config.execute_buffers.max(1);
+        let links = (0..config.cores.max(1))
+            .map(|_| CoreLink::new(buffers as usize))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(io)?;
+        let shared = Shared {
+            flows: Mutex::new(FlowTable::new(config.max_flows)),
+            config,
+            clock,
+            miss,
+            punts,
+            ports: Mutex::default(),
+            meters: Arc::new(ArcSwap::default()),
+            meters_change: Mutex::new(()),
+            links: links.into(),
+            execute_pool: BufferPool::new(buffers).map_err(io)?,
+        };
+        Ok(Arc::new(SoftDatapath { shared: Arc::new(shared) }))
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.shared.links.len()
+    }
+
+    /// Takes core `index`, once. Whoever has it runs it ([`Core::run`]) or polls it ([`Core::poll_once`]).
+    ///
+    /// # Errors
+    /// [`DatapathError::Io`] when there is no such core, it was taken before, or the system has no descriptors left.
+    pub fn take_core(&self, index: usize) -> Result<Core, DatapathError> {
+        let link = self.shared.links.get(index).ok_or_else(|| io(format!("no core {index}")))?;
+        if link.taken.swap(true, Ordering::AcqRel) {
+            return Err(io(format!("core {index} was taken")));
+        }
+        Core::new(self.shared.clone(), index).map_err(io)
+    }
+
+    /// Attaches a port. Its core uses it from its next poll on.
+    ///
+    /// # Errors
+    /// [`DatapathError::PortExists`]; [`DatapathError::Io`] when the number is not below 65536, there is no such core, or
+    /// the core does not take changes.
+    pub fn attach(
+        &self,
+        config: PortConfig,
+        rx: Box<dyn RxQueue>,
+        tx: Box<dyn TxQueue>,
+    ) -> Result<(), DatapathError> {
+        if config.id.0 >= 65_536 {
+            return Err(io(format!("port number {} is not below 65536", config.id.0)));
+        }
+        let links = &self.shared.links;
+        let mut ports = self.shared.ports.lock();
+        if ports.contains_key(&config.id) {
+            return Err(DatapathError::PortExists(config.id));
+        }
+        let load = |c: &usize| ports.values().filter(|p| p.core == *c).count();
+        let core = config.core.or_else(|| (0..links.len()).min_by_key(load)).unwrap_or(0);
+        if core >= links.len() {
+            return Err(io(format!("no core {core}")));
+        }
+        if links.iter().any(|l| l.ports.is_full()) {
+            return Err(io("a core does not take changes of ports"));
+        }
+        let port = Arc::new(PortShared::new(config.id, config.name, core, config.max_frame_bytes));
+        let mut queues = Some((rx, tx));
+        for (i, l) in links.iter().enumerate() {
+            let (rx, tx) = if i == core { queues.take().unzip() } else { (None, None) };
+            // Not full: checked above, and changes are only sent under the lock.
+            let _ = l.ports.push(PortChange::Attach { port: port.clone(), rx, tx });
+            l.wake();
+        }
+        ports.insert(config.id, port);
+        Ok(())
+    }
+
+    /// Detaches a port. Its core drops its queues at its next poll.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchPort`]; [`DatapathError::Io`] when a core does not take changes.
+    pub fn detach(&self, id: PortId) -> Result<(), DatapathError> {
+        let mut ports = self.shared.ports.lock();
+        if !ports.contains_key(&id) {
+            return Err(DatapathError::NoSuchPort(id));
+        }
+        if self.shared.links.iter().any(|l| l.ports.is_full()) {
+            return Err(io("a core does not take changes of ports"));
+        }
+        for l in self.shared.links.iter() {
+            let _ = l.ports.push(PortChange::Detach(id));
+            l.wake();
+        }
+        ports.remove(&id);
+        Ok(())
+    }
+
+    /// Name of a port.
+    pub fn port_name(&self, id: PortId) -> Option<String> {
+        self.shared.ports.lock().get(&id).map(|p| p.name.clone())
+    }
+
+    /// Wakes every core that sleeps: after setting its stop flag.
+    pub fn wake(&self) {
+        for l in self.shared.links.iter() {
+            l.wake();
+        }
+    }
+
+    /// Waits until each core has finished the burst that it is in now. Then no packet is executed any more by a record that
+    /// was removed or replaced before the call. Returns false when that has not come by `deadline`.
+    pub fn synchronize(&self, deadline: Deadline) -> bool {
+        let mut waiting: Vec<_> = self.shared.links.iter().map(|l| (l, l.busy_phase())).collect();
+        loop {
+            waiting.retain(|(l, phase)| phase.is_some() && l.busy_phase() == *phase);
+            if waiting.is_empty() {
+                return true;
+            }
+            if deadline.passed(self.shared.clock.now()) {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Time as the datapath sees it.
+    pub fn now(&self) -> Instant {
+        self.shared.clock.now()
+    }
+
+    fn broadcast(&self, change: impl Fn() -> FlowChange) {
+        for l in self.shared.links.iter() {
+            l.change(change());
+        }
+    }
+}
+
+impl Datapath for SoftDatapath {
+    fn ports(&self) -> Vec<PortId> {
+        self.shared.ports.lock().keys().copied().collect()
+    }
+
+    fn port_stats(&self, port: PortId) -> Result<PortStats, DatapathError> {
+        let ports = self.shared.ports.lock();
+        ports.get(&port).map(|p| p.stats()).ok_or(DatapathError::NoSuchPort(port))
+    }
+
+    fn flow_put(&self, record: Arc<FlowRecord>) -> Result<(), DatapathError> {
+        let mut flows = self.shared.flows.lock();
+        let limit = flows.limit();
+        let (Put::Added(i) | Put::Replaced(i)) =
+            flows.put(record).map_err(|_| DatapathError::Full { limit })?;
+        // Under the lock, so that changes reach the cores in the order in which they were made.
+        self.broadcast(|| FlowChange::Put(i.clone()));
+        Ok(())
+    }
+
+    fn flow_del(&self, id: FlowId) -> Result<Arc<FlowRecord>, DatapathError> {
+        let mut flows = self.shared.flows.lock();
+        let i = flows.remove(id).ok_or(DatapathError::NoSuchFlow(id))?;
+        self.broadcast(|| FlowChange::Removed(i.clone()));
+        Ok(i.record.clone())
+    }
+
+    fn flow_flush(&self) {
+        let mut cursor = 0;
+        let mut chunk = Vec::new();
+        let mut flows = self.shared.flows.lock();
+        flows.chunk(&mut cursor, usize::MAX, &mut chunk);
+        for i in &chunk {
+            flows.remove(i.record.id);
+        }
+        for l in self.shared.links.iter() {
+            l.resync.store(true, Ordering::Release);
+            l.wake();
+        }
+    }
+
+    fn flow_dump(&self, f: &mut dyn FnMut(&Arc<FlowRecord>) -> bool) {
+        let mut cursor = 0;
+        let mut chunk = Vec::with_capacity(DUMP_CHUNK);
+        loop {
+            self.shared.flows.lock().chunk(&mut cursor, DUMP_CHUNK, &mut chunk);
+            if chunk.is_empty() {
+                return;
+            }
+            for i in chunk.drain(..) {
+                if !f(&i.record) {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError> {
+        let buf = self
+            .shared
+            .execute_pool
+            .copy_from(packet)
+            .ok_or_else(|| io(format!("no buffer for a packet of {} bytes to execute", packet.len())))?;
+        let core = self.shared.ports.lock().get(&in_port).map_or(0, |p| p.core);
+        let link = &self.shared.links[core];
+        link.executes
+            .push(Execute { packet: buf, in_port, actions })
+            .map_err(|_| io("too many packets wait to be executed"))?;
+        link.wake();
+        Ok(())
+    }
+
+    fn meter_put(&self, id: MeterId, config: MeterConfig) -> Result<(), DatapathError> {
+        let _one = self.shared.meters_change.lock();
+        let mut table = MeterTable::clone(&self.shared.meters.load());
+        let old = table.get(&id.0).map(|m| m.stats());
+        if old.is_none() && table.len() >= MAX_METERS {
+            return Err(io(format!("{MAX_METERS} meters are the most")));
+        }
+        table.insert(id.0, Arc::new(Meter::new(&config, &old.unwrap_or_default())));
+        self.shared.meters.store(Arc::new(table));
+        Ok(())
+    }
+
+    fn meter_del(&self, id: MeterId) -> Result<(), DatapathError> {
+        let _one = self.shared.meters_change.lock();
+        let mut table = MeterTable::clone(&self.shared.meters.load());
+        table.remove(&id.0).ok_or(DatapathError::NoSuchMeter(id))?;
+        self.shared.meters.store(Arc::new(table));
+        Ok(())
+    }
+
+    fn meter_stats(&self, id: MeterId) -> Result<MeterStats, DatapathError> {
+        let table = self.shared.meters.load();
+        table.get(&id.0).map(|m| m.stats()).ok_or(DatapathError::NoSuchMeter(id))
+    }
+
+    fn stats(&self) -> DatapathStats {
+        let mut s = DatapathStats::default();
+        for l in self.shared.links.iter() {
+            l.published.add_to(&mut s);
+        }
+        let flows = self.shared.flows.lock();
+        (s.flows, s.masks) = (flows.len(), flows.masks());
+        s
+    }
+}

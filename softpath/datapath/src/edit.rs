@@ -1,0 +1,381 @@
+//! Changes of a packet's bytes: header fields with their checksums, VLAN tags, MPLS labels, TTL.
+//!
+//! Checksums are updated from the difference (RFC 1624), so a packet that came in with a wrong one leaves with a wrong
+//! one. Every offset comes from the parser and is checked again here; a field that the packet lacks is left alone.
+//!
+//! Which checksums a change concerns:
+//!
+//! ```text
+//!   IPv4 addresses      IPv4 header, and the pseudo header in TCP, UDP (unless zero)
+//!   IPv4 ToS, TTL       IPv4 header
+//!   IPv6 addresses      the pseudo header in TCP, UDP, ICMPv6; the destination not before a routing header with hops left
+//!   ports, ICMP, ND     TCP, UDP (unless zero), ICMP, ICMPv6; SCTP's CRC over the whole packet
+//! ```
+//! Later fragments have no transport header; the first has, and its checksum covers the whole datagram.
+
+use device::PacketBuf;
+use flow::checksum::{Sum, crc32c, udp_nonzero};
+use flow::headers::{eth_type, ip_proto};
+use flow::parse::{FRAG_LATER, Fault, Layout};
+use flow::{FieldId, PacketKey};
+
+/// Bit of a tag control field that is no part of it in a key: it says that the tag is there.
+const VLAN_PRESENT: u16 = flow::parse::VLAN_PRESENT;
+
+/// What the editing functions know of a packet: where its headers are and what they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Headers {
+    layout: Layout,
+    dl_type: u16,
+    proto: u8,
+    frag: u8,
+}
+
+impl Headers {
+    /// From the results of parsing.
+    pub(crate) fn new(key: &PacketKey, layout: &Layout) -> Self {
+        Headers {
+            layout: *layout,
+            dl_type: key.get64(FieldId::EthType) as u16,
+            proto: key.get64(FieldId::NwProto) as u8,
+            frag: key.get64(FieldId::NwFrag) as u8,
+        }
+    }
+
+    fn l3(&self) -> usize {
+        self.layout.l3_offset as usize
+    }
+
+    fn is_ipv4(&self) -> bool {
+        self.dl_type == eth_type::IPV4 && self.layout.l4().is_some()
+    }
+
+    fn is_ipv6(&self) -> bool {
+        self.dl_type == eth_type::IPV6 && self.layout.l4().is_some()
+    }
+
+    fn is_arp(&self) -> bool {
+        matches!(self.dl_type, eth_type::ARP | eth_type::RARP) && self.layout.fault.is_none()
+    }
+
+    /// The transport header, when it is wholly there.
+    fn l4(&self) -> Option<usize> {
+        let bad = matches!(self.layout.fault, Some(Fault::Transport));
+        self.layout.l4().filter(|_| self.frag & FRAG_LATER == 0 && !bad)
+    }
+
+    /// Where the checksum over the pseudo header lies.
+    fn pseudo_checksum(&self) -> Option<Check> {
+        let l4 = self.l4()?;
+        match self.proto {
+            ip_proto::TCP => Some(Check { at: l4 + 16, zero_is_none: false }),
+            ip_proto::UDP => Some(Check { at: l4 + 6, zero_is_none: true }),
+            ip_proto::ICMPV6 if self.dl_type == eth_type::IPV6 => {
+                Some(Check { at: l4 + 2, zero_is_none: false })
+            }
+            _ => None,
+        }
+    }
+
+    /// Where the checksum over the transport header lies.
+    fn transport_checksum(&self) -> Option<Check> {
+        match self.proto {
+            ip_proto::ICMP | ip_proto::IGMP => Some(Check { at: self.l4()? + 2, zero_is_none: false }),
+            _ => self.pseudo_checksum(),
+        }
+    }
+
+    fn ipv4_checksum(&self) -> Check {
+        Check { at: self.l3() + 10, zero_is_none: false }
+    }
+}
+
+/// Place of an internet checksum.
+#[derive(Clone, Copy)]
+struct Check {
+    at: usize,
+    zero_is_none: bool,
+}
+
+impl Check {
+    /// Follows a change from `old` to `new`, which lie at an even offset of what it covers and are of even length.
+    fn follow(self, frame: &mut [u8], old: &[u8], new: &[u8]) {
+        let Some(field) = frame.get_mut(self.at..).and_then(|b| b.first_chunk_mut::<2>()) else { return };
+        let was = u16::from_be_bytes(*field);
+        if self.zero_is_none && was == 0 {
+            return;
+        }
+        // A complemented word w is 0xffff - w; summed up, n complemented words are n * 0xffff less their sum, and a
+        // multiple of 0xffff is nothing in one's complement.
+        let removed = Sum::ZERO.bytes(old).fold();
+        let is = Sum::ZERO.word(!was).word(!removed).bytes(new).finish();
+        *field = if self.zero_is_none { udp_nonzero(is) } else { is }.to_be_bytes();
+    }
+}
+
+/// Replaces the bits of the `N` bytes at `at` that `mask` has by those of `value`; what was there and what is there now.
+fn patch<const N: usize>(
+    frame: &mut [u8],
+    at: usize,
+    value: [u8; N],
+    mask: [u8; N],
+) -> Option<([u8; N], [u8; N])> {
+    let field = frame.get_mut(at..)?.first_chunk_mut::<N>()?;
+    let old = *field;
+    for i in 0..N {
+        field[i] = field[i] & !mask[i] | value[i] & mask[i];
+    }
+    Some((old, *field))
+}
+
+/// As [`patch`], and checksums follow.
+fn patch_sums<const N: usize>(
+    frame: &mut [u8],
+    at: usize,
+    value: [u8; N],
+    mask: [u8; N],
+    checks: impl IntoIterator<Item = Check>,
+) {
+    if let Some((old, new)) = patch(frame, at, value, mask)
+        && old != new
+    {
+        for c in checks {
+            c.follow(frame, &old, &new);
+        }
+    }
+}
+
+fn mac(v: u128) -> [u8; 6] {
+    let b = (v as u64).to_be_bytes();
+    [b[2], b[3], b[4], b[5], b[6], b[7]]
+}
+
+/// Sets the bits of a canonical header field that `mask` has; both right-aligned. Fields that are not in the frame
+/// (tunnel, marks) are the caller's.
+pub(crate) fn set_field(frame: &mut [u8], h: &Headers, field: FieldId, value: u128, mask: u128) {
+    let (l3, v16) = (h.l3(), (value as u16).to_be_bytes());
+    let (v32, m32) = ((value as u32).to_be_bytes(), (mask as u32).to_be_bytes());
+    match field {
+        FieldId::EthDst => {
+            patch(frame, 0, mac(value), mac(mask));
+        }
+        FieldId::EthSrc => {
+            patch(frame, 6, mac(value), mac(mask));
+        }
+        FieldId::VlanTci if h.layout.vlans > 0 => {
+            patch(frame, 14, v16, (mask as u16 & !VLAN_PRESENT).to_be_bytes());
+        }
+        FieldId::MplsLse0 if h.layout.mpls_offset != Layout::NONE => {
+            patch(frame, h.layout.mpls_offset as usize, v32, m32);
+        }
+        FieldId::NwSrc | FieldId::NwDst if h.is_ipv4() => {
+            let at = l3 + if field == FieldId::NwSrc { 12 } else { 16 };
+            let checks = [Some(h.ipv4_checksum()), h.pseudo_checksum()];
+            patch_sums(frame, at, v32, m32, checks.into_iter().flatten());
+        }
+        FieldId::NwSrc if h.is_arp() => {
+            patch(frame, l3 + 14, v32, m32);
+        }
+        FieldId::NwDst if h.is_arp() => {
+            patch(frame, l3 + 24, v32, m32);
+        }
+        FieldId::NwProto if h.is_arp() => {
+            patch(frame, l3 + 6, (value as u16 & 0xff).to_be_bytes(), (mask as u16 & 0xff).to_be_bytes());
+        }
+        FieldId::ArpSha if h.is_arp() => {
+            patch(frame, l3 + 8, mac(value), mac(mask));
+        }
+        FieldId::ArpTha if h.is_arp() => {
+            patch(frame, l3 + 18, mac(value), mac(mask));
+        }
+        FieldId::NwTos if h.is_ipv4() => {
+            patch_sums(frame, l3, [0, value as u8], [0, mask as u8], [h.ipv4_checksum()]);
+        }
+        FieldId::NwTtl if h.is_ipv4() => {
+            patch_sums(frame, l3 + 8, [value as u8, 0], [mask as u8, 0], [h.ipv4_checksum()]);
+        }
+        FieldId::NwTos if h.is_ipv6() => {
+            let shift = |v: u128| (u16::from(v as u8) << 4).to_be_bytes();
+            patch(frame, l3, shift(value), shift(mask));
+        }
+        FieldId::NwTtl if h.is_ipv6() => {
+            patch(frame, l3 + 7, [value as u8], [mask as u8]);
+        }
+        FieldId::Ipv6Label if h.is_ipv6() => {
+            patch(frame, l3, v32, (mask as u32 & 0xf_ffff).to_be_bytes());
+        }
+        FieldId::Ipv6Src if h.is_ipv6() => {
+            patch_sums(frame, l3 + 8, value.to_be_bytes(), mask.to_be_bytes(), h.pseudo_checksum());
+        }
+        FieldId::Ipv6Dst if h.is_ipv6() => {
+            let check = h.pseudo_checksum().filter(|_| !routed_further(frame, h));
+            patch_sums(frame, l3 + 24, value.to_be_bytes(), mask.to_be_bytes(), check);
+        }
+        FieldId::TpSrc | FieldId::TpDst => set_port(frame, h, field, value as u16, mask as u16),
+        FieldId::NdTarget | FieldId::ArpSha | FieldId::ArpTha => {
+            set_neighbour(frame, h, field, value, mask);
+        }
+        _ => {}
+    }
+}
+
+/// Whether an IPv6 packet has a routing header with segments left: the pseudo header's destination is then not the
+/// header's (RFC 8200 8.1).
+fn routed_further(frame: &[u8], h: &Headers) -> bool {
+    let Some(end) = h.layout.l4() else { return false };
+    let mut at = h.l3() + 40;
+    let Some(mut next) = frame.get(h.l3() + 6).copied() else { return false };
+    while at < end {
+        let Some(x) = frame.get(at..).and_then(|b| b.first_chunk::<4>()) else { return false };
+        if next == ip_proto::ROUTING && x[3] > 0 {
+            return true;
+        }
+        let len = match next {
+            ip_proto::AUTHENTICATION => (usize::from(x[1]) + 2) * 4,
+            ip_proto::FRAGMENT => 8,
+            _ => (usize::from(x[1]) + 1) * 8,
+        };
+        (next, at) = (x[0], at + len);
+    }
+    false
+}
+
+fn set_port(frame: &mut [u8], h: &Headers, field: FieldId, value: u16, mask: u16) {
+    let Some(l4) = h.l4() else { return };
+    let second = field == FieldId::TpDst;
+    match h.proto {
+        ip_proto::TCP | ip_proto::UDP => {
+            let at = l4 + 2 * usize::from(second);
+            patch_sums(frame, at, value.to_be_bytes(), mask.to_be_bytes(), h.transport_checksum());
+        }
+        ip_proto::SCTP => {
+            let at = l4 + 2 * usize::from(second);
+            let end = h.layout.l3_end as usize;
+            let before = sctp_crc(frame, l4, end);
+            patch(frame, at, value.to_be_bytes(), mask.to_be_bytes());
+            // What was wrong with the checksum stays wrong with it.
+            if let (Some(before), Some(after)) = (before, sctp_crc(frame, l4, end))
+                && let Some(field) = frame.get_mut(l4 + 8..).and_then(|b| b.first_chunk_mut::<4>())
+            {
+                *field = (u32::from_le_bytes(*field) ^ before ^ after).to_le_bytes();
+            }
+        }
+        ip_proto::ICMP | ip_proto::IGMP | ip_proto::ICMPV6 => {
+            let (v, m) = (value as u8, mask as u8);
+            let (v, m) = if second { ([0, v], [0, m]) } else { ([v, 0], [m, 0]) };
+            patch_sums(frame, l4, v, m, h.transport_checksum());
+        }
+        _ => {}
+    }
+}
+
+/// The right checksum of an SCTP packet. Only when the whole packet is there: not in a fragment.
+fn sctp_crc(frame: &mut [u8], l4: usize, end: usize) -> Option<u32> {
+    let packet = frame.get_mut(l4..end)?;
+    let field = packet.get_mut(8..12)?;
+    let mut kept = [0; 4];
+    kept.copy_from_slice(field);
+    field.fill(0);
+    let crc = crc32c(packet);
+    packet[8..12].copy_from_slice(&kept);
+    Some(crc)
+}
+
+/// Target and link-layer options of neighbour discovery (RFC 4861 4.3, 4.4).
+fn set_neighbour(frame: &mut [u8], h: &Headers, field: FieldId, value: u128, mask: u128) {
+    let (Some(l4), Some(check)) = (h.l4(), h.transport_checksum()) else { return };
+    let end = (h.layout.l3_end as usize).min(frame.len());
+    let is_nd = h.is_ipv6()
+        && h.proto == ip_proto::ICMPV6
+        && matches!(frame.get(l4..l4 + 2), Some([135 | 136, 0]))
+        && h.layout.fault.is_none()
+        && l4 + 24 <= end;
+    if !is_nd {
+        return;
+    }
+    if field == FieldId::NdTarget {
+        patch_sums(frame, l4 + 8, value.to_be_bytes(), mask.to_be_bytes(), [check]);
+        return;
+    }
+    let wanted = if field == FieldId::ArpSha { 1 } else { 2 };
+    let mut at = l4 + 24;
+    while at + 8 <= end {
+        let (kind, len) = (frame[at], usize::from(frame[at + 1]) * 8);
+        if len == 0 || at + len > end {
+            return;
+        }
+        if kind == wanted && len == 8 {
+            patch_sums(frame, at + 2, mac(value), mac(mask), [check]);
+            return;
+        }
+        at += len;
+    }
+}
+
+/// Decrements TTL or hop limit; false, and nothing done, when it is not at least 2. A packet without one is left alone.
+pub(crate) fn dec_ttl(frame: &mut [u8], h: &Headers) -> bool {
+    let at = h.l3() + if h.is_ipv4() { 8 } else { 7 };
+    if !h.is_ipv4() && !h.is_ipv6() {
+        return true;
+    }
+    let Some(ttl) = frame.get(at).copied() else { return true };
+    if ttl < 2 {
+        return false;
+    }
+    set_field(frame, h, FieldId::NwTtl, u128::from(ttl - 1), 0xff);
+    true
+}
+
+/// Pushes a VLAN tag outermost; false without headroom or without Ethernet header.
+pub(crate) fn push_vlan(p: &mut PacketBuf, tpid: u16, tci: u16) -> bool {
+    if p.len() < 14 || p.push_front(4).is_none() {
+        return false;
+    }
+    p.copy_within(4..16, 0);
+    p[12..14].copy_from_slice(&tpid.to_be_bytes());
+    p[14..16].copy_from_slice(&(tci & !VLAN_PRESENT).to_be_bytes());
+    true
+}
+
+/// Removes the outermost VLAN tag; a packet without a whole one is left alone.
+pub(crate) fn pop_vlan(p: &mut PacketBuf) {
+    if p.len() >= 18 && eth_type::is_vlan(u16::from_be_bytes([p[12], p[13]])) {
+        p.copy_within(0..12, 4);
+        p.pull_front(4);
+    }
+}
+
+/// Offset of the Ethernet type that says what the payload is: after the VLAN tags.
+fn type_offset(frame: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    loop {
+        let t = u16::from_be_bytes(*frame.get(at..)?.first_chunk()?);
+        if !eth_type::is_vlan(t) || at >= 12 + 4 * flow::parse::MAX_VLANS {
+            return Some(at);
+        }
+        at += 4;
+    }
+}
+
+/// Pushes an MPLS label stack entry before the network header; false without headroom or without Ethernet header.
+pub(crate) fn push_mpls(p: &mut PacketBuf, mpls_type: u16, lse: u32) -> bool {
+    let Some(at) = type_offset(p) else { return false };
+    if p.push_front(4).is_none() {
+        return false;
+    }
+    p.copy_within(4..at + 4, 0);
+    p[at..at + 2].copy_from_slice(&mpls_type.to_be_bytes());
+    p[at + 2..at + 6].copy_from_slice(&lse.to_be_bytes());
+    true
+}
+
+/// Removes the outermost MPLS label stack entry; a packet without a whole one is left alone.
+pub(crate) fn pop_mpls(p: &mut PacketBuf, inner_type: u16) {
+    let Some(at) = type_offset(p) else { return };
+    let t = u16::from_be_bytes([p[at], p[at + 1]]);
+    if eth_type::is_mpls(t) && p.len() >= at + 6 {
+        p.copy_within(0..at, 4);
+        p.pull_front(4);
+        p[at..at + 2].copy_from_slice(&inner_type.to_be_bytes());
+    }
+}

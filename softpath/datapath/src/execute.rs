@@ -1,0 +1,327 @@
+//! Executes an action list on a packet.
+//!
+//! A packet is moved, not copied, by the last action that takes it (output, recirculation, clone); earlier ones take a
+//! copy. Every packet that comes in here ends in exactly one of: a port's queue, the recirculation queue, or a drop
+//! counter; a list that gave it to nobody counts as [`DropReason::Action`].
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, Cache};
+use clock::Instant;
+use datapath_api::{DropReason, Punt, PuntSink};
+use device::PacketBuf;
+use flow::{Action, ControllerAction, FieldId, Layout, PacketKey, PortId};
+
+use crate::edit::{self, Headers};
+use crate::link::CoreLink;
+use crate::meter::{MeterTable, Verdict, remarked};
+use crate::port::OutPort;
+use crate::tally::Tally;
+
+/// Packets that wait to go through the tables again.
+const RECIRC_QUEUE: usize = 256;
+/// Clones within clones.
+const MAX_CLONE_DEPTH: u8 = 8;
+/// Words of a key that are not read from the frame: port, recirculation id, marks, connection, tunnel.
+pub(crate) const METADATA_WORDS: usize = 19;
+
+/// The part of a key that is not read from the frame.
+pub(crate) type Metadata = [u64; METADATA_WORDS];
+
+/// Reads the metadata out of a key.
+pub(crate) fn metadata(key: &PacketKey) -> Metadata {
+    let mut m = [0; METADATA_WORDS];
+    m.copy_from_slice(&key.words()[..METADATA_WORDS]);
+    m
+}
+
+/// Writes metadata into a key.
+pub(crate) fn restore(key: &mut PacketKey, m: &Metadata) {
+    for (i, w) in m.iter().enumerate() {
+        key.set_word(i, *w);
+    }
+}
+
+/// A packet that goes through the tables again.
+pub(crate) struct Recirculated {
+    pub(crate) packet: PacketBuf,
+    pub(crate) metadata: Metadata,
+    pub(crate) passes: u8,
+}
+
+/// Where executed packets go: ports, recirculation, punts; and what that is counted in.
+pub(crate) struct Outputs {
+    /// Index into `ports` plus one, by port number; 0 means none.
+    slots: Vec<u32>,
+    ports: Vec<Option<OutPort>>,
+    /// Ports with something queued.
+    dirty: Vec<u32>,
+    pub(crate) recirculated: Vec<Recirculated>,
+    pub(crate) tally: Tally,
+    pub(crate) links: Arc<[CoreLink]>,
+    punts: Arc<dyn PuntSink>,
+    meters: Cache<Arc<ArcSwap<MeterTable>>, Arc<MeterTable>>,
+    max_passes: u8,
+}
+
+/// A packet under execution.
+struct Packet<'a> {
+    buf: PacketBuf,
+    key: &'a mut PacketKey,
+    /// `None` when headers have come or gone since the packet was parsed.
+    headers: Option<Headers>,
+    /// Whether the frame has changed at all since `key` was made.
+    changed: bool,
+}
+
+impl Packet<'_> {
+    fn headers(&mut self) -> Headers {
+        if let Some(h) = self.headers {
+            return h;
+        }
+        let layout = self.reparse();
+        let h = Headers::new(self.key, &layout);
+        self.headers = Some(h);
+        h
+    }
+
+    /// Makes the key that of the frame as it is; metadata stays.
+    fn reparse(&mut self) -> Layout {
+        let m = metadata(self.key);
+        // A frame that was parsed once stays longer than an Ethernet header.
+        let layout = flow::parse_into(&self.buf, PortId(0), self.key).unwrap_or_default();
+        restore(self.key, &m);
+        self.changed = false;
+        layout
+    }
+
+    fn reshaped(&mut self) {
+        self.headers = None;
+        self.changed = true;
+    }
+}
+
+impl Outputs {
+    pub(crate) fn new(
+        links: Arc<[CoreLink]>,
+        punts: Arc<dyn PuntSink>,
+        meters: Arc<ArcSwap<MeterTable>>,
+        max_passes: u8,
+    ) -> Self {
+        Outputs {
+            slots: Vec::new(),
+            ports: Vec::new(),
+            dirty: Vec::with_capacity(64),
+            recirculated: Vec::with_capacity(RECIRC_QUEUE),
+            tally: Tally::default(),
+            links,
+            punts,
+            meters: Cache::new(meters),
+            max_passes,
+        }
+    }
+
+    /// Adds a port.
+    pub(crate) fn attach(&mut self, port: OutPort) {
+        let id = port.shared.id.0 as usize;
+        if id >= self.slots.len() {
+            self.slots.resize(id + 1, 0);
+        }
+        let at = match self.ports.iter().position(Option::is_none) {
+            Some(at) => at,
+            None => {
+                self.ports.push(None);
+                self.ports.len() - 1
+            }
+        };
+        self.ports[at] = Some(port);
+        self.slots[id] = at as u32 + 1;
+    }
+
+    /// Removes a port; what it had queued has been flushed.
+    pub(crate) fn detach(&mut self, id: PortId) {
+        if let Some(slot) = self.slots.get_mut(id.0 as usize)
+            && *slot > 0
+        {
+            self.ports[*slot as usize - 1] = None;
+            *slot = 0;
+        }
+    }
+
+    /// Sends a packet to a port.
+    #[inline(always)]
+    pub(crate) fn send(&mut self, to: PortId, p: PacketBuf) {
+        let slot = self.slots.get(to.0 as usize).copied().unwrap_or(0);
+        let Some(Some(port)) = self.ports.get_mut((slot as usize).wrapping_sub(1)) else {
+            self.tally.drop(DropReason::NoSuchPort);
+            return;
+        };
+        if port.push(p, &self.links, &mut self.tally) {
+            self.dirty.push(slot - 1);
+        }
+    }
+
+    /// Sends everything that is queued.
+    pub(crate) fn flush(&mut self) {
+        for at in self.dirty.drain(..) {
+            if let Some(Some(port)) = self.ports.get_mut(at as usize) {
+                port.flush(&self.links, &mut self.tally);
+            }
+        }
+    }
+
+    /// Executes `actions`. `key` and `layout` are the packet's; `passes` says how often it went through the tables.
+    pub(crate) fn execute(
+        &mut self,
+        buf: PacketBuf,
+        key: &mut PacketKey,
+        layout: &Layout,
+        actions: &[Action],
+        passes: u8,
+        now: Instant,
+    ) {
+        let headers = Some(Headers::new(key, layout));
+        self.run(Packet { buf, key, headers, changed: false }, actions, passes, 0, now);
+    }
+
+    fn run(&mut self, mut p: Packet<'_>, actions: &[Action], passes: u8, depth: u8, now: Instant) {
+        let mut given = false;
+        let mut trunc: Option<usize> = None;
+        for (i, a) in actions.iter().enumerate() {
+            let last = i + 1 == actions.len();
+            match a {
+                Action::Output(port) => {
+                    let cut = trunc.take();
+                    if last {
+                        if let Some(n) = cut.filter(|n| *n < p.buf.len()) {
+                            let _ = p.buf.resize(n);
+                        }
+                        return self.send(*port, p.buf);
+                    }
+                    given = true;
+                    self.send_copy(*port, &p.buf, cut);
+                }
+                Action::Controller(c) => {
+                    given = true;
+                    self.punt(&mut p, c);
+                }
+                Action::SetField { field, value, mask } => set_field(&mut p, *field, *value, *mask),
+                Action::DecTtl => {
+                    let h = p.headers();
+                    if !edit::dec_ttl(&mut p.buf, &h) {
+                        return self.tally.drop(DropReason::TtlExceeded);
+                    }
+                    p.changed = true;
+                }
+                Action::PushVlan { tpid, tci } => {
+                    if !edit::push_vlan(&mut p.buf, *tpid, *tci) {
+                        return self.tally.drop(DropReason::NoHeadroom);
+                    }
+                    p.reshaped();
+                }
+                Action::PopVlan => {
+                    edit::pop_vlan(&mut p.buf);
+                    p.reshaped();
+                }
+                Action::PushMpls { eth_type, lse } => {
+                    if !edit::push_mpls(&mut p.buf, *eth_type, *lse) {
+                        return self.tally.drop(DropReason::NoHeadroom);
+                    }
+                    p.reshaped();
+                }
+                Action::PopMpls { eth_type } => {
+                    edit::pop_mpls(&mut p.buf, *eth_type);
+                    p.reshaped();
+                }
+                Action::Recirc(id) => {
+                    let mut m = metadata(p.key);
+                    m[0] = m[0] & !0xffff_ffff | u64::from(*id);
+                    if last {
+                        return self.recirculate(p.buf, m, passes);
+                    }
+                    given = true;
+                    match p.buf.try_clone() {
+                        Some(copy) => self.recirculate(copy, m, passes),
+                        None => self.tally.drop(DropReason::NoBuffer),
+                    }
+                }
+                Action::Meter(id) => {
+                    let meter = self.meters.load().get(&id.0).cloned();
+                    match meter.map_or(Verdict::Pass, |m| m.offer(p.buf.len(), now)) {
+                        Verdict::Pass => {}
+                        Verdict::Drop => return self.tally.drop(DropReason::Meter),
+                        Verdict::Remark { levels } => remark(&mut p, levels),
+                    }
+                }
+                Action::Trunc(n) => trunc = Some(*n as usize),
+                Action::Clone(list) => {
+                    if depth >= MAX_CLONE_DEPTH {
+                        self.tally.drop(DropReason::RecircLimit);
+                    } else if last {
+                        return self.run(p, list, passes, depth + 1, now);
+                    } else if let Some(copy) = p.buf.try_clone() {
+                        let mut key = *p.key;
+                        let q = Packet { buf: copy, key: &mut key, headers: p.headers, changed: p.changed };
+                        self.run(q, list, passes, depth + 1, now);
+                    } else {
+                        self.tally.drop(DropReason::NoBuffer);
+                    }
+                    given = true;
+                }
+            }
+        }
+        if !given {
+            self.tally.drop(DropReason::Action);
+        }
+    }
+
+    fn send_copy(&mut self, port: PortId, p: &PacketBuf, cut: Option<usize>) {
+        let Some(mut copy) = p.try_clone() else {
+            return self.tally.drop(DropReason::NoBuffer);
+        };
+        if let Some(n) = cut.filter(|n| *n < copy.len()) {
+            let _ = copy.resize(n);
+        }
+        self.send(port, copy);
+    }
+
+    fn recirculate(&mut self, packet: PacketBuf, metadata: Metadata, passes: u8) {
+        if passes >= self.max_passes || self.recirculated.len() >= RECIRC_QUEUE {
+            return self.tally.drop(DropReason::RecircLimit);
+        }
+        self.tally.recirculations += 1;
+        self.recirculated.push(Recirculated { packet, metadata, passes });
+    }
+
+    fn punt(&mut self, p: &mut Packet<'_>, action: &ControllerAction) {
+        if p.changed {
+            let layout = p.reparse();
+            p.headers = Some(Headers::new(p.key, &layout));
+        }
+        let punt = Punt { packet: p.buf.to_vec(), key: *p.key, action: *action };
+        if self.punts.punt(punt) {
+            self.tally.punts += 1;
+        } else {
+            self.tally.drop(DropReason::PuntFull);
+        }
+    }
+}
+
+fn set_field(p: &mut Packet<'_>, field: FieldId, value: u128, mask: u128) {
+    if usize::from(field.info().word) < METADATA_WORDS {
+        p.key.set_masked(field, value, mask);
+        return;
+    }
+    let h = p.headers();
+    edit::set_field(&mut p.buf, &h, field, value, mask);
+    p.changed = true;
+}
+
+fn remark(p: &mut Packet<'_>, levels: u8) {
+    if p.changed {
+        let layout = p.reparse();
+        p.headers = Some(Headers::new(p.key, &layout));
+    }
+    let tos = p.key.get64(FieldId::NwTos) as u8;
+    set_field(p, FieldId::NwTos, u128::from(remarked(tos >> 2, levels) << 2), 0xfc);
+}

@@ -1,0 +1,124 @@
+//! What control threads and other cores share with a core: bounded queues, a wake-up, its phase.
+//!
+//! The phase is odd while the core handles a burst and even between bursts. A control thread that has retired a record,
+//! and then sees an even phase or the phase change, knows that no packet is executed by that record any more: the next
+//! burst reads the mark. Both sides put a sequentially consistent fence between their write and their read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use crossbeam_queue::ArrayQueue;
+use device::{PacketBuf, RxQueue, TxQueue};
+use flow::{Action, PortId};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::flow_table::Installed;
+use crate::port::PortShared;
+use crate::tally::Published;
+
+/// Adds to a counter that only the calling thread writes.
+#[inline(always)]
+pub(crate) fn bump(c: &AtomicU64, n: u64) {
+    c.store(c.load(Ordering::Relaxed) + n, Ordering::Relaxed);
+}
+
+/// A change of the flow table on its way to a core.
+pub(crate) enum FlowChange {
+    Put(Arc<Installed>),
+    Removed(Arc<Installed>),
+}
+
+/// A change of the ports on its way to a core.
+pub(crate) enum PortChange {
+    Attach { port: Arc<PortShared>, rx: Option<Box<dyn RxQueue>>, tx: Option<Box<dyn TxQueue>> },
+    Detach(PortId),
+}
+
+/// A packet to be executed.
+pub(crate) struct Execute {
+    pub(crate) packet: PacketBuf,
+    pub(crate) in_port: PortId,
+    pub(crate) actions: Arc<[Action]>,
+}
+
+const FLOW_CHANGES: usize = 4096;
+const PORT_CHANGES: usize = 1024;
+const HANDOFFS: usize = 1024;
+
+/// One core, seen from outside.
+pub(crate) struct CoreLink {
+    pub(crate) flows: ArrayQueue<FlowChange>,
+    /// A change did not fit the queue: the core has to read the whole table.
+    pub(crate) resync: AtomicBool,
+    pub(crate) ports: ArrayQueue<PortChange>,
+    pub(crate) executes: ArrayQueue<Execute>,
+    pub(crate) handoff: ArrayQueue<(PortId, PacketBuf)>,
+    pub(crate) taken: AtomicBool,
+    pub(crate) event: EventFd,
+    pub(crate) sleeping: AtomicBool,
+    phase: AtomicU64,
+    pub(crate) published: Published,
+}
+
+impl CoreLink {
+    pub(crate) fn new(executes: usize) -> std::io::Result<Self> {
+        Ok(CoreLink {
+            flows: ArrayQueue::new(FLOW_CHANGES),
+            resync: AtomicBool::new(false),
+            ports: ArrayQueue::new(PORT_CHANGES),
+            executes: ArrayQueue::new(executes.max(1)),
+            handoff: ArrayQueue::new(HANDOFFS),
+            taken: AtomicBool::new(false),
+            event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
+            sleeping: AtomicBool::new(false),
+            phase: AtomicU64::new(0),
+            published: Published::default(),
+        })
+    }
+
+    /// Sends a change of the flow table.
+    pub(crate) fn change(&self, c: FlowChange) {
+        if self.flows.push(c).is_err() {
+            self.resync.store(true, Ordering::Release);
+        }
+        self.wake();
+    }
+
+    /// Wakes the core if it sleeps or is about to. Call it after putting something into a queue.
+    pub(crate) fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.sleeping.load(Ordering::Relaxed) {
+            // A failure means that the counter is full, which wakes as well.
+            let _ = self.event.write(1);
+        }
+    }
+
+    /// Whether something waits for the core.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.flows.is_empty()
+            || self.resync.load(Ordering::Acquire)
+            || !self.ports.is_empty()
+            || !self.executes.is_empty()
+            || !self.handoff.is_empty()
+    }
+
+    /// The core begins a burst.
+    #[inline]
+    pub(crate) fn enter(&self) {
+        self.phase.store(self.phase.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// The core has finished a burst.
+    #[inline]
+    pub(crate) fn leave(&self) {
+        self.phase.store(self.phase.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+
+    /// The phase now; `None` between bursts.
+    pub(crate) fn busy_phase(&self) -> Option<u64> {
+        fence(Ordering::SeqCst);
+        let p = self.phase.load(Ordering::Acquire);
+        (p % 2 == 1).then_some(p)
+    }
+}

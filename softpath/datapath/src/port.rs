@@ -1,0 +1,159 @@
+//! Ports: what everybody may know of one, and the sending side that its core owns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use datapath_api::{DropReason, PortStats};
+use device::{IoError, PacketBatch, PacketBuf, TxQueue};
+use flow::PortId;
+use flow::headers::eth_type;
+
+use crate::link::{CoreLink, bump};
+use crate::tally::Tally;
+
+/// What everybody may know of a port. Counters are written by its core, except the handed-over drops.
+pub(crate) struct PortShared {
+    pub(crate) id: PortId,
+    pub(crate) name: String,
+    pub(crate) core: usize,
+    pub(crate) max_frame_bytes: usize,
+    pub(crate) rx_packets: AtomicU64,
+    pub(crate) rx_bytes: AtomicU64,
+    pub(crate) rx_errors: AtomicU64,
+    /// What the queue says it lost.
+    pub(crate) rx_dropped: AtomicU64,
+    pub(crate) tx_packets: AtomicU64,
+    pub(crate) tx_bytes: AtomicU64,
+    pub(crate) tx_errors: AtomicU64,
+    pub(crate) tx_dropped: AtomicU64,
+}
+
+impl PortShared {
+    pub(crate) fn new(id: PortId, name: String, core: usize, max_frame_bytes: usize) -> Self {
+        let zero = || AtomicU64::new(0);
+        PortShared {
+            id,
+            name,
+            core,
+            max_frame_bytes,
+            rx_packets: zero(),
+            rx_bytes: zero(),
+            rx_errors: zero(),
+            rx_dropped: zero(),
+            tx_packets: zero(),
+            tx_bytes: zero(),
+            tx_errors: zero(),
+            tx_dropped: zero(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> PortStats {
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        PortStats {
+            rx_packets: get(&self.rx_packets),
+            tx_packets: get(&self.tx_packets),
+            rx_bytes: get(&self.rx_bytes),
+            tx_bytes: get(&self.tx_bytes),
+            rx_dropped: get(&self.rx_dropped),
+            tx_dropped: get(&self.tx_dropped),
+            rx_errors: get(&self.rx_errors),
+            tx_errors: get(&self.tx_errors),
+        }
+    }
+}
+
+/// The sending side of a port on one core: its queue, or the way to the core that has it.
+pub(crate) struct OutPort {
+    pub(crate) shared: Arc<PortShared>,
+    tx: Option<Box<dyn TxQueue>>,
+    batch: PacketBatch,
+    bytes: u64,
+    /// The queue has said that its device is gone; nothing is sent to it any more.
+    gone: bool,
+}
+
+impl OutPort {
+    /// `tx` is the queue on the core that owns the port, `None` on others.
+    pub(crate) fn new(shared: Arc<PortShared>, tx: Option<Box<dyn TxQueue>>) -> Self {
+        OutPort { shared, tx, batch: PacketBatch::new(), bytes: 0, gone: false }
+    }
+
+    /// Whether a frame is short enough.
+    #[inline(always)]
+    fn admits(&self, p: &PacketBuf) -> bool {
+        let max = self.shared.max_frame_bytes;
+        p.len() <= max || self.admits_tagged(p)
+    }
+
+    #[cold]
+    fn admits_tagged(&self, p: &PacketBuf) -> bool {
+        p.len() <= self.shared.max_frame_bytes.saturating_add(4)
+            && p.get(12..14).is_some_and(|t| eth_type::is_vlan(u16::from_be_bytes([t[0], t[1]])))
+    }
+
+    /// Queues a packet. Returns whether it is the first since the last flush.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, p: PacketBuf, links: &[CoreLink], tally: &mut Tally) -> bool {
+        if !self.admits(&p) {
+            tally.drop(DropReason::TooBig);
+            return false;
+        }
+        if self.batch.room() == 0 {
+            self.flush(links, tally);
+        }
+        let first = self.batch.is_empty();
+        self.bytes += p.len() as u64;
+        // There is room: just flushed, and a flush empties.
+        let _ = self.batch.push(p);
+        first
+    }
+
+    /// Sends what is queued; what does not go is dropped and counted.
+    #[inline]
+    pub(crate) fn flush(&mut self, links: &[CoreLink], tally: &mut Tally) {
+        let n = self.batch.len() as u64;
+        if n == 0 {
+            return;
+        }
+        let Some(tx) = &mut self.tx else {
+            return self.hand_over(links, tally);
+        };
+        let result = match self.gone {
+            true => Err(IoError::Gone),
+            false => tx.tx_burst(&mut self.batch).and_then(|_| tx.flush()),
+        };
+        let s = &*self.shared;
+        let left = self.batch.len() as u64;
+        if left > 0 {
+            self.bytes -= self.batch.iter().map(|p| p.len() as u64).sum::<u64>();
+            let why = if result.is_err() { DropReason::TxError } else { DropReason::TxFull };
+            tally.drop_many(why, left);
+            bump(if result.is_err() { &s.tx_errors } else { &s.tx_dropped }, left);
+        }
+        if let Err(IoError::Gone) = result {
+            self.gone = true;
+        }
+        bump(&s.tx_packets, n - left);
+        bump(&s.tx_bytes, self.bytes);
+        tally.tx_packets += n - left;
+        self.batch.clear();
+        self.bytes = 0;
+    }
+
+    /// Gives what is queued to the core that has the port.
+    #[cold]
+    fn hand_over(&mut self, links: &[CoreLink], tally: &mut Tally) {
+        self.bytes = 0;
+        let link = links.get(self.shared.core);
+        for p in self.batch.drain_all() {
+            let taken = link.is_some_and(|l| l.handoff.push((self.shared.id, p)).is_ok());
+            if !taken {
+                tally.drop(DropReason::TxFull);
+                self.shared.tx_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if let Some(l) = link {
+            l.wake();
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Running a core by itself: polls as long as there is work, then sleeps until a queue or a control thread has some.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
+
+use device::RxQueue;
+use flow::PortId;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+
+use crate::core::Core;
+
+/// Longest sleep in milliseconds: how late a core notices its stop flag if nobody wakes it.
+const SLEEP_MS: u8 = 100;
+/// Pause between polls when a queue has no descriptor to sleep on.
+const POLL_PAUSE: Duration = Duration::from_micros(50);
+
+/// What a core sleeps on.
+pub(crate) struct Sleeper {
+    epoll: Epoll,
+    /// Queues that have no descriptor.
+    polled: usize,
+}
+
+impl Sleeper {
+    pub(crate) fn new(event: &EventFd) -> std::io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        Ok(Sleeper { epoll, polled: 0 })
+    }
+
+    pub(crate) fn watch(&mut self, rx: &dyn RxQueue, port: PortId) {
+        let added = rx.poll_fd().is_some_and(|fd| {
+            self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(port.0) + 1)).is_ok()
+        });
+        if !added {
+            self.polled += 1;
+        }
+    }
+
+    pub(crate) fn forget(&mut self, rx: &dyn RxQueue) {
+        let removed = rx.poll_fd().is_some_and(|fd| self.epoll.delete(fd.as_fd()).is_ok());
+        if !removed {
+            self.polled = self.polled.saturating_sub(1);
+        }
+    }
+}
+
+impl Core {
+    /// Forwards until `stop` is set. Polls; after [`crate::DatapathConfig::busy_poll`] without work it sleeps until a
+    /// queue's descriptor or [`crate::SoftDatapath::wake`] wakes it, for 100 ms at most. While a queue has no
+    /// descriptor it does not sleep but pauses 50 us between polls.
+    pub fn run(&mut self, stop: &AtomicBool) {
+        let shared = self.shared.clone();
+        let busy_poll = shared.config.busy_poll;
+        let mut last_work = shared.clock.now();
+        while !stop.load(Ordering::Acquire) {
+            let now = shared.clock.now();
+            if self.poll_once(now) > 0 {
+                last_work = now;
+            } else if now.since(last_work) >= busy_poll {
+                self.sleep();
+                last_work = shared.clock.now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn sleep(&mut self) {
+        if self.sleeper.polled > 0 {
+            std::thread::sleep(POLL_PAUSE);
+            return;
+        }
+        let shared = self.shared.clone();
+        let link = &shared.links[self.index];
+        link.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if !link.has_work() {
+            let mut events = [EpollEvent::empty(); 1];
+            // Interrupted or timed out: the caller polls again.
+            if self.sleeper.epoll.wait(&mut events, EpollTimeout::from(SLEEP_MS)).is_ok_and(|n| n > 0)
+                && events[0].data() == 0
+            {
+                let _ = link.event.read();
+            }
+        }
+        link.sleeping.store(false, Ordering::Relaxed);
+    }
+}
