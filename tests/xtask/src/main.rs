@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a person repeats. See `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod demo;
 mod passed_on;
 mod setup;
 mod step;
@@ -22,6 +23,8 @@ struct Args {
 enum Task {
     /// Sets up what is needed and runs every check: format, clippy, unit, property, differential, end-to-end.
     Test(test::Options),
+    /// Four hosts, a simulated NIC, real traffic: shows what is in hardware and why the rest is not, and checks it.
+    Demo(demo::Options),
     /// Measures: cycles per packet of every stage, the simulator, rule insertion, memory per flow. `bench --help` says more.
     #[command(disable_help_flag = true)]
     Bench(passed_on::Arguments),
@@ -38,6 +41,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Args::parse().task {
         Task::Test(o) => test::run(&o),
+        Task::Demo(o) => demo::run(&o),
         Task::Bench(a) => passed_on::run("bench", "bench", &a),
         Task::Workload(a) => passed_on::run("bench", "workload", &a),
         Task::Differential(a) => passed_on::run("differential", "differential", &a),

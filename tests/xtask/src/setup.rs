@@ -15,6 +15,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ovs-appctl", "openvswitch-common"),
     ("ovs-vsctl", "openvswitch-switch"),
     ("python3", "python3"),
+    ("ethtool", "ethtool"),
 ];
 
 /// The last release of os-ken that still has osken-manager.

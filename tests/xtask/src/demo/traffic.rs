@@ -1,0 +1,189 @@
+//! Traffic between the hosts, and what it shows.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::checks::Checks;
+use super::namespaces::{address, done, host, inside};
+use super::vswitchd::{Vswitchd, eventually};
+
+/// Bytes that the TCP transfer moves.
+const TCP_BYTES: u64 = 4 << 20;
+
+/// Packets of the flows that `filter` selects: in all, and by hardware.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    flows: u64,
+    in_hardware: u64,
+    packets: u64,
+    hardware: u64,
+}
+
+fn number(v: &Value, member: &str) -> u64 {
+    v.get(member).and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn share(s: &Vswitchd, filter: &str) -> Result<Share> {
+    let flows = s.hoist_json(&["flows", filter])?;
+    let mut sum = Share::default();
+    for f in flows.as_array().context("hoist flows gives no list")? {
+        sum.flows += 1;
+        sum.in_hardware += u64::from(f.get("placement").and_then(Value::as_str) == Some("hardware"));
+        sum.packets += number(f, "packets");
+        sum.hardware += number(f, "hardware_packets");
+    }
+    Ok(sum)
+}
+
+fn ping(from: u8, to: u8, count: u32, interval: &str) -> Result<u32> {
+    let o = inside(&host(from), "ping")
+        .args(["-n", "-q", "-W", "2", "-c", &count.to_string(), "-i", interval, &address(to)])
+        .output()
+        .context("cannot start ping")?;
+    let text = String::from_utf8_lossy(&o.stdout);
+    // "5 packets transmitted, 5 received, 0% packet loss, time 4005ms"
+    let received = text.split(", ").find_map(|p| p.strip_suffix(" received")).and_then(|n| n.parse().ok());
+    received.with_context(|| format!("ping says nothing about packets: {text}"))
+}
+
+/// First packets by software, the rest by the NIC.
+pub fn pings(s: &Vswitchd, c: &mut Checks) -> Result<()> {
+    println!("\n== host 1 pings host 2");
+    let got = ping(1, 2, 3, "0.2")?;
+    c.check("3 pings are answered", got == 3, || format!("{got} were"));
+    let both = "icmp";
+    let placed = eventually(|| share(s, both).ok().filter(|x| x.flows == 2 && x.in_hardware == 2));
+    let before = share(s, both)?;
+    c.check("both directions are in the NIC now", placed.is_some(), || s.hoist(&["why"]).unwrap_or_default());
+    c.check("the first packets went through software", before.packets > before.hardware, || {
+        format!("{before:?}")
+    });
+    let got = ping(1, 2, 50, "0.01")?;
+    c.check("50 more pings are answered", got == 50, || format!("{got} were"));
+    let after = eventually(|| share(s, both).ok().filter(|x| x.packets >= before.packets + 100))
+        .map_or_else(|| share(s, both), Ok)?;
+    let (all, hw) = (after.packets - before.packets, after.hardware - before.hardware);
+    println!("  100 packets more: {hw} by the NIC, {} by software", all - hw);
+    c.check("the NIC forwarded all of them, and counted each once", (all, hw) == (100, 100), || {
+        format!("{after:?}")
+    });
+    print!("{}", s.hoist(&["flows", both])?);
+    Ok(())
+}
+
+/// Data over TCP arrives whole.
+pub fn tcp(s: &Vswitchd, c: &mut Checks) -> Result<()> {
+    println!("\n== host 3 sends {TCP_BYTES} bytes to host 4 over TCP");
+    let server = format!(
+        "import socket,hashlib\n\
+         l=socket.create_server(('{}',5001));print('ready',flush=True);a,_=l.accept();h=hashlib.sha256();n=0\n\
+         while b:=a.recv(65536): h.update(b);n+=len(b)\n\
+         print(n,h.hexdigest())",
+        address(4)
+    );
+    let client = format!(
+        "import socket,hashlib,random,time\n\
+         d=random.Random(7).randbytes({TCP_BYTES});s=socket.create_connection(('{}',5001),10)\n\
+         t=time.time();s.sendall(d);s.shutdown(1);s.recv(1)\n\
+         print(len(d),hashlib.sha256(d).hexdigest());print(time.time()-t)",
+        address(4)
+    );
+    let mut listening = inside(&host(4), "timeout")
+        .args(["60", "python3", "-c", &server])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start the server")?;
+    let mut out = std::io::BufReader::new(listening.stdout.take().context("the server has no output")?);
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut out, &mut line)?;
+    if line.trim() != "ready" {
+        bail!("the TCP server does not start: {line}");
+    }
+    let sent = done(inside(&host(3), "timeout").args(["60", "python3", "-c", &client]))?;
+    let sent = String::from_utf8_lossy(&sent.stdout).into_owned();
+    let mut received = String::new();
+    std::io::Read::read_to_string(&mut out, &mut received)?;
+    let _ = listening.wait();
+    let digest = sent.lines().next().unwrap_or_default();
+    let same = digest == received.trim() && digest.starts_with(&TCP_BYTES.to_string());
+    c.check("every byte arrived as it was sent", same, || format!("sent {sent}received {received}"));
+    let settled =
+        eventually(|| share(s, "tcp").ok().filter(|x| x.in_hardware >= 2 && x.hardware * 2 > x.packets));
+    let x = share(s, "tcp")?;
+    println!("  {} packets: {} by the NIC, {} by software", x.packets, x.hardware, x.packets - x.hardware);
+    c.check("most of them were forwarded by the NIC", settled.is_some(), || format!("{x:?}"));
+    Ok(())
+}
+
+/// A rule that cannot be offloaded, and the reason.
+pub fn why(s: &Vswitchd, c: &mut Checks) -> Result<()> {
+    println!("\n== pings from host 1 to host 4 are copied to the controller: the NIC cannot do that");
+    let got = ping(1, 4, 5, "0.2")?;
+    c.check("5 pings are answered, by software", got == 5, || format!("{got} were"));
+    let filter = "icmp,nw_src=10.77.0.1,nw_dst=10.77.0.4";
+    let report = s.hoist_json(&["why", filter])?;
+    let flows = report.get("flows").and_then(Value::as_array).cloned().unwrap_or_default();
+    let reason =
+        |f: &Value, m: &str| f.pointer(&format!("/why/{m}")).and_then(Value::as_str).map(str::to_owned);
+    let named = flows.iter().any(|f| reason(f, "action").as_deref() == Some("controller"));
+    print!("{}", s.hoist(&["why", filter])?);
+    c.check("hoist why names the action that stopped it", named, || report.to_string());
+    let remedy = flows.iter().any(|f| reason(f, "remedy").is_some_and(|r| !r.is_empty()));
+    c.check("and what would make it fit", remedy, || report.to_string());
+    let x = share(s, filter)?;
+    c.check("no packet of it was forwarded by the NIC", x.hardware == 0 && x.packets >= 4, || {
+        format!("{x:?}")
+    });
+    Ok(())
+}
+
+/// Sends a file's frames from host 3 and counts them at host 4.
+pub fn replay(s: &Vswitchd, c: &mut Checks, pcap: &Path) -> Result<()> {
+    println!("\n== host 3 replays {}", pcap.display());
+    // Frames that fit the NIC are sent as they are; the others are counted and left out.
+    let script = "import socket,struct,sys,time\n\
+        b=open(sys.argv[1],'rb').read()\n\
+        m=b[:4]\n\
+        e={b'\\xd4\\xc3\\xb2\\xa1':'<',b'\\x4d\\x3c\\xb2\\xa1':'<',b'\\xa1\\xb2\\xc3\\xd4':'>',b'\\xa1\\xb2\\x3c\\x4d':'>'}.get(m)\n\
+        if not e: sys.exit('not a pcap file (pcapng must be converted first)')\n\
+        if struct.unpack(e+'I',b[20:24])[0]&0xffff!=1: sys.exit('not Ethernet frames')\n\
+        s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW);s.bind(('eth0',0));i=24;n=k=0\n\
+        while i+16<=len(b):\n\
+        \x20 l=struct.unpack(e+'I',b[i+8:i+12])[0];f=b[i+16:i+16+l];i+=16+l\n\
+        \x20 if len(f)<l: break\n\
+        \x20 if not 14<=l<=1514: k+=1;continue\n\
+        \x20 s.send(f);n+=1\n\
+        \x20 if n%16==0: time.sleep(0.001)\n\
+        print(n,k)\n";
+    let port4 = |s: &Vswitchd| -> Result<u64> {
+        let ports = s.hoist_json(&["ports"])?;
+        let p = ports.as_array().and_then(|a| a.iter().find(|p| number(p, "ofport") == 4)).cloned();
+        Ok(number(&p.context("no port 4")?, "tx_packets"))
+    };
+    let before = port4(s)?;
+    let path = std::path::absolute(pcap)?;
+    let o = done(inside(&host(3), "python3").args(["-c", script]).arg(&path))?;
+    let said = String::from_utf8_lossy(&o.stdout).into_owned();
+    let mut n = said.split_whitespace().filter_map(|w| w.parse::<u64>().ok());
+    let (Some(sent), Some(left_out)) = (n.next(), n.next()) else {
+        bail!("the replay says {said}");
+    };
+    let arrived = eventually(|| port4(s).ok().filter(|now| now - before >= sent));
+    let now = arrived.map_or_else(|| port4(s), Ok)?;
+    println!(
+        "  {sent} frames sent, {left_out} left out (shorter than 14 or longer than 1514 bytes), {} at host 4",
+        now - before
+    );
+    c.check("every frame that was sent left the switch", now - before >= sent, || {
+        format!("{}\n{}", s.hoist(&["ports"]).unwrap_or_default(), s.hoist(&["sim"]).unwrap_or_default())
+    });
+    let x = share(s, "in_port=3")?;
+    println!(
+        "  flows from host 3: {} of {} in the NIC, {} packets by it",
+        x.in_hardware, x.flows, x.hardware
+    );
+    Ok(())
+}
