@@ -65,7 +65,7 @@ impl Reading {
 }
 
 /// How far a counter `bits` wide has moved from `old` to `new`.
-fn delta(bits: u8, old: u64, new: u64) -> u64 {
+pub(crate) fn delta(bits: u8, old: u64, new: u64) -> u64 {
     let mask = match bits {
         0 => return 0,
         1..=63 => (1u64 << bits) - 1,
@@ -73,6 +73,15 @@ fn delta(bits: u8, old: u64, new: u64) -> u64 {
     };
     let (old, new) = (old & mask, new & mask);
     if new < old && bits >= NEVER_WRAPS_BITS { new } else { new.wrapping_sub(old) & mask }
+}
+
+/// Whether `new` is an older reading than `old` of a counter `bits` wide.
+pub(crate) fn is_behind(bits: u8, old: u64, new: u64) -> bool {
+    match bits {
+        0 => false,
+        1..=63 => (new.wrapping_sub(old) & ((1 << bits) - 1)) >> (bits - 1) != 0,
+        _ => new < old,
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -120,6 +129,19 @@ impl CounterLedger {
         new
     }
 
+    /// Like [`Self::observe`] for a reading that may be older than the last one: then it is nothing new. "Older" is less than
+    /// half the counter's range behind.
+    pub fn observe_late(&mut self, flow: FlowId, raw: &RawStats, now: Instant) -> Credit {
+        let behind = |e: &Reading| {
+            is_behind(e.widths.packet_bits, e.packets, raw.packets)
+                || is_behind(e.widths.byte_bits, e.bytes, raw.bytes)
+        };
+        match self.accounts.get(&flow).and_then(|a| a.entry.as_ref()) {
+            Some(e) if behind(e) => Credit::default(),
+            _ => self.observe(flow, raw, now),
+        }
+    }
+
     /// The device cleared the entry's counters.
     pub fn counters_reset(&mut self, flow: FlowId) {
         if let Some(e) = self.accounts.get_mut(&flow).and_then(|a| a.entry.as_mut()) {
@@ -136,7 +158,7 @@ impl CounterLedger {
         at: Option<&RawStats>,
         now: Instant,
     ) -> Credit {
-        let credit = at.map_or_else(Credit::default, |raw| self.observe(old, raw, now));
+        let credit = at.map_or_else(Credit::default, |raw| self.observe_late(old, raw, now));
         if old != new
             && let Some(r) = self.accounts.get_mut(&old).and_then(|a| a.entry.take())
         {
@@ -247,6 +269,15 @@ mod tests {
         l.drain(|_, c| got += c.packets);
         assert_eq!(got, 7);
         assert!(l.is_empty());
+    }
+
+    #[test]
+    fn a_reading_that_was_overtaken_counts_nothing() {
+        let mut l = CounterLedger::new();
+        l.entry_installed(F, caps(32, 32));
+        l.observe(F, &raw(9, 900), Instant::ZERO);
+        assert_eq!(l.observe_late(F, &raw(5, 500), Instant::ZERO).packets, 0);
+        assert_eq!(l.observe_late(F, &raw(12, 1200), Instant::ZERO).packets, 3);
     }
 
     #[test]

@@ -31,6 +31,8 @@ use crate::rule::{FlowId, FlowRule};
 
 /// Error number for a match that is in the tables already, as Linux numbers it.
 const EEXIST: i32 = 17;
+/// Error number for a replacement that cannot be one.
+const EINVAL: i32 = 22;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -186,7 +188,7 @@ impl MemoryProvider {
     }
 
     fn install(&mut self, rule: FlowRule) -> OpResult {
-        let place = match self.place(&rule, None) {
+        let place = match self.place(&rule) {
             Ok(p) => p,
             Err(r) => return OpResult::Rejected(r, None),
         };
@@ -214,9 +216,13 @@ impl MemoryProvider {
         if old.rule.matches != rule.matches {
             let last = self.take(h);
             let text = "a replace keeps the match".into();
-            return OpResult::Rejected(Reject::Device { errno: 22, attribute: "match".into(), text }, last);
+            return OpResult::Rejected(
+                Reject::Device { errno: EINVAL, attribute: "match".into(), text },
+                last,
+            );
         }
-        let place = match self.place(&rule, Some(h)) {
+        let path = old.place.path.clone();
+        let place = match self.stays(&rule, &path) {
             Ok(p) => p,
             Err(r) => return OpResult::Rejected(r, self.take(h)),
         };
@@ -252,16 +258,28 @@ impl MemoryProvider {
         }
     }
 
-    /// The first place that has room, not counting entry `but`.
-    fn place(&self, rule: &FlowRule, but: Option<HwHandle>) -> Result<Placement, Reject> {
-        for o in objects_of(&rule.actions) {
-            if !self.objects.has(o) {
-                return Err(Reject::ObjectOwnedElsewhere { kind: o.kind, id: o.number });
-            }
+    /// The place of a rule that is to stay where it is.
+    fn stays(&self, rule: &FlowRule, path: &[TableId]) -> Result<Placement, Reject> {
+        self.objects_there(rule)?;
+        self.caps.placements(rule)?.into_iter().find(|p| p.path == path).ok_or_else(|| {
+            let text = "the rule fits another table only".into();
+            Reject::Device { errno: EINVAL, attribute: "actions".into(), text }
+        })
+    }
+
+    fn objects_there(&self, rule: &FlowRule) -> Result<(), Reject> {
+        match objects_of(&rule.actions).into_iter().find(|o| !self.objects.has(*o)) {
+            Some(o) => Err(Reject::ObjectOwnedElsewhere { kind: o.kind, id: o.number }),
+            None => Ok(()),
         }
+    }
+
+    /// The first place that has room.
+    fn place(&self, rule: &FlowRule) -> Result<Placement, Reject> {
+        self.objects_there(rule)?;
         let mut full = None;
         for p in self.caps.placements(rule)? {
-            match p.path.iter().filter_map(|t| self.caps.table(*t)).find_map(|t| self.no_room(t, rule, but)) {
+            match p.path.iter().filter_map(|t| self.caps.table(*t)).find_map(|t| self.no_room(t, rule)) {
                 None => return Ok(p),
                 Some(r) => full = full.or(Some(r)),
             }
@@ -269,15 +287,15 @@ impl MemoryProvider {
         Err(full.unwrap_or(Reject::NoTables))
     }
 
-    fn no_room(&self, t: &TableCaps, rule: &FlowRule, but: Option<HwHandle>) -> Option<Reject> {
-        let there = || self.entries.iter().filter(|(h, e)| Some(**h) != but && e.place.path.contains(&t.id));
+    fn no_room(&self, t: &TableCaps, rule: &FlowRule) -> Option<Reject> {
+        let there = || self.entries.values().filter(|e| e.place.path.contains(&t.id));
         if there().count() >= t.entries {
             return Some(Reject::TableFull { table: t.name, entries: t.entries });
         }
         if let MatchKind::Exact { masks } = t.kind {
             let own = mask_in(t, rule);
             let mut used: Vec<PacketMask> = Vec::new();
-            for (_, e) in there() {
+            for e in there() {
                 let m = mask_in(t, &e.rule);
                 if m == own {
                     return None;

@@ -34,7 +34,8 @@ pub enum FlowOp {
     /// Adds an entry.
     Install(OpId, FlowRule),
     /// Changes an entry to a rule with the same match: atomically when the capabilities say so, else by remove and add;
-    /// then packets go to software in between. The handle stays; its counters go on.
+    /// then packets go to software in between. The entry stays in its table under its handle; its counters go on. A rule
+    /// that fits another table only is refused.
     Replace(OpId, HwHandle, FlowRule),
     /// Removes an entry; its completion carries the final counters.
     Remove(OpId, HwHandle),
@@ -185,4 +186,37 @@ pub trait OffloadProvider: Send {
     /// How often the tables were lost (reset, removal) since the provider was made. When it rises, every handle given
     /// before is void and what was not removed must be installed again.
     fn generation(&self) -> u64;
+}
+
+impl<T: OffloadProvider + ?Sized> OffloadProvider for Box<T> {
+    fn capabilities(&self) -> Arc<OffloadCapabilities> {
+        (**self).capabilities()
+    }
+    fn submit(&mut self, ops: &[FlowOp]) -> usize {
+        (**self).submit(ops)
+    }
+    fn poll(&mut self, out: &mut Completions, budget: usize) -> usize {
+        (**self).poll(out, budget)
+    }
+    fn outstanding(&self) -> usize {
+        (**self).outstanding()
+    }
+    fn objects(&mut self) -> &mut dyn SharedObjects {
+        (**self).objects()
+    }
+    fn poll_stats(&mut self, cursor: &mut StatsCursor, budget: usize) -> Result<StatsBatch, OffloadError> {
+        (**self).poll_stats(cursor, budget)
+    }
+    fn dump(&mut self) -> Result<Vec<InstalledFlow>, OffloadError> {
+        (**self).dump()
+    }
+    fn flush(&mut self) -> Result<(), OffloadError> {
+        (**self).flush()
+    }
+    fn health(&self) -> Result<(), OffloadError> {
+        (**self).health()
+    }
+    fn generation(&self) -> u64 {
+        (**self).generation()
+    }
 }

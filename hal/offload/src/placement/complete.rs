@@ -10,13 +10,15 @@ use crate::provider::{Completion, HwHandle, OffloadError, OpResult, RawStats};
 use crate::reject::Reject;
 use crate::rule::FlowId;
 
+use crate::provider::OffloadProvider;
+
 use super::PlacementEngine;
 use super::device::Flight;
 use super::index::match_hash;
 use super::record::{Hold, Phase};
 use super::report::EventKind;
 
-impl PlacementEngine {
+impl<P: OffloadProvider> PlacementEngine<P> {
     /// Takes in what device `d` has completed; returns how much.
     pub(crate) fn take_completions(&mut self, d: usize, now: Instant) -> usize {
         let mut done = Vec::new();
@@ -41,9 +43,7 @@ impl PlacementEngine {
             return;
         };
         let Some(id) = flight.flow else {
-            if let OpResult::Failed { left: Some(h), .. } = c.result {
-                self.devices[d].orphans.insert(h);
-            }
+            self.on_orphan_removed(d, c.result, now);
             return;
         };
         self.unindex(id);
@@ -65,6 +65,25 @@ impl PlacementEngine {
         self.refresh(id, now);
     }
 
+    /// An entry that no record claimed is gone. One may have claimed it meanwhile: then these are its last counters.
+    fn on_orphan_removed(&mut self, d: usize, result: OpResult, now: Instant) {
+        match result {
+            OpResult::Failed { left: Some(h), .. } if !self.devices[d].handles.contains_key(&h) => {
+                self.devices[d].orphans.insert(h);
+            }
+            OpResult::Removed(h, last) => {
+                let owner = self.devices[d].handles.get(&h).and_then(|id| self.records.get_mut(id));
+                if let Some(r) = owner
+                    && let Some(e) = &r.entry
+                {
+                    let credit = self.ledger.observe(e.counting, &last, now);
+                    r.hw_packets = r.hw_packets.saturating_add(credit.packets);
+                }
+            }
+            _ => {}
+        }
+    }
+
     fn on_installed(
         &mut self,
         d: usize,
@@ -78,6 +97,7 @@ impl PlacementEngine {
         let dev = &mut self.devices[d];
         let widths = widths(dev, table);
         dev.handles.insert(handle, id);
+        dev.orphans.remove(&handle);
         let Some(r) = self.records.get_mut(&id) else {
             return;
         };
@@ -118,8 +138,11 @@ impl PlacementEngine {
         let Some(e) = r.entry.as_mut() else {
             return;
         };
-        let credit = self.ledger.entry_replaced(e.counting, flight.rule, at, now);
-        r.hw_packets = r.hw_packets.saturating_add(credit.packets);
+        let held = e.held.take();
+        // Without a count of the moment, what was polled meanwhile is the old rule's.
+        let credit = self.ledger.entry_replaced(e.counting, flight.rule, at.or(held.as_ref()), now);
+        let later = held.map(|raw| self.ledger.observe_late(flight.rule, &raw, now)).unwrap_or_default();
+        r.hw_packets = r.hw_packets.saturating_add(credit.packets).saturating_add(later.packets);
         e.phase = Phase::Present(handle);
         e.version = flight.version;
         e.counting = flight.rule;
@@ -215,6 +238,7 @@ impl PlacementEngine {
     ) {
         let dev = &mut self.devices[d];
         dev.handles.insert(h, id);
+        dev.orphans.remove(&h);
         let Some(r) = self.records.get_mut(&id) else {
             return;
         };
@@ -226,6 +250,10 @@ impl PlacementEngine {
             let widths = widths(dev, e.table());
             self.ledger.entry_installed(flight.rule, widths);
             e.counting = flight.rule;
+        }
+        if let Some(held) = e.held.take() {
+            let credit = self.ledger.observe_late(e.counting, &held, now);
+            r.hw_packets = r.hw_packets.saturating_add(credit.packets);
         }
         e.suspect = true;
         if let Phase::Removing(..) = was {
@@ -271,6 +299,10 @@ impl PlacementEngine {
         let Some(e) = r.entry.take() else {
             return;
         };
+        if let Some(held) = e.held {
+            let credit = self.ledger.observe_late(e.counting, &held, now);
+            r.hw_packets = r.hw_packets.saturating_add(credit.packets);
+        }
         let credit = self.ledger.entry_removed(e.counting, last, now);
         r.hw_packets = r.hw_packets.saturating_add(credit.packets);
         r.evicted = false;
@@ -289,7 +321,10 @@ impl PlacementEngine {
         // The match may have changed while the entry was there, and with it the device.
         let port = flow::PortId(r.rule.matches.get(flow::FieldId::DpPort).0 as u32);
         r.device = self.ports.get(&port).copied().filter(|_| !matches!(r.fits, Err(Reject::NoIngress)));
-        self.wake_for_room(d, now);
+        // An installation that failed gives back only what was reserved for it.
+        if !matches!(e.phase, Phase::Installing(_)) {
+            self.wake_for_room(d, now);
+        }
     }
 
     /// Asks device `d` how it is, and sorts out what it has lost.
@@ -383,8 +418,12 @@ impl PlacementEngine {
                     continue;
                 };
                 if let Some(r) = self.records.get_mut(&id)
-                    && let Some(e) = &r.entry
+                    && let Some(e) = &mut r.entry
                 {
+                    if let Phase::Replacing(..) = e.phase {
+                        e.held = Some(*raw);
+                        continue;
+                    }
                     let credit = self.ledger.observe(e.counting, raw, now);
                     r.hw_packets = r.hw_packets.saturating_add(credit.packets);
                 }
@@ -393,7 +432,7 @@ impl PlacementEngine {
     }
 }
 
-fn widths(dev: &super::device::Device, table: TableId) -> CounterCaps {
+fn widths<P: OffloadProvider>(dev: &super::device::Device<P>, table: TableId) -> CounterCaps {
     dev.caps.table(table).map_or(CounterCaps { packet_bits: 64, byte_bits: 64 }, |t| t.counters)
 }
 

@@ -23,8 +23,8 @@ pub(crate) struct Flight {
     pub generation: u64,
 }
 
-pub(crate) struct Device {
-    pub provider: Box<dyn OffloadProvider>,
+pub(crate) struct Device<P> {
+    pub provider: P,
     pub caps: Arc<OffloadCapabilities>,
     /// Generation of the tables that the engine's belief is about.
     pub generation: u64,
@@ -59,8 +59,8 @@ pub(crate) struct Device {
     pub polled_at: Option<Instant>,
 }
 
-impl Device {
-    pub(crate) fn new(provider: Box<dyn OffloadProvider>) -> Self {
+impl<P: OffloadProvider> Device<P> {
+    pub(crate) fn new(provider: P) -> Self {
         let (caps, generation) = (provider.capabilities(), provider.generation());
         Device {
             provider,

@@ -9,6 +9,8 @@ use flow::PacketMatch;
 
 use crate::rule::FlowId;
 
+use crate::provider::OffloadProvider;
+
 use super::PlacementEngine;
 use super::record::{Indexed, Need, Phase};
 
@@ -20,7 +22,7 @@ pub(crate) fn match_hash(m: &PacketMatch) -> u64 {
     h.finish()
 }
 
-impl PlacementEngine {
+impl<P: OffloadProvider> PlacementEngine<P> {
     /// Takes a record out of all queues.
     pub(crate) fn unindex(&mut self, id: FlowId) {
         let Some(r) = self.records.get_mut(&id) else {

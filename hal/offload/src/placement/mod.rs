@@ -68,9 +68,9 @@ impl<F: Fn() -> u64 + Send + Sync> SoftwarePackets for F {
 }
 
 /// Decides which records are in hardware, and puts them there. See the module's text.
-pub struct PlacementEngine {
+pub struct PlacementEngine<P: OffloadProvider = Box<dyn OffloadProvider>> {
     config: PlacementConfig,
-    devices: Vec<Device>,
+    devices: Vec<Device<P>>,
     ports: HashMap<PortId, DeviceId>,
     records: BTreeMap<FlowId, Record>,
     /// Superseded record to the one that took its place, while its rule may be in hardware.
@@ -87,10 +87,10 @@ pub struct PlacementEngine {
     rated_at: Option<Instant>,
 }
 
-impl PlacementEngine {
+impl<P: OffloadProvider> PlacementEngine<P> {
     /// An engine for these devices; their [`DeviceId`]s are the indexes in `devices`. A port that two devices claim is the
     /// first one's. What is in their tables already is removed at the first tick.
-    pub fn new(config: PlacementConfig, devices: Vec<Box<dyn OffloadProvider>>) -> Self {
+    pub fn new(config: PlacementConfig, devices: Vec<P>) -> Self {
         let devices: Vec<_> = devices.into_iter().take(usize::from(u16::MAX)).map(Device::new).collect();
         let mut ports = HashMap::new();
         for (i, d) in devices.iter().enumerate() {
@@ -359,8 +359,8 @@ impl PlacementEngine {
     }
 
     /// A device's provider, for what is not placement: tests, device-specific reports. Its tables are the engine's.
-    pub fn provider_mut(&mut self, id: DeviceId) -> Option<&mut (dyn OffloadProvider + 'static)> {
-        self.devices.get_mut(usize::from(id.0)).map(|d| d.provider.as_mut())
+    pub fn provider_mut(&mut self, id: DeviceId) -> Option<&mut P> {
+        self.devices.get_mut(usize::from(id.0)).map(|d| &mut d.provider)
     }
 
     /// Where `rule` would be placed by the capabilities and the owners of its objects alone, whatever room there is.
@@ -481,7 +481,7 @@ impl PlacementEngine {
     }
 
     /// The table without room that keeps a record out, when each of its placements has one.
-    fn full_table(&self, d: &Device, r: &Record) -> Option<(&'static str, usize)> {
+    fn full_table(&self, d: &Device<P>, r: &Record) -> Option<(&'static str, usize)> {
         let fits = r.fits.as_ref().ok()?;
         let mut first = None;
         for p in fits {

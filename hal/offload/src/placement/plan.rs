@@ -9,6 +9,8 @@ use crate::ownership::objects_of;
 use crate::provider::{FlowOp, HwHandle, OpId};
 use crate::rule::FlowId;
 
+use crate::provider::OffloadProvider;
+
 use super::PlacementEngine;
 use super::device::Flight;
 use super::index::match_hash;
@@ -44,7 +46,7 @@ impl Room {
     }
 }
 
-impl PlacementEngine {
+impl<P: OffloadProvider> PlacementEngine<P> {
     /// Submits to device `d` what is due, within the budget; returns how many operations were accepted.
     pub(crate) fn plan_and_submit(&mut self, d: usize, now: Instant) -> usize {
         let dev = &self.devices[d];
@@ -238,6 +240,7 @@ impl PlacementEngine {
                     path: place.path.clone(),
                     version: r.version,
                     counting: r.rule.id,
+                    held: None,
                     objects: objects_of(&r.rule.actions),
                     since: now,
                     suspect: false,

@@ -16,7 +16,7 @@ use clock::Instant;
 use crate::capability::{Placement, TableId};
 use crate::objects::ObjectId;
 use crate::ownership::DeviceId;
-use crate::provider::{HwHandle, OpId};
+use crate::provider::{HwHandle, OpId, RawStats};
 use crate::reject::Reject;
 use crate::rule::{FlowId, FlowRule};
 
@@ -51,6 +51,8 @@ pub(crate) struct HwEntry {
     pub version: u64,
     /// Flow whose account its counters go to: the one whose rule is in it.
     pub counting: FlowId,
+    /// Counters polled while a replacement is under way: whose packets they are is known once it is done.
+    pub held: Option<RawStats>,
     /// Objects its rules use, once for each rule submitted and not known to be gone.
     pub objects: Vec<ObjectId>,
     pub since: Instant,

@@ -5,10 +5,12 @@ use clock::Instant;
 use crate::objects::{ObjectError, ObjectId, ObjectSpec, ObjectStats};
 use crate::ownership::{DeviceId, ObjectOwners, Owner, objects_of};
 
+use crate::provider::OffloadProvider;
+
 use super::PlacementEngine;
 use super::report::EventKind;
 
-impl PlacementEngine {
+impl<P: OffloadProvider> PlacementEngine<P> {
     /// Hands `id` to `device`, or changes it there. Software must not run it any more; rules that use it can go to that
     /// device from now on.
     ///
