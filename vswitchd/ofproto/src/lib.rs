@@ -1,1 +1,49 @@
-//! ofproto.
+//! The OpenFlow switch: tables, translation, MAC learning, revalidation, and what a controller can ask.
+//!
+//! ```text
+//!  controller ─► Bridge (OpenFlowSwitch) ─► flow_mod ─► Pipeline versions ─┐ read without locks
+//!                                                                          ▼
+//!  datapath ── miss ─► Switch (MissHandler) ─► xlate ─► flow record ─► datapath
+//!                          │ learning: bounded queue         ▲ replaced, deleted, counted
+//!                          ▼                                 │
+//!                    control thread: Switch::run ── revalidate ─► RecordSink ─► placement
+//! ```
+//!
+//! * [`Switch`] is what stands behind one datapath: it answers misses and revalidates records.
+//! * [`Bridge`] is one OpenFlow switch on it.
+//! * [`xlate`] turns a packet's key into datapath actions; [`trace`] is the same, told aloud.
+//!
+//! **Threads.** Misses are translated on forwarding cores, which take no lock: they load published versions. OpenFlow
+//! requests come on connection threads and lock their bridge. [`Switch::run`] and [`Switch::revalidate`] belong to one
+//! control thread. Locks are taken in the order: revalidation, bridge, record.
+//!
+//! **Counters.** A packet is counted in its record, or by hardware for its record; crediting moves what is new to the
+//! rules, once. A statistics request credits first, so that a reader at rest sees every packet.
+#![forbid(unsafe_code)]
+
+pub mod bridge;
+mod check;
+mod features;
+mod flow_mod;
+mod handle;
+pub mod mac_table;
+pub mod port;
+pub mod record;
+pub mod revalidate;
+pub mod rule;
+mod stats;
+pub mod switch;
+pub mod tables;
+pub mod trace;
+pub mod xlate;
+
+pub use bridge::{Bridge, BridgeConfig};
+pub use mac_table::{MacEntry, MacKey, MacTable};
+pub use port::{Port, Ports};
+pub use record::{Basis, FlowOwner, HardwareCredit, HardwareStats, RecordSink, offload_rule};
+pub use revalidate::Revalidated;
+pub use rule::{Rule, RuleCounters};
+pub use switch::{Switch, SwitchConfig, SwitchCounters};
+pub use tables::{FragHandling, N_TABLES, Pipeline};
+pub use trace::Trace;
+pub use xlate::Problem;

@@ -1,0 +1,392 @@
+//! One OpenFlow switch: its tables, ports, stations and controllers.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use clock::Instant;
+use datapath_api::Punt;
+use flow::{FieldId, PacketKey, PipelineKey, PipelineMatch, PuntReason};
+use openflow::message::{FlowRemoved, FlowRemovedReason, PacketIn, PacketInReason};
+use openflow::multipart::Desc;
+use openflow::port::{PortReason, PortStatus};
+use openflow::switch::{ConnId, ControllerSink};
+use openflow::{ErrorCode, FlowMod, PortNo, TableId};
+use parking_lot::Mutex;
+
+use crate::flow_mod;
+use crate::mac_table::{DEFAULT_AGEING, DEFAULT_LIMIT, MacTable};
+use crate::port::{Port, Ports};
+use crate::rule::Rule;
+use crate::switch::Switch;
+use crate::tables::{N_TABLES, Pipeline, TableCounters};
+use crate::trace::Trace;
+use crate::xlate::{Environment, Start, translate};
+
+/// Settings of a [`Bridge`].
+#[derive(Clone, Debug)]
+pub struct BridgeConfig {
+    /// Its name.
+    pub name: String,
+    /// Its OpenFlow datapath id.
+    pub datapath_id: u64,
+    /// Most flows in a table.
+    pub max_flows_per_table: usize,
+    /// Age at which a station is forgotten.
+    pub mac_ageing: Duration,
+    /// Most stations.
+    pub mac_limit: usize,
+    /// What the switch says it is.
+    pub desc: Desc,
+}
+
+impl BridgeConfig {
+    /// A bridge with the usual limits.
+    pub fn new(name: &str, datapath_id: u64) -> Self {
+        BridgeConfig {
+            name: name.into(),
+            datapath_id,
+            max_flows_per_table: 1_000_000,
+            mac_ageing: DEFAULT_AGEING,
+            mac_limit: DEFAULT_LIMIT,
+            desc: Desc {
+                manufacturer: "Hoist".into(),
+                hardware: "Open vSwitch compatible switch".into(),
+                software: env!("CARGO_PKG_VERSION").into(),
+                serial: "None".into(),
+                datapath: name.into(),
+            },
+        }
+    }
+}
+
+/// Waiting barriers of a bridge at most; beyond, one passes when the oldest is woken.
+const MAX_BARRIERS: usize = 1024;
+
+/// An OpenFlow switch.
+pub struct Bridge {
+    index: u32,
+    pub(crate) config: BridgeConfig,
+    switch: Weak<Switch>,
+    pipeline: ArcSwap<Pipeline>,
+    /// Held by whoever changes the pipeline.
+    write: Mutex<Writer>,
+    macs: MacTable,
+    table_counters: Box<[TableCounters]>,
+    controllers: OnceLock<Arc<dyn ControllerSink>>,
+    /// Generation that records are known to follow.
+    settled: AtomicU64,
+    barriers: Mutex<Vec<Waker>>,
+    pub(crate) miss_send_len: Mutex<HashMap<ConnId, u16>>,
+}
+
+#[derive(Default)]
+struct Writer {
+    /// Whether some rule may have a timeout.
+    timeouts: bool,
+    checked: Instant,
+}
+
+impl Bridge {
+    pub(crate) fn new(index: u32, config: BridgeConfig, switch: Weak<Switch>) -> Self {
+        Bridge {
+            index,
+            switch,
+            pipeline: ArcSwap::default(),
+            write: Mutex::default(),
+            macs: MacTable::new(config.mac_ageing, config.mac_limit),
+            table_counters: (0..=u8::MAX).map(|_| TableCounters::default()).collect(),
+            controllers: OnceLock::new(),
+            settled: AtomicU64::new(0),
+            barriers: Mutex::default(),
+            miss_send_len: Mutex::default(),
+            config,
+        }
+    }
+
+    /// Names who gets packet-ins and other asynchronous messages. Only the first call has an effect.
+    pub fn set_controllers(&self, sink: Arc<dyn ControllerSink>) {
+        let _ = self.controllers.set(sink);
+    }
+
+    /// Its number within its [`Switch`].
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Its OpenFlow datapath id.
+    pub fn datapath_id(&self) -> u64 {
+        self.config.datapath_id
+    }
+
+    /// The tables, ports and settings as they are now.
+    pub fn pipeline(&self) -> Arc<Pipeline> {
+        self.pipeline.load_full()
+    }
+
+    /// The learned stations.
+    pub fn macs(&self) -> &MacTable {
+        &self.macs
+    }
+
+    pub(crate) fn switch(&self) -> Option<Arc<Switch>> {
+        self.switch.upgrade()
+    }
+
+    /// Lookups of a table.
+    pub fn table_counters(&self, table: u8) -> &TableCounters {
+        &self.table_counters[usize::from(table)]
+    }
+
+    pub(crate) fn count_lookups(&self, table: u8, packets: u64, matched: bool) {
+        self.table_counters(table).add(packets, matched);
+    }
+
+    /// Changes the pipeline: all of `change`, or nothing when it fails. Readers see it at once and whole.
+    pub(crate) fn change<T>(
+        &self,
+        config: bool,
+        change: impl FnOnce(&mut Pipeline) -> Result<T, ErrorCode>,
+    ) -> Result<T, ErrorCode> {
+        let mut w = self.write.lock();
+        let mut p = (**self.pipeline.load()).clone();
+        p.generation += 1;
+        if config {
+            p.config_generation = p.generation;
+        }
+        let out = change(&mut p)?;
+        w.timeouts = true;
+        self.pipeline.store(Arc::new(p));
+        drop(w);
+        if let Some(s) = self.switch() {
+            s.changed();
+        }
+        Ok(out)
+    }
+
+    /// Applies flow-mods, all or none. Readers see the tables before or after all of them.
+    ///
+    /// # Errors
+    /// Which flow-mod failed, and why.
+    pub fn apply(&self, mods: &[FlowMod], now: Instant) -> Result<(), (usize, ErrorCode)> {
+        let mut removed = Vec::new();
+        let mut at = 0;
+        self.change(false, |p| {
+            for (i, fm) in mods.iter().enumerate() {
+                at = i;
+                flow_mod::apply(p, fm, now, self.config.max_flows_per_table, &mut removed)?;
+            }
+            Ok(())
+        })
+        .map_err(|e| (at, e))?;
+        self.tell_removed(&removed, FlowRemovedReason::Delete, now);
+        Ok(())
+    }
+
+    /// Sends flow-removed for those that asked for it.
+    fn tell_removed(&self, rules: &[Arc<Rule>], reason: FlowRemovedReason, now: Instant) {
+        use openflow::flow_mod::FlowModFlags;
+        let mut told = rules.iter().filter(|r| r.flags.has(FlowModFlags::SEND_FLOW_REM)).peekable();
+        let Some(sink) = self.controllers.get() else { return };
+        if told.peek().is_none() {
+            return;
+        }
+        if let Some(s) = self.switch() {
+            s.collect();
+        }
+        for r in told {
+            let age = now.since(r.created);
+            sink.flow_removed(FlowRemoved {
+                cookie: r.cookie,
+                priority: r.priority,
+                reason,
+                table: TableId(r.table),
+                duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
+                duration_nsec: age.subsec_nanos(),
+                idle_timeout: r.idle_timeout,
+                hard_timeout: r.hard_timeout,
+                packets: r.counters.packets(),
+                bytes: r.counters.bytes(),
+                matches: r.matches.expand(),
+            });
+        }
+    }
+
+    /// Removes flows whose time has come. Looks at most four times a second.
+    pub(crate) fn expire(&self, now: Instant) {
+        {
+            let mut w = self.write.lock();
+            if !w.timeouts || now.since(w.checked) < Duration::from_millis(250) {
+                return;
+            }
+            w.checked = now;
+            let p = self.pipeline.load();
+            w.timeouts = rules(&p).any(|r| r.idle_timeout != 0 || r.hard_timeout != 0);
+        }
+        let p = self.pipeline();
+        if !rules(&p).any(|r| due(r, now).is_some()) {
+            return;
+        }
+        // A flow may have been used since its counters were last brought up to date.
+        if let Some(s) = self.switch() {
+            s.collect();
+        }
+        for reason in [FlowRemovedReason::HardTimeout, FlowRemovedReason::IdleTimeout] {
+            let mut gone = Vec::new();
+            let done = self.change(false, |p| {
+                gone = rules(p).filter(|r| due(r, now) == Some(reason)).cloned().collect();
+                if gone.is_empty() {
+                    // Nothing to publish.
+                    return Err(openflow::error::FlowModFailed::Unknown.into());
+                }
+                for r in &gone {
+                    p.table_mut(r.table).rules.remove(&r.matches, r.priority.into());
+                }
+                Ok(())
+            });
+            if done.is_ok() {
+                self.tell_removed(&gone, reason, now);
+            }
+        }
+    }
+
+    /// Adds or changes a port, and tells the controllers.
+    pub fn put_port(&self, port: Port) {
+        let status = PortStatus { reason: PortReason::Add, desc: port.desc() };
+        let (no, dp) = (port.no, port.dp);
+        let old = self.change_ports(|p| p.put(port));
+        if let Some(s) = self.switch() {
+            if let Some(o) = &old
+                && o.dp != dp
+            {
+                s.route_port(o.dp, None);
+            }
+            s.route_port(dp, Some((self.index, no)));
+            s.changed();
+        }
+        let reason = if old.is_some() { PortReason::Modify } else { PortReason::Add };
+        if old.is_none_or(|o| o.desc() != status.desc) {
+            self.tell_port(PortStatus { reason, ..status });
+        }
+    }
+
+    /// Removes a port, and tells the controllers. Whether there was one.
+    pub fn remove_port(&self, no: PortNo) -> bool {
+        let Some(old) = self.change_ports(|p| p.remove(no)) else { return false };
+        if let Some(s) = self.switch() {
+            s.route_port(old.dp, None);
+            s.changed();
+        }
+        self.macs.forget_port(no);
+        self.tell_port(PortStatus { reason: PortReason::Delete, desc: old.desc() });
+        true
+    }
+
+    fn change_ports<T>(&self, f: impl FnOnce(&mut Ports) -> Option<T>) -> Option<T> {
+        self.change(true, |p| Ok(f(Arc::make_mut(&mut p.ports)))).ok().flatten()
+    }
+
+    pub(crate) fn tell_port(&self, s: PortStatus) {
+        if let Some(c) = self.controllers.get() {
+            c.port_status(s);
+        }
+    }
+
+    /// A packet for the controllers. Whether there is somebody to send it to.
+    pub(crate) fn packet_in(&self, p: Punt) -> bool {
+        let Some(sink) = self.controllers.get() else { return false };
+        let mut matches = PipelineMatch::ANY;
+        matches.set(FieldId::InPort, p.action.in_port.into());
+        if p.action.metadata != 0 {
+            matches.set(FieldId::Metadata, p.action.metadata.into());
+        }
+        for f in [FieldId::TunId, FieldId::PktMark] {
+            if p.key.get(f) != 0 {
+                matches.set(f, p.key.get(f));
+            }
+        }
+        let total_len = u16::try_from(p.packet.len()).unwrap_or(u16::MAX);
+        let mut data = p.packet;
+        if p.action.max_len != u16::MAX {
+            data.truncate(p.action.max_len.into());
+        }
+        sink.packet_in(PacketIn {
+            buffer: None,
+            total_len,
+            reason: match p.action.reason {
+                PuntReason::NoMatch => PacketInReason::NoMatch,
+                PuntReason::Action => PacketInReason::Action,
+                PuntReason::InvalidTtl => PacketInReason::InvalidTtl,
+            },
+            table: TableId(p.action.table),
+            cookie: p.action.cookie,
+            matches,
+            data,
+        });
+        true
+    }
+
+    /// What would happen to a packet that came in on `in_port`. Changes nothing.
+    pub fn trace(&self, key: &PacketKey, in_port: PortNo) -> Trace {
+        let pipeline = self.pipeline();
+        let mut key = *key;
+        if let Some(p) = pipeline.ports.get(in_port) {
+            key.set(FieldId::DpPort, p.dp.0.into());
+        }
+        let env = Environment { pipeline: &pipeline, macs: &self.macs };
+        let o = translate(env, &key, in_port, Start::Tables, true);
+        Trace::new(PipelineKey::from_packet(&key, in_port.0), o)
+    }
+
+    /// Records follow the tables up to this generation.
+    pub(crate) fn settled(&self, generation: u64) {
+        self.settled.fetch_max(generation, Ordering::AcqRel);
+    }
+
+    /// Whether records and hardware follow the tables up to this generation.
+    pub(crate) fn has_settled(&self, generation: u64) -> bool {
+        let Some(s) = self.switch() else { return true };
+        // Without a datapath there is nothing that could follow.
+        s.datapath().is_none()
+            || self.settled.load(Ordering::Acquire) >= generation && s.hardware().is_none_or(|h| h.settled())
+    }
+
+    /// Has `w` called when it is worth asking [`Bridge::has_settled`] again.
+    pub(crate) fn wait_settled(&self, w: &Waker) {
+        let mut b = self.barriers.lock();
+        if b.len() >= MAX_BARRIERS {
+            b.remove(0).wake();
+        }
+        b.push(w.clone());
+    }
+
+    pub(crate) fn wake_barriers(&self) {
+        let waiting = std::mem::take(&mut *self.barriers.lock());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+fn rules(p: &Pipeline) -> impl Iterator<Item = &Arc<Rule>> {
+    p.tables().filter(|(id, _)| *id < N_TABLES).flat_map(|(_, t)| t.rules.iter().map(|(_, f)| f.rule))
+}
+
+/// Why a rule's time has come, if it has.
+fn due(r: &Rule, now: Instant) -> Option<FlowRemovedReason> {
+    let passed =
+        |since: Instant, secs: u16| secs != 0 && now.since(since) >= Duration::from_secs(secs.into());
+    if passed(r.modified, r.hard_timeout) {
+        Some(FlowRemovedReason::HardTimeout)
+    } else if passed(r.last_used(), r.idle_timeout) {
+        Some(FlowRemovedReason::IdleTimeout)
+    } else {
+        None
+    }
+}

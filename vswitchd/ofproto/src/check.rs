@@ -1,0 +1,250 @@
+//! What the switch does not do, or cannot do with a flow's packets, is refused when the flow is added.
+//!
+//! A flow is accepted only if every action can be carried out on every packet it matches: the match must imply the
+//! fields that actions write (OpenFlow 1.3.5 6.4, `OFPBAC_MATCH_INCONSISTENT`). The check follows the action list, since
+//! a push or pop changes what is there.
+
+use flow::{FieldId, PipelineMatch, Prereq};
+use openflow::error::{BadAction, BadInstruction, MeterModFailed};
+use openflow::{Action, ErrorCode, Instructions, PortNo, Subfield};
+
+use crate::tables::N_TABLES;
+
+/// Checks instructions of a flow in `table` that matches `m`.
+///
+/// # Errors
+/// `BadInstruction`, `BadAction` or `MeterModFailed` with OpenFlow's code for what is wrong.
+pub fn check_instructions(ins: &Instructions, m: &PipelineMatch, table: u8) -> Result<(), ErrorCode> {
+    if ins.meter.is_some() {
+        return Err(MeterModFailed::UnknownMeter.into());
+    }
+    let mut known = Known::of(m);
+    for a in &ins.apply {
+        check_action(a, &mut known, false)?;
+    }
+    for a in &ins.write {
+        if !allowed_in_set(a) {
+            return Err(BadAction::BadType.into());
+        }
+        // In what state the packet is when the set is executed is not known here.
+        check_action(a, &mut known.clone(), false)?;
+        let mut after = known.clone();
+        after.apply(a);
+        known = after;
+    }
+    if let Some(next) = ins.goto_table
+        && (next.0 <= table || next.0 >= N_TABLES)
+    {
+        return Err(BadInstruction::BadTableId.into());
+    }
+    Ok(())
+}
+
+/// Checks the actions of a packet-out of a packet that is `m`.
+///
+/// # Errors
+/// As for [`check_instructions`].
+pub fn check_packet_out(actions: &[Action], m: &PipelineMatch) -> Result<(), ErrorCode> {
+    let mut known = Known::of(m);
+    actions.iter().try_for_each(|a| check_action(a, &mut known, true))
+}
+
+/// What is known of the packet at a point of the action list.
+#[derive(Clone)]
+struct Known {
+    eth_type: Option<u64>,
+    proto: Option<u64>,
+    icmp_type: Option<u64>,
+    tagged: bool,
+}
+
+impl Known {
+    fn of(m: &PipelineMatch) -> Self {
+        let exact = |f: FieldId| {
+            let (v, mask) = m.get(f);
+            (mask == f.info().max()).then_some(v as u64)
+        };
+        let (tci, tci_mask) = m.get(FieldId::VlanTci);
+        Known {
+            eth_type: exact(FieldId::EthType),
+            proto: exact(FieldId::NwProto),
+            icmp_type: exact(FieldId::TpSrc).or_else(|| {
+                (m.get(FieldId::Icmp6Type).1 == 0xff).then(|| m.get(FieldId::Icmp6Type).0 as u64)
+            }),
+            tagged: tci & tci_mask & 0x1000 != 0,
+        }
+    }
+
+    fn has(&self, p: Prereq) -> bool {
+        let (v4, v6) = (self.eth_type == Some(0x0800), self.eth_type == Some(0x86dd));
+        let ip = |proto: u64| (v4 || v6) && self.proto == Some(proto);
+        match p {
+            Prereq::None => true,
+            Prereq::Vlan => self.tagged,
+            Prereq::Ipv4 => v4,
+            Prereq::Ipv6 => v6,
+            Prereq::Ip => v4 || v6,
+            Prereq::Arp => matches!(self.eth_type, Some(0x0806 | 0x8035)),
+            Prereq::Mpls => matches!(self.eth_type, Some(0x8847 | 0x8848)),
+            Prereq::Tcp => ip(6),
+            Prereq::Udp => ip(17),
+            Prereq::Sctp => ip(132),
+            Prereq::Ports => ip(6) || ip(17) || ip(132),
+            Prereq::Icmp4 => v4 && ip(1),
+            Prereq::Icmp6 => v6 && ip(58),
+            Prereq::Nd => v6 && ip(58) && matches!(self.icmp_type, Some(135 | 136)),
+            Prereq::NdSolicit => v6 && ip(58) && self.icmp_type == Some(135),
+            Prereq::NdAdvert => v6 && ip(58) && self.icmp_type == Some(136),
+        }
+    }
+
+    /// What the action changes about this.
+    fn apply(&mut self, a: &Action) {
+        match a {
+            Action::PushVlan(_) => self.tagged = true,
+            Action::PopVlan => self.tagged = false,
+            Action::PushMpls(t) | Action::PopMpls(t) => {
+                self.eth_type = Some((*t).into());
+                self.proto = None;
+                self.icmp_type = None;
+            }
+            Action::SetField { field: FieldId::VlanTci, value, mask } if mask & 0x1000 != 0 => {
+                self.tagged = value & 0x1000 != 0;
+            }
+            _ => {}
+        }
+    }
+
+    fn need(&self, p: Prereq) -> Result<(), ErrorCode> {
+        if self.has(p) { Ok(()) } else { Err(BadAction::MatchInconsistent.into()) }
+    }
+}
+
+fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), ErrorCode> {
+    match a {
+        Action::Output { port, .. } => check_port(*port, packet_out)?,
+        Action::OutputReg { src, .. } => check_read(*src, known)?,
+        Action::SetField { field, .. } => check_write(*field, known)?,
+        Action::RegLoad { dst, .. } => check_write(dst.field, known)?,
+        Action::RegMove { src, dst } => {
+            check_read(*src, known)?;
+            check_write(dst.field, known)?;
+        }
+        Action::SetNwTtl(_) => known.need(Prereq::Ip)?,
+        Action::DecNwTtl { controllers } => {
+            known.need(Prereq::Ip)?;
+            if controllers.iter().any(|c| *c != 0) {
+                return Err(BadAction::BadArgument.into());
+            }
+        }
+        Action::SetMplsTtl(_) | Action::DecMplsTtl => known.need(Prereq::Mpls)?,
+        Action::PushVlan(t) if !matches!(t, 0x8100 | 0x88a8) => return Err(BadAction::BadArgument.into()),
+        Action::PushMpls(t) if !matches!(t, 0x8847 | 0x8848) => return Err(BadAction::BadArgument.into()),
+        Action::PopVlan => known.need(Prereq::Vlan)?,
+        Action::PopMpls(_) => known.need(Prereq::Mpls)?,
+        Action::Resubmit { table, .. } if table.is_some_and(|t| t.0 >= N_TABLES) => {
+            return Err(BadAction::BadArgument.into());
+        }
+        Action::Controller { controller_id, reason, .. } if *controller_id != 0 || *reason > 2 => {
+            return Err(BadAction::BadArgument.into());
+        }
+        Action::Group(_) => return Err(BadAction::BadOutGroup.into()),
+        Action::SetQueue(_) => return Err(BadAction::BadQueue.into()),
+        Action::CopyTtlOut | Action::CopyTtlIn | Action::PushPbb(_) | Action::PopPbb => {
+            return Err(BadAction::BadType.into());
+        }
+        Action::PushVlan(_)
+        | Action::PushMpls(_)
+        | Action::Resubmit { .. }
+        | Action::Controller { .. }
+        | Action::SetTunnel { .. }
+        | Action::PopQueue
+        | Action::Exit
+        | Action::Note(_) => {}
+    }
+    known.apply(a);
+    Ok(())
+}
+
+/// Output to the tables makes sense in a packet-out only (OpenFlow 1.3.5 7.2.1).
+fn check_port(port: PortNo, packet_out: bool) -> Result<(), ErrorCode> {
+    match port {
+        PortNo::TABLE if packet_out => Ok(()),
+        PortNo::IN_PORT | PortNo::NORMAL | PortNo::FLOOD | PortNo::ALL | PortNo::CONTROLLER => Ok(()),
+        p if p.is_port() => Ok(()),
+        _ => Err(BadAction::BadOutPort.into()),
+    }
+}
+
+fn check_read(s: Subfield, known: &Known) -> Result<(), ErrorCode> {
+    known.need(s.field.info().prereq)
+}
+
+fn check_write(field: FieldId, known: &Known) -> Result<(), ErrorCode> {
+    if !field.info().writable {
+        return Err(BadAction::BadSetType.into());
+    }
+    known.need(field.info().prereq)?;
+    if field == FieldId::VlanVid { known.need(Prereq::Vlan) } else { Ok(()) }
+}
+
+/// Whether an action can be in an action set (OpenFlow 1.3.5 5.10).
+fn allowed_in_set(a: &Action) -> bool {
+    !matches!(a, Action::Resubmit { .. } | Action::Exit | Action::PopQueue)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use openflow::TableId;
+
+    fn ip() -> PipelineMatch {
+        let mut m = PipelineMatch::ANY;
+        m.set(FieldId::EthType, 0x800);
+        m
+    }
+
+    fn set(field: FieldId, value: u128) -> Action {
+        Action::SetField { field, value, mask: field.info().max() }
+    }
+
+    #[test]
+    fn writes_need_a_match_that_implies_the_field() {
+        let check =
+            |m: &PipelineMatch, a: &[Action]| check_instructions(&Instructions::apply(a.to_vec()), m, 0);
+        let inconsistent = Err(BadAction::MatchInconsistent.into());
+        assert_eq!(check(&ip(), &[set(FieldId::NwSrc, 1)]), Ok(()));
+        assert_eq!(check(&PipelineMatch::ANY, &[set(FieldId::NwSrc, 1)]), inconsistent);
+        assert_eq!(check(&ip(), &[set(FieldId::TcpSrc, 1)]), inconsistent);
+        assert_eq!(check(&ip(), &[set(FieldId::VlanVid, 0x1001)]), inconsistent);
+        assert_eq!(check(&ip(), &[Action::PushVlan(0x8100), set(FieldId::VlanVid, 0x1001)]), Ok(()));
+        assert_eq!(check(&ip(), &[Action::PushMpls(0x8847), set(FieldId::NwSrc, 1)]), inconsistent);
+        assert_eq!(check(&ip(), &[set(FieldId::NwFrag, 1)]), Err(BadAction::BadSetType.into()));
+    }
+
+    #[test]
+    fn what_the_switch_lacks_is_refused_by_name() {
+        let check = |a: Action| check_instructions(&Instructions::apply(vec![a]), &ip(), 0);
+        assert_eq!(check(Action::Group(openflow::GroupId(1))), Err(BadAction::BadOutGroup.into()));
+        assert_eq!(check(Action::CopyTtlIn), Err(BadAction::BadType.into()));
+        assert_eq!(check(Action::PushVlan(0x9999)), Err(BadAction::BadArgument.into()));
+        let out = |port| check(Action::Output { port, max_len: 0 });
+        assert_eq!(out(PortNo(0)), Err(BadAction::BadOutPort.into()));
+        assert_eq!(out(PortNo::ANY), Err(BadAction::BadOutPort.into()));
+        assert_eq!(out(PortNo::TABLE), Err(BadAction::BadOutPort.into()));
+        assert_eq!(out(PortNo(77)), Ok(()));
+        let meter = Instructions { meter: Some(openflow::MeterNo(1)), ..Default::default() };
+        assert_eq!(check_instructions(&meter, &ip(), 0), Err(MeterModFailed::UnknownMeter.into()));
+    }
+
+    #[test]
+    fn goto_leads_onward_only() {
+        let goto = |from, to| {
+            let ins = Instructions { goto_table: Some(TableId(to)), ..Default::default() };
+            check_instructions(&ins, &ip(), from)
+        };
+        assert_eq!(goto(0, 1), Ok(()));
+        assert_eq!(goto(1, 1), Err(BadInstruction::BadTableId.into()));
+        assert_eq!(goto(1, 254), Err(BadInstruction::BadTableId.into()));
+    }
+}

@@ -1,0 +1,60 @@
+//! Table features (OpenFlow 1.3.5 7.3.5.5): what every table matches and does. All tables are alike but for where they
+//! can lead.
+
+use flow::{FIELDS, FieldId, Maskable};
+use openflow::number::TableId;
+use openflow::table_features::{FeatureField, FeatureType, TableFeatures, TableProperty};
+use openflow::{Body, MultipartReply};
+
+use crate::tables::N_TABLES;
+
+/// Instructions: goto, write-metadata, write-actions, apply-actions, clear-actions (OpenFlow 1.3.5 7.2.4).
+const INSTRUCTIONS: [u16; 5] = [1, 2, 3, 4, 5];
+/// Actions: output, MPLS TTL, push and pop of VLAN and MPLS, IP TTL, set-field (OpenFlow 1.3.5 7.2.5).
+const ACTIONS: [u16; 10] = [0, 15, 16, 17, 18, 19, 20, 23, 24, 25];
+
+/// Fields with an OXM number, which can be matched.
+fn matchable() -> impl Iterator<Item = &'static flow::Field> {
+    FIELDS.iter().filter(|f| f.oxm != 0 && f.id != FieldId::ActsetOutput)
+}
+
+fn known(f: &flow::Field) -> FeatureField {
+    FeatureField::Known { field: f.id, maskable: f.mask == Maskable::Any }
+}
+
+fn table(id: u8, max_entries: usize) -> TableFeatures {
+    let plain = |types: &[u16]| types.iter().map(|t| FeatureType::Plain(*t)).collect::<Vec<_>>();
+    let writable: Vec<FeatureField> = matchable().filter(|f| f.writable).map(known).collect();
+    let next: Vec<TableId> = (id + 1..N_TABLES).map(TableId).collect();
+    TableFeatures {
+        table: TableId(id),
+        name: format!("table{id}"),
+        metadata_match: u64::MAX,
+        metadata_write: u64::MAX,
+        config: 0,
+        max_entries: u32::try_from(max_entries).unwrap_or(u32::MAX),
+        properties: vec![
+            TableProperty::Instructions { miss: false, types: plain(&INSTRUCTIONS) },
+            TableProperty::NextTables { miss: false, tables: next },
+            TableProperty::WriteActions { miss: false, types: plain(&ACTIONS) },
+            TableProperty::ApplyActions { miss: false, types: plain(&ACTIONS) },
+            TableProperty::Match(matchable().map(known).collect()),
+            TableProperty::Wildcards(matchable().map(known).collect()),
+            TableProperty::WriteSetField { miss: false, fields: writable.clone() },
+            TableProperty::ApplySetField { miss: false, fields: writable },
+        ],
+    }
+}
+
+/// The features of all tables, in messages of a size that fits.
+pub(crate) fn parts(max_entries: usize) -> Vec<Body> {
+    const TABLES_PER_PART: u8 = 16;
+    (0..N_TABLES)
+        .step_by(TABLES_PER_PART.into())
+        .map(|first| {
+            let end = first.saturating_add(TABLES_PER_PART).min(N_TABLES);
+            let tables = (first..end).map(|t| table(t, max_entries)).collect();
+            Body::MultipartReply { more: end < N_TABLES, reply: MultipartReply::TableFeatures(tables) }
+        })
+        .collect()
+}

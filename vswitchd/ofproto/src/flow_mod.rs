@@ -1,0 +1,188 @@
+//! Flow-mods (OpenFlow 1.3.5 6.4): what they do to the tables.
+//!
+//! A flow-mod is applied to a working copy of the pipeline. It either succeeds as a whole or returns an error, and then the
+//! caller throws the copy away: a failing flow-mod changes nothing.
+
+use std::sync::Arc;
+
+use clock::Instant;
+use flow::PipelineMatch;
+use openflow::error::{BadRequest, FlowModFailed};
+use openflow::flow_mod::{FlowModCommand, FlowModFlags};
+use openflow::{ErrorCode, FlowMod, GroupId, PortNo, TableId};
+
+use crate::check::check_instructions;
+use crate::rule::{Rule, RuleCounters};
+use crate::tables::{N_TABLES, Pipeline};
+
+/// Which rules, beside their match.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter {
+    pub(crate) cookie: u64,
+    pub(crate) cookie_mask: u64,
+    pub(crate) out_port: PortNo,
+    pub(crate) out_group: GroupId,
+}
+
+impl Filter {
+    pub(crate) fn passes(&self, r: &Rule) -> bool {
+        (r.cookie ^ self.cookie) & self.cookie_mask == 0
+            && (self.out_port == PortNo::ANY || r.outputs_to(self.out_port))
+            && (self.out_group == GroupId::ANY || r.has_group(self.out_group))
+    }
+}
+
+/// Applies `fm` to `p`; rules that left the tables for good are added to `removed`. `max_rules` is the limit of a table.
+///
+/// # Errors
+/// OpenFlow's code for what is wrong; `p` is then to be discarded.
+pub(crate) fn apply(
+    p: &mut Pipeline,
+    fm: &FlowMod,
+    now: Instant,
+    max_rules: usize,
+    removed: &mut Vec<Arc<Rule>>,
+) -> Result<(), ErrorCode> {
+    if fm.buffer.is_some() && !is_delete(fm.command) {
+        // Nothing is ever buffered, see `FeaturesReply::n_buffers`.
+        return Err(BadRequest::BufferUnknown.into());
+    }
+    if fm.flags.0 & !FlowModFlags::KNOWN.0 != 0 {
+        return Err(FlowModFailed::BadFlags.into());
+    }
+    match fm.command {
+        FlowModCommand::Add => add(p, fm, now, max_rules),
+        FlowModCommand::Modify | FlowModCommand::ModifyStrict => modify(p, fm, now),
+        FlowModCommand::Delete | FlowModCommand::DeleteStrict => delete(p, fm, removed),
+    }
+}
+
+fn is_delete(c: FlowModCommand) -> bool {
+    matches!(c, FlowModCommand::Delete | FlowModCommand::DeleteStrict)
+}
+
+fn one_table(t: TableId) -> Result<u8, ErrorCode> {
+    if t.0 < N_TABLES { Ok(t.0) } else { Err(FlowModFailed::BadTableId.into()) }
+}
+
+fn add(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result<(), ErrorCode> {
+    let table = one_table(fm.table)?;
+    check_instructions(&fm.instructions, &fm.matches, table)?;
+    let t = p.table_mut(table);
+    let matches = t.rules.compact(&fm.matches);
+    let priority = u32::from(fm.priority);
+    let old = t.rules.find_exact(&matches, priority).cloned();
+    if old.is_none() {
+        if fm.flags.has(FlowModFlags::CHECK_OVERLAP)
+            && t.rules.overlapping(&fm.matches, priority).next().is_some()
+        {
+            return Err(FlowModFailed::Overlap.into());
+        }
+        if t.rules.len() >= max_rules {
+            return Err(FlowModFailed::TableFull.into());
+        }
+    }
+    let counters = match &old {
+        Some(r) if !fm.flags.has(FlowModFlags::RESET_COUNTS) => r.counters.clone(),
+        _ => Arc::new(RuleCounters::default()),
+    };
+    let rule = Rule {
+        table,
+        priority: fm.priority,
+        matches: matches.clone(),
+        cookie: fm.cookie,
+        flags: fm.flags,
+        idle_timeout: fm.idle_timeout,
+        hard_timeout: fm.hard_timeout,
+        importance: fm.importance,
+        instructions: Arc::new(fm.instructions.clone()),
+        created: now,
+        modified: now,
+        counters,
+    };
+    t.rules.insert(&matches, priority, Arc::new(rule));
+    Ok(())
+}
+
+/// The rules of `table` that a non-strict command with this match is about, or the one that a strict one is about.
+fn selected(p: &Pipeline, table: u8, fm: &FlowMod, strict: bool, filter: Filter) -> Vec<Arc<Rule>> {
+    let Some(t) = p.table(table) else { return Vec::new() };
+    if strict {
+        let m = t.rules.compact(&fm.matches);
+        let found = t.rules.find_exact(&m, fm.priority.into());
+        found.filter(|r| filter.passes(r)).cloned().into_iter().collect()
+    } else {
+        within(p, table, &fm.matches, filter)
+    }
+}
+
+/// The rules of `table` whose match is `m` or more specific and that pass `filter`.
+pub(crate) fn within(p: &Pipeline, table: u8, m: &PipelineMatch, filter: Filter) -> Vec<Arc<Rule>> {
+    let Some(t) = p.table(table) else { return Vec::new() };
+    t.rules.within(m).filter(|f| filter.passes(f.rule)).map(|f| f.rule.clone()).collect()
+}
+
+fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant) -> Result<(), ErrorCode> {
+    let table = one_table(fm.table)?;
+    check_instructions(&fm.instructions, &fm.matches, table)?;
+    let filter = Filter {
+        cookie: fm.cookie,
+        cookie_mask: fm.cookie_mask,
+        out_port: PortNo::ANY,
+        out_group: GroupId::ANY,
+    };
+    let old = selected(p, table, fm, fm.command == FlowModCommand::ModifyStrict, filter);
+    if old.is_empty() {
+        return Ok(());
+    }
+    let instructions = Arc::new(fm.instructions.clone());
+    let t = p.table_mut(table);
+    for r in old {
+        let counters = if fm.flags.has(FlowModFlags::RESET_COUNTS) {
+            Arc::new(RuleCounters::default())
+        } else {
+            r.counters.clone()
+        };
+        let new = Rule {
+            table,
+            priority: r.priority,
+            matches: r.matches.clone(),
+            cookie: r.cookie,
+            flags: r.flags,
+            idle_timeout: r.idle_timeout,
+            hard_timeout: r.hard_timeout,
+            importance: r.importance,
+            instructions: instructions.clone(),
+            created: r.created,
+            modified: now,
+            counters,
+        };
+        t.rules.insert(&r.matches, r.priority.into(), Arc::new(new));
+    }
+    Ok(())
+}
+
+fn delete(p: &mut Pipeline, fm: &FlowMod, removed: &mut Vec<Arc<Rule>>) -> Result<(), ErrorCode> {
+    let tables: Vec<u8> = match fm.table {
+        TableId::ALL => p.tables().map(|(id, _)| id).collect(),
+        t => vec![one_table(t)?],
+    };
+    let filter = Filter {
+        cookie: fm.cookie,
+        cookie_mask: fm.cookie_mask,
+        out_port: fm.out_port,
+        out_group: fm.out_group,
+    };
+    for table in tables {
+        let gone = selected(p, table, fm, fm.command == FlowModCommand::DeleteStrict, filter);
+        if gone.is_empty() {
+            continue;
+        }
+        let t = p.table_mut(table);
+        for r in &gone {
+            t.rules.remove(&r.matches, r.priority.into());
+        }
+        removed.extend(gone);
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! What a controller can ask of a bridge, but for statistics ([`crate::stats`]).
+//!
+//! Groups, meters and queues are not there yet: requests for them get OpenFlow's error, requests about them an empty
+//! answer. Nothing is accepted that is not carried out.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use clock::Deadline;
+use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
+use openflow::error::{
+    BadRequest, GroupModFailed, MeterModFailed, PortModFailed, QueueOpFailed, SwitchConfigFailed,
+    TableModFailed,
+};
+use openflow::group::{GroupMod, GroupModCommand};
+use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig, TableMod};
+use openflow::meter::{MeterMod, MeterModCommand};
+use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
+use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
+use openflow::{Body, ErrorCode, GroupId, Message, PortNo, TableId, Version};
+
+use crate::bridge::Bridge;
+use crate::check::check_packet_out;
+use crate::switch::Switch;
+use crate::tables::{FragHandling, N_TABLES};
+use crate::xlate::{Environment, Start, translate};
+
+/// Longest that a barrier waits for records and hardware.
+const BARRIER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a miss that go to a controller that has not said otherwise (OpenFlow 1.3.5 7.3.2).
+const DEFAULT_MISS_SEND_LEN: u16 = 128;
+
+impl OpenFlowSwitch for Bridge {
+    fn connected(&self, conn: ConnId, _version: Version) {
+        self.miss_send_len.lock().insert(conn, DEFAULT_MISS_SEND_LEN);
+    }
+
+    fn handle(&self, conn: ConnId, msg: Message) -> Result<Reply, ErrorCode> {
+        match msg.body {
+            Body::FeaturesRequest => Ok(Reply::One(Body::FeaturesReply(self.features()))),
+            Body::GetConfigRequest => Ok(Reply::One(Body::GetConfigReply(SwitchConfig {
+                frag: self.pipeline().frag.to_wire(),
+                miss_send_len: self.miss_send_len.lock().get(&conn).copied().unwrap_or(DEFAULT_MISS_SEND_LEN),
+            }))),
+            Body::SetConfig(c) => self.set_config(conn, c),
+            Body::PacketOut(po) => self.packet_out(&po),
+            Body::FlowMod(fm) => {
+                let now = self.switch().map_or(clock::Instant::ZERO, |s| s.now());
+                self.apply(std::slice::from_ref(&*fm), now).map_err(|(_, e)| e)?;
+                Ok(Reply::None)
+            }
+            Body::PortMod(pm) => self.port_mod(&pm),
+            Body::TableMod(tm) => table_mod(tm),
+            Body::GroupMod(gm) => group_mod(&gm),
+            Body::MeterMod(mm) => meter_mod(&mm),
+            Body::BarrierRequest => Ok(self.barrier()),
+            Body::QueueGetConfigRequest(port) => {
+                if port != PortNo::ANY && self.pipeline().ports.get(port).is_none() {
+                    return Err(QueueOpFailed::BadPort.into());
+                }
+                Ok(Reply::One(Body::QueueGetConfigReply { port, queues: Vec::new() }))
+            }
+            Body::MultipartRequest { more: true, .. } => Err(BadRequest::MultipartBufferOverflow.into()),
+            Body::MultipartRequest { request, .. } => self.multipart(request),
+            Body::Experimenter { .. } => Err(BadRequest::BadExperimenter.into()),
+            // Connections answer these themselves; replies are not requests.
+            _ => Err(BadRequest::BadType.into()),
+        }
+    }
+
+    fn disconnected(&self, conn: ConnId) {
+        self.miss_send_len.lock().remove(&conn);
+    }
+}
+
+impl Bridge {
+    fn features(&self) -> FeaturesReply {
+        FeaturesReply {
+            datapath_id: self.datapath_id(),
+            n_buffers: 0,
+            n_tables: N_TABLES,
+            auxiliary_id: 0,
+            capabilities: Capabilities::FLOW_STATS | Capabilities::TABLE_STATS | Capabilities::PORT_STATS,
+        }
+    }
+
+    fn set_config(&self, conn: ConnId, c: SwitchConfig) -> Result<Reply, ErrorCode> {
+        let frag = FragHandling::from_wire(c.frag).ok_or(SwitchConfigFailed::BadFlags)?;
+        if frag != self.pipeline().frag {
+            self.change(true, |p| {
+                p.frag = frag;
+                Ok(())
+            })?;
+        }
+        self.miss_send_len.lock().insert(conn, c.miss_send_len);
+        Ok(Reply::None)
+    }
+
+    fn barrier(&self) -> Reply {
+        let generation = self.pipeline().generation;
+        if self.has_settled(generation) {
+            return Reply::One(Body::BarrierReply);
+        }
+        let Some((switch, bridge)) = self.switch().and_then(|s| Some((s.clone(), s.bridge(self.index())?)))
+        else {
+            return Reply::One(Body::BarrierReply);
+        };
+        switch.wake();
+        let deadline = Deadline::after(switch.now(), BARRIER_LIMIT);
+        Reply::Stream(Box::new(Barrier { switch, bridge, generation, deadline, done: false }))
+    }
+
+    fn port_mod(&self, pm: &PortMod) -> Result<Reply, ErrorCode> {
+        const SETTABLE: u32 = PortConfig::PORT_DOWN.0
+            | PortConfig::NO_RECV.0
+            | PortConfig::NO_FWD.0
+            | PortConfig::NO_PACKET_IN.0;
+        let changed = self.change(true, |p| {
+            let mut port = p.ports.get(pm.port).ok_or(PortModFailed::BadPort)?.clone();
+            if port.hw_addr != pm.hw_addr {
+                return Err(PortModFailed::BadHwAddr.into());
+            }
+            if pm.mask.0 & !SETTABLE != 0 {
+                return Err(PortModFailed::BadConfig.into());
+            }
+            if pm.advertise.0 != 0 {
+                return Err(PortModFailed::BadAdvertise.into());
+            }
+            let config = PortConfig(port.config.0 & !pm.mask.0 | pm.config.0 & pm.mask.0);
+            if config == port.config {
+                return Ok(None);
+            }
+            port.config = config;
+            let desc = port.desc();
+            Arc::make_mut(&mut p.ports).put(port);
+            Ok(Some(desc))
+        })?;
+        if let Some(desc) = changed {
+            self.tell_port(PortStatus { reason: PortReason::Modify, desc });
+        }
+        Ok(Reply::None)
+    }
+
+    fn packet_out(&self, po: &PacketOut) -> Result<Reply, ErrorCode> {
+        if po.buffer.is_some() {
+            return Err(BadRequest::BufferUnknown.into());
+        }
+        let pipeline = self.pipeline();
+        let (dp_port, in_port) = match po.in_port {
+            PortNo::CONTROLLER | PortNo::ANY => (Switch::pseudo_port(self.index()), PortNo::CONTROLLER),
+            no => match pipeline.ports.get(no) {
+                Some(p) => (p.dp, no),
+                // A port that has just gone is nothing to complain about.
+                None if no.is_port() => (Switch::pseudo_port(self.index()), no),
+                None => return Err(BadRequest::BadPort.into()),
+            },
+        };
+        let parsed = flow::parse(&po.data, dp_port).map_err(|_| BadRequest::BadPacket)?;
+        check_packet_out(&po.actions, &everything(&PipelineKey::from_packet(&parsed.key, in_port.0)))?;
+        let env = Environment { pipeline: &pipeline, macs: self.macs() };
+        let outcome = translate(env, &parsed.key, in_port, Start::Actions(&po.actions), false);
+        self.carry_out(&po.data, dp_port, outcome)
+    }
+
+    /// Executes a translated packet-out and counts it for the rules it went through.
+    fn carry_out(
+        &self,
+        data: &[u8],
+        dp_port: PortId,
+        mut o: crate::xlate::Outcome,
+    ) -> Result<Reply, ErrorCode> {
+        let Some(switch) = self.switch() else { return Ok(Reply::None) };
+        let basis = o.basis(Some(self.index()));
+        switch.credit_rules(&basis, 1, data.len() as u64, Some(switch.now()));
+        if o.actions.is_empty() {
+            return Ok(Reply::None);
+        }
+        if let Some(dp) = switch.datapath()
+            && let Err(e) = dp.execute(data, dp_port, o.actions.into())
+        {
+            // OpenFlow has no reply for this: a packet-out is as lossy as a wire.
+            tracing::debug!(bridge = self.name(), error = %e, "packet-out was not carried out");
+        }
+        Ok(Reply::None)
+    }
+}
+
+/// A match on every bit of `key`.
+fn everything(key: &PipelineKey) -> PipelineMatch {
+    let mut mask = PipelineMask::ZERO;
+    for f in flow::FIELDS.iter().filter(|f| f.id.is_canonical() && f.id != FieldId::ActsetOutput) {
+        mask.set_exact(f.id);
+    }
+    PipelineMatch::new(key, &mask)
+}
+
+fn table_mod(tm: TableMod) -> Result<Reply, ErrorCode> {
+    if tm.table != TableId::ALL && tm.table.0 >= N_TABLES {
+        return Err(TableModFailed::BadTable.into());
+    }
+    // The flags of OpenFlow 1.1 and 1.2 have no meaning any more (OpenFlow 1.3.5 7.3.3).
+    if tm.config & !3 != 0 {
+        return Err(TableModFailed::BadConfig.into());
+    }
+    Ok(Reply::None)
+}
+
+fn group_mod(gm: &GroupMod) -> Result<Reply, ErrorCode> {
+    match gm.command {
+        GroupModCommand::Add => Err(GroupModFailed::OutOfGroups.into()),
+        GroupModCommand::Modify => Err(GroupModFailed::UnknownGroup.into()),
+        // No group is there, so all that were to go are gone (OpenFlow 1.3.5 6.7).
+        GroupModCommand::Delete if gm.group <= GroupId::MAX || gm.group == GroupId::ALL => Ok(Reply::None),
+        GroupModCommand::Delete => Err(GroupModFailed::InvalidGroup.into()),
+    }
+}
+
+fn meter_mod(mm: &MeterMod) -> Result<Reply, ErrorCode> {
+    match mm.command {
+        MeterModCommand::Add => Err(MeterModFailed::OutOfMeters.into()),
+        MeterModCommand::Modify => Err(MeterModFailed::UnknownMeter.into()),
+        MeterModCommand::Delete => Ok(Reply::None),
+    }
+}
+
+/// A barrier that waits until records and hardware follow the tables.
+struct Barrier {
+    switch: Arc<Switch>,
+    bridge: Arc<Bridge>,
+    generation: u64,
+    deadline: Deadline,
+    done: bool,
+}
+
+impl ReplyStream for Barrier {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Body>> {
+        if self.done {
+            return Poll::Ready(None);
+        }
+        if !self.bridge.has_settled(self.generation) {
+            // Register first, then look again: what settles in between wakes us.
+            self.bridge.wait_settled(cx.waker());
+            let late = self.deadline.passed(self.switch.now());
+            if late {
+                tracing::warn!(bridge = self.bridge.name(), "a barrier waited too long and passes");
+            } else if !self.bridge.has_settled(self.generation) {
+                return Poll::Pending;
+            }
+        }
+        self.done = true;
+        Poll::Ready(Some(Body::BarrierReply))
+    }
+}

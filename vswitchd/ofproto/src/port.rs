@@ -1,0 +1,106 @@
+//! The ports of a bridge.
+
+use std::collections::BTreeMap;
+
+use clock::Instant;
+use flow::PortId;
+use openflow::number::{MacAddr, PortNo};
+use openflow::port::{PortConfig, PortDesc, PortFeatures, PortState};
+
+/// A port: an OpenFlow number and the datapath port behind it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Port {
+    /// OpenFlow number.
+    pub no: PortNo,
+    /// The datapath's number.
+    pub dp: PortId,
+    /// Interface name.
+    pub name: String,
+    /// Address.
+    pub hw_addr: MacAddr,
+    /// What the controller or administrator wants of it.
+    pub config: PortConfig,
+    /// What it is.
+    pub state: PortState,
+    /// Current link modes.
+    pub current: PortFeatures,
+    /// Current rate in kb/s; 0 when unknown.
+    pub speed_kbps: u32,
+    /// When it was added.
+    pub added: Instant,
+}
+
+impl Port {
+    /// A port that is up.
+    pub fn new(no: PortNo, dp: PortId, name: &str, hw_addr: MacAddr) -> Self {
+        Port {
+            no,
+            dp,
+            name: name.into(),
+            hw_addr,
+            config: PortConfig::NONE,
+            state: PortState::LIVE,
+            current: PortFeatures::NONE,
+            speed_kbps: 0,
+            added: Instant::ZERO,
+        }
+    }
+
+    /// As OpenFlow describes it.
+    pub fn desc(&self) -> PortDesc {
+        PortDesc {
+            port: self.no,
+            hw_addr: self.hw_addr,
+            name: self.name.clone(),
+            config: self.config,
+            state: self.state,
+            current: self.current,
+            advertised: PortFeatures::NONE,
+            supported: PortFeatures::NONE,
+            peer: PortFeatures::NONE,
+            current_speed_kbps: self.speed_kbps,
+            max_speed_kbps: self.speed_kbps,
+        }
+    }
+
+    /// Whether packets may be sent there.
+    pub fn forwards(&self) -> bool {
+        self.config.0 & (PortConfig::PORT_DOWN.0 | PortConfig::NO_FWD.0) == 0
+    }
+
+    /// Whether packets from there are taken.
+    pub fn receives(&self) -> bool {
+        self.config.0 & (PortConfig::PORT_DOWN.0 | PortConfig::NO_RECV.0) == 0
+    }
+}
+
+/// The ports of a bridge by OpenFlow number.
+#[derive(Clone, Default, Debug)]
+pub struct Ports(BTreeMap<u32, Port>);
+
+impl Ports {
+    /// Port `no`.
+    pub fn get(&self, no: PortNo) -> Option<&Port> {
+        self.0.get(&no.0)
+    }
+
+    /// All, in order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = &Port> {
+        self.0.values()
+    }
+
+    /// The port behind which datapath port `dp` is.
+    pub fn by_datapath(&self, dp: PortId) -> Option<&Port> {
+        self.0.values().find(|p| p.dp == dp)
+    }
+
+    /// Adds or replaces a port; returns the old one.
+    pub(crate) fn put(&mut self, p: Port) -> Option<Port> {
+        self.0.insert(p.no.0, p)
+    }
+
+    /// Removes a port.
+    pub(crate) fn remove(&mut self, no: PortNo) -> Option<Port> {
+        self.0.remove(&no.0)
+    }
+}

@@ -1,0 +1,149 @@
+//! What the OpenFlow layer keeps with a flow record, and what it tells placement about records.
+
+use std::sync::Arc;
+
+use clock::Instant;
+use datapath_api::FlowRecord;
+use flow::FlowId;
+use offload::{FlowRule, Provenance};
+use openflow::PortNo;
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::mac_table::MacKey;
+use crate::rule::Rule;
+use crate::xlate::Problem;
+
+/// Told when records come, change and go: how placement hears of them. Always called after software was changed.
+/// Called on the control thread; must not block.
+pub trait RecordSink: Send + Sync {
+    /// A record is in the datapath.
+    fn installed(&self, record: &Arc<FlowRecord>);
+    /// `new`, with the same id and match, has taken the place of `old`.
+    fn replaced(&self, old: &Arc<FlowRecord>, new: &Arc<FlowRecord>);
+    /// A record has left the datapath.
+    fn removed(&self, record: &Arc<FlowRecord>);
+}
+
+/// What hardware has counted, and whether it is at rest: implemented over placement.
+pub trait HardwareStats: Send + Sync {
+    /// Hands out everything counted since the last call, each packet once, whether the record is still there or not.
+    fn drain(&self, each: &mut dyn FnMut(FlowId, HardwareCredit));
+    /// Whether counts for this record may still come.
+    fn holds(&self, id: FlowId) -> bool;
+    /// Whether everything told to the [`RecordSink`] so far has been carried out or given up. A barrier waits for it.
+    fn settled(&self) -> bool;
+}
+
+/// Traffic that hardware forwarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HardwareCredit {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes, frames without FCS.
+    pub bytes: u64,
+    /// Time of the last packet.
+    pub used: Option<Instant>,
+}
+
+/// One table a packet went through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Visit {
+    /// The table.
+    pub table: u8,
+    /// Whether a rule matched.
+    pub matched: bool,
+    /// Generation of the table.
+    pub generation: u64,
+}
+
+/// What a translation depended on and what its traffic refreshes.
+#[derive(Clone, Debug, Default)]
+pub struct Dependencies {
+    /// Tables looked up, with repetition.
+    pub visits: SmallVec<[Visit; 4]>,
+    /// Generation of ports and settings.
+    pub config_generation: u64,
+    /// MAC table lookups and their answers.
+    pub macs: SmallVec<[(MacKey, Option<PortNo>); 1]>,
+    /// Stations that packets of this record come from.
+    pub learns: SmallVec<[(MacKey, PortNo); 1]>,
+}
+
+/// What a record's actions rest on.
+#[derive(Default)]
+pub struct Basis {
+    /// Index of the bridge, see [`crate::Switch::bridge`]; `None` when the ingress port belongs to none.
+    pub bridge: Option<u32>,
+    /// Rules whose counters its packets are added to, with repetition, in the order in which they were met.
+    pub rules: SmallVec<[Arc<Rule>; 4]>,
+    /// Where the verdict came from.
+    pub provenance: Provenance,
+    /// What it depended on.
+    pub deps: Dependencies,
+    /// Why the translation did not do what the rules ask, when it did not.
+    pub problem: Option<Problem>,
+}
+
+/// What a record carries in [`FlowRecord::owner`].
+pub struct FlowOwner {
+    /// Changes when the tables do but the actions stay.
+    basis: Mutex<Arc<Basis>>,
+    /// What has been credited to rules already; carried on by replacements.
+    pub(crate) credit: Arc<Mutex<Credit>>,
+}
+
+/// How much of a record's traffic has been credited.
+#[derive(Debug, Default)]
+pub(crate) struct Credit {
+    /// Software's counters as last read.
+    pub(crate) packets: u64,
+    pub(crate) bytes: u64,
+    /// Time of the last packet, in software or hardware.
+    pub(crate) used: Option<Instant>,
+    /// Hardware's counts so far.
+    pub(crate) hw_packets: u64,
+    pub(crate) hw_bytes: u64,
+}
+
+impl FlowOwner {
+    pub(crate) fn new(basis: Basis, credit: Arc<Mutex<Credit>>) -> Self {
+        FlowOwner { basis: Mutex::new(Arc::new(basis)), credit }
+    }
+
+    /// The owner's part of a record made by this crate.
+    pub fn of(record: &FlowRecord) -> Option<&FlowOwner> {
+        record.owner.downcast_ref()
+    }
+
+    /// What the record's actions rest on: rules, provenance, bridge.
+    pub fn basis(&self) -> Arc<Basis> {
+        self.basis.lock().clone()
+    }
+
+    pub(crate) fn set_basis(&self, b: Basis) {
+        *self.basis.lock() = Arc::new(b);
+    }
+
+    /// Packets and bytes that hardware has counted for this record.
+    pub fn hardware_totals(&self) -> (u64, u64) {
+        let c = self.credit.lock();
+        (c.hw_packets, c.hw_bytes)
+    }
+
+    /// When the last packet was seen by software or hardware, as of the last revalidation.
+    pub fn used(&self) -> Option<Instant> {
+        self.credit.lock().used
+    }
+}
+
+/// The record as it is offered to hardware.
+pub fn offload_rule(record: &FlowRecord) -> FlowRule {
+    let provenance = FlowOwner::of(record).map(|o| o.basis().provenance.clone());
+    FlowRule {
+        id: record.id,
+        matches: record.matches,
+        actions: record.actions.clone(),
+        provenance: provenance.unwrap_or_default(),
+    }
+}

@@ -1,0 +1,331 @@
+//! Revalidation: statistics, expiry, and records that tables have left behind.
+//!
+//! For every record of the datapath: move what it has counted to its rules; remove it when it has been idle for too long;
+//! and when something it depended on has changed, translate its key again. If that looks at a bit the record does not
+//! match on, the record covers packets whose fates now differ: it goes, and the next packet makes another. Otherwise
+//! new actions take the place of the old under the same match and counters.
+//!
+//! Software always changes first, then placement is told. A record that is gone may still be counted: a forwarding core
+//! finishes its burst, hardware reports its final values. So it is kept for a while, and credited to the end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clock::Instant;
+use datapath_api::FlowRecord;
+use flow::FlowId;
+
+use crate::record::{Basis, FlowOwner, HardwareCredit};
+use crate::switch::Switch;
+
+/// How long a removed record is credited at least: longer than any burst.
+const LINGER: Duration = Duration::from_secs(2);
+/// Idle time that is too long when there are more records than the limit.
+const CROWDED_IDLE: Duration = Duration::from_millis(100);
+
+/// What is remembered between revalidations.
+#[derive(Default)]
+pub(crate) struct Revalidation {
+    /// Records that the sink knows.
+    known: HashMap<FlowId, Arc<FlowRecord>>,
+    /// Records removed, and when.
+    gone: HashMap<FlowId, (Instant, Arc<FlowRecord>)>,
+    aged: Instant,
+}
+
+/// What a revalidation did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Revalidated {
+    /// Records looked at.
+    pub records: usize,
+    /// Records translated again.
+    pub translated: usize,
+    /// Records whose actions changed.
+    pub replaced: usize,
+    /// Records that the tables no longer bear out.
+    pub deleted: usize,
+    /// Records that were idle.
+    pub expired: usize,
+}
+
+/// What is to become of a record.
+enum Verdict {
+    Keep,
+    Delete,
+    Replace(Box<FlowRecord>),
+}
+
+impl Switch {
+    /// Does what has become due: learning, ageing, timeouts of OpenFlow flows; revalidates when something has changed. To
+    /// be called by the control thread when woken and ten times a second. Whether records were revalidated.
+    pub fn run(&self, now: Instant) -> bool {
+        self.learn_queued();
+        for b in self.bridges() {
+            b.expire(now);
+        }
+        let mut age = false;
+        {
+            let mut r = self.revalidation.lock();
+            if now.since(r.aged) >= Duration::from_secs(1) {
+                r.aged = now;
+                age = true;
+            }
+        }
+        if age {
+            for b in self.bridges() {
+                let g = b.macs().generation();
+                b.macs().age(now);
+                if b.macs().generation() != g {
+                    self.stale.store(true, Ordering::Release);
+                }
+            }
+        }
+        let stale = self.stale.load(Ordering::Acquire);
+        if stale {
+            self.revalidate(now);
+        } else {
+            self.wake_barriers();
+        }
+        stale
+    }
+
+    /// Credits statistics, expires and re-translates records, tells placement. To be called by the control thread a few
+    /// times a second.
+    pub fn revalidate(&self, now: Instant) -> Revalidated {
+        let mut out = Revalidated::default();
+        let mut state = self.revalidation.lock();
+        // Before the generations are read: a change in between makes it stale again.
+        self.stale.store(false, Ordering::Release);
+        let bridges = self.bridges();
+        let generations: Vec<u64> = bridges.iter().map(|b| b.pipeline().generation).collect();
+        if let Some(dp) = self.datapath() {
+            self.credit_hardware(&state);
+            let mut records = Vec::new();
+            dp.flow_dump(&mut |r| {
+                records.push(r.clone());
+                true
+            });
+            out.records = records.len();
+            let crowded = records.len() > self.config.flow_limit;
+            let max_idle = if crowded { CROWDED_IDLE } else { self.config.max_idle };
+            let mut before = std::mem::take(&mut state.known);
+            for r in records {
+                let known = before.remove(&r.id);
+                self.one_record(&mut state, r, known, now, max_idle, &mut out);
+            }
+            // The datapath has forgotten these by itself.
+            for (_, r) in before {
+                self.leave(&mut state, r, now);
+            }
+            self.live.store(state.known.len(), Ordering::Relaxed);
+        }
+        state.gone.retain(|_, (when, r)| {
+            self.credit_record(r);
+            now.since(*when) < LINGER || self.hardware().is_some_and(|h| h.holds(r.id))
+        });
+        drop(state);
+        for (b, g) in bridges.iter().zip(generations) {
+            b.settled(g);
+        }
+        self.wake_barriers();
+        out
+    }
+
+    fn one_record(
+        &self,
+        state: &mut Revalidation,
+        r: Arc<FlowRecord>,
+        known: Option<Arc<FlowRecord>>,
+        now: Instant,
+        max_idle: Duration,
+        out: &mut Revalidated,
+    ) {
+        let Some(owner) = FlowOwner::of(&r) else {
+            // Not ours; nothing is known about it.
+            return;
+        };
+        self.credit_record(&r);
+        let idle = now.since(owner.used().map_or(r.created, |u| u.max(r.created)));
+        let verdict = if idle >= max_idle {
+            out.expired += 1;
+            Verdict::Delete
+        } else {
+            self.judge(&r, owner, known.is_some(), out)
+        };
+        match verdict {
+            Verdict::Keep => {
+                if known.is_none()
+                    && let Some(s) = self.sink()
+                {
+                    s.installed(&r);
+                }
+                state.known.insert(r.id, r);
+            }
+            Verdict::Replace(new) => {
+                let new: Arc<FlowRecord> = Arc::from(new);
+                match self.datapath().map(|dp| dp.flow_put(new.clone())) {
+                    Some(Ok(())) => {
+                        out.replaced += 1;
+                        if let Some(s) = self.sink() {
+                            if known.is_some() {
+                                s.replaced(&r, &new);
+                            } else {
+                                s.installed(&new);
+                            }
+                        }
+                        state.known.insert(new.id, new);
+                    }
+                    _ => self.delete(state, r, known.is_some(), now),
+                }
+            }
+            Verdict::Delete => self.delete(state, r, known.is_some(), now),
+        }
+    }
+
+    /// Removes a record from the datapath, then tells.
+    fn delete(&self, state: &mut Revalidation, r: Arc<FlowRecord>, known: bool, now: Instant) {
+        if let Some(dp) = self.datapath() {
+            // Not there: it has just left by itself, which comes to the same.
+            let _ = dp.flow_del(r.id);
+        }
+        if known {
+            self.leave(state, r, now);
+        } else {
+            self.credit_record(&r);
+            state.gone.insert(r.id, (now, r));
+        }
+    }
+
+    fn leave(&self, state: &mut Revalidation, r: Arc<FlowRecord>, now: Instant) {
+        if let Some(s) = self.sink() {
+            s.removed(&r);
+        }
+        self.credit_record(&r);
+        state.gone.insert(r.id, (now, r));
+    }
+
+    /// Whether what a record depended on is as it was.
+    fn unchanged(&self, basis: &Basis) -> bool {
+        let Some(b) = basis.bridge.and_then(|i| self.bridge(i)) else { return false };
+        let p = b.pipeline();
+        let d = &basis.deps;
+        d.config_generation == p.config_generation
+            && d.visits.iter().all(|v| v.generation == p.table_generation(v.table))
+            && d.macs.iter().all(|(k, port)| b.macs().lookup(*k) == *port)
+    }
+
+    fn judge(&self, r: &Arc<FlowRecord>, owner: &FlowOwner, known: bool, out: &mut Revalidated) -> Verdict {
+        let basis = owner.basis();
+        if self.unchanged(&basis) {
+            return Verdict::Keep;
+        }
+        out.translated += 1;
+        let (bridge, mut o) = self.translate_key(r.matches.key());
+        if bridge != basis.bridge || !o.mask.is_subset_of(r.matches.mask()) {
+            out.deleted += 1;
+            return Verdict::Delete;
+        }
+        let fresh = o.basis(bridge);
+        if *r.actions == *o.actions {
+            let told_otherwise = fresh.provenance != basis.provenance;
+            owner.set_basis(fresh);
+            if told_otherwise
+                && known
+                && let Some(s) = self.sink()
+            {
+                s.replaced(r, r);
+            }
+            return Verdict::Keep;
+        }
+        // Same name, match and counters.
+        Verdict::Replace(Box::new(FlowRecord {
+            id: r.id,
+            matches: r.matches,
+            actions: o.actions.into(),
+            counters: r.counters.clone(),
+            owner: Arc::new(FlowOwner::new(fresh, owner.credit.clone())),
+            created: r.created,
+        }))
+    }
+
+    /// Moves what a record has counted in software to its rules. Once: what was moved is remembered.
+    pub(crate) fn credit_record(&self, r: &FlowRecord) {
+        let Some(owner) = FlowOwner::of(r) else { return };
+        let now = r.counters.read();
+        let (packets, bytes) = {
+            let mut c = owner.credit.lock();
+            let delta = (now.packets.saturating_sub(c.packets), now.bytes.saturating_sub(c.bytes));
+            c.packets = c.packets.max(now.packets);
+            c.bytes = c.bytes.max(now.bytes);
+            c.used = c.used.max(now.used);
+            delta
+        };
+        if packets > 0 || bytes > 0 {
+            self.credit_basis(owner, packets, bytes, now.used);
+        }
+    }
+
+    /// Moves what hardware has counted to rules.
+    fn credit_hardware(&self, state: &Revalidation) {
+        let Some(hw) = self.hardware() else { return };
+        hw.drain(&mut |id, c: HardwareCredit| {
+            let r = state.known.get(&id).or_else(|| state.gone.get(&id).map(|(_, r)| r));
+            let Some(owner) = r.and_then(|r| FlowOwner::of(r)) else {
+                tracing::warn!(flow = id.0, packets = c.packets, "hardware counted for a flow nobody knows");
+                return;
+            };
+            {
+                let mut credit = owner.credit.lock();
+                credit.hw_packets += c.packets;
+                credit.hw_bytes += c.bytes;
+                credit.used = credit.used.max(c.used);
+            }
+            self.credit_basis(owner, c.packets, c.bytes, c.used);
+        });
+    }
+
+    fn credit_basis(&self, owner: &FlowOwner, packets: u64, bytes: u64, used: Option<Instant>) {
+        let basis = owner.basis();
+        self.credit_rules(&basis, packets, bytes, used);
+        if let (Some(b), Some(at)) = (basis.bridge, used) {
+            self.note_stations(b, &basis.deps, at);
+        }
+    }
+
+    /// Credits everything counted so far, so that rules' counters can be read.
+    pub(crate) fn collect(&self) {
+        let state = self.revalidation.lock();
+        self.credit_hardware(&state);
+        if let Some(dp) = self.datapath() {
+            dp.flow_dump(&mut |r| {
+                self.credit_record(r);
+                true
+            });
+        }
+        for (_, r) in state.gone.values() {
+            self.credit_record(r);
+        }
+    }
+
+    /// Lets barriers look again whether they may pass.
+    pub(crate) fn wake_barriers(&self) {
+        for b in self.bridges() {
+            b.wake_barriers();
+        }
+    }
+
+    /// Every flow record with what is behind it, in order of age.
+    pub fn records(&self) -> Vec<Arc<FlowRecord>> {
+        let mut v = Vec::new();
+        if let Some(dp) = self.datapath() {
+            dp.flow_dump(&mut |r| {
+                v.push(r.clone());
+                true
+            });
+        }
+        v.sort_by_key(|r| r.id);
+        v
+    }
+}

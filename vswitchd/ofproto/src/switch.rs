@@ -1,0 +1,370 @@
+//! What stands behind one datapath: bridges, misses, punts, and the queue of things to learn.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use clock::{Clock, Instant};
+use crossbeam_queue::ArrayQueue;
+use datapath_api::{
+    Datapath, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation, Translations,
+};
+use flow::{FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId};
+use openflow::PortNo;
+use parking_lot::Mutex;
+
+use crate::bridge::{Bridge, BridgeConfig};
+use crate::mac_table::MacKey;
+use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, RecordSink};
+use crate::revalidate::Revalidation;
+use crate::xlate::{Environment, Outcome, Problem, Start, translate};
+
+/// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
+const PSEUDO_PORTS: u32 = 0xffff_0000;
+
+/// Settings of a [`Switch`].
+#[derive(Clone, Debug)]
+pub struct SwitchConfig {
+    /// Most flow records; packets beyond are translated one by one.
+    pub flow_limit: usize,
+    /// Time without a packet after which a record is removed.
+    pub max_idle: Duration,
+    /// Most stations waiting to be learned.
+    pub learn_queue: usize,
+}
+
+impl Default for SwitchConfig {
+    fn default() -> Self {
+        SwitchConfig { flow_limit: 200_000, max_idle: Duration::from_secs(10), learn_queue: 4096 }
+    }
+}
+
+/// Counters of a [`Switch`]: a reading.
+#[derive(Clone, Debug, Default)]
+pub struct SwitchCounters {
+    /// Packets translated.
+    pub translated: u64,
+    /// Packets translated without a record being kept, because there were too many.
+    pub over_flow_limit: u64,
+    /// Records the datapath did not take.
+    pub refused: u64,
+    /// Stations not learned because the queue was full; their next packet tries again.
+    pub learn_dropped: u64,
+    /// Packets from ports of no bridge, sent to nobody.
+    pub punts_unclaimed: u64,
+    /// Translations that ended in a [`Problem`], by its number.
+    pub problems: [u64; Problem::ALL.len()],
+}
+
+#[derive(Default)]
+struct Counts {
+    translated: AtomicU64,
+    over_flow_limit: AtomicU64,
+    refused: AtomicU64,
+    learn_dropped: AtomicU64,
+    punts_unclaimed: AtomicU64,
+    problems: [AtomicU64; Problem::ALL.len()],
+}
+
+/// Which bridge and OpenFlow port a datapath port is.
+#[derive(Clone, Default)]
+pub(crate) struct Routes {
+    pub(crate) bridges: Vec<Option<Arc<Bridge>>>,
+    pub(crate) ports: HashMap<PortId, (u32, PortNo)>,
+}
+
+/// A station to be learned.
+pub(crate) struct Learn {
+    pub(crate) bridge: u32,
+    pub(crate) key: MacKey,
+    pub(crate) port: PortNo,
+    pub(crate) at: Instant,
+}
+
+/// The OpenFlow layer over one datapath.
+pub struct Switch {
+    me: Weak<Switch>,
+    clock: Arc<dyn Clock>,
+    pub(crate) config: SwitchConfig,
+    datapath: OnceLock<Arc<dyn Datapath>>,
+    sink: OnceLock<Arc<dyn RecordSink>>,
+    hardware: OnceLock<Arc<dyn HardwareStats>>,
+    wakeup: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    routes: ArcSwap<Routes>,
+    routes_write: Mutex<()>,
+    learn: ArrayQueue<Learn>,
+    next_flow: AtomicU64,
+    /// Records in the datapath, as far as known between revalidations.
+    pub(crate) live: AtomicUsize,
+    /// Tables have changed since the last revalidation.
+    pub(crate) stale: AtomicBool,
+    counts: Counts,
+    pub(crate) revalidation: Mutex<Revalidation>,
+}
+
+impl Switch {
+    /// A switch without bridges. `clock` is what requests tell the time by.
+    pub fn new(clock: Arc<dyn Clock>, config: SwitchConfig) -> Arc<Switch> {
+        Arc::new_cyclic(|me| Switch {
+            me: me.clone(),
+            clock,
+            learn: ArrayQueue::new(config.learn_queue.max(1)),
+            config,
+            datapath: OnceLock::new(),
+            sink: OnceLock::new(),
+            hardware: OnceLock::new(),
+            wakeup: OnceLock::new(),
+            routes: ArcSwap::default(),
+            routes_write: Mutex::new(()),
+            next_flow: AtomicU64::new(1),
+            live: AtomicUsize::new(0),
+            stale: AtomicBool::new(false),
+            counts: Counts::default(),
+            revalidation: Mutex::new(Revalidation::default()),
+        })
+    }
+
+    /// Names the datapath. Only the first call has an effect, as with the other `set_` functions.
+    pub fn set_datapath(&self, dp: Arc<dyn Datapath>) {
+        let _ = self.datapath.set(dp);
+    }
+
+    /// Names who is told about records.
+    pub fn set_record_sink(&self, sink: Arc<dyn RecordSink>) {
+        let _ = self.sink.set(sink);
+    }
+
+    /// Names who tells what hardware has counted.
+    pub fn set_hardware(&self, hw: Arc<dyn HardwareStats>) {
+        let _ = self.hardware.set(hw);
+    }
+
+    /// Names what is called when [`Switch::run`] has something to do. May be called from any thread, must not block.
+    pub fn set_wakeup(&self, f: impl Fn() + Send + Sync + 'static) {
+        let _ = self.wakeup.set(Box::new(f));
+    }
+
+    pub(crate) fn datapath(&self) -> Option<&Arc<dyn Datapath>> {
+        self.datapath.get()
+    }
+
+    pub(crate) fn sink(&self) -> Option<&Arc<dyn RecordSink>> {
+        self.sink.get()
+    }
+
+    pub(crate) fn hardware(&self) -> Option<&Arc<dyn HardwareStats>> {
+        self.hardware.get()
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Says that the control thread has something to do.
+    pub(crate) fn wake(&self) {
+        if let Some(f) = self.wakeup.get() {
+            f();
+        }
+    }
+
+    /// Says that tables, ports or settings have changed.
+    pub(crate) fn changed(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Adds a bridge.
+    pub fn add_bridge(&self, config: BridgeConfig) -> Arc<Bridge> {
+        let _w = self.routes_write.lock();
+        let mut r = (**self.routes.load()).clone();
+        let bridge = Arc::new(Bridge::new(r.bridges.len() as u32, config, self.me.clone()));
+        r.bridges.push(Some(bridge.clone()));
+        self.routes.store(Arc::new(r));
+        bridge
+    }
+
+    /// Removes a bridge; its ports belong to nobody then.
+    pub fn remove_bridge(&self, bridge: &Bridge) {
+        let _w = self.routes_write.lock();
+        let mut r = (**self.routes.load()).clone();
+        if let Some(b) = r.bridges.get_mut(bridge.index() as usize) {
+            *b = None;
+        }
+        r.ports.retain(|_, (b, _)| *b != bridge.index());
+        self.routes.store(Arc::new(r));
+        self.changed();
+    }
+
+    /// The bridge with that index.
+    pub fn bridge(&self, index: u32) -> Option<Arc<Bridge>> {
+        self.routes.load().bridges.get(index as usize).cloned().flatten()
+    }
+
+    /// Every bridge.
+    pub fn bridges(&self) -> Vec<Arc<Bridge>> {
+        self.routes.load().bridges.iter().flatten().cloned().collect()
+    }
+
+    pub(crate) fn route_port(&self, dp: PortId, to: Option<(u32, PortNo)>) {
+        let _w = self.routes_write.lock();
+        let mut r = (**self.routes.load()).clone();
+        match to {
+            Some(to) => r.ports.insert(dp, to),
+            None => r.ports.remove(&dp),
+        };
+        self.routes.store(Arc::new(r));
+    }
+
+    /// The datapath port that stands for "from a controller" of a bridge.
+    pub(crate) fn pseudo_port(bridge: u32) -> PortId {
+        PortId(PSEUDO_PORTS | bridge & 0xffff)
+    }
+
+    fn bridge_of(&self, dp: PortId) -> Option<Arc<Bridge>> {
+        let r = self.routes.load();
+        let index = match r.ports.get(&dp) {
+            Some((b, _)) => *b,
+            None if dp.0 >= PSEUDO_PORTS => dp.0 & 0xffff,
+            None => return None,
+        };
+        r.bridges.get(index as usize).cloned().flatten()
+    }
+
+    /// Translates a packet as it would be translated now. The bridge's index is that of its ingress port.
+    pub(crate) fn translate_key(&self, key: &PacketKey) -> (Option<u32>, Outcome) {
+        let r = self.routes.load();
+        let found = r.ports.get(&PortId(key.get64(FieldId::DpPort) as u32));
+        let bridge = found.and_then(|(b, no)| Some((r.bridges.get(*b as usize)?.as_ref()?, *no)));
+        match bridge {
+            Some((b, no)) => {
+                let pipeline = b.pipeline();
+                let env = Environment { pipeline: &pipeline, macs: b.macs() };
+                (Some(b.index()), translate(env, key, no, Start::Tables, false))
+            }
+            None => {
+                let mut mask = PacketMask::ZERO;
+                for f in [FieldId::DpPort, FieldId::RecircId] {
+                    mask.set_exact(f);
+                }
+                (None, Outcome { mask, problem: Some(Problem::UnknownPort), ..Outcome::default() })
+            }
+        }
+    }
+
+    fn answer(&self, miss: &Miss, now: Instant) -> Translation {
+        let (bridge, mut o) = self.translate_key(&miss.key);
+        self.counts.translated.fetch_add(1, Ordering::Relaxed);
+        if let Some(p) = o.problem {
+            self.counts.problems[p as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(b) = bridge {
+            self.note_stations(b, &o.deps, now);
+        }
+        let install = self.live.load(Ordering::Relaxed) < self.config.flow_limit;
+        let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
+        let record = Arc::new(FlowRecord {
+            id,
+            matches: PacketMatch::new(&miss.key, &o.mask),
+            owner: Arc::new(FlowOwner::new(o.basis(bridge), Arc::default())),
+            actions: o.actions.into(),
+            counters: Arc::new(FlowCounters::default()),
+            created: now,
+        });
+        if install {
+            self.live.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);
+            if let Some(owner) = FlowOwner::of(&record) {
+                self.credit_rules(&owner.basis(), 1, miss.len_bytes.into(), Some(now));
+            }
+        }
+        Translation { record, install }
+    }
+
+    /// Refreshes the stations that packets come from, or queues them to be learned.
+    pub(crate) fn note_stations(&self, bridge: u32, deps: &Dependencies, at: Instant) {
+        if deps.learns.is_empty() {
+            return;
+        }
+        let Some(b) = self.bridge(bridge) else { return };
+        for &(key, port) in &deps.learns {
+            if b.macs().refresh(key, port, at) {
+                continue;
+            }
+            if self.learn.push(Learn { bridge, key, port, at }).is_err() {
+                self.counts.learn_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            self.wake();
+        }
+    }
+
+    /// Adds traffic to the counters of everything that a record's packets go through.
+    pub(crate) fn credit_rules(&self, basis: &Basis, packets: u64, bytes: u64, used: Option<Instant>) {
+        for r in &basis.rules {
+            r.counters.add(packets, bytes, used);
+        }
+        let Some(b) = basis.bridge.and_then(|i| self.bridge(i)) else { return };
+        for v in &basis.deps.visits {
+            b.count_lookups(v.table, packets, v.matched);
+        }
+    }
+
+    /// Learns what is queued.
+    pub(crate) fn learn_queued(&self) {
+        let mut by_bridge: HashMap<u32, Vec<(MacKey, PortNo, Instant)>> = HashMap::new();
+        for _ in 0..self.learn.capacity() {
+            let Some(l) = self.learn.pop() else { break };
+            by_bridge.entry(l.bridge).or_default().push((l.key, l.port, l.at));
+        }
+        for (bridge, seen) in by_bridge {
+            if let Some(b) = self.bridge(bridge) {
+                let before = b.macs().generation();
+                b.macs().learn(seen);
+                if b.macs().generation() != before {
+                    self.stale.store(true, Ordering::Release);
+                }
+            }
+        }
+    }
+
+    /// Counters.
+    pub fn counters(&self) -> SwitchCounters {
+        let read = |a: &AtomicU64| a.load(Ordering::Relaxed);
+        let c = &self.counts;
+        SwitchCounters {
+            translated: read(&c.translated),
+            over_flow_limit: read(&c.over_flow_limit),
+            refused: read(&c.refused),
+            learn_dropped: read(&c.learn_dropped),
+            punts_unclaimed: read(&c.punts_unclaimed),
+            problems: std::array::from_fn(|i| read(&c.problems[i])),
+        }
+    }
+}
+
+impl MissHandler for Switch {
+    fn translate(&self, misses: &[Miss], now: Instant, out: &mut Translations) {
+        out.extend(misses.iter().map(|m| self.answer(m, now)));
+    }
+
+    fn refused(&self, record: &Arc<FlowRecord>) {
+        self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        // One less than was thought; revalidation sets it right.
+        let _ = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        self.credit_record(record);
+    }
+}
+
+impl PuntSink for Switch {
+    fn punt(&self, p: Punt) -> bool {
+        match self.bridge_of(PortId(p.key.get64(FieldId::DpPort) as u32)) {
+            Some(b) => b.packet_in(p),
+            None => {
+                self.counts.punts_unclaimed.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The flow tables of a bridge, in versions.
+//!
+//! A [`Pipeline`] is everything a translation reads: tables, ports, fragment handling. It is immutable once published;
+//! the writer changes a copy that shares what did not change, and publishes it whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use classifier::Version;
+
+use crate::port::Ports;
+use crate::rule::Rule;
+
+/// Number of tables: 0 to 253.
+pub const N_TABLES: u8 = 254;
+
+/// How fragments are matched (OpenFlow 1.3.5 7.3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FragHandling {
+    /// Fragments are matched as if they had no ports.
+    #[default]
+    Normal,
+    /// Fragments are dropped.
+    Drop,
+    /// Fragments are matched as they are (Nicira).
+    NxMatch,
+}
+
+impl FragHandling {
+    /// The number in `ofp_switch_config`.
+    pub fn to_wire(self) -> u16 {
+        match self {
+            FragHandling::Normal => 0,
+            FragHandling::Drop => 1,
+            FragHandling::NxMatch => 3,
+        }
+    }
+
+    /// From the number in `ofp_switch_config`; `None` for reassembly and the unknown.
+    pub fn from_wire(v: u16) -> Option<Self> {
+        [FragHandling::Normal, FragHandling::Drop, FragHandling::NxMatch]
+            .into_iter()
+            .find(|f| f.to_wire() == v)
+    }
+}
+
+/// One table.
+#[derive(Clone, Default)]
+pub struct Table {
+    /// Its rules; a rule's classifier priority is its OpenFlow priority.
+    pub rules: Version<Rule>,
+    /// Changes whenever the rules do.
+    pub generation: u64,
+}
+
+/// What translations read.
+#[derive(Clone, Default)]
+pub struct Pipeline {
+    /// Tables up to the last that has ever had a rule.
+    tables: Vec<Arc<Table>>,
+    /// The bridge's ports.
+    pub ports: Arc<Ports>,
+    /// How fragments are matched.
+    pub frag: FragHandling,
+    /// Rises with every change to this or any table.
+    pub generation: u64,
+    /// Value of `generation` when ports or settings last changed.
+    pub config_generation: u64,
+}
+
+impl Pipeline {
+    /// Table `id`, unless it never had a rule.
+    pub fn table(&self, id: u8) -> Option<&Table> {
+        self.tables.get(usize::from(id)).map(|t| &**t)
+    }
+
+    /// The generation of table `id`; 0 for one that never had a rule.
+    pub fn table_generation(&self, id: u8) -> u64 {
+        self.table(id).map_or(0, |t| t.generation)
+    }
+
+    /// Table `id`, to change it. Its generation becomes that of the pipeline, which the caller has raised.
+    pub(crate) fn table_mut(&mut self, id: u8) -> &mut Table {
+        let i = usize::from(id);
+        if self.tables.len() <= i {
+            self.tables.resize_with(i + 1, Default::default);
+        }
+        let t = Arc::make_mut(&mut self.tables[i]);
+        t.generation = self.generation;
+        t
+    }
+
+    /// Every table that has ever had a rule, with its number.
+    pub fn tables(&self) -> impl Iterator<Item = (u8, &Table)> {
+        self.tables.iter().enumerate().map(|(i, t)| (i as u8, &**t))
+    }
+
+    /// How many rules there are in all.
+    pub fn n_rules(&self) -> usize {
+        self.tables.iter().map(|t| t.rules.len()).sum()
+    }
+}
+
+/// Lookups of one table.
+#[derive(Debug, Default)]
+pub struct TableCounters {
+    lookups: AtomicU64,
+    matched: AtomicU64,
+}
+
+impl TableCounters {
+    /// Counts `n` packets that were looked up, and whether a rule matched.
+    pub fn add(&self, n: u64, matched: bool) {
+        self.lookups.fetch_add(n, Ordering::Relaxed);
+        if matched {
+            self.matched.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// Packets looked up.
+    pub fn lookups(&self) -> u64 {
+        self.lookups.load(Ordering::Relaxed)
+    }
+
+    /// Packets that matched a rule.
+    pub fn matched(&self) -> u64 {
+        self.matched.load(Ordering::Relaxed)
+    }
+}

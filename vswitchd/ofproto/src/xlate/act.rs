@@ -1,0 +1,346 @@
+//! Executing OpenFlow actions.
+
+use flow::{ControllerAction, FieldId, Prereq, PuntReason, Scope};
+use openflow::{Action as OfAction, PortNo, Subfield};
+
+use super::{MAX_DEPTH, Problem, Xlate};
+use crate::trace::StepKind;
+
+impl Xlate<'_> {
+    /// Executes a list of actions in order.
+    pub(super) fn execute(&mut self, actions: &[OfAction]) {
+        for a in actions {
+            if self.halted {
+                return;
+            }
+            self.step(|| StepKind::Action(a.clone()));
+            self.execute_one(a);
+        }
+    }
+
+    fn execute_one(&mut self, a: &OfAction) {
+        match a {
+            OfAction::Output { port, max_len } => self.output_action(*port, *max_len),
+            OfAction::OutputReg { src, max_len } => {
+                let port = self.read(*src) as u32;
+                self.output_action(PortNo(port), *max_len);
+            }
+            OfAction::Controller { max_len, reason, .. } => {
+                let reason = match reason {
+                    0 => PuntReason::NoMatch,
+                    2 => PuntReason::InvalidTtl,
+                    _ => PuntReason::Action,
+                };
+                self.controller(reason, *max_len);
+            }
+            OfAction::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
+            OfAction::RegLoad { dst, value } => {
+                self.set_field(dst.field, shift_up(u128::from(*value), dst), dst.mask());
+            }
+            OfAction::RegMove { src, dst } => {
+                let v = self.read(*src);
+                self.set_field(dst.field, shift_up(v, dst), dst.mask());
+            }
+            OfAction::SetTunnel { id, .. } => self.set_field(FieldId::TunId, (*id).into(), u128::MAX),
+            OfAction::SetNwTtl(ttl) => self.set_field(FieldId::NwTtl, (*ttl).into(), u128::MAX),
+            OfAction::DecNwTtl { .. } => self.dec_nw_ttl(),
+            OfAction::SetMplsTtl(ttl) => self.set_field(FieldId::MplsTtl, (*ttl).into(), u128::MAX),
+            OfAction::DecMplsTtl => self.dec_mpls_ttl(),
+            OfAction::PushVlan(tpid) => self.push_vlan(*tpid),
+            OfAction::PopVlan => self.pop_vlan(),
+            OfAction::PushMpls(eth_type) => self.push_mpls(*eth_type),
+            OfAction::PopMpls(eth_type) => self.pop_mpls(*eth_type),
+            OfAction::Resubmit { port, table } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
+            OfAction::Exit => self.halted = true,
+            OfAction::Note(_) | OfAction::PopQueue => {}
+            // Refused when the flow was added, see `check`.
+            OfAction::Group(_)
+            | OfAction::SetQueue(_)
+            | OfAction::CopyTtlOut
+            | OfAction::CopyTtlIn
+            | OfAction::PushPbb(_)
+            | OfAction::PopPbb => self.note("not supported, skipped"),
+        }
+    }
+
+    /// Searches `table` again, as if the packet had come in on `port`, and executes what is found there.
+    pub(super) fn resubmit(&mut self, port: PortNo, table: u8) {
+        if self.depth >= MAX_DEPTH {
+            self.fail(Problem::TooDeep);
+            return;
+        }
+        self.depth += 1;
+        let (was_table, was_rule) = (self.table, self.rule.clone());
+        let in_port = self.key.get(FieldId::InPort);
+        if port != PortNo::IN_PORT {
+            self.key.set(FieldId::InPort, port.0.into());
+        }
+        // The port counts for the search alone; what is found executes with the one before (ovs-actions(7)).
+        if let Some(rule) = self.lookup(table) {
+            self.key.set(FieldId::InPort, in_port);
+            self.table = table;
+            let ins = rule.instructions.clone();
+            self.rule = Some(rule);
+            self.execute(&ins.apply);
+            if !self.halted {
+                if ins.clear {
+                    self.action_set.clear();
+                    self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+                }
+                self.write_actions(&ins.write);
+                if let Some((value, mask)) = ins.metadata {
+                    self.key.set_masked(FieldId::Metadata, value.into(), mask.into());
+                }
+                if let Some(t) = ins.goto_table {
+                    self.table_chain(t.0);
+                }
+            }
+        }
+        self.key.set(FieldId::InPort, in_port);
+        (self.table, self.rule) = (was_table, was_rule);
+        self.depth -= 1;
+    }
+
+    /// Executes the action set in the order of OpenFlow 1.3.5 5.10.
+    pub(super) fn execute_action_set(&mut self) {
+        if self.halted || self.action_set.is_empty() {
+            return;
+        }
+        let set = std::mem::take(&mut self.action_set);
+        self.step(|| StepKind::ActionSet);
+        self.in_action_set = true;
+        let ordered = order_action_set(&set);
+        self.execute(&ordered);
+        self.in_action_set = false;
+    }
+
+    /// The value of a subfield, right-aligned. Its bits are looked at.
+    fn read(&mut self, s: Subfield) -> u128 {
+        self.look_at(s.field, s.mask());
+        (self.key.get(s.field) & s.mask()) >> s.offset.min(127)
+    }
+
+    fn look_at(&mut self, field: FieldId, mask: u128) {
+        self.wc.set_masked(field, u128::MAX, mask);
+        if self.headers.ttl_decrements_in_all > 0 && field.info().canon == FieldId::NwTtl {
+            self.wc.set_exact(FieldId::NwTtl);
+        }
+    }
+
+    /// Whether the packet, as it is by now, has `field`. Looks at what decides that.
+    pub(super) fn has(&mut self, field: FieldId) -> bool {
+        prereq_holds(field.info().prereq, self, |x, f| {
+            x.wc.set_exact(f);
+            x.key.get64(f)
+        })
+    }
+
+    /// Writes the bits of `field` that `mask` has, if the packet has the field.
+    pub(super) fn set_field(&mut self, field: FieldId, value: u128, mask: u128) {
+        let info = field.info();
+        let mask = mask & info.max();
+        if info.scope == Scope::Pipeline {
+            self.key.set_masked(field, value, mask);
+            return;
+        }
+        if matches!(info.canon, FieldId::VlanTci) {
+            self.set_vlan(field, value, mask);
+            return;
+        }
+        if !self.has(field) {
+            self.note("the packet does not have the field");
+            return;
+        }
+        if self.headers.reparse_needed && below_l2(field) {
+            self.fail(Problem::NeedsReparse);
+            return;
+        }
+        self.wc.set_masked(field, u128::MAX, mask);
+        if info.canon == FieldId::NwTtl {
+            self.wc.set_exact(FieldId::NwTtl);
+            // What was decremented so far is as good as a written value from here on.
+            self.headers.ttl_decrements = 0;
+            self.written.set_exact(FieldId::NwTtl);
+        }
+        if info.canon == FieldId::MplsLse0 {
+            // A label is replaced as a whole.
+            self.wc.set_exact(FieldId::MplsLse0);
+        }
+        self.key.set_masked(field, value, mask);
+        self.written.set_masked(field, u128::MAX, mask);
+    }
+
+    fn dec_nw_ttl(&mut self) {
+        if !self.has(FieldId::NwTtl) {
+            self.note("not an IP packet");
+            return;
+        }
+        if self.headers.reparse_needed {
+            self.fail(Problem::NeedsReparse);
+            return;
+        }
+        let ttl = self.key.get64(FieldId::NwTtl) as u8;
+        let by_action = self.written.get(FieldId::NwTtl) == 0;
+        if ttl <= 1 {
+            self.wc.set_exact(FieldId::NwTtl);
+            self.note("TTL too small");
+            self.controller(PuntReason::InvalidTtl, u16::MAX);
+            self.halted = true;
+            return;
+        }
+        self.key.set(FieldId::NwTtl, u128::from(ttl - 1));
+        if by_action {
+            self.headers.ttl_decrements += 1;
+            self.headers.ttl_decrements_in_all += 1;
+            let orig = self.orig.get64(FieldId::NwTtl) as u8;
+            let proof = prove_at_least(orig, self.headers.ttl_decrements_in_all.saturating_add(1));
+            self.wc.set_masked(FieldId::NwTtl, u128::MAX, proof.into());
+        }
+    }
+
+    fn dec_mpls_ttl(&mut self) {
+        if !self.has(FieldId::MplsTtl) {
+            self.note("not an MPLS packet");
+            return;
+        }
+        self.wc.set_exact(FieldId::MplsTtl);
+        let ttl = self.key.get64(FieldId::MplsTtl);
+        if ttl <= 1 {
+            self.note("TTL too small");
+            self.controller(PuntReason::InvalidTtl, u16::MAX);
+            self.halted = true;
+        } else {
+            self.set_field(FieldId::MplsTtl, u128::from(ttl - 1), u128::MAX);
+        }
+    }
+
+    /// Sends the packet, as it is, to the controllers.
+    pub(super) fn controller(&mut self, reason: PuntReason, max_len: u16) {
+        let port = self.env.pipeline.ports.get(self.in_port);
+        if port.is_some_and(|p| p.config.has(openflow::port::PortConfig::NO_PACKET_IN)) {
+            self.note("the ingress port sends no packets to controllers");
+            return;
+        }
+        self.commit();
+        self.emit(flow::Action::Controller(ControllerAction {
+            reason,
+            max_len,
+            cookie: self.rule.as_ref().map_or(u64::MAX, |r| r.cookie),
+            table: if self.packet_out && self.rule.is_none() { u8::MAX } else { self.table },
+            metadata: self.key.get64(FieldId::Metadata),
+            in_port: self.in_port.0,
+        }));
+    }
+
+    /// What a plain output to the controller is reported as: table-miss flows are no match (OpenFlow 1.3.5 7.4.1).
+    pub(super) fn controller_reason(&self) -> PuntReason {
+        match &self.rule {
+            Some(r) if r.priority == 0 && r.matches.mask().is_zero() && !self.in_action_set => {
+                PuntReason::NoMatch
+            }
+            _ => PuntReason::Action,
+        }
+    }
+}
+
+/// The mask of the fewest leading bits of `ttl` that prove that it is at least `n`; all bits when it is not.
+fn prove_at_least(ttl: u8, n: u8) -> u8 {
+    (0..8).rev().map(|k| 0xffu8 << k).find(|m| ttl & m >= n).unwrap_or(0xff)
+}
+
+fn shift_up(v: u128, s: &Subfield) -> u128 {
+    v << s.offset.min(127)
+}
+
+fn below_l2(f: FieldId) -> bool {
+    !matches!(
+        f.info().canon,
+        FieldId::EthSrc | FieldId::EthDst | FieldId::VlanTci | FieldId::PktMark | FieldId::TunId
+    ) && !matches!(f.info().canon, FieldId::MplsLse0)
+}
+
+/// Whether a field with this prerequisite is there. `get` reads a field and notes that it did; the Ethernet type is always
+/// looked at anyway.
+fn prereq_holds(p: Prereq, x: &mut Xlate<'_>, get: impl Fn(&mut Xlate<'_>, FieldId) -> u64) -> bool {
+    let t = x.key.get64(FieldId::EthType);
+    let ip = t == 0x0800 || t == 0x86dd;
+    // A later fragment has no transport header.
+    let l4 = ip && x.key.get(FieldId::NwFrag) & u128::from(flow::parse::FRAG_LATER) == 0;
+    match p {
+        Prereq::None => true,
+        Prereq::Vlan => x.key.get(FieldId::VlanTci) & 0x1000 != 0,
+        Prereq::Ipv4 => t == 0x0800,
+        Prereq::Ipv6 => t == 0x86dd,
+        Prereq::Ip => ip,
+        Prereq::Arp => t == 0x0806 || t == 0x8035,
+        Prereq::Mpls => t == 0x8847 || t == 0x8848,
+        Prereq::Tcp => l4 && get(x, FieldId::NwProto) == 6,
+        Prereq::Udp => l4 && get(x, FieldId::NwProto) == 17,
+        Prereq::Sctp => l4 && get(x, FieldId::NwProto) == 132,
+        Prereq::Ports => l4 && matches!(get(x, FieldId::NwProto), 1 | 6 | 17 | 58 | 132),
+        Prereq::Icmp4 => l4 && t == 0x0800 && get(x, FieldId::NwProto) == 1,
+        Prereq::Icmp6 => l4 && t == 0x86dd && get(x, FieldId::NwProto) == 58,
+        Prereq::Nd | Prereq::NdSolicit | Prereq::NdAdvert => {
+            l4 && t == 0x86dd && get(x, FieldId::NwProto) == 58 && {
+                let icmp = get(x, FieldId::TpSrc);
+                match p {
+                    Prereq::NdSolicit => icmp == 135,
+                    Prereq::NdAdvert => icmp == 136,
+                    _ => icmp == 135 || icmp == 136,
+                }
+            }
+        }
+    }
+}
+
+/// The actions of a set in the order in which they are executed: of each kind the last that was written, of set-fields
+/// all, in the order of writing. A group would come before an output and leave it out; sets hold none yet.
+fn order_action_set(set: &[OfAction]) -> Vec<OfAction> {
+    let last = |f: fn(&OfAction) -> bool| set.iter().rev().find(|a| f(a)).cloned();
+    let mut out = Vec::new();
+    out.extend(last(|a| matches!(a, OfAction::PopVlan)));
+    out.extend(last(|a| matches!(a, OfAction::PopMpls(_))));
+    out.extend(last(|a| matches!(a, OfAction::PushMpls(_))));
+    out.extend(last(|a| matches!(a, OfAction::PushVlan(_))));
+    out.extend(last(|a| matches!(a, OfAction::DecNwTtl { .. })));
+    out.extend(last(|a| matches!(a, OfAction::DecMplsTtl)));
+    out.extend(set.iter().filter(|a| is_set(a)).cloned());
+    out.extend(last(|a| {
+        matches!(a, OfAction::Output { .. } | OfAction::OutputReg { .. } | OfAction::Controller { .. })
+    }));
+    out
+}
+
+fn is_set(a: &OfAction) -> bool {
+    matches!(
+        a,
+        OfAction::SetField { .. }
+            | OfAction::RegLoad { .. }
+            | OfAction::RegMove { .. }
+            | OfAction::SetTunnel { .. }
+            | OfAction::SetNwTtl(_)
+            | OfAction::SetMplsTtl(_)
+    )
+}
+
+#[cfg(test)]
+mod proofs {
+    use super::prove_at_least;
+
+    #[test]
+    fn a_ttl_is_proved_by_its_leading_bits() {
+        assert_eq!(prove_at_least(64, 2), 0xc0);
+        assert_eq!(prove_at_least(255, 2), 0x80);
+        assert_eq!(prove_at_least(2, 2), 0xfe);
+        assert_eq!(prove_at_least(3, 2), 0xfe);
+        assert_eq!(prove_at_least(3, 3), 0xff);
+        for ttl in 0..=255u8 {
+            for n in 2..10u8 {
+                let m = prove_at_least(ttl, n);
+                if ttl >= n {
+                    assert!((0..=255u8).filter(|v| v & m == ttl & m).all(|v| v >= n), "{ttl} {n}");
+                }
+            }
+        }
+    }
+}

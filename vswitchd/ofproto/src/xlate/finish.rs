@@ -1,0 +1,122 @@
+//! The end of a translation: what is left over goes, and the mask becomes one a packet can have.
+
+use flow::{Action, FieldId, PacketMask};
+
+use super::{Outcome, Xlate};
+
+impl Xlate<'_> {
+    /// The outcome.
+    pub(super) fn finish(mut self) -> Outcome {
+        if self.out.problem.is_some() {
+            self.out.actions.clear();
+        }
+        // Changes after the last time the packet went anywhere are nobody's.
+        let gone = |a: &Action| {
+            matches!(
+                a,
+                Action::Output(_)
+                    | Action::Controller(_)
+                    | Action::Recirc(_)
+                    | Action::Clone(_)
+                    | Action::Meter(_)
+            )
+        };
+        let keep = self.out.actions.iter().rposition(gone).map_or(0, |i| i + 1);
+        self.out.actions.truncate(keep);
+        self.out.mask = self.packet_mask();
+        self.out
+    }
+
+    /// The bits looked at, as a mask over what a datapath sees: with what is always looked at, and without fields that no
+    /// packet of this Ethernet type has.
+    fn packet_mask(&self) -> PacketMask {
+        use FieldId::*;
+        let mut m: PacketMask = self.wc.resize();
+        let k = &self.orig;
+        for f in [DpPort, RecircId, EthType] {
+            m.set_exact(f);
+        }
+        let t = k.get64(EthType);
+        let (v4, v6) = (t == 0x0800, t == 0x86dd);
+        let ip = v4 || v6;
+        let arp = t == 0x0806 || t == 0x8035;
+        let clear = |m: &mut PacketMask, fields: &[FieldId]| {
+            for f in fields {
+                m.set_masked(*f, 0, u128::MAX);
+            }
+        };
+        if !ip {
+            clear(&mut m, &[Ipv6Label, NwTos, NwTtl, NwFrag, TpSrc, TpDst, TcpFlags]);
+            if !arp {
+                clear(&mut m, &[NwProto]);
+            }
+        }
+        if !v4 && !arp {
+            clear(&mut m, &[NwSrc, NwDst]);
+        }
+        if !v6 {
+            clear(&mut m, &[Ipv6Src, Ipv6Dst, Ipv6Label, NdTarget]);
+        }
+        if ip {
+            m.set_masked(NwFrag, u128::MAX, 0x3);
+            self.mask_transport(&mut m);
+        }
+        let neighbour = v6 && k.get64(NwProto) == 58;
+        if !arp && !neighbour {
+            clear(&mut m, &[ArpSha, ArpTha]);
+        }
+        if t != 0x8847 && t != 0x8848 {
+            clear(&mut m, &[MplsLse0, MplsLse1, MplsLse2]);
+        }
+        if k.get(VlanTci) & 0x1000 == 0 {
+            clear(&mut m, &[VlanTci, VlanTpid, VlanTci2, VlanTpid2]);
+            m.set_masked(VlanTci, u128::MAX, 0x1fff);
+        } else {
+            m.set_masked(VlanTci, u128::MAX, 0x1000);
+            if k.get(VlanTci2) & 0x1000 == 0 {
+                if m.get(VlanTci2) | m.get(VlanTpid2) != 0 {
+                    clear(&mut m, &[VlanTci2, VlanTpid2]);
+                    m.set_masked(VlanTci2, u128::MAX, 0x1000);
+                }
+            } else if m.get(VlanTci2) | m.get(VlanTpid2) != 0 {
+                m.set_masked(VlanTci2, u128::MAX, 0x1000);
+            }
+        }
+        m
+    }
+
+    /// Transport fields mean something only together with the protocol, and only where it has them.
+    fn mask_transport(&self, m: &mut PacketMask) {
+        use FieldId::*;
+        let k = &self.orig;
+        let nd = m.get(ArpSha) | m.get(ArpTha) | m.get(NdTarget) != 0;
+        if m.get(TpSrc) | m.get(TpDst) | m.get(TcpFlags) == 0 && !nd {
+            return;
+        }
+        m.set_exact(NwProto);
+        let proto = k.get64(NwProto);
+        if k.get(NwFrag) & u128::from(flow::parse::FRAG_LATER) != 0
+            || !matches!(proto, 1 | 2 | 6 | 17 | 58 | 132)
+        {
+            for f in [TpSrc, TpDst, TcpFlags] {
+                m.set_masked(f, 0, u128::MAX);
+            }
+        }
+        if proto != 6 {
+            m.set_masked(TcpFlags, 0, u128::MAX);
+        }
+        if matches!(proto, 1 | 2 | 58) {
+            // Type and code are eight bits.
+            for f in [TpSrc, TpDst] {
+                m.set_masked(f, 0, 0xff00);
+            }
+        }
+        if nd && proto == 58 {
+            m.set_masked(TpSrc, 0xff, 0xff);
+        } else if nd {
+            for f in [ArpSha, ArpTha, NdTarget] {
+                m.set_masked(f, 0, u128::MAX);
+            }
+        }
+    }
+}

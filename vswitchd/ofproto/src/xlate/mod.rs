@@ -1,0 +1,336 @@
+//! Translation: from a packet's key to datapath actions, by way of the OpenFlow tables.
+//!
+//! ```text
+//!  PacketKey ─► PipelineKey ─► table ─► rule: apply ─► write ─► metadata ─► goto ─► table ... ─► action set
+//!                   │            │               │
+//!                   │ current    │ bits looked   │ outputs: first bring the datapath's packet up to date
+//!                   │ key        ▼ at            ▼ (only what was changed), then Output
+//!                   └──────── wildcards        actions
+//! ```
+//!
+//! **Un-wildcarding.** Every bit that the verdict depended on is in [`Outcome::mask`]: what lookups looked at, what
+//! actions read, and what actions wrote, since whether a write is left out depends on what was there. Ingress port,
+//! recirculation id, Ethernet type, the fragment bits of IP and the presence of a VLAN tag always are. Bits of fields that
+//! a packet with this Ethernet type cannot have are not. A TTL decrement looks at no more leading bits than prove that the
+//! TTL suffices.
+//!
+//! The same code answers misses, re-translates records, carries out packet-outs and explains itself ([`crate::trace`]):
+//! the difference is what the caller does with the [`Outcome`]. Nothing is changed here, so that it runs on any core.
+//!
+//! Not translated: matching below an MPLS label that the rules popped, and below a third VLAN tag. Such a packet is
+//! dropped with [`Problem::NeedsReparse`].
+
+mod act;
+mod commit;
+mod finish;
+mod forward;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use flow::{FieldId, PacketKey, PacketMask, PipelineKey, PipelineMask};
+use offload::Origin;
+use openflow::{Action as OfAction, PortNo};
+use smallvec::SmallVec;
+
+use crate::mac_table::MacTable;
+use crate::record::{Basis, Dependencies, Visit};
+use crate::rule::Rule;
+use crate::tables::{FragHandling, Pipeline};
+use crate::trace::{Step, StepKind};
+
+/// Deepest nesting of resubmits.
+pub const MAX_DEPTH: u32 = 64;
+/// Most table lookups of one translation.
+pub const MAX_LOOKUPS: u32 = 4096;
+/// Most datapath actions of one translation.
+pub const MAX_ACTIONS: usize = 4096;
+
+/// Why a translation did not do what the rules ask. The packet is dropped then.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Problem {
+    /// Resubmits nest deeper than [`MAX_DEPTH`].
+    TooDeep,
+    /// More than [`MAX_LOOKUPS`] table lookups.
+    TooManyLookups,
+    /// More than [`MAX_ACTIONS`] datapath actions.
+    TooManyActions,
+    /// The rules look below a header that was removed and that the key does not cover.
+    NeedsReparse,
+    /// The ingress port belongs to no bridge.
+    UnknownPort,
+}
+
+impl Problem {
+    /// All of them, in order of their numbers.
+    pub const ALL: [Problem; 5] = [
+        Problem::TooDeep,
+        Problem::TooManyLookups,
+        Problem::TooManyActions,
+        Problem::NeedsReparse,
+        Problem::UnknownPort,
+    ];
+
+    /// A name for counters.
+    pub fn name(self) -> &'static str {
+        match self {
+            Problem::TooDeep => "xlate_too_deep",
+            Problem::TooManyLookups => "xlate_too_many_lookups",
+            Problem::TooManyActions => "xlate_too_many_actions",
+            Problem::NeedsReparse => "xlate_needs_reparse",
+            Problem::UnknownPort => "xlate_unknown_port",
+        }
+    }
+}
+
+/// What a translation reads.
+#[derive(Clone, Copy)]
+pub struct Environment<'a> {
+    /// Tables, ports, settings.
+    pub pipeline: &'a Pipeline,
+    /// Learned stations.
+    pub macs: &'a MacTable,
+}
+
+/// What a translation came to.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// What the datapath does; empty drops.
+    pub actions: Vec<flow::Action>,
+    /// Every bit that this depended on.
+    pub mask: PacketMask,
+    /// The rules met, with repetition.
+    pub rules: SmallVec<[Arc<Rule>; 4]>,
+    /// Where the verdict came from.
+    pub provenance: Vec<Origin>,
+    /// What it depended on beside the packet.
+    pub deps: Dependencies,
+    /// Why it is a drop, if the rules did not say so.
+    pub problem: Option<Problem>,
+    /// What happened, in order; empty unless asked for.
+    pub steps: Vec<Step>,
+}
+
+impl Outcome {
+    /// What a record with these actions rests on.
+    pub(crate) fn basis(&mut self, bridge: Option<u32>) -> Basis {
+        Basis {
+            bridge,
+            rules: std::mem::take(&mut self.rules),
+            provenance: std::mem::take(&mut self.provenance).into(),
+            deps: std::mem::take(&mut self.deps),
+            problem: self.problem,
+        }
+    }
+}
+
+/// Where a translation starts.
+pub enum Start<'a> {
+    /// At table 0.
+    Tables,
+    /// With these actions, as a packet-out says.
+    Actions(&'a [OfAction]),
+}
+
+/// Translates a packet with key `key`, which came in on OpenFlow port `in_port`. `record` asks for the steps.
+pub fn translate(
+    env: Environment<'_>,
+    key: &PacketKey,
+    in_port: PortNo,
+    start: Start<'_>,
+    record: bool,
+) -> Outcome {
+    let mut x = Xlate::new(env, key, in_port, record);
+    match start {
+        Start::Tables => {
+            if env.pipeline.ports.get(in_port).is_none_or(|p| p.receives()) {
+                x.table_chain(0);
+                x.execute_action_set();
+            } else {
+                x.note("the ingress port does not receive");
+            }
+        }
+        Start::Actions(actions) => {
+            x.packet_out = true;
+            x.execute(actions);
+        }
+    }
+    x.finish()
+}
+
+/// A translation under way.
+pub(crate) struct Xlate<'a> {
+    env: Environment<'a>,
+    orig: PacketKey,
+    in_port: PortNo,
+    /// What the packet is by now, as the rules see it.
+    key: PipelineKey,
+    /// What the datapath's packet is after the actions so far.
+    base: PacketKey,
+    /// Bits of `key` written since they were last the same as in `base`.
+    written: PacketMask,
+    wc: PipelineMask,
+    headers: commit::Headers,
+    out: Outcome,
+    action_set: Vec<OfAction>,
+    /// Table and rule being executed.
+    table: u8,
+    rule: Option<Arc<Rule>>,
+    in_action_set: bool,
+    packet_out: bool,
+    depth: u32,
+    lookups: u32,
+    /// No further action is executed.
+    halted: bool,
+    record: bool,
+}
+
+impl<'a> Xlate<'a> {
+    fn new(env: Environment<'a>, key: &PacketKey, in_port: PortNo, record: bool) -> Self {
+        let mut k = PipelineKey::from_packet(key, in_port.0);
+        k.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+        let out = Outcome {
+            deps: Dependencies {
+                config_generation: env.pipeline.config_generation,
+                ..Dependencies::default()
+            },
+            ..Outcome::default()
+        };
+        Xlate {
+            env,
+            orig: *key,
+            in_port,
+            key: k,
+            base: *key,
+            written: PacketMask::ZERO,
+            wc: PipelineMask::ZERO,
+            headers: commit::Headers::default(),
+            out,
+            action_set: Vec::new(),
+            table: 0,
+            rule: None,
+            in_action_set: false,
+            packet_out: false,
+            depth: 0,
+            lookups: 0,
+            halted: false,
+            record,
+        }
+    }
+
+    /// Gives up: the packet is dropped.
+    fn fail(&mut self, p: Problem) {
+        if self.out.problem.is_none() {
+            self.out.problem = Some(p);
+            self.note(p.name());
+        }
+        self.halted = true;
+    }
+
+    fn step(&mut self, kind: impl FnOnce() -> StepKind) {
+        if self.record {
+            self.out.steps.push(Step { depth: self.depth, kind: kind() });
+        }
+    }
+
+    fn note(&mut self, text: &'static str) {
+        self.step(|| StepKind::Note(text.into()));
+    }
+
+    /// Looks the packet up in `table` and in those it goes on to.
+    fn table_chain(&mut self, table: u8) {
+        let mut next = Some(table);
+        while let Some(t) = next {
+            next = None;
+            if self.halted {
+                return;
+            }
+            match self.lookup(t) {
+                None if self.halted => {}
+                None => {
+                    // OpenFlow 1.3.5 5.4: without a table-miss flow the packet is dropped, action set and all.
+                    self.action_set.clear();
+                }
+                Some(rule) => {
+                    self.table = t;
+                    let ins = rule.instructions.clone();
+                    self.rule = Some(rule);
+                    self.execute(&ins.apply);
+                    if self.halted {
+                        return;
+                    }
+                    if ins.clear {
+                        self.action_set.clear();
+                        self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+                    }
+                    self.write_actions(&ins.write);
+                    if let Some((value, mask)) = ins.metadata {
+                        self.key.set_masked(FieldId::Metadata, value.into(), mask.into());
+                    }
+                    next = ins.goto_table.map(|t| t.0);
+                }
+            }
+        }
+    }
+
+    fn write_actions(&mut self, actions: &[OfAction]) {
+        for a in actions {
+            if let OfAction::Output { port, .. } = a {
+                self.key.set(FieldId::ActsetOutput, port.0.into());
+            }
+            self.action_set.push(a.clone());
+        }
+    }
+
+    /// Looks the packet up in one table.
+    fn lookup(&mut self, table: u8) -> Option<Arc<Rule>> {
+        if self.headers.reparse_needed {
+            self.fail(Problem::NeedsReparse);
+            return None;
+        }
+        self.lookups += 1;
+        if self.lookups > MAX_LOOKUPS {
+            self.fail(Problem::TooManyLookups);
+            return None;
+        }
+        let mut looked = PipelineMask::ZERO;
+        let rule = self.search(table, &mut looked);
+        if self.headers.ttl_decrements_in_all > 0 && looked.get(FieldId::NwTtl) != 0 {
+            // Any bit of the decremented TTL depends on every bit of the original.
+            looked.set_exact(FieldId::NwTtl);
+        }
+        self.wc.union(&looked);
+        let matched = rule.is_some();
+        let generation = self.env.pipeline.table_generation(table);
+        self.out.deps.visits.push(Visit { table, matched, generation });
+        if let Some(r) = &rule {
+            self.out.rules.push(r.clone());
+            self.out.provenance.push(Origin::Rule { table, cookie: r.cookie });
+        }
+        let r = rule.clone();
+        self.step(|| StepKind::Table { table, rule: r });
+        rule
+    }
+
+    fn search(&mut self, table: u8, looked: &mut PipelineMask) -> Option<Arc<Rule>> {
+        let rules = &self.env.pipeline.table(table)?.rules;
+        let fragment = self.key.get(FieldId::NwFrag) != 0;
+        match self.env.pipeline.frag {
+            FragHandling::Drop if fragment => {
+                self.note("fragments are dropped");
+                None
+            }
+            FragHandling::Normal if fragment => {
+                let mut key = self.key;
+                key.set(FieldId::TpSrc, 0);
+                key.set(FieldId::TpDst, 0);
+                let rule = rules.lookup(&key, looked).map(|f| f.rule.clone());
+                looked.set_masked(FieldId::TpSrc, 0, u128::MAX);
+                looked.set_masked(FieldId::TpDst, 0, u128::MAX);
+                rule
+            }
+            _ => rules.lookup(&self.key, looked).map(|f| f.rule.clone()),
+        }
+    }
+}
