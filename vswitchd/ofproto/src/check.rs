@@ -123,6 +123,13 @@ impl Known {
 fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), ErrorCode> {
     match a {
         Action::Output { port, .. } => check_port(*port, packet_out)?,
+        Action::OutputTrunc { port, max_len } => {
+            // Controllers have a length of their own; several ports at once make no sense of one cut (ovs-actions(7)).
+            let one = port.is_port() || *port == PortNo::IN_PORT;
+            if !one || *max_len < 14 {
+                return Err(BadAction::BadArgument.into());
+            }
+        }
         Action::OutputReg { src, .. } => check_read(*src, known)?,
         Action::SetField { field, .. } => check_write(*field, known)?,
         Action::RegLoad { dst, .. } => check_write(dst.field, known)?,

@@ -21,6 +21,7 @@ impl Xlate<'_> {
     fn execute_one(&mut self, a: &OfAction) {
         match a {
             OfAction::Output { port, max_len } => self.output_action(*port, *max_len),
+            OfAction::OutputTrunc { port, max_len } => self.output_cut(*port, *max_len),
             OfAction::OutputReg { src, max_len } => {
                 let port = self.read(*src) as u32;
                 self.output_action(PortNo(port), *max_len);
@@ -306,7 +307,8 @@ fn order_action_set(set: &[OfAction]) -> Vec<OfAction> {
     out.extend(last(|a| matches!(a, OfAction::DecMplsTtl)));
     out.extend(set.iter().filter(|a| is_set(a)).cloned());
     out.extend(last(|a| {
-        matches!(a, OfAction::Output { .. } | OfAction::OutputReg { .. } | OfAction::Controller { .. })
+        use OfAction::{Controller, Output, OutputReg, OutputTrunc};
+        matches!(a, Output { .. } | OutputReg { .. } | OutputTrunc { .. } | Controller { .. })
     }));
     out
 }

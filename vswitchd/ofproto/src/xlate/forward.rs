@@ -26,8 +26,22 @@ impl Xlate<'_> {
         }
     }
 
+    /// Sends at most `max_len` bytes of the packet to a port.
+    pub(super) fn output_cut(&mut self, port: PortNo, max_len: u32) {
+        let in_port = PortNo(self.key.get64(FieldId::InPort) as u32);
+        match port {
+            PortNo::IN_PORT => self.send_cut(in_port, Some(max_len)),
+            p if p == in_port => self.note("skipping output to input port"),
+            p => self.send_cut(p, Some(max_len)),
+        }
+    }
+
     /// Sends the packet to a real port.
     fn send(&mut self, port: PortNo) {
+        self.send_cut(port, None);
+    }
+
+    fn send_cut(&mut self, port: PortNo, max_len: Option<u32>) {
         let Some(p) = self.env.pipeline.ports.get(port) else {
             self.note("no such port");
             return;
@@ -38,6 +52,9 @@ impl Xlate<'_> {
         }
         let dp = p.dp;
         self.commit();
+        if let Some(n) = max_len {
+            self.emit(Action::Trunc(n));
+        }
         self.emit(Action::Output(dp));
     }
 
