@@ -1,1 +1,6 @@
-//! e2e.
+//! End-to-end: the switch as its users meet it, with hosts at its ports.
+//!
+//! * [`host`]: a host in memory, for demonstrations and tests that must run without privileges.
+#![forbid(unsafe_code)]
+
+pub mod host;
