@@ -25,7 +25,12 @@ pub enum FeatureField {
         maskable: bool,
     },
     /// A header we do not know, kept as it came.
-    Unknown(u32),
+    Unknown {
+        /// Class, number, mask bit and length.
+        header: u32,
+        /// Whose, when the class is 0xffff.
+        experimenter: Option<u32>,
+    },
 }
 
 /// One property of a table.

@@ -36,16 +36,15 @@ impl OxmHeader {
     /// Reads a header; the payload is next.
     pub(crate) fn read(r: &mut Reader<'_>) -> Result<OxmHeader, ErrorCode> {
         let h = r.u32()?;
-        let class = (h >> 16) as u16;
-        let mut payload_bytes = h as u8;
-        let experimenter = if class == CLASS_EXPERIMENTER {
-            payload_bytes = payload_bytes.checked_sub(4).ok_or(r.short())?;
-            Some(r.u32()?)
-        } else {
-            None
-        };
-        Ok(OxmHeader {
-            class,
+        let experimenter = if h >> 16 == u32::from(CLASS_EXPERIMENTER) { Some(r.u32()?) } else { None };
+        OxmHeader::from_parts(h, experimenter).ok_or(r.short())
+    }
+
+    /// A header's parts; `None` when its length has no room for its experimenter id.
+    pub(crate) fn from_parts(h: u32, experimenter: Option<u32>) -> Option<OxmHeader> {
+        let payload_bytes = (h as u8).checked_sub(if experimenter.is_some() { 4 } else { 0 })?;
+        Some(OxmHeader {
+            class: (h >> 16) as u16,
             field: (h >> 9) as u8 & 0x7f,
             has_mask: h & 0x100 != 0,
             payload_bytes,

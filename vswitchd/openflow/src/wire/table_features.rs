@@ -95,20 +95,12 @@ fn read_types(p: &mut Reader<'_>) -> Result<Vec<FeatureType>, ErrorCode> {
 fn read_fields(p: &mut Reader<'_>) -> Result<Vec<FeatureField>, ErrorCode> {
     let mut fields = Vec::new();
     while !p.is_empty() {
-        let raw = p.array::<4>()?;
-        let mut again = Reader::new(&raw, TableFeaturesFailed::BadLen);
-        let class = u16::from_be_bytes([raw[0], raw[1]]);
-        let experimenter;
-        if class == 0xffff {
-            let mut long = [0; 8];
-            long[..4].copy_from_slice(&raw);
-            long[4..].copy_from_slice(&p.array::<4>()?);
-            experimenter = long;
-            again = Reader::new(&experimenter, TableFeaturesFailed::BadLen);
-        }
-        fields.push(match OxmHeader::read(&mut again).ok().and_then(|h| Some((h, h.resolve()?))) {
+        let header = p.u32()?;
+        let experimenter = if header >> 16 == 0xffff { Some(p.u32()?) } else { None };
+        let resolved = OxmHeader::from_parts(header, experimenter).and_then(|h| Some((h, h.resolve()?)));
+        fields.push(match resolved {
             Some((h, w)) => FeatureField::Known { field: w.field, maskable: h.has_mask },
-            None => FeatureField::Unknown(u32::from_be_bytes(raw)),
+            None => FeatureField::Unknown { header, experimenter },
         });
     }
     Ok(fields)
@@ -206,7 +198,12 @@ fn put_fields(out: &mut Vec<u8>, fields: &[FeatureField]) -> Result<(), EncodeEr
                 let values = if *maskable { 2 } else { 1 };
                 oxm::put_header(out, *field, values).ok_or(EncodeError::Field(*field))?;
             }
-            FeatureField::Unknown(header) => out.put_u32(*header),
+            FeatureField::Unknown { header, experimenter } => {
+                out.put_u32(*header);
+                if let Some(e) = experimenter {
+                    out.put_u32(*e);
+                }
+            }
         }
     }
     Ok(())
