@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod controller;
 mod placing;
 mod poke;
 pub mod report;

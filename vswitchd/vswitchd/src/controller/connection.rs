@@ -1,0 +1,364 @@
+//! One connection: hello, then requests, replies and asynchronous messages until it ends.
+
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clock::Clock;
+use daemon::signals::Stopped;
+use openflow::error::{BadRequest, ErrorCode, HelloFailed};
+use openflow::framing::Decoder;
+use openflow::message::{Body, ErrorMessage, Message, PacketIn, PacketInReason};
+use openflow::number::Xid;
+use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
+use openflow::version::{VersionSet, negotiate};
+use openflow::wire::{Header, error_reply, hello};
+use openflow::{Version, decode, encode};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::dispatch::dispatch;
+use super::hub::{Counts, Disconnect, Hub, Peer, PeerKind};
+use super::liveness::{Liveness, Verdict};
+
+/// Messages handled before other connections get their turn.
+const MESSAGES_PER_TURN: usize = 64;
+/// Bytes read at a time.
+const READ_BYTES: usize = 16 << 10;
+/// How long a peer may take to accept the last words.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// The clock may be warped, so it is looked at this often at least.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// Bytes of a request kept to report an error while its reply is being made.
+const REQUEST_KEPT: usize = 64;
+
+/// Serves a connection until it ends, and says why it did.
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
+    hub: &Arc<Hub>,
+    switch: &Arc<dyn OpenFlowSwitch>,
+    stream: S,
+    name: &str,
+    kind: PeerKind,
+    stopped: &mut Stopped,
+    connected: impl FnOnce(),
+) -> Disconnect {
+    let (mut rd, mut wr) = tokio::io::split(stream);
+    let shaken = tokio::select! {
+        r = tokio::time::timeout(hub.limits.handshake, handshake(&mut rd, &mut wr)) => r.unwrap_or(Err(Disconnect::NoHello)),
+        () = stopped.wait() => Err(Disconnect::Shutdown),
+    };
+    let (version, decoder) = match shaken {
+        Ok(v) => v,
+        Err(why) => {
+            hub.counts.disconnect(why);
+            return why;
+        }
+    };
+    let (conn, peer) = hub.join(name.to_owned(), kind, version);
+    switch.connected(conn, version);
+    connected();
+    let now = hub.clock.now();
+    let mut c = Connection {
+        hub,
+        switch: &**switch,
+        peer: &peer,
+        conn,
+        version,
+        out: Vec::new(),
+        sent: 0,
+        active: None,
+        live: Liveness::new(hub.limits.probe, hub.limits.stall, now),
+    };
+    let why = c.serve(&mut rd, &mut wr, decoder, stopped).await;
+    if !matches!(why, Disconnect::Failed | Disconnect::Stalled | Disconnect::QueueFull | Disconnect::Inactive)
+    {
+        let _ = tokio::time::timeout(FAREWELL, wr.write_all(&c.out[c.sent..])).await;
+    }
+    let _ = tokio::time::timeout(FAREWELL, wr.shutdown()).await;
+    switch.disconnected(conn);
+    hub.leave(conn);
+    hub.counts.disconnect(why);
+    why
+}
+
+/// Exchanges hellos. On failure the peer has been told.
+async fn handshake(
+    rd: &mut (impl AsyncRead + Unpin),
+    wr: &mut (impl AsyncWrite + Unpin),
+) -> Result<(Version, Decoder), Disconnect> {
+    let failed = |_: io::Error| Disconnect::Failed;
+    let mut bytes = Vec::new();
+    // A hello always has an encoding.
+    let _ = encode(Version::V13, &hello(1, VersionSet::SUPPORTED), &mut bytes);
+    wr.write_all(&bytes).await.map_err(failed)?;
+    let mut decoder = Decoder::new();
+    let mut chunk = [0; 2048];
+    loop {
+        match decoder.next_frame() {
+            Ok(Some(frame)) => {
+                let theirs = match decode(frame) {
+                    Ok(Message { body: Body::Hello(v), .. }) => v,
+                    Ok(_) => {
+                        tell(wr, frame, BadRequest::BadType.into()).await;
+                        return Err(Disconnect::NoHello);
+                    }
+                    Err(e) => {
+                        tell(wr, frame, e.code).await;
+                        return Err(Disconnect::NoHello);
+                    }
+                };
+                return match negotiate(VersionSet::SUPPORTED, theirs) {
+                    Some(version) => Ok((version, decoder)),
+                    None => {
+                        refuse(wr, frame, theirs).await;
+                        Err(Disconnect::Version)
+                    }
+                };
+            }
+            Ok(None) => {}
+            Err(_) => {
+                tell(wr, decoder.pending(), BadRequest::BadLen.into()).await;
+                return Err(Disconnect::Framing);
+            }
+        }
+        match rd.read(&mut chunk).await.map_err(failed)? {
+            0 => return Err(Disconnect::Closed),
+            n => decoder.push(&chunk[..n]),
+        }
+    }
+}
+
+/// Sends an error about `frame`; whether it arrives no longer matters.
+async fn tell(wr: &mut (impl AsyncWrite + Unpin), frame: &[u8], code: ErrorCode) {
+    let mut bytes = Vec::new();
+    if encode(Version::V13, &error_reply(frame, code), &mut bytes).is_ok() {
+        let _ = wr.write_all(&bytes).await;
+        let _ = wr.shutdown().await;
+    }
+}
+
+/// Says that there is no version in common, in the version the peer spoke if that is lower than ours.
+async fn refuse(wr: &mut (impl AsyncWrite + Unpin), frame: &[u8], theirs: VersionSet) {
+    let header = Header::parse(frame);
+    let text = format!(
+        "we support versions {:#x} to {:#x}, you support at most {:#x}",
+        Version::V13 as u8,
+        Version::V13 as u8,
+        theirs.highest()
+    );
+    let body = Body::Error(ErrorMessage { code: HelloFailed::Incompatible.into(), data: text.into_bytes() });
+    let mut bytes = Vec::new();
+    if encode(Version::V13, &Message { xid: header.map_or(0, |h| h.xid), body }, &mut bytes).is_ok() {
+        // The error message is the same in every version.
+        if let (Some(first), Some(h)) = (bytes.first_mut(), header) {
+            *first = h.version.clamp(1, Version::V13 as u8);
+        }
+        let _ = wr.write_all(&bytes).await;
+        let _ = wr.shutdown().await;
+    }
+}
+
+/// A reply that is being made.
+struct Active {
+    xid: Xid,
+    /// First bytes of the request.
+    request: Vec<u8>,
+    stream: Box<dyn ReplyStream>,
+}
+
+struct Connection<'a> {
+    hub: &'a Hub,
+    switch: &'a dyn OpenFlowSwitch,
+    peer: &'a Peer,
+    conn: ConnId,
+    version: Version,
+    /// Encoded output; the first `sent` bytes are gone.
+    out: Vec<u8>,
+    sent: usize,
+    active: Option<Active>,
+    live: Liveness,
+}
+
+impl Connection<'_> {
+    /// Whether another reply may be made.
+    fn has_room(&self) -> bool {
+        self.out.len() - self.sent < self.hub.limits.output_bytes
+    }
+
+    async fn serve(
+        &mut self,
+        rd: &mut (impl AsyncRead + Unpin),
+        wr: &mut (impl AsyncWrite + Unpin),
+        mut decoder: Decoder,
+        stopped: &mut Stopped,
+    ) -> Disconnect {
+        let mut chunk = vec![0; READ_BYTES];
+        loop {
+            let backlog = match self.take_turn(&mut decoder) {
+                Ok(more) => more,
+                Err(why) => return why,
+            };
+            self.collect_async();
+            if self.peer.overflowed() {
+                return Disconnect::QueueFull;
+            }
+            let now = self.hub.clock.now();
+            self.live.waiting(self.sent < self.out.len(), now);
+            let look_again = match self.live.check(now) {
+                Verdict::Wait(until) => until.since(now).min(LONGEST_SLEEP),
+                Verdict::Probe => {
+                    self.put(0, Body::EchoRequest(Vec::new()), &[]);
+                    continue;
+                }
+                Verdict::Inactive => return Disconnect::Inactive,
+                Verdict::Stalled => return Disconnect::Stalled,
+            };
+            let room = self.has_room();
+            let listening = self.active.is_none() && room && !backlog;
+            let Connection { out, sent, active, peer, .. } = self;
+            let more = &mut *active;
+            tokio::select! {
+                () = stopped.wait() => return Disconnect::Shutdown,
+                r = wr.write(&out[*sent..]), if *sent < out.len() => match r {
+                    Ok(n) if n > 0 => self.wrote(n, listening),
+                    _ => return Disconnect::Failed,
+                },
+                r = rd.read(&mut chunk), if listening => match r {
+                    Ok(0) => return Disconnect::Closed,
+                    Ok(n) => {
+                        decoder.push(&chunk[..n]);
+                        self.live.received(self.hub.clock.now());
+                    }
+                    Err(_) => return Disconnect::Failed,
+                },
+                next = next_part(more), if more.is_some() && room => self.part(next),
+                () = peer.wake.notified() => {}
+                () = tokio::task::yield_now(), if backlog => {}
+                () = tokio::time::sleep(look_again) => {}
+            }
+        }
+    }
+
+    /// Handles what has been read, up to a turn's worth. True when there may be more.
+    fn take_turn(&mut self, decoder: &mut Decoder) -> Result<bool, Disconnect> {
+        for _ in 0..MESSAGES_PER_TURN {
+            if self.active.is_some() || !self.has_room() {
+                return Ok(false);
+            }
+            match decoder.next_frame() {
+                Ok(Some(frame)) => self.answer(frame),
+                Ok(None) => return Ok(false),
+                Err(_) => {
+                    self.error(decoder.pending(), BadRequest::BadLen.into());
+                    return Err(Disconnect::Framing);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn answer(&mut self, frame: &[u8]) {
+        Counts::add(&self.hub.counts.messages_in);
+        let msg = match decode(frame) {
+            Ok(m) => m,
+            Err(e) => {
+                Counts::add(&self.hub.counts.malformed);
+                tracing::debug!(target: "rconn", "{}<->{}: {e}", self.hub.bridge(), self.peer.name);
+                return self.error(frame, e.code);
+            }
+        };
+        let xid = msg.xid;
+        match dispatch(self.hub, self.switch, self.conn, msg) {
+            Ok(Reply::None) => {}
+            Ok(Reply::One(body)) => self.put(xid, body, frame),
+            Ok(Reply::Many(bodies)) => bodies.into_iter().for_each(|b| self.put(xid, b, frame)),
+            Ok(Reply::Stream(stream)) => {
+                let request = frame[..frame.len().min(REQUEST_KEPT)].to_vec();
+                self.active = Some(Active { xid, request, stream });
+            }
+            Err(code) => self.error(frame, code),
+        }
+    }
+
+    /// Adds a message to the output; an error about `request` when it has no encoding.
+    fn put(&mut self, xid: Xid, body: Body, request: &[u8]) {
+        if let Err(e) = encode(self.version, &Message { xid, body }, &mut self.out) {
+            Counts::add(&self.hub.counts.unencodable);
+            tracing::warn!(target: "rconn", "{}<->{}: a reply has no encoding: {e}", self.hub.bridge(), self.peer.name);
+            if !request.is_empty() {
+                self.error(request, BadRequest::Eperm.into());
+            }
+        }
+    }
+
+    fn error(&mut self, request: &[u8], code: ErrorCode) {
+        Counts::add(&self.hub.counts.errors_out);
+        // An error message always has an encoding.
+        let _ = encode(self.version, &error_reply(request, code), &mut self.out);
+    }
+
+    /// Takes the next message of the reply that is being made.
+    fn part(&mut self, next: Option<Body>) {
+        match (next, &self.active) {
+            (Some(body), Some(a)) => {
+                let (xid, request) = (a.xid, a.request.clone());
+                self.put(xid, body, &request);
+            }
+            _ => self.active = None,
+        }
+    }
+
+    /// Output was taken. A peer that reads while we do not read from it is alive.
+    fn wrote(&mut self, n: usize, listening: bool) {
+        self.live.wrote();
+        if !listening {
+            self.live.received(self.hub.clock.now());
+        }
+        self.sent += n;
+        if self.sent == self.out.len() {
+            self.out.clear();
+            self.sent = 0;
+            // One large reply must not keep its memory for the life of the connection.
+            self.out.shrink_to(self.hub.limits.output_bytes);
+        } else if self.sent >= self.hub.limits.output_bytes {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Moves asynchronous messages to the output while there is room.
+    fn collect_async(&mut self) {
+        if !self.has_room() {
+            return;
+        }
+        let events = self.peer.take_events();
+        self.out.extend_from_slice(&events);
+        while self.has_room() {
+            let Some(p) = self.peer.pop_packet_in() else { return };
+            let miss_len = self.hub.standing(self.conn, |s| s.miss_send_len).unwrap_or_default();
+            self.put(0, Body::PacketIn(Box::new(cut(&p, miss_len))), &[]);
+        }
+    }
+}
+
+/// A packet-in as a connection wants it: table misses are cut to its miss length.
+fn cut(p: &PacketIn, miss_len: u16) -> PacketIn {
+    let keep = if p.reason == PacketInReason::NoMatch { usize::from(miss_len) } else { p.data.len() };
+    PacketIn {
+        buffer: p.buffer,
+        total_len: p.total_len,
+        reason: p.reason,
+        table: p.table,
+        cookie: p.cookie,
+        matches: p.matches,
+        data: p.data[..p.data.len().min(keep)].to_vec(),
+    }
+}
+
+/// The next message of a reply; waits while there is none yet.
+async fn next_part(active: &mut Option<Active>) -> Option<Body> {
+    match active {
+        Some(a) => poll_fn(|cx| a.stream.poll_next(cx)).await,
+        None => None,
+    }
+}

@@ -1,0 +1,403 @@
+//! All connections of one bridge: who they are, and what the bridge tells them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clock::Clock;
+use openflow::error::ErrorCode;
+use openflow::message::{AsyncConfig, Body, FlowRemoved, Message, PacketIn, Role, RoleMessage};
+use openflow::port::PortStatus;
+use openflow::switch::{ConnId, ControllerSink};
+use openflow::{Version, encode};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::pending::{PacketInDrop, Pending};
+use super::roles::{Standing, change_role};
+
+/// Miss length of a new controller connection (OpenFlow 1.3.5 7.3.2).
+const DEFAULT_MISS_SEND_LEN: u16 = 128;
+
+/// Bounds of every connection of a bridge.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Output of replies kept for a peer that does not read; its requests wait beyond.
+    pub output_bytes: usize,
+    /// Port status and flow-removed messages kept for a peer that does not read; it is disconnected beyond.
+    pub pending_bytes: usize,
+    /// Packet-ins kept; more are dropped.
+    pub packet_ins: usize,
+    /// Packet-ins per second and connection; 0 is no limit.
+    pub packet_in_rate_pps: u32,
+    /// Packet-ins that may come at once when none came before.
+    pub packet_in_burst: u32,
+    /// Connections accepted at a time on all listeners.
+    pub accepted: usize,
+    /// Silence before an echo request, and again before the end; `None` never.
+    pub probe: Option<Duration>,
+    /// How long a peer may take nothing while output waits.
+    pub stall: Duration,
+    /// Longest wait for a connection, and for its hello.
+    pub handshake: Duration,
+    /// First and longest wait before connecting again.
+    pub backoff: (Duration, Duration),
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            output_bytes: 256 << 10,
+            pending_bytes: 16 << 20,
+            packet_ins: 512,
+            packet_in_rate_pps: 10_000,
+            packet_in_burst: 2_000,
+            accepted: 64,
+            probe: Some(Duration::from_secs(5)),
+            stall: Duration::from_secs(15),
+            handshake: Duration::from_secs(5),
+            backoff: (Duration::from_secs(1), Duration::from_secs(8)),
+        }
+    }
+}
+
+/// Whose idea a connection was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PeerKind {
+    /// Ours: a configured controller. The bridge's fail mode looks at these.
+    Controller,
+    /// Its own: it came to a listener.
+    Visitor,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum Disconnect {
+    /// The peer closed it.
+    #[error("closed by the peer")]
+    Closed,
+    /// The operating system reported an error.
+    #[error("connection failed")]
+    Failed,
+    /// No version in common.
+    #[error("no OpenFlow version in common")]
+    Version,
+    /// The peer did not begin with a hello, or not in time.
+    #[error("no hello")]
+    NoHello,
+    /// The stream could not be followed any further.
+    #[error("message length shorter than its header")]
+    Framing,
+    /// Silence after a probe.
+    #[error("no answer to an inactivity probe")]
+    Inactive,
+    /// It does not take what we write.
+    #[error("does not read")]
+    Stalled,
+    /// Its queue of asynchronous messages is full.
+    #[error("does not read: queue full")]
+    QueueFull,
+    /// The switch ends.
+    #[error("switch shuts down")]
+    Shutdown,
+}
+
+impl Disconnect {
+    /// Every reason.
+    pub const ALL: [Disconnect; 9] = [
+        Disconnect::Closed,
+        Disconnect::Failed,
+        Disconnect::Version,
+        Disconnect::NoHello,
+        Disconnect::Framing,
+        Disconnect::Inactive,
+        Disconnect::Stalled,
+        Disconnect::QueueFull,
+        Disconnect::Shutdown,
+    ];
+}
+
+macro_rules! counters {
+    ($( $(#[$m:meta])* $name:ident, )*) => {
+        /// What happened on the connections of a bridge: a reading.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct HubCounters {
+            $( $(#[$m])* pub $name: u64, )*
+            /// Ends, by [`Disconnect`] in the order of [`Disconnect::ALL`].
+            pub disconnects: [u64; Disconnect::ALL.len()],
+        }
+
+        #[derive(Debug, Default)]
+        pub(super) struct Counts {
+            $( pub(super) $name: AtomicU64, )*
+            disconnects: [AtomicU64; Disconnect::ALL.len()],
+        }
+
+        impl Counts {
+            fn read(&self) -> HubCounters {
+                HubCounters {
+                    $( $name: self.$name.load(Ordering::Relaxed), )*
+                    disconnects: std::array::from_fn(|i| self.disconnects[i].load(Ordering::Relaxed)),
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections that agreed on a version.
+    connected,
+    /// Connections refused because there were too many.
+    refused,
+    /// Messages received.
+    messages_in,
+    /// Messages that could not be understood.
+    malformed,
+    /// Error messages sent.
+    errors_out,
+    /// Replies that have no encoding; an error went out instead.
+    unencodable,
+    /// Packet-ins queued, for each connection that got one.
+    packet_ins,
+    /// Packet-ins dropped because a queue was full.
+    packet_ins_full,
+    /// Packet-ins dropped because a rate was used up.
+    packet_ins_rate,
+    /// Packet-ins that no connection wanted.
+    packet_ins_unwanted,
+}
+
+impl Counts {
+    pub(super) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn disconnect(&self, why: Disconnect) {
+        if let Some(i) = Disconnect::ALL.iter().position(|d| *d == why) {
+            Counts::add(&self.disconnects[i]);
+        }
+    }
+}
+
+/// What the hub and a connection's task share.
+pub(super) struct Peer {
+    pub(super) name: String,
+    kind: PeerKind,
+    version: Version,
+    pub(super) wake: Notify,
+    pending: Mutex<Pending>,
+    /// Set once the connection must end.
+    overflow: std::sync::atomic::AtomicBool,
+}
+
+impl Peer {
+    pub(super) fn overflowed(&self) -> bool {
+        self.overflow.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take_events(&self) -> Vec<u8> {
+        self.pending.lock().take_events()
+    }
+
+    pub(super) fn pop_packet_in(&self) -> Option<Arc<PacketIn>> {
+        self.pending.lock().pop_packet_in()
+    }
+
+    fn push_event(&self, message: &[u8]) {
+        if self.pending.lock().push_event(message).is_err() {
+            self.overflow.store(true, Ordering::Release);
+        }
+        self.wake.notify_one();
+    }
+}
+
+#[derive(Default)]
+struct Roster {
+    peers: BTreeMap<u64, (Arc<Peer>, Standing)>,
+    generation: Option<u64>,
+}
+
+/// The connections of one bridge. Shared by the tasks that serve them and the bridge that talks to them.
+pub struct Hub {
+    bridge: String,
+    pub(super) limits: Limits,
+    pub(super) clock: Arc<dyn Clock>,
+    roster: Mutex<Roster>,
+    next: AtomicU64,
+    pub(super) counts: Counts,
+    /// Configured controllers that are connected.
+    controllers: watch::Sender<usize>,
+    pub(super) accepted: Arc<tokio::sync::Semaphore>,
+    /// What became of each configured controller.
+    targets: Mutex<BTreeMap<String, TargetState>>,
+}
+
+/// What a configured controller's connection is doing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TargetState {
+    /// Whether a version is agreed on.
+    pub connected: bool,
+    /// For people: `connected`, or why not.
+    pub state: String,
+}
+
+impl Hub {
+    /// A hub without connections for the bridge called `bridge`.
+    pub fn new(bridge: impl Into<String>, limits: Limits, clock: Arc<dyn Clock>) -> Arc<Hub> {
+        Arc::new(Hub {
+            bridge: bridge.into(),
+            accepted: Arc::new(tokio::sync::Semaphore::new(limits.accepted)),
+            limits,
+            clock,
+            roster: Mutex::new(Roster::default()),
+            next: AtomicU64::new(1),
+            counts: Counts::default(),
+            controllers: watch::Sender::new(0),
+            targets: Mutex::default(),
+        })
+    }
+
+    /// The bridge's name.
+    pub fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> HubCounters {
+        self.counts.read()
+    }
+
+    /// How many configured controllers are connected, and news of it: a bridge whose fail mode is standalone acts on its
+    /// own while there is none.
+    pub fn connected_controllers(&self) -> watch::Receiver<usize> {
+        self.controllers.subscribe()
+    }
+
+    /// The configured controllers by stream name.
+    pub fn targets(&self) -> BTreeMap<String, TargetState> {
+        self.targets.lock().clone()
+    }
+
+    pub(super) fn set_target(&self, name: &str, connected: bool, state: impl Into<String>) {
+        self.targets.lock().insert(name.to_owned(), TargetState { connected, state: state.into() });
+    }
+
+    pub(super) fn drop_target(&self, name: &str) {
+        self.targets.lock().remove(name);
+    }
+
+    /// Names, kinds and roles of the connections.
+    pub fn connections(&self) -> Vec<(String, PeerKind, Role)> {
+        self.roster.lock().peers.values().map(|(p, s)| (p.name.clone(), p.kind, s.role)).collect()
+    }
+
+    /// Adds a connection that has agreed on a version.
+    pub(super) fn join(&self, name: String, kind: PeerKind, version: Version) -> (ConnId, Arc<Peer>) {
+        let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
+        let peer = Arc::new(Peer {
+            name,
+            kind,
+            version,
+            wake: Notify::new(),
+            pending: Mutex::new(Pending::new(&self.limits, self.clock.now())),
+            overflow: Default::default(),
+        });
+        let visitor = kind == PeerKind::Visitor;
+        let standing = Standing {
+            conn,
+            role: Role::Equal,
+            events: AsyncConfig::default(),
+            miss_send_len: if visitor { 0 } else { DEFAULT_MISS_SEND_LEN },
+            must_ask: visitor,
+        };
+        self.roster.lock().peers.insert(conn.0, (Arc::clone(&peer), standing));
+        if !visitor {
+            self.controllers.send_modify(|n| *n += 1);
+        }
+        Counts::add(&self.counts.connected);
+        (conn, peer)
+    }
+
+    /// Removes a connection.
+    pub(super) fn leave(&self, conn: ConnId) {
+        let gone = self.roster.lock().peers.remove(&conn.0);
+        if gone.is_some_and(|(p, _)| p.kind == PeerKind::Controller) {
+            self.controllers.send_modify(|n| *n = n.saturating_sub(1));
+        }
+    }
+
+    /// Runs `f` on a connection's standing. `None` when the connection has left.
+    pub(super) fn standing<T>(&self, conn: ConnId, f: impl FnOnce(&mut Standing) -> T) -> Option<T> {
+        self.roster.lock().peers.get_mut(&conn.0).map(|(_, s)| f(s))
+    }
+
+    /// Carries out a role request.
+    pub(super) fn change_role(&self, conn: ConnId, request: RoleMessage) -> Result<RoleMessage, ErrorCode> {
+        let mut roster = self.roster.lock();
+        let Roster { peers, generation } = &mut *roster;
+        change_role(request, conn, generation, peers.values_mut().map(|(_, s)| s))
+    }
+
+    /// Peers whose standing satisfies `f`.
+    fn those(&self, f: impl Fn(&Standing) -> bool) -> Vec<Arc<Peer>> {
+        self.roster.lock().peers.values().filter(|(_, s)| f(s)).map(|(p, _)| Arc::clone(p)).collect()
+    }
+
+    /// Encodes a message once for each version and queues it for `peers`.
+    fn broadcast(&self, peers: &[Arc<Peer>], body: Body) {
+        let msg = Message { xid: 0, body };
+        let mut encoded: Option<(Version, Vec<u8>)> = None;
+        for peer in peers {
+            let fresh = match &encoded {
+                Some((v, _)) if *v == peer.version => None,
+                _ => Some(peer.version),
+            };
+            if let Some(version) = fresh {
+                let mut bytes = Vec::new();
+                if let Err(e) = encode(version, &msg, &mut bytes) {
+                    Counts::add(&self.counts.unencodable);
+                    tracing::warn!(target: "rconn", "{}: a message has no encoding: {e}", self.bridge);
+                    continue;
+                }
+                encoded = Some((version, bytes));
+            }
+            if let Some((_, bytes)) = &encoded {
+                peer.push_event(bytes);
+            }
+        }
+    }
+}
+
+impl ControllerSink for Hub {
+    fn packet_in(&self, msg: PacketIn) {
+        let reason = msg.reason as u8;
+        let peers = self.those(|s| s.wants_packet_in(reason));
+        if peers.is_empty() {
+            return Counts::add(&self.counts.packet_ins_unwanted);
+        }
+        let msg = Arc::new(msg);
+        let now = self.clock.now();
+        for p in peers {
+            let counter = match p.pending.lock().push_packet_in(&msg, now) {
+                Ok(()) => &self.counts.packet_ins,
+                Err(PacketInDrop::Full) => &self.counts.packet_ins_full,
+                Err(PacketInDrop::Rate) => &self.counts.packet_ins_rate,
+            };
+            Counts::add(counter);
+            p.wake.notify_one();
+        }
+    }
+
+    fn port_status(&self, msg: PortStatus) {
+        let peers = self.those(|s| s.wants_port_status(msg.reason as u8));
+        self.broadcast(&peers, Body::PortStatus(msg));
+    }
+
+    fn flow_removed(&self, msg: FlowRemoved) {
+        let peers = self.those(|s| s.wants_flow_removed(msg.reason as u8));
+        if !peers.is_empty() {
+            self.broadcast(&peers, Body::FlowRemoved(Box::new(msg)));
+        }
+    }
+}

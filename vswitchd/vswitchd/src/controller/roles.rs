@@ -1,0 +1,130 @@
+//! Roles of controllers and what each asynchronous message asks of them (OpenFlow 1.3.5 6.3.6, 7.3.9, 7.3.10).
+
+use openflow::error::{ErrorCode, RoleRequestFailed};
+use openflow::message::{AsyncConfig, Role, RoleMessage};
+use openflow::switch::ConnId;
+
+/// What a connection may do and wants to hear.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    pub(super) conn: ConnId,
+    /// Equal, master or slave.
+    pub(super) role: Role,
+    pub(super) events: AsyncConfig,
+    /// Bytes of a table miss's packet it wants.
+    pub(super) miss_send_len: u16,
+    /// Connected to us, and gets no asynchronous message until it sets a miss length (as in Open vSwitch).
+    pub(super) must_ask: bool,
+}
+
+impl Standing {
+    fn masks<'a>(&self, pair: &'a [u32; 2]) -> &'a u32 {
+        if self.role == Role::Slave { &pair[1] } else { &pair[0] }
+    }
+
+    fn hears(&self) -> bool {
+        !(self.must_ask && self.miss_send_len == 0)
+    }
+
+    /// Whether it gets packet-ins of that reason.
+    pub(super) fn wants_packet_in(&self, reason: u8) -> bool {
+        self.hears() && self.masks(&self.events.packet_in) & 1 << (reason & 31) != 0
+    }
+
+    /// Whether it gets port status messages of that reason.
+    pub(super) fn wants_port_status(&self, reason: u8) -> bool {
+        self.hears() && self.masks(&self.events.port_status) & 1 << (reason & 31) != 0
+    }
+
+    /// Whether it gets flow-removed messages of that reason.
+    pub(super) fn wants_flow_removed(&self, reason: u8) -> bool {
+        self.hears() && self.masks(&self.events.flow_removed) & 1 << (reason & 31) != 0
+    }
+}
+
+/// Carries out a role request of connection `me` and returns the reply. `generation` is the switch's, shared by all.
+///
+/// # Errors
+/// `OFPRRFC_STALE` when the request is of an older generation.
+pub(super) fn change_role<'a>(
+    request: RoleMessage,
+    me: ConnId,
+    generation: &mut Option<u64>,
+    all: impl Iterator<Item = &'a mut Standing>,
+) -> Result<RoleMessage, ErrorCode> {
+    if matches!(request.role, Role::Master | Role::Slave) {
+        // Generations wrap: only the distance counts.
+        let stale = generation.is_some_and(|g| (request.generation_id.wrapping_sub(g) as i64) < 0);
+        if stale {
+            return Err(RoleRequestFailed::Stale.into());
+        }
+        *generation = Some(request.generation_id);
+    }
+    let mut role = Role::Equal;
+    for s in all {
+        if s.conn == me {
+            if request.role != Role::NoChange {
+                s.role = request.role;
+            }
+            role = s.role;
+        } else if request.role == Role::Master && s.role == Role::Master {
+            s.role = Role::Slave;
+        }
+    }
+    Ok(RoleMessage { role, generation_id: generation.unwrap_or(u64::MAX) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(n: u64) -> Standing {
+        Standing {
+            conn: ConnId(n),
+            role: Role::Equal,
+            events: AsyncConfig::default(),
+            miss_send_len: 128,
+            must_ask: false,
+        }
+    }
+
+    fn ask(
+        all: &mut [Standing],
+        g: &mut Option<u64>,
+        me: u64,
+        role: Role,
+        id: u64,
+    ) -> Result<Role, ErrorCode> {
+        change_role(RoleMessage { role, generation_id: id }, ConnId(me), g, all.iter_mut()).map(|r| r.role)
+    }
+
+    #[test]
+    fn a_new_master_makes_the_old_one_a_slave() {
+        let (mut all, mut g) = ([standing(1), standing(2), standing(3)], None);
+        assert_eq!(ask(&mut all, &mut g, 1, Role::Master, 5), Ok(Role::Master));
+        assert_eq!(ask(&mut all, &mut g, 2, Role::Master, 6), Ok(Role::Master));
+        assert_eq!([all[0].role, all[1].role, all[2].role], [Role::Slave, Role::Master, Role::Equal]);
+    }
+
+    #[test]
+    fn an_older_generation_is_stale_across_the_wrap() {
+        let (mut all, mut g) = ([standing(1)], None);
+        assert_eq!(ask(&mut all, &mut g, 1, Role::Master, u64::MAX), Ok(Role::Master));
+        assert_eq!(ask(&mut all, &mut g, 1, Role::Slave, 1), Ok(Role::Slave));
+        assert_eq!(ask(&mut all, &mut g, 1, Role::Master, u64::MAX), Err(RoleRequestFailed::Stale.into()));
+        assert_eq!(ask(&mut all, &mut g, 1, Role::NoChange, 0), Ok(Role::Slave));
+    }
+
+    #[test]
+    fn a_slave_hears_of_ports_only_and_a_visitor_of_nothing_until_it_asks() {
+        let mut s = standing(1);
+        assert!(s.wants_packet_in(0) && s.wants_flow_removed(1) && s.wants_port_status(2));
+        assert!(!s.wants_packet_in(2), "invalid TTL is off by default");
+        s.role = Role::Slave;
+        assert!(!s.wants_packet_in(0) && !s.wants_flow_removed(1) && s.wants_port_status(2));
+        let mut visitor = Standing { must_ask: true, miss_send_len: 0, ..standing(2) };
+        assert!(!visitor.wants_port_status(0));
+        visitor.miss_send_len = 64;
+        assert!(visitor.wants_port_status(0));
+    }
+}
