@@ -75,8 +75,13 @@ pub fn lower_match(m: &PacketMatch, ports: &[(PortId, u8)], table: &'static str)
     put(&mut hw.mask[key::PORT], 0xff);
     left.set(FieldId::DpPort, 0);
 
+    let arp = m.get(FieldId::EthType) == (0x0806, FieldId::EthType.info().max());
     for (field, at) in &KEY_FIELDS {
         let (value, mask) = m.get(*field);
+        if matches!(field, FieldId::ArpSha | FieldId::ArpTha) && mask != 0 && !arp {
+            // In neighbour discovery these are link-layer options, which the hardware does not parse.
+            return Err(Reject::Field { table, field: *field });
+        }
         put(&mut hw.key[at.clone()], value);
         put(&mut hw.mask[at.clone()], mask);
         left.set(*field, 0);
@@ -147,6 +152,9 @@ mod tests {
         for f in FIELDS.iter().filter(packet).filter(|f| f.id != FieldId::DpPort) {
             let mut m = PacketMatch::ANY;
             m.set(FieldId::DpPort, 7);
+            if matches!(f.id, FieldId::ArpSha | FieldId::ArpTha) {
+                continue;
+            }
             m.set_masked(f.id, 1, 1);
             let r = lower_match(&m, &PORTS, "exact");
             let known = KEY_FIELDS.iter().any(|(k, _)| *k == f.id);
@@ -161,6 +169,17 @@ mod tests {
                 r => panic!("{}: {r:?}", f.name),
             }
         }
+    }
+
+    #[test]
+    fn link_layer_options_of_neighbour_discovery_are_not_arp_addresses() {
+        let mut m = base();
+        m.set(FieldId::EthType, 0x0806);
+        m.set(FieldId::ArpSha, 0);
+        assert!(lower_match(&m, &PORTS, "exact").is_ok());
+        m.set(FieldId::EthType, 0x86dd);
+        let want = Reject::Field { table: "exact", field: FieldId::ArpSha };
+        assert_eq!(lower_match(&m, &PORTS, "exact"), Err(want));
     }
 
     #[test]
