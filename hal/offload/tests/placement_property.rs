@@ -2,6 +2,8 @@
 //! hardware at most once, no packet is counted twice or lost but those the device lost, and nothing outdated is done once a
 //! record is settled.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,7 +56,7 @@ fn matching(n: u64) -> PacketMatch {
     for f in [FieldId::DpPort, FieldId::EthType, FieldId::EthDst] {
         m.set(f, k.get(f));
     }
-    if n % 3 == 0 {
+    if n.is_multiple_of(3) {
         let mask = 0xffff_ffff << (n % 8);
         m.set_masked(FieldId::NwDst, k.get(FieldId::NwDst), mask);
     }

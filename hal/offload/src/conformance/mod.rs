@@ -11,6 +11,11 @@
 //! out, and a way to let time pass. Each check gets a fresh one. It adapts to the capabilities: what a device does not
 //! declare is not asked of it, but what it declares it must do, and what it does not declare it must refuse.
 
+mod bench;
+mod checks;
+mod robust;
+pub mod rules;
+
 use std::time::Duration;
 
 use clock::Instant;
@@ -43,4 +48,41 @@ pub trait Harness {
 
     /// The time, on the clock of [`crate::RawStats::last_used`].
     fn now(&self) -> Instant;
+}
+
+/// Runs every check, each on a fresh device from `make`.
+///
+/// # Panics
+/// At the first check that fails, after naming it.
+pub fn run(make: &mut dyn FnMut() -> Box<dyn Harness>) {
+    for (name, check) in checks::CHECKS {
+        let named = Named(name);
+        check(&mut bench::Bench::new(make()));
+        drop(named);
+    }
+}
+
+/// Runs what must hold even while the provider fails: `steps` random operations for each seed, each on a fresh device.
+///
+/// # Panics
+/// At the first violation, with the seed.
+pub fn run_robustness(
+    make: &mut dyn FnMut(u64) -> Box<dyn Harness>,
+    seeds: std::ops::Range<u64>,
+    steps: usize,
+) {
+    for seed in seeds {
+        robust::survive(&mut bench::Bench::new(make(seed)), seed, steps);
+    }
+}
+
+/// Says which check it was when that panics.
+struct Named(&'static str);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("conformance: the device fails \"{}\"", self.0);
+        }
+    }
 }
