@@ -2,7 +2,6 @@
 
 use super::{Reason, TextError};
 
-#[allow(dead_code)]
 /// Most levels of parentheses a parser follows.
 pub(super) const MAX_DEPTH: usize = 16;
 

@@ -1,0 +1,214 @@
+//! From actions to text.
+
+use std::fmt::Write;
+
+use super::attr::{self, Form, Group};
+use super::format_match::tunnel_flags;
+use crate::action::Action;
+use crate::field::FieldId as F;
+use crate::headers::{eth_type, ip_proto};
+use crate::key::Key;
+use crate::prereq::ether_type;
+use crate::text::value::{PortName, hex, quote_name};
+
+/// What packets the actions are for. Fields share bits, so that "set `nw_src`" is `ipv4(src=..)` for one packet and
+/// `arp(sip=..)` for another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Context {
+    /// Ethernet type.
+    pub eth_type: u16,
+    /// IP protocol.
+    pub proto: u8,
+}
+
+impl Default for Context {
+    /// TCP over IPv4.
+    fn default() -> Self {
+        Context { eth_type: eth_type::IPV4, proto: ip_proto::TCP }
+    }
+}
+
+impl Context {
+    /// From the key of a packet or a match.
+    pub fn of<const N: usize>(key: &Key<N>) -> Self {
+        Context { eth_type: ether_type(key), proto: key.get64(F::NwProto) as u8 }
+    }
+
+    fn group(self, f: F) -> Option<&'static Group> {
+        let v6 = self.eth_type == eth_type::IPV6;
+        let arp = matches!(self.eth_type, eth_type::ARP | eth_type::RARP);
+        Some(match f {
+            F::EthSrc | F::EthDst => &attr::ETH,
+            F::NwSrc | F::NwDst | F::NwProto if arp => &attr::ARP,
+            F::ArpSha | F::ArpTha if !v6 => &attr::ARP,
+            F::NdTarget | F::ArpSha | F::ArpTha => &attr::ND,
+            F::Ipv6Src | F::Ipv6Dst | F::Ipv6Label => &attr::IPV6,
+            F::NwProto | F::NwTos | F::NwTtl | F::NwFrag if v6 => &attr::IPV6,
+            F::NwSrc | F::NwDst | F::NwProto | F::NwTos | F::NwTtl | F::NwFrag => &attr::IPV4,
+            F::TpSrc | F::TpDst => match self.proto {
+                ip_proto::UDP => &attr::UDP,
+                ip_proto::SCTP => &attr::SCTP,
+                ip_proto::ICMP => &attr::ICMP,
+                ip_proto::ICMPV6 => &attr::ICMPV6,
+                _ => &attr::TCP,
+            },
+            F::TunGbpId | F::TunGbpFlags | F::TunFlags => &attr::TUNNEL,
+            _ if attr::TUNNEL.subs.iter().any(|s| s.field == f) => &attr::TUNNEL,
+            _ => return None,
+        })
+    }
+}
+
+/// Writes `actions` for packets of `context`; ports that `ports` knows by name. `drop` when there are none. Neighbouring
+/// set-field actions on one header are written as one `set(..)`.
+pub fn format_actions(actions: &[Action], context: Context, ports: PortName<'_>) -> String {
+    let mut out = String::with_capacity(32);
+    write_actions(&mut out, actions, context, ports);
+    out
+}
+
+fn write_actions(out: &mut String, actions: &[Action], mut context: Context, ports: PortName<'_>) {
+    if actions.is_empty() {
+        out.push_str("drop");
+    }
+    let mut i = 0;
+    while let Some(action) = actions.get(i) {
+        if i > 0 {
+            out.push(',');
+        }
+        i += 1;
+        let _ = match action {
+            Action::Output(p) => match ports(p.0) {
+                Some(n) => write!(out, "{}", quote_name(&n)),
+                None => write!(out, "{}", p.0),
+            },
+            Action::Controller(c) => write!(
+                out,
+                "userspace(pid=0,controller(reason={},dont_send=0,continuation=0,recirc_id=0,rule_cookie={},\
+                 controller_id=0,max_len={}))",
+                c.reason as u8,
+                hex(c.cookie.into()),
+                c.max_len
+            ),
+            Action::SetField { field, .. } => {
+                let run = run_length(&actions[i - 1..], *field, context);
+                write_set(out, &actions[i - 1..i - 1 + run], context.group(*field));
+                i += run - 1;
+                Ok(())
+            }
+            Action::DecTtl => write!(out, "dec_ttl"),
+            Action::PushVlan { tpid, tci } => {
+                out.push_str("push_vlan(");
+                if *tpid != eth_type::VLAN {
+                    let _ = write!(out, "tpid=0x{tpid:04x},");
+                }
+                write!(out, "vid={},pcp={})", tci & 0xfff, tci >> 13)
+            }
+            Action::PopVlan => write!(out, "pop_vlan"),
+            Action::PushMpls { eth_type, lse } => {
+                context.eth_type = *eth_type;
+                out.push_str("push_mpls(");
+                attr::write_lse(out, *lse);
+                write!(out, ",eth_type={eth_type:#x})")
+            }
+            Action::PopMpls { eth_type } => {
+                context.eth_type = *eth_type;
+                write!(out, "pop_mpls(eth_type={eth_type:#x})")
+            }
+            Action::Recirc(id) => write!(out, "recirc({id:#x})"),
+            Action::Meter(m) => write!(out, "meter({})", m.0),
+            Action::Trunc(n) => write!(out, "trunc({n})"),
+            Action::Clone(inner) => {
+                out.push_str("clone(");
+                write_actions(out, inner, context, ports);
+                write!(out, ")")
+            }
+        };
+    }
+}
+
+/// How many of the set-field actions at the start of `actions` fit one `set(..)`: same attribute, no field twice.
+fn run_length(actions: &[Action], first: F, context: Context) -> usize {
+    let Some(group) = context.group(first) else { return 1 };
+    let mut seen = vec![first];
+    for a in &actions[1..] {
+        match a {
+            Action::SetField { field, .. }
+                if !seen.contains(field) && context.group(*field).is_some_and(|g| g.name == group.name) =>
+            {
+                seen.push(*field)
+            }
+            _ => break,
+        }
+    }
+    seen.len()
+}
+
+/// Value and mask that the run of actions sets in (a view of) a canonical field, right-aligned to the view.
+fn set_value(run: &[Action], view: F) -> Option<(u128, u128)> {
+    let row = view.info();
+    run.iter().find_map(|a| match a {
+        Action::SetField { field, value, mask } if *field == row.canon => {
+            let shift = row.shift - row.canon.info().shift;
+            Some((value >> shift & row.max(), mask >> shift & row.max()))
+        }
+        _ => None,
+    })
+}
+
+fn write_set(out: &mut String, run: &[Action], group: Option<&Group>) {
+    let Some(group) = group else {
+        if let [Action::SetField { field, value, mask }] = run {
+            write_single(out, *field, *value, *mask);
+        }
+        return;
+    };
+    let _ = write!(out, "set({}(", group.name);
+    let mut sep = "";
+    for sub in group.subs {
+        if let Some((v, m)) = set_value(run, sub.field) {
+            let _ = write!(out, "{sep}{}=", sub.name);
+            attr::write_value(out, sub.field, sub.form, v, m);
+            sep = ",";
+        }
+    }
+    let gbp: Vec<_> = attr::GBP.subs.iter().filter_map(|s| Some((s, set_value(run, s.field)?))).collect();
+    if !gbp.is_empty() {
+        let _ = write!(out, "{sep}vxlan(gbp(");
+        for (i, (sub, (v, m))) in gbp.iter().enumerate() {
+            let _ = write!(out, "{}{}=", if i > 0 { "," } else { "" }, sub.name);
+            attr::write_value(out, sub.field, sub.form, *v, *m);
+        }
+        out.push_str("))");
+        sep = ",";
+    }
+    if let Some((v, m)) = set_value(run, F::TunFlags) {
+        let _ = write!(out, "{sep}flags({})", tunnel_flags(v as u16, m as u16, false));
+    }
+    out.push_str("))");
+}
+
+/// Attributes that hold one field: VLAN tag, label stack entry, mark; any other by its name in the field table.
+fn write_single(out: &mut String, field: F, value: u128, mask: u128) {
+    match field {
+        F::VlanTci => {
+            out.push_str("set(vlan(");
+            attr::write_vlan(out, value as u16 | 0x1000, mask as u16);
+        }
+        F::MplsLse0 => {
+            out.push_str("set(mpls(");
+            if mask == 0xffff_ffff {
+                attr::write_lse(out, value as u32);
+            } else {
+                attr::write_lse_masked(out, value as u32, mask as u32);
+            }
+        }
+        _ => {
+            let name =
+                attr::HEX_ATTRS.iter().find(|(_, f)| *f == field).map_or(field.info().name, |(n, _)| n);
+            let _ = write!(out, "set({name}(");
+            attr::write_value(out, field, Form::Hex, value, mask);
+        }
+    }
+    out.push_str("))");
+}

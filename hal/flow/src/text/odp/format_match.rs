@@ -1,0 +1,290 @@
+//! From a match or key to text.
+
+use std::fmt::Write;
+
+use super::attr::{self, Form, Group};
+use crate::field::FieldId as F;
+use crate::headers::{eth_type, ip_proto};
+use crate::key::{PacketKey, PacketMask, PacketMatch};
+use crate::parse::VLAN_PRESENT;
+use crate::prereq::ether_type;
+use crate::text::flags;
+use crate::text::value::{PortName, hex, quote_name};
+
+/// Writes a megaflow as `dpctl/dump-flows` does: only what matters, masks where they are partial.
+pub fn format_match(m: &PacketMatch, ports: PortName<'_>) -> String {
+    format_flow(m.key(), m.mask(), ports)
+}
+
+/// As [`format_match`], with values as they are in `key`, bits that do not matter included: what Open vSwitch prints,
+/// whose flows keep the key of the packet they were made for (`ipv4(src=10.0.0.1/255.255.0.0)`).
+pub fn format_flow(key: &PacketKey, mask: &PacketMask, ports: PortName<'_>) -> String {
+    let mut w = Writer { key, mask, ports, out: String::with_capacity(96), whole: false };
+    w.write_all();
+    w.out
+}
+
+/// Writes a whole packet key as upcall logs do: every field the packet has, zero or not.
+pub fn format_key(key: &PacketKey, ports: PortName<'_>) -> String {
+    let mut m = PacketMatch::ANY;
+    let mut take = |fields: &[F]| fields.iter().for_each(|f| m.set(*f, key.get(*f)));
+    take(&[F::PktMark, F::CtState, F::CtZone, F::CtMark, F::CtLabel, F::RecircId, F::DpHash, F::DpPort]);
+    take(&[F::PacketType, F::EthSrc, F::EthDst, F::EthType]);
+    if key.get(F::TunDst) != 0 || key.get(F::TunIpv6Dst) != 0 || key.get(F::TunSrc) != 0 {
+        let v6 = key.get(F::TunIpv6Dst) != 0;
+        take(if v6 { &[F::TunIpv6Src, F::TunIpv6Dst] } else { &[F::TunSrc, F::TunDst] });
+        take(&[F::TunId, F::TunTtl, F::TunFlags]);
+        for f in [F::TunTos, F::TunTpSrc, F::TunTpDst, F::TunGbpId, F::TunGbpFlags] {
+            if key.get(f) != 0 {
+                take(&[f]);
+            }
+        }
+    }
+    if key.get(F::CtNwProto) != 0 {
+        let v6 = key.get(F::CtIpv6Src) != 0 || key.get(F::CtIpv6Dst) != 0;
+        take(if v6 { &[F::CtIpv6Src, F::CtIpv6Dst] } else { &[F::CtNwSrc, F::CtNwDst] });
+        take(&[F::CtNwProto, F::CtTpSrc, F::CtTpDst]);
+    }
+    for (tci, tpid) in [(F::VlanTci, F::VlanTpid), (F::VlanTci2, F::VlanTpid2)] {
+        if key.get64(tci) as u16 & VLAN_PRESENT != 0 {
+            take(&[tci, tpid]);
+        }
+    }
+    let proto = key.get64(F::NwProto) as u8;
+    let l3: &[F] = match ether_type(key) {
+        eth_type::IPV4 => &[F::NwSrc, F::NwDst, F::NwProto, F::NwTos, F::NwTtl, F::NwFrag],
+        eth_type::IPV6 => &[F::Ipv6Src, F::Ipv6Dst, F::Ipv6Label, F::NwProto, F::NwTos, F::NwTtl, F::NwFrag],
+        eth_type::ARP | eth_type::RARP => &[F::ArpSpa, F::ArpTpa, F::ArpOp, F::ArpSha, F::ArpTha],
+        t if eth_type::is_mpls(t) => {
+            let lses = [F::MplsLse0, F::MplsLse1, F::MplsLse2];
+            let bottom = lses.iter().position(|f| key.get(*f) & 0x100 != 0);
+            let last = bottom.or_else(|| lses.iter().rposition(|f| key.get(*f) != 0));
+            let n = last.map_or(1, |i| i + 1);
+            take(&lses[..n]);
+            &[]
+        }
+        _ => &[],
+    };
+    take(l3);
+    if matches!(ether_type(key), eth_type::IPV4 | eth_type::IPV6) && key.get64(F::NwFrag) & 2 == 0 {
+        take(match proto {
+            ip_proto::TCP => &[F::TpSrc, F::TpDst, F::TcpFlags],
+            ip_proto::UDP | ip_proto::SCTP | ip_proto::ICMP | ip_proto::ICMPV6 => &[F::TpSrc, F::TpDst],
+            _ => &[],
+        });
+        if crate::prereq::holds(key, crate::Prereq::Nd) {
+            take(&[F::NdTarget, F::NdSll, F::NdTll]);
+        }
+    }
+    let mut w = Writer { key: m.key(), mask: m.mask(), ports, out: String::with_capacity(256), whole: true };
+    w.out.push_str("skb_priority(0)");
+    w.write_all();
+    w.out
+}
+
+struct Writer<'a> {
+    key: &'a PacketKey,
+    mask: &'a PacketMask,
+    ports: PortName<'a>,
+    out: String,
+    /// A whole key, not a match.
+    whole: bool,
+}
+
+impl Writer<'_> {
+    fn get(&self, f: F) -> (u128, u128) {
+        (self.key.get(f), self.mask.get(f))
+    }
+
+    fn open(&mut self, name: &str) {
+        if !self.out.is_empty() && !self.out.ends_with('(') {
+            self.out.push(',');
+        }
+        self.out.push_str(name);
+        self.out.push('(');
+    }
+
+    fn write_all(&mut self) {
+        self.tunnel();
+        self.hex_attr("skb_mark", F::PktMark);
+        let (v, mask) = self.get(F::CtState);
+        if mask != 0 {
+            self.open("ct_state");
+            let list = flags::CT_STATE;
+            let text = if self.whole {
+                list.list(v as u16, '|')
+            } else {
+                list.signed(v as u16, mask as u16 & list.all)
+            };
+            self.out.push_str(&text);
+            self.out.push(')');
+        }
+        self.hex_attr("ct_zone", F::CtZone);
+        self.hex_attr("ct_mark", F::CtMark);
+        self.hex_attr("ct_label", F::CtLabel);
+        let v6_tuple = self.mask.get(F::CtIpv6Src) | self.mask.get(F::CtIpv6Dst) != 0;
+        self.group(if v6_tuple { &attr::CT_TUPLE6 } else { &attr::CT_TUPLE4 });
+        self.hex_attr("recirc_id", F::RecircId);
+        self.hex_attr("dp_hash", F::DpHash);
+        let (port, mask) = self.get(F::DpPort);
+        if mask != 0 {
+            self.open("in_port");
+            let text = (self.ports)(port as u32).map_or_else(|| port.to_string(), |n| quote_name(&n));
+            self.out.push_str(&text);
+            self.out.push(')');
+        }
+        let (v, mask) = self.get(F::PacketType);
+        if mask != 0 {
+            self.open("packet_type");
+            let _ = write!(self.out, "ns={},id={})", v >> 16, hex(v & 0xffff));
+        }
+        self.group(&attr::ETH);
+        let mut closing = 0;
+        for (tci, tpid) in [(F::VlanTci, F::VlanTpid), (F::VlanTci2, F::VlanTpid2)] {
+            let (v, mask) = self.get(tci);
+            let (v, mask) = (v as u16, mask as u16);
+            if mask == 0 || v == 0 && mask & VLAN_PRESENT != 0 {
+                break;
+            }
+            self.type_attr(tpid);
+            self.open("vlan");
+            attr::write_vlan(&mut self.out, v, mask);
+            self.out.push(')');
+            self.open("encap");
+            closing += 1;
+        }
+        self.type_attr(F::EthType);
+        self.headers();
+        self.out.extend(std::iter::repeat_n(')', closing));
+    }
+
+    fn hex_attr(&mut self, name: &str, f: F) {
+        let (v, mask) = self.get(f);
+        if mask != 0 {
+            self.open(name);
+            attr::write_value(&mut self.out, f, Form::Hex, v, mask);
+            self.out.push(')');
+        }
+    }
+
+    fn type_attr(&mut self, f: F) {
+        let (v, mask) = self.get(f);
+        if mask != 0 {
+            self.open("eth_type");
+            let _ = write!(self.out, "0x{v:04x}");
+            if mask != 0xffff {
+                let _ = write!(self.out, "/0x{mask:04x}");
+            }
+            self.out.push(')');
+        }
+    }
+
+    fn subs(&mut self, g: &Group) -> bool {
+        let mut any = false;
+        for sub in g.subs {
+            let (v, mask) = self.get(sub.field);
+            if mask != 0 {
+                if any {
+                    self.out.push(',');
+                }
+                any = true;
+                let _ = write!(self.out, "{}=", sub.name);
+                attr::write_value(&mut self.out, sub.field, sub.form, v, mask);
+            }
+        }
+        any
+    }
+
+    fn group(&mut self, g: &Group) {
+        if g.subs.iter().any(|sub| self.mask.get(sub.field) != 0) {
+            self.open(g.name);
+            self.subs(g);
+            self.out.push(')');
+        }
+    }
+
+    fn tunnel(&mut self) {
+        let mask = self.mask;
+        let gbp = attr::GBP.subs.iter().any(|s| mask.get(s.field) != 0);
+        let (flags, flag_mask) = self.get(F::TunFlags);
+        if !gbp && flag_mask == 0 && attr::TUNNEL.subs.iter().all(|s| mask.get(s.field) == 0) {
+            return;
+        }
+        self.open("tunnel");
+        let mut any = self.subs(&attr::TUNNEL);
+        if gbp {
+            self.out.push_str(if any { ",vxlan(gbp(" } else { "vxlan(gbp(" });
+            self.subs(&attr::GBP);
+            self.out.push_str("))");
+            any = true;
+        }
+        if flag_mask != 0 {
+            let text = tunnel_flags(flags as u16, flag_mask as u16, self.whole);
+            let _ = write!(self.out, "{}flags({text})", if any { "," } else { "" });
+        }
+        self.out.push(')');
+    }
+
+    /// Everything after the Ethernet type.
+    fn headers(&mut self) {
+        let key = self.key;
+        let dl_type = ether_type(key);
+        let proto = key.get64(F::NwProto) as u8;
+        match dl_type {
+            eth_type::IPV6 => self.group(&attr::IPV6),
+            eth_type::ARP | eth_type::RARP => return self.group(&attr::ARP),
+            t if eth_type::is_mpls(t) => return self.mpls(),
+            _ => self.group(&attr::IPV4),
+        }
+        let l4 = match (proto, dl_type) {
+            (ip_proto::TCP, _) => &attr::TCP,
+            (ip_proto::UDP, _) => &attr::UDP,
+            (ip_proto::SCTP, _) => &attr::SCTP,
+            (ip_proto::ICMP, eth_type::IPV4) => &attr::ICMP,
+            (ip_proto::ICMPV6, eth_type::IPV6) => &attr::ICMPV6,
+            _ => return,
+        };
+        self.group(l4);
+        if proto == ip_proto::ICMPV6 {
+            self.group(&attr::ND);
+        }
+        let (v, mask) = self.get(F::TcpFlags);
+        if proto == ip_proto::TCP && mask != 0 {
+            self.open("tcp_flags");
+            let text = flags::TCP.masked(v as u16, mask as u16);
+            self.out.push_str(&text);
+            self.out.push(')');
+        }
+    }
+
+    fn mpls(&mut self) {
+        let lses = [F::MplsLse0, F::MplsLse1, F::MplsLse2].map(|f| self.get(f));
+        let Some(last) = lses.iter().rposition(|(_, mask)| *mask != 0) else { return };
+        self.open("mpls");
+        let exact = lses[..=last].iter().all(|(_, mask)| *mask == 0xffff_ffff);
+        for (i, (lse, mask)) in lses[..=last].iter().enumerate() {
+            if i > 0 {
+                self.out.push(',');
+            }
+            if exact {
+                attr::write_lse(&mut self.out, *lse as u32);
+            } else {
+                attr::write_lse_masked(&mut self.out, *lse as u32, *mask as u32);
+            }
+        }
+        self.out.push(')');
+    }
+}
+
+/// Tunnel flags: a list when all matter, else signed.
+pub(super) fn tunnel_flags(v: u16, mask: u16, whole: bool) -> String {
+    // Text order of the flags is Open vSwitch's: df, csum, key, oam.
+    let order = [flags::TUN_DF, flags::TUN_CSUM, flags::TUN_KEY, flags::TUN_OAM];
+    let all = mask & flags::TUNNEL.all == flags::TUNNEL.all;
+    if whole || all {
+        let names: Vec<_> =
+            order.iter().filter(|b| v & **b != 0).map(|b| flags::TUNNEL.list(*b, '|')).collect();
+        return if names.is_empty() { "0".to_owned() } else { names.join("|") };
+    }
+    order.iter().filter(|b| mask & **b != 0).map(|b| flags::TUNNEL.signed(v, *b)).collect()
+}
