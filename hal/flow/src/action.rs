@@ -4,7 +4,7 @@
 //! empty list drops the packet. The list is executed in order; an [`Action::Output`] sends the packet as it is at that
 //! point and goes on.
 //!
-//! The text form ([`std::fmt::Display`] of [`Actions`]) is that of `ovs-appctl dpctl/dump-flows`.
+//! Their text form is [`crate::text::odp::format_actions`].
 
 use crate::field::FieldId;
 

@@ -1,7 +1,5 @@
 //! Sets of named bits: connection state, TCP flags, tunnel flags.
 
-use std::fmt::Write;
-
 use super::Reason;
 
 /// Names of bits, least significant first.
@@ -69,16 +67,6 @@ impl FlagNames {
     /// The list when every flag matters, else the signed form.
     pub fn masked(&self, value: u16, mask: u16) -> String {
         if mask & self.all == self.all { self.list(value & mask, '|') } else { self.signed(value, mask) }
-    }
-
-    /// As the datapath syntax writes it: the signed form, or numbers when a bit has no name.
-    pub fn hex(value: u16, mask: u16, all: u16) -> String {
-        let mut s = String::new();
-        let _ = write!(s, "{value:#x}");
-        if mask != all {
-            let _ = write!(s, "/{mask:#x}");
-        }
-        s
     }
 
     fn bit(&self, name: &str) -> Option<u16> {

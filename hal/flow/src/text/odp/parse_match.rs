@@ -102,12 +102,15 @@ pub(super) fn at<T>(s: &Scan<'_>, r: Result<T, Reason>) -> Result<T, TextError> 
 /// Fields with value and mask.
 pub(super) type Parts = Vec<(F, u128, u128)>;
 
+/// Reads a part that a group does not list; `None` when there is no such part.
+pub(super) type Other<'a, 'f> = dyn FnMut(&'a str, &Scan<'a>) -> Option<Result<Parts, TextError>> + 'f;
+
 /// Reads the parts of `g`, calling `set` with field, value and mask of each; `other` gets names that are not of `g`.
 pub(super) fn group_parts<'a>(
     g: &Group,
     s: Scan<'a>,
     set: &mut dyn FnMut(F, u128, u128),
-    other: &mut dyn FnMut(&'a str, &Scan<'a>) -> Option<Result<Parts, TextError>>,
+    other: &mut Other<'a, '_>,
 ) -> Result<(), TextError> {
     each_part(s, |name, value| {
         let sub = g.subs.iter().find(|sub| sub.name == name || !sub.alias.is_empty() && sub.alias == name);
