@@ -163,10 +163,6 @@ impl Xlate<'_> {
             self.headers.ttl_decrements = 0;
             self.written.set_exact(FieldId::NwTtl);
         }
-        if info.canon == FieldId::MplsLse0 {
-            // A label is replaced as a whole.
-            self.wc.set_exact(FieldId::MplsLse0);
-        }
         self.key.set_masked(field, value, mask);
         self.written.set_masked(field, u128::MAX, mask);
     }
@@ -204,7 +200,7 @@ impl Xlate<'_> {
             self.note("not an MPLS packet");
             return;
         }
-        self.wc.set_exact(FieldId::MplsTtl);
+        self.look_at(FieldId::MplsTtl, u128::MAX);
         let ttl = self.key.get64(FieldId::MplsTtl);
         if ttl <= 1 {
             self.note("TTL too small");

@@ -112,23 +112,20 @@ impl Xlate<'_> {
     }
 
     fn commit_mpls(&mut self) {
-        let changed = self.written.get(FieldId::MplsLse0) != 0;
+        let mask = self.written.get(FieldId::MplsLse0);
         self.written.set(FieldId::MplsLse0, 0);
         let lse = self.key.get(FieldId::MplsLse0);
-        let eth_type = self.key.get(FieldId::EthType) as u16;
         if self.headers.mpls_pushed.take().is_some() {
+            let eth_type = self.key.get(FieldId::EthType) as u16;
             self.emit(Action::PushMpls { eth_type, lse: lse as u32 });
-        } else if changed && lse != self.base.get(FieldId::MplsLse0) {
-            // A label is replaced as a whole. The type in between is never seen.
-            self.emit(Action::PopMpls { eth_type });
-            self.emit(Action::PushMpls { eth_type, lse: lse as u32 });
-        } else {
-            return;
+            for i in ABOVE_L2 {
+                self.base.set_word(i, self.key.word(i));
+            }
+            self.base.set(FieldId::EthType, eth_type.into());
+        } else if (lse ^ self.base.get(FieldId::MplsLse0)) & mask != 0 {
+            self.emit(Action::SetField { field: FieldId::MplsLse0, value: lse & mask, mask });
+            self.base.set_masked(FieldId::MplsLse0, lse, mask);
         }
-        for i in ABOVE_L2 {
-            self.base.set_word(i, self.key.word(i));
-        }
-        self.base.set(FieldId::EthType, eth_type.into());
     }
 
     /// Whether the packet, as it is by now, has a VLAN tag.

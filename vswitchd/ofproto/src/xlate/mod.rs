@@ -24,8 +24,6 @@ mod act;
 mod commit;
 mod finish;
 mod forward;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -1,0 +1,400 @@
+//! What packets become, and which bits that depended on.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod rig;
+
+use flow::frame::FrameBuilder;
+use flow::{Action, FieldId, PuntReason};
+use ofproto::Problem;
+use ofproto::xlate::{Environment, Start, translate};
+use openflow::flow_mod::FlowModFlags;
+use openflow::{Action as OfAction, Instructions, PortNo, TableId};
+use rig::*;
+
+const IP: (FieldId, u128) = (FieldId::EthType, 0x800);
+
+fn goto(t: u8) -> Option<TableId> {
+    Some(TableId(t))
+}
+
+#[test]
+fn a_packet_without_a_matching_flow_is_dropped_and_the_drop_covers_its_port() {
+    let r = Rig::new();
+    let rec = r.packet_by(&udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build(), 1);
+    assert!(rec.actions.is_empty());
+    let fields: Vec<_> = rec.matches.mask().fields().collect();
+    use FieldId::*;
+    assert_eq!(fields, [DpPort, RecircId, EthType, VlanTci, NwFrag]);
+}
+
+#[test]
+fn tables_are_walked_and_the_action_set_is_executed_at_the_end_in_its_own_order() {
+    let r = Rig::new();
+    let write = vec![output(2), set(FieldId::NwDst, 0x0a00_0063), OfAction::DecNwTtl { controllers: vec![] }];
+    let first = Instructions {
+        apply: vec![output(3)],
+        write,
+        metadata: Some((7, 0xff)),
+        goto_table: goto(5),
+        ..Default::default()
+    };
+    r.add(0, 10, matching(&[IP]), first);
+    r.add(
+        5,
+        10,
+        matching(&[(FieldId::Metadata, 7)]),
+        Instructions { write: vec![output(4)], ..Default::default() },
+    );
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build();
+    let dst = Action::SetField { field: FieldId::NwDst, value: 0x0a00_0063, mask: 0xffff_ffff };
+    assert_eq!(r.packet(&f, 1), [out(3), Action::DecTtl, dst, out(4)]);
+}
+
+#[test]
+fn clear_empties_the_action_set_and_a_miss_on_the_way_drops_it() {
+    let r = Rig::new();
+    let write = |t| Instructions { write: vec![output(2)], goto_table: goto(t), ..Default::default() };
+    r.add(0, 2, matching(&[(FieldId::InPort, 1)]), write(1));
+    r.add(0, 1, matching(&[]), write(2));
+    r.add(1, 1, matching(&[]), Instructions { clear: true, ..Default::default() });
+    let f = FrameBuilder::new().build();
+    assert_eq!(r.packet(&f, 1), []);
+    assert_eq!(r.packet(&f, 2), [], "table 2 has no flow for it");
+    r.add(2, 1, matching(&[]), Instructions::default());
+    r.switch.revalidate(r.now());
+    assert_eq!(r.packet(&f, 3), [out(2)]);
+}
+
+#[test]
+fn writes_are_made_only_before_an_output_and_only_where_something_changes() {
+    let r = Rig::new();
+    let a = vec![
+        set(FieldId::EthDst, 1),
+        set(FieldId::EthDst, 2),
+        set(FieldId::NwSrc, 0x0a00_0001),
+        output(2),
+        set(FieldId::EthDst, 3),
+        output(3),
+        set(FieldId::EthDst, 4),
+    ];
+    r.add(0, 1, matching(&[IP]), Instructions::apply(a));
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build();
+    let eth = |v| Action::SetField { field: FieldId::EthDst, value: v, mask: 0xffff_ffff_ffff };
+    let rec = r.packet_by(&f, 1);
+    assert_eq!(*rec.actions, [eth(2), out(2), eth(3), out(3)]);
+    // The source address was left alone because it is that already, so it was looked at.
+    assert_eq!(rec.matches.mask().get(FieldId::NwSrc), 0xffff_ffff);
+}
+
+#[test]
+fn a_ttl_decrement_looks_at_the_bits_that_prove_it_possible_and_no_more() {
+    let r = Rig::new();
+    let dec = OfAction::DecNwTtl { controllers: vec![] };
+    r.add(0, 1, matching(&[IP]), Instructions::apply(vec![dec.clone(), output(2)]));
+    let rec = r.packet_by(&udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).ttl(64).build(), 1);
+    assert_eq!(*rec.actions, [Action::DecTtl, out(2)]);
+    assert_eq!(rec.matches.mask().get(FieldId::NwTtl), 0xc0);
+    // Any packet of the same record may be decremented.
+    let same = r.packet_by(&udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).ttl(127).build(), 1);
+    assert_eq!(same.id, rec.id);
+    let rec = r.packet_by(&udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).ttl(1).build(), 1);
+    assert!(matches!(&*rec.actions, [Action::Controller(c)] if c.reason == PuntReason::InvalidTtl));
+    assert_eq!(rec.matches.mask().get(FieldId::NwTtl), 0xff);
+}
+
+#[test]
+fn vlan_tags_are_pushed_late_and_popped_at_once() {
+    let r = Rig::new();
+    let push = vec![OfAction::PushVlan(0x8100), set(FieldId::VlanVid, 0x1005), output(2)];
+    r.add(0, 1, matching(&[(FieldId::InPort, 1)]), Instructions::apply(push));
+    let cancel = vec![OfAction::PushVlan(0x8100), OfAction::PopVlan, output(2)];
+    r.add(0, 1, matching(&[(FieldId::InPort, 2)]), Instructions::apply(cancel));
+    let tagged = matching(&[(FieldId::InPort, 3), (FieldId::VlanVid, 0x1009)]);
+    r.add(0, 2, tagged, Instructions::apply(vec![OfAction::PopVlan, output(2)]));
+    let f = FrameBuilder::new().build();
+    assert_eq!(r.packet(&f, 1), [Action::PushVlan { tpid: 0x8100, tci: 5 }, out(2)]);
+    assert_eq!(r.packet(&f, 2), [], "output to the input port");
+    assert_eq!(r.packet(&FrameBuilder::new().vlan(9, 0).build(), 3), [Action::PopVlan, out(2)]);
+    assert_eq!(r.packet(&FrameBuilder::new().vlan(8, 0).build(), 3), []);
+}
+
+#[test]
+fn labels_are_pushed_with_the_value_set_after_and_hide_what_is_below() {
+    let r = Rig::new();
+    let a = vec![
+        OfAction::SetNwTtl(9),
+        OfAction::PushMpls(0x8847),
+        set(FieldId::MplsLabel, 77),
+        output(2),
+        OfAction::PopMpls(0x800),
+        output(3),
+    ];
+    r.add(0, 1, matching(&[IP]), Instructions::apply(a));
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).ttl(64).build();
+    let ttl = Action::SetField { field: FieldId::NwTtl, value: 9, mask: 0xff };
+    let push = Action::PushMpls { eth_type: 0x8847, lse: 77 << 12 | 0x100 | 9 };
+    assert_eq!(r.packet(&f, 1), [ttl, push, out(2), Action::PopMpls { eth_type: 0x800 }, out(3)]);
+}
+
+#[test]
+fn resubmits_return_and_registers_carry_values() {
+    let r = Rig::new();
+    let sub = |f| openflow::Subfield::whole(f);
+    let resubmit = OfAction::Resubmit { port: PortNo::IN_PORT, table: Some(TableId(3)) };
+    let a = vec![
+        OfAction::RegLoad { dst: sub(FieldId::Reg0), value: 4 },
+        resubmit,
+        OfAction::OutputReg { src: sub(FieldId::Reg0), max_len: 0 },
+    ];
+    r.add(0, 1, matching(&[]), Instructions::apply(a));
+    r.add(3, 1, matching(&[(FieldId::Reg0, 4)]), Instructions::apply(vec![output(2), set(FieldId::Reg0, 3)]));
+    assert_eq!(r.packet(&FrameBuilder::new().build(), 1), [out(2), out(3)]);
+}
+
+#[test]
+fn endless_resubmits_end_in_a_counted_drop() {
+    let r = Rig::new();
+    let again = OfAction::Resubmit { port: PortNo::IN_PORT, table: Some(TableId(0)) };
+    r.add(0, 1, matching(&[]), Instructions::apply(vec![output(2), again.clone(), again]));
+    assert_eq!(r.packet(&FrameBuilder::new().build(), 1), []);
+    assert_eq!(r.switch.counters().problems[Problem::TooDeep as usize], 1);
+}
+
+#[test]
+fn a_table_miss_flow_reports_no_match_and_others_an_action() {
+    let r = Rig::new();
+    let ctl = Instructions::apply(vec![OfAction::Output { port: PortNo::CONTROLLER, max_len: 20 }]);
+    r.add(0, 0, matching(&[]), ctl.clone());
+    r.add(0, 5, matching(&[(FieldId::InPort, 2)]), ctl);
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build();
+    r.packet(&f, 1);
+    r.packet(&f, 2);
+    let seen = r.told.packet_ins.lock().unwrap();
+    let reasons: Vec<u8> = seen.iter().map(|p| p.reason as u8).collect();
+    assert_eq!(reasons, [0, 1]);
+    assert_eq!(seen[0].data, f[..20]);
+    assert_eq!(usize::from(seen[0].total_len), f.len());
+    assert_eq!((seen[1].cookie, seen[1].matches.get(FieldId::InPort).0), (5, 2));
+}
+
+#[test]
+fn normal_floods_until_it_has_learned_and_forgets_with_the_port() {
+    let r = Rig::new();
+    let normal = Instructions::apply(vec![OfAction::Output { port: PortNo::NORMAL, max_len: 0 }]);
+    r.add(0, 0, matching(&[]), normal);
+    let (a, b) = ([2, 0, 0, 0, 0, 0xaa], [2, 0, 0, 0, 0, 0xbb]);
+    let ab = FrameBuilder::new().eth(b, a).build();
+    let ba = FrameBuilder::new().eth(a, b).build();
+    assert_eq!(r.packet(&ab, 1), [out(2), out(3), out(4)]);
+    r.switch.run(r.now());
+    assert_eq!(r.packet(&ba, 2), [out(1)]);
+    r.switch.run(r.now());
+    assert_eq!(r.packet(&ab, 1), [out(2)], "the record was replaced when the station was learned");
+    let provenance = &r.packet_by(&ab, 1).owner;
+    let owner: &ofproto::FlowOwner = provenance.downcast_ref().unwrap();
+    assert!(owner.basis().provenance.contains(&offload::Origin::LearnedMac { vlan: 0, mac: b }));
+    assert!(r.bridge.remove_port(PortNo(2)));
+    r.switch.run(r.now());
+    assert_eq!(r.packet(&ab, 1), [out(3), out(4)]);
+    let reserved = FrameBuilder::new().eth([1, 0x80, 0xc2, 0, 0, 0], a).build();
+    assert_eq!(r.packet(&reserved, 1), []);
+}
+
+#[test]
+fn fragments_are_matched_without_ports_or_dropped_as_configured() {
+    use openflow::message::SwitchConfig;
+    let r = Rig::new();
+    let m = matching(&[IP, (FieldId::NwProto, 17), (FieldId::TpDst, 53)]);
+    r.add(0, 2, m, to(2));
+    r.add(0, 1, matching(&[]), to(3));
+    let first = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 53).fragment(0, true).build();
+    assert_eq!(r.packet(&first, 1), [out(3)]);
+    let config = |frag| openflow::Body::SetConfig(SwitchConfig { frag, miss_send_len: 128 });
+    r.request(config(1)).unwrap();
+    r.switch.run(r.now());
+    assert_eq!(r.packet(&first, 1), []);
+    r.request(config(3)).unwrap();
+    r.switch.run(r.now());
+    assert_eq!(r.packet(&first, 1), [out(2)]);
+    let refused = openflow::error::SwitchConfigFailed::BadFlags.into();
+    assert_eq!(r.request(config(2)).unwrap_err(), refused);
+}
+
+#[test]
+fn a_trace_tells_the_story_and_changes_nothing() {
+    let r = Rig::new();
+    r.add(0, 1, matching(&[IP]), Instructions { goto_table: goto(1), ..Default::default() });
+    r.add(1, 1, matching(&[]), to(2));
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build();
+    let t = r.bridge.trace(&key(&f, 1), PortNo(1));
+    assert_eq!(t.actions, [out(2)]);
+    use ofproto::trace::StepKind;
+    let tables: Vec<u8> = t
+        .steps
+        .iter()
+        .filter_map(|s| match &s.kind {
+            StepKind::Table { table, rule } => rule.as_ref().map(|_| *table),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(tables, [0, 1]);
+    assert_eq!((r.counts(1), r.counts(1 << 16 | 1)), ((0, 0), (0, 0)));
+    assert_eq!(t.megaflow, r.packet_by(&f, 1).matches);
+}
+
+mod random {
+    //! Random tables and packets: the mask names every bit the verdict depended on.
+    use super::*;
+    use rand::rngs::SmallRng;
+    use rand::seq::IndexedRandom;
+    use rand::{Rng, SeedableRng};
+
+    fn frame(rng: &mut SmallRng) -> Vec<u8> {
+        let ip = |rng: &mut SmallRng| [10, 0, rng.random_range(0..2), rng.random_range(1..3u8)];
+        let mac = |rng: &mut SmallRng| [2, 0, 0, 0, 0, rng.random_range(1..4u8)];
+        let mut b = FrameBuilder::new().eth(mac(rng), mac(rng));
+        if rng.random_bool(0.3) {
+            b = b.vlan(rng.random_range(1..3), rng.random_range(0..2));
+        }
+        let (s, d) = (ip(rng), ip(rng));
+        b = match rng.random_range(0..8) {
+            0 => b.arp_request(s, d),
+            1 => b.ipv6([0xfd00, 0, 0, 0, 0, 0, 0, 1], [0xfd00, 0, 0, 0, 0, 0, 0, rng.random_range(1..3)]),
+            2 => b,
+            _ => b.ipv4(s, d),
+        };
+        b = b.ttl([0, 1, 2, 3, 63, 64, 255][rng.random_range(0..7)]);
+        b = match rng.random_range(0..4) {
+            0 => b.udp(rng.random_range(52..55), rng.random_range(52..55)),
+            1 => b.tcp(rng.random_range(79..82), rng.random_range(79..82)),
+            2 => b.icmp(8, rng.random_range(0..2), 7),
+            _ => b,
+        };
+        if rng.random_bool(0.1) {
+            b = b.fragment(rng.random_range(0..2), true);
+        }
+        let mut f = b.build();
+        if rng.random_bool(0.1) {
+            f.truncate(rng.random_range(14..=f.len().max(15)).min(f.len()));
+        }
+        f
+    }
+
+    fn random_match(rng: &mut SmallRng) -> flow::PipelineMatch {
+        let mut m = matching(&[]);
+        if rng.random_bool(0.4) {
+            m.set(FieldId::InPort, rng.random_range(1..4u128));
+        }
+        if rng.random_bool(0.3) {
+            m.set(FieldId::EthDst, 0x0200_0000_0000 + rng.random_range(1..4u128));
+        }
+        if rng.random_bool(0.2) {
+            m.set(FieldId::VlanVid, [0, 0x1001, 0x1002][rng.random_range(0..3)]);
+        }
+        if rng.random_bool(0.2) {
+            m.set(FieldId::Metadata, rng.random_range(0..2u128));
+        }
+        if rng.random_bool(0.6) {
+            m.set(FieldId::EthType, 0x800);
+            if rng.random_bool(0.5) {
+                let len = rng.random_range(1..=32u32);
+                let mask = u128::from(u32::MAX << (32 - len));
+                m.set_masked(FieldId::NwDst, 0x0a00_0000 | rng.random_range(0..0x200u128), mask);
+            }
+            if rng.random_bool(0.5) {
+                let (proto, port) = *[(17, 53u128), (6, 80)].choose(rng).unwrap();
+                m.set(FieldId::NwProto, proto);
+                if rng.random_bool(0.7) {
+                    m.set(FieldId::TpDst, port);
+                }
+            } else if rng.random_bool(0.2) {
+                m.set(FieldId::NwTtl, rng.random_range(0..4u128));
+            }
+        }
+        m
+    }
+
+    fn actions(rng: &mut SmallRng, m: &flow::PipelineMatch) -> Vec<OfAction> {
+        let ip = m.get(FieldId::EthType).1 != 0;
+        let mut tagged = m.get(FieldId::VlanTci).0 & 0x1000 != 0;
+        let mut v = Vec::new();
+        for _ in 0..rng.random_range(0..5) {
+            v.push(match rng.random_range(0..9) {
+                0 => set(FieldId::EthDst, 0x0200_0000_0000 + rng.random_range(1..4u128)),
+                1 if ip => set(FieldId::NwDst, 0x0a00_0001),
+                2 if ip => OfAction::DecNwTtl { controllers: vec![] },
+                3 if ip => OfAction::SetNwTtl(rng.random_range(0..4)),
+                4 if tagged => {
+                    tagged = false;
+                    OfAction::PopVlan
+                }
+                5 if !tagged && m.get(FieldId::VlanTci).1 != 0 => {
+                    tagged = true;
+                    OfAction::PushVlan(0x8100)
+                }
+                6 => OfAction::RegMove {
+                    src: openflow::Subfield { field: FieldId::EthSrc, offset: 0, bits: 4 },
+                    dst: openflow::Subfield { field: FieldId::Metadata, offset: 0, bits: 4 },
+                },
+                _ => output(rng.random_range(1..5)),
+            });
+        }
+        v
+    }
+
+    #[test]
+    fn packets_that_agree_in_the_mask_have_one_verdict() {
+        for seed in 0..400u64 {
+            let mut rng = SmallRng::seed_from_u64(seed);
+            let r = Rig::new();
+            let mut priority = 1;
+            for _ in 0..rng.random_range(1..25) {
+                let table = rng.random_range(0..3u8);
+                let m = random_match(&mut rng);
+                let ins = Instructions {
+                    apply: actions(&mut rng, &m),
+                    write: if rng.random_bool(0.3) { vec![output(rng.random_range(1..5))] } else { vec![] },
+                    metadata: rng.random_bool(0.3).then(|| (rng.random_range(0..2), 0xf)),
+                    goto_table: rng.random_bool(0.6).then_some(TableId(table + 1)),
+                    ..Default::default()
+                };
+                priority += 1;
+                r.add(table, priority, m, ins);
+            }
+            let p = r.bridge.pipeline();
+            let env = Environment { pipeline: &p, macs: r.bridge.macs() };
+            let all: Vec<_> =
+                (0..120).map(|_| (key(&frame(&mut rng), 1), rng.random_range(1..4u32))).collect();
+            let all: Vec<_> = all
+                .into_iter()
+                .map(|(mut k, port)| {
+                    k.set(FieldId::DpPort, (10 + port).into());
+                    let o = translate(env, &k, PortNo(port), Start::Tables, false);
+                    (k, port, o)
+                })
+                .collect();
+            let mut pairs = 0;
+            for (k, port, o) in &all {
+                let masked = k.masked(&o.mask);
+                // What revalidation does: the masked key has the verdict of every packet under it.
+                let again = translate(env, &masked, PortNo(*port), Start::Tables, false);
+                assert_eq!(again.actions, o.actions, "seed {seed} {k:?} {:?}", o.mask);
+                assert!(again.mask.is_subset_of(&o.mask), "seed {seed} {:?} {:?}", again.mask, o.mask);
+                for (other, _, oo) in all.iter().filter(|(x, ..)| x.masked_eq(&o.mask, &masked)) {
+                    pairs += 1;
+                    assert_eq!(o.actions, oo.actions, "seed {seed}\n{k:?}\n{other:?}\n{:?}", o.mask);
+                }
+            }
+            assert!(pairs > all.len(), "seed {seed}: the packets have too little in common");
+        }
+    }
+}
+
+#[test]
+fn flags_without_meaning_here_are_kept_and_shown() {
+    let r = Rig::new();
+    let mut fm = add(0, 1, matching(&[]), to(2));
+    fm.flags = FlowModFlags::NO_PKT_COUNTS | FlowModFlags::SEND_FLOW_REM;
+    r.flow_mod(fm.clone()).unwrap();
+    assert_eq!(r.flows(openflow::multipart::FlowStatsRequest::ALL)[0].flags, fm.flags);
+}
