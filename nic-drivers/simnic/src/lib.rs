@@ -22,16 +22,17 @@
 
 pub mod bring_up;
 pub mod capability;
-pub mod cmd_ring;
-pub mod complete;
+mod cmd_ring;
+mod complete;
 pub mod config;
+mod health;
 pub mod lifeline;
 pub mod lower_action;
 pub mod lower_match;
 pub mod port;
-pub mod profiles;
+mod profiles;
 pub mod provider;
-pub mod readout;
+mod readout;
 pub mod rx_ring;
 pub mod tx_ring;
 

@@ -11,15 +11,13 @@
 //! ternary table; when that is full it is rejected. One operation takes at most two commands at a time, so the command
 //! ring, twice as large as the operations that may be outstanding, cannot be full.
 //!
-//! When the device fails (a command past its deadline, registers that read all ones, a fatal status, too many
-//! violations), outstanding operations fail with nothing left, the generation rises, queues report [`device::IoError::Gone`],
-//! and the device is reset and brought up again, at once and then every [`SimnicConfig::retry_after`].
+//! What happens when the device fails is in [`crate::health`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use clock::{Clock, Deadline, Instant};
-use device::{DeviceBacking, Interrupt, RegOffset, Registers};
+use device::{DeviceBacking, Interrupt};
 use flow::{FlowId, PortId};
 use offload::{
     Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, ObjectError, ObjectId, ObjectSpec,
@@ -27,11 +25,11 @@ use offload::{
     SharedObjects, StatsBatch, StatsCursor,
 };
 use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
-use simnic_defs::regs::{ALL_ONES, Caps, VECTOR_CMD, fault, status};
-use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, FlowEntry, HwAction, Opcode, Reg};
+use simnic_defs::regs::{Caps, VECTOR_CMD};
+use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, FlowEntry, HwAction, Opcode};
 use zerocopy::IntoBytes;
 
-use crate::bring_up::{BringUpError, check_ports, read};
+use crate::bring_up::check_ports;
 use crate::capability::{EXACT_NAME, capabilities};
 use crate::cmd_ring::CmdRing;
 use crate::config::SimnicConfig;
@@ -139,16 +137,16 @@ pub struct SimnicProvider<B: DeviceBacking> {
     capabilities: Arc<OffloadCapabilities>,
     objects: NoObjects,
     /// Operations in the command ring.
-    in_flight: usize,
+    pub(crate) in_flight: usize,
     next_handle: u64,
-    generation: u64,
+    pub(crate) generation: u64,
     /// Why the device is down, when it is.
-    down: Option<String>,
-    retry_at: Instant,
-    next_check: Instant,
+    pub(crate) down: Option<String>,
+    pub(crate) retry_at: Instant,
+    pub(crate) next_check: Instant,
     /// Violations when this life began.
-    violations_before: u64,
-    fatal_before: u64,
+    pub(crate) violations_before: u64,
+    pub(crate) fatal_before: u64,
 }
 
 /// Operations that may be outstanding with a command ring of `1 << log2`.
@@ -434,104 +432,6 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         if self.down.is_some() && self.backing.now() >= self.retry_at {
             self.recover();
         }
-    }
-
-    /// Gives the device up when it deserves it.
-    pub(crate) fn check(&mut self) {
-        let now = self.backing.now();
-        if let Some(op) = self.cmd.overdue(now) {
-            return self.fail(format!("{op:?} command not completed within {:?}", self.config.cmd_timeout));
-        }
-        let violations = self.life.violation_total() - self.violations_before;
-        if violations > self.config.violation_limit {
-            return self.fail(format!("{violations} violations of its interface"));
-        }
-        if self.backing.errors().fatal() > self.fatal_before {
-            return self.fail("the platform reports a fatal error".into());
-        }
-        if now < self.next_check {
-            return;
-        }
-        self.next_check = now + self.config.health_interval;
-        let s = read(&self.regs, Reg::STATUS);
-        if s == ALL_ONES {
-            return self.fail("registers read all ones".into());
-        }
-        if s & status::FATAL != 0 {
-            let f = read(&self.regs, Reg::FAULT);
-            return self.fail(format!("fatal status, fault {f:#x}"));
-        }
-        if s & status::ENABLED == 0 {
-            return self.fail("device was reset behind the driver's back".into());
-        }
-        let f = read(&self.regs, Reg::FAULT);
-        if f & (fault::DMA_READ | fault::BAD_RING | fault::BAD_DOORBELL) != 0 {
-            // A ring has stopped, and only a reset starts it again.
-            return self.fail(format!("fault {f:#x}"));
-        }
-        if f != 0 {
-            self.regs.write32(RegOffset(Reg::FAULT.0), f);
-        }
-    }
-
-    /// Gives the device up: every operation fails, every handle is void.
-    pub(crate) fn fail(&mut self, why: String) {
-        if self.down.is_some() {
-            return;
-        }
-        tracing::warn!(device = self.backing.name(), why, "device failed");
-        self.life.down();
-        self.generation += 1;
-        self.tables_lost(&why);
-        self.down = Some(why);
-        self.retry_at = self.backing.now();
-    }
-
-    fn tables_lost(&mut self, why: &str) {
-        for job in self.cmd.abandon() {
-            if let Some((op, flow)) = job.op() {
-                let error = OffloadError::DeviceDown(why.to_owned());
-                self.finish(op, flow, OpResult::Failed { error, left: None, last: None });
-            }
-        }
-        self.in_flight = 0;
-        self.forget_entries();
-    }
-
-    /// Forgets what is in the tables: they are empty.
-    pub(crate) fn forget_entries(&mut self) {
-        self.entries.clear();
-        self.by_hw.clear();
-        self.profiles.clear();
-        self.ternary_used = 0;
-    }
-
-    /// An outstanding operation's job was made void.
-    pub(crate) fn op_voided(&mut self) {
-        self.in_flight -= 1;
-    }
-
-    fn recover(&mut self) {
-        let result = self.reset_and_restart();
-        let now = self.backing.now();
-        match result {
-            Ok(()) => {
-                tracing::info!(device = self.backing.name(), "device is back");
-                self.down = None;
-                self.violations_before = self.life.violation_total();
-                self.fatal_before = self.backing.errors().fatal();
-                self.next_check = now + self.config.health_interval;
-                self.life.up();
-            }
-            Err(e) => self.still_down(e, now),
-        }
-    }
-
-    fn still_down(&mut self, e: BringUpError, now: Instant) {
-        tracing::warn!(device = self.backing.name(), error = %e, "device stays down");
-        drop(self.cmd.abandon());
-        self.down = Some(e.to_string());
-        self.retry_at = now + self.config.retry_after;
     }
 }
 
