@@ -13,14 +13,14 @@
 //! The pool is bounded: it gives `None` when empty and the caller drops and counts.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use crossbeam_queue::ArrayQueue;
 
 use crate::dma::{DmaError, DmaMemory};
+use crate::free_list::FreeList;
 
 /// Packets in a burst.
 pub const BATCH: usize = 32;
@@ -45,13 +45,61 @@ pub struct PacketMeta {
 struct PoolInner {
     memory: DmaMemory,
     cell_bytes: usize,
-    cells: u32,
-    free: ArrayQueue<u32>,
+    free: FreeList,
 }
 
 /// A pool of packet buffers. Clones share it.
-#[derive(Clone)]
-pub struct BufferPool(Arc<PoolInner>);
+///
+/// The memory lives until the last handle is gone and every cell is home: a buffer, or a cell that a device has, keeps it
+/// alive without counting references for each packet. A cell that is never reclaimed keeps it alive for good.
+pub struct BufferPool(NonNull<PoolInner>);
+
+// SAFETY: PoolInner is shared by reference only, and its parts are Send and Sync.
+#[allow(unsafe_code)]
+unsafe impl Send for BufferPool {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for BufferPool {}
+
+impl Clone for BufferPool {
+    fn clone(&self) -> Self {
+        self.inner().free.retain();
+        BufferPool(self.0)
+    }
+}
+
+impl Drop for BufferPool {
+    fn drop(&mut self) {
+        if self.inner().free.release() {
+            self.destroy();
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+impl BufferPool {
+    #[inline(always)]
+    fn inner(&self) -> &PoolInner {
+        // SAFETY: made by Box::into_raw in `with_cell_bytes` and freed by `destroy` only, when no handle and no cell is left;
+        // `self` is a handle, or belongs to a buffer whose cell is not home.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Frees the pool.
+    #[cold]
+    fn destroy(&self) {
+        // SAFETY: called once, by whoever made the last reference go: nobody else has one.
+        drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+    }
+
+    /// Takes home the cells of a chain made with [`FreeList::link`].
+    #[inline(always)]
+    fn take_home(&self, first: u32, last: u32, n: u32) {
+        if self.inner().free.push(first, last, n) {
+            self.destroy();
+        }
+    }
+}
 
 impl BufferPool {
     /// A pool of `cells` buffers of [`CELL_BYTES`] bytes.
@@ -68,48 +116,67 @@ impl BufferPool {
     /// [`DmaError`].
     pub fn with_cell_bytes(cells: u32, cell_bytes: usize) -> Result<Self, DmaError> {
         let cell_bytes = cell_bytes.max(HEADROOM_BYTES + 64).next_multiple_of(64);
-        let memory = DmaMemory::new(cell_bytes * cells as usize)?;
-        let free = ArrayQueue::new(cells.max(1) as usize);
-        for c in 0..cells {
-            let _ = free.push(c);
+        let len_bytes = cell_bytes.saturating_mul(cells as usize);
+        if cells > FreeList::MAX_CELLS {
+            let source = std::io::Error::other(format!("a pool has at most {} cells", FreeList::MAX_CELLS));
+            return Err(DmaError::OutOfMemory { len_bytes, source });
         }
-        Ok(BufferPool(Arc::new(PoolInner { memory, cell_bytes, cells, free })))
+        let memory = DmaMemory::new(len_bytes)?;
+        let inner = Box::new(PoolInner { memory, cell_bytes, free: FreeList::new(cells) });
+        Ok(BufferPool(NonNull::from(Box::leak(inner))))
     }
 
     /// The memory behind the pool, for mapping into devices.
     pub fn memory(&self) -> &DmaMemory {
-        &self.0.memory
+        &self.inner().memory
     }
 
     fn id(&self) -> usize {
-        Arc::as_ptr(&self.0) as usize
+        self.0.as_ptr() as usize
     }
 
     /// Size of a cell in bytes.
     pub fn cell_bytes(&self) -> usize {
-        self.0.cell_bytes
+        self.inner().cell_bytes
+    }
+
+    /// Longest packet that fits a buffer behind the headroom, in bytes.
+    pub fn data_bytes(&self) -> usize {
+        self.inner().cell_bytes - HEADROOM_BYTES
     }
 
     /// Number of cells.
     pub fn cells(&self) -> u32 {
-        self.0.cells
+        self.inner().free.cells()
     }
 
     /// Buffers not handed out now.
     pub fn free_cells(&self) -> usize {
-        self.0.free.len()
+        self.inner().free.len() as usize
     }
 
     /// An empty buffer with [`HEADROOM_BYTES`] in front; `None` when the pool is empty.
     #[inline]
     pub fn alloc(&self) -> Option<PacketBuf> {
-        let cell = self.0.free.pop()?;
-        Some(PacketBuf::new(self.clone(), cell))
+        let mut cell = [0];
+        (self.inner().free.pop(&mut cell) == 1).then(|| PacketBuf::new(self, cell[0]))
+    }
+
+    /// Appends up to `n` empty buffers to `out`, as many as there are and have room, and returns how many. Cheaper than
+    /// one at a time.
+    pub fn alloc_burst(&self, n: usize, out: &mut PacketBatch) -> usize {
+        let mut cells = [0; BATCH];
+        let n = self.inner().free.pop(&mut cells[..n.min(out.room())]);
+        for c in &cells[..n] {
+            // There is room for n.
+            let _ = out.push(PacketBuf::new(self, *c));
+        }
+        n
     }
 
     /// A buffer that holds a copy of `data`; `None` when the pool is empty or `data` does not fit a cell.
     pub fn copy_from(&self, data: &[u8]) -> Option<PacketBuf> {
-        if data.len() > self.0.cell_bytes - HEADROOM_BYTES {
+        if data.len() > self.data_bytes() {
             return None;
         }
         let mut b = self.alloc()?;
@@ -119,15 +186,17 @@ impl BufferPool {
 
     /// The buffer of a cell that a device has filled: `offset` and `len` say where in the cell the data lies.
     ///
-    /// Returns `None`, and the cell is lost to the pool, when they do not lie within a cell or the cell is of another
-    /// pool. A cell cannot be reclaimed twice: [`CellId`] is consumed. The device must be done with the cell (its
-    /// ownership bit checked, with acquire ordering); the ring's driver sees to that.
+    /// Returns `None` when they do not lie within a cell, and the cell goes home; and when the cell is of another pool,
+    /// which then keeps it as given away. A cell cannot be reclaimed twice: [`CellId`] is consumed. The device must be done
+    /// with the cell (its ownership bit checked, with acquire ordering); the ring's driver sees to that.
     pub fn reclaim(&self, cell: CellId, offset: usize, len: usize) -> Option<PacketBuf> {
-        let end = offset.checked_add(len)?;
-        if cell.pool != self.id() || end > self.0.cell_bytes {
+        if cell.pool != self.id() {
             return None;
         }
-        let mut b = PacketBuf::new(self.clone(), cell.index);
+        let mut b = PacketBuf::new(self, cell.index);
+        if offset.checked_add(len)? > self.inner().cell_bytes {
+            return None;
+        }
         b.off = offset as u32;
         b.len = len as u32;
         Some(b)
@@ -157,7 +226,8 @@ impl CellId {
 
 /// A packet in a buffer cell. Dereferences to the packet's bytes.
 pub struct PacketBuf {
-    pool: BufferPool,
+    /// Not counted as a handle: the cell, which is not home, keeps the pool alive.
+    pool: ManuallyDrop<BufferPool>,
     base: NonNull<u8>,
     cell: u32,
     off: u32,
@@ -176,10 +246,18 @@ unsafe impl Sync for PacketBuf {}
 #[allow(unsafe_code)]
 impl PacketBuf {
     #[inline]
-    fn new(pool: BufferPool, cell: u32) -> Self {
+    fn new(pool: &BufferPool, cell: u32) -> Self {
+        let inner = pool.inner();
         // SAFETY: cell < cells, so the cell lies within the pool's memory.
-        let base = unsafe { pool.0.memory.base().add(cell as usize * pool.0.cell_bytes) };
-        PacketBuf { pool, base, cell, off: HEADROOM_BYTES as u32, len: 0, meta: PacketMeta::default() }
+        let base = unsafe { inner.memory.base().add(cell as usize * inner.cell_bytes) };
+        PacketBuf {
+            pool: ManuallyDrop::new(BufferPool(pool.0)),
+            base,
+            cell,
+            off: HEADROOM_BYTES as u32,
+            len: 0,
+            meta: PacketMeta::default(),
+        }
     }
 
     /// Bytes in front of the data.
@@ -191,7 +269,7 @@ impl PacketBuf {
     /// Bytes after the data.
     #[inline]
     pub fn tailroom(&self) -> usize {
-        self.pool.0.cell_bytes - self.off as usize - self.len as usize
+        self.pool.inner().cell_bytes - self.off as usize - self.len as usize
     }
 
     /// The pool it came from.
@@ -202,7 +280,7 @@ impl PacketBuf {
     /// Where the data begins in the pool's memory, in bytes: add the pool's IOVA to get what a descriptor needs.
     #[inline]
     pub fn dma_offset(&self) -> usize {
-        self.cell as usize * self.pool.0.cell_bytes + self.off as usize
+        self.cell as usize * self.pool.inner().cell_bytes + self.off as usize
     }
 
     /// Grows the packet by `n` bytes in front (contents unspecified) and returns them; `None` without headroom.
@@ -238,6 +316,27 @@ impl PacketBuf {
         Some(())
     }
 
+    /// The bytes after the data, whatever they hold: to be written, then made part of the packet by
+    /// [`PacketBuf::commit`].
+    #[inline]
+    pub fn tail_mut(&mut self) -> &mut [u8] {
+        let (off, len, room) = (self.off as usize, self.len as usize, self.tailroom());
+        // SAFETY: off + len + room is the length of the cell, which is ours and initialized (zeroed when it was mapped);
+        // `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(off + len).as_ptr(), room) }
+    }
+
+    /// Makes the first `n` bytes of [`PacketBuf::tail_mut`] part of the packet; `None` and nothing done when there are
+    /// fewer.
+    #[inline]
+    pub fn commit(&mut self, n: usize) -> Option<()> {
+        if n > self.tailroom() {
+            return None;
+        }
+        self.len += n as u32;
+        Some(())
+    }
+
     /// Grows the packet to `len` bytes with zeros, or cuts it; `None` and nothing done without tailroom.
     pub fn resize(&mut self, len: usize) -> Option<()> {
         let old = self.len as usize;
@@ -267,9 +366,8 @@ impl PacketBuf {
     #[inline]
     pub fn into_cell(self) -> CellId {
         let c = CellId { index: self.cell, pool: self.pool.id() };
-        let me = std::mem::ManuallyDrop::new(self);
-        // SAFETY: `me` is never used again and its Drop does not run, so the pool handle is read out exactly once.
-        drop(unsafe { std::ptr::read(&me.pool) });
+        // The cell stays away from home, and so the pool alive.
+        std::mem::forget(self);
         c
     }
 }
@@ -298,8 +396,7 @@ impl DerefMut for PacketBuf {
 impl Drop for PacketBuf {
     #[inline]
     fn drop(&mut self) {
-        // The queue holds every cell of the pool, so there is always room.
-        let _ = self.pool.0.free.push(self.cell);
+        self.pool.take_home(self.cell, self.cell, 1);
     }
 }
 
@@ -328,6 +425,12 @@ impl PacketBatch {
         self.0.try_push(p).map_err(|e| e.element())
     }
 
+    /// Removes and returns the last packet.
+    #[inline]
+    pub fn pop(&mut self) -> Option<PacketBuf> {
+        self.0.pop()
+    }
+
     /// How many more fit.
     #[inline]
     pub fn room(&self) -> usize {
@@ -345,9 +448,28 @@ impl PacketBatch {
         self.0.drain(..n)
     }
 
-    /// Drops all packets.
+    /// Drops all packets; those of one pool go home together.
     pub fn clear(&mut self) {
-        self.0.clear();
+        let mut packets = self.0.drain(..).map(ManuallyDrop::new);
+        let Some(mut first) = packets.next() else { return };
+        let (mut last, mut n) = (first.cell, 1);
+        for p in packets {
+            if p.pool.0 == first.pool.0 {
+                first.pool.inner().free.link(last, p.cell);
+                (last, n) = (p.cell, n + 1);
+            } else {
+                first.pool.take_home(first.cell, last, n);
+                (last, n) = (p.cell, 1);
+                first = p;
+            }
+        }
+        first.pool.take_home(first.cell, last, n);
+    }
+}
+
+impl Drop for PacketBatch {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -399,10 +521,78 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_is_taken_and_returned_as_one() {
+        let (pool, other) = (BufferPool::new(40).unwrap(), BufferPool::new(4).unwrap());
+        let mut b = PacketBatch::new();
+        assert_eq!(pool.alloc_burst(10, &mut b), 10);
+        assert_eq!(other.alloc_burst(10, &mut b), 4);
+        assert_eq!(pool.alloc_burst(100, &mut b), BATCH - 14);
+        assert_eq!(pool.free_cells(), 40 - 28);
+        let cells: std::collections::HashSet<_> = b.iter().map(|p| p.as_ptr() as usize).collect();
+        assert_eq!(cells.len(), BATCH);
+        b.clear();
+        assert_eq!((pool.free_cells(), other.free_cells()), (40, 4));
+    }
+
+    #[test]
+    fn a_buffer_outlives_every_handle_of_its_pool() {
+        let pool = BufferPool::new(2).unwrap();
+        let a = pool.copy_from(b"alive").unwrap();
+        let again = a.pool().clone();
+        drop(pool);
+        drop(again);
+        assert_eq!(&a[..], b"alive");
+        let b = a.try_clone().unwrap();
+        drop(a);
+        assert_eq!(&b[..], b"alive");
+    }
+
+    #[test]
+    fn what_is_written_behind_a_packet_becomes_part_of_it() {
+        let pool = BufferPool::new(1).unwrap();
+        let mut a = pool.copy_from(&[1, 2]).unwrap();
+        assert_eq!(a.tail_mut().len(), pool.data_bytes() - 2);
+        a.tail_mut()[..2].copy_from_slice(&[3, 4]);
+        a.commit(2).unwrap();
+        assert_eq!(&a[..], &[1, 2, 3, 4]);
+        assert!(a.commit(pool.data_bytes()).is_none());
+    }
+
+    #[test]
+    fn threads_share_a_pool_without_losing_or_doubling_a_cell() {
+        let pool = BufferPool::new(64).unwrap();
+        std::thread::scope(|s| {
+            for t in 0..3u8 {
+                let pool = &pool;
+                s.spawn(move || {
+                    let mut held = PacketBatch::new();
+                    for i in 0..20_000usize {
+                        pool.alloc_burst(1 + i % 7, &mut held);
+                        for p in held.iter_mut() {
+                            if p.is_empty() {
+                                p.extend(&[t; 8]).unwrap();
+                            }
+                        }
+                        assert!(held.iter().all(|p| p[..] == [t; 8]), "a cell has two owners");
+                        if i % 3 == 0 {
+                            held.clear();
+                        } else {
+                            drop(held.drain_front(2));
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.free_cells(), 64);
+    }
+
+    #[test]
     fn oversized_data_and_foreign_ranges_are_refused() {
         let pool = BufferPool::new(1).unwrap();
         assert!(pool.copy_from(&[0; CELL_BYTES]).is_none());
         let c = pool.alloc().unwrap().into_cell();
+        assert_eq!(pool.free_cells(), 0);
         assert!(pool.reclaim(c, CELL_BYTES - 1, 2).is_none());
+        assert_eq!(pool.free_cells(), 1, "the cell went home");
     }
 }

@@ -15,6 +15,7 @@
 pub mod backing;
 pub mod buffer;
 pub mod dma;
+mod free_list;
 pub mod interrupt;
 pub mod packet_io;
 

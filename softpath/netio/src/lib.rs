@@ -1,7 +1,14 @@
 //! Packet sources and sinks: memory queues, pcap files, AF_PACKET and TAP interfaces.
 //!
 //! Each offers [`device::PacketIo`], or the queue traits by themselves. Names of interfaces are looked up in the network
-//! namespace of the calling thread; a queue stays in the namespace where it was opened.
+//! namespace of the calling thread; a port stays in the namespace where it was opened.
 
+pub mod af_packet;
+mod checksum;
 pub mod memory;
+pub mod netdev;
+pub mod pcap;
 mod spsc;
+pub mod tap;
+
+pub use netdev::OpenError;

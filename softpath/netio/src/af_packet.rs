@@ -1,0 +1,514 @@
+//! Linux packet sockets: an interface's frames through a TPACKET_V3 receive ring and `sendmmsg`.
+//!
+//! ```text
+//!   mapping:  block 0 │ block 1 │ ...      the kernel fills a block with packets, then sets its status to USER;
+//!             hdr pkt pkt ..               we copy them to buffers and set it back to KERNEL
+//! ```
+//!
+//! A block is handed over when it is full or a millisecond after its first packet, so a lone packet waits up to that
+//! long. What we send is not received again (PACKET_IGNORE_OUTGOING). A VLAN tag that the kernel took out of the frame is
+//! put back, and a transport checksum that the sending host left unfinished is finished. Frames longer than a buffer (what
+//! segmentation offload of a local peer makes) are dropped and counted: switch it off with
+//! [`crate::netdev::disable_offloads`] on both ends.
+//!
+//! Source: packet(7), Documentation/networking/packet_mmap.rst.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use device::{
+    BATCH, BufferPool, IoError, LinkState, PacketBatch, PacketBuf, PacketIo, PortCounters, QueueId,
+    QueuePair, RxQueue, TxQueue,
+};
+
+use crate::checksum;
+use crate::netdev::{Netdev, OpenError, owned};
+
+const BLOCK_BYTES: usize = 1 << 17;
+const BLOCKS: usize = 32;
+/// After how many milliseconds the kernel hands over a block that is not full.
+const BLOCK_TIMEOUT_MS: u32 = 1;
+/// Empty polls between two looks at the socket's error state.
+const ERROR_CHECK_EVERY: u32 = 64;
+
+/// Counters that both queues and the port share.
+#[derive(Default)]
+struct Counters {
+    rx_packets: AtomicU64,
+    rx_bytes: AtomicU64,
+    /// No room in the ring or no buffer.
+    rx_dropped: AtomicU64,
+    /// Longer than a buffer.
+    rx_errors: AtomicU64,
+    tx_packets: AtomicU64,
+    tx_bytes: AtomicU64,
+    tx_errors: AtomicU64,
+}
+
+fn add(c: &AtomicU64, n: u64) {
+    c.fetch_add(n, Ordering::Relaxed);
+}
+
+/// An interface opened for packet I/O. One queue pair.
+pub struct AfPacketPort {
+    netdev: Netdev,
+    mac: [u8; 6],
+    mtu: usize,
+    queues: Option<(AfPacketRx, AfPacketTx)>,
+    counters: Arc<Counters>,
+}
+
+/// Receives from an interface.
+pub struct AfPacketRx {
+    socket: OwnedFd,
+    ring: Ring,
+    block: usize,
+    /// Packets left in the block in hand, and where the next one is.
+    left: u32,
+    at: usize,
+    pool: BufferPool,
+    /// Buffers taken from the pool ahead of need.
+    spare: PacketBatch,
+    empty_polls: u32,
+    counters: Arc<Counters>,
+}
+
+/// Sends to an interface.
+pub struct AfPacketTx {
+    socket: OwnedFd,
+    counters: Arc<Counters>,
+}
+
+struct Ring {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is plain memory, reached only through the one Ring.
+unsafe impl Send for Ring {}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // SAFETY: base and len are those of the mmap in `Ring::map`; unmapped once.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+impl Ring {
+    fn map(socket: &OwnedFd) -> io::Result<Self> {
+        let len = BLOCK_BYTES * BLOCKS;
+        // SAFETY: maps the socket's ring at an address the kernel chooses; the result is checked.
+        let p = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                socket.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(p.cast::<u8>()) {
+            Some(base) if p != libc::MAP_FAILED => Ok(Ring { base, len }),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Word `w` (a 32-bit offset) of the descriptor of a block: version, private offset, status, packets, first packet.
+    fn block_word(&self, block: usize, w: usize) -> &AtomicU32 {
+        let at = (block % BLOCKS) * BLOCK_BYTES + w * 4;
+        // SAFETY: within the mapping and aligned (blocks are page aligned, w is at most 4); the kernel shares it, hence
+        // atomic; it lives as long as the ring.
+        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at).cast()) }
+    }
+
+    /// `n` bytes at `at` in a block that is ours; empty when they do not lie within it.
+    fn bytes(&self, block: usize, at: usize, n: usize) -> &[u8] {
+        if at.checked_add(n).is_none_or(|end| end > BLOCK_BYTES) {
+            return &[];
+        }
+        // SAFETY: within the mapping, checked above; the block's status was read as USER with acquire ordering and it is not
+        // given back while this borrow of the ring lives, so the kernel does not write it.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add((block % BLOCKS) * BLOCK_BYTES + at), n) }
+    }
+
+    /// The packet header at `at` in a block that is ours.
+    fn header(&self, block: usize, at: usize) -> Option<libc::tpacket3_hdr> {
+        let b = self.bytes(block, at, size_of::<libc::tpacket3_hdr>());
+        if b.is_empty() {
+            return None;
+        }
+        // SAFETY: `b` has the size of the structure, which is plain data valid for any bytes; read unaligned.
+        Some(unsafe { std::ptr::read_unaligned(b.as_ptr().cast()) })
+    }
+}
+
+const WORD_STATUS: usize = 2;
+const WORD_PACKETS: usize = 3;
+const WORD_FIRST: usize = 4;
+
+fn set<T>(socket: &OwnedFd, option: libc::c_int, value: &T) -> io::Result<()> {
+    // SAFETY: passes a live value and its size.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            (value as *const T).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn packet_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: plain system call; protocol 0 receives nothing until it is bound.
+    owned(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })
+}
+
+fn bind(socket: &OwnedFd, index: i32, protocol: u16) -> io::Result<()> {
+    // SAFETY: sockaddr_ll is plain data, for which zero is valid.
+    let mut a: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    a.sll_family = libc::AF_PACKET as u16;
+    a.sll_protocol = protocol.to_be();
+    a.sll_ifindex = index;
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: passes a live address and its size.
+    let rc = unsafe { libc::bind(socket.as_raw_fd(), (&raw const a).cast(), len) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn open_rx(netdev: &Netdev, pool: BufferPool, counters: Arc<Counters>) -> Result<AfPacketRx, OpenError> {
+    let name = netdev.name();
+    let err = |op| move |e| OpenError::from_io(name, op, e);
+    let socket = packet_socket().map_err(err("packet socket"))?;
+    set(&socket, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V3 as libc::c_int))
+        .map_err(err("TPACKET_V3"))?;
+    let request = libc::tpacket_req3 {
+        tp_block_size: BLOCK_BYTES as u32,
+        tp_block_nr: BLOCKS as u32,
+        tp_frame_size: 2048,
+        tp_frame_nr: (BLOCK_BYTES / 2048 * BLOCKS) as u32,
+        tp_retire_blk_tov: BLOCK_TIMEOUT_MS,
+        tp_sizeof_priv: 0,
+        tp_feature_req_word: 0,
+    };
+    set(&socket, libc::PACKET_RX_RING, &request).map_err(err("receive ring"))?;
+    let ring = Ring::map(&socket).map_err(err("map receive ring"))?;
+    set(&socket, libc::PACKET_IGNORE_OUTGOING, &1i32).map_err(err("PACKET_IGNORE_OUTGOING"))?;
+    let promiscuous = libc::packet_mreq {
+        mr_ifindex: netdev.index(),
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(&socket, libc::PACKET_ADD_MEMBERSHIP, &promiscuous).map_err(err("promiscuous mode"))?;
+    bind(&socket, netdev.index(), libc::ETH_P_ALL as u16).map_err(err("bind"))?;
+    Ok(AfPacketRx {
+        socket,
+        ring,
+        block: 0,
+        left: 0,
+        at: 0,
+        pool,
+        spare: PacketBatch::new(),
+        empty_polls: 0,
+        counters,
+    })
+}
+
+fn open_tx(netdev: &Netdev, counters: Arc<Counters>) -> Result<AfPacketTx, OpenError> {
+    let name = netdev.name();
+    let err = |op| move |e| OpenError::from_io(name, op, e);
+    let socket = packet_socket().map_err(err("packet socket"))?;
+    set(&socket, libc::PACKET_QDISC_BYPASS, &1i32).map_err(err("PACKET_QDISC_BYPASS"))?;
+    bind(&socket, netdev.index(), 0).map_err(err("bind"))?;
+    Ok(AfPacketTx { socket, counters })
+}
+
+impl AfPacketPort {
+    /// Opens the interface called `name` in the calling thread's network namespace, in promiscuous mode. Received packets
+    /// lie in buffers of `pool`. The interface is not brought up.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(name: &str, pool: &BufferPool) -> Result<Self, OpenError> {
+        let netdev = Netdev::open(name)?;
+        let (mac, mtu) = (netdev.mac()?, netdev.mtu()?);
+        let counters = Arc::new(Counters::default());
+        let rx = open_rx(&netdev, pool.clone(), counters.clone())?;
+        let tx = open_tx(&netdev, counters.clone())?;
+        Ok(AfPacketPort { netdev, mac, mtu, queues: Some((rx, tx)), counters })
+    }
+
+    /// The interface.
+    pub fn netdev(&self) -> &Netdev {
+        &self.netdev
+    }
+}
+
+impl PacketIo for AfPacketPort {
+    fn take_queues(&mut self, q: QueueId) -> Result<QueuePair, IoError> {
+        if q != QueueId(0) {
+            return Err(IoError::Gone);
+        }
+        let (rx, tx) = self.queues.take().ok_or(IoError::Gone)?;
+        Ok((Box::new(rx), Box::new(tx)))
+    }
+
+    fn queue_pairs(&self) -> u16 {
+        1
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// The MTU when it was opened, and the Ethernet header.
+    fn mtu_frame_bytes(&self) -> usize {
+        self.mtu + 14
+    }
+
+    fn link(&self) -> LinkState {
+        self.netdev.link()
+    }
+
+    fn counters(&self) -> PortCounters {
+        let c = &*self.counters;
+        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        PortCounters {
+            rx_packets: get(&c.rx_packets),
+            tx_packets: get(&c.tx_packets),
+            rx_bytes: get(&c.rx_bytes),
+            tx_bytes: get(&c.tx_bytes),
+            rx_dropped: get(&c.rx_dropped),
+            tx_dropped: 0,
+            rx_errors: get(&c.rx_errors),
+            tx_errors: get(&c.tx_errors),
+        }
+    }
+}
+
+impl AfPacketRx {
+    /// Makes sure that there is a block in hand with packets left.
+    fn next_block(&mut self) -> bool {
+        if self.left > 0 {
+            return true;
+        }
+        if self.ring.block_word(self.block, WORD_STATUS).load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
+            return false;
+        }
+        self.left = self.ring.block_word(self.block, WORD_PACKETS).load(Ordering::Relaxed);
+        self.at = self.ring.block_word(self.block, WORD_FIRST).load(Ordering::Relaxed) as usize;
+        if self.left == 0 {
+            self.return_block();
+        }
+        self.left > 0
+    }
+
+    fn return_block(&mut self) {
+        self.left = 0;
+        self.ring.block_word(self.block, WORD_STATUS).store(libc::TP_STATUS_KERNEL, Ordering::Release);
+        self.block = (self.block + 1) % BLOCKS;
+    }
+
+    /// Copies the next packet of the block in hand to a buffer; `None` when it had to be dropped.
+    fn take_packet(&mut self) -> Option<PacketBuf> {
+        let Some(h) = self.ring.header(self.block, self.at) else {
+            // Cannot be: the kernel's offsets lie within the block.
+            self.return_block();
+            return None;
+        };
+        let data = self.ring.bytes(self.block, self.at + usize::from(h.tp_mac), h.tp_snaplen as usize);
+        let c = &*self.counters;
+        if h.tp_status & libc::TP_STATUS_LOSING != 0 {
+            add(&c.rx_dropped, lost(&self.socket));
+        }
+        let mut buf = None;
+        if data.len() < h.tp_len as usize || data.len() + 4 > self.pool.data_bytes() {
+            add(&c.rx_errors, 1);
+        } else {
+            if self.spare.is_empty() {
+                self.pool.alloc_burst(BATCH, &mut self.spare);
+            }
+            buf = self.spare.pop();
+            match &mut buf {
+                Some(p) => fill(p, data, &h),
+                None => add(&c.rx_dropped, 1),
+            }
+        }
+        self.left -= 1;
+        self.at += h.tp_next_offset as usize;
+        if self.left == 0 || h.tp_next_offset == 0 {
+            self.return_block();
+        }
+        buf
+    }
+
+    /// The ring is empty: now and then looks whether the interface is still there, which also clears the error state that
+    /// would keep the descriptor readable.
+    fn check_error(&mut self) -> Result<(), IoError> {
+        self.empty_polls += 1;
+        if self.empty_polls < ERROR_CHECK_EVERY {
+            return Ok(());
+        }
+        self.empty_polls = 0;
+        let mut error: libc::c_int = 0;
+        let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes to a live integer.
+        let rc = unsafe {
+            libc::getsockopt(
+                self.socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ERROR,
+                (&raw mut error).cast(),
+                &mut len,
+            )
+        };
+        match error {
+            _ if rc < 0 => Ok(()),
+            0 => Ok(()),
+            libc::ENETDOWN if bound_index(&self.socket) > 0 => Err(IoError::Down),
+            libc::ENETDOWN | libc::ENODEV | libc::ENXIO => Err(IoError::Gone),
+            e => Err(IoError::Os { op: "packet socket", source: io::Error::from_raw_os_error(e) }),
+        }
+    }
+}
+
+/// Interface index a socket is bound to; not positive when the interface is gone.
+fn bound_index(socket: &OwnedFd) -> i32 {
+    // SAFETY: sockaddr_ll is plain data, for which zero is valid.
+    let mut a: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to a live address.
+    let rc = unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut a).cast(), &mut len) };
+    if rc < 0 { 0 } else { a.sll_ifindex }
+}
+
+/// Packets the kernel has dropped for want of room since the last call.
+fn lost(socket: &OwnedFd) -> u64 {
+    let mut s = MaybeUninit::<libc::tpacket_stats_v3>::zeroed();
+    let mut len = size_of::<libc::tpacket_stats_v3>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to live memory; zero is valid for the plain structure.
+    let (rc, s) = unsafe {
+        let rc = libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            s.as_mut_ptr().cast(),
+            &mut len,
+        );
+        (rc, s.assume_init())
+    };
+    if rc < 0 { 0 } else { u64::from(s.tp_drops) }
+}
+
+/// Copies a frame to an empty buffer that has room for it, puts its VLAN tag back and finishes its checksum.
+fn fill(p: &mut PacketBuf, data: &[u8], h: &libc::tpacket3_hdr) {
+    let tagged = h.tp_status & libc::TP_STATUS_VLAN_VALID != 0 && data.len() >= 12;
+    let (head, tail) = data.split_at(if tagged { 12 } else { 0 });
+    // Room was checked by the caller.
+    let _ = p.extend(head);
+    if tagged {
+        let tpid = match h.tp_status & libc::TP_STATUS_VLAN_TPID_VALID {
+            0 => 0x8100,
+            _ => h.hv1.tp_vlan_tpid,
+        };
+        let _ = p.extend(&tpid.to_be_bytes());
+        let _ = p.extend(&(h.hv1.tp_vlan_tci as u16).to_be_bytes());
+    }
+    let _ = p.extend(tail);
+    if h.tp_status & libc::TP_STATUS_CSUMNOTREADY != 0 {
+        checksum::complete(p);
+    }
+}
+
+impl RxQueue for AfPacketRx {
+    /// # Errors
+    /// [`IoError::Down`] while the interface is down, [`IoError::Gone`] when it was removed.
+    fn rx_burst(&mut self, out: &mut PacketBatch) -> Result<usize, IoError> {
+        let (mut n, mut bytes) = (0, 0);
+        while out.room() > 0 && self.next_block() {
+            if let Some(p) = self.take_packet() {
+                n += 1;
+                bytes += p.len() as u64;
+                // There is room.
+                let _ = out.push(p);
+            }
+        }
+        if n == 0 {
+            self.check_error()?;
+            return Ok(0);
+        }
+        self.empty_polls = 0;
+        add(&self.counters.rx_packets, n as u64);
+        add(&self.counters.rx_bytes, bytes);
+        Ok(n)
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.socket.as_fd())
+    }
+
+    fn dropped(&self) -> u64 {
+        self.counters.rx_dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl TxQueue for AfPacketTx {
+    /// # Errors
+    /// [`IoError::Down`] while the interface is down, [`IoError::Gone`] when it was removed. A packet that the kernel does not
+    /// accept (too long, too short) is dropped and counted.
+    fn tx_burst(&mut self, pkts: &mut PacketBatch) -> Result<usize, IoError> {
+        let mut taken = 0;
+        while !pkts.is_empty() {
+            let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+            for (v, p) in iov.iter_mut().zip(pkts.iter_mut()) {
+                *v = libc::iovec { iov_base: p.as_mut_ptr().cast(), iov_len: p.len() };
+            }
+            // SAFETY: mmsghdr is plain data, for which zero is valid.
+            let mut msgs: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+            for (m, v) in msgs.iter_mut().zip(&mut iov) {
+                m.msg_hdr.msg_iov = v;
+                m.msg_hdr.msg_iovlen = 1;
+            }
+            let n = pkts.len() as libc::c_uint;
+            // SAFETY: the first `n` messages point to live I/O vectors, which point to the packets' bytes, which are only read.
+            let sent = unsafe {
+                libc::sendmmsg(self.socket.as_raw_fd(), msgs.as_mut_ptr(), n, libc::MSG_DONTWAIT as _)
+            };
+            if sent >= 0 {
+                let sent = sent as usize;
+                add(&self.counters.tx_packets, sent as u64);
+                let bytes = pkts.drain_front(sent).map(|p| p.len() as u64).sum();
+                add(&self.counters.tx_bytes, bytes);
+                taken += sent;
+                if sent < n as usize {
+                    continue;
+                }
+                break;
+            }
+            let e = io::Error::last_os_error();
+            match e.raw_os_error() {
+                Some(libc::EAGAIN | libc::ENOBUFS) => break,
+                Some(libc::EINTR) => {}
+                Some(libc::EMSGSIZE | libc::EINVAL) => {
+                    // The first packet is what it does not like.
+                    drop(pkts.drain_front(1));
+                    add(&self.counters.tx_errors, 1);
+                    taken += 1;
+                }
+                Some(libc::ENETDOWN) => return Err(IoError::Down),
+                Some(libc::ENXIO | libc::ENODEV) => return Err(IoError::Gone),
+                _ => return Err(IoError::Os { op: "sendmmsg", source: e }),
+            }
+        }
+        Ok(taken)
+    }
+}

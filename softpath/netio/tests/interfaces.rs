@@ -1,0 +1,224 @@
+//! Packet sockets and TAP interfaces against the kernel, each test in a network namespace of its own.
+//!
+//! They need root (or the capabilities SYS_ADMIN, NET_ADMIN, NET_RAW), `ip` and, for TAP, /dev/net/tun; where that is
+//! missing they say so and do nothing.
+#![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, RxQueue};
+use flow::checksum::Sum;
+use flow::frame::FrameBuilder;
+use netio::af_packet::AfPacketPort;
+use netio::netdev::{Netdev, disable_offloads};
+use netio::tap::TapPort;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs `test` on a thread that has a network namespace of its own; says why when there is none to be had.
+fn in_namespace(test: fn()) {
+    let thread = std::thread::spawn(move || {
+        // SAFETY: affects the calling thread only.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
+            eprintln!("skipped: no network namespace: {}", std::io::Error::last_os_error());
+            return;
+        }
+        if Command::new("ip").arg("-V").output().is_err() {
+            eprintln!("skipped: there is no ip command");
+            return;
+        }
+        test();
+    });
+    if let Err(e) = thread.join() {
+        std::panic::resume_unwind(e);
+    }
+}
+
+/// `ip` in the calling thread's namespace.
+fn ip(args: &str) {
+    let out = Command::new("ip").args(args.split(' ')).output().unwrap();
+    assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+fn veth() {
+    ip("link add v0 type veth peer name v1");
+    ip("link set v0 up");
+    ip("link set v1 up");
+}
+
+/// The next packet that `wanted` accepts; others (the kernel's own chatter) are thrown away.
+fn receive(rx: &mut dyn RxQueue, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut b = PacketBatch::new();
+    loop {
+        rx.rx_burst(&mut b).unwrap();
+        if let Some(p) = b.drain_all().find(|p| wanted(p)) {
+            return Some(p.to_vec());
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        let mut p = libc::pollfd { fd: rx.poll_fd().unwrap().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live pollfd.
+        unsafe { libc::poll(&mut p, 1, left.as_millis() as i32 + 1) };
+    }
+}
+
+fn batch(pool: &BufferPool, frames: &[&[u8]]) -> PacketBatch {
+    let mut b = PacketBatch::new();
+    for f in frames {
+        b.push(pool.copy_from(f).unwrap()).unwrap();
+    }
+    b
+}
+
+fn udp() -> FrameBuilder {
+    FrameBuilder::new().ipv4([192, 0, 2, 1], [192, 0, 2, 2]).udp(7, 7).payload(b"across the cable")
+}
+
+#[test]
+fn frames_cross_a_veth_pair_whole_and_are_not_heard_by_their_sender() {
+    in_namespace(|| {
+        veth();
+        let pool = BufferPool::new(256).unwrap();
+        let mut a = AfPacketPort::open("v0", &pool).unwrap();
+        let mut b = AfPacketPort::open("v1", &pool).unwrap();
+        assert!(a.link().admin_up && a.link().link_up);
+        assert_eq!(a.mtu_frame_bytes(), 1514);
+        assert_ne!(a.mac(), b.mac());
+        let (mut a_rx, mut a_tx) = a.take_queues(QueueId(0)).unwrap();
+        let (mut b_rx, mut b_tx) = b.take_queues(QueueId(0)).unwrap();
+        let plain = udp().build();
+        let tagged = udp().vlan(5, 3).build();
+        let twice = udp().qinq(6, 7).build();
+        // One at a time: `receive` throws away what comes with the packet it wants.
+        for f in [&plain, &tagged, &twice] {
+            assert_eq!(a_tx.tx_burst(&mut batch(&pool, &[f])).unwrap(), 1);
+            assert_eq!(receive(&mut *b_rx, |p| p == f).as_ref(), Some(f), "VLAN tags must be put back");
+        }
+        // What comes back is the first that a hears: not its own.
+        let answer = udp().payload(b"answer").build();
+        b_tx.tx_burst(&mut batch(&pool, &[&answer])).unwrap();
+        let heard = receive(&mut *a_rx, |p| p == answer || p == plain);
+        assert_eq!(heard, Some(answer));
+        assert_eq!(a.counters().tx_packets, 3);
+        assert!(b.counters().rx_packets >= 3);
+    });
+}
+
+#[test]
+fn a_checksum_that_the_host_left_unfinished_is_finished() {
+    in_namespace(|| {
+        veth();
+        ip("addr add 192.0.2.1/24 dev v0");
+        ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev v0");
+        let pool = BufferPool::new(256).unwrap();
+        let (mut rx, _tx) = AfPacketPort::open("v1", &pool).unwrap().take_queues(QueueId(0)).unwrap();
+        let s = UdpSocket::bind("192.0.2.1:5000").unwrap();
+        let check = |payload: &[u8], rx: &mut dyn RxQueue| {
+            s.send_to(payload, "192.0.2.2:6000").unwrap();
+            let f = receive(rx, |p| p.ends_with(payload)).expect("nothing came");
+            let udp = &f[34..42 + payload.len()];
+            let sum = Sum::ZERO.pseudo_v4(0xc000_0201, 0xc000_0202, 17, udp.len() as u16).bytes(udp);
+            assert_eq!(sum.fold(), 0xffff, "checksum of {:02x?} is wrong", &f[..42]);
+        };
+        check(b"with checksum offload", &mut *rx);
+        disable_offloads("v0").unwrap();
+        disable_offloads("v1").unwrap();
+        check(b"without it", &mut *rx);
+    });
+}
+
+#[test]
+fn offloads_are_off_after_disable_offloads() {
+    in_namespace(|| {
+        veth();
+        disable_offloads("v0").unwrap();
+        let Ok(out) = Command::new("ethtool").args(["-k", "v0"]).output() else {
+            eprintln!("skipped: there is no ethtool command to ask");
+            return;
+        };
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        for f in ["tx-checksumming", "tcp-segmentation-offload", "generic-segmentation-offload"] {
+            assert!(text.contains(&format!("{f}: off")), "{f} in:\n{text}");
+        }
+    });
+}
+
+#[test]
+fn an_interface_that_goes_down_or_away_is_reported() {
+    in_namespace(|| {
+        veth();
+        let pool = BufferPool::new(64).unwrap();
+        let mut port = AfPacketPort::open("v0", &pool).unwrap();
+        let (mut rx, mut tx) = port.take_queues(QueueId(0)).unwrap();
+        ip("link set v0 down");
+        assert!(!port.link().admin_up);
+        let frame = udp().build();
+        assert!(matches!(tx.tx_burst(&mut batch(&pool, &[&frame])), Err(IoError::Down)));
+        let mut b = PacketBatch::new();
+        let mut poll = |b: &mut PacketBatch| (0..200).find_map(|_| rx.rx_burst(b).err());
+        assert!(matches!(poll(&mut b), Some(IoError::Down)));
+        ip("link set v0 up");
+        tx.tx_burst(&mut batch(&pool, &[&frame])).unwrap();
+        ip("link del v0");
+        assert!(matches!(poll(&mut b), Some(IoError::Gone)));
+        assert!(matches!(tx.tx_burst(&mut batch(&pool, &[&frame])), Err(IoError::Gone)));
+        assert_eq!(port.link(), device::LinkState::default());
+    });
+}
+
+#[test]
+fn frames_that_do_not_fit_are_counted_and_do_not_block_the_rest() {
+    in_namespace(|| {
+        veth();
+        ip("link set v0 mtu 4000");
+        ip("link set v1 mtu 4000");
+        let pool = BufferPool::new(64).unwrap();
+        let big = BufferPool::with_cell_bytes(64, 8192).unwrap();
+        let mut a = AfPacketPort::open("v0", &big).unwrap();
+        let mut b = AfPacketPort::open("v1", &pool).unwrap();
+        let (_a_rx, mut a_tx) = a.take_queues(QueueId(0)).unwrap();
+        let (mut b_rx, _b_tx) = b.take_queues(QueueId(0)).unwrap();
+        let (long, too_long, fine) = (udp().pad_to(3000).build(), udp().pad_to(6000).build(), udp().build());
+        let mut out = batch(&big, &[&long, &too_long, &fine]);
+        assert_eq!(a_tx.tx_burst(&mut out).unwrap(), 3);
+        assert_eq!(receive(&mut *b_rx, |p| p == fine), Some(fine));
+        assert_eq!((a.counters().tx_packets, a.counters().tx_errors), (2, 1));
+        assert_eq!(b.counters().rx_errors, 1);
+    });
+}
+
+#[test]
+fn a_tap_interface_carries_frames_both_ways() {
+    in_namespace(|| {
+        if !std::path::Path::new("/dev/net/tun").exists() {
+            eprintln!("skipped: there is no /dev/net/tun");
+            return;
+        }
+        let pool = BufferPool::new(64).unwrap();
+        let mut port = TapPort::open("tap7", &pool).unwrap();
+        let (mut rx, mut tx) = port.take_queues(QueueId(0)).unwrap();
+        assert!(port.link().admin_up);
+        ip("addr add 192.0.2.2/24 dev tap7");
+        ip("neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev tap7");
+        let s = UdpSocket::bind("192.0.2.2:7").unwrap();
+        s.set_read_timeout(Some(PATIENCE)).unwrap();
+        s.send_to(b"to the switch", "192.0.2.1:9").unwrap();
+        let f = receive(&mut *rx, |p| p.ends_with(b"to the switch")).expect("nothing came");
+        assert_eq!(f[..6], [2, 0, 0, 0, 0, 1]);
+        let mac = port.mac();
+        let to_host = udp().eth(mac, [2, 0, 0, 0, 0, 1]).build();
+        assert_eq!(tx.tx_burst(&mut batch(&pool, &[&to_host])).unwrap(), 1);
+        let mut b = [0; 100];
+        let n = s.recv(&mut b).unwrap();
+        assert_eq!(&b[..n], b"across the cable");
+        assert_eq!(port.counters().tx_packets, 1);
+        drop((port, rx, tx));
+        assert!(Netdev::open("tap7").is_err(), "it lasts as long as the port");
+    });
+}
