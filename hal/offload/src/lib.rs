@@ -13,6 +13,7 @@
 pub mod apply;
 pub mod capability;
 pub mod conformance;
+pub mod describe;
 pub mod faults;
 pub mod ledger;
 pub mod memory;
