@@ -52,6 +52,10 @@ pub enum MaskForm {
     Any,
 }
 
+/// Fields that a rule must match exactly, each with the values it may have there: the headers without which a field is
+/// something else to the device than to software (`nw_src` of an ARP packet, `tp_src` of an ICMP packet).
+pub type Needs = &'static [(FieldId, &'static [u128])];
+
 /// A field of a table's key.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeyField {
@@ -66,11 +70,13 @@ pub struct KeyField {
     /// When not empty, the only values (under `mask`) a rule may ask for: a table for IPv4 packets has 0x0800 here for
     /// the Ethernet type.
     pub values: Vec<u128>,
+    /// What a rule that matches on the field must match besides.
+    pub needs: Needs,
 }
 
 impl KeyField {
     fn with_form(field: FieldId, form: MaskForm) -> Self {
-        KeyField { field, mask: field.info().max(), form, required: false, values: Vec::new() }
+        KeyField { field, mask: field.info().max(), form, required: false, values: Vec::new(), needs: &[] }
     }
 
     /// The whole field or nothing of it.
@@ -102,6 +108,11 @@ impl KeyField {
     pub fn only(self, values: &[u128]) -> Self {
         KeyField { values: values.to_vec(), ..self }
     }
+
+    /// The same, only in rules that match these besides.
+    pub fn needing(self, needs: Needs) -> Self {
+        KeyField { needs, ..self }
+    }
 }
 
 /// An action that entries of a table can perform.
@@ -120,6 +131,10 @@ pub struct ActionCap {
     pub bits: u128,
     /// For set-field: which masks within those bits. Ignored for other actions.
     pub form: MaskForm,
+    /// Of an entry's [`TableCaps::max_actions`], how many it takes up.
+    pub slots: u8,
+    /// What a rule with the action must match.
+    pub needs: Needs,
 }
 
 impl ActionCap {
@@ -129,7 +144,16 @@ impl ActionCap {
             ActionKind::SetField(f) => f.info().max(),
             _ => 0,
         };
-        ActionCap { kind, after_output: true, max: u16::MAX, stage: 0, bits, form: MaskForm::Any }
+        ActionCap {
+            kind,
+            after_output: true,
+            max: u16::MAX,
+            stage: 0,
+            bits,
+            form: MaskForm::Any,
+            slots: 1,
+            needs: &[],
+        }
     }
 
     /// The same, only before the first output.
@@ -155,6 +179,16 @@ impl ActionCap {
     /// The same, can set only these bits of the field.
     pub fn bits(self, bits: u128) -> Self {
         ActionCap { bits, ..self }
+    }
+
+    /// The same, takes up `slots` actions of an entry.
+    pub fn taking(self, slots: u8) -> Self {
+        ActionCap { slots, ..self }
+    }
+
+    /// The same, only in rules that match these.
+    pub fn needing(self, needs: Needs) -> Self {
+        ActionCap { needs, ..self }
     }
 }
 

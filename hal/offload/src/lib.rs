@@ -29,7 +29,8 @@ pub mod seed;
 pub mod validate;
 
 pub use capability::{
-    ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, OffloadCapabilities, Placement, TableCaps, TableId,
+    ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, Needs, OffloadCapabilities, Placement, TableCaps,
+    TableId,
 };
 pub use ledger::{CounterLedger, Credit};
 pub use objects::{ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, SharedObjects};

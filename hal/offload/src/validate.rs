@@ -10,7 +10,7 @@
 
 use flow::{Action, ActionKind, FieldId, PortId};
 
-use crate::capability::{KeyField, MaskForm, OffloadCapabilities, Placement, TableCaps, TableId};
+use crate::capability::{KeyField, MaskForm, Needs, OffloadCapabilities, Placement, TableCaps, TableId};
 use crate::objects::ObjectKind;
 use crate::reject::Reject;
 use crate::rule::FlowRule;
@@ -158,6 +158,9 @@ impl OffloadCapabilities {
             }
             let mut seen: Option<(&TableCaps, &KeyField)> = None;
             let fits = path.iter().filter_map(|t| t.key_field(field).map(|k| (*t, k))).any(|(t, k)| {
+                if !meets(rule, k.needs) {
+                    return false;
+                }
                 seen = Some((t, k));
                 mask_fits(wanted, k.mask, k.form, field.info().bits)
             });
@@ -183,6 +186,14 @@ impl OffloadCapabilities {
             }
         }
     }
+}
+
+/// Whether `rule` matches what `needs` says.
+fn meets(rule: &FlowRule, needs: Needs) -> bool {
+    needs.iter().all(|(f, values)| {
+        let (v, mask) = rule.matches.get(*f);
+        mask == f.info().max() && values.contains(&v)
+    })
 }
 
 /// Whether `wanted` is a mask of form `form` within `offered`, of a field `bits` wide.
@@ -220,6 +231,9 @@ fn action_obstacles(path: &[&TableCaps], last: &TableCaps, rule: &FlowRule, bad:
             continue;
         };
         at = j;
+        if path[j].action(kind).is_some_and(|c| !meets(rule, c.needs)) {
+            bad.push(Reject::Action { table: path[j].name, action: kind });
+        }
         load_action(path[j], &mut loads[j], a, ingress, bad);
     }
     for (t, l) in path.iter().zip(&loads) {
@@ -250,7 +264,7 @@ fn load_action(t: &TableCaps, l: &mut Load, a: &Action, ingress: PortId, bad: &m
     let Some(cap) = t.action(action) else {
         return;
     };
-    l.actions += 1;
+    l.actions += usize::from(cap.slots);
     match l.kinds.iter_mut().find(|(k, _)| *k == action) {
         Some((_, n)) => *n = n.saturating_add(1),
         None => l.kinds.push((action, 1)),
@@ -291,5 +305,78 @@ fn load_action(t: &TableCaps, l: &mut Load, a: &Action, ingress: PortId, bad: &m
     }
     if !l.outputs.is_empty() && !cap.after_output {
         bad.push(Reject::ActionOrder { table, action, before: ActionKind::Output });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ActionCap, CounterCaps};
+    use flow::{FlowId, PacketMatch};
+
+    fn device() -> OffloadCapabilities {
+        let arp = KeyField::any(FieldId::ArpSha).needing(&[(FieldId::EthType, &[0x0806])]);
+        let set = ActionCap::anywhere(ActionKind::SetField(FieldId::NwSrc))
+            .needing(&[(FieldId::EthType, &[0x0800])])
+            .taking(2);
+        let table = TableCaps {
+            id: TableId(0),
+            name: "t",
+            kind: crate::MatchKind::Ternary,
+            key: vec![KeyField::whole(FieldId::DpPort), KeyField::any(FieldId::EthType), arp],
+            entries: 1,
+            actions: vec![set],
+            max_actions: 3,
+            max_outputs: 1,
+            repeated_outputs: false,
+            hairpin: false,
+            counters: CounterCaps { packet_bits: 32, byte_bits: 32 },
+            insert_ns: 1,
+            next: Vec::new(),
+            tag_bits: 0,
+        };
+        OffloadCapabilities {
+            device: "d".into(),
+            tables: vec![table],
+            entry: vec![TableId(0)],
+            ports: vec![PortId(1)],
+            zero_fields: Vec::new(),
+            atomic_replace: true,
+            resume_point: false,
+            objects: Vec::new(),
+            queue_depth: 1,
+        }
+    }
+
+    fn rule(eth_type: Option<u128>, arp_sha: bool, sets: usize) -> FlowRule {
+        let mut matches = PacketMatch::ANY;
+        matches.set(FieldId::DpPort, 1);
+        if let Some(t) = eth_type {
+            matches.set(FieldId::EthType, t);
+        }
+        if arp_sha {
+            matches.set(FieldId::ArpSha, 0);
+        }
+        let set = Action::SetField { field: FieldId::NwSrc, value: 1, mask: 1 };
+        FlowRule { id: FlowId(1), matches, actions: vec![set; sets].into(), provenance: [].into() }
+    }
+
+    #[test]
+    fn a_field_or_action_of_one_header_needs_the_match_to_name_the_header() {
+        let d = device();
+        assert!(d.validate(&rule(Some(0x0806), true, 0)).is_ok());
+        assert!(d.validate(&rule(Some(0x0800), false, 1)).is_ok());
+        let field = Reject::Field { table: "t", field: FieldId::ArpSha };
+        assert_eq!(d.validate(&rule(Some(0x86dd), true, 0)), Err(field.clone()));
+        assert_eq!(d.validate(&rule(None, true, 0)), Err(field));
+        let action = Reject::Action { table: "t", action: ActionKind::SetField(FieldId::NwSrc) };
+        assert_eq!(d.validate(&rule(Some(0x0806), false, 1)), Err(action.clone()));
+        assert_eq!(d.validate(&rule(None, false, 1)), Err(action));
+    }
+
+    #[test]
+    fn actions_count_as_many_as_the_slots_they_take() {
+        let want = Reject::TooManyActions { table: "t", wanted: 4, offered: 3 };
+        assert_eq!(device().validate(&rule(Some(0x0800), false, 2)), Err(want));
     }
 }

@@ -6,8 +6,8 @@ use offload::{ActionCap, CounterCaps, MatchKind, OffloadCapabilities, TableCaps,
 use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
 use simnic_defs::regs::Caps;
 
-use crate::lower_action::{SET_FIELDS, SET_WIDE};
-use crate::lower_match::KEY_FIELDS;
+use crate::lower_action::{SET_FIELDS, SET_WIDE, set_needs};
+use crate::lower_match::{KEY_FIELDS, key_needs};
 
 /// Name of the exact-match table, as shown to people.
 pub const EXACT_NAME: &str = "exact";
@@ -26,16 +26,18 @@ pub const fn table_name(table: u8) -> &'static str {
 
 fn key_fields() -> Vec<KeyField> {
     std::iter::once(KeyField::whole(FieldId::DpPort).required())
-        .chain(KEY_FIELDS.iter().map(|(f, _)| KeyField::any(*f)))
+        .chain(KEY_FIELDS.iter().map(|(f, _)| KeyField::any(*f).needing(key_needs(*f))))
         .collect()
 }
 
 fn actions() -> Vec<ActionCap> {
-    let sets = SET_FIELDS.iter().map(|(f, _)| *f).chain(SET_WIDE.iter().map(|(f, ..)| *f));
+    let set = |f: FieldId| ActionCap::anywhere(ActionKind::SetField(f)).needing(set_needs(f));
     [ActionKind::Output, ActionKind::DecTtl, ActionKind::PushVlan, ActionKind::PopVlan]
         .into_iter()
-        .chain(sets.map(ActionKind::SetField))
         .map(ActionCap::anywhere)
+        .chain(SET_FIELDS.iter().map(|(f, _)| set(*f)))
+        // Written in halves.
+        .chain(SET_WIDE.iter().map(|(f, ..)| set(*f).taking(2)))
         .collect()
 }
 

@@ -4,9 +4,11 @@
 //! `nw_src` is an ARP address in ARP packets, `tp_src` an ICMP type in ICMP packets, and the hardware writes neither.
 
 use flow::{Action, FieldId, PacketMatch, PortId};
-use offload::Reject;
+use offload::{Needs, Reject};
 use simnic_defs::entry::key::VLAN_PRESENT;
 use simnic_defs::{HwAction, HwField, MAX_ACTIONS, MAX_OUTPUTS, SetField};
+
+use crate::lower_match::meets;
 
 /// How much a device lets an entry do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +56,9 @@ pub fn lower_actions(
     table: &'static str,
 ) -> Result<Vec<HwAction>, Reject> {
     let mut out = Vec::with_capacity(actions.len());
-    let mut outputs = 0;
+    let (mut outputs, mut slots) = (0, 0);
     for a in actions {
+        slots += slots_of(a);
         let unsupported = Reject::Action { table, action: a.kind() };
         match a {
             Action::Output(p) => {
@@ -65,7 +68,7 @@ pub fn lower_actions(
                 out.push(HwAction::Output { port: *port });
             }
             Action::SetField { field, value, mask } => {
-                if !has_header(*field, m) {
+                if !meets(m, set_needs(*field)) {
                     return Err(unsupported);
                 }
                 lower_set(*field, *value, *mask, table, &mut out)?;
@@ -91,26 +94,29 @@ pub fn lower_actions(
     if outputs > limits.outputs {
         return Err(Reject::TooManyOutputs { table, wanted: outputs, offered: limits.outputs });
     }
-    if out.len() > limits.actions {
-        return Err(Reject::TooManyActions { table, wanted: out.len(), offered: limits.actions });
+    if slots > limits.actions {
+        return Err(Reject::TooManyActions { table, wanted: slots, offered: limits.actions });
     }
     Ok(out)
 }
 
-/// Whether every packet that matches `m` has the header that the hardware writes for `field`.
-fn has_header(field: FieldId, m: &PacketMatch) -> bool {
-    let is = |f: FieldId, values: &[u128]| {
-        let (v, mask) = m.get(f);
-        mask == f.info().max() && values.contains(&v)
-    };
+/// What a rule must match for its packets to have the header that the hardware writes for `field`.
+pub(crate) const fn set_needs(field: FieldId) -> Needs {
+    const IP: &[u128] = &[0x0800, 0x86dd];
     match field {
-        FieldId::NwSrc | FieldId::NwDst => is(FieldId::EthType, &[0x0800]),
-        FieldId::Ipv6Src | FieldId::Ipv6Dst => is(FieldId::EthType, &[0x86dd]),
-        FieldId::NwTos | FieldId::NwTtl => is(FieldId::EthType, &[0x0800, 0x86dd]),
-        FieldId::TpSrc | FieldId::TpDst => {
-            is(FieldId::EthType, &[0x0800, 0x86dd]) && is(FieldId::NwProto, &[6, 17])
-        }
-        _ => true,
+        FieldId::NwSrc | FieldId::NwDst => &[(FieldId::EthType, &[0x0800])],
+        FieldId::Ipv6Src | FieldId::Ipv6Dst => &[(FieldId::EthType, &[0x86dd])],
+        FieldId::NwTos | FieldId::NwTtl => &[(FieldId::EthType, IP)],
+        FieldId::TpSrc | FieldId::TpDst => &[(FieldId::EthType, IP), (FieldId::NwProto, &[6, 17])],
+        _ => &[],
+    }
+}
+
+/// Slots that an action is given, whether it needs them all or not.
+fn slots_of(a: &Action) -> usize {
+    match a {
+        Action::SetField { field, .. } if SET_WIDE.iter().any(|(f, ..)| f == field) => 2,
+        _ => 1,
     }
 }
 

@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use flow::{FieldId, PacketMatch, PortId};
-use offload::Reject;
 use offload::capability::{FIRST_PASS_FIELDS, MaskForm};
+use offload::{Needs, Reject};
 use simnic_defs::entry::key;
 use simnic_defs::{KEY_BYTES, KeyBytes};
 
@@ -45,6 +45,23 @@ pub struct HwMatch {
     pub mask: KeyBytes,
 }
 
+/// What a rule must match for `field` to be in the hardware's key what it is to software. In neighbour discovery the ARP
+/// addresses are link-layer options, which the hardware does not parse.
+pub(crate) const fn key_needs(field: FieldId) -> Needs {
+    match field {
+        FieldId::ArpSha | FieldId::ArpTha => &[(FieldId::EthType, &[0x0806])],
+        _ => &[],
+    }
+}
+
+/// Whether `m` matches what `needs` says.
+pub(crate) fn meets(m: &PacketMatch, needs: Needs) -> bool {
+    needs.iter().all(|(f, values)| {
+        let (v, mask) = m.get(*f);
+        mask == f.info().max() && values.contains(&v)
+    })
+}
+
 /// Writes the low bytes of `v` into `to`, most significant first.
 fn put(to: &mut [u8], v: u128) {
     let b = v.to_be_bytes();
@@ -75,11 +92,9 @@ pub fn lower_match(m: &PacketMatch, ports: &[(PortId, u8)], table: &'static str)
     put(&mut hw.mask[key::PORT], 0xff);
     left.set(FieldId::DpPort, 0);
 
-    let arp = m.get(FieldId::EthType) == (0x0806, FieldId::EthType.info().max());
     for (field, at) in &KEY_FIELDS {
         let (value, mask) = m.get(*field);
-        if matches!(field, FieldId::ArpSha | FieldId::ArpTha) && mask != 0 && !arp {
-            // In neighbour discovery these are link-layer options, which the hardware does not parse.
+        if mask != 0 && !meets(m, key_needs(*field)) {
             return Err(Reject::Field { table, field: *field });
         }
         put(&mut hw.key[at.clone()], value);

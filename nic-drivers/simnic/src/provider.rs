@@ -311,7 +311,11 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     pub(crate) fn install(&mut self, op: OpId, rule: Box<FlowRule>, rejected: Option<Reject>) {
         let lowered = match self.lower(&rule, EXACT_NAME) {
             Ok(l) => l,
-            Err(r) => return self.finish(op, rule.id, OpResult::Rejected(r, None)),
+            Err(r) => {
+                // Of several obstacles, name the one that the capabilities name.
+                let r = self.capabilities.validate(&rule).err().unwrap_or(r);
+                return self.finish(op, rule.id, OpResult::Rejected(r, None));
+            }
         };
         let profile = match rejected {
             Some(_) => None,
