@@ -38,6 +38,11 @@ impl Drive {
         Drive { now: Cycles(0), skipping, evaluated: 0 }
     }
 
+    /// Turns jumping on or off.
+    pub fn set_skipping(&mut self, on: bool) {
+        self.skipping = on;
+    }
+
     /// The cycle that is evaluated next.
     #[inline]
     pub fn now(&self) -> Cycles {

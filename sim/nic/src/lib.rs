@@ -1,1 +1,60 @@
-//! nic.
+//! The simulated SmartNIC: a PCI device with ports, flow tables and rings, offered as a
+//! [`DeviceBacking`](device::DeviceBacking).
+//!
+//! What it is and how a driver talks to it is in its datasheet, `nic-drivers/simnic-defs/SPEC.md`; device and driver
+//! share the definitions made from it and nothing else. How it is built is drawn in `chip`; each module says which part
+//! of it is cycle-level and which only behavioural.
+//!
+//! ```text
+//!   let sim = SimNic::new(Config::default(), seed)?;
+//!   let mut driver = Driver::bring_up(sim.backing())?;      // any driver over DeviceBacking
+//!   sim.inject(0, &frame);                                  // lockstep: time moves only here
+//!   sim.run_until_idle(1_000_000);                          // ... and in the driver's wait_until
+//!   let out = sim.collect(1);
+//! ```
+//!
+//! Or live: [`SimHandle::attach`] gives ports to packet I/O and [`SimHandle::start_live`] runs the device on a thread.
+#![forbid(unsafe_code)]
+
+mod backing;
+pub mod bench;
+mod chip;
+mod cmd_engine;
+mod config;
+mod crc;
+mod doorbells;
+mod drops;
+mod edit;
+mod exact_table;
+mod faults;
+mod frames;
+mod handle;
+mod live;
+mod packet;
+mod parser;
+mod pipeline;
+mod port;
+mod raw_host;
+mod registers;
+mod ring;
+mod rx_engine;
+mod stats;
+mod tables;
+mod ternary_table;
+mod transfer;
+mod tx_engine;
+
+#[cfg(test)]
+mod tests;
+
+pub use backing::{SimBacking, SimRegs};
+pub use chip::Failure;
+pub use config::{
+    ActionConfig, CommandConfig, Config, ConfigError, CounterConfig, DeviceConfig, ExactConfig, HostConfig,
+    ParserConfig, PcieConfig, PortConfig, TernaryConfig,
+};
+pub use drops::{DropReason, FrameAccount};
+pub use faults::{DriverFault, FaultKind};
+pub use handle::{SimHandle, SimNic};
+pub use live::LiveDevice;
+pub use stats::{DropCount, PcieStats, PortStats, QueueStats, SimStats, StageStats, TableStats};

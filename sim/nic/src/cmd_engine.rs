@@ -1,0 +1,405 @@
+//! The command engine: descriptors of the command ring, one after the other (datasheet 7).
+//!
+//! ```text
+//!   fetch ─► [commands] ─► payload read ─► decode and execute for some cycles ─► tables change (commit)
+//!                                              ─► records written, if any ─► completion ─► vector
+//! ```
+//!
+//! Cycle-level: descriptor and payload reads (several under way), a finite time for each command. The change itself takes
+//! effect between two cycles. Commands complete in order.
+
+use std::collections::VecDeque;
+
+use device::Iova;
+use kernel::{Cycles, Stall, Usage, Wake};
+use pcie::{DmaClient, DmaCompletion, DmaKind, DmaRequest};
+use simnic_defs::cmd::{TABLE_ALL, TABLE_TERNARY};
+use simnic_defs::{
+    CmdCpl, CmdDesc, CmdStatus, DumpRecord, FlowEntry, KEY_BYTES, Opcode, Reg, StatsRecord, gen_of,
+};
+use zerocopy::IntoBytes;
+
+use crate::chip::Shared;
+use crate::config::Config;
+use crate::faults::FaultKind;
+use crate::ring::Ring;
+use crate::tables::Tables;
+use crate::transfer::{Kind, SmallBuffers, Tag, dma_address, raise_vector};
+
+pub(crate) const CLIENT: DmaClient = DmaClient(0);
+
+/// Commands fetched and not completed at most.
+const QUEUE: usize = 16;
+
+/// How far a command is.
+enum State {
+    /// Its payload is to be read.
+    WantsPayload,
+    /// Its payload is being read.
+    Reading,
+    Ready,
+    /// It has failed before it was executed.
+    Failed(CmdStatus),
+}
+
+struct Command {
+    desc: CmdDesc,
+    payload: Vec<u8>,
+    state: State,
+}
+
+/// What happens to the oldest command.
+enum Phase {
+    Idle,
+    /// Being executed until then.
+    Busy(u64),
+    /// To be applied at the end of this cycle.
+    Apply,
+    /// Records to be written.
+    Records(CmdCpl, Vec<u8>),
+    /// Records being written.
+    Writing(CmdCpl),
+    Complete(CmdCpl),
+}
+
+pub(crate) struct CmdEngine {
+    pub ring: Ring,
+    commands: VecDeque<Command>,
+    fetching: bool,
+    phase: Phase,
+    small: SmallBuffers,
+    config: Costs,
+    ports: u8,
+    pub usage: Usage,
+    /// Commands by how they ended: good and bad.
+    pub completed: [u64; 2],
+}
+
+struct Costs {
+    decode: u64,
+    remove: u64,
+    record: u64,
+    insert_exact: u64,
+    insert_ternary: u64,
+    max_records: u32,
+    batch: u32,
+}
+
+impl CmdEngine {
+    pub fn new(c: &Config) -> Self {
+        CmdEngine {
+            ring: Ring::default(),
+            commands: VecDeque::with_capacity(QUEUE),
+            fetching: false,
+            phase: Phase::Idle,
+            small: SmallBuffers::default(),
+            config: Costs {
+                decode: c.command.decode_cycles.into(),
+                remove: c.command.remove_cycles.into(),
+                record: c.command.record_cycles.into(),
+                insert_exact: c.exact.insert_cycles.into(),
+                insert_ternary: c.ternary.insert_cycles.into(),
+                max_records: c.command.max_records.into(),
+                batch: c.host.descriptor_batch.into(),
+            },
+            ports: c.device.ports,
+            usage: Usage::default(),
+            completed: [0; 2],
+        }
+    }
+
+    pub fn evaluate(&mut self, now: Cycles, tables: &Tables, s: &mut Shared<'_>) -> bool {
+        let mut happened = false;
+        while let Some(c) = s.dma.completion(now, CLIENT) {
+            self.transfer_done(now, c, s);
+            happened = true;
+        }
+        if !s.running {
+            return happened;
+        }
+        happened |= self.advance(now, tables);
+        if !self.wants_request() {
+            return happened;
+        }
+        if !s.dma.can_request(now, CLIENT) {
+            self.usage.stall(Stall::Resource);
+            return happened;
+        }
+        self.request(now, s);
+        true
+    }
+
+    /// Moves the oldest command on, as far as that needs no transfer.
+    fn advance(&mut self, now: Cycles, tables: &Tables) -> bool {
+        match self.phase {
+            Phase::Idle => {
+                let Some(c) = self.commands.front() else { return false };
+                match c.state {
+                    State::Ready => {
+                        let cycles = self.cost(&c.desc, tables).max(1);
+                        self.usage.accept(cycles);
+                        self.phase = Phase::Busy(now.0 + cycles);
+                    }
+                    State::Failed(status) => {
+                        self.usage.accept(self.config.decode);
+                        self.phase = Phase::Complete(CmdCpl::of(&c.desc, status));
+                    }
+                    State::WantsPayload | State::Reading => {
+                        self.usage.stall(Stall::Memory);
+                        return false;
+                    }
+                }
+                true
+            }
+            Phase::Busy(until) if now.0 >= until => {
+                self.phase = Phase::Apply;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn cost(&self, d: &CmdDesc, tables: &Tables) -> u64 {
+        let c = &self.config;
+        let entries = match d.table {
+            TABLE_TERNARY => tables.ternary.entries(),
+            TABLE_ALL => tables.exact.entries() + tables.ternary.entries(),
+            _ => tables.exact.entries(),
+        } as u64;
+        c.decode
+            + match Opcode::try_from(d.opcode) {
+                Ok(Opcode::Install | Opcode::Replace) if d.table == TABLE_TERNARY => c.insert_ternary,
+                Ok(Opcode::Install | Opcode::Replace) => c.insert_exact,
+                Ok(Opcode::Remove | Opcode::ProfileSet | Opcode::ProfileClear) => c.remove,
+                Ok(Opcode::Flush) => c.remove * entries.max(1),
+                Ok(Opcode::ReadStats | Opcode::Dump) => c.record * entries.min(d.count.get().into()),
+                Ok(Opcode::Nop | Opcode::PortSet) | Err(_) => 0,
+            }
+    }
+
+    fn wants_request(&self) -> bool {
+        self.ring.runs()
+            && (self.ring.raise
+                || matches!(self.phase, Phase::Records(..) | Phase::Complete(_))
+                || self.wants_payload().is_some()
+                || self.wants_fetch() > 0)
+    }
+
+    fn wants_payload(&self) -> Option<usize> {
+        self.commands.iter().position(|c| matches!(c.state, State::WantsPayload))
+    }
+
+    fn wants_fetch(&self) -> u32 {
+        if self.fetching {
+            return 0;
+        }
+        self.ring.fetchable(self.config.batch, (QUEUE - self.commands.len()) as u32)
+    }
+
+    fn send(
+        &mut self,
+        now: Cycles,
+        kind: (Kind, u32),
+        dir: DmaKind,
+        at: u64,
+        buf: Vec<u8>,
+        s: &mut Shared<'_>,
+    ) {
+        self.ring.in_flight += 1;
+        let tag = Tag { kind: kind.0, ring: 0, epoch: self.ring.epoch, position: kind.1 }.pack();
+        let r = DmaRequest { tag, kind: dir, iova: Iova(at), buf, start: 0 };
+        let accepted = s.dma.request(now, CLIENT, r);
+        debug_assert!(accepted.is_ok(), "asked before");
+    }
+
+    /// Makes the most urgent request.
+    fn request(&mut self, now: Cycles, s: &mut Shared<'_>) {
+        if std::mem::take(&mut self.ring.raise) {
+            return raise_vector(now, CLIENT, self.ring.vector, s, &mut self.small);
+        }
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Complete(cpl) => return self.complete(now, cpl, s),
+            Phase::Records(cpl, records) => {
+                let at = self.commands.front().map_or(0, |c| c.desc.addr.get());
+                self.phase = Phase::Writing(cpl);
+                return self.send(now, (Kind::Records, 0), DmaKind::Write, at, records, s);
+            }
+            other => self.phase = other,
+        }
+        if let Some(i) = self.wants_payload() {
+            let position = self.ring.completed.wrapping_add(i as u32);
+            let c = &mut self.commands[i];
+            c.state = State::Reading;
+            let (at, len) = (c.desc.addr.get(), c.desc.len.get() as usize);
+            let buf = self.small.zeroed(len);
+            return self.send(now, (Kind::Payload, position), DmaKind::Read, at, buf, s);
+        }
+        let n = self.wants_fetch();
+        let at = self.ring.fetch(n, CmdDesc::BYTES);
+        self.fetching = true;
+        let buf = self.small.zeroed(n as usize * CmdDesc::BYTES);
+        self.send(now, (Kind::Fetch, 0), DmaKind::Read, at, buf, s);
+    }
+
+    fn complete(&mut self, now: Cycles, mut cpl: CmdCpl, s: &mut Shared<'_>) {
+        if let Some(c) = self.commands.pop_front() {
+            self.small.put(c.payload);
+        }
+        let good = cpl.status == CmdStatus::Ok as u8;
+        self.completed[usize::from(!good)] += 1;
+        if is_driver_error(cpl.status) {
+            s.faults.stage(now, FaultKind::BadCommand, Reg::CMD_CTRL.0, cpl.status.into());
+        }
+        let (at, generation) = self.ring.next_completion(CmdCpl::BYTES);
+        cpl.flags = u32::from(generation).into();
+        let buf = self.small.with(cpl.as_bytes());
+        self.send(now, (Kind::Completion, 0), DmaKind::Write, at, buf, s);
+    }
+
+    /// What a fetched descriptor needs first.
+    fn admit(&mut self, now: Cycles, desc: CmdDesc, s: &mut Shared<'_>) {
+        let position = self.ring.completed.wrapping_add(self.commands.len() as u32);
+        let failed = |status| State::Failed(status);
+        let (len, count) = (desc.len.get() as usize, desc.count.get());
+        let payload = |wanted| if len == wanted { State::WantsPayload } else { failed(CmdStatus::BadLength) };
+        let records = |each| {
+            let fits = (1..=self.config.max_records).contains(&count) && len == count as usize * each;
+            if fits { State::Ready } else { failed(CmdStatus::BadLength) }
+        };
+        let state = if !desc.has_gen(gen_of(position, self.ring.log2 as u8)) {
+            s.faults.stage(now, FaultKind::BadDescriptor, Reg::CMD_CTRL.0, position.into());
+            failed(CmdStatus::BadDesc)
+        } else {
+            match Opcode::try_from(desc.opcode) {
+                Err(_) => failed(CmdStatus::BadOpcode),
+                Ok(Opcode::ProfileSet) => payload(KEY_BYTES),
+                Ok(Opcode::Install | Opcode::Replace) => payload(FlowEntry::BYTES),
+                Ok(Opcode::ReadStats) => records(StatsRecord::BYTES),
+                Ok(Opcode::Dump) => records(DumpRecord::BYTES),
+                Ok(Opcode::PortSet) if desc.port >= self.ports => failed(CmdStatus::BadPort),
+                Ok(_) => State::Ready,
+            }
+        };
+        self.commands.push_back(Command { desc, payload: Vec::new(), state });
+    }
+
+    fn transfer_done(&mut self, now: Cycles, c: DmaCompletion, s: &mut Shared<'_>) {
+        let tag = Tag::unpack(c.request.tag);
+        let fault_at = c.result.err().map(|e| dma_address(e, c.request.iova));
+        let mut fault = |what| {
+            if let Some(at) = fault_at {
+                s.faults.stage(now, what, Reg::CMD_CTRL.0, at);
+            }
+        };
+        if tag.kind == Kind::Vector {
+            fault(FaultKind::DmaWrite);
+            return self.small.put(c.request.buf);
+        }
+        self.ring.in_flight = self.ring.in_flight.saturating_sub(1);
+        if tag.epoch != self.ring.epoch {
+            return;
+        }
+        match tag.kind {
+            Kind::Fetch => {
+                self.fetching = false;
+                fault(FaultKind::DmaRead);
+                if fault_at.is_some() {
+                    return self.stop(true);
+                }
+                for b in c.request.buf.chunks_exact(CmdDesc::BYTES) {
+                    if let Ok(d) = CmdDesc::decode(b) {
+                        self.admit(now, d, s);
+                    }
+                }
+                self.small.put(c.request.buf);
+            }
+            Kind::Payload => {
+                fault(FaultKind::DmaRead);
+                let i = tag.position.wrapping_sub(self.ring.completed) as usize;
+                if let Some(command) = self.commands.get_mut(i) {
+                    command.payload = c.request.buf;
+                    command.state = match fault_at {
+                        Some(_) => State::Failed(CmdStatus::DmaFault),
+                        None => State::Ready,
+                    };
+                }
+            }
+            Kind::Records => {
+                fault(FaultKind::DmaWrite);
+                if let Phase::Writing(mut cpl) = std::mem::replace(&mut self.phase, Phase::Idle) {
+                    if fault_at.is_some() {
+                        cpl.status = CmdStatus::DmaFault as u8;
+                    }
+                    self.phase = Phase::Complete(cpl);
+                }
+            }
+            Kind::Completion => {
+                fault(FaultKind::DmaWrite);
+                *s.fatal |= fault_at.is_some();
+                self.small.put(c.request.buf);
+            }
+            Kind::Frame | Kind::Vector => {}
+        }
+    }
+
+    /// Lets the command that is due take effect. Returns the port to be set and how, when that is what it does.
+    pub fn commit(&mut self, tables: &mut Tables, now_ns: u64) -> Option<(u8, bool)> {
+        let Phase::Apply = self.phase else { return None };
+        let Some(c) = self.commands.front() else {
+            self.phase = Phase::Idle;
+            return None;
+        };
+        let mut records = Vec::new();
+        let cpl = tables.execute(&c.desc, &c.payload, now_ns, &mut records);
+        let port = (c.desc.opcode == Opcode::PortSet as u8).then(|| (c.desc.port, c.desc.arg.get() & 1 != 0));
+        self.phase = match records.is_empty() {
+            true => Phase::Complete(cpl),
+            false => Phase::Records(cpl, records),
+        };
+        port
+    }
+
+    /// Stops the ring: with an error, or because it was disabled. Commands under way are forgotten.
+    pub fn stop(&mut self, error: bool) {
+        if error {
+            self.ring.fail()
+        } else {
+            self.ring.disable()
+        }
+        self.commands.clear();
+        self.fetching = false;
+        self.phase = Phase::Idle;
+    }
+
+    pub fn reset(&mut self) {
+        self.stop(false);
+        self.ring = Ring { epoch: self.ring.epoch, ..Ring::default() };
+    }
+
+    pub fn next_event(&self, now: Cycles) -> Wake {
+        let soon = Wake::at(Cycles(now.0 + 1));
+        if self.wants_request() {
+            return soon;
+        }
+        match self.phase {
+            Phase::Busy(until) => Wake::at(Cycles(until.max(now.0 + 1))),
+            Phase::Idle if !self.commands.is_empty() => soon,
+            Phase::Apply => soon,
+            _ => Wake::NEVER,
+        }
+    }
+}
+
+/// Whether a status says that the driver asked for something that never was possible.
+fn is_driver_error(status: u8) -> bool {
+    matches!(
+        CmdStatus::try_from(status),
+        Ok(CmdStatus::BadOpcode
+            | CmdStatus::BadTable
+            | CmdStatus::BadProfile
+            | CmdStatus::BadKey
+            | CmdStatus::BadAction
+            | CmdStatus::BadPort
+            | CmdStatus::BadLength)
+    )
+}

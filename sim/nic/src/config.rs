@@ -1,0 +1,363 @@
+//! The device's configuration: sizes and timings, from TOML.
+//!
+//! `profiles/default.toml` documents every key; a test holds it against [`Config::default`]. An error names the key, the
+//! line and the reason.
+
+use kernel::Timing;
+use pcie::LinkConfig;
+use serde::{Deserialize, Serialize};
+use simnic_defs::regs::{MAX_PORTS, MAX_QUEUE_PAIRS};
+
+/// What is wrong with a configuration.
+#[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
+#[error("line {line}: {key}: {reason}")]
+pub struct ConfigError {
+    /// Line, from 1; 0 when the key is not in the text.
+    pub line: usize,
+    /// The key, with its section.
+    pub key: String,
+    /// Why it is refused.
+    pub reason: String,
+}
+
+macro_rules! section {
+    ($(#[$m:meta])* $name:ident { $($(#[$fm:meta])* $field:ident: $ty:ty = $default:expr,)* }) => {
+        $(#[$m])*
+        #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$fm])* pub $field: $ty,)* }
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section! {
+    /// `[device]`
+    DeviceConfig {
+        /// Clock in hertz.
+        clock_hz: u64 = 250_000_000,
+        /// Ports.
+        ports: u8 = 4,
+        /// Queue pairs of each port.
+        queue_pairs: u8 = 2,
+        /// Interrupt vectors.
+        msix_vectors: u16 = 34,
+        /// Longest frame without FCS in bytes.
+        max_frame_bytes: u16 = 1600,
+        /// Duration of a reset in cycles.
+        reset_cycles: u32 = 2500,
+        /// Frames a wire holds in each direction.
+        wire_frames: u32 = 4096,
+    }
+}
+section! {
+    /// `[port]`
+    PortConfig {
+        /// Line rate in megabits per second.
+        speed_mbps: u32 = 25_000,
+        /// Latency of MAC and PHY in cycles.
+        latency_cycles: u32 = 20,
+        /// Frames waiting for the parser.
+        ingress_queue_frames: u32 = 64,
+        /// Frames waiting for the wire.
+        egress_queue_frames: u32 = 128,
+    }
+}
+section! {
+    /// `[parser]`
+    ParserConfig {
+        /// Latency in cycles.
+        latency_cycles: u32 = 6,
+        /// Initiation interval in cycles.
+        interval_cycles: u32 = 1,
+        /// Frames in it.
+        buffer_frames: u32 = 16,
+    }
+}
+section! {
+    /// `[exact]`
+    ExactConfig {
+        /// Latency in cycles.
+        latency_cycles: u32 = 8,
+        /// Initiation interval in cycles, for each programmed profile.
+        interval_cycles: u32 = 1,
+        /// Frames in it.
+        buffer_frames: u32 = 16,
+        /// Logarithm of the number of entries.
+        log2_entries: u8 = 14,
+        /// Entries of a bucket.
+        ways: u8 = 4,
+        /// Key profiles.
+        profiles: u8 = 8,
+        /// Cycles an insertion takes.
+        insert_cycles: u32 = 100,
+    }
+}
+section! {
+    /// `[ternary]`
+    TernaryConfig {
+        /// Latency in cycles.
+        latency_cycles: u32 = 6,
+        /// Initiation interval in cycles.
+        interval_cycles: u32 = 2,
+        /// Frames in it.
+        buffer_frames: u32 = 16,
+        /// Entries.
+        entries: u16 = 512,
+        /// Cycles an insertion takes.
+        insert_cycles: u32 = 250,
+    }
+}
+section! {
+    /// `[action]`
+    ActionConfig {
+        /// Latency in cycles.
+        latency_cycles: u32 = 10,
+        /// Cycles for each frame sent.
+        interval_cycles: u32 = 1,
+    }
+}
+section! {
+    /// `[counters]`
+    CounterConfig {
+        /// Bits of an entry's packet counter.
+        packet_bits: u8 = 40,
+        /// Bits of an entry's byte counter.
+        byte_bits: u8 = 48,
+    }
+}
+section! {
+    /// `[host]`
+    HostConfig {
+        /// Frames of a port waiting for receive descriptors.
+        queue_frames: u32 = 256,
+        /// Cycles between two frames in each direction.
+        interval_cycles: u32 = 2,
+        /// Descriptors fetched at once.
+        descriptor_batch: u8 = 16,
+        /// Logarithm of the fewest entries of a ring.
+        ring_log2_min: u8 = 3,
+        /// Logarithm of the most entries of a packet ring.
+        ring_log2_max: u8 = 12,
+        /// Logarithm of the most entries of the command ring.
+        command_log2_max: u8 = 10,
+    }
+}
+section! {
+    /// `[command]`
+    CommandConfig {
+        /// Cycles every command takes.
+        decode_cycles: u32 = 8,
+        /// Cycles a removal takes.
+        remove_cycles: u32 = 50,
+        /// Cycles for each record read.
+        record_cycles: u32 = 4,
+        /// Records of one command.
+        max_records: u16 = 128,
+    }
+}
+section! {
+    /// `[pcie]`; see [`LinkConfig`].
+    PcieConfig {
+        /// Bytes each direction carries per cycle.
+        bytes_per_cycle: u32 = 32,
+        /// Flight time in cycles.
+        latency_cycles: u32 = 60,
+        /// Bytes of a TLP beside the payload.
+        header_bytes: u32 = 24,
+        /// Largest payload.
+        max_payload_bytes: u32 = 256,
+        /// Largest read request.
+        max_read_request_bytes: u32 = 512,
+        /// Read requests outstanding.
+        read_tags: u32 = 64,
+        /// Cycles the host's memory takes.
+        host_latency_cycles: u32 = 30,
+        /// Transfers each engine has under way.
+        requests_per_client: u32 = 32,
+    }
+}
+
+/// Everything that can be configured. Build one with [`Config::default`], fields, or [`Config::from_toml`].
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(missing_docs)] // the sections' types say what they are
+pub struct Config {
+    pub device: DeviceConfig,
+    pub port: PortConfig,
+    pub parser: ParserConfig,
+    pub exact: ExactConfig,
+    pub ternary: TernaryConfig,
+    pub action: ActionConfig,
+    pub counters: CounterConfig,
+    pub host: HostConfig,
+    pub command: CommandConfig,
+    pub pcie: PcieConfig,
+}
+
+impl Config {
+    /// Reads a configuration. Keys that are missing have their defaults.
+    ///
+    /// # Errors
+    /// The first key that is unknown, of the wrong type or out of range.
+    pub fn from_toml(text: &str) -> Result<Config, ConfigError> {
+        let config: Config = toml::from_str(text).map_err(|e| {
+            let at = e.span().map_or(0, |s| s.start.min(text.len()));
+            let line = text.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+            let reason = e.message().lines().next().unwrap_or("not TOML").to_string();
+            ConfigError { line, key: key_at(text, line), reason }
+        })?;
+        config.check().map_err(|e| ConfigError { line: line_of(text, &e.key), ..e })?;
+        Ok(config)
+    }
+
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// The first key that is out of range, with line 0.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let range = |key: &str, v: u64, min: u64, max: u64| {
+            if (min..=max).contains(&v) {
+                return Ok(());
+            }
+            Err(ConfigError {
+                line: 0,
+                key: key.into(),
+                reason: format!("{v} is not between {min} and {max}"),
+            })
+        };
+        let d = &self.device;
+        range("device.clock_hz", d.clock_hz, 1, 1_000_000_000_000)?;
+        range("device.ports", d.ports.into(), 1, MAX_PORTS.into())?;
+        range("device.queue_pairs", d.queue_pairs.into(), 1, MAX_QUEUE_PAIRS.into())?;
+        range("device.msix_vectors", d.msix_vectors.into(), 2, 256)?;
+        range("device.max_frame_bytes", d.max_frame_bytes.into(), 64, 16_000)?;
+        range("device.wire_frames", d.wire_frames.into(), 1, 1 << 20)?;
+        range("port.speed_mbps", self.port.speed_mbps.into(), 1, 1_000_000)?;
+        range("port.latency_cycles", self.port.latency_cycles.into(), 1, 1 << 20)?;
+        range("port.ingress_queue_frames", self.port.ingress_queue_frames.into(), 1, 1 << 16)?;
+        range("port.egress_queue_frames", self.port.egress_queue_frames.into(), 1, 1 << 16)?;
+        for (name, l, i, b) in [
+            ("parser", self.parser.latency_cycles, self.parser.interval_cycles, self.parser.buffer_frames),
+            ("exact", self.exact.latency_cycles, self.exact.interval_cycles, self.exact.buffer_frames),
+            (
+                "ternary",
+                self.ternary.latency_cycles,
+                self.ternary.interval_cycles,
+                self.ternary.buffer_frames,
+            ),
+            ("action", self.action.latency_cycles, self.action.interval_cycles, 1),
+        ] {
+            range(&format!("{name}.latency_cycles"), l.into(), 1, 1 << 20)?;
+            range(&format!("{name}.interval_cycles"), i.into(), 1, 1 << 20)?;
+            range(&format!("{name}.buffer_frames"), b.into(), 1, 1 << 16)?;
+        }
+        range("exact.log2_entries", self.exact.log2_entries.into(), 2, 19)?;
+        let ways = self.exact.ways;
+        if !ways.is_power_of_two() || ways > 16 || u32::from(ways) > 1 << self.exact.log2_entries {
+            return Err(ConfigError {
+                line: 0,
+                key: "exact.ways".into(),
+                reason: format!("{ways} is not a power of two up to 16 and up to the number of entries"),
+            });
+        }
+        range("exact.profiles", self.exact.profiles.into(), 1, 8)?;
+        range("ternary.entries", self.ternary.entries.into(), 1, 65_535)?;
+        range("counters.packet_bits", self.counters.packet_bits.into(), 1, 64)?;
+        range("counters.byte_bits", self.counters.byte_bits.into(), 1, 64)?;
+        let h = &self.host;
+        range("host.queue_frames", h.queue_frames.into(), 1, 1 << 16)?;
+        range("host.interval_cycles", h.interval_cycles.into(), 1, 1 << 20)?;
+        range("host.descriptor_batch", h.descriptor_batch.into(), 1, 64)?;
+        range("host.ring_log2_max", h.ring_log2_max.into(), 1, 16)?;
+        range("host.command_log2_max", h.command_log2_max.into(), 1, 16)?;
+        let most = h.ring_log2_max.min(h.command_log2_max);
+        range("host.ring_log2_min", h.ring_log2_min.into(), 1, most.into())?;
+        range("command.max_records", self.command.max_records.into(), 1, 1024)?;
+        self.link().check().map_err(|e| ConfigError {
+            line: 0,
+            key: format!("pcie.{}", e.key),
+            reason: e.reason.into(),
+        })
+    }
+
+    pub(crate) fn link(&self) -> LinkConfig {
+        let p = &self.pcie;
+        LinkConfig {
+            bytes_per_cycle: p.bytes_per_cycle,
+            latency_cycles: p.latency_cycles,
+            header_bytes: p.header_bytes,
+            max_payload_bytes: p.max_payload_bytes,
+            max_read_request_bytes: p.max_read_request_bytes,
+            read_tags: p.read_tags,
+            host_latency_cycles: p.host_latency_cycles,
+            requests_per_client: p.requests_per_client,
+        }
+    }
+
+    /// A timing whose parts [`Config::check`] has passed.
+    pub(crate) fn timing(latency: u32, interval: u32, capacity: u32) -> Result<Timing, ConfigError> {
+        Timing::new(latency, interval, capacity).map_err(|e| ConfigError {
+            line: 0,
+            key: "stage".into(),
+            reason: e.to_string(),
+        })
+    }
+}
+
+/// `section.key` of the assignment on `line`, or the line itself.
+fn key_at(text: &str, line: usize) -> String {
+    let mut section = "";
+    for (i, l) in text.lines().enumerate() {
+        let l = l.trim();
+        if let Some(s) = l.strip_prefix('[').and_then(|l| l.split(']').next()) {
+            section = s;
+            if i + 1 == line {
+                return section.to_string();
+            }
+        } else if i + 1 == line {
+            let key = l.split('=').next().unwrap_or(l).trim();
+            return if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
+        }
+    }
+    section.to_string()
+}
+
+/// Line on which `section.key` is assigned; 0 when it is not.
+fn line_of(text: &str, key: &str) -> usize {
+    (1..=text.lines().count()).find(|line| key_at(text, *line) == key).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_profile_is_the_default() {
+        let text = include_str!("../profiles/default.toml");
+        assert_eq!(Config::from_toml(text).unwrap(), Config::default());
+        let all: toml::Table = toml::from_str(&toml::to_string(&Config::default()).unwrap()).unwrap();
+        let documented: toml::Table = toml::from_str(text).unwrap();
+        assert_eq!(all, documented, "a key is not documented");
+    }
+
+    #[test]
+    fn errors_name_key_line_and_reason() {
+        let err = |t| Config::from_toml(t).unwrap_err();
+        let e = err("[device]\nports = 4\n\n[exact]\nways = 3\n");
+        assert_eq!((e.line, e.key.as_str()), (5, "exact.ways"));
+        let e = err("[device]\nports = 17\n");
+        assert_eq!(e.to_string(), "line 2: device.ports: 17 is not between 1 and 16");
+        let e = err("[device]\nprots = 4\n");
+        assert_eq!((e.line, e.key.as_str()), (2, "device.prots"));
+        assert!(e.reason.contains("unknown field"), "{e}");
+        let e = err("[parser]\nlatency_cycles = \"x\"\n");
+        assert_eq!((e.line, e.key.as_str()), (2, "parser.latency_cycles"));
+        let e = err("[pcie]\nread_tags = 0\n");
+        assert_eq!((e.line, e.key.as_str()), (2, "pcie.read_tags"));
+        assert!(err("[device\n").line == 1);
+    }
+}

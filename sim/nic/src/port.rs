@@ -1,0 +1,225 @@
+//! A port: its wires, MACs and queues.
+//!
+//! ```text
+//!   wire in ─► receive MAC ─► ingress queue ─► parser ...
+//!   ... action engine ─► egress queue ─┐
+//!   transmit rings ─► host egress queue ┴─► transmit MAC ─► departing ─► wire out
+//!   ... action engine ─► host queue ─► receive rings
+//! ```
+//!
+//! Cycle-level: a frame takes the wire for its bytes and 24 more (preamble, FCS, inter-frame gap) at line rate, then the
+//! latency of MAC and PHY. Ingress and host queues and the egress queue of forwarded frames drop when full; the egress
+//! queue of frames from the host holds back the transmit rings instead. Frames that fit the device's longest frame are
+//! stored whole; there is no cut-through. Carrier is always there.
+
+use std::collections::VecDeque;
+
+use kernel::{Cycles, Pipe, Usage, Wake};
+
+use crate::config::{Config, ConfigError};
+use crate::drops::{DropReason, FrameAccount, PortCounts};
+use crate::packet::{PacketBox, PacketPool};
+
+/// Preamble and start delimiter 8, FCS 4, inter-frame gap 12.
+const WIRE_OVERHEAD_BYTES: u64 = 24;
+
+pub(crate) struct Port {
+    pub index: u8,
+    pub up: bool,
+    pub wire_in: VecDeque<PacketBox>,
+    pub wire_out: VecDeque<PacketBox>,
+    wire_frames: usize,
+    pub ingress: Pipe<PacketBox>,
+    pub egress: Pipe<PacketBox>,
+    pub egress_host: Pipe<PacketBox>,
+    pub to_host: Pipe<PacketBox>,
+    departing: Pipe<PacketBox>,
+    rx_free_at: u64,
+    host_turn: bool,
+    pub counts: PortCounts,
+    pub rx_usage: Usage,
+    pub tx_usage: Usage,
+    max_frame_bytes: usize,
+    clock_hz: u64,
+    bits_per_second: u64,
+}
+
+impl Port {
+    pub fn new(index: u8, c: &Config) -> Result<Self, ConfigError> {
+        let p = &c.port;
+        // Frames in flight in the PHY, at the shortest they can be, and one at each end.
+        let departing = (p.latency_cycles + 4).min(1 << 16);
+        Ok(Port {
+            index,
+            up: false,
+            wire_in: VecDeque::new(),
+            wire_out: VecDeque::new(),
+            wire_frames: c.device.wire_frames as usize,
+            ingress: Pipe::new(Config::timing(p.latency_cycles, 1, p.ingress_queue_frames)?),
+            egress: Pipe::new(Config::timing(c.action.latency_cycles, 1, p.egress_queue_frames)?),
+            egress_host: Pipe::new(Config::timing(1, 1, p.egress_queue_frames)?),
+            to_host: Pipe::new(Config::timing(c.action.latency_cycles, 1, c.host.queue_frames)?),
+            departing: Pipe::new(Config::timing(p.latency_cycles, 1, departing)?),
+            rx_free_at: 0,
+            host_turn: false,
+            counts: PortCounts::default(),
+            rx_usage: Usage::default(),
+            tx_usage: Usage::default(),
+            max_frame_bytes: c.device.max_frame_bytes.into(),
+            clock_hz: c.device.clock_hz,
+            bits_per_second: u64::from(p.speed_mbps) * 1_000_000,
+        })
+    }
+
+    /// The address the port says it has: locally administered.
+    pub fn mac(index: u8) -> [u8; 6] {
+        [0x02, 0x53, 0x4e, 0x00, 0x00, index]
+    }
+
+    /// Cycles a frame takes on the wire.
+    fn wire_cycles(&self, len: usize) -> u64 {
+        let bits = (len as u64 + WIRE_OVERHEAD_BYTES) * 8;
+        let cycles = u128::from(bits) * u128::from(self.clock_hz);
+        match u64::try_from(cycles) {
+            Ok(c) => c.div_ceil(self.bits_per_second).max(1),
+            Err(_) => u64::MAX >> 16,
+        }
+    }
+
+    /// Room on the wire towards the device.
+    pub fn wire_in_room(&self) -> usize {
+        self.wire_frames.saturating_sub(self.wire_in.len())
+    }
+
+    pub fn drop(&mut self, p: PacketBox, why: DropReason, pool: &mut PacketPool, account: &mut FrameAccount) {
+        self.counts.drop(why);
+        account.dropped += 1;
+        pool.put(p);
+    }
+
+    /// The receive MAC: takes a frame from the wire.
+    pub fn receive(
+        &mut self,
+        now: Cycles,
+        enabled: bool,
+        pool: &mut PacketPool,
+        account: &mut FrameAccount,
+    ) -> bool {
+        if now.0 < self.rx_free_at {
+            return false;
+        }
+        let Some(p) = self.wire_in.pop_front() else { return false };
+        let cycles = self.wire_cycles(p.len());
+        self.rx_free_at = now.0 + cycles;
+        self.rx_usage.accept(cycles);
+        let why = if p.len() < 14 {
+            DropReason::TooShort
+        } else if p.len() > self.max_frame_bytes {
+            DropReason::TooLong
+        } else if !self.up || !enabled {
+            DropReason::IngressDown
+        } else {
+            self.counts.rx_packets += 1;
+            self.counts.rx_bytes += p.len() as u64;
+            match self.ingress.push_after(now, cycles - 1, p) {
+                Ok(()) => return true,
+                Err(p) => self.drop(p, DropReason::IngressQueue, pool, account),
+            }
+            return true;
+        };
+        self.drop(p, why, pool, account);
+        true
+    }
+
+    /// The transmit MAC: puts a frame on the wire, and hands over those that have arrived at its other end.
+    pub fn transmit(&mut self, now: Cycles, pool: &mut PacketPool, account: &mut FrameAccount) -> bool {
+        let mut happened = false;
+        while let Some(p) = self.departing.pop(now) {
+            happened = true;
+            if self.wire_out.len() < self.wire_frames {
+                self.wire_out.push_back(p);
+            } else {
+                self.drop(p, DropReason::WireFull, pool, account);
+            }
+        }
+        if !self.departing.can_push(now) {
+            return happened;
+        }
+        let (first, second) = match self.host_turn {
+            true => (&mut self.egress_host, &mut self.egress),
+            false => (&mut self.egress, &mut self.egress_host),
+        };
+        let Some(p) = first.pop(now).or_else(|| second.pop(now)) else { return happened };
+        self.host_turn = !self.host_turn;
+        if !self.up {
+            self.drop(p, DropReason::EgressDown, pool, account);
+            return true;
+        }
+        let cycles = self.wire_cycles(p.len());
+        self.tx_usage.accept(cycles);
+        self.counts.tx_packets += 1;
+        self.counts.tx_bytes += p.len() as u64;
+        if let Err(p) = self.departing.push_after(now, cycles - 1, p) {
+            self.drop(p, DropReason::EgressQueue, pool, account);
+        }
+        true
+    }
+
+    /// A frame for the port's egress queue; dropped when the port is down or the queue full.
+    pub fn send(&mut self, now: Cycles, p: PacketBox, pool: &mut PacketPool, account: &mut FrameAccount) {
+        if !self.up {
+            return self.drop(p, DropReason::EgressDown, pool, account);
+        }
+        if let Err(p) = self.egress.push(now, p) {
+            self.drop(p, DropReason::EgressQueue, pool, account);
+        }
+    }
+
+    /// A frame for the host; dropped when the queue is full.
+    pub fn punt(&mut self, now: Cycles, p: PacketBox, pool: &mut PacketPool, account: &mut FrameAccount) {
+        if let Err(p) = self.to_host.push(now, p) {
+            self.drop(p, DropReason::HostQueue, pool, account);
+        }
+    }
+
+    /// When the MACs next have something to do; what the other stages take from the queues is theirs to say.
+    pub fn next_event(&self, now: Cycles) -> Wake {
+        let mut w = self.departing.wake(now).or(self.egress.wake(now)).or(self.egress_host.wake(now));
+        w = w.or(self.ingress.wake(now)).or(self.to_host.wake(now));
+        if !self.wire_in.is_empty() {
+            w = w.or(Wake::at(Cycles(self.rx_free_at.max(now.0 + 1))));
+        }
+        w
+    }
+
+    /// Frames in the port and on its wires.
+    pub fn inside(&self) -> usize {
+        let queues = [&self.ingress, &self.egress, &self.egress_host, &self.to_host, &self.departing];
+        self.wire_in.len() + self.wire_out.len() + queues.iter().map(|q| q.len()).sum::<usize>()
+    }
+
+    /// Loses everything inside, not what is on the wires, and takes the port down.
+    pub fn reset(&mut self, now: Cycles, pool: &mut PacketPool, account: &mut FrameAccount) {
+        let queues = [
+            &mut self.ingress,
+            &mut self.egress,
+            &mut self.egress_host,
+            &mut self.to_host,
+            &mut self.departing,
+        ];
+        for q in queues {
+            for p in q.drain(now) {
+                self.counts.drop(DropReason::Reset);
+                account.dropped += 1;
+                pool.put(p);
+            }
+        }
+        self.counts.reset();
+        self.up = false;
+        self.rx_free_at = 0;
+    }
+
+    pub fn departing(&self) -> &Pipe<PacketBox> {
+        &self.departing
+    }
+}

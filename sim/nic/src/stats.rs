@@ -1,0 +1,224 @@
+//! A snapshot of everything that can be counted, for people and programs.
+
+use kernel::{Cycles, Pipe, PipeStats, Usage};
+use serde::Serialize;
+
+use crate::chip::Chip;
+use crate::drops::{DropReason, FrameAccount};
+use crate::pipeline::STAGES;
+
+/// The whole device.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct SimStats {
+    /// Cycles since power-on.
+    pub cycles: u64,
+    /// Clock in hertz.
+    pub clock_hz: u64,
+    /// Simulated time since power-on in nanoseconds.
+    pub simulated_ns: u64,
+    /// What each stage did with its cycles.
+    pub stages: Vec<StageStats>,
+    /// How full the queues are and were.
+    pub queues: Vec<QueueStats>,
+    /// Ports, in order.
+    pub ports: Vec<PortStats>,
+    /// Tables, in order of their numbers.
+    pub tables: Vec<TableStats>,
+    /// The PCIe link.
+    pub pcie: PcieStats,
+    /// Commands that ended well, and that did not.
+    pub commands_ok: u64,
+    /// Commands that failed.
+    pub commands_failed: u64,
+    /// Things the driver did wrong.
+    pub driver_faults: u64,
+    /// Accesses the IOMMU refused.
+    pub iommu_faults: u64,
+    /// Interrupts raised.
+    pub interrupts: u64,
+    /// Every frame and what became of it.
+    pub frames: FrameAccount,
+}
+
+/// A stage.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct StageStats {
+    /// Name.
+    pub name: String,
+    /// Items taken.
+    pub accepted: u64,
+    /// Cycles at work.
+    pub busy_cycles: u64,
+    /// Cycles held up by the next stage.
+    pub stalled_output_cycles: u64,
+    /// Cycles held up for want of tags, descriptors or slots.
+    pub stalled_resource_cycles: u64,
+    /// Cycles waiting for host memory.
+    pub stalled_memory_cycles: u64,
+    /// The other cycles.
+    pub idle_cycles: u64,
+    /// Busy cycles over all cycles, 0 to 1.
+    pub utilisation: f64,
+}
+
+/// A queue.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct QueueStats {
+    /// Name.
+    pub name: String,
+    /// Frames in it.
+    pub occupancy: u32,
+    /// Frames it holds.
+    pub capacity: u32,
+    /// Most frames it ever held.
+    pub max_occupancy: u32,
+    /// Mean over all cycles.
+    pub mean_occupancy: f64,
+    /// Frames that went in.
+    pub pushed: u64,
+}
+
+/// A port.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[allow(missing_docs)] // the datasheet's counters, 2.3
+pub struct PortStats {
+    pub up: bool,
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    /// Frames lost, by reason; only reasons that occurred.
+    pub drops: Vec<DropCount>,
+}
+
+/// Frames lost for one reason.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct DropCount {
+    /// Why.
+    pub reason: DropReason,
+    /// How many.
+    pub frames: u64,
+}
+
+/// A table.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct TableStats {
+    /// Name.
+    pub name: &'static str,
+    /// Entries in it.
+    pub entries: usize,
+    /// Entries it holds.
+    pub capacity: usize,
+}
+
+/// The PCIe link and the DMA engine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[allow(missing_docs)]
+pub struct PcieStats {
+    pub to_host_tlps: u64,
+    pub to_host_payload_bytes: u64,
+    pub to_host_busy_cycles: u64,
+    pub from_host_tlps: u64,
+    pub from_host_payload_bytes: u64,
+    pub from_host_busy_cycles: u64,
+    pub tag_stall_cycles: u64,
+    pub transfers: u64,
+    pub failed_transfers: u64,
+}
+
+fn stage(name: String, u: &Usage, now: Cycles) -> StageStats {
+    let s = u.stats(now);
+    StageStats {
+        name,
+        accepted: s.accepted,
+        busy_cycles: s.busy_cycles,
+        stalled_output_cycles: s.stalled_output_cycles,
+        stalled_resource_cycles: s.stalled_resource_cycles,
+        stalled_memory_cycles: s.stalled_memory_cycles,
+        idle_cycles: s.idle_cycles,
+        utilisation: ratio(s.busy_cycles, now.0),
+    }
+}
+
+fn queue<T>(name: String, p: &Pipe<T>, now: Cycles) -> QueueStats {
+    let PipeStats { occupancy, capacity, max_occupancy, occupancy_integral, pushed } = p.stats(now);
+    let mean_occupancy = ratio(occupancy_integral, now.0);
+    QueueStats { name, occupancy, capacity, max_occupancy, mean_occupancy, pushed }
+}
+
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+impl SimStats {
+    pub(crate) fn of(c: &Chip, now: Cycles) -> SimStats {
+        let mut stages = Vec::new();
+        let mut queues = Vec::new();
+        for p in &c.ports {
+            let i = p.index;
+            stages.push(stage(format!("port{i} rx mac"), &p.rx_usage, now));
+            stages.push(stage(format!("port{i} tx mac"), &p.tx_usage, now));
+            queues.push(queue(format!("port{i} ingress"), &p.ingress, now));
+            queues.push(queue(format!("port{i} egress"), &p.egress, now));
+            queues.push(queue(format!("port{i} egress from host"), &p.egress_host, now));
+            queues.push(queue(format!("port{i} to host"), &p.to_host, now));
+            queues.push(queue(format!("port{i} departing"), p.departing(), now));
+        }
+        stages.extend(STAGES.iter().zip(&c.pipeline.usage).map(|(n, u)| stage((*n).into(), u, now)));
+        for (name, u) in [("command", &c.cmd.usage), ("transmit", &c.tx.usage), ("receive", &c.rx.usage)] {
+            stages.push(stage(name.into(), u, now));
+        }
+        queues.extend(c.pipeline.pipes().iter().map(|(n, p)| queue((*n).into(), p, now)));
+        let dma = c.dma.stats();
+        SimStats {
+            cycles: now.0,
+            clock_hz: c.config.device.clock_hz,
+            simulated_ns: crate::chip::cycles_to_ns(now.0, c.config.device.clock_hz),
+            stages,
+            queues,
+            ports: c.ports.iter().map(port_stats).collect(),
+            tables: vec![
+                TableStats {
+                    name: "exact",
+                    entries: c.tables.exact.entries(),
+                    capacity: c.tables.exact.slots(),
+                },
+                TableStats {
+                    name: "ternary",
+                    entries: c.tables.ternary.entries(),
+                    capacity: c.tables.ternary.slots(),
+                },
+            ],
+            pcie: PcieStats {
+                to_host_tlps: dma.upstream.tlps,
+                to_host_payload_bytes: dma.upstream.payload_bytes,
+                to_host_busy_cycles: dma.upstream.busy_cycles,
+                from_host_tlps: dma.downstream.tlps,
+                from_host_payload_bytes: dma.downstream.payload_bytes,
+                from_host_busy_cycles: dma.downstream.busy_cycles,
+                tag_stall_cycles: dma.tag_stall_cycles,
+                transfers: dma.completed,
+                failed_transfers: dma.failed,
+            },
+            commands_ok: c.cmd.completed[0],
+            commands_failed: c.cmd.completed[1],
+            driver_faults: c.faults.count(),
+            iommu_faults: c.host.iommu.fault_count(),
+            interrupts: c.host.raised(),
+            frames: FrameAccount { inside: c.inside() as u64, ..c.account },
+        }
+    }
+}
+
+fn port_stats(p: &crate::port::Port) -> PortStats {
+    let c = &p.counts;
+    let drops = DropReason::ALL.iter().map(|r| DropCount { reason: *r, frames: c.by_reason[*r as usize] });
+    PortStats {
+        up: p.up,
+        rx_packets: c.rx_packets,
+        rx_bytes: c.rx_bytes,
+        tx_packets: c.tx_packets,
+        tx_bytes: c.tx_bytes,
+        drops: drops.filter(|d| d.frames > 0).collect(),
+    }
+}

@@ -1,0 +1,127 @@
+//! The ternary table: keys under masks, with priorities (datasheet 6.3).
+//!
+//! Behavioural: silicon compares all entries at once; here they are compared in order of priority, eight bytes at a time,
+//! until one matches. The stage around it has the timing.
+
+use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};
+
+use crate::tables::{Entry, Refusal, entry_name, slot_of_name};
+
+const WORDS: usize = KEY_BYTES / 8;
+
+/// What the search looks at, in search order.
+struct Row {
+    key: [u64; WORDS],
+    mask: [u64; WORDS],
+    priority: u32,
+    slot: u16,
+}
+
+struct Slot {
+    entry: Entry,
+    key: KeyBytes,
+    mask: KeyBytes,
+    priority: u32,
+}
+
+pub(crate) struct TernaryTable {
+    slots: Vec<Option<Box<Slot>>>,
+    uses: Vec<u16>,
+    /// Highest priority first, then lowest slot.
+    rows: Vec<Row>,
+}
+
+fn words(k: &KeyBytes) -> [u64; WORDS] {
+    let mut w = [0; WORDS];
+    for (w, c) in w.iter_mut().zip(k.as_chunks::<8>().0) {
+        *w = u64::from_ne_bytes(*c);
+    }
+    w
+}
+
+impl TernaryTable {
+    pub fn new(entries: u16) -> Self {
+        let n = usize::from(entries);
+        TernaryTable { slots: (0..n).map(|_| None).collect(), uses: vec![0; n], rows: Vec::with_capacity(n) }
+    }
+
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn entries(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// The slot of the entry that wins.
+    pub fn lookup(&self, key: &KeyBytes) -> Option<usize> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        let k = words(key);
+        let hit = |r: &&Row| (0..WORDS).all(|i| k[i] & r.mask[i] == r.key[i]);
+        self.rows.iter().find(hit).map(|r| usize::from(r.slot))
+    }
+
+    pub fn entry_at_mut(&mut self, slot: usize) -> Option<&mut Entry> {
+        self.slots.get_mut(slot)?.as_mut().map(|s| &mut s.entry)
+    }
+
+    pub fn install(
+        &mut self,
+        priority: u32,
+        key: &KeyBytes,
+        mask: &KeyBytes,
+        mut entry: Entry,
+    ) -> Result<u32, Refusal> {
+        let (k, m) = (words(key), words(mask));
+        let same = |r: &&Row| r.priority == priority && r.key == k && r.mask == m;
+        if let Some(r) = self.rows.iter().find(same) {
+            let entry = self.slots[usize::from(r.slot)].as_ref().map_or(0, |s| s.entry.name);
+            return Err(Refusal { status: CmdStatus::Exists, detail: 0, entry });
+        }
+        let slot = self.slots.iter().position(Option::is_none).ok_or(CmdStatus::TableFull)?;
+        self.uses[slot] = self.uses[slot].wrapping_add(1);
+        entry.name = entry_name(slot, self.uses[slot].into());
+        let name = entry.name;
+        self.slots[slot] = Some(Box::new(Slot { entry, key: *key, mask: *mask, priority }));
+        let row = Row { key: k, mask: m, priority, slot: slot as u16 };
+        let before = |r: &Row| r.priority > priority || r.priority == priority && r.slot < row.slot;
+        let at = self.rows.partition_point(before);
+        self.rows.insert(at, row);
+        Ok(name)
+    }
+
+    fn named(&self, name: u32) -> Option<usize> {
+        let slot = slot_of_name(name);
+        self.slots.get(slot)?.as_ref().filter(|s| s.entry.name == name).map(|_| slot)
+    }
+
+    pub fn key_of(&self, name: u32) -> Option<(KeyBytes, KeyBytes)> {
+        let slot = self.named(name)?;
+        self.slots[slot].as_ref().map(|s| (s.key, s.mask))
+    }
+
+    pub fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {
+        let slot = self.named(name)?;
+        self.entry_at_mut(slot)
+    }
+
+    pub fn remove(&mut self, name: u32) -> Option<Entry> {
+        let slot = self.named(name)?;
+        self.rows.retain(|r| usize::from(r.slot) != slot);
+        self.slots[slot].take().map(|s| s.entry)
+    }
+
+    pub fn flush(&mut self) -> usize {
+        let n = self.rows.len();
+        self.rows.clear();
+        self.slots.iter_mut().for_each(|s| *s = None);
+        n
+    }
+
+    /// Entry, key, mask and priority in `slot`.
+    pub fn at(&self, slot: usize) -> Option<(&Entry, KeyBytes, KeyBytes, u32)> {
+        self.slots.get(slot)?.as_ref().map(|s| (&s.entry, s.key, s.mask, s.priority))
+    }
+}
