@@ -7,3 +7,5 @@
 
 pub mod frames;
 pub mod generate;
+pub mod reference;
+mod reference_edit;

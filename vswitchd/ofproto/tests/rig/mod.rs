@@ -23,11 +23,14 @@ use openflow::{
     PortNo, TableId,
 };
 
+/// A packet, where it came from, what is done.
+pub type Executed = (Vec<u8>, PortId, Vec<Action>);
+
 /// Records in a list; packets are executed by telling what would be done.
 #[derive(Default)]
 pub struct ListDatapath {
     pub flows: Mutex<BTreeMap<FlowId, Arc<FlowRecord>>>,
-    pub executed: Mutex<Vec<(Vec<u8>, PortId, Vec<Action>)>>,
+    pub executed: Mutex<Vec<Executed>>,
 }
 
 impl Datapath for ListDatapath {

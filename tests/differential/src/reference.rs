@@ -1,0 +1,507 @@
+//! A plain linear interpreter of OpenFlow tables: what the switch is held against.
+//!
+//! Written for being obviously right: every table is a list searched from end to end, every action changes the packet's bytes
+//! at once, nothing is cached, nothing is lazy. It shares the field table, the match type and the parser with the switch, and
+//! nothing of translation, classification, or packet editing.
+//!
+//! The pipeline's view of a packet is that of its arrival, followed by what actions did to it: fields that an action wrote
+//! read as written; a tag that is popped uncovers the one below. A frame that lacks a header (it is cut short, or contradicts
+//! itself) is left alone by actions that write to that header. Two VLAN tags are seen on arrival; a third is payload.
+//!
+//! NORMAL floods here: nothing is learned. Groups, meters and queues are refused by the switch, and ignored here.
+
+use flow::{FieldId, PipelineKey, PipelineMatch, PortId};
+use openflow::{Action, Instructions, PortNo, Subfield};
+
+use crate::reference_edit::Frame;
+
+/// A flow, as far as the interpreter is concerned.
+pub trait Flow {
+    /// Its table.
+    fn table(&self) -> u8;
+    /// Its priority.
+    fn priority(&self) -> u16;
+    /// The packets.
+    fn matches(&self) -> &PipelineMatch;
+    /// What happens to them.
+    fn instructions(&self) -> &Instructions;
+}
+
+/// What becomes of a packet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Verdict {
+    /// Port and frame, in order.
+    pub out: Vec<(u32, Vec<u8>)>,
+    /// Packets to controllers: ingress port, table, reason, bytes; in order.
+    pub punts: Vec<(u32, u8, u8, Vec<u8>)>,
+    /// Indexes of the flows met, with repetition.
+    pub hits: Vec<usize>,
+}
+
+impl Verdict {
+    /// Whether the packet went nowhere.
+    pub fn is_drop(&self) -> bool {
+        self.out.is_empty() && self.punts.is_empty()
+    }
+}
+
+/// What becomes of `frame`, which came in on OpenFlow port `in_port` of a switch with ports 1 to `ports`.
+pub fn interpret<F: Flow>(flows: &[F], ports: u32, in_port: u32, frame: &[u8]) -> Verdict {
+    let Some(frame) = Frame::new(frame) else { return Verdict::default() };
+    let Ok(parsed) = flow::parse(frame.bytes(), PortId(in_port)) else { return Verdict::default() };
+    let mut key = PipelineKey::from_packet(&parsed.key, in_port);
+    key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+    let tags = [(FieldId::VlanTpid, FieldId::VlanTci), (FieldId::VlanTpid2, FieldId::VlanTci2)];
+    let tags = tags.iter().map(|(p, t)| (parsed.key.get64(*p) as u16, parsed.key.get64(*t) as u16));
+    let tags = tags.filter(|(_, tci)| tci & 0x1000 != 0).collect();
+    let mut i = Interpreter {
+        flows,
+        ports,
+        in_port,
+        frame,
+        key,
+        tags,
+        set: Vec::new(),
+        table: 0,
+        miss_flow: false,
+        in_set: false,
+        done: false,
+        depth: 0,
+        verdict: Verdict::default(),
+    };
+    i.pipeline(0);
+    i.execute_set();
+    i.verdict
+}
+
+struct Interpreter<'a, F> {
+    flows: &'a [F],
+    ports: u32,
+    in_port: u32,
+    frame: Frame,
+    key: PipelineKey,
+    /// VLAN tags, outermost first: type and control.
+    tags: Vec<(u16, u16)>,
+    /// The action set, in order of writing.
+    set: Vec<Action>,
+    table: u8,
+    /// The flow being executed is a table-miss flow.
+    miss_flow: bool,
+    in_set: bool,
+    done: bool,
+    depth: u32,
+    verdict: Verdict,
+}
+
+impl<F: Flow> Interpreter<'_, F> {
+    /// Index of the flow of highest priority in `table` that matches.
+    fn find(&self, table: u8) -> Option<usize> {
+        let mut key = self.key;
+        if key.get(FieldId::NwFrag) != 0 {
+            // OFPC_FRAG_NORMAL: fragments are matched as if they had no ports.
+            key.set(FieldId::TpSrc, 0);
+            key.set(FieldId::TpDst, 0);
+        }
+        let candidates =
+            self.flows.iter().enumerate().filter(|(_, f)| f.table() == table && f.matches().matches(&key));
+        candidates.max_by_key(|(_, f)| f.priority()).map(|(i, _)| i)
+    }
+
+    fn pipeline(&mut self, first: u8) {
+        let mut table = Some(first);
+        while let Some(t) = table {
+            if self.done {
+                return;
+            }
+            let Some(i) = self.find(t) else {
+                // Dropped, whatever the action set held (OpenFlow 1.3.5 5.4).
+                self.set.clear();
+                return;
+            };
+            table = self.run_flow(i);
+        }
+    }
+
+    /// Executes a flow's instructions; where it goes next.
+    fn run_flow(&mut self, i: usize) -> Option<u8> {
+        let f = &self.flows[i];
+        self.verdict.hits.push(i);
+        self.table = f.table();
+        self.miss_flow = f.priority() == 0 && *f.matches() == PipelineMatch::ANY;
+        let ins = f.instructions().clone();
+        self.execute(&ins.apply);
+        if self.done {
+            return None;
+        }
+        if ins.clear {
+            self.set.clear();
+            self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+        }
+        for a in &ins.write {
+            if let Action::Output { port, .. } = a {
+                self.key.set(FieldId::ActsetOutput, port.0.into());
+            }
+            self.set.push(a.clone());
+        }
+        if let Some((value, mask)) = ins.metadata {
+            let old = self.key.get64(FieldId::Metadata);
+            self.key.set(FieldId::Metadata, (old & !mask | value & mask).into());
+        }
+        ins.goto_table.map(|t| t.0)
+    }
+
+    /// Executes the action set (OpenFlow 1.3.5 5.10): of each kind the last one written, writes to fields all in order.
+    fn execute_set(&mut self) {
+        if self.done {
+            return;
+        }
+        self.in_set = true;
+        let set = std::mem::take(&mut self.set);
+        let kinds: [fn(&Action) -> bool; 6] = [
+            |a| matches!(a, Action::PopVlan),
+            |a| matches!(a, Action::PopMpls(_)),
+            |a| matches!(a, Action::PushMpls(_)),
+            |a| matches!(a, Action::PushVlan(_)),
+            |a| matches!(a, Action::DecNwTtl { .. }),
+            |a| matches!(a, Action::DecMplsTtl),
+        ];
+        for kind in kinds {
+            if let Some(a) = set.iter().rfind(|a| kind(a)) {
+                self.execute(std::slice::from_ref(a));
+            }
+        }
+        for a in &set {
+            use Action::*;
+            if matches!(
+                a,
+                SetField { .. }
+                    | RegLoad { .. }
+                    | RegMove { .. }
+                    | SetTunnel { .. }
+                    | SetNwTtl(_)
+                    | SetMplsTtl(_)
+            ) {
+                self.execute(std::slice::from_ref(a));
+            }
+        }
+        let leaves = |a: &&Action| {
+            use Action::*;
+            matches!(a, Output { .. } | OutputReg { .. } | OutputTrunc { .. } | Controller { .. })
+        };
+        if let Some(a) = set.iter().rfind(leaves) {
+            self.execute(std::slice::from_ref(a));
+        }
+    }
+
+    fn execute(&mut self, actions: &[Action]) {
+        for a in actions {
+            if self.done {
+                return;
+            }
+            self.one(a);
+        }
+    }
+
+    fn one(&mut self, a: &Action) {
+        match a {
+            Action::Output { port, max_len } => self.output(*port, *max_len),
+            Action::OutputReg { src, max_len } => {
+                let port = PortNo(self.read(*src) as u32);
+                self.output(port, *max_len);
+            }
+            Action::OutputTrunc { port, max_len } => {
+                let before = self.verdict.out.len();
+                self.output(*port, 0);
+                for (_, f) in &mut self.verdict.out[before..] {
+                    f.truncate(*max_len as usize);
+                }
+            }
+            Action::Controller { max_len, reason, .. } => self.punt(*reason, *max_len),
+            Action::SetField { field, value, mask } => self.write(*field, *value, *mask),
+            Action::RegLoad { dst, value } => {
+                self.write(dst.field, u128::from(*value) << dst.offset, dst.mask());
+            }
+            Action::RegMove { src, dst } => {
+                let v = self.read(*src);
+                self.write(dst.field, v << dst.offset, dst.mask());
+            }
+            Action::SetTunnel { id, .. } => self.write(FieldId::TunId, (*id).into(), u128::MAX),
+            Action::SetNwTtl(v) => self.write(FieldId::NwTtl, (*v).into(), u128::MAX),
+            Action::DecNwTtl { .. } => self.dec_ttl(FieldId::NwTtl),
+            Action::SetMplsTtl(v) => self.write(FieldId::MplsTtl, (*v).into(), u128::MAX),
+            Action::DecMplsTtl => self.dec_ttl(FieldId::MplsTtl),
+            Action::PushVlan(tpid) => {
+                self.frame.push_vlan(*tpid);
+                self.tags.insert(0, (*tpid, 0x1000));
+                self.show_tags();
+            }
+            Action::PopVlan if !self.tags.is_empty() => {
+                self.frame.pop_vlan();
+                self.tags.remove(0);
+                self.show_tags();
+            }
+            Action::PushMpls(t) => self.push_mpls(*t),
+            Action::PopMpls(t) if self.mpls() => {
+                self.frame.pop_mpls(*t);
+                self.look_again();
+            }
+            Action::Resubmit { port, table } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
+            Action::Exit => self.done = true,
+            _ => {}
+        }
+    }
+
+    fn resubmit(&mut self, port: PortNo, table: u8) {
+        if self.depth >= 64 {
+            return;
+        }
+        let (was_table, was_miss, was_port) = (self.table, self.miss_flow, self.key.get(FieldId::InPort));
+        if port != PortNo::IN_PORT {
+            self.key.set(FieldId::InPort, port.0.into());
+        }
+        let found = self.find(table);
+        self.key.set(FieldId::InPort, was_port);
+        self.depth += 1;
+        if let Some(i) = found
+            && let Some(next) = self.run_flow(i)
+        {
+            self.pipeline(next);
+        }
+        self.depth -= 1;
+        (self.table, self.miss_flow) = (was_table, was_miss);
+    }
+
+    fn read(&self, s: Subfield) -> u128 {
+        (self.key.get(s.field) & s.mask()) >> s.offset
+    }
+
+    fn mpls(&self) -> bool {
+        matches!(self.key.get64(FieldId::EthType), 0x8847 | 0x8848)
+    }
+
+    /// Whether the packet has the field, by what the pipeline knows of it.
+    fn has(&self, field: FieldId) -> bool {
+        use flow::Prereq::*;
+        let (t, proto) = (self.key.get64(FieldId::EthType), self.key.get64(FieldId::NwProto));
+        let ip = t == 0x0800 || t == 0x86dd;
+        let whole = ip && self.key.get(FieldId::NwFrag) & 2 == 0;
+        let nd = |kinds: &[u64]| {
+            whole && t == 0x86dd && proto == 58 && kinds.contains(&self.key.get64(FieldId::Icmp6Type))
+        };
+        match field.info().prereq {
+            None => true,
+            Vlan => !self.tags.is_empty(),
+            Ipv4 => t == 0x0800,
+            Ipv6 => t == 0x86dd,
+            Ip => ip,
+            Arp => t == 0x0806 || t == 0x8035,
+            Mpls => self.mpls(),
+            Tcp => whole && proto == 6,
+            Udp => whole && proto == 17,
+            Sctp => whole && proto == 132,
+            Ports => whole && matches!(proto, 1 | 6 | 17 | 58 | 132),
+            Icmp4 => whole && t == 0x0800 && proto == 1,
+            Icmp6 => whole && t == 0x86dd && proto == 58,
+            Nd => nd(&[135, 136]),
+            NdSolicit => nd(&[135]),
+            NdAdvert => nd(&[136]),
+        }
+    }
+
+    fn write(&mut self, field: FieldId, value: u128, mask: u128) {
+        let mask = mask & field.info().max();
+        if field.info().canon == FieldId::VlanTci {
+            self.write_tag(field, value, mask);
+        } else if self.has(field) {
+            self.key.set_masked(field, value, mask);
+            self.frame.set(field, value, mask);
+        }
+    }
+
+    fn write_tag(&mut self, field: FieldId, value: u128, mask: u128) {
+        let shift = u32::from(field.info().shift) - u32::from(FieldId::VlanTci.info().shift);
+        let (value, mask) = ((value << shift) as u16, (mask << shift) as u16);
+        if field == FieldId::VlanTci && mask & 0x1000 != 0 {
+            match (self.tags.is_empty(), value & 0x1000 != 0) {
+                (true, true) => self.one(&Action::PushVlan(0x8100)),
+                (false, false) => return self.one(&Action::PopVlan),
+                _ => {}
+            }
+        }
+        let Some((_, tci)) = self.tags.first_mut() else { return };
+        *tci = *tci & !mask | value & mask | 0x1000;
+        let tci = *tci;
+        self.frame.set_tci(tci & !0x1000, mask & !0x1000);
+        self.show_tags();
+    }
+
+    /// The pipeline sees the two outermost tags.
+    fn show_tags(&mut self) {
+        let at = |i: usize| self.tags.get(i).copied().unwrap_or_default();
+        let ((p, t), (p2, t2)) = (at(0), at(1));
+        self.key.set(FieldId::VlanTpid, p.into());
+        self.key.set(FieldId::VlanTci, t.into());
+        self.key.set(FieldId::VlanTpid2, p2.into());
+        self.key.set(FieldId::VlanTci2, t2.into());
+    }
+
+    fn dec_ttl(&mut self, field: FieldId) {
+        if !self.has(field) {
+            return;
+        }
+        match self.key.get(field) {
+            0 | 1 => {
+                self.punt(2, u16::MAX);
+                self.done = true;
+            }
+            ttl => self.write(field, ttl - 1, u128::MAX),
+        }
+    }
+
+    fn push_mpls(&mut self, eth_type: u16) {
+        let lse = if self.mpls() {
+            self.key.get64(FieldId::MplsLse0) as u32 & !0x100
+        } else {
+            match self.key.get64(FieldId::EthType) {
+                0x0800 => 0x100 | self.key.get64(FieldId::NwTtl) as u32,
+                0x86dd => 2 << 12 | 0x100 | self.key.get64(FieldId::NwTtl) as u32,
+                _ => 0x100 | 64,
+            }
+        };
+        self.frame.push_mpls(eth_type, lse);
+        self.look_again();
+    }
+
+    /// Parses the packet again; what only the pipeline has stays.
+    fn look_again(&mut self) {
+        let Ok(p) = flow::parse(self.frame.bytes(), PortId(self.in_port)) else { return };
+        for i in 19..flow::PACKET_WORDS {
+            self.key.set_word(i, p.key.word(i));
+        }
+        self.show_tags();
+    }
+
+    fn punt(&mut self, reason: u8, max_len: u16) {
+        let mut data = self.frame.bytes().to_vec();
+        if max_len != u16::MAX {
+            data.truncate(max_len.into());
+        }
+        self.verdict.punts.push((self.in_port, self.table, reason, data));
+    }
+
+    fn output(&mut self, port: PortNo, max_len: u16) {
+        let from = self.key.get64(FieldId::InPort) as u32;
+        match port {
+            PortNo::CONTROLLER => {
+                let reason = if self.miss_flow && !self.in_set { 0 } else { 1 };
+                self.punt(reason, max_len);
+            }
+            PortNo::IN_PORT => self.send(from),
+            PortNo::ALL | PortNo::FLOOD | PortNo::NORMAL => {
+                for p in (1..=self.ports).filter(|p| *p != from) {
+                    self.send(p);
+                }
+            }
+            PortNo(p) if p != from => self.send(p),
+            _ => {}
+        }
+    }
+
+    fn send(&mut self, port: u32) {
+        if (1..=self.ports).contains(&port) {
+            self.verdict.out.push((port, self.frame.bytes().to_vec()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flow::frame::FrameBuilder;
+    use openflow::TableId;
+
+    struct Row(u8, u16, PipelineMatch, Instructions);
+
+    impl Flow for Row {
+        fn table(&self) -> u8 {
+            self.0
+        }
+        fn priority(&self) -> u16 {
+            self.1
+        }
+        fn matches(&self) -> &PipelineMatch {
+            &self.2
+        }
+        fn instructions(&self) -> &Instructions {
+            &self.3
+        }
+    }
+
+    fn output(port: u32) -> Action {
+        Action::Output { port: PortNo(port), max_len: 0 }
+    }
+
+    fn set(field: FieldId, value: u128) -> Action {
+        Action::SetField { field, value, mask: field.info().max() }
+    }
+
+    fn udp() -> FrameBuilder {
+        FrameBuilder::new().ipv4([10, 0, 0, 1], [10, 0, 0, 2]).udp(1, 53).payload(b"hoist")
+    }
+
+    #[test]
+    fn the_flow_of_highest_priority_is_executed_and_counted() {
+        let mut m = PipelineMatch::ANY;
+        m.set(FieldId::InPort, 1);
+        let flows = [
+            Row(0, 1, PipelineMatch::ANY, Instructions::apply(vec![output(3)])),
+            Row(0, 2, m, Instructions::apply(vec![output(2), output(1)])),
+        ];
+        let f = udp().build();
+        let v = interpret(&flows, 4, 1, &f);
+        assert_eq!((v.out, v.hits), (vec![(2, f.clone())], vec![1]));
+        assert_eq!(interpret(&flows, 4, 4, &f).out, [(3, f.clone())]);
+        assert!(interpret(&flows, 4, 4, &f[..13]).is_drop());
+    }
+
+    #[test]
+    fn actions_change_the_bytes_at_once_and_checksums_follow() {
+        let mut m = PipelineMatch::ANY;
+        m.set(FieldId::EthType, 0x800);
+        let a = vec![
+            set(FieldId::NwDst, 0x0a00_0009),
+            set(FieldId::UdpDst, 99),
+            Action::DecNwTtl { controllers: vec![] },
+            Action::PushVlan(0x8100),
+            set(FieldId::VlanVid, 0x1007),
+            output(2),
+        ];
+        let flows = [Row(0, 1, m, Instructions::apply(a))];
+        let v = interpret(&flows, 4, 1, &udp().ttl(64).build());
+        let built = FrameBuilder::new().vlan(7, 0).ipv4([10, 0, 0, 1], [10, 0, 0, 9]).ttl(63);
+        assert_eq!(v.out, [(2, built.udp(1, 99).payload(b"hoist").build())]);
+        let v = interpret(&flows, 4, 1, &udp().ttl(1).build());
+        assert!(v.out.is_empty() && v.punts.len() == 1 && v.punts[0].2 == 2);
+    }
+
+    #[test]
+    fn a_label_that_is_pushed_and_popped_leaves_the_packet_as_it_was() {
+        let mut m = PipelineMatch::ANY;
+        m.set(FieldId::EthType, 0x800);
+        let a = vec![Action::PushMpls(0x8847), output(3), Action::PopMpls(0x800), output(2)];
+        let f = udp().build();
+        let v = interpret(&[Row(0, 1, m, Instructions::apply(a))], 4, 1, &f);
+        assert_eq!(v.out[1], (2, f.clone()));
+        assert_eq!(v.out[0].1.len(), f.len() + 4);
+    }
+
+    #[test]
+    fn a_miss_in_a_later_table_drops_the_action_set() {
+        let go = Instructions { write: vec![output(2)], goto_table: Some(TableId(1)), ..Default::default() };
+        let flows = [Row(0, 1, PipelineMatch::ANY, go.clone())];
+        assert!(interpret(&flows, 4, 1, &udp().build()).is_drop());
+        let flows =
+            [Row(0, 1, PipelineMatch::ANY, go), Row(1, 0, PipelineMatch::ANY, Instructions::default())];
+        assert_eq!(interpret(&flows, 4, 1, &udp().build()).out.len(), 1);
+    }
+}
