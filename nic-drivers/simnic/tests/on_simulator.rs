@@ -1,0 +1,370 @@
+//! The driver on the simulated device, in lockstep: rules forward and count, packets go both ways, failures pass, the
+//! conformance suite holds, and the device finds nothing wrong with the driver.
+#![allow(clippy::unwrap_used)] // a test may panic
+
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clock::{Clock, Instant};
+use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, RxQueue, TxQueue};
+use flow::frame::FrameBuilder;
+use flow::{Action, FieldId, FlowId, PacketKey, PacketMatch, PortId, parse};
+use nic::{Config, Failure, SimBacking, SimHandle, SimNic};
+use offload::conformance::{Harness, Sent};
+use offload::{
+    FlowOp, FlowRule, HwHandle, OffloadError, OffloadProvider, OpId, OpResult, StatsCursor, TableId,
+};
+use simnic::{Simnic, SimnicConfig, SimnicDriver};
+
+const CELLS: u32 = 4096;
+const IDLE_LIMIT: u64 = 10_000_000;
+
+/// The device's time as a clock.
+struct SimClock(SimHandle);
+
+impl Clock for SimClock {
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+}
+
+/// A device with its driver and one queue pair of each port.
+struct Bench {
+    sim: SimHandle,
+    nic: Simnic<SimBacking>,
+    queues: Vec<(Box<dyn RxQueue>, Box<dyn TxQueue>)>,
+    pool: BufferPool,
+}
+
+/// Datapath port of a device port.
+fn dp(port: u8) -> PortId {
+    PortId(10 + u32::from(port))
+}
+
+impl Bench {
+    fn new(config: Config) -> Self {
+        let ports = (0..config.device.ports).map(|p| (dp(p), p)).collect();
+        let sim = SimNic::new(config, 1).unwrap();
+        let pool = BufferPool::new(CELLS).unwrap();
+        let clock = Arc::new(SimClock(sim.clone()));
+        let config = SimnicConfig { ring_log2: 6, ..SimnicConfig::new(ports) };
+        let mut nic = SimnicDriver::bring_up(sim.backing(), pool.clone(), config, clock).unwrap();
+        let queues = nic.ports.iter_mut().map(|p| p.take_queues(QueueId(0)).unwrap()).collect();
+        Bench { sim, nic, queues, pool }
+    }
+
+    fn step(&self, d: Duration) {
+        let hz = u128::from(self.sim.config().device.clock_hz);
+        self.sim.step((d.as_nanos() * hz / 1_000_000_000) as u64);
+    }
+
+    fn settle(&self) {
+        assert!(self.sim.run_until_idle(IDLE_LIMIT), "the device comes to rest");
+    }
+
+    fn run(&mut self, op: FlowOp) -> OpResult {
+        assert_eq!(self.nic.provider.submit(&[op]), 1);
+        let mut out = Vec::new();
+        for _ in 0..1000 {
+            if self.nic.provider.poll(&mut out, 1) == 1 {
+                return out.remove(0).result;
+            }
+            self.step(Duration::from_micros(1));
+        }
+        panic!("no completion")
+    }
+
+    fn install(&mut self, r: &FlowRule) -> (HwHandle, TableId) {
+        match self.run(FlowOp::Install(OpId(1), r.clone())) {
+            OpResult::Installed(h, t) => (h, t),
+            r => panic!("{r:?}"),
+        }
+    }
+
+    fn counters(&mut self, h: HwHandle) -> (u64, u64) {
+        let b = self.nic.provider.poll_stats(&mut StatsCursor::default(), 10_000).unwrap();
+        let (_, _, s) = b.stats.iter().find(|(x, ..)| *x == h).unwrap();
+        (s.packets, s.bytes)
+    }
+
+    fn received(&mut self, port: usize) -> Vec<Vec<u8>> {
+        let mut batch = PacketBatch::new();
+        let mut out = Vec::new();
+        while self.queues[port].0.rx_burst(&mut batch).unwrap() > 0 {
+            out.extend(batch.drain_all().map(|p| p.to_vec()));
+        }
+        out
+    }
+
+    /// The device has nothing to say against the driver.
+    fn assert_clean(&self) {
+        assert_eq!(self.sim.fault_count(), 0, "{:?}", self.sim.faults());
+        assert!(self.sim.iommu_faults().is_empty());
+        assert_eq!(self.nic.provider.violations(), Default::default());
+    }
+}
+
+fn small() -> Config {
+    let mut c = Config::default();
+    c.exact.log2_entries = 6;
+    c.exact.profiles = 4;
+    c.ternary.entries = 16;
+    c
+}
+
+fn udp(n: u8) -> Vec<u8> {
+    FrameBuilder::new().ipv4([10, 0, 0, n], [10, 0, 1, n]).udp(1000, 53).payload(&[n; 40]).build()
+}
+
+/// From device port 0, the UDP packets to 10.0.1.`n`, with these actions.
+fn rule(n: u8, actions: Vec<Action>) -> FlowRule {
+    let mut m = PacketMatch::ANY;
+    m.set(FieldId::DpPort, dp(0).0.into());
+    m.set(FieldId::RecircId, 0);
+    m.set(FieldId::PacketType, 0);
+    m.set(FieldId::EthType, 0x0800);
+    m.set(FieldId::NwFrag, 0);
+    m.set(FieldId::NwProto, 17);
+    m.set(FieldId::NwDst, u32::from_be_bytes([10, 0, 1, n]).into());
+    FlowRule { id: FlowId(n.into()), matches: m, actions: actions.into(), provenance: Arc::from([]) }
+}
+
+#[test]
+fn one_rule_forwards_one_packet_and_its_counter_is_read_back() {
+    let mut b = Bench::new(Config::default());
+    let frame = udp(1);
+    assert!(b.sim.inject(0, &frame));
+    b.settle();
+    assert_eq!(b.received(0), [frame.clone()], "a miss comes to the host");
+    let (h, table) = b.install(&rule(1, vec![Action::Output(dp(2))]));
+    assert_eq!(table, TableId(0));
+    assert!(b.sim.inject(0, &frame));
+    b.settle();
+    assert_eq!(b.sim.collect(2), [frame.clone()]);
+    assert!(b.received(0).is_empty());
+    assert_eq!(b.counters(h), (1, frame.len() as u64));
+    let dump = b.nic.provider.dump().unwrap();
+    assert_eq!((dump.len(), dump[0].handle, dump[0].stats.packets), (1, h, 1));
+    assert_eq!(dump[0].rule.matches, rule(1, vec![]).matches);
+    b.assert_clean();
+}
+
+#[test]
+fn a_replace_changes_the_port_and_keeps_counting() {
+    let mut b = Bench::new(Config::default());
+    let (h, _) = b.install(&rule(1, vec![Action::Output(dp(2))]));
+    b.sim.inject(0, &udp(1));
+    b.settle();
+    let set = Action::SetField { field: FieldId::EthDst, value: 0x0200_0000_0099, mask: 0xffff_ffff_ffff };
+    let new = rule(1, vec![set, Action::DecTtl, Action::Output(dp(3))]);
+    let r = b.run(FlowOp::Replace(OpId(2), h, new));
+    assert!(matches!(r, OpResult::Replaced(x, Some(s)) if x == h && s.packets == 1), "{r:?}");
+    b.sim.inject(0, &udp(1));
+    b.settle();
+    assert_eq!(b.sim.collect(2).len(), 1);
+    let out = b.sim.collect(3);
+    let k = parse::parse(&out[0], PortId(0)).unwrap().key;
+    assert_eq!((k.get(FieldId::EthDst), k.get(FieldId::NwTtl)), (0x0200_0000_0099, 63));
+    let r = b.run(FlowOp::Remove(OpId(3), h));
+    assert!(matches!(r, OpResult::Removed(x, s) if x == h && s.packets == 2), "{r:?}");
+    b.assert_clean();
+}
+
+#[test]
+fn packets_go_both_ways_and_every_buffer_comes_home() {
+    let mut b = Bench::new(Config::default());
+    // More than a ring, so that slots are used again.
+    for round in 0..40u8 {
+        for n in 0..8 {
+            assert!(b.sim.inject(1, &udp(round.wrapping_mul(8).wrapping_add(n))));
+        }
+        b.settle();
+        let mut batch = PacketBatch::new();
+        assert_eq!(b.queues[1].0.rx_burst(&mut batch).unwrap(), 8);
+        assert!(batch.iter().all(|p| p.meta.in_port == dp(1).0 && p.meta.hash != 0));
+        assert_eq!(b.queues[2].1.tx_burst(&mut batch).unwrap(), 8);
+        b.settle();
+        let out = b.sim.collect(2);
+        assert_eq!(out.len(), 8);
+        assert_eq!(out[3], udp(round.wrapping_mul(8).wrapping_add(3)));
+    }
+    let c = b.nic.ports[2].counters();
+    assert_eq!((c.tx_packets, c.tx_errors), (320, 0));
+    assert_eq!(b.nic.ports[1].counters().rx_packets, 320);
+    assert!(b.nic.ports[1].link().link_up);
+    b.assert_clean();
+    drop((b.queues, b.nic));
+    assert_eq!(b.pool.free_cells(), CELLS as usize);
+}
+
+#[test]
+fn an_armed_queue_wakes_its_sleeper_once() {
+    let mut b = Bench::new(Config::default());
+    let mut batch = PacketBatch::new();
+    let fd = b.queues[0].0.poll_fd().unwrap().as_raw_fd();
+    assert_eq!(b.queues[0].0.rx_burst(&mut batch).unwrap(), 0);
+    assert!(!readable(fd));
+    b.sim.inject(0, &udp(1));
+    b.settle();
+    assert!(readable(fd));
+    assert_eq!(b.queues[0].0.rx_burst(&mut batch).unwrap(), 1);
+    assert_eq!(b.queues[0].0.rx_burst(&mut batch).unwrap(), 0);
+    assert!(!readable(fd), "asked again, and nothing came");
+    b.sim.inject(0, &udp(2));
+    b.settle();
+    assert!(readable(fd));
+}
+
+/// Whether a descriptor has something to read.
+fn readable(fd: i32) -> bool {
+    // /proc tells an eventfd's count without a system call of our own.
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+    let count = info.lines().find_map(|l| l.strip_prefix("eventfd-count:")).unwrap();
+    count.trim() != "0"
+}
+
+#[test]
+fn a_hung_device_is_reset_and_its_queues_go_on() {
+    let mut b = Bench::new(Config::default());
+    let (old, _) = b.install(&rule(1, vec![Action::Output(dp(2))]));
+    b.sim.inject_failure(Failure::Hang);
+    b.nic.provider.submit(&[FlowOp::Install(OpId(7), rule(2, vec![]))]);
+    b.step(Duration::from_millis(25));
+    let mut out = Vec::new();
+    b.nic.provider.poll(&mut out, 10);
+    assert!(matches!(out[0].result, OpResult::Failed { left: None, .. }), "{out:?}");
+    assert_eq!((b.nic.provider.health(), b.nic.provider.generation()), (Ok(()), 1));
+    let r = b.run(FlowOp::Remove(OpId(8), old));
+    assert!(matches!(r, OpResult::Failed { error: OffloadError::NoSuchEntry(_), left: None, .. }));
+    // Tables are empty, packets come to the host again as soon as the queues are looked at.
+    assert!(b.received(0).is_empty());
+    b.settle();
+    b.sim.inject(0, &udp(1));
+    b.settle();
+    assert_eq!(b.received(0), [udp(1)]);
+    let (h, _) = b.install(&rule(1, vec![Action::Output(dp(2))]));
+    b.sim.inject(0, &udp(1));
+    b.settle();
+    assert_eq!((b.sim.collect(2).len(), b.counters(h).0), (1, 1));
+}
+
+#[test]
+fn a_removed_device_comes_back_after_repair() {
+    for failure in [Failure::SurpriseRemoval, Failure::HangForGood] {
+        let mut b = Bench::new(Config::default());
+        b.install(&rule(1, vec![Action::Output(dp(2))]));
+        b.sim.inject_failure(failure);
+        b.nic.provider.submit(&[FlowOp::Install(OpId(7), rule(2, vec![]))]);
+        b.step(Duration::from_millis(25));
+        let mut out = Vec::new();
+        b.nic.provider.poll(&mut out, 10);
+        assert!(matches!(out[0].result, OpResult::Failed { left: None, .. }), "{failure:?}: {out:?}");
+        assert!(matches!(b.nic.provider.health(), Err(OffloadError::DeviceDown(_))), "{failure:?}");
+        let mut batch = PacketBatch::new();
+        assert!(matches!(b.queues[0].0.rx_burst(&mut batch), Err(IoError::Gone)));
+        b.sim.repair();
+        b.step(Duration::from_millis(101));
+        b.nic.provider.poll(&mut out, 10);
+        assert_eq!((b.nic.provider.health(), b.nic.provider.generation()), (Ok(()), 1), "{failure:?}");
+        assert_eq!(b.queues[0].0.rx_burst(&mut batch).unwrap(), 0);
+        b.settle();
+        b.sim.inject(0, &udp(1));
+        b.settle();
+        assert_eq!(b.received(0), [udp(1)], "{failure:?}");
+        drop((b.queues, b.nic));
+        assert_eq!(b.pool.free_cells(), CELLS as usize, "{failure:?}");
+    }
+}
+
+#[test]
+fn a_ttl_that_has_run_out_is_for_software_and_not_counted() {
+    let mut b = Bench::new(Config::default());
+    let (h, _) = b.install(&rule(1, vec![Action::DecTtl, Action::Output(dp(2))]));
+    let f = FrameBuilder::new().ipv4([10, 0, 0, 1], [10, 0, 1, 1]).ttl(1).udp(1000, 53).build();
+    b.sim.inject(0, &f);
+    b.settle();
+    assert_eq!(b.received(0), [f]);
+    assert_eq!(b.counters(h), (0, 0));
+}
+
+struct Conforming(Bench);
+
+/// The frame of a key of the suite.
+fn frame(k: &PacketKey, len_bytes: u32) -> Vec<u8> {
+    let mac = |f| {
+        let b = k.get64(f).to_be_bytes();
+        [b[2], b[3], b[4], b[5], b[6], b[7]]
+    };
+    let mut f = FrameBuilder::new().eth(mac(FieldId::EthDst), mac(FieldId::EthSrc));
+    let tci = k.get64(FieldId::VlanTci) as u16;
+    if tci != 0 {
+        f = f.tag(k.get64(FieldId::VlanTpid) as u16, tci & 0xefff);
+    }
+    f = match k.get64(FieldId::EthType) {
+        0x0800 => f.ipv4(
+            (k.get64(FieldId::NwSrc) as u32).to_be_bytes(),
+            (k.get64(FieldId::NwDst) as u32).to_be_bytes(),
+        ),
+        _ => f.ipv6(k.get(FieldId::Ipv6Src).to_be_bytes(), k.get(FieldId::Ipv6Dst).to_be_bytes()),
+    };
+    f = f.tos(k.get64(FieldId::NwTos) as u8).ttl(k.get64(FieldId::NwTtl) as u8);
+    let (s, d) = (k.get64(FieldId::TpSrc) as u16, k.get64(FieldId::TpDst) as u16);
+    f = match k.get64(FieldId::NwProto) {
+        6 => f.tcp(s, d).tcp_flags(k.get64(FieldId::TcpFlags) as u16),
+        _ => f.udp(s, d),
+    };
+    let headers = f.build().len();
+    let f = f.payload(&vec![0x5a; len_bytes as usize - headers]).build();
+    assert_eq!(f.len(), len_bytes as usize);
+    f
+}
+
+impl Harness for Conforming {
+    fn provider(&mut self) -> &mut dyn OffloadProvider {
+        &mut self.0.nic.provider
+    }
+
+    fn send(&mut self, key: &PacketKey, len_bytes: u32) -> Sent {
+        let b = &mut self.0;
+        let port = (key.get64(FieldId::DpPort) as u32 - dp(0).0) as u8;
+        assert!(b.sim.inject(port, &frame(key, len_bytes)));
+        b.settle();
+        if !b.received(port.into()).is_empty() {
+            return Sent::Missed;
+        }
+        let mut out = Vec::new();
+        for p in 0..b.sim.config().device.ports {
+            for f in b.sim.collect(p) {
+                out.push((dp(p), parse::parse(&f, PortId(0)).unwrap().key));
+            }
+        }
+        Sent::Forwarded(out)
+    }
+
+    fn advance(&mut self, d: Duration) {
+        self.0.step(d);
+    }
+
+    fn now(&self) -> Instant {
+        self.0.sim.now()
+    }
+}
+
+impl Drop for Conforming {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.0.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn the_provider_conforms() {
+    offload::conformance::run(&mut || Box::new(Conforming(Bench::new(small()))));
+}
+
+#[test]
+fn the_provider_keeps_its_promises_under_random_operations() {
+    offload::conformance::run_robustness(&mut |_| Box::new(Conforming(Bench::new(small()))), 0..4, 300);
+}
