@@ -191,6 +191,11 @@ impl CounterLedger {
         self.accounts.get(&flow).map_or_else(Credit::default, |a| a.total)
     }
 
+    /// Whether the flow has an account: it is or may come into hardware, or something is due.
+    pub fn has_account(&self, flow: FlowId) -> bool {
+        self.accounts.contains_key(&flow)
+    }
+
     /// Hands out everything that is due, once, in order of flow.
     pub fn drain(&mut self, mut f: impl FnMut(FlowId, Credit)) {
         self.accounts.retain(|id, a| {

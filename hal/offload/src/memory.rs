@@ -45,6 +45,14 @@ struct Entry {
     hidden: bool,
 }
 
+/// What is taken of a table.
+#[derive(Clone, Debug, Default)]
+struct Usage {
+    entries: usize,
+    /// Entries by their mask within the table's key.
+    masks: HashMap<PacketMask, usize>,
+}
+
 /// Entry that was hit by a packet.
 #[derive(Clone, Debug)]
 pub struct Hit {
@@ -62,6 +70,8 @@ pub struct MemoryProvider {
     queue: VecDeque<(u64, FlowOp)>,
     done: VecDeque<Completion>,
     entries: BTreeMap<HwHandle, Entry>,
+    /// What is taken, by table.
+    usage: HashMap<TableId, Usage>,
     /// One hash table per mask.
     lookup: HashMap<PacketMask, HashMap<PacketKey, HwHandle>>,
     objects: MemoryObjects,
@@ -86,6 +96,7 @@ impl MemoryProvider {
             queue: VecDeque::new(),
             done: VecDeque::new(),
             entries: BTreeMap::new(),
+            usage: HashMap::new(),
             lookup: HashMap::new(),
             objects,
             next_handle: 1,
@@ -136,6 +147,7 @@ impl MemoryProvider {
     fn clear(&mut self) {
         self.entries.clear();
         self.lookup.clear();
+        self.usage.clear();
         self.objects.unused();
     }
 
@@ -203,6 +215,7 @@ impl MemoryProvider {
         self.next_handle += 1;
         self.objects.users(&objects_of(&rule.actions), 1);
         self.point(&rule.matches, Some(handle));
+        self.use_tables(&rule, &place.path, true);
         let table = place.table;
         self.entries
             .insert(handle, Entry { rule, place, packets: 0, bytes: 0, last_used: None, hidden: false });
@@ -238,6 +251,7 @@ impl MemoryProvider {
     fn take(&mut self, h: HwHandle) -> Option<RawStats> {
         let e = self.entries.remove(&h)?;
         self.point(&e.rule.matches, None);
+        self.use_tables(&e.rule, &e.place.path, false);
         self.objects.users(&objects_of(&e.rule.actions), -1);
         Some(self.stats_of(&e))
     }
@@ -288,27 +302,39 @@ impl MemoryProvider {
     }
 
     fn no_room(&self, t: &TableCaps, rule: &FlowRule) -> Option<Reject> {
-        let there = || self.entries.values().filter(|e| e.place.path.contains(&t.id));
-        if there().count() >= t.entries {
+        let nothing = Usage::default();
+        let usage = self.usage.get(&t.id).unwrap_or(&nothing);
+        if usage.entries >= t.entries {
             return Some(Reject::TableFull { table: t.name, entries: t.entries });
         }
-        if let MatchKind::Exact { masks } = t.kind {
-            let own = mask_in(t, rule);
-            let mut used: Vec<PacketMask> = Vec::new();
-            for e in there() {
-                let m = mask_in(t, &e.rule);
-                if m == own {
-                    return None;
-                }
-                if !used.contains(&m) {
-                    used.push(m);
-                }
+        match t.kind {
+            MatchKind::Exact { masks }
+                if usage.masks.len() >= usize::from(masks)
+                    && !usage.masks.contains_key(&mask_in(t, rule)) =>
+            {
+                Some(Reject::MasksFull { table: t.name, masks: usize::from(masks) })
             }
-            if used.len() >= usize::from(masks) {
-                return Some(Reject::MasksFull { table: t.name, masks: usize::from(masks) });
+            _ => None,
+        }
+    }
+
+    /// Notes that a rule takes, or no longer takes, an entry of each table of a path.
+    fn use_tables(&mut self, rule: &FlowRule, path: &[TableId], taken: bool) {
+        for t in path.iter().filter_map(|t| self.caps.table(*t)) {
+            let mask = mask_in(t, rule);
+            let usage = self.usage.entry(t.id).or_default();
+            let users = usage.masks.entry(mask).or_default();
+            if taken {
+                *users += 1;
+                usage.entries += 1;
+            } else {
+                *users = users.saturating_sub(1);
+                usage.entries = usage.entries.saturating_sub(1);
+                if *users == 0 {
+                    usage.masks.remove(&mask);
+                }
             }
         }
-        None
     }
 
     fn stats_of(&self, e: &Entry) -> RawStats {

@@ -189,7 +189,9 @@ fn a_changed_rule_is_replaced_in_place_and_its_counters_go_to_whom_they_belong()
     let hit = b.dev().inner().hit(&key(1), 100, now).expect("the new rule");
     assert_eq!((*hit.actions).first(), Some(&out(3)));
     b.ticks(2, Duration::from_millis(200));
+    assert!(b.e.may_count(FlowId(1)), "its last packets have not been drained");
     assert_eq!(b.drained(), [(1, 2), (7, 1)]);
+    assert!(!b.e.may_count(FlowId(1)) && b.e.may_count(FlowId(7)));
     assert_eq!((b.e.counters().installed, b.e.counters().replaced), (1, 1));
 }
 

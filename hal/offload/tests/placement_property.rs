@@ -73,6 +73,7 @@ impl World {
         let config = PlacementConfig {
             ops_per_tick: 1 + s.below(20) as usize,
             completions_per_tick: 1 + s.below(50) as usize,
+            rates_per_tick: 1 + s.below(30) as usize,
             stats_per_tick: 1 + s.below(10) as usize,
             min_residence: Duration::from_millis(s.below(500)),
             retry_max: Duration::from_secs(1),

@@ -133,8 +133,7 @@ impl Placing {
 
     /// Whether counts of a record may still come.
     pub fn holds(&self, id: FlowId) -> bool {
-        let engine = self.engine.lock();
-        engine.status(id).is_some() || !engine.settled(id)
+        self.engine.lock().may_count(id)
     }
 
     /// Whether hardware does nothing outdated.

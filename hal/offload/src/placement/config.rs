@@ -25,6 +25,8 @@ pub struct PlacementConfig {
     pub stats_per_tick: usize,
     /// Time between two estimates of the flows' rates.
     pub rate_interval: Duration,
+    /// Rates estimated in one tick, at most.
+    pub rates_per_tick: usize,
     /// First wait before a refused or failed operation is tried again; it doubles up to [`Self::retry_max`].
     pub retry_first: Duration,
     /// Longest wait before a refused or failed operation is tried again.
@@ -49,6 +51,7 @@ impl Default for PlacementConfig {
             stats_interval: Duration::from_millis(100),
             stats_per_tick: 4096,
             rate_interval: Duration::from_millis(500),
+            rates_per_tick: 4096,
             retry_first: Duration::from_millis(100),
             retry_max: Duration::from_secs(10),
             removals_before_flush: 8,

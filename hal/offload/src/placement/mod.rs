@@ -85,6 +85,8 @@ pub struct PlacementEngine<P: OffloadProvider = Box<dyn OffloadProvider>> {
     counters: PlacementCounters,
     next_op: u64,
     rated_at: Option<Instant>,
+    /// Next record of a round of estimates under way.
+    rate_cursor: Option<FlowId>,
 }
 
 impl<P: OffloadProvider> PlacementEngine<P> {
@@ -112,6 +114,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             counters: PlacementCounters::default(),
             next_op: 0,
             rated_at: None,
+            rate_cursor: None,
         }
     }
 
@@ -227,8 +230,8 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         self.refresh(new, now);
     }
 
-    /// Stops following a record; its entry is removed, and its last counters come with [`Self::drain_stats`] before or at
-    /// the moment when [`Self::settled`] becomes true. The caller has removed it from software already.
+    /// Stops following a record; its entry is removed, and its last counters come with [`Self::drain_stats`]; keep the record
+    /// while [`Self::may_count`]. The caller has removed it from software already.
     pub fn withdraw(&mut self, id: FlowId, now: Instant) {
         if let Some(r) = self.records.get_mut(&id) {
             r.wanted = false;
@@ -273,9 +276,15 @@ impl<P: OffloadProvider> PlacementEngine<P> {
     }
 
     /// Hands out, once, what hardware has counted for each flow since the last time: `f(flow, packets, bytes, last used)`.
-    /// Counts of a superseded or withdrawn record still come under its own id until it is settled.
+    /// Counts of a superseded or withdrawn record still come under its own id, see [`Self::may_count`].
     pub fn drain_stats(&mut self, mut f: impl FnMut(FlowId, u64, u64, Option<Instant>)) {
         self.ledger.drain(|id, c: Credit| f(id, c.packets, c.bytes, c.last_used));
+    }
+
+    /// Whether [`Self::drain_stats`] may still say something of a record: it is followed, its entry is not gone yet, or its last
+    /// counters have not been drained. Whoever credits counters keeps the record until then.
+    pub fn may_count(&self, id: FlowId) -> bool {
+        self.records.contains_key(&id) || self.aliases.contains_key(&id) || self.ledger.has_account(id)
     }
 
     /// What hardware has counted for a record since it was offered (drained or not).
@@ -396,14 +405,26 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         work
     }
 
+    /// Estimates rates, of a part of the records each tick, of all each interval.
     fn update_rates(&mut self, now: Instant) {
-        if self.rated_at.is_some_and(|t| now - t < self.config.rate_interval) {
-            return;
-        }
-        self.rated_at = Some(now);
+        let from = match self.rate_cursor {
+            Some(id) => id,
+            None if self.rated_at.is_some_and(|t| now - t < self.config.rate_interval) => return,
+            None => {
+                self.rated_at = Some(now);
+                FlowId(0)
+            }
+        };
         let min_pps = self.config.min_pps;
         let mut changed = Vec::new();
-        for (id, r) in &mut self.records {
+        let mut left = self.config.rates_per_tick.max(1);
+        self.rate_cursor = None;
+        for (id, r) in self.records.range_mut(from..) {
+            if left == 0 {
+                self.rate_cursor = Some(*id);
+                break;
+            }
+            left -= 1;
             let before = (r.worth, r.rate.pps() >= min_pps);
             r.rate.update(r.soft.packets().saturating_add(r.hw_packets), now);
             r.worth = r.rate.worth(r.cost());
