@@ -3,3 +3,4 @@
 //! Everything is deterministic for a seed, so that two runs (or two switches) see the same bytes.
 
 pub mod cycles;
+pub mod parse;

@@ -4,7 +4,7 @@
 //! the fixed part is there, so accessors of the fixed part cannot fail; a variable part is reached through methods that
 //! return an `Option` or a slice cut to what is there. Values are in host byte order.
 //!
-//! Views know nothing of each other: [`crate::parse`] finds out what follows what. Writers do not update checksums.
+//! Views know nothing of each other: [`mod@crate::parse`] finds out what follows what. Writers do not update checksums.
 //!
 //! ```
 //! use flow::headers::{Ethernet, MacAddr};
