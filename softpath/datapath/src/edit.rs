@@ -13,6 +13,7 @@
 //! ```
 //! Later fragments have no transport header; the first has, and its checksum covers the whole datagram.
 
+use datapath_api::DropReason;
 use device::PacketBuf;
 use flow::checksum::{Sum, crc32c, udp_nonzero};
 use flow::headers::{eth_type, ip_proto};
@@ -326,15 +327,16 @@ pub(crate) fn dec_ttl(frame: &mut [u8], h: &Headers) -> bool {
     true
 }
 
-/// Pushes a VLAN tag outermost; false without headroom or without Ethernet header.
-pub(crate) fn push_vlan(p: &mut PacketBuf, tpid: u16, tci: u16) -> bool {
-    if p.len() < 14 || p.push_front(4).is_none() {
-        return false;
+/// Pushes a VLAN tag outermost.
+pub(crate) fn push_vlan(p: &mut PacketBuf, tpid: u16, tci: u16) -> Result<(), DropReason> {
+    if p.len() < 14 {
+        return Err(DropReason::Malformed);
     }
+    p.push_front(4).ok_or(DropReason::NoHeadroom)?;
     p.copy_within(4..16, 0);
     p[12..14].copy_from_slice(&tpid.to_be_bytes());
     p[14..16].copy_from_slice(&(tci & !VLAN_PRESENT).to_be_bytes());
-    true
+    Ok(())
 }
 
 /// Removes the outermost VLAN tag; a packet without a whole one is left alone.
@@ -357,16 +359,14 @@ fn type_offset(frame: &[u8]) -> Option<usize> {
     }
 }
 
-/// Pushes an MPLS label stack entry before the network header; false without headroom or without Ethernet header.
-pub(crate) fn push_mpls(p: &mut PacketBuf, mpls_type: u16, lse: u32) -> bool {
-    let Some(at) = type_offset(p) else { return false };
-    if p.push_front(4).is_none() {
-        return false;
-    }
+/// Pushes an MPLS label stack entry before the network header.
+pub(crate) fn push_mpls(p: &mut PacketBuf, mpls_type: u16, lse: u32) -> Result<(), DropReason> {
+    let at = type_offset(p).ok_or(DropReason::Malformed)?;
+    p.push_front(4).ok_or(DropReason::NoHeadroom)?;
     p.copy_within(4..at + 4, 0);
     p[at..at + 2].copy_from_slice(&mpls_type.to_be_bytes());
     p[at + 2..at + 6].copy_from_slice(&lse.to_be_bytes());
-    true
+    Ok(())
 }
 
 /// Removes the outermost MPLS label stack entry; a packet without a whole one is left alone.

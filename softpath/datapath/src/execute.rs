@@ -214,8 +214,8 @@ impl Outputs {
                     p.changed = true;
                 }
                 Action::PushVlan { tpid, tci } => {
-                    if !edit::push_vlan(&mut p.buf, *tpid, *tci) {
-                        return self.tally.drop(DropReason::NoHeadroom);
+                    if let Err(why) = edit::push_vlan(&mut p.buf, *tpid, *tci) {
+                        return self.tally.drop(why);
                     }
                     p.reshaped();
                 }
@@ -224,8 +224,8 @@ impl Outputs {
                     p.reshaped();
                 }
                 Action::PushMpls { eth_type, lse } => {
-                    if !edit::push_mpls(&mut p.buf, *eth_type, *lse) {
-                        return self.tally.drop(DropReason::NoHeadroom);
+                    if let Err(why) = edit::push_mpls(&mut p.buf, *eth_type, *lse) {
+                        return self.tally.drop(why);
                     }
                     p.reshaped();
                 }

@@ -132,22 +132,37 @@ impl Rig {
     }
 
     pub fn with(ports: u32, change: impl FnOnce(&mut DatapathConfig)) -> Self {
-        Self::make(ports, false, change)
+        Self::make(ports, false, None, change)
+    }
+
+    /// With another miss handler than [`Handler`], which then hears nothing.
+    pub fn with_handler(
+        ports: u32,
+        miss: Arc<dyn MissHandler>,
+        change: impl FnOnce(&mut DatapathConfig),
+    ) -> Self {
+        Self::make(ports, false, Some(miss), change)
     }
 
     pub fn with_wakeups(ports: u32, change: impl FnOnce(&mut DatapathConfig)) -> Self {
-        Self::make(ports, true, change)
+        Self::make(ports, true, None, change)
     }
 
-    fn make(ports: u32, wakeups: bool, change: impl FnOnce(&mut DatapathConfig)) -> Self {
+    fn make(
+        ports: u32,
+        wakeups: bool,
+        miss: Option<Arc<dyn MissHandler>>,
+        change: impl FnOnce(&mut DatapathConfig),
+    ) -> Self {
         let mut config = DatapathConfig { seed: Some(42), ..DatapathConfig::default() };
         change(&mut config);
         let handler = Arc::new(Handler::new());
         let sink = Arc::new(Sink { punts: Mutex::default(), room: 1000 });
         let clock = Arc::new(ManualClock::new());
-        let dp = SoftDatapath::new(config, clock, handler.clone(), sink.clone()).unwrap();
+        let dp =
+            SoftDatapath::new(config, clock, miss.unwrap_or_else(|| handler.clone()), sink.clone()).unwrap();
         let core = dp.take_core(0).unwrap();
-        let pool = BufferPool::new(4096).unwrap();
+        let pool = BufferPool::new(2048).unwrap();
         let now = Instant::from_nanos(1_000_000_000);
         let mut rig = Rig { dp, core, handler, sink, pool, ends: BTreeMap::new(), now, wakeups };
         for p in 1..=ports {
@@ -178,6 +193,23 @@ impl Rig {
     /// Drops the far end of a port.
     pub fn cut_cable(&mut self, p: u32) {
         self.ends.remove(&p);
+    }
+
+    /// Leaves room for `left` punts.
+    pub fn fill_sink(&mut self, left: usize) {
+        let p = Punt {
+            packet: vec![],
+            key: flow::PacketKey::ZERO,
+            action: flow::ControllerAction {
+                reason: flow::PuntReason::Action,
+                max_len: 0,
+                cookie: 0,
+                table: 0,
+                metadata: 0,
+                in_port: 0,
+            },
+        };
+        *self.sink.punts.lock().unwrap() = vec![p; self.sink.room - left];
     }
 
     pub fn advance(&mut self, d: Duration) {
