@@ -170,7 +170,7 @@ proptest! {
 
 #[test]
 fn records_change_under_a_running_core_and_no_packet_is_lost_or_sent_by_a_removed_one() {
-    const PACKETS: u64 = 60_000;
+    const PACKETS: u64 = 20_000;
     let maker = Arc::new(Maker::default());
     maker.install.store(true, Ordering::Relaxed);
     let rig = Rig::with_handler(4, maker, |c| c.busy_poll = Duration::from_secs(3600));
