@@ -17,8 +17,10 @@
 //! The same code answers misses, re-translates records, carries out packet-outs and explains itself ([`crate::trace`]):
 //! the difference is what the caller does with the [`Outcome`]. Nothing is changed here, so that it runs on any core.
 //!
-//! Not translated: matching below an MPLS label that the rules popped, and below a third VLAN tag. Such a packet is
-//! dropped with [`Problem::NeedsReparse`].
+//! **Layers that are not seen.** The pipeline sees a packet as it was parsed on arrival and as actions changed it since. Two
+//! VLAN tags are parsed; a third that a packet came in with is payload to every table. What is below an MPLS label that the
+//! rules popped was never parsed: a packet that goes on to be matched or written to there is dropped with
+//! [`Problem::NeedsReparse`].
 
 mod act;
 mod commit;
