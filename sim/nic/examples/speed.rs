@@ -5,7 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(n) => n.parse()?,
         None => 1_000_000,
     };
-    for flows in [1, 1000, 10_000] {
+    for flows in [4, 1000, 10_000] {
         let f = nic::bench::forwarding(frames, flows)?;
         println!(
             "forwarding {} frames of {} flows: {:.0} frames/s, {:.2} M cycles/s of host time; {:.1} M frames/s simulated",

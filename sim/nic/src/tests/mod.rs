@@ -1,8 +1,10 @@
 //! Tests of the whole device, through its registers and rings.
 
+mod device_life;
 mod driver_faults;
 mod forwarding;
 mod packet_rings;
+mod properties;
 
 use simnic_defs::entry::key;
 use simnic_defs::{FlowEntry, HwAction, KEY_BYTES};
