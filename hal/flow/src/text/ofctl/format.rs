@@ -191,8 +191,17 @@ impl Writer<'_> {
             self.word(&format!("nw_ecn={}", tos & 3));
         }
         self.field(F::NwTtl);
-        for f in [F::MplsLabel, F::MplsTc, F::MplsTtl, F::MplsBos, F::MplsLse1, F::MplsLse2] {
+        for f in [F::MplsLabel, F::MplsTc, F::MplsTtl, F::MplsBos] {
             self.field(f);
+        }
+        for f in [F::MplsLse1, F::MplsLse2] {
+            let (v, mask) = self.m.get(f);
+            if mask == 0xffff_ffff {
+                // In decimal, unlike every other field that is a bit pattern.
+                self.word(&format!("{f}={v}"));
+            } else {
+                self.field(f);
+            }
         }
         let (v, mask) = self.m.get(F::NwFrag);
         if mask & 3 != 0 {

@@ -12,12 +12,16 @@
 //! ```
 
 mod format;
+mod key;
 mod parse;
 
 pub use format::{format, format_with};
+pub use key::format_key;
 pub use parse::{parse, parse_with, set_keyword};
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod live_frames;
 #[cfg(test)]
 mod tests;

@@ -213,3 +213,18 @@ proptest! {
         let _ = parse(&format!("{}={s}", row.name));
     }
 }
+
+#[test]
+fn a_whole_key_is_the_flow_line_of_a_trace() {
+    // ofproto/trace br0 'in_port=1,tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_dst=80,...', Open vSwitch 3.1.0.
+    let text = "tcp,in_port=1,vlan_tci=0x0000,dl_src=00:00:00:00:00:01,dl_dst=00:00:00:00:00:02,nw_src=10.0.0.1,\
+                nw_dst=10.0.0.2,nw_tos=0,nw_ecn=0,nw_ttl=64,nw_frag=no,tp_src=0,tp_dst=80,tcp_flags=0";
+    let key = *parse(text).unwrap().key();
+    assert_eq!(format_key(&key, &|_| None), text);
+    let mut key = key;
+    key.set(F::RecircId, 1);
+    key.set(F::CtState, 0x21);
+    key.set(F::Reg0, 5);
+    let start = "recirc_id=0x1,ct_state=new|trk,eth,tcp,reg0=0x5,in_port=1,vlan_tci=0x0000,";
+    assert!(format_key(&key, &|_| None).starts_with(start), "{}", format_key(&key, &|_| None));
+}
