@@ -57,6 +57,16 @@ pub enum Stack {
     Arp,
 }
 
+/// What a match is about.
+pub fn stack_of(m: &PipelineMatch) -> Stack {
+    match m.get(FieldId::EthType) {
+        (0x0800, _) => Stack::Ipv4,
+        (0x86dd, _) => Stack::Ipv6,
+        (0x0806, _) => Stack::Arp,
+        _ => Stack::Any,
+    }
+}
+
 fn set_eth(r: &mut SmallRng, m: &mut PipelineMatch) {
     if r.random_bool(0.5) {
         m.set(FieldId::InPort, r.random_range(1..=PORTS).into());

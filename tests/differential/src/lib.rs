@@ -7,5 +7,8 @@
 
 pub mod frames;
 pub mod generate;
+pub mod model;
 pub mod reference;
 mod reference_edit;
+pub mod rig;
+pub mod run;

@@ -1,0 +1,46 @@
+//! `cargo xtask differential`: the differential test for as long as told.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use differential::run::{Options, run};
+
+/// Compares the reference interpreter, the software path, and the software path with a simulated NIC, on random flow tables and
+/// frames.
+#[derive(Parser)]
+#[command(name = "cargo xtask differential")]
+struct Args {
+    /// Frames to send for each seed.
+    #[arg(long, default_value_t = 100_000)]
+    packets: u64,
+    /// First seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds.
+    #[arg(long, default_value_t = 1)]
+    seeds: u64,
+    /// Flows in the tables, about.
+    #[arg(long, default_value_t = 60)]
+    flows: usize,
+}
+
+fn main() -> ExitCode {
+    let a = Args::parse();
+    for seed in a.seed..a.seed.saturating_add(a.seeds) {
+        let begin = Instant::now();
+        let o = Options { seed, packets: a.packets, flows: a.flows.max(1), ..Options::default() };
+        match run(&o) {
+            Ok(r) => println!("seed {seed}: the same in {:.1} s: {r:?}", begin.elapsed().as_secs_f64()),
+            Err(e) => {
+                eprintln!(
+                    "{e:#}\nrepeat with: cargo xtask differential --seed {seed} --packets {} --flows {}",
+                    a.packets, a.flows
+                );
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,368 @@
+//! A whole switch in one thread: OpenFlow layer, software path, and, if wanted, a simulated NIC with its driver and
+//! placement. Time stands still unless the rig moves it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clock::{Clock, Instant, ManualClock};
+use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
+use datapath_api::{Datapath, FlowRecord};
+use device::{BufferPool, PacketIo, QueueId};
+use flow::{FlowId, PortId};
+use netio::memory::{MemoryConfig, MemoryRx, MemoryTx, queue};
+use nic::{SimHandle, SimNic};
+use offload::{OffloadProvider, PlacementConfig, PlacementEngine, Status};
+use ofproto::{
+    Bridge, BridgeConfig, HardwareCredit, HardwareStats, Port, RecordSink, Switch, SwitchConfig, offload_rule,
+};
+use openflow::message::{FlowRemoved, PacketIn};
+use openflow::number::MacAddr;
+use openflow::port::PortStatus;
+use openflow::switch::ControllerSink;
+use openflow::{FlowMod, PortNo};
+use parking_lot::Mutex;
+use simnic::{SimnicConfig, SimnicDriver};
+
+use crate::generate::PORTS;
+
+/// Cycles after which a device that has not come to rest is taken to be stuck.
+const IDLE_CYCLES: u64 = 50_000_000;
+
+/// What came out for one frame or for several.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Outcome {
+    /// Port and frame, sorted: the order between ports, and between hardware and software, is not defined.
+    pub out: Vec<(u32, Vec<u8>)>,
+    /// Packets for controllers: ingress port, table, reason, bytes; sorted.
+    pub punts: Vec<(u32, u8, u8, Vec<u8>)>,
+}
+
+impl Outcome {
+    /// Sorts, so that outcomes compare.
+    pub fn sorted(mut self) -> Self {
+        self.out.sort();
+        self.punts.sort();
+        self
+    }
+}
+
+/// Packets and bytes by table and priority.
+pub type Counts = BTreeMap<(u8, u16), (u64, u64)>;
+
+/// Collects packet-ins.
+#[derive(Default)]
+struct Controllers(Mutex<Vec<PacketIn>>);
+
+impl ControllerSink for Controllers {
+    fn packet_in(&self, msg: PacketIn) {
+        self.0.lock().push(msg);
+    }
+    fn port_status(&self, _: PortStatus) {}
+    fn flow_removed(&self, _: FlowRemoved) {}
+}
+
+/// Placement as the OpenFlow layer sees it.
+struct Placer {
+    engine: Mutex<PlacementEngine>,
+    clock: Arc<ManualClock>,
+    forwarded: AtomicU64,
+}
+
+impl RecordSink for Placer {
+    fn installed(&self, r: &Arc<FlowRecord>) {
+        let counters = r.counters.clone();
+        let soft = Arc::new(move || counters.read().packets);
+        // A record that cannot be followed stays in software.
+        let _ = self.engine.lock().offer(offload_rule(r), soft, self.clock.now());
+    }
+    fn replaced(&self, old: &Arc<FlowRecord>, new: &Arc<FlowRecord>) {
+        let counters = new.counters.clone();
+        let soft = Arc::new(move || counters.read().packets);
+        self.engine.lock().replace(old.id, offload_rule(new), soft, self.clock.now());
+    }
+    fn removed(&self, r: &Arc<FlowRecord>) {
+        self.engine.lock().withdraw(r.id, self.clock.now());
+    }
+}
+
+impl HardwareStats for Placer {
+    fn drain(&self, each: &mut dyn FnMut(FlowId, HardwareCredit)) {
+        let mut all = Vec::new();
+        self.engine
+            .lock()
+            .drain_stats(|id, packets, bytes, used| all.push((id, HardwareCredit { packets, bytes, used })));
+        for (id, c) in all {
+            self.forwarded.fetch_add(c.packets, Ordering::Relaxed);
+            each(id, c);
+        }
+    }
+    fn holds(&self, id: FlowId) -> bool {
+        let e = self.engine.lock();
+        e.status(id).is_some() || !e.settled(id)
+    }
+    fn settled(&self) -> bool {
+        self.engine.lock().pending() == 0
+    }
+}
+
+/// What is at the other end of the switch's ports.
+enum Wires {
+    Memory { pool: BufferPool, ends: Vec<(MemoryTx, MemoryRx)> },
+    Nic { device: SimHandle, placer: Arc<Placer> },
+}
+
+/// A switch to be compared.
+pub struct Rig {
+    clock: Arc<ManualClock>,
+    switch: Arc<Switch>,
+    bridge: Arc<Bridge>,
+    controllers: Arc<Controllers>,
+    core: Core,
+    wires: Wires,
+    /// Frames sent into it.
+    pub sent: u64,
+}
+
+fn dp(port: u32) -> PortId {
+    PortId(port)
+}
+
+impl Rig {
+    fn new(
+        seed: u64,
+        attach: impl FnOnce(&SoftDatapath, &Arc<Switch>, &Arc<ManualClock>) -> Result<Wires>,
+    ) -> Result<Rig> {
+        let clock = Arc::new(ManualClock::new());
+        clock.advance(Duration::from_secs(1));
+        let switch = Switch::new(clock.clone(), SwitchConfig::default());
+        let controllers = Arc::new(Controllers::default());
+        let config = DatapathConfig { seed: Some(seed), ..DatapathConfig::default() };
+        let datapath = SoftDatapath::new(config, clock.clone(), switch.clone(), switch.clone())?;
+        switch.set_datapath(datapath.clone() as Arc<dyn Datapath>);
+        let bridge = switch.add_bridge(BridgeConfig::new("br0", 1));
+        bridge.set_controllers(controllers.clone());
+        let wires = attach(&datapath, &switch, &clock)?;
+        for p in 1..=PORTS {
+            let mac = MacAddr([2, 0xaa, 0, 0, 0, p as u8]);
+            bridge.put_port(Port::new(PortNo(p), dp(p), &format!("p{p}"), mac));
+        }
+        let core = datapath.take_core(0)?;
+        Ok(Rig { clock, switch, bridge, controllers, core, wires, sent: 0 })
+    }
+
+    /// The software path alone, its ports ending in memory.
+    ///
+    /// # Errors
+    /// When the system has no memory or descriptors left.
+    pub fn software(seed: u64) -> Result<Rig> {
+        Rig::new(seed, |datapath, _, _| {
+            let pool = BufferPool::new(1024)?;
+            let mut ends = Vec::new();
+            for p in 1..=PORTS {
+                let config = MemoryConfig { capacity: 512, ..MemoryConfig::default() };
+                let (to_switch, rx) = queue(&config)?;
+                let (tx, from_switch) = queue(&config)?;
+                datapath.attach(PortConfig::new(dp(p), format!("p{p}")), Box::new(rx), Box::new(tx))?;
+                ends.push((to_switch, from_switch));
+            }
+            Ok(Wires::Memory { pool, ends })
+        })
+    }
+
+    /// The software path with a simulated NIC under it, in lockstep.
+    ///
+    /// # Errors
+    /// When the device cannot be brought up.
+    pub fn with_nic(seed: u64, config: nic::Config) -> Result<Rig> {
+        Rig::new(seed, |datapath, switch, clock| {
+            let device = SimNic::new(config, seed)?;
+            let ports = (1..=PORTS).map(|p| (dp(p), (p - 1) as u8)).collect();
+            let driver = SimnicConfig { poll_wait: Duration::from_micros(20), ..SimnicConfig::new(ports) };
+            let pool = BufferPool::new(4096)?;
+            let simnic = SimnicDriver::bring_up(device.backing(), pool, driver, clock.clone())?;
+            for (i, mut port) in simnic.ports.into_iter().take(PORTS as usize).enumerate() {
+                let p = i as u32 + 1;
+                let (rx, tx) = port.take_queues(QueueId(0))?;
+                datapath.attach(PortConfig::new(dp(p), format!("p{p}")), rx, tx)?;
+            }
+            let engine = PlacementEngine::new(
+                PlacementConfig::default(),
+                vec![Box::new(simnic.provider) as Box<dyn OffloadProvider>],
+            );
+            let placer = Arc::new(Placer {
+                engine: Mutex::new(engine),
+                clock: clock.clone(),
+                forwarded: AtomicU64::new(0),
+            });
+            switch.set_record_sink(placer.clone());
+            switch.set_hardware(placer.clone());
+            Ok(Wires::Nic { device, placer })
+        })
+    }
+
+    /// Applies flow-mods, all or none; `Err` is the OpenFlow error. Records follow at the next [`Rig::settle`].
+    ///
+    /// # Errors
+    /// What a controller would be told.
+    pub fn apply(&mut self, mods: &[FlowMod]) -> Result<(), openflow::ErrorCode> {
+        self.bridge.apply(mods, self.clock.now()).map_err(|(_, e)| e)
+    }
+
+    /// Sends a frame into port `port` (1 to [`PORTS`]).
+    ///
+    /// # Errors
+    /// When the wire does not take it.
+    pub fn send(&mut self, port: u32, frame: &[u8]) -> Result<()> {
+        let i = port as usize - 1;
+        match &mut self.wires {
+            Wires::Memory { pool, ends } => {
+                let b = pool.copy_from(frame).context("the pool is empty")?;
+                if ends[i].0.send(b).is_err() {
+                    bail!("port {port} does not take the frame");
+                }
+            }
+            Wires::Nic { device, .. } => {
+                if !device.inject(i as u8, frame) {
+                    bail!("the NIC's wire {port} does not take the frame");
+                }
+            }
+        }
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Lets packets move until none does.
+    pub fn pump(&mut self) {
+        loop {
+            let mut moved = self.core.poll_once(self.clock.now());
+            if let Wires::Nic { device, .. } = &self.wires {
+                device.run_until_idle(IDLE_CYCLES);
+                moved += self.core.poll_once(self.clock.now());
+            }
+            if moved == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Lets packets move a little: one poll of the core, `cycles` of the device.
+    pub fn nudge(&mut self, cycles: u64) {
+        self.core.poll_once(self.clock.now());
+        if let Wires::Nic { device, .. } = &self.wires {
+            device.step(cycles);
+        }
+    }
+
+    /// Lets the control thread work a little: revalidation, or one tick of placement.
+    pub fn control(&mut self, revalidate: bool) {
+        let now = self.clock.advance(Duration::from_micros(10));
+        if revalidate {
+            self.switch.revalidate(now);
+        }
+        if let Wires::Nic { placer, .. } = &self.wires {
+            placer.engine.lock().tick(now);
+        }
+    }
+
+    /// What has come out since the last call.
+    pub fn collect(&mut self) -> Outcome {
+        let mut o = Outcome::default();
+        match &mut self.wires {
+            Wires::Memory { ends, .. } => {
+                for (i, (_, rx)) in ends.iter_mut().enumerate() {
+                    while let Some(p) = rx.receive() {
+                        o.out.push((i as u32 + 1, p.to_vec()));
+                    }
+                }
+            }
+            Wires::Nic { device, .. } => {
+                for i in 0..PORTS as u8 {
+                    o.out.extend(device.collect(i).into_iter().map(|f| (u32::from(i) + 1, f)));
+                }
+            }
+        }
+        for p in self.controllers.0.lock().drain(..) {
+            let in_port = p.matches.get(flow::FieldId::InPort).0 as u32;
+            o.punts.push((in_port, p.table.0, p.reason as u8, p.data));
+        }
+        o.sorted()
+    }
+
+    /// Brings records and hardware into agreement with the tables, and counters to the rules.
+    ///
+    /// # Errors
+    /// When they do not come to rest.
+    pub fn settle(&mut self) -> Result<()> {
+        let mut quiet = 0;
+        for _ in 0..2000 {
+            let now = self.clock.advance(Duration::from_millis(5));
+            self.switch.run(now);
+            self.switch.revalidate(now);
+            self.core.poll_once(now);
+            let Wires::Nic { device, placer } = &self.wires else { return Ok(()) };
+            let mut engine = placer.engine.lock();
+            engine.tick(now);
+            device.run_until_idle(IDLE_CYCLES);
+            quiet = if engine.is_quiet() { quiet + 1 } else { 0 };
+            drop(engine);
+            if quiet == 3 {
+                // Rest, and a poll of all counters after it.
+                let now = self.clock.advance(PlacementConfig::default().stats_interval);
+                placer.engine.lock().tick(now);
+                self.switch.revalidate(now);
+                return Ok(());
+            }
+        }
+        Err(anyhow!("placement does not come to rest"))
+    }
+
+    /// Lets `d` pass.
+    pub fn pass(&mut self, d: Duration) -> Instant {
+        self.clock.advance(d)
+    }
+
+    /// Counters of every rule, as a statistics request would give them.
+    pub fn counts(&self) -> Counts {
+        let pipeline = self.bridge.pipeline();
+        let rules =
+            pipeline.tables().flat_map(|(id, t)| t.rules.iter().map(move |(_, f)| (id, f.rule.clone())));
+        rules.map(|(id, r)| ((id, r.priority), (r.counters.packets(), r.counters.bytes()))).collect()
+    }
+
+    /// Records in hardware, and all records.
+    pub fn placed(&self) -> (usize, usize) {
+        let records = self.switch.records();
+        let Wires::Nic { placer, .. } = &self.wires else { return (0, records.len()) };
+        let engine = placer.engine.lock();
+        let hw =
+            records.iter().filter(|r| matches!(engine.status(r.id), Some(Status::Hardware { .. }))).count();
+        (hw, records.len())
+    }
+
+    /// Packets that hardware has forwarded by itself.
+    pub fn forwarded_by_device(&self) -> u64 {
+        match &self.wires {
+            Wires::Nic { placer, .. } => placer.forwarded.load(Ordering::Relaxed),
+            Wires::Memory { .. } => 0,
+        }
+    }
+
+    /// The record that a frame meets, and where it is; for messages.
+    pub fn explain(&self, port: u32, frame: &[u8]) -> String {
+        let Ok(parsed) = flow::parse(frame, dp(port)) else { return "not parsed\n".into() };
+        let mut s = String::new();
+        for r in self.switch.records().iter().filter(|r| r.matches.matches(&parsed.key)) {
+            s += &format!("{:?} {:?} -> {:?}\n", r.id, r.matches, r.actions);
+            if let Some(o) = ofproto::FlowOwner::of(r) {
+                s += &format!("    problem {:?}\n", o.basis().problem);
+            }
+            if let Wires::Nic { placer, .. } = &self.wires {
+                s += &format!("    {:?}\n", placer.engine.lock().status(r.id));
+            }
+        }
+        s
+    }
+}
