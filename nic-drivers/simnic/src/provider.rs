@@ -225,8 +225,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         &self.config.ports
     }
 
-    /// Maps datapath ports to device ports anew. Entries name device ports, so a change empties the tables first; ports newly
-    /// named come up, ports no longer named go down. The capabilities change with it.
+    /// Maps datapath ports to device ports anew. Ports newly named come up, ports no longer named go down; the capabilities
+    /// change with it. Entries name device ports: unless ports are only added, the tables are emptied first and the
+    /// generation rises.
     ///
     /// # Errors
     /// [`OffloadError::Device`] when a port does not exist or is named twice (nothing has changed then), or what the device
@@ -239,7 +240,10 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         if let Some((_, p)) = ports.iter().find(|(_, p)| *p >= self.caps.ports) {
             return Err(OffloadError::Device(format!("no port {p}")));
         }
-        self.flush()?;
+        if self.config.ports.iter().any(|old| !ports.contains(old)) {
+            self.flush_tables()?;
+            self.generation += 1;
+        }
         let old = std::mem::replace(&mut self.config.ports, ports);
         self.life.set_ports(&self.config.ports);
         let depth = queue_depth(self.config.cmd_log2);

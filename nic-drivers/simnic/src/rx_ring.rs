@@ -49,6 +49,8 @@ pub struct RxRing<R: Registers> {
     iova: Iova,
     log2: u8,
     cells: Vec<Option<CellId>>,
+    /// Buffers taken from the pool together and not yet posted; empty but for kept cells.
+    fresh: PacketBatch,
     posted: u32,
     consumed: u32,
     /// Epoch in which the ring was programmed; `None` before.
@@ -81,6 +83,7 @@ impl<R: Registers> RxRing<R> {
             iova,
             log2,
             cells: (0..1 << log2).map(|_| None).collect(),
+            fresh: PacketBatch::new(),
             posted: 0,
             consumed: 0,
             epoch: None,
@@ -150,11 +153,14 @@ impl<R: Registers> RxRing<R> {
         }
         let before = self.posted;
         let len = frame_room(self.life.pool()) as u16;
-        for _ in 0..free {
+        for left in (1..=free as usize).rev() {
             let slot = slot_of(self.posted, self.log2);
             // A cell that a wrong completion left behind is still the device's, and is posted again.
             let kept = self.cells[slot as usize].take();
-            let Some(cell) = kept.or_else(|| self.life.pool().alloc().map(PacketBuf::into_cell)) else {
+            if kept.is_none() && self.fresh.is_empty() {
+                self.life.pool().alloc_burst(left, &mut self.fresh);
+            }
+            let Some(cell) = kept.or_else(|| self.fresh.pop().map(PacketBuf::into_cell)) else {
                 break;
             };
             let at = cell.offset_bytes(self.life.pool()) + HEADROOM_BYTES;

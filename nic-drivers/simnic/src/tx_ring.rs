@@ -29,6 +29,8 @@ pub struct TxRing<R: Registers> {
     log2: u8,
     max_frame_bytes: usize,
     cells: Vec<Option<CellId>>,
+    /// Buffers on their way to the pool; empty between calls.
+    home: PacketBatch,
     posted: u32,
     consumed: u32,
     epoch: Option<u32>,
@@ -54,6 +56,7 @@ impl<R: Registers> TxRing<R> {
             log2,
             max_frame_bytes,
             cells: (0..1 << log2).map(|_| None).collect(),
+            home: PacketBatch::new(),
             posted: 0,
             consumed: 0,
             epoch: None,
@@ -126,10 +129,16 @@ impl<R: Registers> TxRing<R> {
                 Err(_) => self.life.violated(Violation::Tx),
             }
             self.consumed = self.consumed.wrapping_add(1);
-            if let Some(cell) = self.cells[slot as usize].take() {
-                drop(self.life.pool().reclaim(cell, 0, 0));
+            let cell = self.cells[slot as usize].take();
+            if let Some(sent) = cell.and_then(|c| self.life.pool().reclaim(c, 0, 0))
+                && let Err(sent) = self.home.push(sent)
+            {
+                // Full: all of them go home together.
+                self.home.clear();
+                drop(sent);
             }
         }
+        self.home.clear();
     }
 
     /// The packet as one of the mapped pool; a copy when it is of another.

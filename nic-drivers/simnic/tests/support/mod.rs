@@ -151,6 +151,28 @@ impl Fake {
         self.lock().deliver(port, frame, tamper)
     }
 
+    /// Overwrites some bytes of the completion rings with what `random` gives.
+    pub fn scramble(&self, mut random: impl FnMut() -> u64) {
+        let d = self.lock();
+        let rings = [
+            (Reg::CMD_CQ_BASE.0, Reg::CMD_LOG2.0, CmdCpl::BYTES),
+            (QueueReg::RX_CPL_BASE.of(0, 0).0, QueueReg::RX_LOG2.of(0, 0).0, RxCpl::BYTES),
+            (QueueReg::TX_CPL_BASE.of(0, 0).0, QueueReg::TX_LOG2.of(0, 0).0, TxCpl::BYTES),
+        ];
+        for (base, log2, bytes) in rings {
+            let (base, len) = (d.reg64(base), (bytes as u64) << d.reg(log2));
+            if base == 0 {
+                continue;
+            }
+            for _ in 0..random() % 6 {
+                let (at, v) = (random() % len, random());
+                // Words with generations are hit often, or most garbage would not be looked at.
+                let at = if v % 3 == 0 { at / bytes as u64 * bytes as u64 + bytes as u64 - 4 } else { at };
+                d.dma_write(base + at, &[(v >> 8) as u8]);
+            }
+        }
+    }
+
     pub fn live_entries(&self) -> usize {
         self.lock().entries.iter().flatten().count()
     }
