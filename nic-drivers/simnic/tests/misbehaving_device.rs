@@ -25,6 +25,8 @@ fn config() -> SimnicConfig {
     SimnicConfig {
         ring_log2: 4,
         cmd_log2: 5,
+        step_timeout: Duration::from_millis(10),
+        cmd_timeout: Duration::from_millis(20),
         violation_limit: 4,
         ..SimnicConfig::new(vec![(PortId(1), 0), (PortId(2), 1)])
     }
