@@ -263,6 +263,11 @@ impl Hub {
         &self.bridge
     }
 
+    /// How many more connections would be accepted.
+    pub fn accepted_free(&self) -> usize {
+        self.accepted.available_permits()
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> HubCounters {
         self.counts.read()
