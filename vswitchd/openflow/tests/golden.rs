@@ -86,3 +86,22 @@ fn stock_ovs_ofctl_reads_what_we_encode() {
         assert!(!ours.contains("decode error"), "{command}: {ours}");
     }
 }
+
+#[test]
+fn stock_ovs_ofctl_reads_table_features_of_every_field() {
+    use openflow::table_features::TableFeatures;
+    use openflow::{MultipartReply, TableId};
+    let next = |t: u8| (t + 1..254).map(TableId);
+    let tables: Vec<_> = [0u8, 1, 252]
+        .iter()
+        .map(|t| TableFeatures::everything(TableId(*t), format!("table{t}"), 1_000_000, next(*t)))
+        .collect();
+    let reply = MultipartReply::TableFeatures(tables);
+    let mut bytes = Vec::new();
+    let msg = Message { xid: 1, body: Body::MultipartReply { more: false, reply } };
+    encode(Version::V13, &msg, &mut bytes).unwrap();
+    assert_eq!(decode(&bytes).unwrap(), msg);
+    let Some(text) = ofp_print(&bytes) else { return };
+    assert!(text.contains("table 0 (\"table0\")") && text.contains("table 252"), "{text}");
+    assert!(!text.contains("error") && !text.contains("***"), "{text}");
+}
