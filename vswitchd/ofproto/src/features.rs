@@ -22,9 +22,14 @@ fn known(f: &flow::Field) -> FeatureField {
     FeatureField::Known { field: f.id, maskable: f.mask == Maskable::Any }
 }
 
+/// Only the match property says which fields can be masked; stock `ovs-ofctl` refuses a mask bit elsewhere.
+fn whole(f: &flow::Field) -> FeatureField {
+    FeatureField::Known { field: f.id, maskable: false }
+}
+
 fn table(id: u8, max_entries: usize) -> TableFeatures {
     let plain = |types: &[u16]| types.iter().map(|t| FeatureType::Plain(*t)).collect::<Vec<_>>();
-    let writable: Vec<FeatureField> = matchable().filter(|f| f.writable).map(known).collect();
+    let writable: Vec<FeatureField> = matchable().filter(|f| f.writable).map(whole).collect();
     let next: Vec<TableId> = (id + 1..N_TABLES).map(TableId).collect();
     TableFeatures {
         table: TableId(id),
@@ -39,7 +44,7 @@ fn table(id: u8, max_entries: usize) -> TableFeatures {
             TableProperty::WriteActions { miss: false, types: plain(&ACTIONS) },
             TableProperty::ApplyActions { miss: false, types: plain(&ACTIONS) },
             TableProperty::Match(matchable().map(known).collect()),
-            TableProperty::Wildcards(matchable().map(known).collect()),
+            TableProperty::Wildcards(matchable().map(whole).collect()),
             TableProperty::WriteSetField { miss: false, fields: writable.clone() },
             TableProperty::ApplySetField { miss: false, fields: writable },
         ],
