@@ -27,6 +27,7 @@
 //! Not here: connection tracking and tunnels.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 mod config;
 mod core;
 mod datapath;

@@ -5,4 +5,5 @@
 
 pub mod cycles;
 pub mod parse;
+pub mod softpath;
 pub mod workload;
