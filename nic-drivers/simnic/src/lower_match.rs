@@ -36,6 +36,11 @@ pub(crate) static KEY_FIELDS: [(FieldId, Range<usize>); 20] = [
     (FieldId::Ipv6Dst, key::IP6_DST),
 ];
 
+/// Fields of the hardware's key beside the ingress port.
+pub fn key_fields() -> impl Iterator<Item = FieldId> {
+    KEY_FIELDS.iter().map(|(f, _)| *f)
+}
+
 /// A match in the hardware's terms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HwMatch {
