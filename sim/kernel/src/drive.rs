@@ -58,8 +58,10 @@ impl Drive {
     pub fn step<M: Machine>(&mut self, m: &mut M, cycles: u64) {
         let end = Cycles(self.now.0.saturating_add(cycles));
         while self.now < end {
-            let happened = self.one(m);
-            self.jump(m, happened, end);
+            if !self.one(m) {
+                let next = m.next_event(Cycles(self.now.0 - 1));
+                self.jump(next, end);
+            }
         }
     }
 
@@ -67,11 +69,13 @@ impl Drive {
     pub fn run<M: Machine>(&mut self, m: &mut M, cycles: u64) -> RunEnd {
         let end = Cycles(self.now.0.saturating_add(cycles));
         while self.now < end {
-            let happened = self.one(m);
-            if !happened && m.next_event(Cycles(self.now.0 - 1)) == Wake::NEVER {
-                return RunEnd::Idle;
+            if !self.one(m) {
+                let next = m.next_event(Cycles(self.now.0 - 1));
+                if next == Wake::NEVER {
+                    return RunEnd::Idle;
+                }
+                self.jump(next, end);
             }
-            self.jump(m, happened, end);
         }
         RunEnd::Limit
     }
@@ -90,14 +94,12 @@ impl Drive {
         happened
     }
 
-    /// After an evaluation: moves on to the next event, at most to `end`.
+    /// After an evaluation in which nothing happened: moves on to the next event, at most to `end`.
     #[inline]
-    fn jump<M: Machine>(&mut self, m: &M, happened: bool, end: Cycles) {
-        if happened || !self.skipping {
-            return;
+    fn jump(&mut self, next: Wake, end: Cycles) {
+        if self.skipping {
+            self.now = self.now.max(next.cycle().unwrap_or(end).min(end));
         }
-        let next = m.next_event(Cycles(self.now.0 - 1)).cycle().unwrap_or(end);
-        self.now = self.now.max(next.min(end));
     }
 }
 

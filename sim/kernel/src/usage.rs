@@ -59,6 +59,12 @@ impl Usage {
         self.stalled[why as usize] += 1;
     }
 
+    /// `cycles` cycles were lost; for waits that begin and end with an event.
+    #[inline]
+    pub fn stall_for(&mut self, why: Stall, cycles: u64) {
+        self.stalled[why as usize] += cycles;
+    }
+
     /// Items accepted so far.
     pub fn accepted(&self) -> u64 {
         self.accepted

@@ -51,7 +51,7 @@ pub(crate) struct Shared<'a> {
 macro_rules! shared {
     ($chip:ident) => {
         $crate::chip::Shared {
-            running: $chip.enabled && !$chip.fatal,
+            running: $chip.running,
             dma: &mut $chip.dma,
             pool: &mut $chip.pool,
             faults: &mut $chip.faults,
@@ -96,6 +96,8 @@ pub(crate) struct Chip {
     /// CTRL.ENABLE.
     pub enabled: bool,
     pub fatal: bool,
+    /// Enabled and not failed, as of the beginning of the cycle.
+    pub running: bool,
     /// The reset in progress ends then.
     pub reset_until: Option<u64>,
     /// Cycle of the last reset; TIME counts from there.
@@ -148,6 +150,7 @@ impl Chip {
             small: SmallBuffers::default(),
             enabled: false,
             fatal: false,
+            running: false,
             reset_until: None,
             reset_at: Cycles(0),
             failure: None,
@@ -280,7 +283,7 @@ impl Chip {
     /// Evaluates one group of stages.
     #[inline]
     fn group(&mut self, now: Cycles, which: usize, now_ns: u64) -> bool {
-        let running = self.enabled && !self.fatal;
+        let running = self.running;
         match which {
             0 => {
                 let mut happened = false;
@@ -353,17 +356,14 @@ impl Machine for Chip {
                 _ => false,
             };
         }
-        // FATAL takes effect at the end of the cycle, so all groups see the same.
-        let fatal = self.fatal;
+        // An error of this cycle takes effect in the next, so all groups see the same.
+        self.running = self.enabled && !self.fatal;
         let now_ns = self.now_ns(now);
         let mut happened = false;
-        let mut failed = false;
         for i in 0..GROUPS {
             let g = if self.reversed { GROUPS - 1 - i } else { i };
             happened |= self.group(now, g, now_ns);
-            failed |= std::mem::replace(&mut self.fatal, fatal);
         }
-        self.fatal = failed;
         happened
     }
 
@@ -371,12 +371,14 @@ impl Machine for Chip {
         if !self.runs() {
             return;
         }
-        let now_ns = self.now_ns(now);
-        if let Some((port, up)) = self.cmd.commit(&mut self.tables, now_ns)
-            && let Some(p) = self.ports.get_mut(usize::from(port))
-        {
-            self.event_due |= p.up != up;
-            p.up = up;
+        if self.cmd.is_due() {
+            let now_ns = self.now_ns(now);
+            if let Some((port, up)) = self.cmd.commit(&mut self.tables, now_ns)
+                && let Some(p) = self.ports.get_mut(usize::from(port))
+            {
+                self.event_due |= p.up != up;
+                p.up = up;
+            }
         }
         self.faults.commit();
         self.event_due |= std::mem::take(&mut self.faults.event);

@@ -66,6 +66,8 @@ pub(crate) struct CmdEngine {
     pub ring: Ring,
     commands: VecDeque<Command>,
     fetching: bool,
+    /// The oldest command waits for its payload since then.
+    waiting_since: Option<u64>,
     phase: Phase,
     small: SmallBuffers,
     config: Costs,
@@ -91,6 +93,7 @@ impl CmdEngine {
             ring: Ring::default(),
             commands: VecDeque::with_capacity(QUEUE),
             fetching: false,
+            waiting_since: None,
             phase: Phase::Idle,
             small: SmallBuffers::default(),
             config: Costs {
@@ -134,6 +137,11 @@ impl CmdEngine {
         match self.phase {
             Phase::Idle => {
                 let Some(c) = self.commands.front() else { return false };
+                if !matches!(c.state, State::WantsPayload | State::Reading)
+                    && let Some(since) = self.waiting_since.take()
+                {
+                    self.usage.stall_for(Stall::Memory, now.0 - since);
+                }
                 match c.state {
                     State::Ready => {
                         let cycles = self.cost(&c.desc, tables).max(1);
@@ -145,8 +153,9 @@ impl CmdEngine {
                         self.phase = Phase::Complete(CmdCpl::of(&c.desc, status));
                     }
                     State::WantsPayload | State::Reading => {
-                        self.usage.stall(Stall::Memory);
-                        return false;
+                        let waits = self.waiting_since.is_some();
+                        self.waiting_since.get_or_insert(now.0);
+                        return !waits;
                     }
                 }
                 true
@@ -342,6 +351,12 @@ impl CmdEngine {
         }
     }
 
+    /// Whether a command takes effect at the end of this cycle.
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        matches!(self.phase, Phase::Apply)
+    }
+
     /// Lets the command that is due take effect. Returns the port to be set and how, when that is what it does.
     pub fn commit(&mut self, tables: &mut Tables, now_ns: u64) -> Option<(u8, bool)> {
         let Phase::Apply = self.phase else { return None };
@@ -368,6 +383,7 @@ impl CmdEngine {
         }
         self.commands.clear();
         self.fetching = false;
+        self.waiting_since = None;
         self.phase = Phase::Idle;
     }
 
@@ -383,7 +399,11 @@ impl CmdEngine {
         }
         match self.phase {
             Phase::Busy(until) => Wake::at(Cycles(until.max(now.0 + 1))),
-            Phase::Idle if !self.commands.is_empty() => soon,
+            Phase::Idle => match self.commands.front() {
+                Some(c) if !matches!(c.state, State::WantsPayload | State::Reading) => soon,
+                Some(_) if self.waiting_since.is_none() => soon,
+                _ => Wake::NEVER,
+            },
             Phase::Apply => soon,
             _ => Wake::NEVER,
         }

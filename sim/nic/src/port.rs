@@ -105,7 +105,7 @@ impl Port {
         pool: &mut PacketPool,
         account: &mut FrameAccount,
     ) -> bool {
-        if now.0 < self.rx_free_at {
+        if self.wire_in.is_empty() || now.0 < self.rx_free_at {
             return false;
         }
         let Some(p) = self.wire_in.pop_front() else { return false };
@@ -142,7 +142,7 @@ impl Port {
                 self.drop(p, DropReason::WireFull, pool, account);
             }
         }
-        if !self.departing.can_push(now) {
+        if self.egress.is_empty() && self.egress_host.is_empty() || !self.departing.can_push(now) {
             return happened;
         }
         let (first, second) = match self.host_turn {

@@ -291,7 +291,13 @@ impl Chip {
             return offset == Reg::CTRL.0 && v & ctrl::RESET != 0;
         }
         if let Some((ring, reg)) = self.ring_of(offset) {
-            return self.write_ring(now, ring, reg, v);
+            let taken = self.write_ring(now, ring, reg, v);
+            match ring {
+                RingRef::Command => {}
+                RingRef::Rx(i) => self.rx.touch(i),
+                RingRef::Tx(i) => self.tx.touch(i),
+            }
+            return taken;
         }
         match Reg(offset) {
             Reg::CTRL => {

@@ -22,7 +22,7 @@ use crate::faults::FaultKind;
 use crate::packet::PacketBox;
 use crate::port::Port;
 use crate::ring::Ring;
-use crate::transfer::{Kind, SmallBuffers, Tag, dma_address, raise_vector};
+use crate::transfer::{Kind, SmallBuffers, Tag, dma_address, next_of, raise_vector};
 
 pub(crate) const CLIENT: DmaClient = DmaClient(2);
 
@@ -53,6 +53,8 @@ pub(crate) struct RxEngine {
     queue_pairs: usize,
     next_port: usize,
     next_queue: usize,
+    /// Rings with something to do beside waiting, one bit each; follows [`RxQueue::has_work`].
+    work: u128,
     free_at: u64,
     interval: u64,
     batch: u32,
@@ -100,6 +102,7 @@ impl RxEngine {
             queue_pairs: pairs.into(),
             next_port: 0,
             next_queue: 0,
+            work: 0,
             free_at: 0,
             interval: c.host.interval_cycles.into(),
             batch: c.host.descriptor_batch.into(),
@@ -116,27 +119,34 @@ impl RxEngine {
     pub fn evaluate(&mut self, now: Cycles, ports: &mut [Port], s: &mut Shared<'_>) -> bool {
         let mut happened = false;
         while let Some(c) = s.dma.completion(now, CLIENT) {
+            let ring = usize::from(Tag::unpack(c.request.tag).ring);
             self.transfer_done(now, c, ports, s);
+            self.touch(ring.min(self.queues.len() - 1));
             happened = true;
         }
         if !s.running {
             return happened;
         }
         if !s.dma.can_request(now, CLIENT) {
-            if self.queues.iter().any(|q| q.has_work(self.batch)) {
+            if self.work != 0 {
                 self.usage.stall(Stall::Resource);
             }
             return happened;
         }
-        let n = self.queues.len();
-        for i in 0..n {
-            let q = (self.next_queue + i) % n;
-            if self.queues[q].has_work(self.batch) {
-                self.next_queue = (q + 1) % n;
-                return self.serve(now, q, ports, s) || happened;
-            }
+        if self.work != 0 {
+            let q = next_of(self.work, self.next_queue);
+            self.next_queue = (q + 1) % self.queues.len();
+            let served = self.serve(now, q, ports, s);
+            self.touch(q);
+            return served || happened;
         }
         self.start_frame(now, ports, s) || happened
+    }
+
+    /// Looks again whether ring `i` has something to do; to be called after every change to it.
+    pub fn touch(&mut self, i: usize) {
+        let bit = 1 << i;
+        self.work = self.work & !bit | if self.queues[i].has_work(self.batch) { bit } else { 0 };
     }
 
     fn request(dma: &mut DmaEngine, now: Cycles, r: &mut Ring, q: DmaRequest) {
@@ -197,7 +207,9 @@ impl RxEngine {
                 continue;
             }
             self.next_port = (port + 1) % n;
-            return self.write_frame(now, i, port, ports, s);
+            let written = self.write_frame(now, i, port, ports, s);
+            self.touch(i);
+            return written;
         }
         false
     }
@@ -305,6 +317,7 @@ impl RxEngine {
         for p in q.pending.drain(..).filter_map(|p| p.packet) {
             ports[port].drop(p, DropReason::RingStopped, s.pool, s.account);
         }
+        self.touch(i);
     }
 
     pub fn reset(&mut self, ports: &mut [Port], s: &mut Shared<'_>) {
@@ -317,10 +330,7 @@ impl RxEngine {
     }
 
     pub fn next_event(&self, now: Cycles) -> Wake {
-        match self.queues.iter().any(|q| q.has_work(self.batch)) {
-            true => Wake::at(Cycles(now.0 + 1)),
-            false => Wake::NEVER,
-        }
+        if self.work != 0 { Wake::at(Cycles(now.0 + 1)) } else { Wake::NEVER }
     }
 
     pub fn inside(&self) -> usize {

@@ -78,6 +78,12 @@ impl SmallBuffers {
     }
 }
 
+/// The first set bit of `work`, which is not zero, from bit `from` on and around.
+pub(crate) fn next_of(work: u128, from: usize) -> usize {
+    let above = work >> from << from;
+    (if above != 0 { above } else { work }).trailing_zeros() as usize
+}
+
 /// Where a transfer failed: the faulting address, or the request's when it was never sent.
 pub(crate) fn dma_address(e: DmaError, requested: Iova) -> u64 {
     match e {
@@ -119,6 +125,13 @@ pub(crate) fn send_message(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arbitration_goes_around() {
+        let work = 1 | 1 << 5 | 1 << 127;
+        assert_eq!([0, 1, 5, 6, 127].map(|from| next_of(work, from)), [0, 5, 5, 127, 127]);
+        assert_eq!(next_of(1 << 3, 4), 3);
+    }
 
     #[test]
     fn tags_survive_packing() {

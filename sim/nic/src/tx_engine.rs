@@ -21,7 +21,7 @@ use crate::faults::FaultKind;
 use crate::packet::PacketBox;
 use crate::port::Port;
 use crate::ring::Ring;
-use crate::transfer::{Kind, SmallBuffers, Tag, dma_address, raise_vector};
+use crate::transfer::{Kind, SmallBuffers, Tag, dma_address, next_of, raise_vector};
 
 pub(crate) const CLIENT: DmaClient = DmaClient(1);
 
@@ -48,6 +48,8 @@ pub(crate) struct TxQueue {
 pub(crate) struct TxEngine {
     pub queues: Vec<TxQueue>,
     next_queue: usize,
+    /// Rings with something to do beside waiting, one bit each; follows [`TxQueue::has_work`].
+    work: u128,
     free_at: u64,
     interval: u64,
     batch: u32,
@@ -96,6 +98,7 @@ impl TxEngine {
         TxEngine {
             queues: (0..c.device.ports).flat_map(|p| (0..pairs).map(move |q| queue(p, q))).collect(),
             next_queue: 0,
+            work: 0,
             free_at: 0,
             interval: c.host.interval_cycles.into(),
             batch: c.host.descriptor_batch.into(),
@@ -113,29 +116,39 @@ impl TxEngine {
     pub fn evaluate(&mut self, now: Cycles, ports: &mut [Port], s: &mut Shared<'_>) -> bool {
         let mut happened = false;
         while let Some(c) = s.dma.completion(now, CLIENT) {
+            let ring = usize::from(Tag::unpack(c.request.tag).ring);
             self.transfer_done(now, c, ports, s);
+            self.touch(ring.min(self.queues.len() - 1));
             happened = true;
         }
         if !s.running {
             return happened;
         }
-        let n = self.queues.len();
-        let has_work = (0..n).any(|q| self.queues[q].has_work(self.batch));
-        if !has_work {
+        if self.work == 0 {
             return happened;
         }
         if !s.dma.can_request(now, CLIENT) {
             self.usage.stall(Stall::Resource);
             return happened;
         }
-        for i in 0..n {
-            let q = (self.next_queue + i) % n;
-            if self.queues[q].has_work(self.batch) && self.serve(now, q, ports, s) {
-                self.next_queue = (q + 1) % n;
+        let mut left = self.work;
+        while left != 0 {
+            let q = next_of(left, self.next_queue);
+            left &= !(1 << q);
+            let served = self.serve(now, q, ports, s);
+            self.touch(q);
+            if served {
+                self.next_queue = (q + 1) % self.queues.len();
                 return true;
             }
         }
         happened
+    }
+
+    /// Looks again whether ring `i` has something to do; to be called after every change to it.
+    pub fn touch(&mut self, i: usize) {
+        let bit = 1 << i;
+        self.work = self.work & !bit | if self.queues[i].has_work(self.batch) { bit } else { 0 };
     }
 
     fn request(dma: &mut DmaEngine, now: Cycles, r: &mut Ring, q: DmaRequest) {
@@ -261,6 +274,7 @@ impl TxEngine {
         for p in q.pending.drain(..).filter_map(|p| p.packet) {
             ports[port].drop(p, DropReason::RingStopped, s.pool, s.account);
         }
+        self.touch(i);
     }
 
     pub fn reset(&mut self, ports: &mut [Port], s: &mut Shared<'_>) {
@@ -272,10 +286,7 @@ impl TxEngine {
     }
 
     pub fn next_event(&self, now: Cycles) -> Wake {
-        match self.queues.iter().any(|q| q.has_work(self.batch)) {
-            true => Wake::at(Cycles(now.0 + 1)),
-            false => Wake::NEVER,
-        }
+        if self.work != 0 { Wake::at(Cycles(now.0 + 1)) } else { Wake::NEVER }
     }
 
     pub fn inside(&self) -> usize {

@@ -193,6 +193,9 @@ impl DmaEngine {
 
     /// One cycle. `bus_master` says whether the device may do DMA. Returns whether anything happened.
     pub fn evaluate(&mut self, now: Cycles, host: &mut Host, bus_master: bool) -> bool {
+        if self.free_slots.len() == self.slots.len() && self.clients.iter().all(|c| c.requests.is_empty()) {
+            return false;
+        }
         let mut happened = self.arrivals(now, host);
         for c in 0..self.clients.len() {
             happened |= self.hand_over(now, c);
