@@ -5,6 +5,7 @@
 
 use flow::ActionKind;
 
+use crate::capability::Needs;
 use crate::capability::{
     ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, OffloadCapabilities, TableCaps,
 };
@@ -69,6 +70,9 @@ pub struct FieldDescription {
     /// The only values, when not all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<String>,
+    /// What must be matched besides: field and values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<(&'static str, Vec<String>)>,
 }
 
 /// An action.
@@ -84,6 +88,11 @@ pub struct ActionDescription {
     /// Stage of a fixed-order engine; none when anywhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stage: Option<u8>,
+    /// Of an entry's actions, how many it takes up.
+    pub slots: u8,
+    /// What must be matched: field and values.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<(&'static str, Vec<String>)>,
     /// Bits that a set-field can set; none when all, in any combination.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bits: Option<String>,
@@ -136,6 +145,7 @@ fn field(k: &KeyField) -> FieldDescription {
         form: k.form,
         required: k.required,
         values: k.values.iter().map(|v| format!("{v:#x}")).collect(),
+        needs: needs(k.needs),
     }
 }
 
@@ -152,8 +162,19 @@ fn action(a: &ActionCap) -> ActionDescription {
         after_output: a.after_output,
         max: (a.max != u16::MAX).then_some(a.max),
         stage: (a.stage != 0).then_some(a.stage),
+        slots: a.slots,
+        needs: needs(a.needs),
         bits,
     }
+}
+
+fn needs(n: Needs) -> Vec<(&'static str, Vec<String>)> {
+    let text = |v: &&[u128]| v.iter().map(|v| format!("{v:#x}")).collect();
+    n.iter().map(|(f, v)| (f.info().name, text(v))).collect()
+}
+
+fn needs_text(n: &[(&'static str, Vec<String>)]) -> String {
+    n.iter().map(|(f, v)| format!("[{f}={}]", v.join("|"))).collect()
 }
 
 impl DeviceDescription {
@@ -226,7 +247,7 @@ impl FieldDescription {
         let values =
             if self.values.is_empty() { String::new() } else { format!("={}", self.values.join("|")) };
         let required = if self.required { "!" } else { "" };
-        format!("{}{mask}{form}{values}{required}", self.field)
+        format!("{}{mask}{form}{values}{required}{}", self.field, needs_text(&self.needs))
     }
 }
 
@@ -242,6 +263,7 @@ impl ActionDescription {
         if let Some(b) = &self.bits {
             s.push_str(&format!("({b})"));
         }
+        s.push_str(&needs_text(&self.needs));
         s
     }
 }
@@ -259,14 +281,14 @@ mod tests {
         c.tables[0].next = vec![crate::memory::TERNARY_TABLE];
         c.tables[1].key = vec![
             KeyField::whole(FieldId::EthType).required().only(&[0x800]),
-            KeyField::prefix(FieldId::NwDst).bits(0xffff_0000),
+            KeyField::prefix(FieldId::NwDst).bits(0xffff_0000).needing(&[(FieldId::EthType, &[0x800])]),
         ];
         let text = c.describe().lines().join("\n");
         for part in [
             "memory: ports 1 2 3 4",
             "table exact (exact, 4 masks): 16 entries",
             "continues in tcam",
-            "matches dl_type=0x800! nw_dst&0xffff0000/prefix",
+            "matches dl_type=0x800! nw_dst&0xffff0000/prefix[dl_type=0x800]",
             "pop_vlan(before output)(max 2)",
             "32-bit packets",
             "8 meters",

@@ -57,6 +57,17 @@ pub enum Reject {
         /// Which masks within those bits.
         form: MaskForm,
     },
+    /// The table matches on the field only in rules that name the header it belongs to.
+    FieldNeeds {
+        /// The table that came closest.
+        table: &'static str,
+        /// The field.
+        field: FieldId,
+        /// The field that has to be matched exactly besides.
+        needs: FieldId,
+        /// Its values, one of which it must have.
+        values: &'static [u128],
+    },
     /// The table takes only rules that match on this field.
     FieldRequired {
         /// The table that came closest.
@@ -84,6 +95,17 @@ pub enum Reject {
         table: &'static str,
         /// The action.
         action: ActionKind,
+    },
+    /// The table performs the action only in rules that name the header it works on.
+    ActionNeeds {
+        /// The table that came closest.
+        table: &'static str,
+        /// The action.
+        action: ActionKind,
+        /// The field that has to be matched exactly.
+        needs: FieldId,
+        /// Its values, one of which it must have.
+        values: &'static [u128],
     },
     /// The device performs actions in a fixed order and the rule needs another.
     ActionOrder {
@@ -226,10 +248,12 @@ pub enum RejectKind {
     NoIngress,
     Field,
     Mask,
+    FieldNeeds,
     FieldRequired,
     Value,
     Chain,
     Action,
+    ActionNeeds,
     ActionOrder,
     SetMask,
     TooManyActions,
@@ -255,16 +279,18 @@ impl RejectKind {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RejectKind; 28] = [
+    pub const ALL: [RejectKind; 30] = [
         RejectKind::Disabled,
         RejectKind::IngressNotOnDevice,
         RejectKind::NoIngress,
         RejectKind::Field,
         RejectKind::Mask,
+        RejectKind::FieldNeeds,
         RejectKind::FieldRequired,
         RejectKind::Value,
         RejectKind::Chain,
         RejectKind::Action,
+        RejectKind::ActionNeeds,
         RejectKind::ActionOrder,
         RejectKind::SetMask,
         RejectKind::TooManyActions,
@@ -296,10 +322,12 @@ impl Reject {
             Reject::NoIngress => RejectKind::NoIngress,
             Reject::Field { .. } => RejectKind::Field,
             Reject::Mask { .. } => RejectKind::Mask,
+            Reject::FieldNeeds { .. } => RejectKind::FieldNeeds,
             Reject::FieldRequired { .. } => RejectKind::FieldRequired,
             Reject::Value { .. } => RejectKind::Value,
             Reject::Chain { .. } => RejectKind::Chain,
             Reject::Action { .. } => RejectKind::Action,
+            Reject::ActionNeeds { .. } => RejectKind::ActionNeeds,
             Reject::ActionOrder { .. } => RejectKind::ActionOrder,
             Reject::SetMask { .. } => RejectKind::SetMask,
             Reject::TooManyActions { .. } => RejectKind::TooManyActions,
@@ -341,10 +369,12 @@ impl Reject {
         match self {
             Reject::Field { table, .. }
             | Reject::Mask { table, .. }
+            | Reject::FieldNeeds { table, .. }
             | Reject::FieldRequired { table, .. }
             | Reject::Value { table, .. }
             | Reject::Chain { table }
             | Reject::Action { table, .. }
+            | Reject::ActionNeeds { table, .. }
             | Reject::ActionOrder { table, .. }
             | Reject::SetMask { table, .. }
             | Reject::TooManyActions { table, .. }
@@ -392,6 +422,9 @@ impl Reject {
                 MaskForm::Prefix => format!("match a prefix of {field} within mask {offered:#x}"),
                 MaskForm::Any => format!("match {field} within mask {offered:#x}"),
             },
+            Reject::FieldNeeds { needs, values, .. } | Reject::ActionNeeds { needs, values, .. } => {
+                format!("match on {needs} as well, with {}", one_of(values))
+            }
             Reject::FieldRequired { field, .. } => format!("match on {field} as well"),
             Reject::Value { field, .. } => {
                 format!("match another value of {field}, or use a device with a table for this one")
@@ -433,6 +466,10 @@ impl Reject {
     }
 }
 
+fn one_of(values: &[u128]) -> String {
+    values.iter().map(|v| format!("{v:#x}")).collect::<Vec<_>>().join(" or ")
+}
+
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -452,6 +489,12 @@ impl fmt::Display for Reject {
                     f,
                     "table {table} cannot match {field} under mask {wanted:#x} (it offers {form} {offered:#x})"
                 )
+            }
+            Reject::FieldNeeds { table, field, needs, values } => {
+                write!(f, "table {table} matches on {field} only together with {needs} {}", one_of(values))
+            }
+            Reject::ActionNeeds { table, action, needs, values } => {
+                write!(f, "table {table} performs {action} only for flows with {needs} {}", one_of(values))
             }
             Reject::FieldRequired { table, field } => {
                 write!(f, "table {table} takes only flows that match on {field}")

@@ -158,14 +158,19 @@ impl OffloadCapabilities {
             }
             let mut seen: Option<(&TableCaps, &KeyField)> = None;
             let fits = path.iter().filter_map(|t| t.key_field(field).map(|k| (*t, k))).any(|(t, k)| {
-                if !meets(rule, k.needs) {
-                    return false;
-                }
                 seen = Some((t, k));
-                mask_fits(wanted, k.mask, k.form, field.info().bits)
+                unmet(rule, k.needs).is_none() && mask_fits(wanted, k.mask, k.form, field.info().bits)
             });
             match seen {
                 _ if fits => {}
+                Some((t, k)) if unmet(rule, k.needs).is_some() => {
+                    bad.extend(unmet(rule, k.needs).map(|(needs, values)| Reject::FieldNeeds {
+                        table: t.name,
+                        field,
+                        needs,
+                        values,
+                    }))
+                }
                 Some((t, k)) => {
                     bad.push(Reject::Mask { table: t.name, field, wanted, offered: k.mask, form: k.form })
                 }
@@ -188,11 +193,11 @@ impl OffloadCapabilities {
     }
 }
 
-/// Whether `rule` matches what `needs` says.
-fn meets(rule: &FlowRule, needs: Needs) -> bool {
-    needs.iter().all(|(f, values)| {
+/// The first of `needs` that `rule` does not match.
+fn unmet(rule: &FlowRule, needs: Needs) -> Option<(FieldId, &'static [u128])> {
+    needs.iter().copied().find(|(f, values)| {
         let (v, mask) = rule.matches.get(*f);
-        mask == f.info().max() && values.contains(&v)
+        mask != f.info().max() || !values.contains(&v)
     })
 }
 
@@ -221,7 +226,6 @@ struct Load {
 }
 
 fn action_obstacles(path: &[&TableCaps], last: &TableCaps, rule: &FlowRule, bad: &mut Vec<Reject>) {
-    let ingress = PortId(rule.matches.get(FieldId::DpPort).0 as u32);
     let mut loads: Vec<Load> = path.iter().map(|_| Load::default()).collect();
     let mut at = 0;
     for a in rule.actions.iter() {
@@ -231,10 +235,7 @@ fn action_obstacles(path: &[&TableCaps], last: &TableCaps, rule: &FlowRule, bad:
             continue;
         };
         at = j;
-        if path[j].action(kind).is_some_and(|c| !meets(rule, c.needs)) {
-            bad.push(Reject::Action { table: path[j].name, action: kind });
-        }
-        load_action(path[j], &mut loads[j], a, ingress, bad);
+        load_action(path[j], &mut loads[j], a, rule, bad);
     }
     for (t, l) in path.iter().zip(&loads) {
         let (table, wanted) = (t.name, l.outputs.len());
@@ -259,11 +260,14 @@ fn action_obstacles(path: &[&TableCaps], last: &TableCaps, rule: &FlowRule, bad:
     }
 }
 
-fn load_action(t: &TableCaps, l: &mut Load, a: &Action, ingress: PortId, bad: &mut Vec<Reject>) {
+fn load_action(t: &TableCaps, l: &mut Load, a: &Action, rule: &FlowRule, bad: &mut Vec<Reject>) {
     let (table, action) = (t.name, a.kind());
     let Some(cap) = t.action(action) else {
         return;
     };
+    if let Some((needs, values)) = unmet(rule, cap.needs) {
+        bad.push(Reject::ActionNeeds { table, action, needs, values });
+    }
     l.actions += usize::from(cap.slots);
     match l.kinds.iter_mut().find(|(k, _)| *k == action) {
         Some((_, n)) => *n = n.saturating_add(1),
@@ -281,7 +285,8 @@ fn load_action(t: &TableCaps, l: &mut Load, a: &Action, ingress: PortId, bad: &m
             if !t.repeated_outputs && l.outputs.contains(port) {
                 bad.push(Reject::RepeatedOutput { table, port: *port });
             }
-            if !t.hairpin && *port == ingress {
+            let ingress = rule.matches.get(FieldId::DpPort).0;
+            if !t.hairpin && u128::from(port.0) == ingress {
                 bad.push(Reject::Hairpin { table, port: *port });
             }
             l.outputs.push(*port);
@@ -297,7 +302,7 @@ fn load_action(t: &TableCaps, l: &mut Load, a: &Action, ingress: PortId, bad: &m
                 if t.action(a.kind()).is_none() {
                     bad.push(Reject::Action { table, action: a.kind() });
                 }
-                load_action(t, &mut nested, a, ingress, bad);
+                load_action(t, &mut nested, a, rule, bad);
             }
             l.actions += nested.actions;
         }
@@ -366,10 +371,12 @@ mod tests {
         let d = device();
         assert!(d.validate(&rule(Some(0x0806), true, 0)).is_ok());
         assert!(d.validate(&rule(Some(0x0800), false, 1)).is_ok());
-        let field = Reject::Field { table: "t", field: FieldId::ArpSha };
+        let (needs, arp, ip): (_, &[u128], &[u128]) = (FieldId::EthType, &[0x0806], &[0x0800]);
+        let field = Reject::FieldNeeds { table: "t", field: FieldId::ArpSha, needs, values: arp };
         assert_eq!(d.validate(&rule(Some(0x86dd), true, 0)), Err(field.clone()));
         assert_eq!(d.validate(&rule(None, true, 0)), Err(field));
-        let action = Reject::Action { table: "t", action: ActionKind::SetField(FieldId::NwSrc) };
+        let action = ActionKind::SetField(FieldId::NwSrc);
+        let action = Reject::ActionNeeds { table: "t", action, needs, values: ip };
         assert_eq!(d.validate(&rule(Some(0x0806), false, 1)), Err(action.clone()));
         assert_eq!(d.validate(&rule(None, false, 1)), Err(action));
     }

@@ -94,6 +94,21 @@ fn produce(kind: RejectKind) -> Reject {
             });
             refused(&c, &[PORT, (FieldId::NwDst, 0, 0xff00_0000)], &[OUT])
         }
+        RejectKind::FieldNeeds => {
+            let c = one_table(|t| {
+                let src = KeyField::whole(FieldId::NwSrc).needing(&[(FieldId::EthType, &[0x0800])]);
+                t.key = vec![KeyField::whole(FieldId::DpPort), KeyField::whole(FieldId::EthType), src];
+            });
+            refused(&c, &[PORT, (FieldId::EthType, 0x0806, ALL), (FieldId::NwSrc, 1, ALL)], &[OUT])
+        }
+        RejectKind::ActionNeeds => {
+            let c = one_table(|t| {
+                t.actions.retain(|a| a.kind != ActionKind::DecTtl);
+                let dec = offload::ActionCap::anywhere(ActionKind::DecTtl);
+                t.actions.push(dec.needing(&[(FieldId::EthType, &[0x0800, 0x86dd])]));
+            });
+            refused(&c, &[PORT], &[Action::DecTtl, OUT])
+        }
         RejectKind::FieldRequired => {
             let c = one_table(|t| {
                 t.key = vec![KeyField::whole(FieldId::DpPort), KeyField::whole(FieldId::EthDst).required()];

@@ -36,6 +36,7 @@ fn field(r: &Reject) -> Option<String> {
     match r {
         Reject::Field { field, .. }
         | Reject::Mask { field, .. }
+        | Reject::FieldNeeds { field, .. }
         | Reject::FieldRequired { field, .. }
         | Reject::Value { field, .. }
         | Reject::SetMask { field, .. } => Some(field.to_string()),
@@ -46,6 +47,7 @@ fn field(r: &Reject) -> Option<String> {
 fn action(r: &Reject) -> Option<String> {
     match r {
         Reject::Action { action, .. }
+        | Reject::ActionNeeds { action, .. }
         | Reject::ActionOrder { action, .. }
         | Reject::TooManyOf { action, .. }
         | Reject::NeedsSoftware { action } => Some(action.to_string()),
