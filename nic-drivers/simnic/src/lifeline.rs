@@ -4,8 +4,8 @@
 //! one atomic word per burst. A queue of an earlier epoch reclaims its cells (the device was reset, so it no longer writes
 //! them) and programs its rings anew. So no lock is taken per packet and no cell is owned twice.
 //!
-//! A queue that is dropped while the device runs cannot know whether the device is still writing a buffer. Its cells are
-//! *parked* here until the device is reset or given up.
+//! A queue that is dropped while the device runs, or has failed and is not yet reset, cannot know whether the device is
+//! still using a buffer. Its cells are *parked* here until the device is reset or given up.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

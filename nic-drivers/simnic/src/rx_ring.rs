@@ -276,13 +276,17 @@ impl<R: Registers> RxQueue for RxRing<R> {
 
 impl<R: Registers> Drop for RxRing<R> {
     fn drop(&mut self) {
-        if self.life.epoch().is_some() && self.life.epoch() == self.epoch {
+        let now = self.life.epoch();
+        if now.is_some() && now != self.epoch {
+            // The device was reset since it was given these cells.
+            return self.reclaim_all();
+        }
+        if now.is_some() {
             self.regs.write32(self.reg(QueueReg::RX_CTRL), 0);
-            for c in self.cells.iter_mut().filter_map(Option::take) {
-                self.life.park(c);
-            }
-        } else {
-            self.reclaim_all();
+        }
+        // It may still use them: running, or failed and not yet reset.
+        for c in self.cells.iter_mut().filter_map(Option::take) {
+            self.life.park(c);
         }
     }
 }
