@@ -23,6 +23,8 @@ pub struct Status {
     pub bridges: Vec<Bridge>,
     /// Devices, in the order of the configuration.
     pub devices: Vec<DeviceHealth>,
+    /// The datapath that all bridges share.
+    pub datapath: Datapath,
 }
 
 /// A bridge.
@@ -40,11 +42,11 @@ pub struct Bridge {
     pub controllers: Vec<Controller>,
     /// Where it listens for OpenFlow.
     pub listen: Vec<String>,
+    /// OpenFlow connections that stand now, of both kinds.
+    pub connections: usize,
     /// OpenFlow flow entries.
     pub openflow_flows: usize,
-    /// The software datapath.
-    pub datapath: Datapath,
-    /// Placement of flows in hardware.
+    /// Placement of its flows in hardware.
     pub offload: Offload,
 }
 
@@ -59,7 +61,7 @@ pub struct Controller {
     pub state: String,
 }
 
-/// The software datapath of a bridge.
+/// The datapath: software, and what hardware forwards in its stead.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Datapath {
     /// Packets received by software.
@@ -76,6 +78,12 @@ pub struct Datapath {
     pub flows: usize,
     /// Distinct masks among them.
     pub masks: usize,
+    /// Packets forwarded by hardware.
+    pub hardware_packets: u64,
+    /// Bytes forwarded by hardware.
+    pub hardware_bytes: u64,
+    /// What placement did, by name.
+    pub placement: BTreeMap<String, u64>,
 }
 
 /// Placement of a bridge's flows.
@@ -89,12 +97,10 @@ pub struct Offload {
     pub pending_flows: usize,
     /// Flow records in software, by kind of reason.
     pub software_flows: BTreeMap<String, usize>,
-    /// Packets forwarded by hardware.
+    /// Packets that hardware forwarded for the flow records there are now.
     pub hardware_packets: u64,
-    /// Bytes forwarded by hardware.
+    /// Bytes that hardware forwarded for the flow records there are now.
     pub hardware_bytes: u64,
-    /// What placement did, by name.
-    pub counters: BTreeMap<String, u64>,
 }
 
 /// How a device is.
@@ -178,10 +184,6 @@ pub struct Why {
 /// Traffic that has no flow record: translated packet by packet, for a reason. An element of the answer to `hoist/why`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Uncached {
-    /// Bridge.
-    pub bridge: String,
-    /// The OpenFlow rule.
-    pub rule: Rule,
     /// Packets.
     pub packets: u64,
     /// Why no record is kept.

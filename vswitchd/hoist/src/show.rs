@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use daemon::report::{Bridge, Device, Flow, Port, Sim, Status, WhyReport};
+use daemon::report::{Bridge, Datapath, Device, Flow, Port, Sim, Status, WhyReport};
 
 use crate::pci_devices::Candidate;
 use crate::table::{count, duration, render};
@@ -46,7 +46,35 @@ pub fn status(s: &Status) -> String {
             let _ = writeln!(out, "  {name:<13} {value}");
         }
     }
+    let _ = writeln!(out, "\ndatapath");
+    for (name, value) in datapath_lines(&s.datapath) {
+        let _ = writeln!(out, "  {name:<13} {value}");
+    }
     out
+}
+
+fn datapath_lines(d: &Datapath) -> Vec<(&'static str, String)> {
+    let all = d.rx_packets + d.hardware_packets;
+    vec![
+        ("flows", format!("{}, {}", d.flows, count(d.masks, "mask"))),
+        (
+            "hardware",
+            format!(
+                "{} packets ({} of all), {} bytes",
+                d.hardware_packets,
+                share(d.hardware_packets, all),
+                d.hardware_bytes
+            ),
+        ),
+        (
+            "software",
+            format!(
+                "{} packets: {} exact-match hits, {} megaflow hits, {} misses",
+                d.rx_packets, d.exact_hits, d.megaflow_hits, d.misses
+            ),
+        ),
+        ("drops", listed(&d.drops)),
+    ]
 }
 
 fn bridge_lines(b: &Bridge) -> Vec<(&'static str, String)> {
@@ -61,26 +89,9 @@ fn bridge_lines(b: &Bridge) -> Vec<(&'static str, String)> {
         let state = if c.state.is_empty() { String::new() } else { format!(" ({})", c.state) };
         lines.push(("controller", format!("{} {how}{state}", c.target)));
     }
-    lines.push(("OpenFlow", count(b.openflow_flows, "flow entry").replace("entrys", "entries")));
-    let (d, o) = (&b.datapath, &b.offload);
-    lines.push(("datapath", format!("{}, {}", count(d.flows, "flow"), count(d.masks, "mask"))));
-    lines.push((
-        "software",
-        format!(
-            "{} packets: {} exact-match hits, {} megaflow hits, {} misses",
-            d.rx_packets, d.exact_hits, d.megaflow_hits, d.misses
-        ),
-    ));
-    lines.push((
-        "hardware",
-        format!(
-            "{} packets, {} bytes ({} of all)",
-            o.hardware_packets,
-            o.hardware_bytes,
-            share(o.hardware_packets, o.hardware_packets + d.rx_packets)
-        ),
-    ));
-    lines.push(("drops", listed(&d.drops)));
+    lines.push(("connections", b.connections.to_string()));
+    lines.push(("OpenFlow", format!("{} flows", b.openflow_flows)));
+    let o = &b.offload;
     if o.enabled {
         let stayed: usize = o.software_flows.values().sum();
         let why = if stayed == 0 { String::new() } else { format!(" ({})", listed(&o.software_flows)) };
@@ -160,8 +171,8 @@ pub fn why(w: &WhyReport, asked: bool) -> String {
     for u in &w.uncached {
         let _ = writeln!(
             out,
-            "rule table {} cookie {} on {}: {} packets without a flow record\n  because   {}\n",
-            u.rule.table, u.rule.cookie, u.bridge, u.packets, u.reason
+            "{} packets without a flow record of their own\n  because   {}\n",
+            u.packets, u.reason
         );
     }
     if out.is_empty() {

@@ -95,6 +95,14 @@ impl Placing {
         worked
     }
 
+    /// Gives up the devices: their drivers reset them. Nothing is followed any more.
+    pub fn let_go(&self) {
+        let config = self.engine.lock().config().clone();
+        // Dropped outside the lock: a reset takes its time.
+        let old = std::mem::replace(&mut *self.engine.lock(), PlacementEngine::new(config, Vec::new()));
+        drop(old);
+    }
+
     /// Follows a record from now on.
     pub fn offer(&self, record: &FlowRecord, rule: FlowRule) {
         let counters = Arc::clone(&record.counters);

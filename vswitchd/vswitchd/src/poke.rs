@@ -1,33 +1,39 @@
 //! Wakes the control thread before its time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// A wake-up that is not lost: a poke while nobody waits ends the next wait at once.
+/// A wake-up that is not lost: a poke while nobody waits ends the next wait at once. Poking again before that costs one
+/// atomic exchange, so forwarding threads may do it.
 #[derive(Debug, Default)]
 pub struct Poke {
-    poked: Mutex<bool>,
+    poked: AtomicBool,
+    lock: Mutex<()>,
     wake: Condvar,
 }
 
 impl Poke {
     /// Wakes whoever waits, or will.
     pub fn poke(&self) {
-        *self.poked.lock() = true;
-        self.wake.notify_one();
+        if !self.poked.swap(true, Ordering::AcqRel) {
+            // The waiter looks at the flag under the lock: it has not looked yet, or it waits already.
+            drop(self.lock.lock());
+            self.wake.notify_one();
+        }
     }
 
     /// Waits for a poke, at most `timeout`, and returns whether there was one.
     pub fn wait(&self, timeout: Duration) -> bool {
         let deadline = Instant::now() + timeout;
-        let mut poked = self.poked.lock();
-        while !*poked {
-            if self.wake.wait_until(&mut poked, deadline).timed_out() {
+        let mut guard = self.lock.lock();
+        while !self.poked.load(Ordering::Acquire) {
+            if self.wake.wait_until(&mut guard, deadline).timed_out() {
                 break;
             }
         }
-        std::mem::take(&mut *poked)
+        self.poked.swap(false, Ordering::AcqRel)
     }
 }
 

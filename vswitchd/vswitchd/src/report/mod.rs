@@ -1,5 +1,59 @@
 //! What the switch tells about itself: the documents of [`daemon::report`], made from the running parts.
 
+mod devices;
+mod dump;
+mod flows;
+mod status;
+mod trace;
 mod why;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant as HostInstant;
+
+use clock::Clock;
+use datapath::SoftDatapath;
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::devices::RunningSim;
+use crate::endpoint::Endpoint;
+use crate::hoisting::Hoisting;
+use crate::ports::PortTable;
+
+pub use dump::DumpOptions;
+pub use flows::Selection;
 pub use why::{kind_name, why};
+
+/// Everything there is to tell about.
+pub struct Parts {
+    /// Program and version.
+    pub version: &'static str,
+    /// Run directory.
+    pub run_dir: PathBuf,
+    /// When the switch was started.
+    pub since: HostInstant,
+    /// As configured.
+    pub config: Config,
+    /// The switch's time.
+    pub clock: Arc<dyn Clock>,
+    /// The OpenFlow layer.
+    pub layer: Arc<ofproto::Switch>,
+    pub(crate) soft: Arc<SoftDatapath>,
+    pub(crate) hoisting: Arc<Hoisting>,
+    pub(crate) ports: Arc<PortTable>,
+    pub(crate) endpoints: Mutex<Vec<Endpoint>>,
+    pub(crate) sims: Mutex<Vec<RunningSim>>,
+}
+
+impl Parts {
+    /// Name of the bridge with that index.
+    fn bridge_name(&self, index: Option<u32>) -> String {
+        index.and_then(|i| self.layer.bridge(i)).map(|b| b.name().to_owned()).unwrap_or_default()
+    }
+
+    /// Name of a datapath port.
+    fn port_name(&self, dp: u32) -> Option<String> {
+        self.ports.by_datapath(flow::PortId(dp)).map(|p| p.name.clone())
+    }
+}

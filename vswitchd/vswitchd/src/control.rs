@@ -1,0 +1,104 @@
+//! The control thread: revalidation, placement, links.
+//!
+//! It comes round when poked (tables changed, stations to learn, records to place), every millisecond while hardware
+//! operations are under way, every 100 ms while there are flow records, and every 500 ms otherwise.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use clock::{Clock, Instant};
+use ofproto::{Port, Switch};
+use openflow::port::PortState;
+
+use crate::placing::Placing;
+use crate::poke::Poke;
+use crate::ports::PortTable;
+
+/// Between rounds while hardware operations are under way; also the least time between rounds, so that a storm of pokes
+/// does not keep a processor busy.
+const HOT: Duration = Duration::from_millis(1);
+/// Between revalidations while there are records.
+const WARM: Duration = Duration::from_millis(100);
+/// Between rounds otherwise, and between looks at the links.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// What the thread works on.
+pub struct Control {
+    /// The OpenFlow layer.
+    pub openflow: Arc<Switch>,
+    /// Placement.
+    pub placing: Arc<Placing>,
+    /// Ports.
+    pub ports: Arc<PortTable>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Wakes it.
+    pub poke: Arc<Poke>,
+}
+
+impl Control {
+    /// Starts the thread; it ends soon after `stop` is set and it is poked.
+    ///
+    /// # Errors
+    /// When there are no threads left.
+    pub fn start(self, stop: Arc<AtomicBool>) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name("control".to_owned()).spawn(move || self.run(&stop))
+    }
+
+    fn run(&self, stop: &AtomicBool) {
+        let (mut revalidated, mut looked) = (None::<Instant>, None::<Instant>);
+        let mut records = 0;
+        while !stop.load(Ordering::Acquire) {
+            let now = self.clock.now();
+            let due = |last: Option<Instant>, every| last.is_none_or(|t| now.since(t) >= every);
+            if self.openflow.run(now) {
+                revalidated = Some(now);
+            }
+            if due(revalidated, WARM) {
+                records = self.openflow.revalidate(now).records;
+                revalidated = Some(now);
+            }
+            let worked = self.placing.tick(now);
+            if due(looked, IDLE) {
+                self.look_at_links();
+                looked = Some(now);
+            }
+            let wait = if worked > 0 || !self.placing.is_quiet() {
+                HOT
+            } else if records > 0 {
+                WARM
+            } else {
+                IDLE
+            };
+            if self.poke.wait(wait) && wait > HOT {
+                // Pokes come in swarms: take in what comes within a moment.
+                std::thread::sleep(HOT);
+            }
+        }
+    }
+
+    /// Tells the bridges which links have changed.
+    fn look_at_links(&self) {
+        for p in self.ports.all() {
+            let Some(link) = p.link_change() else { continue };
+            let Some(bridge) = self.openflow.bridge(p.bridge) else { continue };
+            let Some(port) = bridge.pipeline().ports.get(p.no).cloned() else { continue };
+            tracing::info!(
+                "port {} of {}: link {}",
+                p.name,
+                bridge.name(),
+                if link.link_up { "up" } else { "down" }
+            );
+            bridge.put_port(with_link(port, link.link_up, link.speed_mbps));
+        }
+    }
+}
+
+/// A port's description with its link as it is now.
+pub fn with_link(mut port: Port, up: bool, speed_mbps: u32) -> Port {
+    port.state = if up { PortState::LIVE } else { PortState::LINK_DOWN };
+    port.speed_kbps = speed_mbps.saturating_mul(1000);
+    port
+}

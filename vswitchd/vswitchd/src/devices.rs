@@ -1,0 +1,156 @@
+//! Starts the configured devices: the simulated SmartNIC behind its driver.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant as HostInstant;
+
+use clock::Clock;
+use device::{BufferPool, IoError, PacketIo, QueueId};
+use flow::PortId;
+use netio::memory::MemoryPort;
+use nic::{LiveDevice, SimHandle, SimNic};
+use offload::OffloadProvider;
+use simnic::{BringUpError, SimnicConfig, SimnicDriver};
+
+use crate::config::{DeviceConfig, DeviceKind};
+use crate::open::{self, OpenError};
+
+/// Why a device did not start.
+#[derive(thiserror::Error, Debug)]
+pub enum DeviceStartError {
+    /// The profile cannot be read.
+    #[error("{}: {source}", path.display())]
+    ProfileFile {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's words.
+        source: std::io::Error,
+    },
+    /// The profile is wrong.
+    #[error("{}: {source}", path.display())]
+    Profile {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and what is wrong.
+        source: nic::ConfigError,
+    },
+    /// The driver could not bring it up.
+    #[error(transparent)]
+    BringUp(#[from] BringUpError),
+    /// A wire could not be opened.
+    #[error("wire of port {port}: {source}")]
+    Wire {
+        /// Port of the device.
+        port: usize,
+        /// What is wrong.
+        source: OpenError,
+    },
+    /// A bridge's port is one that the device does not have.
+    #[error("the device has no port {0}")]
+    NoSuchPort(u16),
+    /// No thread for the simulator.
+    #[error("cannot run the simulator: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A device that has started: what its parts are handed to.
+pub struct Started {
+    /// Its flow tables, for placement.
+    pub provider: Box<dyn OffloadProvider>,
+    /// Its ports that bridges use, by number on the device.
+    pub ports: BTreeMap<u16, Box<dyn PacketIo>>,
+    /// The simulator, which is kept for as long as the switch runs.
+    pub sim: RunningSim,
+    /// Far ends of memory wires, by number on the device.
+    pub memory: BTreeMap<usize, MemoryPort>,
+}
+
+/// A simulated device that runs.
+pub struct RunningSim {
+    /// Its name in the configuration.
+    pub name: String,
+    /// It.
+    pub handle: SimHandle,
+    /// When it was started.
+    pub since: HostInstant,
+    /// Which port is which datapath port.
+    pub ports: Vec<(u16, PortId)>,
+    /// What keeps the links of its wires: interfaces' other halves. Dropped after the device has stopped.
+    _wires: Vec<Box<dyn PacketIo>>,
+    /// Ends the simulator's thread when dropped; `None` once stopped.
+    live: Option<LiveDevice>,
+}
+
+impl RunningSim {
+    /// Stops the simulator's thread.
+    pub fn stop(&mut self) {
+        self.live = None;
+    }
+}
+
+/// Starts a device whose ports are these datapath ports: number on the device, datapath number. `pool` is shared with the
+/// software path, so that packets pass without being copied.
+///
+/// # Errors
+/// [`DeviceStartError`]; what had started has ended.
+pub fn start(
+    config: &DeviceConfig,
+    ports: &[(u16, PortId)],
+    pool: BufferPool,
+    clock: Arc<dyn Clock>,
+) -> Result<Started, DeviceStartError> {
+    let DeviceKind::Sim { profile, wires } = &config.kind;
+    let profile = match profile {
+        None => nic::Config::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| DeviceStartError::ProfileFile { path: path.clone(), source })?;
+            nic::Config::from_toml(&text)
+                .map_err(|source| DeviceStartError::Profile { path: path.clone(), source })?
+        }
+    };
+    let at = || PathBuf::from(&config.name);
+    let sim = SimNic::new(profile, seed(&config.name))
+        .map_err(|source| DeviceStartError::Profile { path: at(), source })?;
+    let live = sim.start_live().map_err(DeviceStartError::Thread)?;
+    let mut ends = Vec::new();
+    let mut memory = BTreeMap::new();
+    for (i, w) in wires.iter().enumerate() {
+        let wire = |source| DeviceStartError::Wire { port: i, source };
+        let Some((mut io, far)) = open::wire(w, &pool).map_err(wire)? else { continue };
+        let (rx, tx) = io.take_queues(QueueId(0)).map_err(|e: IoError| wire(e.into()))?;
+        sim.attach(i as u8, rx, tx);
+        ends.push(io);
+        memory.extend(far.map(|f| (i, f)));
+    }
+    let mut driver = SimnicConfig::new(Vec::new());
+    for (number, dp) in ports {
+        driver.ports.push((*dp, u8::try_from(*number).map_err(|_| DeviceStartError::NoSuchPort(*number))?));
+    }
+    // A debug build of the simulator under load is slow in host time, which is what the driver waits in.
+    driver.step_timeout *= 50;
+    driver.cmd_timeout *= 50;
+    let nic = SimnicDriver::bring_up(sim.backing(), pool, driver, clock)?;
+    let mut opened: BTreeMap<u16, Box<dyn PacketIo>> = BTreeMap::new();
+    for p in nic.ports {
+        opened.insert(u16::from(p.device_port()), Box::new(p));
+    }
+    if let Some((missing, _)) = ports.iter().find(|(n, _)| !opened.contains_key(n)) {
+        return Err(DeviceStartError::NoSuchPort(*missing));
+    }
+    let running = RunningSim {
+        name: config.name.clone(),
+        handle: sim,
+        since: HostInstant::now(),
+        ports: ports.to_vec(),
+        _wires: ends,
+        live: Some(live),
+    };
+    Ok(Started { provider: Box::new(nic.provider), ports: opened, sim: running, memory })
+}
+
+/// The seed of a device: the same for the same name, so that a run can be repeated.
+fn seed(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,88 @@
+//! Between the OpenFlow layer and placement: which records are offered to hardware, and what hardware has counted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use datapath_api::FlowRecord;
+use flow::FlowId;
+use offload::{Reject, Status};
+use ofproto::{FlowOwner, HardwareCredit, HardwareStats, RecordSink, offload_rule};
+use parking_lot::RwLock;
+
+use crate::placing::Placing;
+
+/// Offers records of the bridges that may use hardware.
+pub struct Hoisting {
+    placing: Arc<Placing>,
+    /// Indexes of bridges whose flows stay in software.
+    software_only: RwLock<BTreeSet<u32>>,
+}
+
+impl Hoisting {
+    /// Offers every bridge's records to `placing`.
+    pub fn new(placing: Arc<Placing>) -> Self {
+        Hoisting { placing, software_only: RwLock::default() }
+    }
+
+    /// Keeps a bridge's flows in software. To be said before the bridge has any.
+    pub fn keep_in_software(&self, bridge: u32) {
+        self.software_only.write().insert(bridge);
+    }
+
+    /// Whether a bridge's flows may be in hardware.
+    pub fn may_hoist(&self, bridge: u32) -> bool {
+        !self.software_only.read().contains(&bridge)
+    }
+
+    /// The engine.
+    pub fn placing(&self) -> &Arc<Placing> {
+        &self.placing
+    }
+
+    fn is_offered(&self, record: &FlowRecord) -> bool {
+        FlowOwner::of(record).and_then(|o| o.basis().bridge).is_none_or(|b| self.may_hoist(b))
+    }
+
+    /// Where a record is, and why.
+    pub fn status(&self, record: &FlowRecord) -> Status {
+        if !self.is_offered(record) {
+            return Status::Software(Reject::Disabled);
+        }
+        // Not followed yet: the control thread has not come round since the forwarding thread made it.
+        self.placing.status(record.id).unwrap_or(Status::Pending)
+    }
+}
+
+impl RecordSink for Hoisting {
+    fn installed(&self, record: &Arc<FlowRecord>) {
+        if self.is_offered(record) {
+            self.placing.offer(record, offload_rule(record));
+        }
+    }
+
+    fn replaced(&self, old: &Arc<FlowRecord>, new: &Arc<FlowRecord>) {
+        if self.is_offered(new) {
+            self.placing.replace(old.id, new, offload_rule(new));
+        } else {
+            self.placing.withdraw(old.id);
+        }
+    }
+
+    fn removed(&self, record: &Arc<FlowRecord>) {
+        self.placing.withdraw(record.id);
+    }
+}
+
+impl HardwareStats for Hoisting {
+    fn drain(&self, each: &mut dyn FnMut(FlowId, HardwareCredit)) {
+        self.placing.drain(&mut |id, packets, bytes, used| each(id, HardwareCredit { packets, bytes, used }));
+    }
+
+    fn holds(&self, id: FlowId) -> bool {
+        self.placing.holds(id)
+    }
+
+    fn settled(&self) -> bool {
+        self.placing.settled()
+    }
+}

@@ -1,0 +1,141 @@
+//! The ports of all bridges: what is behind each, its link and its counters.
+
+use std::sync::Arc;
+
+use datapath_api::PortStats;
+use device::{LinkState, PacketIo, PortCounters};
+use flow::PortId;
+use openflow::PortNo;
+use parking_lot::{Mutex, RwLock};
+
+use crate::config::PortKind;
+
+/// A port of a bridge, attached to the datapath.
+pub struct SwitchPort {
+    /// Index of its bridge.
+    pub bridge: u32,
+    /// Name.
+    pub name: String,
+    /// OpenFlow number.
+    pub no: PortNo,
+    /// Datapath number.
+    pub dp: PortId,
+    /// What is behind it.
+    pub kind: PortKind,
+    io: Mutex<Box<dyn PacketIo>>,
+    link: Mutex<LinkState>,
+}
+
+impl SwitchPort {
+    /// A port whose queues have been taken.
+    pub fn new(
+        bridge: u32,
+        name: String,
+        no: PortNo,
+        dp: PortId,
+        kind: PortKind,
+        io: Box<dyn PacketIo>,
+    ) -> Self {
+        let link = Mutex::new(io.link());
+        SwitchPort { bridge, name, no, dp, kind, io: Mutex::new(io), link }
+    }
+
+    /// Link state now; `Some` with it when it differs from the last time this was asked.
+    pub fn link_change(&self) -> Option<LinkState> {
+        let now = self.io.lock().link();
+        let mut last = self.link.lock();
+        (*last != now).then(|| {
+            *last = now;
+            now
+        })
+    }
+
+    /// Link state now.
+    pub fn link(&self) -> LinkState {
+        self.io.lock().link()
+    }
+
+    /// Whether the device behind it forwards by itself, so that the datapath does not see every packet.
+    pub fn is_on_device(&self) -> bool {
+        matches!(self.kind, PortKind::Sim { .. })
+    }
+
+    /// What the device, interface or file behind it has counted.
+    pub fn counters(&self) -> PortCounters {
+        self.io.lock().counters()
+    }
+
+    /// Name of the kind of port, as in the configuration.
+    pub fn kind_name(&self) -> &'static str {
+        match self.kind {
+            PortKind::Sim { .. } => "sim",
+            PortKind::AfPacket { .. } => "af_packet",
+            PortKind::Tap { .. } => "tap",
+            PortKind::Pcap { .. } => "pcap",
+            PortKind::Memory => "memory",
+        }
+    }
+
+    /// What is behind it, for people.
+    pub fn behind(&self) -> String {
+        match &self.kind {
+            PortKind::Sim { device, port } => format!("{device}:{port}"),
+            PortKind::AfPacket { interface } | PortKind::Tap { interface } => interface.clone(),
+            PortKind::Pcap { path, out } => {
+                let names: Vec<_> =
+                    [path, out].into_iter().flatten().map(|p| p.display().to_string()).collect();
+                names.join(" > ")
+            }
+            PortKind::Memory => String::new(),
+        }
+    }
+}
+
+/// All ports. Readers get a snapshot.
+#[derive(Default)]
+pub struct PortTable(RwLock<Vec<Arc<SwitchPort>>>);
+
+impl PortTable {
+    /// Adds a port.
+    pub fn add(&self, p: SwitchPort) -> Arc<SwitchPort> {
+        let p = Arc::new(p);
+        self.0.write().push(Arc::clone(&p));
+        p
+    }
+
+    /// Forgets all ports, and gives up what is behind them.
+    pub fn clear(&self) {
+        self.0.write().clear();
+    }
+
+    /// All, in the order of the configuration.
+    pub fn all(&self) -> Vec<Arc<SwitchPort>> {
+        self.0.read().clone()
+    }
+
+    /// The port with that datapath number.
+    pub fn by_datapath(&self, dp: PortId) -> Option<Arc<SwitchPort>> {
+        self.0.read().iter().find(|p| p.dp == dp).cloned()
+    }
+
+    /// The counters of a port: the device's where a device forwards by itself, else the datapath's, `soft`. Drops are those
+    /// of both.
+    pub fn stats(&self, dp: PortId, soft: PortStats) -> PortStats {
+        match self.by_datapath(dp) {
+            Some(p) if p.is_on_device() => {
+                let c = p.counters();
+                PortStats {
+                    rx_packets: c.rx_packets,
+                    tx_packets: c.tx_packets,
+                    rx_bytes: c.rx_bytes,
+                    tx_bytes: c.tx_bytes,
+                    rx_dropped: c.rx_dropped + soft.rx_dropped,
+                    tx_dropped: c.tx_dropped + soft.tx_dropped,
+                    rx_errors: c.rx_errors + soft.rx_errors,
+                    tx_errors: c.tx_errors + soft.tx_errors,
+                }
+            }
+            _ => soft,
+        }
+    }
+}

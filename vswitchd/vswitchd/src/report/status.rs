@@ -1,0 +1,121 @@
+//! `hoist/status`.
+
+use std::collections::BTreeMap;
+
+use daemon::report::{Bridge, Controller, Datapath, DeviceHealth, Offload, Status};
+use datapath_api::{Datapath as _, DatapathStats, DropReason};
+
+use super::{Parts, kind_name};
+use crate::config::{DeviceKind, FailMode};
+use crate::endpoint::Endpoint;
+
+impl Parts {
+    /// The document of `hoist/status`.
+    pub fn status(&self) -> Status {
+        let datapath = self.layer_stats();
+        let flows = self.flow_counts();
+        Status {
+            version: self.version.to_owned(),
+            pid: std::process::id(),
+            run_dir: self.run_dir.display().to_string(),
+            uptime_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bridges: self.endpoints.lock().iter().map(|e| self.bridge(e, &flows)).collect(),
+            devices: self.health(),
+            datapath,
+        }
+    }
+
+    /// How the devices are.
+    pub(super) fn health(&self) -> Vec<DeviceHealth> {
+        let states = self.hoisting.placing().devices();
+        let kind = |name: &str| {
+            let d = self.config.devices.iter().find(|d| d.name == name);
+            d.map_or("", |d| match d.kind {
+                DeviceKind::Sim { .. } => "sim",
+            })
+        };
+        let health = |s: crate::placing::DeviceState| DeviceHealth {
+            kind: kind(&s.name).to_owned(),
+            name: s.name,
+            up: s.down.is_none(),
+            why_down: s.down.unwrap_or_default(),
+            resets: s.resets,
+        };
+        states.into_iter().map(health).collect()
+    }
+
+    fn bridge(&self, e: &Endpoint, flows: &BTreeMap<u32, Offload>) -> Bridge {
+        let pipeline = e.bridge.pipeline();
+        let targets = e.hub.targets();
+        let controller = |target: String| {
+            let state = targets.get(&target);
+            Controller {
+                connected: state.is_some_and(|s| s.connected),
+                state: state.map(|s| s.state.clone()).unwrap_or_default(),
+                target,
+            }
+        };
+        let index = e.bridge.index();
+        let mut offload = flows.get(&index).cloned().unwrap_or_default();
+        offload.enabled = self.config.offload.enabled && self.hoisting.may_hoist(index);
+        Bridge {
+            name: e.bridge.name().to_owned(),
+            datapath_id: format!("{:016x}", e.bridge.datapath_id()),
+            fail_mode: match e.config.fail_mode {
+                FailMode::Secure => "secure",
+                FailMode::Standalone => "standalone",
+            }
+            .to_owned(),
+            ports: pipeline.ports.iter().count(),
+            controllers: e
+                .config
+                .controllers
+                .iter()
+                .map(|c| controller(c.clone().in_dir(&self.run_dir).to_string()))
+                .collect(),
+            listen: e.listening.clone(),
+            connections: e.hub.connections().len(),
+            openflow_flows: pipeline.n_rules(),
+            offload,
+        }
+    }
+
+    /// Where the records of each bridge are, and what hardware carried for them.
+    fn flow_counts(&self) -> BTreeMap<u32, Offload> {
+        let mut all: BTreeMap<u32, Offload> = BTreeMap::new();
+        for r in self.layer.records() {
+            let Some(owner) = ofproto::FlowOwner::of(&r) else { continue };
+            let Some(index) = owner.basis().bridge else { continue };
+            let o = all.entry(index).or_default();
+            let (packets, bytes) = owner.hardware_totals();
+            o.hardware_packets += packets;
+            o.hardware_bytes += bytes;
+            match self.hoisting.status(&r) {
+                offload::Status::Hardware { .. } => o.hardware_flows += 1,
+                offload::Status::Pending => o.pending_flows += 1,
+                offload::Status::Software(why) => {
+                    *o.software_flows.entry(kind_name(why.kind())).or_default() += 1;
+                }
+            }
+        }
+        all
+    }
+
+    fn layer_stats(&self) -> Datapath {
+        let s: DatapathStats = self.soft.stats();
+        let drops = DropReason::ALL.iter().map(|r| (r.name().to_owned(), s.drops[*r as usize]));
+        let (hardware_packets, hardware_bytes) = self.hoisting.placing().hardware_packets();
+        Datapath {
+            rx_packets: s.rx_packets,
+            exact_hits: s.exact_hits,
+            megaflow_hits: s.megaflow_hits,
+            misses: s.misses,
+            drops: drops.filter(|(_, n)| *n > 0).collect(),
+            flows: s.flows,
+            masks: s.masks,
+            hardware_packets,
+            hardware_bytes,
+            placement: self.hoisting.placing().counters(),
+        }
+    }
+}
