@@ -61,7 +61,7 @@ fn all() -> impl Iterator<Item = String> {
 pub fn possible() -> Result<()> {
     let probe = "hoist-probe";
     ip(&["netns", "add", probe])?;
-    let made = ip(&["-n", probe, "link", "add", "a", "type", "veth", "peer", "name", "b"]);
+    let made = ip(&["-n", probe, "link", "add", "name", "probe0", "type", "veth", "peer", "name", "probe1"]);
     let _ = ip(&["netns", "del", probe]);
     made
 }
@@ -83,7 +83,7 @@ impl Namespaces {
         }
         for n in 1..=HOSTS {
             let (ns, wire, mac) = (host(n), format!("w{n}"), format!("02:00:00:77:00:{n:02x}"));
-            ip(&["-n", SWITCH, "link", "add", &wire, "type", "veth", "peer", "name", "eth0", "netns", &ns])?;
+            ip(&["-n", SWITCH, "link", "add", "name", &wire, "type", "veth", "peer", "name", "eth0", "netns", &ns])?;
             ip(&["-n", &ns, "link", "set", "eth0", "address", &mac])?;
             ip(&["-n", &ns, "addr", "add", &format!("{}/24", address(n)), "dev", "eth0"])?;
             // A cable carries whole frames with their checksums: nothing may be left for a NIC to finish.
