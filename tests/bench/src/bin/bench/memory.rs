@@ -1,12 +1,11 @@
-//! Prints cycles per packet of the userspace datapath, and bytes per megaflow:
-//! `cargo run --release -p bench --example softpath`.
+//! Bytes per megaflow, counted by an allocator that counts.
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bench::softpath::{Bed, SetupError, caches, exact_mask, frame, record, whole_path};
+use bench::softpath::{Bed, SetupError, exact_mask, frame, record};
 use datapath_api::Datapath;
 use flow::{Action, PortId};
 
@@ -33,8 +32,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// Bytes per megaflow: of the record, and of what the datapath keeps beside it, at `n` flows.
-fn bytes_per_megaflow(n: u32) -> Result<(), SetupError> {
+/// Prints bytes per megaflow: of the record, and of what the datapath keeps beside it, at `n` flows.
+pub fn bytes_per_megaflow(n: u32) -> Result<(), SetupError> {
     let mut bed = Bed::new(1, &[], 4)?;
     let keys: Vec<_> = (0..n).map(|i| flow::parse(&frame(i), PortId(9)).map(|p| p.key)).collect();
     let actions: Arc<[Action]> = [Action::Output(PortId(2))].into();
@@ -55,11 +54,4 @@ fn bytes_per_megaflow(n: u32) -> Result<(), SetupError> {
     println!("{:<40} {:>10.0} bytes", format!("megaflow record, {n} flows"), each(made - start));
     println!("{:<40} {:>10.0} bytes", "  beside it, in the datapath", each(put - made));
     Ok(())
-}
-
-fn main() -> Result<(), SetupError> {
-    for m in caches().into_iter().chain(whole_path()?) {
-        println!("{m}");
-    }
-    bytes_per_megaflow(100_000)
 }
