@@ -332,3 +332,46 @@ fn records_whose_mask_no_longer_suffices_are_deleted_and_others_stay() {
     r.switch.revalidate(r.now());
     assert_eq!(r.switch.revalidate(r.now()).translated, 0);
 }
+
+#[test]
+fn a_batch_is_seen_whole_or_not_at_all_by_packets_translated_meanwhile() {
+    use datapath_api::{Miss, MissHandler};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let r = Rig::new();
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build();
+    let miss = Miss { key: key(&f, 1), len_bytes: f.len() as u32, tcp_flags: 0 };
+    r.add(0, 1, matching(&[IP]), to(2));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                s.spawn(|| {
+                    let (mut seen, mut out) = ([0u32; 2], Vec::new());
+                    while !done.load(Ordering::Relaxed) || seen.contains(&0) {
+                        out.clear();
+                        r.switch.translate(std::slice::from_ref(&miss), r.now(), &mut out);
+                        match &out[0].record.actions[..] {
+                            [a] if *a == out_port(2) => seen[0] += 1,
+                            [a] if *a == out_port(3) => seen[1] += 1,
+                            other => panic!("half an update: {other:?}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        // The flow leaves one priority and appears at another: in between there would be none, or two.
+        let mut i = 0u16;
+        while i < 2000 || readers.iter().any(|h| !h.is_finished()) {
+            let (from, to_) = if i.is_multiple_of(2) { (1, 2) } else { (2, 1) };
+            let gone = FlowMod { priority: from, ..command(FlowModCommand::DeleteStrict, matching(&[IP])) };
+            let new = add(0, to_, matching(&[IP]), to(u32::from(to_) + 1));
+            r.bridge.apply(&[gone, new], r.now()).unwrap();
+            i = i.wrapping_add(1);
+            done.store(i >= 2000 || done.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    });
+
+    fn out_port(n: u32) -> flow::Action {
+        out(n)
+    }
+}
