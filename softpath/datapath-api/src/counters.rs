@@ -18,12 +18,14 @@ struct Set {
 }
 
 /// Counters of a record. Written by forwarding cores, read by anyone.
+// What the owner writes comes first, to lie on one cache line.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub struct FlowCounters {
     owned: Set,
-    shared: Set,
     owner: AtomicU32,
     tcp_flags: AtomicU16,
+    shared: Set,
 }
 
 /// A reading of [`FlowCounters`].

@@ -30,6 +30,7 @@ use crate::execute::{Metadata, Outputs, restore};
 use crate::flow_table::{Installed, Put};
 use crate::link::{FlowChange, PortChange, bump};
 use crate::port::{OutPort, PortShared};
+use crate::prefetch;
 use crate::tables::Tables;
 
 /// Numbers writers of counters; 0 is nobody.
@@ -52,6 +53,8 @@ enum Verdict {
     Runt,
     /// Its miss was not answered.
     Unanswered,
+    /// An entry that the exact-match cache has for the hash; to be verified.
+    Candidate(u32),
     /// An entry of the tables.
     Entry(u32),
     /// A record that is not in the tables; index into [`Burst::direct`].
@@ -79,8 +82,9 @@ pub struct Core {
     tables: Tables,
     out: Outputs,
     burst: Burst,
-    rx: PacketBatch,
-    again: PacketBatch,
+    /// Boxed, and taken while in use: a batch is large to move.
+    rx: Option<Box<PacketBatch>>,
+    again: Option<Box<PacketBatch>>,
     again_metadata: Vec<Metadata>,
     pub(crate) sleeper: crate::run::Sleeper,
 }
@@ -109,8 +113,8 @@ impl Core {
                 asking: Vec::with_capacity(BATCH),
                 translations: Vec::with_capacity(BATCH),
             },
-            rx: PacketBatch::new(),
-            again: PacketBatch::new(),
+            rx: Some(Box::default()),
+            again: Some(Box::default()),
             again_metadata: Vec::with_capacity(BATCH),
             sleeper: crate::run::Sleeper::new(&shared.links[index].event)?,
             shared,
@@ -125,8 +129,10 @@ impl Core {
         let shared = self.shared.clone();
         let link = &shared.links[self.index];
         link.enter();
-        self.take_changes();
-        let mut n = self.take_handoffs(now);
+        if link.has_changes() {
+            self.take_changes(&shared);
+        }
+        let mut n = if link.has_packets() { self.take_handoffs(&shared, now) } else { 0 };
         for i in 0..self.inputs.len() {
             n += self.receive(i, now);
         }
@@ -146,7 +152,7 @@ impl Core {
         if input.gone {
             return 0;
         }
-        let mut batch = std::mem::take(&mut self.rx);
+        let mut batch = self.rx.take().unwrap_or_default();
         if let Err(e) = input.rx.rx_burst(&mut batch) {
             input.gone = matches!(e, IoError::Gone);
             bump(&input.shared.rx_errors, 1);
@@ -154,7 +160,11 @@ impl Core {
         let n = batch.len();
         if n > 0 {
             let port = input.shared.id;
-            let bytes = batch.iter().map(|p| p.len() as u64).sum();
+            let mut bytes = 0;
+            for p in batch.iter() {
+                bytes += p.len() as u64;
+                prefetch::line(&**p);
+            }
             bump(&input.shared.rx_packets, n as u64);
             bump(&input.shared.rx_bytes, bytes);
             input.shared.rx_dropped.store(input.rx.dropped(), Ordering::Relaxed);
@@ -170,14 +180,14 @@ impl Core {
             });
             self.recirculate(now);
         }
-        self.rx = batch;
+        self.rx = Some(batch);
         n
     }
 
     /// Puts packets that were recirculated through the tables until none is left.
     fn recirculate(&mut self, now: Instant) {
         while !self.out.recirculated.is_empty() {
-            let mut batch = std::mem::take(&mut self.again);
+            let mut batch = self.again.take().unwrap_or_default();
             let mut metadata = std::mem::take(&mut self.again_metadata);
             let passes = self.out.recirculated[0].passes;
             // In order, as long as they have passed the tables equally often.
@@ -194,7 +204,7 @@ impl Core {
                 layout.map(|l| b[i] = l).is_ok()
             });
             metadata.clear();
-            (self.again, self.again_metadata) = (batch, metadata);
+            (self.again, self.again_metadata) = (Some(batch), metadata);
         }
     }
 
@@ -218,14 +228,29 @@ impl Core {
             }
             b.verdicts[i] = Verdict::Miss;
             b.hashes[i] = self.tables.hash(key);
+            self.tables.prefetch(b.hashes[i]);
             if let Some(f) = b.layouts[i].fault {
                 tally.fault(f);
             }
         }
+        for (v, hash) in b.verdicts.iter_mut().zip(&b.hashes).take(n) {
+            if *v == Verdict::Miss
+                && let Some(e) = self.tables.candidate(*hash)
+            {
+                *v = Verdict::Candidate(e);
+            }
+        }
         let mut missed = false;
         for i in 0..n {
-            if b.verdicts[i] != Verdict::Miss {
-                continue;
+            match b.verdicts[i] {
+                Verdict::Candidate(e) if self.tables.verify(e, &b.keys[i]) => {
+                    tally.exact_hits += 1;
+                    b.verdicts[i] = Verdict::Entry(e);
+                    continue;
+                }
+                Verdict::Candidate(_) => b.verdicts[i] = Verdict::Miss,
+                Verdict::Miss => {}
+                _ => continue,
             }
             if let Some(e) = self.tables.find_exact(b.hashes[i], &b.keys[i]) {
                 tally.exact_hits += 1;
@@ -264,7 +289,9 @@ impl Core {
                     self.out.execute(p, &mut b.keys[i], &b.layouts[i], actions, passes, now);
                 }
                 Verdict::Runt => self.out.tally.drop(DropReason::Runt),
-                Verdict::Miss | Verdict::Unanswered => self.out.tally.drop(DropReason::Action),
+                Verdict::Miss | Verdict::Candidate(_) | Verdict::Unanswered => {
+                    self.out.tally.drop(DropReason::Action)
+                }
             }
         }
         b.direct.clear();
@@ -341,8 +368,8 @@ impl Core {
     }
 
     /// Packets to execute, and packets from other cores for ports of this one.
-    fn take_handoffs(&mut self, now: Instant) -> usize {
-        let shared = self.shared.clone();
+    #[cold]
+    fn take_handoffs(&mut self, shared: &Shared, now: Instant) -> usize {
         let link = &shared.links[self.index];
         let mut n = 0;
         while n < 4 * BATCH
@@ -365,8 +392,8 @@ impl Core {
         n
     }
 
-    fn take_changes(&mut self) {
-        let shared = self.shared.clone();
+    #[cold]
+    fn take_changes(&mut self, shared: &Shared) {
         let link = &shared.links[self.index];
         while let Some(c) = link.ports.pop() {
             match c {

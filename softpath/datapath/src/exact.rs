@@ -8,6 +8,8 @@
 //!   set of 4:  tag tag tag tag | entry entry entry entry        set = low bits of the hash, tag = its upper half
 //! ```
 
+use crate::prefetch;
+
 const WAYS: usize = 4;
 
 #[derive(Clone, Copy)]
@@ -34,6 +36,18 @@ impl ExactCache {
     #[inline(always)]
     fn tag(hash: u64) -> u32 {
         (hash >> 32) as u32
+    }
+
+    /// Asks for the cache line that `hash` leads to.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        prefetch::line(&self.sets[hash as usize & self.mask]);
+    }
+
+    /// The first entry that may have been used by a key of this hash.
+    #[inline(always)]
+    pub(crate) fn candidate(&self, hash: u64) -> Option<u32> {
+        self.find(hash, |_| true)
     }
 
     /// The entries that may have been used by a key of this hash: those for which `check` is asked. The first that it

@@ -1,12 +1,13 @@
 //! The datapath's table of records: what is there, by name and by match. Every core keeps its own copy of what it uses.
 //!
 //! The table is changed under one lock, by control threads and by a core that has just translated a miss; never by a
-//! packet that hits. What cores hold are [`Installed`]s. A removal or replacement marks the old one, so that a core sees
-//! it at the next packet even before it has taken the change from its command queue:
+//! packet that hits. What cores hold are [`Installed`]s. A removal or replacement marks the old one and sends the cores a
+//! change, which they take over before their next burst; the mark tells a core that takes over changes late or has
+//! lost some what became of what it holds:
 //!
 //! ```text
-//!   remove:    retired = true                                  a core treats a hit as a miss
-//!   replace:   successor = new, then retired = true            a core goes on with the new one
+//!   remove:    retired = true                                  the core takes its entry out
+//!   replace:   successor = new, then retired = true            the core's entry goes on with the new one
 //! ```
 
 use std::sync::atomic::{AtomicBool, Ordering};

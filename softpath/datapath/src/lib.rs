@@ -16,16 +16,14 @@
 //!
 //! What is guaranteed:
 //! * A record that a miss has made is used by the next packet of the same burst.
-//! * After `flow_put` has returned, the next burst of every core uses the record; a replaced one gives way at
-//!   once, whole.
-//! * After `flow_del` has returned, a packet looked up later is not executed by the record; after
-//!   [`SoftDatapath::synchronize`], none is.
+//! * After `flow_put` has returned, the next burst of every core uses the record, and not the one it replaced.
+//! * After `flow_del` has returned, no burst that a core begins uses the record; after
+//!   [`SoftDatapath::synchronize`], no packet is executed by it any more.
 //! * Every packet ends in a port's queue, at the punt sink, or in a drop counter; no frame, however malformed, makes a
 //!   core panic or read past its end.
 //! * While packets hit, a core neither allocates nor takes a lock.
 //!
 //! Not here: connection tracking and tunnels.
-#![forbid(unsafe_code)]
 
 pub mod bench;
 mod config;
@@ -39,6 +37,7 @@ mod hash;
 mod link;
 mod meter;
 mod port;
+mod prefetch;
 mod run;
 mod tables;
 mod tally;

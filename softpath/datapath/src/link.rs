@@ -93,13 +93,16 @@ impl CoreLink {
         }
     }
 
-    /// Whether something waits for the core.
-    pub(crate) fn has_work(&self) -> bool {
-        !self.flows.is_empty()
-            || self.resync.load(Ordering::Acquire)
-            || !self.ports.is_empty()
-            || !self.executes.is_empty()
-            || !self.handoff.is_empty()
+    /// Whether changes wait for the core.
+    #[inline]
+    pub(crate) fn has_changes(&self) -> bool {
+        !self.flows.is_empty() || self.resync.load(Ordering::Acquire) || !self.ports.is_empty()
+    }
+
+    /// Whether packets wait for the core.
+    #[inline]
+    pub(crate) fn has_packets(&self) -> bool {
+        !self.executes.is_empty() || !self.handoff.is_empty()
     }
 
     /// The core begins a burst.

@@ -77,7 +77,7 @@ impl Core {
         let link = &shared.links[self.index];
         link.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if !link.has_work() {
+        if !link.has_changes() && !link.has_packets() {
             let mut events = [EpollEvent::empty(); 1];
             // Interrupted or timed out: the caller polls again.
             if self.sleeper.epoll.wait(&mut events, EpollTimeout::from(SLEEP_MS)).is_ok_and(|n| n > 0)

@@ -7,18 +7,18 @@
 //!   hash of the masked key ─► subtable ──────────┘
 //! ```
 //!
-//! Only the owning core touches them, so nothing here is locked or atomic except the one flag that says whether a record
-//! still stands ([`Installed::is_live`]), which is read at every hit.
+//! Only the owning core touches them, so nothing here is locked or atomic. They change between bursts, and by what misses
+//! of a burst add.
 //!
 //! Invariants:
-//! * An entry's index names the same entry until the next [`Tables::settle`], which runs between bursts only: what a
-//!   packet of a burst has found stays there for the burst, even if a later packet finds it retired.
+//! * An entry's index names the same entry until the next [`Tables::settle`], which runs between bursts only.
 //! * Counts of a burst are in the entries on `touched` and nowhere else; they go to the record they were counted for
 //!   before the entry is given another record.
 
 use std::sync::Arc;
 
 use clock::Instant;
+use datapath_api::FlowCounters;
 use flow::{Action, PacketKey, PacketMask, PacketMatch, PortId, WordIter};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 use crate::exact::ExactCache;
 use crate::flow_table::Installed;
 use crate::hash::{KeyHasher, MaskWord};
+use crate::prefetch;
 
 /// Lookups after which the order of the subtables is looked at.
 const REORDER_AFTER: u32 = 4096;
@@ -35,6 +36,8 @@ const REORDER_AFTER: u32 = 4096;
 #[repr(align(64))]
 pub(crate) struct Entry {
     installed: Option<Arc<Installed>>,
+    /// The record's, here so that counting does not go through the record.
+    counters: Option<Arc<FlowCounters>>,
     /// The port when the only action is to output, else `None`: the common case without a look at the actions.
     pub(crate) only_output: Option<PortId>,
     subtable: u32,
@@ -104,17 +107,34 @@ impl Tables {
         self.hasher.hash(key)
     }
 
-    /// Looks in the exact-match cache.
+    /// Asks for what [`Tables::candidate`] reads.
     #[inline(always)]
-    pub(crate) fn find_exact(&mut self, hash: u64, key: &PacketKey) -> Option<u32> {
-        let (entries, subtables) = (&self.entries, &self.subtables);
-        let e = self.exact.find(hash, |e| {
-            let Some(e) = entries.get(e as usize) else { return false };
-            let Some(i) = &e.installed else { return false };
-            let Some(s) = subtables.get(e.subtable as usize) else { return false };
-            masked_equal(&s.words, &e.key, key) && i.is_live()
-        })?;
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.exact.prefetch(hash);
+    }
+
+    /// The entry that the exact-match cache has for a hash, not verified; asks for what [`Tables::verify`] reads.
+    #[inline(always)]
+    pub(crate) fn candidate(&self, hash: u64) -> Option<u32> {
+        let e = self.exact.candidate(hash)?;
+        let entry = self.entries.get(e as usize)?;
+        prefetch::line(entry);
+        prefetch::ahead(entry, 64);
         Some(e)
+    }
+
+    /// Whether entry `e` matches `key`.
+    #[inline(always)]
+    pub(crate) fn verify(&self, e: u32, key: &PacketKey) -> bool {
+        let Some(e) = self.entries.get(e as usize) else { return false };
+        let Some(s) = self.subtables.get(e.subtable as usize) else { return false };
+        e.counters.is_some() && masked_equal(&s.words, &e.key, key)
+    }
+
+    /// Looks in the exact-match cache.
+    #[inline]
+    pub(crate) fn find_exact(&self, hash: u64, key: &PacketKey) -> Option<u32> {
+        self.exact.find(hash, |e| self.verify(e, key))
     }
 
     /// Looks among the megaflows and remembers what it finds in the exact-match cache.
@@ -144,26 +164,19 @@ impl Tables {
                 break;
             }
         }
-        let e = found?;
-        self.revive(e).then_some(e)
+        found
     }
 
     /// Makes sure that entry `e` is executed by a live record: its own or the one that took its place. Otherwise the entry
-    /// is taken out, and false returned.
-    fn revive(&mut self, e: u32) -> bool {
-        let Some(i) = &self.entries[e as usize].installed else { return false };
+    /// is taken out.
+    fn revive(&mut self, e: u32) {
+        let Some(i) = &self.entries[e as usize].installed else { return };
         if i.is_live() {
-            return true;
+            return;
         }
         match i.current() {
-            Some(next) => {
-                self.assign(e, next);
-                true
-            }
-            None => {
-                self.unlink(e);
-                false
-            }
+            Some(next) => self.assign(e, next),
+            None => self.unlink(e),
         }
     }
 
@@ -172,15 +185,15 @@ impl Tables {
         let writer = self.writer;
         let entry = &mut self.entries[e as usize];
         if entry.packets > 0
-            && let Some(old) = &entry.installed
-            && !Arc::ptr_eq(&old.counters, &i.counters)
+            && let Some(old) = &entry.counters
+            && !Arc::ptr_eq(old, &i.counters)
         {
-            // The time of the last packet is at most that of this burst; the flush of the burst brings it.
-            old.counters.add_by(writer, entry.packets.into(), entry.bytes, entry.tcp_flags, i.record.created);
+            old.add_by(writer, entry.packets.into(), entry.bytes, entry.tcp_flags, i.record.created);
             (entry.packets, entry.bytes, entry.tcp_flags) = (0, 0, 0);
             self.touched.retain(|t| *t != e);
         }
         i.counters.claim(writer);
+        entry.counters = Some(i.counters.clone());
         entry.only_output = match &*i.actions {
             [Action::Output(p)] => Some(*p),
             _ => None,
@@ -213,6 +226,7 @@ impl Tables {
         let hash = self.hasher.hash_masked(key, &st.words);
         let entry = Entry {
             installed: None,
+            counters: None,
             only_output: None,
             subtable: s,
             packets: 0,
@@ -289,7 +303,7 @@ impl Tables {
     pub(crate) fn settle(&mut self) {
         while let Some(e) = self.condemned.pop() {
             let entry = &mut self.entries[e as usize];
-            entry.installed = None;
+            (entry.installed, entry.counters) = (None, None);
             entry.key = SmallVec::new();
             let s = entry.subtable;
             self.free.push(e);
@@ -319,6 +333,9 @@ impl Tables {
         let entry = &mut self.entries[e as usize];
         if entry.packets == 0 {
             self.touched.push(e);
+            if let Some(c) = &entry.counters {
+                prefetch::line(&**c);
+            }
         }
         entry.packets += 1;
         entry.bytes += len as u64;
@@ -330,8 +347,8 @@ impl Tables {
     pub(crate) fn flush(&mut self, now: Instant) {
         for e in self.touched.drain(..) {
             let entry = &mut self.entries[e as usize];
-            if let Some(i) = &entry.installed {
-                i.counters.add_by(self.writer, entry.packets.into(), entry.bytes, entry.tcp_flags, now);
+            if let Some(c) = &entry.counters {
+                c.add_by(self.writer, entry.packets.into(), entry.bytes, entry.tcp_flags, now);
             }
             (entry.packets, entry.bytes, entry.tcp_flags) = (0, 0, 0);
         }
