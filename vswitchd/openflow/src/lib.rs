@@ -23,6 +23,7 @@ pub mod number;
 pub mod port;
 pub mod switch;
 pub mod table_features;
+pub mod text;
 pub mod version;
 pub mod wire;
 
