@@ -47,7 +47,7 @@ reasons! {
     RingStopped "ring_stopped",
     /// The device was reset or removed.
     Reset "reset",
-    /// Nobody took it from the wire.
+    /// The wire held all it can: nobody took frames from it, or the device stood still.
     WireFull "wire_full",
 }
 

@@ -18,7 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clock::Clock;
-use device::{BufferPool, PacketBatch, RxQueue, TxQueue};
+use device::{BufferPool, IoError, PacketBatch, RxQueue, TxQueue};
 use kernel::RunEnd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use parking_lot::MutexGuard;
@@ -32,6 +32,8 @@ const QUANTUM_CYCLES: u64 = 256;
 const POLL: Duration = Duration::from_micros(100);
 /// How often frames are offered again to a transmit queue that was full.
 const RETRY: Duration = Duration::from_millis(1);
+/// How soon a port whose receive queue failed, but is not gone, is looked at again.
+const RECOVERY: Duration = Duration::from_millis(20);
 /// The longest sleep.
 const LONGEST: Duration = Duration::from_millis(1000);
 /// Buffers for frames on their way out.
@@ -54,8 +56,17 @@ struct Wire {
     incoming: PacketBatch,
     outgoing: PacketBatch,
     backlog: VecDeque<device::PacketBuf>,
-    /// The queue failed for good.
-    rx_dead: bool,
+    rx_state: RxState,
+    /// Frames the outside refused, not accounted for yet.
+    lost: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RxState {
+    Good,
+    /// The last look failed; the interface may come back.
+    Failed,
+    Gone,
 }
 
 /// A device that runs live. Dropping it stops the thread; the device is in lockstep again.
@@ -123,6 +134,9 @@ fn run(inner: &Inner, pool: &BufferPool) {
             }
             let end = core.run(QUANTUM_CYCLES);
             for w in &mut wires {
+                if end == RunEnd::Idle {
+                    w.drop_excess(&mut core);
+                }
                 busy |= w.collect_from(&mut core, pool);
             }
             MutexGuard::unlock_fair(core);
@@ -148,7 +162,8 @@ fn attach(inner: &Inner, wires: &mut Vec<Wire>) {
             incoming: PacketBatch::new(),
             outgoing: PacketBatch::new(),
             backlog: VecDeque::with_capacity(BACKLOG),
-            rx_dead: false,
+            rx_state: RxState::Good,
+            lost: 0,
         });
     }
 }
@@ -181,10 +196,13 @@ fn sleep(inner: &Inner, wires: &[Wire], backlog: bool) {
     let mut fds = Vec::with_capacity(wires.len() + 1);
     fds.push(PollFd::new(inner.wake.as_fd(), PollFlags::POLLIN));
     let mut longest = if backlog { RETRY } else { LONGEST };
-    for w in wires.iter().filter(|w| !w.rx_dead) {
-        match w.rx.poll_fd() {
-            Some(fd) => fds.push(PollFd::new(fd, PollFlags::POLLIN)),
-            None => longest = longest.min(POLL),
+    for w in wires {
+        match (w.rx_state, w.rx.poll_fd()) {
+            (RxState::Good, Some(fd)) => fds.push(PollFd::new(fd, PollFlags::POLLIN)),
+            (RxState::Good, None) => longest = longest.min(POLL),
+            // Its descriptor may be readable for as long as it fails.
+            (RxState::Failed, _) => longest = longest.min(RECOVERY),
+            (RxState::Gone, _) => {}
         }
     }
     wait(&mut fds, longest);
@@ -207,14 +225,18 @@ fn wait(fds: &mut [PollFd<'_>], longest: Duration) {
 }
 
 impl Wire {
-    /// Takes frames from outside; says whether there were any.
+    /// Takes frames from outside; says whether there are any.
     fn receive(&mut self) -> bool {
-        if self.rx_dead || self.incoming.room() == 0 {
-            return !self.incoming.is_empty();
-        }
-        if let Err(e) = self.rx.rx_burst(&mut self.incoming) {
-            tracing::warn!(port = self.port, error = %e, "simulated port lost its receive queue");
-            self.rx_dead = true;
+        if self.rx_state != RxState::Gone && self.incoming.room() > 0 {
+            let state = match self.rx.rx_burst(&mut self.incoming) {
+                Ok(_) => RxState::Good,
+                Err(IoError::Gone) => RxState::Gone,
+                Err(_) => RxState::Failed,
+            };
+            if state != self.rx_state && state != RxState::Good {
+                tracing::warn!(port = self.port, "simulated port cannot receive");
+            }
+            self.rx_state = state;
         }
         !self.incoming.is_empty()
     }
@@ -227,10 +249,25 @@ impl Wire {
         }
     }
 
+    /// Loses the frames for which a device that stands still has no room: a wire holds only so much.
+    fn drop_excess(&mut self, core: &mut Core) {
+        let n = self.incoming.len() as u64;
+        self.incoming.clear();
+        if let Some(p) = core.chip.ports.get_mut(usize::from(self.port)) {
+            core.chip.account.injected += n;
+            core.chip.account.dropped += n;
+            p.counts.by_reason[DropReason::WireFull as usize] += n;
+        }
+    }
+
     /// Takes the frames the device has sent.
     fn collect_from(&mut self, core: &mut Core, pool: &BufferPool) -> bool {
         let chip = &mut core.chip;
         let Some(port) = chip.ports.get_mut(usize::from(self.port)) else { return false };
+        let lost = std::mem::take(&mut self.lost);
+        chip.account.collected -= lost;
+        chip.account.dropped += lost;
+        port.counts.by_reason[DropReason::WireFull as usize] += lost;
         let mut any = false;
         while let Some(f) = port.wire_out.pop_front() {
             any = true;
@@ -267,6 +304,7 @@ impl Wire {
                 }
                 Err(e) => {
                     tracing::debug!(port = self.port, error = %e, "simulated port cannot send");
+                    self.lost += (self.outgoing.len() + self.backlog.len()) as u64;
                     self.outgoing.clear();
                     self.backlog.clear();
                     return false;

@@ -293,3 +293,23 @@ fn a_live_device_forwards_between_its_attached_ports_and_serves_its_driver() {
     settle(&sim);
     assert_eq!(sim.collect(1), [udp(2)], "in lockstep again");
 }
+
+#[test]
+fn a_live_device_that_hangs_loses_what_its_wires_cannot_hold_and_lets_the_host_sleep() {
+    let mut c = Config::default();
+    c.device.wire_frames = 40;
+    let sim = SimNic::new(c, 3).unwrap();
+    let host = sim.backing();
+    let _live = sim.start_live().unwrap();
+    sim.inject_failure(Failure::Hang);
+    let frames = Arc::new(Mutex::new((0..100).map(|_| udp(2)).collect::<Vec<_>>()));
+    let pool = BufferPool::new(64).unwrap();
+    let ready = device::Interrupt::new().unwrap();
+    let end = || Pipe { frames: frames.clone(), pool: pool.clone(), ready: ready.clone() };
+    sim.attach(0, Box::new(end()), Box::new(end()));
+    ready.raise();
+    let deadline = Deadline::after(host.now(), Duration::from_secs(10));
+    let lost = || sim.drops().contains(&(0, DropReason::WireFull, 60));
+    assert!(host.wait_until(&mut { lost }, deadline).is_ok(), "{:?}", sim.drops());
+    assert!(sim.account().balances());
+}

@@ -83,7 +83,10 @@ impl Namespaces {
         }
         for n in 1..=HOSTS {
             let (ns, wire, mac) = (host(n), format!("w{n}"), format!("02:00:00:77:00:{n:02x}"));
-            ip(&["-n", SWITCH, "link", "add", "name", &wire, "type", "veth", "peer", "name", "eth0", "netns", &ns])?;
+            ip(&[
+                "-n", SWITCH, "link", "add", "name", &wire, "type", "veth", "peer", "name", "eth0", "netns",
+                &ns,
+            ])?;
             ip(&["-n", &ns, "link", "set", "eth0", "address", &mac])?;
             ip(&["-n", &ns, "addr", "add", &format!("{}/24", address(n)), "dev", "eth0"])?;
             // A cable carries whole frames with their checksums: nothing may be left for a NIC to finish.
