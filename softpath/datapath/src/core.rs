@@ -31,6 +31,7 @@ use crate::flow_table::{Installed, Put};
 use crate::link::{FlowChange, PortChange, bump};
 use crate::port::{OutPort, PortShared};
 use crate::prefetch;
+use crate::run::{Sleeper, WakesBy};
 use crate::tables::Tables;
 
 /// Numbers writers of counters; 0 is nobody.
@@ -40,8 +41,8 @@ static WRITERS: AtomicU32 = AtomicU32::new(1);
 pub(crate) struct InPort {
     pub(crate) shared: Arc<PortShared>,
     pub(crate) rx: Box<dyn RxQueue>,
-    /// The queue has said that its device is gone; it is not polled any more.
-    pub(crate) gone: bool,
+    /// `Nothing` when the queue has said that its device is gone; it is not polled any more.
+    pub(crate) wakes: WakesBy,
 }
 
 /// What became of a packet of the burst.
@@ -86,7 +87,7 @@ pub struct Core {
     rx: Option<Box<PacketBatch>>,
     again: Option<Box<PacketBatch>>,
     again_metadata: Vec<Metadata>,
-    pub(crate) sleeper: crate::run::Sleeper,
+    pub(crate) sleeper: Sleeper,
 }
 
 impl Core {
@@ -116,7 +117,7 @@ impl Core {
             rx: Some(Box::default()),
             again: Some(Box::default()),
             again_metadata: Vec::with_capacity(BATCH),
-            sleeper: crate::run::Sleeper::new(&shared.links[index].event)?,
+            sleeper: Sleeper::new(&shared.links[index].event)?,
             shared,
         };
         core.resync();
@@ -149,13 +150,16 @@ impl Core {
     #[inline]
     fn receive(&mut self, i: usize, now: Instant) -> usize {
         let input = &mut self.inputs[i];
-        if input.gone {
+        if input.wakes == WakesBy::Nothing {
             return 0;
         }
         let mut batch = self.rx.take().unwrap_or_default();
         if let Err(e) = input.rx.rx_burst(&mut batch) {
-            input.gone = matches!(e, IoError::Gone);
             bump(&input.shared.rx_errors, 1);
+            if matches!(e, IoError::Gone) {
+                self.sleeper.forget(&*input.rx, input.wakes);
+                input.wakes = WakesBy::Nothing;
+            }
         }
         let n = batch.len();
         if n > 0 {
@@ -399,8 +403,8 @@ impl Core {
             match c {
                 PortChange::Attach { port, rx, tx } => {
                     if let Some(rx) = rx {
-                        self.sleeper.watch(&*rx, port.id);
-                        self.inputs.push(InPort { shared: port.clone(), rx, gone: false });
+                        let wakes = self.sleeper.watch(&*rx);
+                        self.inputs.push(InPort { shared: port.clone(), rx, wakes });
                     }
                     self.out.attach(OutPort::new(port, tx));
                 }
@@ -408,7 +412,7 @@ impl Core {
                     self.out.detach(id);
                     if let Some(at) = self.inputs.iter().position(|p| p.shared.id == id) {
                         let p = self.inputs.remove(at);
-                        self.sleeper.forget(&*p.rx);
+                        self.sleeper.forget(&*p.rx, p.wakes);
                     }
                 }
             }

@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use device::RxQueue;
-use flow::PortId;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
 
@@ -15,6 +14,20 @@ use crate::core::Core;
 const SLEEP_MS: u8 = 100;
 /// Pause between polls when a queue has no descriptor to sleep on.
 const POLL_PAUSE: Duration = Duration::from_micros(50);
+
+/// Data of an event: the core's own wake-up, or a queue.
+const OWN: u64 = 0;
+const QUEUE: u64 = 1;
+
+/// How a core learns of packets in a queue while it would sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WakesBy {
+    Descriptor,
+    /// There is no descriptor: the core must not sleep.
+    Polling,
+    /// The queue is gone.
+    Nothing,
+}
 
 /// What a core sleeps on.
 pub(crate) struct Sleeper {
@@ -26,23 +39,33 @@ pub(crate) struct Sleeper {
 impl Sleeper {
     pub(crate) fn new(event: &EventFd) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, OWN))?;
         Ok(Sleeper { epoll, polled: 0 })
     }
 
-    pub(crate) fn watch(&mut self, rx: &dyn RxQueue, port: PortId) {
-        let added = rx.poll_fd().is_some_and(|fd| {
-            self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(port.0) + 1)).is_ok()
-        });
-        if !added {
-            self.polled += 1;
+    /// Makes packets in `rx` end the sleep, if it has a descriptor; otherwise keeps the core from sleeping.
+    pub(crate) fn watch(&mut self, rx: &dyn RxQueue) -> WakesBy {
+        let added = rx
+            .poll_fd()
+            .is_some_and(|fd| self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, QUEUE)).is_ok());
+        if added {
+            return WakesBy::Descriptor;
         }
+        self.polled += 1;
+        WakesBy::Polling
     }
 
-    pub(crate) fn forget(&mut self, rx: &dyn RxQueue) {
-        let removed = rx.poll_fd().is_some_and(|fd| self.epoll.delete(fd.as_fd()).is_ok());
-        if !removed {
-            self.polled = self.polled.saturating_sub(1);
+    /// Undoes [`Sleeper::watch`], which gave `by`.
+    pub(crate) fn forget(&mut self, rx: &dyn RxQueue, by: WakesBy) {
+        match by {
+            WakesBy::Descriptor => {
+                if let Some(fd) = rx.poll_fd() {
+                    // A descriptor that is closed has left by itself.
+                    let _ = self.epoll.delete(fd.as_fd());
+                }
+            }
+            WakesBy::Polling => self.polled -= 1,
+            WakesBy::Nothing => {}
         }
     }
 }
@@ -81,7 +104,7 @@ impl Core {
             let mut events = [EpollEvent::empty(); 1];
             // Interrupted or timed out: the caller polls again.
             if self.sleeper.epoll.wait(&mut events, EpollTimeout::from(SLEEP_MS)).is_ok_and(|n| n > 0)
-                && events[0].data() == 0
+                && events[0].data() == OWN
             {
                 let _ = link.event.read();
             }

@@ -213,6 +213,52 @@ fn a_full_output_queue_drops_the_rest_and_counts_it() {
     assert_eq!(rig.dp.port_stats(PortId(1)).unwrap().rx_packets, rig::QUEUE as u64 + 3);
 }
 
+/// A receive queue whose device has gone away, with a descriptor that stays readable.
+struct Vanished(std::fs::File, Arc<std::sync::atomic::AtomicU64>);
+
+impl device::RxQueue for Vanished {
+    fn rx_burst(&mut self, _: &mut device::PacketBatch) -> Result<usize, device::IoError> {
+        self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Err(device::IoError::Gone)
+    }
+
+    fn poll_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        Some(std::os::fd::AsFd::as_fd(&self.0))
+    }
+}
+
+#[test]
+fn a_queue_whose_device_is_gone_is_left_alone_and_the_others_go_on() {
+    let mut rig = Rig::new(2);
+    rig.handler.set_actions(output(2));
+    let polls = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let gone = Vanished(std::os::fd::OwnedFd::from(reader).into(), polls.clone());
+    let (tx, _rx) = netio::memory::queue(&netio::memory::MemoryConfig::default()).unwrap();
+    rig.dp.attach(datapath::PortConfig::new(PortId(7), "gone"), Box::new(gone), Box::new(tx)).unwrap();
+    for _ in 0..5 {
+        rig.send(1, &udp(1));
+        rig.poll();
+    }
+    assert_eq!(polls.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(rig.dp.port_stats(PortId(7)).unwrap().rx_errors, 1);
+    assert_eq!(rig.received(2).len(), 5);
+    rig.dp.detach(PortId(7)).unwrap();
+    rig.poll();
+}
+
+#[test]
+fn truncated_inner_headers_are_counted_and_forwarded_by_the_outer_ones() {
+    let mut rig = Rig::new(2);
+    rig.handler.set_actions(output(2));
+    let mut f = udp(1);
+    f.truncate(30);
+    rig.send(1, &f);
+    rig.poll();
+    assert_eq!(rig.received(2), [f]);
+    assert_eq!(rig.dp.stats().faults[flow::Fault::Ipv4 as usize], 1);
+}
+
 #[test]
 fn ports_come_and_go() {
     let mut rig = Rig::new(2);
