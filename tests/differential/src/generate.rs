@@ -221,7 +221,7 @@ fn random_action(r: &mut SmallRng, stack: Stack, m: &PipelineMatch) -> Action {
 /// Instructions that go with a match.
 pub fn random_instructions(r: &mut SmallRng, table: u8, stack: Stack, m: &PipelineMatch) -> Instructions {
     let mut i = Instructions::default();
-    if r.random_bool(0.75) {
+    if r.random_bool(0.9) {
         i.apply = (0..r.random_range(1..4)).map(|_| random_action(r, stack, m)).collect();
     }
     if r.random_bool(0.15) {
@@ -240,16 +240,37 @@ pub fn random_instructions(r: &mut SmallRng, table: u8, stack: Stack, m: &Pipeli
     i
 }
 
+/// Priority number `serial` of a sequence without repetition up to 60,000 of them: new flows come above, below and between
+/// old ones. 2 at least.
+pub fn priority(serial: u16) -> u16 {
+    (u32::from(serial) * 40_503 % 60_013) as u16 + 2
+}
+
 /// A flow to be added. Priorities are distinct (`serial` sees to it), so that the verdict is defined.
 pub fn random_flow(r: &mut SmallRng, serial: u16) -> FlowMod {
     let table = r.random_range(0..TABLES);
     let (stack, matches) =
-        if r.random_bool(0.05) { (Stack::Any, PipelineMatch::ANY) } else { random_match(r, table) };
+        if r.random_bool(0.03) { (Stack::Any, PipelineMatch::ANY) } else { random_match(r, table) };
+    flow_of(r, table, priority(serial), stack, matches)
+}
+
+/// The flow of lowest priority of a table, for what nothing else matches.
+pub fn random_miss_flow(r: &mut SmallRng, table: u8) -> FlowMod {
+    let mut f = flow_of(r, table, 1, Stack::Any, PipelineMatch::ANY);
+    if table + 1 < TABLES && r.random_bool(0.7) {
+        f.instructions.goto_table = Some(TableId(r.random_range(table + 1..TABLES)));
+    } else if f.instructions.apply.is_empty() {
+        f.instructions.apply = vec![Action::Output { port: PortNo(r.random_range(1..=PORTS)), max_len: 0 }];
+    }
+    f
+}
+
+fn flow_of(r: &mut SmallRng, table: u8, priority: u16, stack: Stack, matches: PipelineMatch) -> FlowMod {
     let instructions = random_instructions(r, table, stack, &matches);
     FlowMod {
         table: TableId(table),
-        priority: serial,
-        cookie: u64::from(serial),
+        priority,
+        cookie: priority.into(),
         flags: FlowModFlags::NONE,
         matches,
         instructions,

@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::frames::{Kind, random_frame};
-use crate::generate::{PORTS, random_flow, random_instructions};
+use crate::generate::{PORTS, TABLES, random_flow, random_instructions, random_miss_flow};
 use crate::model::Model;
 use crate::reference::{Verdict, interpret};
 use crate::rig::{Outcome, Rig};
@@ -97,6 +97,12 @@ impl Run {
     fn round(&mut self, o: &Options) -> Result<()> {
         let changes =
             if self.model.flows.is_empty() { o.flows } else { self.r.random_range(1..=o.flows / 4 + 1) };
+        if self.model.flows.is_empty() {
+            for table in 0..TABLES {
+                let fm = random_miss_flow(&mut self.r, table);
+                self.apply(&fm)?;
+            }
+        }
         for _ in 0..changes {
             let fm = self.change(o.flows);
             self.apply(&fm)?;

@@ -1,0 +1,35 @@
+//! The differential property, within the bound of a normal test run.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use differential::run::{Options, Report, run};
+
+fn packets(share: u64) -> u64 {
+    let all =
+        std::env::var("HOIST_DIFFERENTIAL_PACKETS").ok().and_then(|v| v.parse().ok()).unwrap_or(120_000u64);
+    all / share
+}
+
+fn checked(o: Options) -> Report {
+    let r = run(&o).unwrap_or_else(|e| panic!("{e:#}\nseed {}", o.seed));
+    println!("FIGURE differential {o:?}: {r:?}");
+    // A comparison in which little happened proves little.
+    assert!(r.outputs > r.packets / 8, "{r:?}");
+    assert!(r.by_hardware > r.packets / 20, "{r:?}");
+    assert!(r.most_placed > 0 && r.malformed > 0 && r.punts > 0 && r.in_transit > 0, "{r:?}");
+    r
+}
+
+#[test]
+fn reference_software_and_hardware_agree_on_small_tables() {
+    checked(Options { seed: 1, packets: packets(3), flows: 12, per_round: 200 });
+}
+
+#[test]
+fn reference_software_and_hardware_agree_on_busy_tables() {
+    checked(Options { seed: 2, packets: packets(3), flows: 60, per_round: 400 });
+}
+
+#[test]
+fn reference_software_and_hardware_agree_on_long_rounds() {
+    checked(Options { seed: 3, packets: packets(3), flows: 40, per_round: 2000 });
+}
