@@ -151,7 +151,7 @@ impl DeviceBacking for SimBacking {
     type Regs = SimRegs;
 
     fn name(&self) -> &str {
-        "sim:0"
+        &self.inner.name
     }
 
     fn config(&self) -> &dyn ConfigSpace {

@@ -106,6 +106,8 @@ pub(crate) struct Chip {
     event_due: bool,
     /// Nanoseconds since the reset by the host's clock, when the device runs live; updated before each run.
     pub live_ns: Option<u64>,
+    /// Ethernet addresses of the ports but their last byte, which is the port; locally administered.
+    pub mac: [u8; 5],
     /// Upper half of a counter whose lower half was read.
     pub latch: Option<(u32, u32)>,
     /// Evaluates the stages the other way round; for tests that show it does not matter.
@@ -156,6 +158,7 @@ impl Chip {
             failure: None,
             event_due: false,
             live_ns: None,
+            mac: [0x02, 0x53, 0, 0, 0],
             latch: None,
             reversed: false,
             config,
@@ -312,8 +315,10 @@ impl Chip {
         }
     }
 
-    /// Decides what the hardware leaves open: where the arbiters begin.
+    /// Decides what differs from one device to another of its kind: addresses, where the arbiters begin.
     pub fn seed(&mut self, r: &mut Rng) {
+        let [a, b, c, ..] = r.next_u64().to_le_bytes();
+        self.mac = [0x02, 0x53, a, b, c];
         self.pipeline.start_at(r.below(self.ports.len() as u64) as usize);
         self.rx.start_at(r.below(self.ports.len() as u64) as usize);
         self.tx.start_at(r.below(self.tx.queues.len() as u64) as usize);

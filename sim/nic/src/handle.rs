@@ -27,6 +27,7 @@ pub(crate) struct Core {
 }
 
 pub(crate) struct Inner {
+    pub name: String,
     pub core: Mutex<Core>,
     pub doorbells: Doorbells,
     /// A thread runs the device.
@@ -35,7 +36,7 @@ pub(crate) struct Inner {
     pub sleeping: AtomicBool,
     pub wake: Interrupt,
     pub host_clock: HostClock,
-    /// Host time of the last device reset seen by the live thread, in nanoseconds.
+    /// Ports to be attached by the live thread.
     pub attach: Mutex<Vec<AttachRequest>>,
     /// Which backing may use the device; older ones have lost it.
     pub owner: AtomicU64,
@@ -90,13 +91,22 @@ impl Core {
 pub struct SimNic;
 
 impl SimNic {
-    /// A device after power-on, in lockstep: its time stands still until somebody waits or steps. `seed` decides what the
-    /// hardware leaves open (where its arbiters begin); the same seed and the same accesses give the same run to the bit.
+    /// A device called `sim:0` after power-on, in lockstep: its time stands still until somebody waits or steps. `seed`
+    /// decides what differs from one device to another (addresses, where arbiters begin); the same seed and the same
+    /// accesses give the same run to the bit.
     ///
     /// # Errors
     /// When the configuration is out of range, or [`ConfigError`] with key `host` when the process is out of descriptors.
     #[allow(clippy::new_ret_no_self)] // the device is reached through its handle only
     pub fn new(config: Config, seed: u64) -> Result<SimHandle, ConfigError> {
+        SimNic::named("sim:0", config, seed)
+    }
+
+    /// As [`SimNic::new`], with the name that the backing has.
+    ///
+    /// # Errors
+    /// As [`SimNic::new`].
+    pub fn named(name: &str, config: Config, seed: u64) -> Result<SimHandle, ConfigError> {
         let wake = Interrupt::new().map_err(|e| ConfigError {
             line: 0,
             key: "host".into(),
@@ -105,6 +115,7 @@ impl SimNic {
         let mut chip = Chip::new(config)?;
         chip.seed(&mut Rng::new(seed));
         Ok(SimHandle(Arc::new(Inner {
+            name: name.to_string(),
             core: Mutex::new(Core { chip, drive: Drive::new(true) }),
             doorbells: Doorbells::new(),
             live: AtomicBool::new(false),

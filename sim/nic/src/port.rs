@@ -71,11 +71,6 @@ impl Port {
         })
     }
 
-    /// The address the port says it has: locally administered.
-    pub fn mac(index: u8) -> [u8; 6] {
-        [0x02, 0x53, 0x4e, 0x00, 0x00, index]
-    }
-
     /// Cycles a frame takes on the wire.
     fn wire_cycles(&self, len: usize) -> u64 {
         let bits = (len as u64 + WIRE_OVERHEAD_BYTES) * 8;

@@ -10,7 +10,6 @@ use simnic_defs::regs::{
 
 use crate::chip::{Chip, shared};
 use crate::faults::FaultKind;
-use crate::port::Port;
 use crate::ring::{Doorbell, Ring};
 
 /// Which ring a register belongs to.
@@ -200,14 +199,14 @@ impl Chip {
         let (index, at) = ((offset - PORT_BASE) / PORT_STRIDE, (offset - PORT_BASE) % PORT_STRIDE);
         let Some(p) = self.ports.get(index as usize) else { return 0 };
         let c = &p.counts;
-        let mac = Port::mac(index as u8);
+        let mac = self.mac;
         let v = match PortReg(at & !4) {
             _ if at == PortReg::STATUS.0 => {
                 return if p.up { port_status::ADMIN_UP | port_status::LINK_UP } else { 0 };
             }
             _ if at == PortReg::SPEED_MBPS.0 => return self.config.port.speed_mbps,
             _ if at == PortReg::MAC_LO.0 => return u32::from_le_bytes([mac[0], mac[1], mac[2], mac[3]]),
-            _ if at == PortReg::MAC_HI.0 => return u32::from_le_bytes([mac[4], mac[5], 0, 0]),
+            _ if at == PortReg::MAC_HI.0 => return u32::from_le_bytes([mac[4], index as u8, 0, 0]),
             PortReg::RX_PACKETS => c.rx_packets,
             PortReg::RX_BYTES => c.rx_bytes,
             PortReg::RX_DROPS => c.rx_drops,
