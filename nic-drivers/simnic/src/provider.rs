@@ -259,15 +259,17 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         Ok(())
     }
 
-    /// The hardware's terms for `rule`, as table `table` would have it.
+    /// The hardware's terms for `rule`, as table `table` would have it. Of several obstacles, the reject names the one that
+    /// the capabilities name.
     pub(crate) fn lower(&self, rule: &FlowRule, table: &'static str) -> Result<Lowered, Reject> {
         let limits =
             ActionLimits { actions: self.caps.max_actions.into(), outputs: self.caps.max_outputs.into() };
         let ports = &self.config.ports;
-        Ok(Lowered {
-            matches: lower_match(&rule.matches, ports, table)?,
-            actions: lower_actions(&rule.actions, &rule.matches, ports, limits, table)?,
-        })
+        let lowered = lower_match(&rule.matches, ports, table).and_then(|matches| {
+            let actions = lower_actions(&rule.actions, &rule.matches, ports, limits, table)?;
+            Ok(Lowered { matches, actions })
+        });
+        lowered.map_err(|r| self.capabilities.validate(rule).err().unwrap_or(r))
     }
 
     pub(crate) fn finish(&mut self, op: OpId, flow: FlowId, result: OpResult) {
@@ -315,11 +317,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     pub(crate) fn install(&mut self, op: OpId, rule: Box<FlowRule>, rejected: Option<Reject>) {
         let lowered = match self.lower(&rule, EXACT_NAME) {
             Ok(l) => l,
-            Err(r) => {
-                // Of several obstacles, name the one that the capabilities name.
-                let r = self.capabilities.validate(&rule).err().unwrap_or(r);
-                return self.finish(op, rule.id, OpResult::Rejected(r, None));
-            }
+            Err(r) => return self.finish(op, rule.id, OpResult::Rejected(r, None)),
         };
         let profile = match rejected {
             Some(_) => None,
