@@ -1,4 +1,5 @@
 //! Properties of the codec over random messages and bytes. The seed of each case is in the failure's text.
+#![allow(clippy::unwrap_used)]
 
 mod random;
 mod support;
@@ -86,4 +87,48 @@ fn arbitrary_and_damaged_bytes_never_panic() {
             }
         }
     }
+}
+
+#[test]
+fn a_long_reply_becomes_parts_that_add_up() {
+    use openflow::framing::Decoder;
+    use openflow::{Body, Message, MultipartReply};
+    let mut rng = StdRng::seed_from_u64(1);
+    for (n, more) in [(0usize, false), (1, true), (3000, false), (3000, true)] {
+        let flows: Vec<_> = (0..n).map(|_| random::flow_stats(&mut rng)).collect();
+        let body = Body::MultipartReply { more, reply: MultipartReply::Flow(flows.clone()) };
+        let mut bytes = Vec::new();
+        encode(Version::V13, &Message { xid: 5, body }, &mut bytes).unwrap();
+        let mut decoder = Decoder::new();
+        decoder.push(&bytes);
+        let (mut back, mut flags) = (Vec::new(), Vec::new());
+        while let Some(frame) = decoder.next_frame().unwrap() {
+            let m = decode(frame).unwrap();
+            assert_eq!(m.xid, 5);
+            let Body::MultipartReply { more, reply: MultipartReply::Flow(part) } = m.body else { panic!() };
+            back.extend(part);
+            flags.push(more);
+        }
+        assert_eq!(decoder.buffered_bytes(), 0);
+        assert_eq!(back, flows);
+        assert_eq!(flags.pop(), Some(more), "the last part");
+        assert!(flags.iter().all(|f| *f), "all parts before it");
+        assert_eq!(flags.is_empty(), n < 3000, "{n} flows");
+    }
+}
+
+#[test]
+fn what_cannot_be_said_is_an_error_and_leaves_the_output_alone() {
+    use openflow::{Action, Body, EncodeError, FlowMod, FlowModCommand, Message};
+    let mut out = vec![1, 2, 3];
+    let mut f = FlowMod::new(FlowModCommand::Add);
+    f.matches.set(flow::FieldId::TunTos, 1);
+    let msg = |f: &FlowMod| Message { xid: 0, body: Body::FlowMod(Box::new(f.clone())) };
+    let e = encode(Version::V13, &msg(&f), &mut out);
+    assert_eq!(e, Err(EncodeError::Field(flow::FieldId::TunTos)));
+    let mut f = FlowMod::new(FlowModCommand::Add);
+    f.instructions.apply = vec![Action::PopVlan; 9000];
+    assert_eq!(encode(Version::V13, &msg(&f), &mut out), Err(EncodeError::TooLong));
+    assert_eq!(encode(Version::V15, &msg(&f), &mut out), Err(EncodeError::Version(Version::V15)));
+    assert_eq!(out, [1, 2, 3]);
 }

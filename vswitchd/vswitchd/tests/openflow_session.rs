@@ -333,3 +333,49 @@ async fn stock_ovs_ofctl_is_told_the_version_it_should_speak() {
     let err = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(!out.status.success() && err.contains("version negotiation failed"), "{err}");
 }
+
+#[tokio::test]
+async fn stock_ovs_ofctl_monitor_sees_packets_ports_and_flows_go() {
+    let (rig, bridge, _switch) = bridge().await;
+    let socket = rig.socket.clone();
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("monitor.log");
+    let Ok(file) = std::fs::File::create(&log) else { return };
+    let spawned = Command::new("timeout")
+        .args(["-k", "1", "20", "ovs-ofctl", "-O", "OpenFlow13", "monitor"])
+        .arg(format!("unix:{}", socket.display()))
+        .args(["65535"])
+        .env("OVS_RUNDIR", dir.path())
+        .stdin(std::process::Stdio::null())
+        .stdout(file.try_clone().unwrap())
+        .stderr(file)
+        .spawn();
+    let mut monitor = match spawned {
+        Ok(m) if Command::new("ovs-ofctl").arg("--version").output().is_ok() => m,
+        _ => {
+            eprintln!("SKIPPED: stock ovs-ofctl is not installed");
+            return;
+        }
+    };
+    // Ready once a packet-in finds somebody who wants it.
+    rig.until("the monitor asks", |h| {
+        h.packet_in(packet_in(PacketInReason::Action, 60));
+        h.counters().packet_ins > 0
+    })
+    .await;
+    ok!(rig, "add-flow", &["ip,send_flow_rem,actions=drop"]);
+    ok!(rig, "del-flows", &[]);
+    bridge.remove_port(PortNo(2));
+    let seen = |what: &str| std::fs::read_to_string(&log).unwrap_or_default().contains(what);
+    for what in [
+        "OFPT_PACKET_IN (OF1.3)",
+        "OFPT_FLOW_REMOVED (OF1.3)",
+        "reason=delete",
+        "OFPT_PORT_STATUS",
+        "DEL: 2(p2)",
+    ] {
+        rig.until(what, |_| seen(what)).await;
+    }
+    monitor.kill().unwrap();
+    monitor.wait().unwrap();
+}

@@ -57,6 +57,11 @@ pub(super) fn field(name: &str) -> Option<FieldId> {
     })
 }
 
+/// Bits of a field in these actions: a VLAN id has 12, its present bit is not one of them.
+fn width(f: FieldId) -> u16 {
+    if f == FieldId::VlanVid { 12 } else { f.info().bits.into() }
+}
+
 /// Reads `FIELD[first..last]`, `FIELD[bit]`, `FIELD[]` or `FIELD`.
 ///
 /// # Errors
@@ -67,7 +72,7 @@ pub fn parse_subfield(text: &str) -> Result<Subfield, Reason> {
         Some((n, r)) => (n, r.strip_suffix(']').ok_or(Reason::Expected("a range of bits"))?),
     };
     let field = field(name).ok_or(Reason::UnknownKeyword)?;
-    let width = u16::from(field.info().bits);
+    let width = width(field);
     let number = |s: &str| s.trim().parse::<u16>().map_err(|_| Reason::Expected("a number of a bit"));
     let (first, last) = match range.split_once("..") {
         None if range.is_empty() => (0, width - 1),
@@ -75,7 +80,7 @@ pub fn parse_subfield(text: &str) -> Result<Subfield, Reason> {
         Some((a, b)) => (number(a)?, number(b)?),
     };
     if first > last || last >= width {
-        return Err(Reason::TooLarge(field.info().bits));
+        return Err(Reason::TooLarge(width as u8));
     }
     Ok(Subfield { field, offset: first, bits: last - first + 1 })
 }
@@ -83,7 +88,7 @@ pub fn parse_subfield(text: &str) -> Result<Subfield, Reason> {
 /// Writes a subfield as stock tools do.
 pub fn format_subfield(s: &Subfield) -> String {
     let name = nxm_name(s.field);
-    if s.offset == 0 && s.bits == u16::from(s.field.info().bits) {
+    if s.offset == 0 && s.bits == width(s.field) {
         format!("{name}[]")
     } else if s.bits == 1 {
         format!("{name}[{}]", s.offset)

@@ -52,7 +52,7 @@ pub(crate) fn read_oxms(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> 
             }
             w.mask_in(mask)
         } else {
-            info.max()
+            oxm::value_bits(w.field)
         };
         let value = w.value_in(raw).ok_or(BadMatch::BadValue)?;
         if info.mask == Maskable::Exact && mask != info.max() && mask != 0 {
@@ -203,7 +203,7 @@ pub(crate) fn put_oxms(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), Encod
 
 /// Appends one entry, with a mask unless the mask is all ones.
 fn put_entry(out: &mut Vec<u8>, f: FieldId, value: u128, mask: u128) -> Result<(), EncodeError> {
-    let exact = mask == f.info().max();
+    let exact = mask == oxm::value_bits(f);
     let bytes = oxm::put_header(out, f, if exact { 1 } else { 2 }).ok_or(EncodeError::Field(f))?;
     out.put_number(value, bytes);
     if !exact {

@@ -118,7 +118,7 @@ impl WireField {
             // 16-bit reserved ports begin at 0xff00 (OpenFlow 1.0, OFPP_MAX).
             return Some(if v >= 0xff00 { v | 0xffff_0000 } else { v });
         }
-        (v <= self.field.info().max()).then_some(v)
+        (v <= value_bits(self.field)).then_some(v)
     }
 
     /// A mask as it was read: bits the field does not have are dropped.
@@ -126,8 +126,13 @@ impl WireField {
         if self.nxm_port && m == 0xffff {
             return self.field.info().max();
         }
-        m & self.field.info().max()
+        m & value_bits(self.field)
     }
+}
+
+/// The bits of a field that mean anything: a fragment has two, whatever the field's width.
+pub(crate) fn value_bits(f: FieldId) -> u128 {
+    if f == FieldId::NwFrag { 3 } else { f.info().max() }
 }
 
 /// Whether a field has an OXM or NXM number, and so can be in a match or be set.

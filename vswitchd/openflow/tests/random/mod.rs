@@ -70,6 +70,7 @@ pub fn matches(r: &mut StdRng) -> PipelineMatch {
             continue;
         }
         let mask = if f.mask == Maskable::Any && r.random() { r.random::<u128>() & f.max() } else { f.max() };
+        let mask = if f.id == FieldId::NwFrag { mask & 3 } else { mask };
         let before = m;
         m.set_masked(f.id, r.random::<u128>() & mask, mask);
         // Fragments and packet types can take away what other fields need.
