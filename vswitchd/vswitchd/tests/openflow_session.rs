@@ -4,7 +4,7 @@
 
 mod peer;
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -184,7 +184,7 @@ async fn bridge() -> (Rig, Arc<Bridge>, Arc<ofproto::Switch>) {
 
 /// Output of stock `ovs-ofctl -O OpenFlow13`: whether it succeeded, stdout and stderr. `None` when it is missing.
 async fn ofctl(
-    socket: &PathBuf,
+    socket: &Path,
     command: &str,
     args: &[&str],
     input: Option<String>,

@@ -1,5 +1,5 @@
 //! The other end of an OpenFlow connection, for tests, and a switch that does little.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,7 +128,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub async fn open(socket: &PathBuf) -> Client {
+    pub async fn open(socket: &std::path::Path) -> Client {
         Client { stream: UnixStream::connect(socket).await.unwrap(), decoder: Decoder::new() }
     }
 
