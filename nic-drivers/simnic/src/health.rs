@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Going down, outstanding operations fail with nothing left, every handle is void, the generation rises and queues report
-//! [`device::IoError::Gone`]. The first attempt to come back follows at once, in the same poll, so that the failures are
+//! [`device::IoError::Down`]. The first attempt to come back follows at once, in the same poll, so that the failures are
 //! reported when the tables really are empty. Coming up, queues take their buffers back and start anew by themselves.
 
 use clock::Instant;

@@ -135,7 +135,7 @@ impl<R: Registers> RxRing<R> {
     #[inline]
     fn check(&mut self) -> Result<(), IoError> {
         match self.life.epoch() {
-            None => Err(IoError::Gone),
+            None => Err(IoError::Down),
             now if now == self.epoch => Ok(()),
             Some(now) => {
                 self.start(now);

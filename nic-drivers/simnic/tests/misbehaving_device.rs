@@ -357,9 +357,9 @@ fn a_device_that_is_gone_is_retried_and_its_queues_say_so_meanwhile() {
     b.poll();
     assert!(matches!(b.nic.provider.health(), Err(OffloadError::DeviceDown(_))));
     let mut batch = PacketBatch::new();
-    assert!(matches!(rx.rx_burst(&mut batch), Err(IoError::Gone)));
+    assert!(matches!(rx.rx_burst(&mut batch), Err(IoError::Down)));
     batch.push(b.pool.copy_from(&[1; 60]).unwrap()).unwrap();
-    assert!(matches!(tx.tx_burst(&mut batch), Err(IoError::Gone)));
+    assert!(matches!(tx.tx_burst(&mut batch), Err(IoError::Down)));
     assert_eq!(batch.len(), 1, "unsent packets stay");
     let r = b.run(FlowOp::Install(OpId(2), rule(2)));
     assert!(matches!(r, OpResult::Rejected(Reject::DeviceDown { .. }, None)), "{r:?}");
@@ -484,7 +484,7 @@ fn every_buffer_comes_home_whoever_goes_first() {
     b.dev.deliver(0, &[1; 64], |_| {});
     drop(b.nic);
     let mut batch = PacketBatch::new();
-    assert!(matches!(rx.rx_burst(&mut batch), Err(IoError::Gone)));
+    assert!(matches!(rx.rx_burst(&mut batch), Err(IoError::Down)));
     drop((rx, tx));
     assert_eq!(b.pool.free_cells(), CELLS as usize);
     // A failure in between.

@@ -268,7 +268,7 @@ fn a_removed_device_comes_back_after_repair() {
         assert!(matches!(out[0].result, OpResult::Failed { left: None, .. }), "{failure:?}: {out:?}");
         assert!(matches!(b.nic.provider.health(), Err(OffloadError::DeviceDown(_))), "{failure:?}");
         let mut batch = PacketBatch::new();
-        assert!(matches!(b.queues[0].0.rx_burst(&mut batch), Err(IoError::Gone)));
+        assert!(matches!(b.queues[0].0.rx_burst(&mut batch), Err(IoError::Down)));
         b.sim.repair();
         b.step(Duration::from_millis(101));
         b.nic.provider.poll(&mut out, 10);

@@ -48,8 +48,15 @@ impl Hoisting {
         if !self.is_offered(record) {
             return Status::Software(Reject::Disabled);
         }
-        // Not followed yet: the control thread has not come round since the forwarding thread made it.
-        self.placing.status(record.id).unwrap_or(Status::Pending)
+        // Not followed yet when the control thread has not come round since the forwarding thread made it: then the
+        // capabilities say what will become of it.
+        self.placing.status(record.id).unwrap_or_else(|| {
+            match self.placing.would_fit(&offload_rule(record)) {
+                _ if !self.placing.is_enabled() => Status::Software(Reject::Disabled),
+                Ok(_) => Status::Pending,
+                Err(why) => Status::Software(why),
+            }
+        })
     }
 }
 

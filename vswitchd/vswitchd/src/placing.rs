@@ -149,6 +149,11 @@ impl Placing {
         self.engine.lock().pending() == 0
     }
 
+    /// Whether flows are placed at all.
+    pub fn is_enabled(&self) -> bool {
+        self.engine.lock().config().enabled
+    }
+
     /// Whether nothing is under way.
     pub fn is_quiet(&self) -> bool {
         self.engine.lock().is_quiet()

@@ -286,6 +286,11 @@ impl Switch {
         self.memory.remove(name)
     }
 
+    /// A simulated device, to look into it or to make it fail.
+    pub fn simulated(&self, name: &str) -> Option<nic::SimHandle> {
+        self.parts.sims.lock().iter().find(|s| s.name == name).map(|s| s.handle.clone())
+    }
+
     /// Asks it to stop; what `exit` does. Whoever owns it then shuts it down.
     pub fn stop_request(&self) -> StopRequest {
         self.stop.clone()

@@ -1,0 +1,153 @@
+//! The whole switch in one process, hosts in memory behind the simulated NIC, flows loaded by stock ovs-ofctl.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use daemon::report::Status;
+use e2e::lan::{DEADLINE, FLOWS, Lan, Share, address, eventually};
+
+struct Running {
+    lan: Lan,
+    _dir: tempfile::TempDir,
+}
+
+fn start(more: &str, flows: &[&str]) -> Running {
+    let dir = tempfile::tempdir().unwrap();
+    let lan = Lan::start(dir.path(), more).unwrap();
+    lan.add_flows(flows).unwrap();
+    Running { lan, _dir: dir }
+}
+
+impl Running {
+    fn status(&self) -> Status {
+        serde_json::from_str(&self.lan.command("hoist/status", &[]).unwrap()).unwrap()
+    }
+
+    /// Waits until `f` holds of the flows' share.
+    fn share(&self, filter: &str, what: &str, f: impl Fn(&Share) -> bool) -> Share {
+        let got = eventually(|| self.lan.share(filter).ok().filter(|s| f(s)));
+        got.unwrap_or_else(|| {
+            panic!(
+                "{what}: {:?}\n{:#?}\n{}",
+                self.lan.share(filter),
+                self.lan.flows(filter),
+                self.lan.command("hoist/sim", &[]).unwrap()
+            )
+        })
+    }
+}
+
+#[test]
+fn first_packets_go_through_software_and_the_rest_through_the_nic() {
+    let r = start("", FLOWS);
+    assert_eq!(r.lan.hosts[0].ping(address(2), 3, Duration::from_millis(50)).unwrap(), 3);
+    let before = r.share("icmp", "both directions are placed", |s| (s.flows, s.in_hardware) == (2, 2));
+    assert!(before.packets > before.hardware, "{before:?}");
+    let soft = r.status().datapath.rx_packets;
+    assert_eq!(r.lan.hosts[0].ping(address(2), 100, Duration::ZERO).unwrap(), 100);
+    let after = r.share("icmp", "all are counted", |s| s.packets >= before.packets + 200);
+    assert_eq!(after.packets - before.packets, 200);
+    assert_eq!(after.hardware - before.hardware, 200);
+    assert_eq!(r.status().datapath.rx_packets, soft, "software saw none of them");
+    // OpenFlow's counters, where a controller looks: 103 requests and 103 replies in each table.
+    let dump = r.lan.ofctl(&["dump-flows", "br0", "table=0,ip"]).unwrap();
+    assert!(dump.contains("n_packets=206, "), "{dump}");
+}
+
+#[test]
+fn a_flow_that_only_software_can_do_says_why_and_works() {
+    let r = start("", FLOWS);
+    assert_eq!(r.lan.hosts[0].ping(address(4), 5, Duration::from_millis(50)).unwrap(), 5);
+    let report = r.lan.why("icmp,nw_src=10.77.0.1,nw_dst=10.77.0.4").unwrap();
+    let why = report.flows.iter().find_map(|f| f.why.as_ref()).unwrap();
+    assert_eq!((why.layer.as_str(), why.kind.as_str()), ("capabilities", "needs_software"));
+    assert_eq!(why.action.as_deref(), Some("controller"));
+    assert!(!why.remedy.is_empty());
+    assert_eq!(report.flows[0].rules.last().unwrap().cookie, "0xbad");
+    let all = r.lan.command("hoist/why", &[]).unwrap();
+    assert!(all.contains("needs_software"), "{all}");
+}
+
+#[test]
+fn a_changed_flow_takes_effect_before_the_barrier_reply() {
+    let r = start("", FLOWS);
+    assert_eq!(r.lan.hosts[0].ping(address(2), 3, Duration::ZERO).unwrap(), 3);
+    r.share("icmp", "placed", |s| s.in_hardware == 2);
+    // ovs-ofctl ends its changes with a barrier.
+    r.lan.ofctl(&["mod-flows", "br0", "table=1,ip,nw_dst=10.77.0.2,actions=drop"]).unwrap();
+    let seen = r.lan.hosts[1].received();
+    assert!(r.lan.hosts[0].ping(address(2), 1, Duration::ZERO).unwrap() == 0);
+    assert_eq!(r.lan.hosts[1].received(), seen, "not one packet more");
+    r.lan.ofctl(&["mod-flows", "br0", "table=1,ip,nw_dst=10.77.0.2,actions=output:2"]).unwrap();
+    assert_eq!(r.lan.hosts[0].ping(address(2), 3, Duration::ZERO).unwrap(), 3);
+}
+
+#[test]
+fn a_device_that_stops_answering_is_reset_and_its_flows_come_back() {
+    let r = start("", FLOWS);
+    assert_eq!(r.lan.hosts[0].ping(address(2), 3, Duration::ZERO).unwrap(), 3);
+    r.share("icmp", "placed", |s| s.in_hardware == 2);
+    let nic = r.lan.switch.simulated("sim0").unwrap();
+    nic.inject_failure(nic::Failure::SurpriseRemoval);
+    let down = eventually(|| r.status().devices.iter().find(|d| !d.up).cloned());
+    let down = down.expect("hoist status says that the device is down");
+    assert!(!down.why_down.is_empty());
+    r.share("icmp", "nothing is in hardware", |s| s.in_hardware == 0);
+    let why = r.lan.why("icmp").unwrap();
+    assert!(why.flows.iter().all(|f| f.why.as_ref().unwrap().kind == "device_down"), "{why:#?}");
+
+    nic.repair();
+    let up = eventually(|| r.status().devices.iter().find(|d| d.up && d.resets > 0).cloned());
+    assert!(up.is_some(), "{:?}", r.status().devices);
+    let again = eventually(|| (r.lan.hosts[0].ping(address(2), 1, Duration::ZERO).ok()? == 1).then_some(()));
+    assert!(again.is_some(), "packets flow again");
+    r.share("icmp", "placed again", |s| s.in_hardware == 2);
+}
+
+#[test]
+fn a_bridge_without_offload_stays_in_software() {
+    let r = start("[offload]\nenabled = false\n", FLOWS);
+    assert_eq!(r.lan.hosts[0].ping(address(2), 20, Duration::ZERO).unwrap(), 20);
+    let s = r.lan.share("icmp").unwrap();
+    assert_eq!((s.flows, s.in_hardware, s.hardware), (2, 0, 0));
+    let why = r.lan.why("icmp").unwrap();
+    assert!(why.flows.iter().all(|f| f.why.as_ref().unwrap().kind == "disabled"), "{why:#?}");
+}
+
+#[test]
+fn a_transfer_survives_flows_being_replaced_under_it() {
+    let r = start("", FLOWS);
+    let data: Vec<u8> = (0..200_000u32).map(|i| (i * 13 + i / 300) as u8).collect();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|s| {
+        let changing = s.spawn(|| {
+            let mut changes = 0;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                // Between two equivalent actions: with and without a rewrite to the same address.
+                let rewrite = if changes % 2 == 0 { "mod_nw_dst:10.77.0.4," } else { "" };
+                let flow = format!("table=1,ip,nw_dst=10.77.0.4,actions={rewrite}output:4");
+                r.lan.ofctl(&["mod-flows", "br0", &flow]).unwrap();
+                changes += 1;
+            }
+            changes
+        });
+        r.lan.hosts[2].transfer(address(4), 5001, &data, DEADLINE).unwrap();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert!(changing.join().unwrap() > 0);
+    });
+    assert_eq!(r.lan.hosts[3].accepted(5001, DEADLINE), Some(data));
+    assert!(r.lan.hosts.iter().all(|h| h.damaged() == 0));
+}
+
+#[test]
+fn a_switch_can_be_started_again_where_one_was_shut_down() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let lan = Lan::start(dir.path(), "").unwrap();
+        lan.add_flows(FLOWS).unwrap();
+        assert_eq!(lan.hosts[0].ping(address(2), 1, Duration::ZERO).unwrap(), 1);
+        lan.switch.shutdown();
+        assert!(!dir.path().join("br0.mgmt").exists() && !dir.path().join("vswitchd.pid").exists());
+    }
+}
