@@ -448,6 +448,17 @@ impl PacketBatch {
         self.0.drain(..n)
     }
 
+    /// Takes the packets out one after the other, moving each straight to where it goes. The batch is empty meanwhile and
+    /// afterwards.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub fn take_each(&mut self) -> TakeEach<'_> {
+        let len = self.0.len();
+        // SAFETY: shorter than before; the packets are TakeEach's from here on, and are lost, not doubled, if it is leaked.
+        unsafe { self.0.set_len(0) };
+        TakeEach { batch: &mut self.0, next: 0, len }
+    }
+
     /// Drops all packets; those of one pool go home together.
     pub fn clear(&mut self) {
         let mut packets = self.0.drain(..).map(ManuallyDrop::new);
@@ -464,6 +475,68 @@ impl PacketBatch {
             }
         }
         first.pool.take_home(first.cell, last, n);
+    }
+}
+
+/// Takes the packets of a batch one after the other, see [`PacketBatch::take_each`]. What is not taken is dropped with it.
+pub struct TakeEach<'a> {
+    batch: &'a mut ArrayVec<PacketBuf, BATCH>,
+    /// Packets from `next` to `len` are still there, though the batch says that it is empty.
+    next: usize,
+    len: usize,
+}
+
+#[allow(unsafe_code)]
+impl TakeEach<'_> {
+    /// The packet that is next.
+    #[inline(always)]
+    pub fn peek(&mut self) -> Option<&mut PacketBuf> {
+        if self.next >= self.len {
+            return None;
+        }
+        // SAFETY: next < len <= capacity, and the packets from next on have not been moved out.
+        Some(unsafe { &mut *self.batch.as_mut_ptr().add(self.next) })
+    }
+
+    /// Takes the packet that is next.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[inline(always)]
+    pub fn take(&mut self) -> PacketBuf {
+        assert!(self.next < self.len, "no packet is left");
+        self.next += 1;
+        // SAFETY: as in `peek`; `next` has moved on, so the packet is read out once.
+        unsafe { self.batch.as_ptr().add(self.next - 1).read() }
+    }
+
+    /// Moves the packet that is next to the end of `to`; false and nothing done when there is none or no room.
+    #[inline(always)]
+    pub fn move_to(&mut self, to: &mut PacketBatch) -> bool {
+        let n = to.0.len();
+        if self.next >= self.len || n >= BATCH {
+            return false;
+        }
+        // SAFETY: the source as in `take`; the destination is within capacity and holds no packet, and does so after the
+        // copy, which its new length says. The batches are distinct: both are borrowed mutably.
+        unsafe {
+            let from = self.batch.as_ptr().add(self.next);
+            std::ptr::copy_nonoverlapping(from, to.0.as_mut_ptr().add(n), 1);
+            to.0.set_len(n + 1);
+        }
+        self.next += 1;
+        true
+    }
+}
+
+#[allow(unsafe_code)]
+impl Drop for TakeEach<'_> {
+    fn drop(&mut self) {
+        while self.next < self.len {
+            self.next += 1;
+            // SAFETY: as in `take`.
+            drop(unsafe { self.batch.as_ptr().add(self.next - 1).read() });
+        }
     }
 }
 
@@ -532,6 +605,32 @@ mod tests {
         assert_eq!(cells.len(), BATCH);
         b.clear();
         assert_eq!((pool.free_cells(), other.free_cells()), (40, 4));
+    }
+
+    #[test]
+    fn packets_are_taken_moved_or_dropped_once_each() {
+        let pool = BufferPool::new(40).unwrap();
+        let (mut b, mut to) = (PacketBatch::new(), PacketBatch::new());
+        for i in 0..6u8 {
+            b.push(pool.copy_from(&[i]).unwrap()).unwrap();
+        }
+        let mut t = b.take_each();
+        assert_eq!(t.take()[0], 0);
+        assert!(t.move_to(&mut to));
+        t.peek().unwrap()[0] = 9;
+        assert_eq!(t.take()[0], 9);
+        assert_eq!(pool.free_cells(), 36);
+        drop(t);
+        assert!(b.is_empty());
+        assert_eq!((pool.free_cells(), to.len(), to[0][0]), (39, 1, 1));
+        while to.room() > 0 {
+            to.push(pool.alloc().unwrap()).unwrap();
+        }
+        b.push(pool.alloc().unwrap()).unwrap();
+        let mut t = b.take_each();
+        assert!(!t.move_to(&mut to), "there is no room");
+        t.take();
+        assert!(t.peek().is_none() && !t.move_to(&mut PacketBatch::new()));
     }
 
     #[test]

@@ -23,7 +23,9 @@ pub use backing::{
     BarInfo, ConfigSpace, DeviceBacking, DeviceError, ErrorEvents, Iova, PciAddress, RegOffset, Registers,
     TimedOut,
 };
-pub use buffer::{BATCH, BufferPool, CELL_BYTES, CellId, HEADROOM_BYTES, PacketBatch, PacketBuf, PacketMeta};
+pub use buffer::{
+    BATCH, BufferPool, CELL_BYTES, CellId, HEADROOM_BYTES, PacketBatch, PacketBuf, PacketMeta, TakeEach,
+};
 pub use dma::{DmaError, DmaMemory};
 pub use interrupt::Interrupt;
 pub use packet_io::{IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair, RxQueue, TxQueue};

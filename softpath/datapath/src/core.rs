@@ -276,28 +276,35 @@ impl Core {
     #[inline(always)]
     fn execute(&mut self, batch: &mut PacketBatch, now: Instant, passes: u8) {
         let b = &mut self.burst;
-        for (i, p) in batch.drain_all().enumerate() {
+        let n = batch.len();
+        let mut packets = batch.take_each();
+        for i in 0..n {
             match b.verdicts[i] {
                 Verdict::Entry(e) => {
-                    self.tables.count(e, p.len(), b.layouts[i].tcp_flags);
+                    let len = packets.peek().map_or(0, |p| p.len());
+                    self.tables.count(e, len, b.layouts[i].tcp_flags);
                     let entry = self.tables.entry(e);
-                    match entry.only_output {
-                        Some(port) => self.out.send(port, p),
-                        None => {
-                            self.out.execute(p, &mut b.keys[i], &b.layouts[i], entry.actions(), passes, now)
-                        }
+                    if let Some(port) = entry.only_output {
+                        self.out.send_next(port, &mut packets);
+                        continue;
                     }
+                    let actions = entry.actions();
+                    self.out.execute(packets.take(), &mut b.keys[i], &b.layouts[i], actions, passes, now);
+                    continue;
                 }
                 Verdict::Direct(d) => {
                     let actions = &*b.direct[d as usize].actions;
-                    self.out.execute(p, &mut b.keys[i], &b.layouts[i], actions, passes, now);
+                    self.out.execute(packets.take(), &mut b.keys[i], &b.layouts[i], actions, passes, now);
+                    continue;
                 }
                 Verdict::Runt => self.out.tally.drop(DropReason::Runt),
                 Verdict::Miss | Verdict::Candidate(_) | Verdict::Unanswered => {
-                    self.out.tally.drop(DropReason::Action)
+                    self.out.tally.drop(DropReason::Action);
                 }
             }
+            drop(packets.take());
         }
+        drop(packets);
         b.direct.clear();
     }
 

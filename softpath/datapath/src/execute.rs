@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 use clock::Instant;
 use datapath_api::{DropReason, Punt, PuntSink};
-use device::PacketBuf;
+use device::{PacketBuf, TakeEach};
 use flow::{Action, ControllerAction, FieldId, Layout, PacketKey, PortId};
 
 use crate::edit::{self, Headers};
@@ -157,6 +157,20 @@ impl Outputs {
             return;
         };
         if port.push(p, &self.links, &mut self.tally) {
+            self.dirty.push(slot - 1);
+        }
+    }
+
+    /// Sends the next of `packets` to a port.
+    #[inline(always)]
+    pub(crate) fn send_next(&mut self, to: PortId, packets: &mut TakeEach<'_>) {
+        let slot = self.slots.get(to.0 as usize).copied().unwrap_or(0);
+        let Some(Some(port)) = self.ports.get_mut((slot as usize).wrapping_sub(1)) else {
+            self.tally.drop(DropReason::NoSuchPort);
+            drop(packets.take());
+            return;
+        };
+        if port.push_next(packets, &self.links, &mut self.tally) {
             self.dirty.push(slot - 1);
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use datapath_api::{DropReason, PortStats};
-use device::{IoError, PacketBatch, PacketBuf, TxQueue};
+use device::{IoError, PacketBatch, PacketBuf, TakeEach, TxQueue};
 use flow::PortId;
 use flow::headers::eth_type;
 
@@ -105,6 +105,30 @@ impl OutPort {
         self.bytes += p.len() as u64;
         // There is room: just flushed, and a flush empties.
         let _ = self.batch.push(p);
+        first
+    }
+
+    /// As [`OutPort::push`] for the next of `packets`, without a stop on the way.
+    #[inline(always)]
+    pub(crate) fn push_next(
+        &mut self,
+        packets: &mut TakeEach<'_>,
+        links: &[CoreLink],
+        tally: &mut Tally,
+    ) -> bool {
+        let Some(p) = packets.peek() else { return false };
+        let bytes = p.len() as u64;
+        if !self.admits(p) {
+            tally.drop(DropReason::TooBig);
+            drop(packets.take());
+            return false;
+        }
+        if self.batch.room() == 0 {
+            self.flush(links, tally);
+        }
+        let first = self.batch.is_empty();
+        self.bytes += bytes;
+        packets.move_to(&mut self.batch);
         first
     }
 

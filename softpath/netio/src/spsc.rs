@@ -126,12 +126,18 @@ impl Producer {
         }
         let old = self.tail;
         let mut bytes = 0;
-        for p in pkts.drain_front(n) {
+        let mut put = |p: PacketBuf| {
             bytes += p.len() as u64;
             // SAFETY: fewer than `capacity` slots are filled, so this one was emptied by the consumer, whose release of
             // `head` was acquired above or in an earlier call; only this producer writes it.
             unsafe { (*ring.slots[self.tail & ring.mask].get()).write(p) };
             self.tail += 1;
+        };
+        if n == pkts.len() {
+            let mut all = pkts.take_each();
+            (0..n).for_each(|_| put(all.take()));
+        } else {
+            pkts.drain_front(n).for_each(put);
         }
         let side = &ring.tail.0;
         side.packets.store(side.packets.load(Ordering::Relaxed) + n as u64, Ordering::Relaxed);
