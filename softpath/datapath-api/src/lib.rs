@@ -18,7 +18,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use clock::Instant;
+use clock::{Deadline, Instant};
 use flow::{Action, ControllerAction, FlowId, MeterId, PacketKey, PacketMatch, PortId};
 
 mod counters;
@@ -276,6 +276,11 @@ pub trait Datapath: Send + Sync {
     /// Calls `f` for each record until it returns false. The set may change meanwhile; a record that is there throughout is
     /// seen once.
     fn flow_dump(&self, f: &mut dyn FnMut(&Arc<FlowRecord>) -> bool);
+
+    /// Waits until each core has finished the burst that it is in now: then every record translated from what was published
+    /// before the call is among those of [`Datapath::flow_dump`], and no packet is executed any more by a record that was
+    /// removed or replaced before it. Returns false when that has not come by `deadline`, which is in the datapath's time.
+    fn synchronize(&self, deadline: Deadline) -> bool;
 
     /// Executes actions on a packet, as if it had come in on `in_port`. Used for packet-out.
     ///

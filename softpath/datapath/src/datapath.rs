@@ -169,22 +169,6 @@ impl SoftDatapath {
         }
     }
 
-    /// Waits until each core has finished the burst that it is in now. Then no packet is executed any more by a record that
-    /// was removed or replaced before the call. Returns false when that has not come by `deadline`.
-    pub fn synchronize(&self, deadline: Deadline) -> bool {
-        let mut waiting: Vec<_> = self.shared.links.iter().map(|l| (l, l.busy_phase())).collect();
-        loop {
-            waiting.retain(|(l, phase)| phase.is_some() && l.busy_phase() == *phase);
-            if waiting.is_empty() {
-                return true;
-            }
-            if deadline.passed(self.shared.clock.now()) {
-                return false;
-            }
-            std::thread::yield_now();
-        }
-    }
-
     /// Time as the datapath sees it.
     pub fn now(&self) -> Instant {
         self.shared.clock.now()
@@ -251,6 +235,20 @@ impl Datapath for SoftDatapath {
                     return;
                 }
             }
+        }
+    }
+
+    fn synchronize(&self, deadline: Deadline) -> bool {
+        let mut waiting: Vec<_> = self.shared.links.iter().map(|l| (l, l.busy_phase())).collect();
+        loop {
+            waiting.retain(|(l, phase)| phase.is_some() && l.busy_phase() == *phase);
+            if waiting.is_empty() {
+                return true;
+            }
+            if deadline.passed(self.shared.clock.now()) {
+                return false;
+            }
+            std::thread::yield_now();
         }
     }
 

@@ -18,7 +18,7 @@
 //! * A record that a miss has made is used by the next packet of the same burst.
 //! * After `flow_put` has returned, the next burst of every core uses the record, and not the one it replaced.
 //! * After `flow_del` has returned, no burst that a core begins uses the record; after
-//!   [`SoftDatapath::synchronize`], no packet is executed by it any more.
+//!   [`Datapath::synchronize`](datapath_api::Datapath::synchronize), no packet is executed by it any more.
 //! * Every packet ends in a port's queue, at the punt sink, or in a drop counter; no frame, however malformed, makes a
 //!   core panic or read past its end.
 //! * While packets hit, a core neither allocates nor takes a lock.

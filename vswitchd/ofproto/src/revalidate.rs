@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clock::Instant;
+use clock::{Deadline, Instant};
 use datapath_api::FlowRecord;
 use flow::FlowId;
 
@@ -22,6 +22,8 @@ use crate::switch::Switch;
 
 /// How long a removed record is credited at least: longer than any burst.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long to wait for forwarding cores to finish their bursts; when they do not, the next revalidation tries again.
+const SYNCHRONIZE: Duration = Duration::from_millis(100);
 /// Idle time that is too long when there are more records than the limit.
 const CROWDED_IDLE: Duration = Duration::from_millis(100);
 
@@ -100,7 +102,13 @@ impl Switch {
         self.stale.store(false, Ordering::Release);
         let bridges = self.bridges();
         let generations: Vec<u64> = bridges.iter().map(|b| b.pipeline().generation).collect();
+        let mut followed = true;
         if let Some(dp) = self.datapath() {
+            // A core may be installing what it translated from tables that have just changed: wait until it is seen.
+            followed = dp.synchronize(Deadline::after(self.now(), SYNCHRONIZE));
+            if !followed {
+                self.stale.store(true, Ordering::Release);
+            }
             self.credit_hardware(&state);
             let mut records = Vec::new();
             dp.flow_dump(&mut |r| {
@@ -126,10 +134,12 @@ impl Switch {
             now.since(*when) < LINGER || self.hardware().is_some_and(|h| h.holds(r.id))
         });
         drop(state);
-        for (b, g) in bridges.iter().zip(generations) {
-            b.settled(g);
+        if followed {
+            for (b, g) in bridges.iter().zip(generations) {
+                b.settled(g);
+            }
+            self.wake_barriers();
         }
-        self.wake_barriers();
         out
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use clock::Deadline;
 use datapath::SoftDatapath;
 use datapath_api::{Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterStats, PortStats};
 use flow::{Action, FlowId, MeterId, PortId};
@@ -44,6 +45,10 @@ impl Datapath for CountedDatapath {
 
     fn flow_dump(&self, f: &mut dyn FnMut(&Arc<FlowRecord>) -> bool) {
         self.soft.flow_dump(f);
+    }
+
+    fn synchronize(&self, deadline: Deadline) -> bool {
+        self.soft.synchronize(deadline)
     }
 
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError> {

@@ -2,10 +2,11 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use clock::{Clock, Instant, ManualClock};
+use clock::{Clock, Deadline, Instant, ManualClock};
 use datapath_api::{
     Datapath, DatapathError, DatapathStats, FlowRecord, Miss, MissHandler, PortStats, Punt, PuntSink,
 };
@@ -31,6 +32,10 @@ pub type Executed = (Vec<u8>, PortId, Vec<Action>);
 pub struct ListDatapath {
     pub flows: Mutex<BTreeMap<FlowId, Arc<FlowRecord>>>,
     pub executed: Mutex<Vec<Executed>>,
+    /// What a core is about to install; it does when waited for.
+    pub late: Mutex<Option<Arc<FlowRecord>>>,
+    /// A core does not finish its burst.
+    pub stuck: AtomicBool,
 }
 
 impl Datapath for ListDatapath {
@@ -59,6 +64,15 @@ impl Datapath for ListDatapath {
     fn flow_dump(&self, f: &mut dyn FnMut(&Arc<FlowRecord>) -> bool) {
         let all: Vec<_> = self.flows.lock().unwrap().values().cloned().collect();
         let _ = all.iter().all(f);
+    }
+    fn synchronize(&self, _: Deadline) -> bool {
+        if self.stuck.load(Ordering::Relaxed) {
+            return false;
+        }
+        if let Some(r) = self.late.lock().unwrap().take() {
+            self.flow_put(r).unwrap();
+        }
+        true
     }
     fn execute(&self, p: &[u8], in_port: PortId, a: Arc<[Action]>) -> Result<(), DatapathError> {
         self.executed.lock().unwrap().push((p.to_vec(), in_port, a.to_vec()));
