@@ -13,18 +13,17 @@
 //! namespaces is touched.
 
 mod checks;
-mod namespaces;
 mod traffic;
-mod vswitchd;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use lab::{Lan, Vswitchd};
+
 use crate::{setup, step};
 use checks::Checks;
-use namespaces::Namespaces;
-use vswitchd::Vswitchd;
+use traffic::Scene;
 
 /// What to show.
 #[derive(clap::Args)]
@@ -40,6 +39,26 @@ pub struct Options {
     /// Build with optimisation.
     #[arg(long)]
     release: bool,
+}
+
+/// Hosts of the demo.
+const HOSTS: u8 = 4;
+
+fn configuration() -> String {
+    let wires: Vec<_> = (1..=HOSTS).map(|n| format!("\"af_packet:{}\"", lab::lan::wire(n))).collect();
+    let ports: String = (1..=HOSTS)
+        .map(|n| {
+            let port = n - 1;
+            format!(
+                "\n[[bridge.port]]\nname = \"p{n}\"\nofport = {n}\ntype = \"sim\"\ndevice = \"sim0\"\nport = {port}\n"
+            )
+        })
+        .collect();
+    format!(
+        "[daemon]\nlog_file = \"vswitchd.log\"\n\n[[device]]\nname = \"sim0\"\ntype = \"sim\"\nwires = [{}]\n\n\
+         [[bridge]]\nname = \"br0\"\ndatapath_id = \"77\"\nfail_mode = \"secure\"\n{ports}",
+        wires.join(", ")
+    )
 }
 
 /// The flows of the demo, in ovs-ofctl's syntax.
@@ -74,16 +93,17 @@ pub fn run(o: &Options) -> Result<()> {
         println!("not root (or --memory): the hosts live in memory, and no network interface is used");
         return in_memory(o);
     }
-    if let Err(e) = namespaces::possible() {
+    if let Err(e) = lab::lan::possible() {
         println!("network namespaces cannot be made here ({e:#}): the hosts live in memory");
         return in_memory(o);
     }
     let programs = build(o)?;
     let mut checks = Checks::default();
     println!("== four hosts in network namespaces, their cables in the simulated NIC");
-    let hosts = Namespaces::create()?;
-    let switch = Vswitchd::start(&programs, &hosts)?;
-    let result = show(&switch, &mut checks, o.pcap.as_deref());
+    let hosts = Lan::create("hoist", HOSTS)?;
+    let switch = Vswitchd::start(&programs, Path::new("/run/hoist-demo"), &hosts.switch(), &configuration())?;
+    println!("{}, run directory {}", switch.appctl(&["version"])?.trim(), switch.run_dir().display());
+    let result = show(&Scene { lan: &hosts, switch: &switch }, &mut checks, o.pcap.as_deref());
     if let Err(e) = &result {
         println!("{e:#}\nthe log's end:\n{}", switch.log_tail());
     }
@@ -100,7 +120,7 @@ pub fn run(o: &Options) -> Result<()> {
     } else {
         let clean = switch.stop();
         checks.check("vswitchd ended cleanly", clean.is_ok(), || format!("{clean:?}"));
-        hosts.remove();
+        drop(hosts);
     }
     result?;
     checks.verdict()
@@ -134,9 +154,10 @@ fn build(o: &Options) -> Result<PathBuf> {
 }
 
 /// The story.
-fn show(s: &Vswitchd, c: &mut Checks, pcap: Option<&Path>) -> Result<()> {
+fn show(scene: &Scene<'_>, c: &mut Checks, pcap: Option<&Path>) -> Result<()> {
     println!("\n== stock ovs-ofctl loads {} flows", FLOWS.lines().filter(|l| !l.starts_with('#')).count());
-    s.add_flows(FLOWS)?;
+    let s = scene.switch;
+    s.add_flows("br0", FLOWS)?;
     let dump = s.ofctl(&["dump-flows", "br0"])?;
     print!("{dump}");
     let rules = FLOWS.lines().filter(|l| l.contains("actions=")).count();
@@ -144,11 +165,11 @@ fn show(s: &Vswitchd, c: &mut Checks, pcap: Option<&Path>) -> Result<()> {
         dump.clone()
     });
 
-    traffic::pings(s, c)?;
-    traffic::tcp(s, c)?;
-    traffic::why(s, c)?;
+    traffic::pings(scene, c)?;
+    traffic::tcp(scene, c)?;
+    traffic::why(scene, c)?;
     match pcap {
-        Some(p) => traffic::replay(s, c, p)?,
+        Some(p) => traffic::replay(scene, c, p)?,
         None => println!("\n== no pcap file given: `cargo xtask demo FILE.pcap` replays one"),
     }
 

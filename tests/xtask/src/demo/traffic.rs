@@ -1,17 +1,26 @@
 //! Traffic between the hosts, and what it shows.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use super::checks::Checks;
-use super::namespaces::{address, done, host, inside};
-use super::vswitchd::{Vswitchd, eventually};
+use lab::command::{done, inside};
+use lab::{Lan, Vswitchd, eventually};
 
-/// Bytes that the TCP transfer moves.
-const TCP_BYTES: u64 = 4 << 20;
+use super::checks::Checks;
+
+/// Bytes that the TCP transfer moves: it lasts many times longer than flows take to get into the NIC.
+const TCP_BYTES: u64 = 32 << 20;
+
+/// Where the demo plays.
+pub struct Scene<'a> {
+    /// The hosts.
+    pub lan: &'a Lan,
+    /// The switch.
+    pub switch: &'a Vswitchd,
+}
 
 /// Packets of the flows that `filter` selects: in all, and by hardware.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,21 +47,11 @@ fn share(s: &Vswitchd, filter: &str) -> Result<Share> {
     Ok(sum)
 }
 
-fn ping(from: u8, to: u8, count: u32, interval: &str) -> Result<u32> {
-    let o = inside(&host(from), "ping")
-        .args(["-n", "-q", "-W", "2", "-c", &count.to_string(), "-i", interval, &address(to)])
-        .output()
-        .context("cannot start ping")?;
-    let text = String::from_utf8_lossy(&o.stdout);
-    // "5 packets transmitted, 5 received, 0% packet loss, time 4005ms"
-    let received = text.split(", ").find_map(|p| p.strip_suffix(" received")).and_then(|n| n.parse().ok());
-    received.with_context(|| format!("ping says nothing about packets: {text}"))
-}
-
 /// First packets by software, the rest by the NIC.
-pub fn pings(s: &Vswitchd, c: &mut Checks) -> Result<()> {
+pub fn pings(scene: &Scene<'_>, c: &mut Checks) -> Result<()> {
+    let s = scene.switch;
     println!("\n== host 1 pings host 2");
-    let got = ping(1, 2, 3, "0.2")?;
+    let got = scene.lan.ping(1, 2, 3, Duration::from_millis(200))?;
     c.check("3 pings are answered", got == 3, || format!("{got} were"));
     let both = "icmp";
     let placed = eventually(|| share(s, both).ok().filter(|x| x.flows == 2 && x.in_hardware == 2));
@@ -61,7 +60,7 @@ pub fn pings(s: &Vswitchd, c: &mut Checks) -> Result<()> {
     c.check("the first packets went through software", before.packets > before.hardware, || {
         format!("{before:?}")
     });
-    let got = ping(1, 2, 50, "0.01")?;
+    let got = scene.lan.ping(1, 2, 50, Duration::from_millis(10))?;
     c.check("50 more pings are answered", got == 50, || format!("{got} were"));
     let after = eventually(|| share(s, both).ok().filter(|x| x.packets >= before.packets + 100))
         .map_or_else(|| share(s, both), Ok)?;
@@ -75,41 +74,11 @@ pub fn pings(s: &Vswitchd, c: &mut Checks) -> Result<()> {
 }
 
 /// Data over TCP arrives whole.
-pub fn tcp(s: &Vswitchd, c: &mut Checks) -> Result<()> {
+pub fn tcp(scene: &Scene<'_>, c: &mut Checks) -> Result<()> {
+    let s = scene.switch;
     println!("\n== host 3 sends {TCP_BYTES} bytes to host 4 over TCP");
-    let server = format!(
-        "import socket,hashlib\n\
-         l=socket.create_server(('{}',5001));print('ready',flush=True);a,_=l.accept();h=hashlib.sha256();n=0\n\
-         while b:=a.recv(65536): h.update(b);n+=len(b)\n\
-         print(n,h.hexdigest())",
-        address(4)
-    );
-    let client = format!(
-        "import socket,hashlib,random,time\n\
-         d=random.Random(7).randbytes({TCP_BYTES});s=socket.create_connection(('{}',5001),10)\n\
-         t=time.time();s.sendall(d);s.shutdown(1);s.recv(1)\n\
-         print(len(d),hashlib.sha256(d).hexdigest());print(time.time()-t)",
-        address(4)
-    );
-    let mut listening = inside(&host(4), "timeout")
-        .args(["60", "python3", "-c", &server])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the server")?;
-    let mut out = std::io::BufReader::new(listening.stdout.take().context("the server has no output")?);
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut out, &mut line)?;
-    if line.trim() != "ready" {
-        bail!("the TCP server does not start: {line}");
-    }
-    let sent = done(inside(&host(3), "timeout").args(["60", "python3", "-c", &client]))?;
-    let sent = String::from_utf8_lossy(&sent.stdout).into_owned();
-    let mut received = String::new();
-    std::io::Read::read_to_string(&mut out, &mut received)?;
-    let _ = listening.wait();
-    let digest = sent.lines().next().unwrap_or_default();
-    let same = digest == received.trim() && digest.starts_with(&TCP_BYTES.to_string());
-    c.check("every byte arrived as it was sent", same, || format!("sent {sent}received {received}"));
+    let moved = lab::transfer::tcp(scene.lan, 3, 4, TCP_BYTES)?;
+    c.check("every byte arrived as it was sent", moved.is_whole(TCP_BYTES), || format!("{moved:?}"));
     let settled = eventually(|| {
         share(s, "tcp")
             .ok()
@@ -122,9 +91,10 @@ pub fn tcp(s: &Vswitchd, c: &mut Checks) -> Result<()> {
 }
 
 /// A rule that cannot be offloaded, and the reason.
-pub fn why(s: &Vswitchd, c: &mut Checks) -> Result<()> {
+pub fn why(scene: &Scene<'_>, c: &mut Checks) -> Result<()> {
+    let s = scene.switch;
     println!("\n== pings from host 1 to host 4 are copied to the controller: the NIC cannot do that");
-    let got = ping(1, 4, 5, "0.2")?;
+    let got = scene.lan.ping(1, 4, 5, Duration::from_millis(200))?;
     c.check("5 pings are answered, by software", got == 5, || format!("{got} were"));
     let filter = "icmp,nw_src=10.77.0.1,nw_dst=10.77.0.4";
     let report = s.hoist_json(&["why", filter])?;
@@ -144,7 +114,8 @@ pub fn why(s: &Vswitchd, c: &mut Checks) -> Result<()> {
 }
 
 /// Sends a file's frames from host 3 and counts them at host 4.
-pub fn replay(s: &Vswitchd, c: &mut Checks, pcap: &Path) -> Result<()> {
+pub fn replay(scene: &Scene<'_>, c: &mut Checks, pcap: &Path) -> Result<()> {
+    let s = scene.switch;
     println!("\n== host 3 replays {}", pcap.display());
     // Frames that fit the NIC are sent as they are; the others are counted and left out.
     let script = "import socket,struct,sys,time\n\
@@ -168,7 +139,7 @@ pub fn replay(s: &Vswitchd, c: &mut Checks, pcap: &Path) -> Result<()> {
     };
     let before = port4(s)?;
     let path = std::path::absolute(pcap)?;
-    let o = done(inside(&host(3), "python3").args(["-c", script]).arg(&path))?;
+    let o = done(inside(&scene.lan.host(3), "python3").args(["-c", script]).arg(&path))?;
     let said = String::from_utf8_lossy(&o.stdout).into_owned();
     let mut n = said.split_whitespace().filter_map(|w| w.parse::<u64>().ok());
     let (Some(sent), Some(left_out)) = (n.next(), n.next()) else {

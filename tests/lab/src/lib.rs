@@ -1,0 +1,21 @@
+//! A laboratory for the switch as its users run it: hosts in network namespaces, the real `vswitchd` between them, stock
+//! tools beside it. The demo and the end-to-end tests share it. Needs root and iproute2.
+//!
+//! * [`lan`]: the namespaces, their cables and addresses, pings.
+//! * [`transfer`]: data over TCP from one host to another.
+//! * [`vswitchd`]: the daemon's process and the tools that talk to it.
+//! * [`wait`]: waiting for something, with a deadline.
+//!
+//! It starts programs and reads what they say; it uses none of the switch's own crates, so that `cargo xtask` stays quick
+//! to build.
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod lan;
+pub mod transfer;
+pub mod vswitchd;
+pub mod wait;
+
+pub use lan::Lan;
+pub use vswitchd::Vswitchd;
+pub use wait::{DEADLINE, eventually};
