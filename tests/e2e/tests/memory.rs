@@ -105,6 +105,31 @@ fn a_device_that_stops_answering_is_reset_and_its_flows_come_back() {
     r.share("icmp", "placed again", |s| s.in_hardware == 2);
 }
 
+/// Makes the device fail in a way that a reset ends; packets and placement must be back by themselves.
+fn recovers_from(failure: nic::Failure) {
+    let r = start("", FLOWS);
+    assert_eq!(r.lan.hosts[0].ping(address(2), 3, Duration::ZERO).unwrap(), 3);
+    r.share("icmp", "placed", |s| s.in_hardware == 2);
+    r.lan.switch.simulated("sim0").unwrap().inject_failure(failure);
+    let back = eventually(|| r.status().devices.iter().find(|d| d.up && d.resets > 0).cloned());
+    assert!(back.is_some(), "{failure:?}: {:?}", r.status().devices);
+    let again = eventually(|| (r.lan.hosts[0].ping(address(2), 1, Duration::ZERO).ok()? == 1).then_some(()));
+    assert!(again.is_some(), "{failure:?}: packets flow again");
+    let before = r.share("icmp", "placed again", |s| s.in_hardware == 2);
+    assert_eq!(r.lan.hosts[0].ping(address(2), 10, Duration::ZERO).unwrap(), 10);
+    r.share("icmp", "hardware forwards again", |s| s.hardware >= before.hardware + 20);
+}
+
+#[test]
+fn a_hanging_device_is_reset_by_itself() {
+    recovers_from(nic::Failure::Hang);
+}
+
+#[test]
+fn a_device_with_an_internal_error_is_reset_by_itself() {
+    recovers_from(nic::Failure::Internal);
+}
+
 #[test]
 fn a_bridge_without_offload_stays_in_software() {
     let r = start("[offload]\nenabled = false\n", FLOWS);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant as HostInstant;
+use std::time::{Duration, Instant as HostInstant};
 
 use clock::Clock;
 use device::{BufferPool, IoError, PacketIo, QueueId};
@@ -15,6 +15,12 @@ use simnic::{BringUpError, SimnicConfig, SimnicDriver};
 
 use crate::config::{DeviceConfig, DeviceKind};
 use crate::open::{self, OpenError};
+
+/// How long a step of bringing up a live simulator may take. It runs in host time, as fast as the host lets it: more than
+/// silicon needs, less than an operator notices.
+const STEP_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long a command to a live simulator may take before the device counts as hanging.
+const CMD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why a device did not start.
 #[derive(thiserror::Error, Debug)]
@@ -128,9 +134,7 @@ pub fn start(
     for (number, dp) in ports {
         driver.ports.push((*dp, u8::try_from(*number).map_err(|_| DeviceStartError::NoSuchPort(*number))?));
     }
-    // A debug build of the simulator under load is slow in host time, which is what the driver waits in.
-    driver.step_timeout *= 50;
-    driver.cmd_timeout *= 50;
+    (driver.step_timeout, driver.cmd_timeout) = (STEP_TIMEOUT, CMD_TIMEOUT);
     let nic = SimnicDriver::bring_up(sim.backing(), pool, driver, clock)?;
     let mut opened: BTreeMap<u16, Box<dyn PacketIo>> = BTreeMap::new();
     for p in nic.ports {

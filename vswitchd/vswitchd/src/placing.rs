@@ -28,7 +28,7 @@ pub struct Placing {
     poke: Arc<Poke>,
     /// Packets and bytes that hardware has forwarded.
     hardware: (AtomicU64, AtomicU64),
-    /// Counts of what it did to devices, for the log and `hoist status`.
+    /// How often each device's tables were lost, as of the last tick.
     resets: Mutex<Vec<u64>>,
 }
 
@@ -70,7 +70,17 @@ impl Placing {
         let mut engine = self.engine.lock();
         let worked = engine.tick(now);
         let events: Vec<_> = engine.drain_events().collect();
+        let lost: Vec<u64> = (0..self.names.len() as u16)
+            .map(|d| engine.provider_mut(DeviceId(d)).map_or(0, |p| p.generation()))
+            .collect();
         drop(engine);
+        let before = std::mem::replace(&mut *self.resets.lock(), lost.clone());
+        for ((name, before), now) in self.names.iter().zip(before).zip(lost) {
+            // A device that comes back within one poll is never seen down.
+            if now > before {
+                tracing::warn!("device {name} lost its tables and was reset; its flows are installed again");
+            }
+        }
         for e in events {
             let device = self.name(e.device);
             let flow = e.flow.map_or(0, |f| f.0);
@@ -78,12 +88,7 @@ impl Placing {
                 EventKind::DeviceDown(why) => {
                     tracing::warn!("device {device} is down: {why}; its flows are forwarded in software");
                 }
-                EventKind::DeviceUp => {
-                    if let Some(n) = self.resets.lock().get_mut(usize::from(e.device.0)) {
-                        *n += 1;
-                    }
-                    tracing::warn!("device {device} is back; its flows are being installed again");
-                }
+                EventKind::DeviceUp => tracing::info!("device {device} is back"),
                 EventKind::Flushed => {
                     tracing::warn!("device {device}: flushed, an entry could not be removed")
                 }

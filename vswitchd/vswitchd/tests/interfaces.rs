@@ -1,0 +1,201 @@
+//! Ports on real interfaces, in network namespaces of this test's own: packet sockets and a TAP, the kernel's own IP at
+//! both ends, the simulated NIC between them. Needs root; says so and is skipped otherwise.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::{Command, Output};
+
+use support::{DEADLINE, eventually, program, require};
+
+/// Namespaces named after this process, removed at the end.
+struct Namespaces {
+    names: Vec<String>,
+}
+
+fn run(args: &[&str]) -> Output {
+    Command::new("ip").args(args).output().unwrap()
+}
+
+fn ip(args: &[&str]) {
+    let o = run(args);
+    assert!(o.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&o.stderr));
+}
+
+impl Namespaces {
+    /// `None`, and a line that says so, where namespaces cannot be made.
+    fn create(test: &str, n: usize) -> Option<Namespaces> {
+        require("ovs-ofctl");
+        let names: Vec<_> = (0..n).map(|i| format!("hoist-{test}-{}-{i}", std::process::id())).collect();
+        let o = run(&["netns", "add", &names[0]]);
+        if !o.status.success() {
+            println!(
+                "SKIP {test}: network namespaces need root: {}",
+                String::from_utf8_lossy(&o.stderr).trim()
+            );
+            return None;
+        }
+        let made = Namespaces { names };
+        made.names[1..].iter().for_each(|n| ip(&["netns", "add", n]));
+        Some(made)
+    }
+
+    /// Runs a program in namespace `n` and gives its output.
+    fn inside(&self, n: usize, args: &[&str]) -> Output {
+        Command::new("ip").args(["netns", "exec", &self.names[n]]).args(args).output().unwrap()
+    }
+
+    /// A veth pair: `wire` in namespace 0, `eth0` with an address in namespace `n`.
+    fn host(&self, n: usize, wire: &str) {
+        let (sw, ns) = (&self.names[0], &self.names[n]);
+        ip(&["-n", sw, "link", "add", "name", wire, "type", "veth", "peer", "name", "eth0", "netns", ns]);
+        ip(&["-n", ns, "addr", "add", &format!("10.99.0.{n}/24"), "dev", "eth0"]);
+        ip(&["-n", ns, "link", "set", "eth0", "up"]);
+        ip(&["-n", sw, "link", "set", wire, "up"]);
+    }
+
+    fn ping(&self, from: usize, to: &str) -> bool {
+        self.inside(from, &["ping", "-n", "-q", "-c", "1", "-W", "1", to]).status.success()
+    }
+}
+
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        for n in &self.names {
+            let _ = run(&["netns", "del", n]);
+        }
+    }
+}
+
+/// A vswitchd in namespace 0. Killed when dropped.
+struct Switch {
+    child: std::process::Child,
+    dir: tempfile::TempDir,
+}
+
+impl Switch {
+    fn start(ns: &Namespaces, config: &str) -> Switch {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("switch.toml");
+        std::fs::write(&file, config).unwrap();
+        let child = Command::new("ip")
+            .args(["netns", "exec", &ns.names[0]])
+            .arg(program("vswitchd"))
+            .arg("--config")
+            .arg(&file)
+            .arg("--run-dir")
+            .arg(dir.path())
+            .stderr(std::fs::File::create(dir.path().join("log")).unwrap())
+            .spawn()
+            .unwrap();
+        let s = Switch { child, dir };
+        eventually("the switch answers", || s.tool("ovs-appctl", &["-t", "vswitchd", "version"]).ok());
+        s
+    }
+
+    fn tool(&self, program: &str, args: &[&str]) -> Result<String, String> {
+        let o = Command::new(program).args(args).env("OVS_RUNDIR", self.dir.path()).output().unwrap();
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        if o.status.success() { Ok(text(&o.stdout)) } else { Err(text(&o.stderr)) }
+    }
+
+    fn add_flow(&self, flow: &str) {
+        self.tool("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", "br0", flow]).unwrap();
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn packet_sockets_and_a_tap_carry_pings() {
+    let Some(ns) = Namespaces::create("io", 3) else { return };
+    ns.host(1, "w1");
+    ns.host(2, "w2");
+    let s = Switch::start(
+        &ns,
+        "[[bridge]]\nname = 'br0'\nfail_mode = 'standalone'\n\
+         [[bridge.port]]\nname = 'w1'\ntype = 'af_packet'\ninterface = 'w1'\n\
+         [[bridge.port]]\nname = 'w2'\ntype = 'af_packet'\ninterface = 'w2'\n\
+         [[bridge.port]]\nname = 'tap9'\ntype = 'tap'\n",
+    );
+    eventually("hosts ping through packet sockets", || ns.ping(1, "10.99.0.2").then_some(()));
+    ip(&["-n", &ns.names[0], "addr", "add", "10.99.0.9/24", "dev", "tap9"]);
+    eventually("the switch's own host pings through its TAP", || ns.ping(0, "10.99.0.2").then_some(()));
+    let macs = s.tool("ovs-appctl", &["-t", "vswitchd", "fdb/show", "br0"]).unwrap();
+    assert!(macs.lines().count() >= 4, "three stations are learned: {macs}\n{}", s.log());
+}
+
+#[test]
+fn tcp_between_kernels_goes_through_the_nic() {
+    let Some(ns) = Namespaces::create("nic", 3) else { return };
+    ns.host(1, "w1");
+    ns.host(2, "w2");
+    let s = Switch::start(
+        &ns,
+        "[[device]]\nname = 'sim0'\ntype = 'sim'\nwires = ['af_packet:w1', 'af_packet:w2']\n\
+         [[bridge]]\nname = 'br0'\n\
+         [[bridge.port]]\nname = 'p1'\ntype = 'sim'\ndevice = 'sim0'\nport = 0\n\
+         [[bridge.port]]\nname = 'p2'\ntype = 'sim'\ndevice = 'sim0'\nport = 1\n",
+    );
+    s.add_flow("in_port=1,actions=2");
+    s.add_flow("in_port=2,actions=1");
+    eventually("hosts ping through the NIC", || ns.ping(1, "10.99.0.2").then_some(()));
+    // The hosts' kernels leave checksums to the hardware, as they do by default, but not segmentation: a wire carries frames.
+    for n in [1, 2] {
+        let o = ns.inside(n, &["ethtool", "-K", "eth0", "tso", "off", "gso", "off"]);
+        assert!(o.status.success(), "ethtool: {}", String::from_utf8_lossy(&o.stderr));
+    }
+    let server = "import socket\nl=socket.create_server(('10.99.0.2',5001));a,_=l.accept();n=0\n\
+                  while b:=a.recv(65536): n+=len(b)\nprint(n)";
+    let client = "import socket,time\n\
+                  for i in range(100):\n\
+                  \x20 try: s=socket.create_connection(('10.99.0.2',5001),5);break\n\
+                  \x20 except ConnectionRefusedError: time.sleep(0.05)\n\
+                  s.sendall(bytes(300000));s.shutdown(1);s.recv(1)";
+    let listening = Command::new("ip")
+        .args(["netns", "exec", &ns.names[2], "timeout", "20", "python3", "-c", server])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let sent = ns.inside(1, &["timeout", &DEADLINE.as_secs().to_string(), "python3", "-c", client]);
+    assert!(sent.status.success(), "{}\n{}", String::from_utf8_lossy(&sent.stderr), s.log());
+    let got = listening.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&got.stdout).trim(), "300000");
+    eventually("the flows are in the NIC", || {
+        let dump = s.tool("ovs-appctl", &["-t", "vswitchd", "dpctl/dump-flows", "type=offloaded"]).ok()?;
+        dump.contains("offloaded:yes, dp:sim0").then_some(())
+    });
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("switch.toml");
+    std::fs::write(
+        &file,
+        "[[bridge]]\nname = 'br0'\n[[bridge.port]]\nname = 'p1'\ntype = 'af_packet'\ninterface = 'nosuch0'\n",
+    )
+    .unwrap();
+    let o = Command::new(program("vswitchd"))
+        .arg("-c")
+        .arg(&file)
+        .arg("--run-dir")
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(o.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&o.stderr).into_owned();
+    assert!(words.contains("bridge br0: port p1: ") && words.contains("nosuch0"), "{words}");
+    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["switch.toml"], "nothing is left behind");
+}
