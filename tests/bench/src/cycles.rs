@@ -1,7 +1,8 @@
 //! A micro benchmark harness that counts time-stamp-counter cycles.
 //!
-//! [`measure`] calls a function `iters` times between two readings of the counter, repeats that, and reports the median
-//! (and minimum and maximum) of cycles per call. The counter of current x86 processors ticks at a constant rate, so a
+//! [`measure`] calls a function some hundred times between two readings of the counter, over and over. The median of these
+//! chunks is what a repeat gives, so that a chunk in which the machine did something else does not count; the median (and
+//! minimum and maximum) of several repeats is what is reported. The counter of current x86 processors ticks at a constant rate, so a
 //! "cycle" is one of the nominal frequency whatever the core's clock does; [`counter_hz`] says how many there are in a
 //! second. On other architectures the host's monotonic clock is used and a cycle is one nanosecond.
 //!
@@ -96,6 +97,9 @@ pub fn counter_hz() -> f64 {
     })
 }
 
+/// Calls between two readings of the counter, at most.
+const CHUNK: u64 = 256;
+
 /// Calls `f` `iters` times, [`REPEATS`] times over (after one repeat that is not counted), and reports cycles per call.
 ///
 /// # Panics
@@ -103,14 +107,22 @@ pub fn counter_hz() -> f64 {
 pub fn measure<T>(name: &str, iters: u64, mut f: impl FnMut() -> T) -> Measurement {
     assert!(iters > 0, "no iterations");
     let mut runs = [0f64; REPEATS];
+    let mut chunks = Vec::with_capacity(iters.div_ceil(CHUNK) as usize);
     for repeat in 0..=REPEATS {
-        let start = now();
-        for _ in 0..iters {
-            black_box(f());
+        chunks.clear();
+        let mut left = iters;
+        while left > 0 {
+            let calls = left.min(CHUNK);
+            let start = now();
+            for _ in 0..calls {
+                black_box(f());
+            }
+            chunks.push(now().wrapping_sub(start) as f64 / calls as f64);
+            left -= calls;
         }
-        let cycles = now().wrapping_sub(start);
+        chunks.sort_by(f64::total_cmp);
         if repeat > 0 {
-            runs[repeat - 1] = cycles as f64 / iters as f64;
+            runs[repeat - 1] = chunks[chunks.len() / 2];
         }
     }
     runs.sort_by(f64::total_cmp);
@@ -137,11 +149,11 @@ mod tests {
     #[test]
     fn every_call_is_made_and_the_median_lies_between_the_extremes() {
         let mut calls = 0u64;
-        let m = measure("count", 10, || {
+        let m = measure("count", 2 * CHUNK + 10, || {
             calls += 1;
             calls
         });
-        assert_eq!(calls, 10 * (REPEATS as u64 + 1));
+        assert_eq!(calls, (2 * CHUNK + 10) * (REPEATS as u64 + 1));
         assert!(m.min_cycles <= m.median_cycles && m.median_cycles <= m.max_cycles);
         let half = m.clone().per(2);
         assert_eq!(half.median_cycles * 2.0, m.median_cycles);

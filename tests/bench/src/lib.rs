@@ -1,9 +1,24 @@
-//! Measuring and its inputs: a cycle counter harness ([`cycles`]), the benchmark inputs
-//! ([`workload`]), and benchmarks of single parts.
+//! Measuring and its inputs: benchmarks of every part of the forwarding path ([`part`]), and the benchmark inputs
+//! ([`workload`]).
 //!
-//! Everything is deterministic for a seed, so that two runs (or two switches) see the same bytes.
+//! `cargo xtask bench` measures the parts that are named, in [`cycles`] of the time-stamp counter, per second of host time
+//! or in bytes, and holds the [`figure`]s against the [`target`]s. Inputs are the same in every run, so that two runs (or
+//! two switches) see the same bytes.
 
+pub mod actions;
+pub mod classify;
 pub mod cycles;
+pub mod driver;
+pub mod figure;
+pub mod heap;
+pub mod insert;
+pub mod machine;
+pub mod memory;
+pub mod memory_nic;
+pub mod openflow;
 pub mod parse;
+pub mod part;
+pub mod sim;
 pub mod softpath;
+pub mod target;
 pub mod workload;

@@ -11,29 +11,18 @@ use clock::{Instant, ManualClock};
 use datapath::bench::Caches;
 use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
 use datapath_api::{
-    Datapath, DatapathError, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation,
-    Translations,
+    Datapath, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation, Translations,
 };
-use device::{BATCH, BufferPool, IoError, PacketBatch, RxQueue, TxQueue};
+use device::{BATCH, BufferPool, PacketBatch, RxQueue, TxQueue};
 use flow::frame::FrameBuilder;
 use flow::{Action, FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId};
 use netio::memory::{MemoryConfig, MemoryRx, MemoryTx, cable};
 
 use crate::cycles::{Measurement, REPEATS, measure, now};
-
-/// What keeps a benchmark from being set up.
-#[derive(thiserror::Error, Debug)]
-#[allow(missing_docs)]
-pub enum SetupError {
-    #[error(transparent)]
-    Datapath(#[from] DatapathError),
-    #[error(transparent)]
-    Memory(#[from] device::DmaError),
-    #[error(transparent)]
-    Io(#[from] IoError),
-    #[error("a queue or pool is too small for the benchmark")]
-    TooSmall,
-}
+use crate::driver::median;
+use crate::figure::{Figure, Unit, counted};
+use crate::part::BenchError;
+use crate::target::Target;
 
 /// Drops what it is asked about and what it is given: benches measure hits.
 struct Nothing;
@@ -115,8 +104,20 @@ impl Bed {
     /// With `flows` flows, one record each, that do `actions`.
     ///
     /// # Errors
-    /// [`SetupError`].
-    pub fn new(flows: u32, actions: &[Action], exact_slots: usize) -> Result<Self, SetupError> {
+    /// [`BenchError`].
+    pub fn new(flows: u32, actions: &[Action], exact_slots: usize) -> Result<Self, BenchError> {
+        Self::with_frames((0..flows).map(frame).collect(), actions, exact_slots)
+    }
+
+    /// With these frames, each of its own flow, one record each, that do `actions`.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn with_frames(
+        frames: Vec<Vec<u8>>,
+        actions: &[Action],
+        exact_slots: usize,
+    ) -> Result<Self, BenchError> {
         let nothing = Arc::new(Nothing);
         let config = DatapathConfig { exact_slots, max_flows: 2_000_000, ..DatapathConfig::default() };
         let dp = SoftDatapath::new(config, Arc::new(ManualClock::new()), nothing.clone(), nothing)?;
@@ -124,12 +125,11 @@ impl Bed {
         let (mut p1, mut far1) = cable(&MemoryConfig::default())?;
         let (mut p2, mut far2) = cable(&MemoryConfig::default())?;
         for (i, p) in [(1, &mut p1), (2, &mut p2)] {
-            let (rx, tx) = p.split().ok_or(SetupError::TooSmall)?;
+            let (rx, tx) = p.split().ok_or(BenchError::TooSmall)?;
             dp.attach(PortConfig::new(PortId(i), "p"), Box::new(rx), Box::new(tx))?;
         }
-        let (other_rx, feed) = far1.split().ok_or(SetupError::TooSmall)?;
-        let (drain, other_tx) = far2.split().ok_or(SetupError::TooSmall)?;
-        let frames: Vec<_> = (0..flows).map(frame).collect();
+        let (other_rx, feed) = far1.split().ok_or(BenchError::TooSmall)?;
+        let (drain, other_tx) = far2.split().ok_or(BenchError::TooSmall)?;
         let actions: Arc<[Action]> = actions.into();
         for (i, f) in frames.iter().enumerate() {
             dp.flow_put(record(i as u64, &key(f), &exact_mask(), actions.clone()))?;
@@ -149,39 +149,44 @@ impl Bed {
         Ok(bed)
     }
 
-    fn refill(&mut self, batch: &mut PacketBatch) -> Result<(), SetupError> {
+    fn refill(&mut self, batch: &mut PacketBatch) -> Result<(), BenchError> {
         self.drain.rx_burst(batch)?;
         batch.clear();
         for _ in 0..BATCH {
-            let p = self.pool.copy_from(&self.frames[self.next]).ok_or(SetupError::TooSmall)?;
+            let p = self.pool.copy_from(&self.frames[self.next]).ok_or(BenchError::TooSmall)?;
             self.next = (self.next + 1) % self.frames.len();
-            batch.push(p).map_err(|_| SetupError::TooSmall)?;
+            batch.push(p).map_err(|_| BenchError::TooSmall)?;
         }
         self.feed.tx_burst(batch)?;
         Ok(())
     }
 
-    /// Cycles per packet of the median burst of `bursts`, several times over: the median, so that a burst in which the
-    /// machine did something else does not count.
+    /// Cycles per packet of the median burst of `bursts`: the median, so that a burst in which the machine did something
+    /// else does not count.
     ///
     /// # Errors
-    /// [`SetupError`].
-    pub fn measure(&mut self, name: &str, bursts: u64) -> Result<Measurement, SetupError> {
+    /// [`BenchError`].
+    pub fn median_burst(&mut self, bursts: u64) -> Result<f64, BenchError> {
         let mut batch = PacketBatch::new();
-        let mut runs = [0f64; REPEATS];
         let mut cycles = Vec::with_capacity(bursts as usize);
-        for repeat in 0..=REPEATS {
-            cycles.clear();
-            for _ in 0..bursts.max(1) {
-                self.refill(&mut batch)?;
-                let start = now();
-                black_box(self.core.poll_once(self.now));
-                cycles.push(now().wrapping_sub(start));
-            }
-            cycles.sort_unstable();
-            if repeat > 0 {
-                runs[repeat - 1] = cycles[cycles.len() / 2] as f64 / BATCH as f64;
-            }
+        for _ in 0..bursts.max(1) {
+            self.refill(&mut batch)?;
+            let start = now();
+            black_box(self.core.poll_once(self.now));
+            cycles.push(now().wrapping_sub(start));
+        }
+        Ok(median(&mut cycles) / BATCH as f64)
+    }
+
+    /// [`Bed::median_burst`] several times over.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn measure(&mut self, name: &str, bursts: u64) -> Result<Measurement, BenchError> {
+        self.median_burst(bursts)?;
+        let mut runs = [0f64; REPEATS];
+        for r in &mut runs {
+            *r = self.median_burst(bursts)?;
         }
         runs.sort_by(f64::total_cmp);
         Ok(Measurement {
@@ -195,7 +200,7 @@ impl Bed {
 }
 
 /// The caches by themselves, keys in cache.
-pub fn caches() -> Vec<Measurement> {
+pub fn caches() -> Vec<Figure> {
     let mut out = Vec::new();
     for flows in [1u32, 1000] {
         let keys: Vec<_> = (0..flows).map(|i| key(&frame(i))).collect();
@@ -210,13 +215,17 @@ pub fn caches() -> Vec<Measurement> {
             i = (i + 1) % keys.len();
             &keys[i]
         };
+        let mut figures = Vec::new();
         if flows == 1 {
-            out.push(measure("hash of a key", 50_000, || c.hash(black_box(next()))));
+            figures.push(measure("hash of a key", 50_000, || c.hash(black_box(next()))));
         }
-        out.push(measure(&format!("exact-match hit, {flows} flows"), 50_000, || c.exact(black_box(next()))));
-        out.push(measure(&format!("megaflow hit, 1 mask, {flows} flows"), 50_000, || {
+        figures.push(measure(&format!("exact-match hit, {}", counted(flows, "flow")), 50_000, || {
+            c.exact(black_box(next()))
+        }));
+        figures.push(measure(&format!("megaflow hit, 1 mask, {}", counted(flows, "flow")), 50_000, || {
             c.megaflow(black_box(next()))
         }));
+        out.extend(figures.into_iter().map(|m| Figure::cycles(m, Unit::CyclesPerLookup).flows(flows.into())));
     }
     out
 }
@@ -224,28 +233,21 @@ pub fn caches() -> Vec<Measurement> {
 /// The whole path in memory.
 ///
 /// # Errors
-/// [`SetupError`].
-pub fn whole_path() -> Result<Vec<Measurement>, SetupError> {
+/// [`BenchError`].
+pub fn whole_path() -> Result<Vec<Figure>, BenchError> {
     let output = [Action::Output(PortId(2))];
-    let vlan = [Action::PushVlan { tpid: 0x8100, tci: 5 }, Action::Output(PortId(2))];
-    let nat = [
-        Action::SetField { field: FieldId::EthDst, value: 0x0200_0000_0009, mask: 0xffff_ffff_ffff },
-        Action::SetField { field: FieldId::NwDst, value: 0x0909_0909, mask: 0xffff_ffff },
-        Action::SetField { field: FieldId::TpDst, value: 99, mask: 0xffff },
-        Action::DecTtl,
-        Action::Output(PortId(2)),
-    ];
-    let path =
-        |name: &str, flows, actions: &[Action], slots| Bed::new(flows, actions, slots)?.measure(name, 5_000);
-    Ok(vec![
-        path("whole path, exact-match hit, 1 flow", 1, &output, 65_536)?,
-        path("whole path, exact-match hit, 1k flows", 1_000, &output, 65_536)?,
-        path("whole path, exact-match hit, 10k flows", 10_000, &output, 65_536)?,
-        path("whole path, exact-match hit, 100k flows", 100_000, &output, 1 << 20)?,
-        path("whole path, megaflow hit, 1k flows", 1_000, &output, 4)?,
-        path("whole path, push VLAN, 1k flows", 1_000, &vlan, 65_536)?,
-        path("whole path, MAC, NAT, TTL, 1k flows", 1_000, &nat, 65_536)?,
-    ])
+    let path = |name: &str, flows: u32, slots| {
+        let m = Bed::new(flows, &output, slots)?
+            .measure(&format!("{name}, {}", counted(flows, "flow")), 5_000)?;
+        Ok::<_, BenchError>(Figure::cycles(m, Unit::CyclesPerPacket).frame_bytes(60).flows(flows.into()))
+    };
+    let mut out = Vec::new();
+    for (flows, slots) in [(1, 65_536), (1_000, 65_536), (10_000, 65_536), (100_000, 1 << 20)] {
+        out.push(path("exact-match hit", flows, slots)?.target(Target::WholePath));
+    }
+    // Four slots hold none of them: every packet goes to the megaflows.
+    out.push(path("megaflow hit, 1 mask", 1_000, 4)?);
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -259,5 +261,6 @@ mod tests {
         assert_eq!(m.iters, 128);
         let s = bed.dp.stats();
         assert_eq!((s.misses, s.tx_packets), (0, (REPEATS as u64 + 1) * 128));
+        assert!(s.exact_hits >= s.tx_packets - 10, "{s:?}");
     }
 }

@@ -1,24 +1,17 @@
-//! Host time of the driver alone, on a device that is nothing but memory: registers are atomics, the other side of each
-//! ring is written between the measurements.
+//! A SimNIC-4 that is nothing but memory: registers are atomics, and the other side of each ring is written by whoever
+//! measures, between the measurements. What is left is the driver's own time.
 //!
-//! `cargo bench -p simnic --bench driver` prints cycles per 64-byte packet received and sent in bursts of 32, and rules
-//! installed per second of host time, 64 to a doorbell; then the same rules into the simulated device in lockstep, the
-//! simulation's own time included.
-#![allow(clippy::unwrap_used)] // a bench may panic
+//! It has one port, completes every command with success, and checks nothing.
+#![allow(clippy::unwrap_used)] // what the driver under measurement wrote is taken to be right; a bench may panic
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use bench::cycles::{counter_hz, now};
 use clock::{Deadline, HostClock, Instant};
 use device::{
-    BATCH, BarInfo, BufferPool, ConfigSpace, DeviceBacking, DeviceError, DmaMemory, ErrorEvents, Interrupt,
-    Iova, PacketBatch, PacketIo, QueueId, RegOffset, Registers, TimedOut,
+    BarInfo, ConfigSpace, DeviceBacking, DeviceError, DmaMemory, ErrorEvents, Interrupt, Iova, RegOffset,
+    Registers, TimedOut,
 };
-use flow::{Action, FieldId, FlowId, PacketMatch, PortId};
-use offload::{FlowOp, FlowRule, OffloadProvider, OpId, OpResult};
-use simnic::{SimnicConfig, SimnicDriver};
 use simnic_defs::regs::{Caps, ID_VALUE, ctrl, status};
 use simnic_defs::{
     CmdCpl, CmdDesc, CmdStatus, Opcode, QueueReg, Reg, RxCpl, RxReason, RxStatus, TxCpl, TxStatus, gen_of,
@@ -55,9 +48,9 @@ struct Positions {
     entries: u32,
 }
 
-/// The device: registers, and the memory it was given.
+/// The device: registers, and the memory it was given. Clones are the same device.
 #[derive(Clone)]
-struct Memory {
+pub struct MemoryNic {
     regs: Arc<Vec<AtomicU32>>,
     maps: Arc<Mutex<Vec<(u64, DmaMemory)>>>,
     at: Arc<Mutex<Positions>>,
@@ -67,13 +60,20 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Memory {
-    fn new() -> Self {
-        Memory {
+impl MemoryNic {
+    /// A device after power-up.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        MemoryNic {
             regs: Arc::new((0..0x4000).map(|_| AtomicU32::new(0)).collect()),
             maps: Arc::default(),
             at: Arc::default(),
         }
+    }
+
+    /// The device as a driver takes it.
+    pub fn backing(&self) -> MemoryBacking {
+        MemoryBacking { dev: self.clone(), errors: ErrorEvents::default(), clock: HostClock::new() }
     }
 
     fn get(&self, r: u32) -> u32 {
@@ -88,7 +88,7 @@ impl Memory {
     }
 
     /// Completes every command that the doorbell has shown.
-    fn run_commands(&self) {
+    pub fn run_commands(&self) {
         let (sq, s0) = self.ring(Reg::CMD_SQ_BASE.0);
         let (cq, c0) = self.ring(Reg::CMD_CQ_BASE.0);
         let log2 = self.get(Reg::CMD_LOG2.0) as u8;
@@ -110,7 +110,10 @@ impl Memory {
     }
 
     /// Receives `n` frames of 64 bytes.
-    fn receive(&self, n: u32) {
+    ///
+    /// # Panics
+    /// When the driver has given fewer buffers.
+    pub fn receive(&self, n: u32) {
         let (cq, c0) = self.ring(QueueReg::RX_CPL_BASE.of(0, 0).0);
         let log2 = self.get(QueueReg::RX_LOG2.of(0, 0).0) as u8;
         let mut at = lock(&self.at);
@@ -128,7 +131,7 @@ impl Memory {
     }
 
     /// Sends what was posted.
-    fn send(&self) {
+    pub fn send(&self) {
         let (cq, c0) = self.ring(QueueReg::TX_CPL_BASE.of(0, 0).0);
         let log2 = self.get(QueueReg::TX_LOG2.of(0, 0).0) as u8;
         let mut at = lock(&self.at);
@@ -141,7 +144,7 @@ impl Memory {
     }
 }
 
-impl Registers for Memory {
+impl Registers for MemoryNic {
     fn read32(&self, r: RegOffset) -> u32 {
         match Reg(r.0) {
             Reg::ID => ID_VALUE,
@@ -163,7 +166,7 @@ impl Registers for Memory {
     }
 }
 
-impl ConfigSpace for Memory {
+impl ConfigSpace for MemoryNic {
     fn read8(&self, _: u16) -> u8 {
         0
     }
@@ -171,14 +174,15 @@ impl ConfigSpace for Memory {
     fn write32(&self, _: u16, _: u32) {}
 }
 
-struct Backing {
-    dev: Memory,
+/// What the driver gets.
+pub struct MemoryBacking {
+    dev: MemoryNic,
     errors: ErrorEvents,
     clock: HostClock,
 }
 
-impl DeviceBacking for Backing {
-    type Regs = Memory;
+impl DeviceBacking for MemoryBacking {
+    type Regs = MemoryNic;
     fn name(&self) -> &str {
         "memory:0"
     }
@@ -188,7 +192,7 @@ impl DeviceBacking for Backing {
     fn bars(&self) -> Vec<BarInfo> {
         Vec::new()
     }
-    fn map_bar(&mut self, _: u8) -> Result<Memory, DeviceError> {
+    fn map_bar(&mut self, _: u8) -> Result<MemoryNic, DeviceError> {
         Ok(self.dev.clone())
     }
     fn dma_map(&mut self, mem: &DmaMemory) -> Result<Iova, DeviceError> {
@@ -229,98 +233,4 @@ impl DeviceBacking for Backing {
     fn now(&self) -> Instant {
         clock::Clock::now(&self.clock)
     }
-}
-
-fn rule(n: u64) -> FlowRule {
-    let mut m = PacketMatch::ANY;
-    m.set(FieldId::DpPort, 1);
-    m.set(FieldId::EthType, 0x0800);
-    m.set(FieldId::NwSrc, n.into());
-    m.set(FieldId::NwProto, 6);
-    let actions = [
-        Action::SetField { field: FieldId::EthDst, value: 2, mask: FieldId::EthDst.info().max() },
-        Action::DecTtl,
-        Action::Output(PortId(1)),
-    ];
-    FlowRule { id: FlowId(n), matches: m, actions: actions.into(), provenance: Arc::from([]) }
-}
-
-fn median(mut v: Vec<f64>) -> f64 {
-    v.sort_by(f64::total_cmp);
-    v[v.len() / 2]
-}
-
-fn main() {
-    let dev = Memory::new();
-    let pool = BufferPool::new(4096).unwrap();
-    let backing = Backing { dev: dev.clone(), errors: ErrorEvents::default(), clock: HostClock::new() };
-    let config = SimnicConfig { ring_log2: 9, cmd_log2: 9, ..SimnicConfig::new(vec![(PortId(1), 0)]) };
-    let mut nic = SimnicDriver::bring_up(backing, pool, config, Arc::new(HostClock::new())).unwrap();
-
-    let (mut rx, mut tx) = nic.ports[0].take_queues(QueueId(0)).unwrap();
-    let mut batch = PacketBatch::new();
-    let (mut rx_cycles, mut tx_cycles) = (Vec::new(), Vec::new());
-    for _ in 0..20_000 {
-        dev.receive(BATCH as u32);
-        let t0 = now();
-        assert_eq!(rx.rx_burst(&mut batch).unwrap(), BATCH);
-        let t1 = now();
-        assert_eq!(tx.tx_burst(&mut batch).unwrap(), BATCH);
-        let t2 = now();
-        dev.send();
-        rx_cycles.push((t1 - t0) as f64 / BATCH as f64);
-        tx_cycles.push((t2 - t1) as f64 / BATCH as f64);
-    }
-    let (r, t) = (median(rx_cycles), median(tx_cycles));
-    println!("driver, 64-byte packets in bursts of {BATCH}, counter at {:.0} MHz", counter_hz() / 1e6);
-    println!("  receive {r:.1} cycles/packet, send {t:.1} cycles/packet, together {:.1}", r + t);
-
-    const AT_A_TIME: u64 = 64;
-    let mut per_rule = Vec::new();
-    let mut out = Vec::new();
-    for round in 0..500 {
-        let ops: Vec<_> =
-            (0..AT_A_TIME).map(|n| FlowOp::Install(OpId(n), rule(round * AT_A_TIME + n))).collect();
-        let t0 = now();
-        assert_eq!(nic.provider.submit(&ops), ops.len());
-        let t1 = now();
-        dev.run_commands();
-        let t2 = now();
-        assert_eq!(nic.provider.poll(&mut out, ops.len()), ops.len());
-        let t3 = now();
-        assert!(out.drain(..).all(|c| matches!(c.result, OpResult::Installed(..))));
-        per_rule.push((t1 - t0 + t3 - t2) as f64 / AT_A_TIME as f64);
-    }
-    let c = median(per_rule);
-    println!(
-        "command ring, {AT_A_TIME} rules to a doorbell: {c:.0} cycles/rule, {:.0} rules/s",
-        counter_hz() / c
-    );
-    on_simulator();
-}
-
-fn on_simulator() {
-    const RULES: u64 = 8192;
-    let sim = nic::SimNic::new(nic::Config::default(), 1).unwrap();
-    let config = SimnicConfig {
-        cmd_log2: 9,
-        poll_wait: std::time::Duration::from_micros(50),
-        ..SimnicConfig::new(vec![(PortId(1), 0)])
-    };
-    let pool = BufferPool::new(4096).unwrap();
-    let mut nic = SimnicDriver::bring_up(sim.backing(), pool, config, Arc::new(HostClock::new())).unwrap();
-    let ops: Vec<_> = (0..RULES).map(|n| FlowOp::Install(OpId(n), rule(n))).collect();
-    let (mut sent, mut done) = (0, Vec::new());
-    let (t0, cycle) = (now(), sim.cycle());
-    while done.len() < ops.len() {
-        sent += nic.provider.submit(&ops[sent..]);
-        nic.provider.poll(&mut done, 256);
-    }
-    let seconds = (now() - t0) as f64 / counter_hz();
-    let installed = done.iter().filter(|c| matches!(c.result, OpResult::Installed(..))).count();
-    println!(
-        "simulated device in lockstep: {installed} of {RULES} rules, {:.0} rules/s of host time, {:.0} cycles of the device each",
-        RULES as f64 / seconds,
-        (sim.cycle().0 - cycle.0) as f64 / RULES as f64
-    );
 }

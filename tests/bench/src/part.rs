@@ -1,0 +1,112 @@
+//! What can be measured, by name.
+
+use crate::figure::Figure;
+use crate::{actions, classify, driver, insert, memory, openflow, parse, sim, softpath};
+
+/// What keeps a benchmark from being set up or from running.
+#[derive(thiserror::Error, Debug)]
+#[allow(missing_docs)]
+pub enum BenchError {
+    #[error(transparent)]
+    Datapath(#[from] datapath_api::DatapathError),
+    #[error(transparent)]
+    Memory(#[from] device::DmaError),
+    #[error(transparent)]
+    Io(#[from] device::IoError),
+    #[error("a queue or pool is too small for the benchmark")]
+    TooSmall,
+    #[error(transparent)]
+    Simulator(#[from] nic::bench::BenchError),
+    #[error(transparent)]
+    SimulatorConfig(#[from] nic::ConfigError),
+    #[error(transparent)]
+    Driver(#[from] simnic::BringUpError),
+    #[error("the device did not take a rule: {0}")]
+    Rule(String),
+    #[error("flows: {0}")]
+    Flows(#[from] ::openflow::text::FileError),
+    #[error("flow-mod {at}: {why}")]
+    FlowMod { at: usize, why: String },
+    #[error("a packet that was to hit a flow did not")]
+    NoHit,
+}
+
+/// Something that can be measured.
+pub struct Part {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What is measured, and under which conditions.
+    pub about: &'static str,
+    /// Measures.
+    pub run: fn() -> Result<Vec<Figure>, BenchError>,
+}
+
+/// Every part, in the order in which they run.
+pub static PARTS: [Part; 10] = [
+    Part { name: "parse", about: "the parser; frame and key in cache", run: || Ok(parse::run()) },
+    Part {
+        name: "caches",
+        about: "the datapath's caches by themselves, one record per flow, keys in cache",
+        run: || Ok(softpath::caches()),
+    },
+    Part {
+        name: "path",
+        about: "receive, parse, look up, execute, send between queues in memory; 60-byte frames (64 with FCS) in batches \
+                of 32, one record per flow; median batch; filling the queue is not in the figure",
+        run: softpath::whole_path,
+    },
+    Part {
+        name: "actions",
+        about: "what actions cost beyond output alone, on the whole path; 60-byte frames (64 with the tag where there is \
+                one; 4 more with FCS) of 1,000 flows in batches of 32, exact-match hits; batches interleaved, differences paired",
+        run: || actions::run(2_000),
+    },
+    Part {
+        name: "classify",
+        about: "OpenFlow tables on a miss: the classifier's lookup, and the whole translation of batches of 32 misses into \
+                flow records; random order",
+        run: || classify::run(&[1_000, 100_000]),
+    },
+    Part {
+        name: "sim",
+        about: "the simulated SmartNIC in its default profile but for a larger exact table (2^18 entries, 16 ways); 60-byte \
+                frames (64 with FCS) at line rate from wire to wire over 4 ports, one rule per flow, TTL decremented",
+        run: || sim::run(200_000),
+    },
+    Part {
+        name: "driver",
+        about: "the SmartNIC's driver alone, host time, on a device that is nothing but memory; 64-byte packets in batches \
+                of 32",
+        run: driver::run,
+    },
+    Part {
+        name: "insert",
+        about: "rules installed through the command ring: by the driver into memory, by the driver into the simulated \
+                device, and one at a time without a driver",
+        run: || insert::run(8192),
+    },
+    Part {
+        name: "memory",
+        about: "heap of a megaflow (flow record, and what the datapath keeps beside it), as asked for from the allocator",
+        run: || memory::run(100_000),
+    },
+    Part {
+        name: "openflow",
+        about: "heap of an OpenFlow flow, as asked for from the allocator, and flow-mods per second of host time: \
+                udp,nw_src=/32,nw_dst=/24,tp_dst in seven priorities, one output action",
+        run: || openflow::run(100_000),
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn parts_have_names_of_their_own() {
+        let names: BTreeSet<_> = PARTS.iter().map(|p| p.name).collect();
+        assert_eq!(names.len(), PARTS.len());
+    }
+}

@@ -1,0 +1,122 @@
+//! What the figures are held against. A target takes the worst of the figures that name it.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::figure::{Figure, Unit, number};
+
+/// A target of the project.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Target {
+    /// Whole path in memory on exact-match hits: at most 250 cycles per 64-byte packet in batches of 32.
+    WholePath,
+    /// Simulator: at least 200,000 packets per second of host time.
+    Simulator,
+}
+
+impl Target {
+    /// All of them.
+    pub const ALL: [Target; 2] = [Target::WholePath, Target::Simulator];
+
+    /// What is asked for, in words.
+    pub fn what(self) -> &'static str {
+        match self {
+            Target::WholePath => "whole path on exact-match hits, 64-byte packets in batches of 32",
+            Target::Simulator => "simulator, 64-byte packets",
+        }
+    }
+
+    /// The bound and its unit.
+    pub fn bound(self) -> (f64, Unit) {
+        match self {
+            Target::WholePath => (250.0, Unit::CyclesPerPacket),
+            Target::Simulator => (200_000.0, Unit::PacketsPerSecond),
+        }
+    }
+
+    /// Whether the bound is the most that is allowed; else it is the least.
+    pub fn at_most(self) -> bool {
+        self == Target::WholePath
+    }
+
+    fn meets(self, v: f64) -> bool {
+        if self.at_most() { v <= self.bound().0 } else { v >= self.bound().0 }
+    }
+
+    /// Holds the figures that name this target against it; `None` when none does.
+    pub fn judge<'a>(self, figures: impl IntoIterator<Item = &'a Figure>) -> Option<Verdict> {
+        let named = figures.into_iter().filter(|f| f.target == Some(self));
+        let sign = if self.at_most() { 1.0 } else { -1.0 };
+        let worst = named.max_by(|a, b| (sign * a.value).total_cmp(&(sign * b.value)))?;
+        Some(Verdict {
+            target: self,
+            what: self.what(),
+            bound: self.bound().0,
+            at_most: self.at_most(),
+            unit: self.bound().1,
+            value: worst.value,
+            worst: worst.name.clone(),
+            met: self.meets(worst.value),
+        })
+    }
+}
+
+/// Whether a target is met.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Verdict {
+    /// The target.
+    pub target: Target,
+    /// In words.
+    pub what: &'static str,
+    /// The bound.
+    pub bound: f64,
+    /// Whether the bound is the most that is allowed; else it is the least.
+    pub at_most: bool,
+    /// Of `bound` and `value`.
+    pub unit: Unit,
+    /// The worst figure.
+    pub value: f64,
+    /// Its name.
+    pub worst: String,
+    /// Whether it is within the bound.
+    pub met: bool,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:<6} {}: {} {} ({}); target {} {}",
+            if self.met { "met" } else { "MISSED" },
+            self.what,
+            number(self.value),
+            self.unit.name(),
+            self.worst,
+            if self.at_most { "at most" } else { "at least" },
+            number(self.bound),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_figure_decides() {
+        let figure = |v, unit, t| Figure::of(format!("{v}"), unit, vec![v]).target(t);
+        let path = |v| figure(v, Unit::CyclesPerPacket, Target::WholePath);
+        let sim = |v| figure(v, Unit::PacketsPerSecond, Target::Simulator);
+        let all = [path(90.0), sim(500_000.0), path(250.0), sim(200_000.0)];
+        let met = |t: Target, f: &[Figure]| t.judge(f).map(|v| (v.value, v.met));
+        assert_eq!(met(Target::WholePath, &all), Some((250.0, true)));
+        assert_eq!(met(Target::Simulator, &all), Some((200_000.0, true)));
+        assert_eq!(met(Target::WholePath, &[path(90.0), path(250.1)]), Some((250.1, false)));
+        assert_eq!(met(Target::Simulator, &[sim(1e9), sim(199_999.0)]), Some((199_999.0, false)));
+        assert_eq!(met(Target::Simulator, &[path(1.0)]), None);
+        let v = Target::Simulator.judge(&[sim(1000.0)]).unwrap();
+        assert!(v.to_string().starts_with("MISSED simulator"), "{v}");
+    }
+}
