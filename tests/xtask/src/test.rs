@@ -1,6 +1,6 @@
 //! `cargo xtask test`: every check, with counts.
 //!
-//! A test that cannot run here prints a line that begins with `SKIP`; such lines are collected, counted and printed at the
+//! A test that cannot run here prints a line that begins with `skip`, in any case; such lines are collected, counted and printed at the
 //! end, so that nothing is skipped silently.
 
 use anyhow::{Result, bail};
@@ -44,7 +44,7 @@ impl Counts {
                     }
                 }
             }
-        } else if t.starts_with("SKIP") {
+        } else if is_skip(t) {
             self.skips.push(t.to_string());
         } else if t.starts_with("test ") && t.ends_with("FAILED") {
             self.failures.push(t.to_string());
@@ -52,12 +52,17 @@ impl Counts {
     }
 }
 
+/// Whether a test says that it could not run here.
+fn is_skip(line: &str) -> bool {
+    line.get(..4).is_some_and(|s| s.eq_ignore_ascii_case("skip"))
+}
+
 /// Lines worth showing while tests run: not the thousand that say ok.
 fn interesting(line: &str) -> bool {
     let t = line.trim();
     t.contains("FAILED")
         || t.contains("panicked")
-        || t.starts_with("SKIP")
+        || is_skip(t)
         || t.starts_with("error")
         || t.starts_with("FIGURE")
         || t.starts_with("assertion")
@@ -132,6 +137,9 @@ pub fn run(o: &Options) -> Result<()> {
         }
     }
     step("tests", &mut tests, Some(&mut counts));
+    if !o.quick && o.filter.is_none() {
+        demo(&mut step);
+    }
 
     println!();
     for f in &counts.failures {
@@ -159,6 +167,19 @@ pub fn run(o: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The demo, both ways, with a file to replay: it checks what it claims.
+fn demo(step: &mut dyn FnMut(&str, &mut std::process::Command, Option<&mut Counts>)) {
+    let Ok(dir) = step::scratch() else { return };
+    let pcap = dir.join("acl100").join("in.pcap");
+    let mut workload =
+        step::cargo(&["run", "--quiet", "--package", "bench", "--bin", "workload", "--", "acl100"]);
+    step("workload", workload.arg(&dir), None);
+    for (title, more) in [("demo", None), ("demo in memory", Some("--memory"))] {
+        let mut c = step::cargo(&["run", "--quiet", "--package", "xtask", "--", "demo"]);
+        step(title, c.args(more).arg(&pcap), None);
+    }
+}
+
 fn failed_setup(counts: &mut Counts) {
     counts.failed += 1;
     counts.failures.push("setup of os-ken FAILED".into());
@@ -176,6 +197,7 @@ mod tests {
         );
         c.see("test result: FAILED. 1 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out");
         c.see("SKIP no namespace here");
-        assert_eq!((c.passed, c.failed, c.ignored, c.skips.len()), (8, 3, 2, 1));
+        c.see("skipped: no ovs-ofctl");
+        assert_eq!((c.passed, c.failed, c.ignored, c.skips.len()), (8, 3, 2, 2));
     }
 }
