@@ -196,8 +196,8 @@ fn every_top_folder_has_a_readme_and_nothing_else_stands_there() {
         "LICENSE-MIT",
         "LICENSE-APACHE",
         ".gitignore",
-        "rustfmt.toml",
-        "clippy.toml",
+        ".rustfmt.toml",
+        ".clippy.toml",
     ]
     .into();
     for e in std::fs::read_dir(&root).unwrap().map(Result::unwrap) {
