@@ -58,13 +58,9 @@ const NO_ASYNC: &[&str] = &[
 /// Crates that may contain `unsafe`, and why.
 const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("device", "DMA memory, packet buffers, eventfd"),
-    ("netio", "packet sockets and their mapped rings"),
-    ("pci", "mapped BARs"),
-    ("datapath", "measured prefetch and SIMD kernels, epoll"),
-    ("daemon", "process control: user ids, file locks"),
-    ("bench", "time-stamp counter"),
-    ("xtask", "process control"),
-    ("e2e", "process control"),
+    ("netio", "packet sockets, their mapped rings, the ring of a memory queue"),
+    ("datapath", "the prefetch hint"),
+    ("bench", "time-stamp counter, counting allocator"),
 ];
 
 fn root() -> PathBuf {
