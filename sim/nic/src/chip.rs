@@ -183,6 +183,14 @@ impl Chip {
         self.failure == Some(Failure::SurpriseRemoval)
     }
 
+    /// The wire of a port got a carrier or lost it; the driver hears of it as an event.
+    pub fn set_carrier(&mut self, port: u8, carrier: bool) {
+        if let Some(p) = self.ports.get_mut(usize::from(port)) {
+            self.event_due |= p.up && p.carrier != carrier;
+            p.carrier = carrier;
+        }
+    }
+
     pub fn inject_failure(&mut self, now: Cycles, f: Failure) {
         if f == Failure::Internal {
             self.faults.stage(now, crate::faults::FaultKind::Internal, 0, 0);

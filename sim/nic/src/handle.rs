@@ -242,6 +242,13 @@ impl SimHandle {
         self.0.core.lock().chip.host.iommu.faults().copied().collect()
     }
 
+    /// Whether there is somebody at the other end of a port's wire; at first there is. Without, the link is down and frames
+    /// are dropped. A port that the device does not have is ignored.
+    pub fn set_carrier(&self, port: u8, carrier: bool) {
+        self.0.core.lock().chip.set_carrier(port, carrier);
+        self.0.kick();
+    }
+
     /// Makes the device fail.
     pub fn inject_failure(&self, f: Failure) {
         let mut core = self.0.core.lock();

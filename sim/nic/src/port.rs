@@ -25,7 +25,10 @@ const WIRE_OVERHEAD_BYTES: u64 = 24;
 
 pub(crate) struct Port {
     pub index: u8,
+    /// By the driver's command.
     pub up: bool,
+    /// Whether there is somebody at the wire's other end.
+    pub carrier: bool,
     pub wire_in: VecDeque<PacketBox>,
     pub wire_out: VecDeque<PacketBox>,
     wire_frames: usize,
@@ -52,6 +55,7 @@ impl Port {
         Ok(Port {
             index,
             up: false,
+            carrier: true,
             wire_in: VecDeque::new(),
             wire_out: VecDeque::new(),
             wire_frames: c.device.wire_frames as usize,
@@ -69,6 +73,11 @@ impl Port {
             clock_hz: c.device.clock_hz,
             bits_per_second: u64::from(p.speed_mbps) * 1_000_000,
         })
+    }
+
+    /// Whether frames can pass: up, and a carrier on the wire.
+    pub fn link_up(&self) -> bool {
+        self.up && self.carrier
     }
 
     /// Cycles a frame takes on the wire.
@@ -111,7 +120,7 @@ impl Port {
             DropReason::TooShort
         } else if p.len() > self.max_frame_bytes {
             DropReason::TooLong
-        } else if !self.up || !enabled {
+        } else if !self.link_up() || !enabled {
             DropReason::IngressDown
         } else {
             self.counts.rx_packets += 1;
@@ -146,7 +155,7 @@ impl Port {
         };
         let Some(p) = first.pop(now).or_else(|| second.pop(now)) else { return happened };
         self.host_turn = !self.host_turn;
-        if !self.up {
+        if !self.link_up() {
             self.drop(p, DropReason::EgressDown, pool, account);
             return true;
         }
@@ -162,7 +171,7 @@ impl Port {
 
     /// A frame for the port's egress queue; dropped when the port is down or the queue full.
     pub fn send(&mut self, now: Cycles, p: PacketBox, pool: &mut PacketPool, account: &mut FrameAccount) {
-        if !self.up {
+        if !self.link_up() {
             return self.drop(p, DropReason::EgressDown, pool, account);
         }
         if let Err(p) = self.egress.push(now, p) {
@@ -193,7 +202,7 @@ impl Port {
         self.wire_in.len() + self.wire_out.len() + queues.iter().map(|q| q.len()).sum::<usize>()
     }
 
-    /// Loses everything inside, not what is on the wires, and takes the port down.
+    /// Loses everything inside, not what is on the wires nor the carrier, and takes the port down.
     pub fn reset(&mut self, now: Cycles, pool: &mut PacketPool, account: &mut FrameAccount) {
         let queues = [
             &mut self.ingress,

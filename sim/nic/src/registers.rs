@@ -202,7 +202,8 @@ impl Chip {
         let mac = self.mac;
         let v = match PortReg(at & !4) {
             _ if at == PortReg::STATUS.0 => {
-                return if p.up { port_status::ADMIN_UP | port_status::LINK_UP } else { 0 };
+                let bit = |on: bool, bit| if on { bit } else { 0 };
+                return bit(p.up, port_status::ADMIN_UP) | bit(p.link_up(), port_status::LINK_UP);
             }
             _ if at == PortReg::SPEED_MBPS.0 => return self.config.port.speed_mbps,
             _ if at == PortReg::MAC_LO.0 => return u32::from_le_bytes([mac[0], mac[1], mac[2], mac[3]]),

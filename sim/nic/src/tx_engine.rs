@@ -305,14 +305,14 @@ fn finish(
 ) -> bool {
     let port = &mut ports[usize::from(q.port)];
     let ready = q.pending.front().is_some_and(|p| p.status == Some(TxStatus::Ok));
-    if ready && port.up && !port.egress_host.can_push(now) {
+    if ready && port.link_up() && !port.egress_host.can_push(now) {
         return false;
     }
     let Some(Pending { packet, tag, status: Some(mut status) }) = q.pending.pop_front() else { return false };
     if let Some(p) = packet {
         if status != TxStatus::Ok {
             port.drop(p, DropReason::DmaFault, s.pool, s.account);
-        } else if !port.up {
+        } else if !port.link_up() {
             status = TxStatus::PortDown;
             port.drop(p, DropReason::EgressDown, s.pool, s.account);
         } else if let Err(p) = port.egress_host.push(now, p) {

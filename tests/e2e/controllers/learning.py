@@ -2,8 +2,10 @@
 
 Table 0 learns: a packet whose source is unknown comes up here; its address is then remembered by a flow that sends on to
 table 1. Table 1 forwards to learned addresses and floods the rest. Prints one line per event so that a test can follow.
+HOIST_IDLE_S in the environment is the idle timeout of what it learns, in seconds.
 """
 import json
+import os
 import sys
 
 from os_ken.base import app_manager
@@ -12,7 +14,7 @@ from os_ken.controller.handler import CONFIG_DISPATCHER, MAIN_DISPATCHER, DEAD_D
 from os_ken.lib.packet import ethernet, packet
 from os_ken.ofproto import ofproto_v1_3
 
-IDLE_S = 60
+IDLE_S = int(os.environ.get('HOIST_IDLE_S', '60'))
 
 
 def say(event, **what):
@@ -69,11 +71,15 @@ class Learning(app_manager.OSKenApp):
 
     @set_ev_cls(ofp_event.EventOFPPortStatus, MAIN_DISPATCHER)
     def port_status(self, ev):
-        say('port-status', reason=ev.msg.reason, port=ev.msg.desc.port_no)
+        say('port-status', reason=ev.msg.reason, port=ev.msg.desc.port_no, config=ev.msg.desc.config,
+            state=ev.msg.desc.state)
 
     @set_ev_cls(ofp_event.EventOFPFlowRemoved, MAIN_DISPATCHER)
     def flow_removed(self, ev):
-        say('flow-removed', reason=ev.msg.reason, packets=ev.msg.packet_count, table=ev.msg.table_id)
+        msg = ev.msg
+        say('flow-removed', reason=msg.reason, packets=msg.packet_count, bytes=msg.byte_count, table=msg.table_id,
+            port=msg.match.get('in_port'), mac=msg.match.get('eth_src'), idle_s=msg.idle_timeout,
+            duration_s=msg.duration_sec)
 
     @set_ev_cls(ofp_event.EventOFPErrorMsg, [CONFIG_DISPATCHER, MAIN_DISPATCHER])
     def error(self, ev):

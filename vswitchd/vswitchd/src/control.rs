@@ -15,6 +15,7 @@ use openflow::port::PortState;
 use crate::placing::Placing;
 use crate::poke::Poke;
 use crate::ports::PortTable;
+use crate::report::Parts;
 
 /// Between rounds while hardware operations are under way; also the least time between rounds, so that a storm of pokes
 /// does not keep a processor busy.
@@ -30,6 +31,8 @@ pub struct Control {
     pub openflow: Arc<Switch>,
     /// Placement.
     pub placing: Arc<Placing>,
+    /// Its simulated devices, whose links are those of their wires.
+    pub parts: Arc<Parts>,
     /// Ports.
     pub ports: Arc<PortTable>,
     /// Time.
@@ -81,6 +84,9 @@ impl Control {
 
     /// Tells the bridges which links have changed.
     fn look_at_links(&self) {
+        for s in self.parts.sims.lock().iter() {
+            s.carry_links();
+        }
         for p in self.ports.all() {
             let Some(link) = p.link_change() else { continue };
             let Some(bridge) = self.openflow.bridge(p.bridge) else { continue };

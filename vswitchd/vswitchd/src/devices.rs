@@ -82,13 +82,20 @@ pub struct RunningSim {
     pub since: HostInstant,
     /// Which port is which datapath port.
     pub ports: Vec<(u16, PortId)>,
-    /// What keeps the links of its wires: interfaces' other halves. Dropped after the device has stopped.
-    _wires: Vec<Box<dyn PacketIo>>,
+    /// What the wires end in, by port of the device. Dropped after the device has stopped.
+    wires: Vec<(u8, Box<dyn PacketIo>)>,
     /// Ends the simulator's thread when dropped; `None` once stopped.
     live: Option<LiveDevice>,
 }
 
 impl RunningSim {
+    /// Lets the device's ports see whether the interfaces that their wires end in are up.
+    pub fn carry_links(&self) {
+        for (port, end) in &self.wires {
+            self.handle.set_carrier(*port, end.link().link_up);
+        }
+    }
+
     /// Stops the simulator's thread.
     pub fn stop(&mut self) {
         self.live = None;
@@ -124,10 +131,13 @@ pub fn start(
     let mut memory = BTreeMap::new();
     for (i, w) in wires.iter().enumerate() {
         let wire = |source| DeviceStartError::Wire { port: i, source };
-        let Some((mut io, far)) = open::wire(w, &pool).map_err(wire)? else { continue };
+        let Some((mut io, far)) = open::wire(w, &pool).map_err(wire)? else {
+            sim.set_carrier(i as u8, false);
+            continue;
+        };
         let (rx, tx) = io.take_queues(QueueId(0)).map_err(|e: IoError| wire(e.into()))?;
         sim.attach(i as u8, rx, tx);
-        ends.push(io);
+        ends.push((i as u8, io));
         memory.extend(far.map(|f| (i, f)));
     }
     let mut driver = SimnicConfig::new(Vec::new());
@@ -148,9 +158,10 @@ pub fn start(
         handle: sim,
         since: HostInstant::now(),
         ports: ports.to_vec(),
-        _wires: ends,
+        wires: ends,
         live: Some(live),
     };
+    running.carry_links();
     Ok(Started { provider: Box::new(nic.provider), ports: opened, sim: running, memory })
 }
 

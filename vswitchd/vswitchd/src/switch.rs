@@ -238,7 +238,7 @@ impl Switch {
             runtime: Some(runtime),
             _pid_file: pid_file,
         };
-        let control = Control { openflow: layer, placing, ports, clock, poke };
+        let control = Control { parts: switch.parts.clone(), openflow: layer, placing, ports, clock, poke };
         switch.run(control)?;
         tracing::info!("{VERSION} started, run directory {}", switch.run_dir.path().display());
         Ok(switch)

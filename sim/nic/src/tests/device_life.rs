@@ -7,7 +7,7 @@ use clock::Deadline;
 use device::{BufferPool, DeviceBacking, IoError, PacketBatch, RegOffset, Registers, RxQueue, TxQueue};
 use parking_lot::Mutex;
 use simnic_defs::entry::key;
-use simnic_defs::regs::{ALL_ONES, QueueReg, Reg, VECTOR_EVENT, status};
+use simnic_defs::regs::{ALL_ONES, PortReg, QueueReg, Reg, VECTOR_EVENT, port_status, status};
 use simnic_defs::{CmdDesc, CmdStatus, FlowEntry, HwAction, HwField, Opcode, RxReason, SetField};
 use zerocopy::IntoBytes;
 
@@ -139,6 +139,29 @@ fn vectors_are_raised_once_when_armed_and_events_for_faults_and_links() {
     settle(&sim);
     assert_eq!(irq[usize::from(VECTOR_EVENT)].take(), 2);
     assert!(matches!(h.backing.enable_interrupts(1000), Err(device::DeviceError::TooFewVectors { .. })));
+}
+
+#[test]
+fn a_link_needs_a_carrier_and_its_loss_is_an_event() {
+    let (sim, mut h) = device(Config::default());
+    h.install_exact(0, &to_dst([10, 0, 0, 2], &[HwAction::Output { port: 1 }])).unwrap();
+    let irq = h.backing.enable_interrupts(4).unwrap();
+    let link = |h: &mut RawHost, port| h.read(PortReg::STATUS.of(port)) & port_status::LINK_UP != 0;
+    assert!(link(&mut h, 1));
+    sim.set_carrier(1, false);
+    assert!(!link(&mut h, 1) && link(&mut h, 0));
+    assert_eq!(h.read(PortReg::STATUS.of(1)), port_status::ADMIN_UP, "the port itself is up");
+    assert!(sim.inject(0, &udp(2)));
+    settle(&sim);
+    assert_eq!((irq[usize::from(VECTOR_EVENT)].take(), sim.collect(1).len()), (1, 0));
+    assert_eq!(sim.stats().ports[1].drops[0].reason, DropReason::EgressDown);
+    drop(h);
+    let mut h = RawHost::bring_up(sim.backing()).unwrap();
+    assert_eq!(h.port_set(1, true).unwrap().status, 0);
+    assert!(!link(&mut h, 1), "a reset plugs nothing in");
+    sim.set_carrier(1, true);
+    sim.set_carrier(99, true);
+    assert!(link(&mut h, 1));
 }
 
 #[test]
