@@ -257,7 +257,8 @@ pub trait Datapath: Send + Sync {
     /// [`DatapathError::NoSuchPort`].
     fn port_stats(&self, port: PortId) -> Result<PortStats, DatapathError>;
 
-    /// Adds a record, or takes the place of one with the same match. A packet sees the old or the new one whole.
+    /// Adds a record, or takes the place of one with the same match. A packet sees the old or the new one whole. A record
+    /// of the same name with another match is removed.
     ///
     /// # Errors
     /// [`DatapathError::Full`].

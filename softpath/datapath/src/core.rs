@@ -467,6 +467,14 @@ impl Core {
 }
 
 impl Shared {
+    /// Sends a change to every core. Under the lock of the table, so that changes reach the cores in the order in which they
+    /// were made.
+    pub(crate) fn broadcast(&self, change: impl Fn() -> FlowChange) {
+        for l in self.links.iter() {
+            l.change(change());
+        }
+    }
+
     /// Puts a record that a core has had translated into the table. An older one with the same match stays, and is what
     /// the core uses.
     pub(crate) fn install(&self, record: Arc<FlowRecord>) -> Result<Arc<Installed>, Arc<FlowRecord>> {
@@ -476,6 +484,10 @@ impl Shared {
         }
         match flows.put(record)? {
             Put::Added(i) | Put::Replaced(i) => Ok(i),
+            Put::Moved { old, new } => {
+                self.broadcast(|| FlowChange::Removed(old.clone()));
+                Ok(new)
+            }
         }
     }
 }

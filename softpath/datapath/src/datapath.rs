@@ -173,12 +173,6 @@ impl SoftDatapath {
     pub fn now(&self) -> Instant {
         self.shared.clock.now()
     }
-
-    fn broadcast(&self, change: impl Fn() -> FlowChange) {
-        for l in self.shared.links.iter() {
-            l.change(change());
-        }
-    }
 }
 
 impl Datapath for SoftDatapath {
@@ -194,17 +188,21 @@ impl Datapath for SoftDatapath {
     fn flow_put(&self, record: Arc<FlowRecord>) -> Result<(), DatapathError> {
         let mut flows = self.shared.flows.lock();
         let limit = flows.limit();
-        let (Put::Added(i) | Put::Replaced(i)) =
-            flows.put(record).map_err(|_| DatapathError::Full { limit })?;
-        // Under the lock, so that changes reach the cores in the order in which they were made.
-        self.broadcast(|| FlowChange::Put(i.clone()));
+        let i = match flows.put(record).map_err(|_| DatapathError::Full { limit })? {
+            Put::Added(i) | Put::Replaced(i) => i,
+            Put::Moved { old, new } => {
+                self.shared.broadcast(|| FlowChange::Removed(old.clone()));
+                new
+            }
+        };
+        self.shared.broadcast(|| FlowChange::Put(i.clone()));
         Ok(())
     }
 
     fn flow_del(&self, id: FlowId) -> Result<Arc<FlowRecord>, DatapathError> {
         let mut flows = self.shared.flows.lock();
         let i = flows.remove(id).ok_or(DatapathError::NoSuchFlow(id))?;
-        self.broadcast(|| FlowChange::Removed(i.clone()));
+        self.shared.broadcast(|| FlowChange::Removed(i.clone()));
         Ok(i.record.clone())
     }
 

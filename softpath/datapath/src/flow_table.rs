@@ -71,6 +71,11 @@ impl Drop for Installed {
 pub(crate) enum Put {
     Added(Arc<Installed>),
     Replaced(Arc<Installed>),
+    /// The record's name was that of a record with another match, `old`, which is gone.
+    Moved {
+        old: Arc<Installed>,
+        new: Arc<Installed>,
+    },
 }
 
 /// The table.
@@ -127,12 +132,22 @@ impl FlowTable {
 
     /// Adds a record, in place of one with the same match or the same name. Gives it back when there is no room.
     pub(crate) fn put(&mut self, record: Arc<FlowRecord>) -> Result<Put, Arc<FlowRecord>> {
+        let mut old = None;
         if let Some(&s) = self.by_id.get(&record.id) {
             let same = self.slots[s as usize].as_ref().is_some_and(|i| i.record.matches == record.matches);
             if !same {
-                self.remove(record.id);
+                old = self.remove(record.id);
             }
         }
+        let put = self.put_match(record)?;
+        Ok(match (old, put) {
+            (Some(old), Put::Added(new) | Put::Replaced(new)) => Put::Moved { old, new },
+            (_, put) => put,
+        })
+    }
+
+    /// As [`FlowTable::put`], for a record whose name is new or that of the record with its match.
+    fn put_match(&mut self, record: Arc<FlowRecord>) -> Result<Put, Arc<FlowRecord>> {
         let new = Installed::new(record);
         if let Some(s) = self.slot_of(&new.record.matches) {
             if let Some(old) = self.slots[s as usize].replace(new.clone()) {
@@ -235,7 +250,8 @@ mod tests {
     fn a_name_put_again_with_another_match_moves() {
         let mut t = FlowTable::new(4);
         let Ok(Put::Added(a)) = t.put(record(1, 1)) else { panic!("not added") };
-        assert!(matches!(t.put(record(1, 2)), Ok(Put::Added(_))));
+        let Ok(Put::Moved { old, new }) = t.put(record(1, 2)) else { panic!("not moved") };
+        assert!(Arc::ptr_eq(&old, &a) && new.is_live());
         assert!(a.current().is_none());
         assert_eq!(t.len(), 1);
     }

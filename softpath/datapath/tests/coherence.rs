@@ -169,6 +169,20 @@ proptest! {
 }
 
 #[test]
+fn a_name_put_again_with_another_match_takes_the_old_record_from_the_cores() {
+    let mut rig = Rig::with_handler(5, Arc::new(Maker::default()), |_| ());
+    rig.dp.flow_put(record(1000, 0, 2)).unwrap();
+    rig.send(1, &frame(0, 1));
+    rig.poll();
+    assert_eq!(rig.received(2).len(), 1);
+    rig.dp.flow_put(record(1000, 1, 3)).unwrap();
+    rig.send(1, &frame(0, 1));
+    rig.send(1, &frame(1, 1));
+    rig.poll();
+    assert_eq!([2, 3, MISS_PORT].map(|p| rig.received(p).len()), [0, 1, 1]);
+}
+
+#[test]
 fn records_change_under_a_running_core_and_no_packet_is_lost_or_sent_by_a_removed_one() {
     const PACKETS: u64 = 20_000;
     let maker = Arc::new(Maker::default());
