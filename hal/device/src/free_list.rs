@@ -102,7 +102,13 @@ impl FreeList {
             let full = count == self.cells();
             let new = pack(pops, count, first);
             if self.head.compare_exchange_weak(head, new, Ordering::Release, Ordering::Relaxed).is_ok() {
-                return full && self.release();
+                if !full {
+                    return false;
+                }
+                // What other threads did with the cells they brought home happened before the pool is freed, whoever does
+                // that: this thread answers for them all.
+                fence(Ordering::Acquire);
+                return self.release();
             }
         }
     }

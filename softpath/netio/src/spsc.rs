@@ -212,8 +212,8 @@ impl Consumer {
     fn acknowledge_wakeup(&mut self) -> bool {
         let ring = &*self.ring;
         let Some(fd) = &ring.event else { return false };
-        if ring.signalled.load(Ordering::Acquire) {
-            ring.signalled.store(false, Ordering::Relaxed);
+        // The swap reads what it overwrites: a mark that a later write has set is not lost before that write is read.
+        if ring.signalled.load(Ordering::Relaxed) && ring.signalled.swap(false, Ordering::AcqRel) {
             let mut count = [0u8; 8];
             // SAFETY: reads 8 bytes into a live array from a descriptor we own; it does not block.
             unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
