@@ -217,8 +217,8 @@ impl Chip {
 
     fn clear(&mut self, now: Cycles) {
         let mut shared = shared!(self);
-        self.rx.reset(&mut self.ports, &mut shared);
-        self.tx.reset(&mut self.ports, &mut shared);
+        self.rx.host.reset(&mut self.ports, &mut shared);
+        self.tx.host.reset(&mut self.ports, &mut shared);
         self.cmd.reset();
         self.dma.reset(now);
         self.pipeline.reset(now, &mut self.ports, &mut self.pool, &mut self.account);
@@ -236,8 +236,8 @@ impl Chip {
 
     /// The DMA engine has forgotten the rings' transfers.
     fn forget_in_flight(&mut self) {
-        let rings = self.rx.queues.iter_mut().map(|q| &mut q.ring);
-        for r in rings.chain(self.tx.queues.iter_mut().map(|q| &mut q.ring)).chain([&mut self.cmd.ring]) {
+        let rings = self.rx.host.rings.iter_mut().map(|q| &mut q.ring);
+        for r in rings.chain(self.tx.host.rings.iter_mut().map(|q| &mut q.ring)).chain([&mut self.cmd.ring]) {
             r.in_flight = 0;
         }
     }
@@ -329,7 +329,7 @@ impl Chip {
         self.mac = [0x02, 0x53, a, b, c];
         self.pipeline.start_at(r.below(self.ports.len() as u64) as usize);
         self.rx.start_at(r.below(self.ports.len() as u64) as usize);
-        self.tx.start_at(r.below(self.tx.queues.len() as u64) as usize);
+        self.tx.start_at(r.below(self.tx.host.rings.len() as u64) as usize);
     }
 
     /// Whether nothing will happen until something comes from outside.
@@ -351,7 +351,7 @@ impl Chip {
     /// Frames inside the device and on its wires, counted one by one.
     pub fn inside(&self) -> usize {
         let ports: usize = self.ports.iter().map(Port::inside).sum();
-        ports + self.pipeline.inside() + self.rx.inside() + self.tx.inside()
+        ports + self.pipeline.inside() + self.rx.host.inside() + self.tx.host.inside()
     }
 }
 
@@ -406,7 +406,10 @@ impl Machine for Chip {
         }
         let mut w = self.pipeline.next_event(now).or(self.dma.next_event(now));
         if self.enabled && !self.fatal {
-            w = w.or(self.cmd.next_event(now)).or(self.tx.next_event(now)).or(self.rx.next_event(now));
+            w = w
+                .or(self.cmd.next_event(now))
+                .or(self.tx.host.next_event(now))
+                .or(self.rx.host.next_event(now));
         }
         for p in &self.ports {
             w = w.or(p.next_event(now));

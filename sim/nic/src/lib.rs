@@ -29,6 +29,7 @@ mod exact_table;
 mod faults;
 mod frames;
 mod handle;
+mod host_rings;
 mod live;
 mod packet;
 mod parser;

@@ -246,14 +246,14 @@ impl Chip {
     fn ring(&mut self, r: RingRef) -> &mut Ring {
         match r {
             RingRef::Command => &mut self.cmd.ring,
-            RingRef::Rx(i) => &mut self.rx.queues[i].ring,
-            RingRef::Tx(i) => &mut self.tx.queues[i].ring,
+            RingRef::Rx(i) => &mut self.rx.host.rings[i].ring,
+            RingRef::Tx(i) => &mut self.tx.host.rings[i].ring,
         }
     }
 
     fn read_ring(&mut self, r: RingRef, reg: RingReg) -> u32 {
         if let (RingRef::Rx(i), RingReg::Drops) = (r, reg) {
-            return self.rx.queues[i].drops as u32;
+            return self.rx.host.rings[i].drops as u32;
         }
         let ring = self.ring(r);
         match reg {
@@ -294,8 +294,8 @@ impl Chip {
             let taken = self.write_ring(now, ring, reg, v);
             match ring {
                 RingRef::Command => {}
-                RingRef::Rx(i) => self.rx.touch(i),
-                RingRef::Tx(i) => self.tx.touch(i),
+                RingRef::Rx(i) => self.rx.host.touch(i),
+                RingRef::Tx(i) => self.tx.host.touch(i),
             }
             return taken;
         }
@@ -377,8 +377,8 @@ impl Chip {
         let mut s = shared!(self);
         match r {
             RingRef::Command => self.cmd.stop(error),
-            RingRef::Rx(i) => self.rx.stop(i, error, &mut self.ports, &mut s),
-            RingRef::Tx(i) => self.tx.stop(i, error, &mut self.ports, &mut s),
+            RingRef::Rx(i) => self.rx.host.stop(i, error, &mut self.ports, &mut s),
+            RingRef::Tx(i) => self.tx.host.stop(i, error, &mut self.ports, &mut s),
         }
     }
 

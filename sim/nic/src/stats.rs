@@ -165,7 +165,9 @@ impl SimStats {
             queues.push(queue(format!("port{i} departing"), p.departing(), now));
         }
         stages.extend(STAGES.iter().zip(&c.pipeline.usage).map(|(n, u)| stage((*n).into(), u, now)));
-        for (name, u) in [("command", &c.cmd.usage), ("transmit", &c.tx.usage), ("receive", &c.rx.usage)] {
+        for (name, u) in
+            [("command", &c.cmd.usage), ("transmit", &c.tx.host.usage), ("receive", &c.rx.host.usage)]
+        {
             stages.push(stage(name.into(), u, now));
         }
         queues.extend(c.pipeline.pipes().iter().map(|(n, p)| queue((*n).into(), p, now)));
