@@ -19,15 +19,13 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use device::{
-    BATCH, BufferPool, IoError, LinkState, PacketBatch, PacketBuf, PacketIo, PortCounters, QueueId,
-    QueuePair, RxQueue, TxQueue,
-};
+use device::{BATCH, BufferPool, IoError, PacketBatch, PacketBuf, RxQueue, TxQueue};
 
 use crate::checksum;
 use crate::netdev::{Netdev, OpenError, owned};
+use crate::netdev_port::{Counters, NetdevPort, add};
 
 const BLOCK_BYTES: usize = 1 << 17;
 const BLOCKS: usize = 32;
@@ -36,32 +34,8 @@ const BLOCK_TIMEOUT_MS: u32 = 1;
 /// Empty polls between two looks at the socket's error state.
 const ERROR_CHECK_EVERY: u32 = 64;
 
-/// Counters that both queues and the port share.
-#[derive(Default)]
-struct Counters {
-    rx_packets: AtomicU64,
-    rx_bytes: AtomicU64,
-    /// No room in the ring or no buffer.
-    rx_dropped: AtomicU64,
-    /// Longer than a buffer.
-    rx_errors: AtomicU64,
-    tx_packets: AtomicU64,
-    tx_bytes: AtomicU64,
-    tx_errors: AtomicU64,
-}
-
-fn add(c: &AtomicU64, n: u64) {
-    c.fetch_add(n, Ordering::Relaxed);
-}
-
 /// An interface opened for packet I/O. One queue pair.
-pub struct AfPacketPort {
-    netdev: Netdev,
-    mac: [u8; 6],
-    mtu: usize,
-    queues: Option<(AfPacketRx, AfPacketTx)>,
-    counters: Arc<Counters>,
-}
+pub type AfPacketPort = NetdevPort<AfPacketRx, AfPacketTx>;
 
 /// Receives from an interface.
 pub struct AfPacketRx {
@@ -240,58 +214,10 @@ impl AfPacketPort {
     /// [`OpenError`].
     pub fn open(name: &str, pool: &BufferPool) -> Result<Self, OpenError> {
         let netdev = Netdev::open(name)?;
-        let (mac, mtu) = (netdev.mac()?, netdev.mtu()?);
         let counters = Arc::new(Counters::default());
         let rx = open_rx(&netdev, pool.clone(), counters.clone())?;
         let tx = open_tx(&netdev, counters.clone())?;
-        Ok(AfPacketPort { netdev, mac, mtu, queues: Some((rx, tx)), counters })
-    }
-
-    /// The interface.
-    pub fn netdev(&self) -> &Netdev {
-        &self.netdev
-    }
-}
-
-impl PacketIo for AfPacketPort {
-    fn take_queues(&mut self, q: QueueId) -> Result<QueuePair, IoError> {
-        if q != QueueId(0) {
-            return Err(IoError::Gone);
-        }
-        let (rx, tx) = self.queues.take().ok_or(IoError::Gone)?;
-        Ok((Box::new(rx), Box::new(tx)))
-    }
-
-    fn queue_pairs(&self) -> u16 {
-        1
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        self.mac
-    }
-
-    /// The MTU when it was opened, and the Ethernet header.
-    fn mtu_frame_bytes(&self) -> usize {
-        self.mtu + 14
-    }
-
-    fn link(&self) -> LinkState {
-        self.netdev.link()
-    }
-
-    fn counters(&self) -> PortCounters {
-        let c = &*self.counters;
-        let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        PortCounters {
-            rx_packets: get(&c.rx_packets),
-            tx_packets: get(&c.tx_packets),
-            rx_bytes: get(&c.rx_bytes),
-            tx_bytes: get(&c.tx_bytes),
-            rx_dropped: get(&c.rx_dropped),
-            tx_dropped: 0,
-            rx_errors: get(&c.rx_errors),
-            tx_errors: get(&c.tx_errors),
-        }
+        NetdevPort::new(netdev, (rx, tx), counters)
     }
 }
 
@@ -434,7 +360,11 @@ impl RxQueue for AfPacketRx {
     /// [`IoError::Down`] while the interface is down, [`IoError::Gone`] when it was removed.
     fn rx_burst(&mut self, out: &mut PacketBatch) -> Result<usize, IoError> {
         let (mut n, mut bytes) = (0, 0);
-        while out.room() > 0 && self.next_block() {
+        // A frame that is dropped counts too: a peer that sends nothing else does not keep the core here.
+        for _ in 0..out.room() {
+            if !self.next_block() {
+                break;
+            }
             if let Some(p) = self.take_packet() {
                 n += 1;
                 bytes += p.len() as u64;

@@ -7,6 +7,7 @@ pub mod af_packet;
 mod checksum;
 pub mod memory;
 pub mod netdev;
+pub mod netdev_port;
 pub mod pcap;
 mod spsc;
 pub mod tap;

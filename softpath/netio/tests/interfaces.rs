@@ -233,3 +233,32 @@ fn a_tap_interface_carries_frames_both_ways() {
         }
     });
 }
+
+#[test]
+fn a_burst_of_frames_that_do_not_fit_ends_like_any_other() {
+    in_namespace(|| {
+        if !std::path::Path::new("/dev/net/tun").exists() {
+            eprintln!("skipped: there is no /dev/net/tun");
+            return;
+        }
+        let pool = BufferPool::new(64).unwrap();
+        let mut port = TapPort::open("t0", &pool).unwrap();
+        ip("link set t0 mtu 9000");
+        ip("addr add 192.0.2.1/24 dev t0");
+        ip("neigh add 192.0.2.2 lladdr 02:00:00:00:00:02 dev t0");
+        let (mut rx, _tx) = port.take_queues(QueueId(0)).unwrap();
+        let host = UdpSocket::bind("192.0.2.1:7").unwrap();
+        for _ in 0..100 {
+            host.send_to(&[0; 5000], "192.0.2.2:7").unwrap();
+        }
+        let mut b = PacketBatch::new();
+        rx.rx_burst(&mut b).unwrap();
+        let refused = port.counters().rx_errors;
+        assert!((1..=32).contains(&refused), "{refused} in one burst");
+        for _ in 0..20 {
+            rx.rx_burst(&mut b).unwrap();
+            b.clear();
+        }
+        assert_eq!(port.counters().rx_errors, 100);
+    });
+}
