@@ -19,12 +19,13 @@ use simnic_defs::regs::{
 };
 use simnic_defs::{KEY_BYTES, Reg, RxCpl, TxCpl};
 
+use crate::buf_ring::ring_bytes;
 use crate::cmd_ring::{CmdRing, cmd_bytes};
 use crate::config::SimnicConfig;
 use crate::lifeline::Lifeline;
 use crate::port::SimnicPort;
 use crate::provider::{Job, Simnic, SimnicProvider};
-use crate::rx_ring::{RxRing, frame_room, ring_bytes};
+use crate::rx_ring::{RxRing, frame_room};
 use crate::tx_ring::TxRing;
 
 /// A step of bring-up.

@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bring_up;
+mod buf_ring;
 pub mod capability;
 mod cmd_ring;
 mod complete;
