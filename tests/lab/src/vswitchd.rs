@@ -55,6 +55,7 @@ impl Vswitchd {
             .arg(&file)
             .arg("--run-dir")
             .arg(run_dir)
+            .stdout(std::process::Stdio::null())
             .stderr(err)
             .spawn()
             .context("cannot start vswitchd")?;
