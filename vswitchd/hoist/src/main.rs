@@ -153,7 +153,10 @@ async fn devices(o: &Options) -> anyhow::Result<String> {
         Err(AskError::NotRunning { .. }) => None,
         Err(e) => return Err(e.into()),
     };
-    let candidates = pci_devices::candidates();
+    let (candidates, unreadable) = pci_devices::candidates(std::path::Path::new(pci::SYSFS));
+    for u in unreadable {
+        eprintln!("hoist: {u}");
+    }
     if o.json {
         let all =
             serde_json::json!({ "running": configured.is_some(), "devices": configured, "pci": candidates });

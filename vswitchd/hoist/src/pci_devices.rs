@@ -1,4 +1,6 @@
-//! Devices on the PCI bus that could be offload devices.
+//! Devices on the PCI bus that could be offload devices, as `hoist devices` shows them.
+
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -11,35 +13,72 @@ pub struct Candidate {
     pub id: String,
     /// Kernel driver it is bound to; null when none.
     pub driver: Option<String>,
+    /// IOMMU group; null without an IOMMU.
+    pub iommu_group: Option<u32>,
+    /// NUMA node; null when the platform does not say.
+    pub numa_node: Option<u32>,
+    /// Kernel interfaces on it.
+    pub interfaces: Vec<String>,
+    /// What speaks against handing it to a driver in user space.
+    pub cautions: Vec<String>,
+    /// Shell commands, for root, that bind it to vfio-pci; none when it is bound.
+    pub bind: Vec<String>,
 }
 
-/// Network controllers (PCI class 02) that the kernel lists; none where there is no PCI bus.
-pub fn candidates() -> Vec<Candidate> {
-    from_sysfs(std::path::Path::new("/sys/bus/pci/devices"))
-}
-
-fn from_sysfs(root: &std::path::Path) -> Vec<Candidate> {
-    let Ok(entries) = std::fs::read_dir(root) else {
-        return Vec::new();
+/// Network controllers that the kernel lists under `sysfs`; none where there is no PCI bus. Devices that cannot be read come
+/// as messages.
+pub fn candidates(sysfs: &Path) -> (Vec<Candidate>, Vec<String>) {
+    let found = match pci::discover(sysfs) {
+        Ok(f) => f,
+        Err(e) => return (Vec::new(), vec![e.to_string()]),
     };
-    let mut found: Vec<Candidate> = entries
-        .flatten()
-        .filter_map(|e| {
-            let word = |name: &str| {
-                let text = std::fs::read_to_string(e.path().join(name)).ok()?;
-                Some(text.trim().trim_start_matches("0x").to_owned())
-            };
-            if !word("class")?.starts_with("02") {
-                return None;
-            }
-            let driver = std::fs::read_link(e.path().join("driver")).ok();
-            Some(Candidate {
-                address: e.file_name().to_string_lossy().into_owned(),
-                id: format!("{}:{}", word("vendor")?, word("device")?),
-                driver: driver.and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned())),
-            })
-        })
-        .collect();
-    found.sort_by(|a, b| a.address.cmp(&b.address));
-    found
+    let candidate = |d: &pci::NetDevice| Candidate {
+        address: d.address.to_string(),
+        id: format!("{:04x}:{:04x}", d.vendor, d.device),
+        driver: d.driver.clone(),
+        iommu_group: d.iommu_group,
+        numa_node: d.numa_node,
+        interfaces: d.interfaces.clone(),
+        cautions: pci::cautions(d, &found).iter().map(ToString::to_string).collect(),
+        bind: pci::bind_to_vfio(d),
+    };
+    let unreadable = found.unreadable.iter().map(|(name, e)| format!("{name}: {e}")).collect();
+    (found.devices.iter().map(candidate).collect(), unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_controller_is_listed_with_the_commands_that_hand_it_over() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("bus/pci/devices/0000:03:00.0");
+        std::fs::create_dir_all(dir.join("net/eth7")).unwrap();
+        for (name, text) in [
+            ("class", "0x020000"),
+            ("vendor", "0x15b3"),
+            ("device", "0x1017"),
+            ("subsystem_vendor", "0x15b3"),
+            ("subsystem_device", "0x0008"),
+            ("revision", "0x00"),
+            ("numa_node", "1"),
+        ] {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        let (found, unreadable) = candidates(root.path());
+        assert_eq!(unreadable, Vec::<String>::new());
+        assert_eq!(found.len(), 1);
+        let c = &found[0];
+        assert_eq!((c.address.as_str(), c.id.as_str()), ("0000:03:00.0", "15b3:1017"));
+        assert_eq!((c.interfaces.as_slice(), c.numa_node), (&["eth7".to_string()][..], Some(1)));
+        assert!(c.bind.iter().any(|b| b.contains("vfio-pci")), "{:?}", c.bind);
+        assert!(c.cautions.iter().any(|x| !x.is_empty()), "an interface in use is a caution: {c:?}");
+    }
+
+    #[test]
+    fn a_host_without_pci_has_no_candidates() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(candidates(root.path()), (Vec::new(), Vec::new()));
+    }
 }

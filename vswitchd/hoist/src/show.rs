@@ -221,10 +221,21 @@ pub fn devices(configured: Option<&[Device]>, candidates: &[Candidate]) -> Strin
         out.push_str("no network controllers on the PCI bus\n");
     } else {
         out.push_str("network controllers on the PCI bus\n");
+        let or_dash = |v: Option<String>| v.unwrap_or_else(|| "-".to_owned());
         let rows = candidates.iter().map(|c| {
-            vec![format!("  {}", c.address), c.id.clone(), c.driver.clone().unwrap_or_else(|| "-".to_owned())]
+            vec![
+                format!("  {}", c.address),
+                c.id.clone(),
+                or_dash(c.driver.clone()),
+                or_dash(c.iommu_group.map(|g| g.to_string())),
+                or_dash(c.numa_node.map(|n| n.to_string())),
+                or_dash((!c.interfaces.is_empty()).then(|| c.interfaces.join(" "))),
+                or_dash((!c.cautions.is_empty()).then(|| c.cautions.join("; "))),
+            ]
         });
-        out.push_str(&render(&["  ADDRESS", "ID", "DRIVER"], &[], rows));
+        let head = ["  ADDRESS", "ID", "DRIVER", "IOMMU GROUP", "NUMA", "INTERFACES", "CAUTION"];
+        out.push_str(&render(&head, &[], rows));
+        out.push_str("`hoist devices --json` has the commands that hand one to vfio-pci\n");
     }
     out
 }
