@@ -319,6 +319,11 @@ impl Switch {
         }
     }
 
+    /// How many flow records there are, those included that the next revalidation will look at for the first time.
+    pub fn live_records(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
     /// Lets barriers look again whether they may pass.
     pub(crate) fn wake_barriers(&self) {
         for b in self.bridges() {

@@ -52,7 +52,6 @@ impl Control {
 
     fn run(&self, stop: &AtomicBool) {
         let (mut revalidated, mut looked) = (None::<Instant>, None::<Instant>);
-        let mut records = 0;
         while !stop.load(Ordering::Acquire) {
             let now = self.clock.now();
             let due = |last: Option<Instant>, every| last.is_none_or(|t| now.since(t) >= every);
@@ -60,7 +59,7 @@ impl Control {
                 revalidated = Some(now);
             }
             if due(revalidated, WARM) {
-                records = self.openflow.revalidate(now).records;
+                self.openflow.revalidate(now);
                 revalidated = Some(now);
             }
             let worked = self.placing.tick(now);
@@ -70,7 +69,7 @@ impl Control {
             }
             let wait = if worked > 0 || !self.placing.is_quiet() {
                 HOT
-            } else if records > 0 {
+            } else if self.openflow.live_records() > 0 {
                 WARM
             } else {
                 IDLE

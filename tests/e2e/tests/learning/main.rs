@@ -18,12 +18,12 @@ use serde_json::{Value, json};
 const HOSTS: u8 = 4;
 /// Bytes of a ping's frame with ping's default payload.
 const PING_BYTES: u64 = 98;
-/// Longer than between two looks at the counters of hardware.
-const BETWEEN_POLLS: Duration = Duration::from_millis(300);
+/// Longer than counters of hardware take to be seen: polled and credited every 100 ms.
+const BETWEEN_POLLS: Duration = Duration::from_millis(600);
 /// Longer than the test.
 const LONG_S: u32 = 60;
 /// Long enough for a few pings.
-const SHORT_S: u32 = 4;
+const SHORT_S: u32 = 3;
 
 /// What the ports of the switch are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -304,11 +304,11 @@ fn removal_is_reported(s: &Scene) {
     });
     assert!(there.is_some(), "{:#?}", s.flows());
     s.ping(1, 2, 10);
-    let last = s.flows_at_rest().get(&source_entry(1)).copied().unwrap();
-    assert!(last.packets >= 10, "{last:?}");
     let told = s.controller().wait_for("flow-removed", |e| e["reason"] == 0 && e["port"] == 1);
     assert_eq!((&told["mac"], &told["idle_s"]), (&json!(mac(1)), &json!(SHORT_S)));
-    assert_eq!((&told["packets"], &told["bytes"]), (&json!(last.packets), &json!(last.bytes)), "{told}");
+    // The ping that was learned from may have been counted by the entry or been before it.
+    let packets = told["packets"].as_u64().unwrap();
+    assert!((10..=11).contains(&packets) && told["bytes"] == packets * PING_BYTES, "{told}");
     assert!(told["duration_s"].as_u64().unwrap() >= u64::from(SHORT_S), "{told}");
     assert!(!s.flows().contains_key(&source_entry(1)));
 }
