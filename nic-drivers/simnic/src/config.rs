@@ -22,7 +22,7 @@ pub struct SimnicConfig {
     pub cmd_timeout: Duration,
     /// How often the status register is read.
     pub health_interval: Duration,
-    /// How long to wait before another attempt to bring a failed device back.
+    /// How long to wait before another attempt to bring a failed device back; doubled each time, at most 16-fold.
     pub retry_after: Duration,
     /// How long a poll of the provider waits for a completion when commands are outstanding: zero on devices that run by
     /// themselves; some microseconds where a wait is what lets the device's time move.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   up ──command overdue, all ones, fatal status, ring stopped, too many violations──► down ──reset, bring-up──► up
-//!                                                                                   ▲   │ failed: retry_after
+//!                                                                                   ▲   │ failed: retry_after, doubled each time, at most 16-fold
 //!                                                                                   └───┘
 //! ```
 //!
@@ -18,6 +18,9 @@ use simnic_defs::regs::{ALL_ONES, fault, status};
 
 use crate::bring_up::{BringUpError, read};
 use crate::provider::SimnicProvider;
+
+/// log2 of how many times [`crate::SimnicConfig::retry_after`] the longest time between attempts is.
+const MAX_BACKOFF_LOG2: u32 = 4;
 
 impl<B: DeviceBacking> SimnicProvider<B> {
     /// Gives the device up when it deserves it.
@@ -102,6 +105,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             Ok(()) => {
                 tracing::info!(device = self.backing.name(), "device is back");
                 self.down = None;
+                self.failed_attempts = 0;
                 self.violations_before = self.life.violation_total();
                 self.fatal_before = self.backing.errors().fatal();
                 self.next_check = now + self.config.health_interval;
@@ -112,9 +116,16 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     }
 
     fn still_down(&mut self, e: BringUpError, now: Instant) {
-        tracing::warn!(device = self.backing.name(), error = %e, "device stays down");
+        let why = e.to_string();
+        if self.down.as_ref() == Some(&why) {
+            tracing::debug!(device = self.backing.name(), error = why, "device stays down");
+        } else {
+            tracing::warn!(device = self.backing.name(), error = why, "device stays down");
+        }
         drop(self.cmd.abandon());
-        self.down = Some(e.to_string());
-        self.retry_at = now + self.config.retry_after;
+        self.down = Some(why);
+        // An attempt at a dead device takes its time, which others wait for: ever fewer of them.
+        self.retry_at = now + self.config.retry_after * (1 << self.failed_attempts.min(MAX_BACKOFF_LOG2));
+        self.failed_attempts = self.failed_attempts.saturating_add(1);
     }
 }

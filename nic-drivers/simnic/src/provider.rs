@@ -143,6 +143,8 @@ pub struct SimnicProvider<B: DeviceBacking> {
     /// Why the device is down, when it is.
     pub(crate) down: Option<String>,
     pub(crate) retry_at: Instant,
+    /// Attempts to bring it back that failed since it went down.
+    pub(crate) failed_attempts: u32,
     pub(crate) next_check: Instant,
     /// Violations when this life began.
     pub(crate) violations_before: u64,
@@ -187,6 +189,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             generation: 0,
             down: None,
             retry_at: Instant::ZERO,
+            failed_attempts: 0,
             next_check,
             violations_before: 0,
             config,

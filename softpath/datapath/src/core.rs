@@ -155,7 +155,10 @@ impl Core {
         }
         let mut batch = self.rx.take().unwrap_or_default();
         if let Err(e) = input.rx.rx_burst(&mut batch) {
-            bump(&input.shared.rx_errors, 1);
+            // A device that is being reset says so at every poll; nothing that was received is lost by that.
+            if !matches!(e, IoError::Down) {
+                bump(&input.shared.rx_errors, 1);
+            }
             if matches!(e, IoError::Gone) {
                 self.sleeper.forget(&*input.rx, input.wakes);
                 input.wakes = WakesBy::Nothing;

@@ -172,8 +172,13 @@ impl Netdev {
         Ok(usize::try_from(unsafe { r.ifr_ifru.ifru_mtu }).unwrap_or(0))
     }
 
-    /// Its link state; down when it is gone.
+    /// Its link state; down when it is gone, also when another interface has taken its name: sockets do not move over.
     pub fn link(&self) -> LinkState {
+        let index = self.get(libc::SIOCGIFINDEX as libc::c_ulong, "SIOCGIFINDEX");
+        // SAFETY: SIOCGIFINDEX has filled in this member.
+        if !index.is_ok_and(|r| unsafe { r.ifr_ifru.ifru_ifindex } == self.index) {
+            return LinkState::default();
+        }
         let Ok(r) = self.get(libc::SIOCGIFFLAGS as libc::c_ulong, "SIOCGIFFLAGS") else {
             return LinkState::default();
         };

@@ -175,6 +175,9 @@ fn an_interface_that_goes_down_or_away_is_reported() {
         assert!(matches!(poll(&mut b), Some(IoError::Gone)));
         assert!(matches!(tx.tx_burst(&mut batch(&pool, &[&frame])), Err(IoError::Gone)));
         assert_eq!(port.link(), device::LinkState::default());
+        // Another interface of that name is not the one that the port is on.
+        veth();
+        assert_eq!(port.link(), device::LinkState::default());
     });
 }
 

@@ -131,6 +131,26 @@ fn a_device_with_an_internal_error_is_reset_by_itself() {
 }
 
 #[test]
+fn an_operator_can_rehearse_a_failure_of_a_device() {
+    let r = start("", FLOWS);
+    assert_eq!(r.lan.hosts[0].ping(address(2), 3, Duration::ZERO).unwrap(), 3);
+    let before = r.share("icmp", "placed", |s| s.in_hardware == 2);
+    assert!(r.lan.command("hoist/sim-fail", &["sim9", "hang"]).unwrap_err().to_string().contains("sim0"));
+    assert!(r.lan.command("hoist/sim-fail", &["sim0", "x"]).unwrap_err().to_string().contains("repair"));
+    r.lan.command("hoist/sim-fail", &["sim0", "hang-for-good"]).unwrap();
+    let down = eventually(|| r.status().devices.iter().find(|d| !d.up).cloned());
+    assert!(down.is_some_and(|d| !d.why_down.is_empty()), "{:?}", r.status().devices);
+    // While it is down, nothing is said to be in its tables.
+    let offload = r.status().bridges[0].offload.clone();
+    assert_eq!(offload.hardware_flows, 0, "{offload:?}");
+    r.lan.command("hoist/sim-fail", &["sim0", "repair"]).unwrap();
+    let again = eventually(|| (r.lan.hosts[0].ping(address(2), 1, Duration::ZERO).ok()? == 1).then_some(()));
+    assert!(again.is_some(), "packets flow again");
+    let after = r.share("icmp", "placed again", |s| s.in_hardware == 2);
+    assert!(after.hardware >= before.hardware, "counters do not go back");
+}
+
+#[test]
 fn a_bridge_without_offload_stays_in_software() {
     let r = start("[offload]\nenabled = false\n", FLOWS);
     assert_eq!(r.lan.hosts[0].ping(address(2), 20, Duration::ZERO).unwrap(), 20);

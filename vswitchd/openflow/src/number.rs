@@ -59,9 +59,11 @@ impl PortNo {
             .or_else(|| name.eq_ignore_ascii_case("NONE").then_some(PortNo::ANY))
     }
 
-    /// Whether the number may name a physical or logical port: 1 to [`PortNo::MAX`] less one, or LOCAL.
+    /// Whether the number may name a physical or logical port: 1 to 65279 (0xfeff), or LOCAL. OpenFlow 1.3 would allow
+    /// numbers up to [`PortNo::MAX`], but stock tools and OpenFlow 1.0 do not: one flow with such a number would keep
+    /// `ovs-ofctl dump-flows` from printing any.
     pub fn is_port(self) -> bool {
-        self.0 != 0 && self < PortNo::MAX || self == PortNo::LOCAL
+        (1..0xff00).contains(&self.0) || self == PortNo::LOCAL
     }
 }
 

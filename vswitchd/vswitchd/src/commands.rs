@@ -24,6 +24,13 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>) {
     let p = Arc::clone(parts);
     commands.register("hoist/sim", "", 0..=0, move |_| json(&p.sims()));
     let p = Arc::clone(parts);
+    commands.register(
+        "hoist/sim-fail",
+        "DEVICE hang|hang-for-good|remove|internal|repair",
+        2..=2,
+        move |a| p.sim_fail(&a[0], &a[1]),
+    );
+    let p = Arc::clone(parts);
     commands.register("hoist/ports", "", 0..=0, move |_| json(&p.ports()));
     let p = Arc::clone(parts);
     commands.register("dpctl/dump-flows", "[-m] [--names | --no-names] [dp] [type=TYPE]", 0..=4, move |a| {

@@ -17,8 +17,7 @@ use crate::poke::Poke;
 use crate::ports::PortTable;
 use crate::report::Parts;
 
-/// Between rounds while hardware operations are under way; also the least time between rounds, so that a storm of pokes
-/// does not keep a processor busy.
+/// Between rounds while hardware operations are under way; also the longest rest between rounds when poked.
 const HOT: Duration = Duration::from_millis(1);
 /// Between revalidations while there are records.
 const WARM: Duration = Duration::from_millis(100);
@@ -74,9 +73,11 @@ impl Control {
             } else {
                 IDLE
             };
+            let took = self.clock.now().since(now);
             if self.poke.wait(wait) && wait > HOT {
-                // Pokes come in swarms: take in what comes within a moment.
-                std::thread::sleep(HOT);
+                // Pokes come in swarms: rest as long as the round took, so that they cost at most half a processor. Not
+                // longer: whoever sends a barrier behind each flow waits for every round.
+                std::thread::sleep(took.min(HOT));
             }
         }
     }
@@ -87,6 +88,8 @@ impl Control {
             s.carry_links();
         }
         for p in self.ports.all() {
+            // Looked at now and then, so that little is lost when a device is reset.
+            p.counters();
             let Some(link) = p.link_change() else { continue };
             let Some(bridge) = self.openflow.bridge(p.bridge) else { continue };
             let Some(port) = bridge.pipeline().ports.get(p.no).cloned() else { continue };

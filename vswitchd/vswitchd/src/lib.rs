@@ -17,6 +17,7 @@ mod open;
 mod placing;
 mod poke;
 mod ports;
+mod rehearsal;
 pub mod report;
 mod switch;
 

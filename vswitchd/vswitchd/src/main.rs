@@ -63,10 +63,21 @@ fn main() -> ExitCode {
     match run(config, &cli.verbose) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("vswitchd: {e:#}");
+            eprintln!("vswitchd: {}", words(&e));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, without those that it repeats.
+fn words(e: &anyhow::Error) -> String {
+    let mut out = e.to_string();
+    for cause in e.chain().skip(1).map(ToString::to_string) {
+        if !out.contains(&cause) {
+            out = format!("{out}: {cause}");
+        }
+    }
+    out
 }
 
 fn run(config: Config, verbose: &[String]) -> anyhow::Result<()> {

@@ -68,13 +68,17 @@ impl Placing {
     /// Lets the engine work and logs what happened. Returns how much it did.
     pub fn tick(&self, now: Instant) -> usize {
         let mut engine = self.engine.lock();
-        let worked = engine.tick(now);
-        let events: Vec<_> = engine.drain_events().collect();
+        let mut worked = engine.tick(now);
         let lost: Vec<u64> = (0..self.names.len() as u16)
             .map(|d| engine.provider_mut(DeviceId(d)).map_or(0, |p| p.generation()))
             .collect();
-        drop(engine);
         let before = std::mem::replace(&mut *self.resets.lock(), lost.clone());
+        if before != lost {
+            // Reset within this tick: before anybody asks, the engine takes note of what is no longer in the tables.
+            worked += engine.tick(now);
+        }
+        let events: Vec<_> = engine.drain_events().collect();
+        drop(engine);
         for ((name, before), now) in self.names.iter().zip(before).zip(lost) {
             // A device that comes back within one poll is never seen down.
             if now > before {

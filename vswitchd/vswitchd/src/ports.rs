@@ -118,8 +118,8 @@ impl PortTable {
         self.0.read().iter().find(|p| p.dp == dp).cloned()
     }
 
-    /// The counters of a port: the device's where a device forwards by itself, else the datapath's, `soft`. Drops are those
-    /// of both.
+    /// The counters of a port: the device's where a device forwards by itself, else the datapath's, `soft`. Errors are
+    /// those of both, and so is what was not sent.
     pub fn stats(&self, dp: PortId, soft: PortStats) -> PortStats {
         match self.by_datapath(dp) {
             Some(p) if p.is_on_device() => {
@@ -129,7 +129,8 @@ impl PortTable {
                     tx_packets: c.tx_packets,
                     rx_bytes: c.rx_bytes,
                     tx_bytes: c.tx_bytes,
-                    rx_dropped: c.rx_dropped + soft.rx_dropped,
+                    // The device's count includes what its queues to the datapath had no room for.
+                    rx_dropped: c.rx_dropped,
                     tx_dropped: c.tx_dropped + soft.tx_dropped,
                     rx_errors: c.rx_errors + soft.rx_errors,
                     tx_errors: c.tx_errors + soft.tx_errors,
@@ -137,5 +138,45 @@ impl PortTable {
             }
             _ => soft,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use device::{IoError, QueueId, QueuePair};
+
+    use super::*;
+
+    struct Nic;
+
+    impl PacketIo for Nic {
+        fn take_queues(&mut self, _: QueueId) -> Result<QueuePair, IoError> {
+            Err(IoError::Gone)
+        }
+        fn queue_pairs(&self) -> u16 {
+            0
+        }
+        fn mac(&self) -> [u8; 6] {
+            [2, 0, 0, 0, 0, 1]
+        }
+        fn mtu_frame_bytes(&self) -> usize {
+            1514
+        }
+        fn link(&self) -> LinkState {
+            LinkState::default()
+        }
+        fn counters(&self) -> PortCounters {
+            PortCounters { rx_packets: 10, rx_dropped: 4, tx_dropped: 1, ..PortCounters::default() }
+        }
+    }
+
+    #[test]
+    fn what_a_devices_queue_had_no_room_for_is_counted_once() {
+        let ports = PortTable::default();
+        let kind = PortKind::Sim { device: "sim0".into(), port: 0 };
+        ports.add(SwitchPort::new(0, "p1".into(), PortNo(1), PortId(1), kind, Box::new(Nic)));
+        let soft = PortStats { rx_packets: 6, rx_dropped: 4, tx_dropped: 2, ..PortStats::default() };
+        let s = ports.stats(PortId(1), soft);
+        assert_eq!((s.rx_packets, s.rx_dropped, s.tx_dropped), (10, 4, 3));
     }
 }

@@ -171,6 +171,7 @@ fn datapath_flows_are_dumped_in_open_vswitchs_form() {
     let trace = d.appctl(&["ofproto/trace", "br0", "in_port=7,tcp,nw_dst=10.0.0.1"]);
     assert!(trace.contains(" 0. ip,in_port=7, priority 32768"), "{trace}");
     assert!(trace.trim_end().ends_with("Datapath actions: 2"), "{trace}");
+    assert!(trace.contains("\n    output:") && !trace.contains("PortNo"), "{trace}");
     assert!(trace.contains("Hardware: software: "), "{trace}");
     let unknown = d.tool(
         "ovs-appctl".as_ref(),

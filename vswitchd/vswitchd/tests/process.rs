@@ -21,6 +21,7 @@ fn stock_ovs_appctl_speaks_to_it() {
     let o = d.tool("ovs-appctl".as_ref(), &["-t", socket.to_str().unwrap(), "no/such"]);
     assert_eq!(o.status.code(), Some(2));
     let words = String::from_utf8(o.stderr).unwrap();
+    assert!(words.contains("commands)\n"), "what ovs-appctl adds begins a line: {words}");
     assert!(words.starts_with("\"no/such\" is not a valid command (use \"list-commands\""), "{words}");
     // By name, through the pid file, as its users do.
     assert_eq!(d.ok("ovs-appctl", &["-t", "vswitchd", "version"]), format!("{}\n", vswitchd::VERSION));

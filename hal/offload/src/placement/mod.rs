@@ -468,6 +468,10 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         let Some(d) = r.device.map(|d| &self.devices[usize::from(d.0)]) else {
             return Status::Software(r.fits.clone().err().unwrap_or(Reject::Pending));
         };
+        // Whatever is in its tables, a device that does not answer forwards nothing that could be relied on.
+        if let Some(why) = &d.down {
+            return Status::Software(Reject::DeviceDown { why: why.clone() });
+        }
         if let Some(e) = &r.entry
             && let (Phase::Present(handle) | Phase::Replacing(_, handle), Some(device)) = (e.phase, r.device)
             && !e.suspect
@@ -481,9 +485,6 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         }
         if let Err(why) = &r.fits {
             return Status::Software(why.clone());
-        }
-        if let Some(why) = &d.down {
-            return Status::Software(Reject::DeviceDown { why: why.clone() });
         }
         if matches!(r.entry.as_ref().map(|e| e.phase), Some(Phase::Installing(_))) {
             return Status::Pending;

@@ -127,7 +127,10 @@ impl Client {
         let reply: Reply =
             serde_json::from_slice(&message).map_err(|e| ClientError::Malformed(e.to_string()))?;
         match reply {
-            Reply { error: Value::String(text), .. } => Err(ClientError::Command(text)),
+            Reply { error: Value::String(text), .. } => {
+                // Servers end it with a line feed.
+                Err(ClientError::Command(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
+            }
             Reply { id: got, .. } if got != id => {
                 Err(ClientError::Malformed(format!("id {got} where {id} was asked")))
             }

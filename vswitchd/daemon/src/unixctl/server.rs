@@ -133,7 +133,11 @@ async fn serve_one(mut stream: Stream, commands: Commands, mut stopped: Stopped)
     }
 }
 
-fn error_reply(id: Value, text: String) -> Reply {
+fn error_reply(id: Value, mut text: String) -> Reply {
+    // ovs-appctl prints it as it is and then goes on in the same line.
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
     Reply { id, result: Value::Null, error: Value::String(text) }
 }
 

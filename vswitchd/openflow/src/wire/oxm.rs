@@ -118,6 +118,10 @@ impl WireField {
             // 16-bit reserved ports begin at 0xff00 (OpenFlow 1.0, OFPP_MAX).
             return Some(if v >= 0xff00 { v | 0xffff_0000 } else { v });
         }
+        if self.field == FieldId::InPort && (0xff00..0xffff_ff00).contains(&v) {
+            // No port can have such a number; stock tools cannot print a flow that says so.
+            return None;
+        }
         (v <= value_bits(self.field)).then_some(v)
     }
 
@@ -179,6 +183,15 @@ pub(crate) fn put_short_header(out: &mut Vec<u8>, f: FieldId) -> Option<()> {
 mod tests {
     use super::*;
     use crate::error::BadMatch;
+
+    #[test]
+    fn a_port_number_that_no_port_can_have_is_no_value() {
+        let w = WireField { field: FieldId::InPort, bytes: 4, nxm_port: false };
+        assert_eq!(w.value_in(0xfeff), Some(0xfeff));
+        assert_eq!(w.value_in(0xff00), None);
+        assert_eq!(w.value_in(0xffff_feff), None);
+        assert_eq!(w.value_in(0xffff_fffe), Some(0xffff_fffe), "LOCAL");
+    }
 
     #[test]
     fn every_numbered_field_is_found_again_by_its_header() {

@@ -72,7 +72,9 @@ pub fn matches(r: &mut StdRng) -> PipelineMatch {
         let mask = if f.mask == Maskable::Any && r.random() { r.random::<u128>() & f.max() } else { f.max() };
         let mask = if f.id == FieldId::NwFrag { mask & 3 } else { mask };
         let before = m;
-        m.set_masked(f.id, r.random::<u128>() & mask, mask);
+        // Only some numbers can be a port's.
+        let value = if f.id == FieldId::InPort { u128::from(port(r).0) } else { r.random::<u128>() };
+        m.set_masked(f.id, value & mask, mask);
         // Fragments and packet types can take away what other fields need.
         if !prereq::normalize(&m).1.is_empty() {
             m = before;
@@ -111,6 +113,9 @@ fn action(r: &mut StdRng) -> Action {
         15 | 16 => {
             let s = subfield(r, 1);
             let max = s.field.info().max();
+            if s.field == FieldId::InPort {
+                return Action::SetField { field: s.field, value: port(r).0.into(), mask: max };
+            }
             let mask = if r.random() { max } else { (r.random::<u128>() & max) | 1 };
             Action::SetField { field: s.field, value: r.random::<u128>() & mask, mask }
         }

@@ -18,8 +18,8 @@ pub use error::{ConfigError, Problem};
 pub const MAX_BRIDGES: usize = 64;
 /// Most forwarding threads.
 pub const MAX_THREADS: usize = 64;
-/// Largest OpenFlow port number (OFPP_MAX).
-pub const MAX_OFPORT: u32 = 0xffff_ff00;
+/// Largest OpenFlow port number: as stock tools have it, not as OpenFlow 1.3 (OFPP_MAX).
+pub const MAX_OFPORT: u32 = 0xfeff;
 
 /// What to run. Made by [`Config::load`] or [`Config::parse`], or by hand in a test.
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -9,7 +9,7 @@ use flow::{FieldId, FlowId, PacketKey, PipelineKey, PipelineMask, PipelineMatch}
 use offload::FlowRule;
 use ofproto::trace::StepKind;
 use ofproto::{Bridge, Trace};
-use openflow::PortNo;
+use openflow::{Instructions, PortNo};
 
 use super::Parts;
 
@@ -66,7 +66,10 @@ impl Parts {
                     )
                 }
                 StepKind::Table { table, rule: None } => writeln!(out, "{indent}{table:2}. No match."),
-                StepKind::Action(a) => writeln!(out, "{indent}    {a:?}"),
+                StepKind::Action(a) => {
+                    let one = Instructions { apply: vec![a.clone()], ..Instructions::default() };
+                    writeln!(out, "{indent}    {}", openflow::text::format_actions(&one, &none))
+                }
                 StepKind::ActionSet => writeln!(out, "{indent}    --. Executing action set:"),
                 StepKind::Note(n) => writeln!(out, "{indent}     {n}"),
             };
