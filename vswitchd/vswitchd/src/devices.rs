@@ -22,6 +22,15 @@ const STEP_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a command to a live simulator may take before the device counts as hanging.
 const CMD_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// log2 of the entries of each ring, at most: a burst of new flows waits there while software translates the first of them.
+const MAX_RING_LOG2: u32 = 10;
+
+/// log2 of the ring entries with which receive rings of `ports` ports take at most half of `cells` buffers.
+fn ring_log2(cells: u32, ports: usize) -> u8 {
+    let share = cells / 2 / u32::try_from(ports.max(1)).unwrap_or(u32::MAX);
+    share.max(32).ilog2().min(MAX_RING_LOG2) as u8
+}
+
 /// Why a device did not start.
 #[derive(thiserror::Error, Debug)]
 pub enum DeviceStartError {
@@ -145,6 +154,7 @@ pub fn start(
         driver.ports.push((*dp, u8::try_from(*number).map_err(|_| DeviceStartError::NoSuchPort(*number))?));
     }
     (driver.step_timeout, driver.cmd_timeout) = (STEP_TIMEOUT, CMD_TIMEOUT);
+    driver.ring_log2 = ring_log2(pool.cells(), driver.ports.len());
     let nic = SimnicDriver::bring_up(sim.backing(), pool, driver, clock)?;
     let mut opened: BTreeMap<u16, Box<dyn PacketIo>> = BTreeMap::new();
     for p in nic.ports {
