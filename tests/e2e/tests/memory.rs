@@ -199,3 +199,22 @@ fn a_switch_can_be_started_again_where_one_was_shut_down() {
         assert!(!dir.path().join("br0.mgmt").exists() && !dir.path().join("vswitchd.pid").exists());
     }
 }
+
+#[test]
+fn malformed_frames_are_counted_by_reason() {
+    let r = start("", FLOWS);
+    let mut bad_length =
+        flow::frame::FrameBuilder::new().ipv4([10, 77, 0, 3], [10, 77, 0, 4]).udp(1, 2).build();
+    // IPv4 total length beyond the frame.
+    bad_length[16..18].copy_from_slice(&[0xff, 0xff]);
+    let mut cut = flow::frame::FrameBuilder::new().ipv4([10, 77, 0, 3], [10, 77, 0, 4]).tcp(1, 2).build();
+    cut.truncate(14 + 20 + 7);
+    cut[16..18].copy_from_slice(&27u16.to_be_bytes());
+    r.lan.hosts[2].send(bad_length);
+    r.lan.hosts[2].send(cut);
+    let seen = eventually(|| {
+        let m = r.status().datapath.malformed;
+        (m.get("ipv4_malformed") == Some(&1) && m.get("transport_malformed") == Some(&1)).then_some(())
+    });
+    assert!(seen.is_some(), "{:?}", r.status().datapath);
+}

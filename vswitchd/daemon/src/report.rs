@@ -74,6 +74,10 @@ pub struct Datapath {
     pub misses: u64,
     /// Packets dropped, by reason; reasons without drops are left out.
     pub drops: BTreeMap<String, u64>,
+    /// Packets with a malformed or truncated header, by reason; they are forwarded by the headers around it. Reasons that did
+    /// not occur are left out.
+    #[serde(default)]
+    pub malformed: BTreeMap<String, u64>,
     /// Flow records.
     pub flows: usize,
     /// Distinct masks among them.

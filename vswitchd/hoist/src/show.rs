@@ -74,6 +74,7 @@ fn datapath_lines(d: &Datapath) -> Vec<(&'static str, String)> {
             ),
         ),
         ("drops", listed(&d.drops)),
+        ("malformed", listed(&d.malformed)),
     ]
 }
 

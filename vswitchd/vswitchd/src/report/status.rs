@@ -103,6 +103,7 @@ impl Parts {
 
     fn layer_stats(&self) -> Datapath {
         let s: DatapathStats = self.soft.stats();
+        let malformed = flow::Fault::ALL.iter().map(|f| (f.name().to_owned(), s.faults[*f as usize]));
         let drops = DropReason::ALL.iter().map(|r| (r.name().to_owned(), s.drops[*r as usize]));
         let (hardware_packets, hardware_bytes) = self.hoisting.placing().hardware_packets();
         Datapath {
@@ -111,6 +112,7 @@ impl Parts {
             megaflow_hits: s.megaflow_hits,
             misses: s.misses,
             drops: drops.filter(|(_, n)| *n > 0).collect(),
+            malformed: malformed.filter(|(_, n)| *n > 0).collect(),
             flows: s.flows,
             masks: s.masks,
             hardware_packets,
