@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clock::{Clock, Instant, ManualClock};
+use clock::{Clock, ManualClock};
 use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
 use datapath_api::{Datapath, FlowRecord};
 use device::{BufferPool, PacketIo, QueueId};
@@ -122,8 +122,6 @@ pub struct Rig {
     controllers: Arc<Controllers>,
     core: Core,
     wires: Wires,
-    /// Frames sent into it.
-    pub sent: u64,
 }
 
 fn dp(port: u32) -> PortId {
@@ -150,7 +148,7 @@ impl Rig {
             bridge.put_port(Port::new(PortNo(p), dp(p), &format!("p{p}"), mac));
         }
         let core = datapath.take_core(0)?;
-        Ok(Rig { clock, switch, bridge, controllers, core, wires, sent: 0 })
+        Ok(Rig { clock, switch, bridge, controllers, core, wires })
     }
 
     /// The software path alone, its ports ending in memory.
@@ -230,7 +228,6 @@ impl Rig {
                 }
             }
         }
-        self.sent += 1;
         Ok(())
     }
 
@@ -317,11 +314,6 @@ impl Rig {
             }
         }
         Err(anyhow!("placement does not come to rest"))
-    }
-
-    /// Lets `d` pass.
-    pub fn pass(&mut self, d: Duration) -> Instant {
-        self.clock.advance(d)
     }
 
     /// Counters of every rule, as a statistics request would give them.

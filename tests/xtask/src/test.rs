@@ -10,7 +10,7 @@ use crate::{setup, step};
 /// What to run.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Format, clippy, unit and property tests only, on small bounds: the inner loop.
+    /// Without end-to-end tests and demo: the inner loop.
     #[arg(long)]
     quick: bool,
     /// Only tests whose name contains this.
@@ -123,9 +123,7 @@ pub fn run(o: &Options) -> Result<()> {
     }
     let mut tests = step::cargo(&args);
     tests.env("PROPTEST_MAX_DEFAULT_SIZE_RANGE", "64");
-    if o.quick {
-        tests.env("HOIST_DIFFERENTIAL_PACKETS", "10000");
-    } else {
+    if !o.quick {
         match setup::os_ken() {
             Ok(m) => {
                 tests.env("HOIST_OSKEN_MANAGER", m);
