@@ -418,12 +418,14 @@ impl Core {
                     }
                     self.out.attach(OutPort::new(port, tx));
                 }
-                PortChange::Detach(id) => {
-                    self.out.detach(id);
-                    if let Some(at) = self.inputs.iter().position(|p| p.shared.id == id) {
+                PortChange::Detach { id, leaving } => {
+                    let tx = self.out.detach(id);
+                    let rx = self.inputs.iter().position(|p| p.shared.id == id).map(|at| {
                         let p = self.inputs.remove(at);
                         self.sleeper.forget(&*p.rx, p.wakes);
-                    }
+                        p.rx
+                    });
+                    leaving.left(rx.zip(tx));
                 }
             }
         }

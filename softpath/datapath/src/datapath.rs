@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use clock::{Clock, Deadline, Instant};
@@ -10,19 +11,21 @@ use datapath_api::{
     Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterStats, MissHandler, PortStats,
     PuntSink,
 };
-use device::{BufferPool, RxQueue, TxQueue};
+use device::{BufferPool, QueuePair, RxQueue, TxQueue};
 use flow::{Action, FlowId, MeterId, PortId};
 use parking_lot::Mutex;
 
 use crate::config::{DatapathConfig, PortConfig};
 use crate::core::Core;
 use crate::flow_table::{FlowTable, Put};
-use crate::link::{CoreLink, Execute, FlowChange, PortChange};
+use crate::link::{CoreLink, Execute, FlowChange, Leaving, PortChange};
 use crate::meter::{Meter, MeterTable};
 use crate::port::PortShared;
 
 /// Records handed to a dump's callback at a time.
 const DUMP_CHUNK: usize = 128;
+/// Pause between looks at whether cores have let go of a port.
+const POLL_DETACHED: Duration = Duration::from_micros(100);
 /// Meters at most.
 const MAX_METERS: usize = 65_536;
 
@@ -39,6 +42,34 @@ pub(crate) struct Shared {
     meters_change: Mutex<()>,
     pub(crate) links: Arc<[CoreLink]>,
     execute_pool: BufferPool,
+}
+
+/// A port that was detached. Dropping it closes the port's queues, once the cores have let go of them.
+#[must_use = "dropping it closes the port's queues"]
+pub struct Detached {
+    leaving: Arc<Leaving>,
+}
+
+impl Detached {
+    /// Whether no core uses the port any more.
+    pub fn is_done(&self) -> bool {
+        self.leaving.is_done()
+    }
+
+    /// Waits until no core uses the port any more, and gives its queues back: to be attached again, or to be closed by the
+    /// caller rather than by a forwarding core. `None` when a core has not come round within `patience` of host time, because
+    /// nobody runs it; its queues are closed when it does.
+    pub fn wait(self, patience: Duration) -> Option<QueuePair> {
+        // Cores are woken and come round within a burst; host time, for a test may have stopped the datapath's clock.
+        let until = std::time::Instant::now() + patience;
+        while !self.is_done() {
+            if std::time::Instant::now() >= until {
+                return None;
+            }
+            std::thread::sleep(POLL_DETACHED);
+        }
+        self.leaving.take()
+    }
 }
 
 /// The userspace datapath.
@@ -137,11 +168,15 @@ impl SoftDatapath {
         Ok(())
     }
 
-    /// Detaches a port. Its core drops its queues at its next poll.
+    /// Detaches a port. Each core lets go of it between two bursts: what it has queued for the port then is sent, nothing is
+    /// received from it any more, and what is sent to it counts as [`DropReason::NoSuchPort`]. What comes back tells when
+    /// that has happened and has the port's queues. The number may be attached anew at once.
+    ///
+    /// [`DropReason::NoSuchPort`]: datapath_api::DropReason::NoSuchPort
     ///
     /// # Errors
     /// [`DatapathError::NoSuchPort`]; [`DatapathError::Io`] when a core does not take changes.
-    pub fn detach(&self, id: PortId) -> Result<(), DatapathError> {
+    pub fn detach(&self, id: PortId) -> Result<Detached, DatapathError> {
         let mut ports = self.shared.ports.lock();
         if !ports.contains_key(&id) {
             return Err(DatapathError::NoSuchPort(id));
@@ -149,12 +184,14 @@ impl SoftDatapath {
         if self.shared.links.iter().any(|l| l.ports.is_full()) {
             return Err(io("a core does not take changes of ports"));
         }
+        let leaving = Arc::new(Leaving::new(self.shared.links.len()));
         for l in self.shared.links.iter() {
-            let _ = l.ports.push(PortChange::Detach(id));
+            // Not full: checked above, and changes are only sent under the lock.
+            let _ = l.ports.push(PortChange::Detach { id, leaving: leaving.clone() });
             l.wake();
         }
         ports.remove(&id);
-        Ok(())
+        Ok(Detached { leaving })
     }
 
     /// Name of a port.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 use clock::Instant;
 use datapath_api::{DropReason, Punt, PuntSink};
-use device::{PacketBuf, TakeEach};
+use device::{PacketBuf, TakeEach, TxQueue};
 use flow::{Action, ControllerAction, FieldId, Layout, PacketKey, PortId};
 
 use crate::edit::{self, Headers};
@@ -138,14 +138,13 @@ impl Outputs {
         self.slots[id] = at as u32 + 1;
     }
 
-    /// Removes a port; what it had queued has been flushed.
-    pub(crate) fn detach(&mut self, id: PortId) {
-        if let Some(slot) = self.slots.get_mut(id.0 as usize)
-            && *slot > 0
-        {
-            self.ports[*slot as usize - 1] = None;
-            *slot = 0;
-        }
+    /// Removes a port, after sending what it had queued; gives its queue back, on the core that has it.
+    pub(crate) fn detach(&mut self, id: PortId) -> Option<Box<dyn TxQueue>> {
+        let slot = self.slots.get_mut(id.0 as usize).filter(|s| **s > 0)?;
+        let at = std::mem::take(slot) as usize - 1;
+        let mut port = self.ports[at].take()?;
+        port.flush(&self.links, &mut self.tally);
+        port.into_queue()
     }
 
     /// Sends a packet to a port.

@@ -44,4 +44,4 @@ mod tally;
 
 pub use config::{DatapathConfig, PortConfig};
 pub use core::Core;
-pub use datapath::SoftDatapath;
+pub use datapath::{Detached, SoftDatapath};

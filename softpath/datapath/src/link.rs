@@ -5,10 +5,10 @@
 //! burst reads the mark. Both sides put a sequentially consistent fence between their write and their read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crossbeam_queue::ArrayQueue;
-use device::{PacketBuf, RxQueue, TxQueue};
+use device::{PacketBuf, QueuePair, RxQueue, TxQueue};
 use flow::{Action, PortId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -31,7 +31,38 @@ pub(crate) enum FlowChange {
 /// A change of the ports on its way to a core.
 pub(crate) enum PortChange {
     Attach { port: Arc<PortShared>, rx: Option<Box<dyn RxQueue>>, tx: Option<Box<dyn TxQueue>> },
-    Detach(PortId),
+    Detach { id: PortId, leaving: Arc<Leaving> },
+}
+
+/// A port on its way out: how many cores still have it, and its queues once the one that served it has let go.
+pub(crate) struct Leaving {
+    cores: AtomicUsize,
+    /// One pair at most. A queue and not a lock: a forwarding core puts it in.
+    queues: ArrayQueue<QueuePair>,
+}
+
+impl Leaving {
+    pub(crate) fn new(cores: usize) -> Self {
+        Leaving { cores: AtomicUsize::new(cores), queues: ArrayQueue::new(1) }
+    }
+
+    /// A core has let go of the port; the one that served it gives the queues back.
+    pub(crate) fn left(&self, queues: Option<QueuePair>) {
+        if let Some(q) = queues {
+            // There is one pair, and room for it.
+            let _ = self.queues.push(q);
+        }
+        self.cores.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether no core has the port any more.
+    pub(crate) fn is_done(&self) -> bool {
+        self.cores.load(Ordering::Acquire) == 0
+    }
+
+    pub(crate) fn take(&self) -> Option<QueuePair> {
+        self.queues.pop()
+    }
 }
 
 /// A packet to be executed.

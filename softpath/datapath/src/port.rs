@@ -78,6 +78,11 @@ impl OutPort {
         OutPort { shared, tx, batch: PacketBatch::new(), bytes: 0, gone: false }
     }
 
+    /// The queue, on the core that owns the port.
+    pub(crate) fn into_queue(self) -> Option<Box<dyn TxQueue>> {
+        self.tx
+    }
+
     /// Whether a frame is short enough.
     #[inline(always)]
     fn admits(&self, p: &PacketBuf) -> bool {

@@ -243,7 +243,7 @@ fn a_queue_whose_device_is_gone_is_left_alone_and_the_others_go_on() {
     assert_eq!(polls.load(std::sync::atomic::Ordering::Relaxed), 1);
     assert_eq!(rig.dp.port_stats(PortId(7)).unwrap().rx_errors, 1);
     assert_eq!(rig.received(2).len(), 5);
-    rig.dp.detach(PortId(7)).unwrap();
+    drop(rig.dp.detach(PortId(7)).unwrap());
     rig.poll();
 }
 
@@ -264,7 +264,7 @@ fn ports_come_and_go() {
     let mut rig = Rig::new(2);
     rig.handler.set_actions(output(2));
     assert_eq!(rig.dp.ports(), [PortId(1), PortId(2)]);
-    rig.dp.detach(PortId(2)).unwrap();
+    drop(rig.dp.detach(PortId(2)).unwrap());
     assert!(matches!(rig.dp.detach(PortId(2)), Err(DatapathError::NoSuchPort(_))));
     rig.send(1, &udp(1));
     rig.poll();

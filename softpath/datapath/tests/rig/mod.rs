@@ -186,7 +186,7 @@ impl Rig {
 
     /// Attaches port `p` anew, for frames of at most `max` bytes.
     pub fn limit_frame(&mut self, p: u32, max: usize) {
-        self.dp.detach(PortId(p)).unwrap();
+        drop(self.dp.detach(PortId(p)).unwrap());
         self.add_port_with(p, max);
     }
 
