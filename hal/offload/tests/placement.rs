@@ -339,6 +339,46 @@ fn an_engine_without_devices_leaves_everything_in_software() {
 }
 
 #[test]
+fn a_device_that_leaves_gives_its_flows_and_counts_to_software_and_gets_them_back() {
+    let mut b = Bench::new(8, |_| {});
+    for id in 1..=3 {
+        b.offer(id);
+    }
+    b.settle();
+    assert!((1..=3).all(|id| b.in_hardware(id)));
+    let now = b.now;
+    for _ in 0..5 {
+        assert!(b.dev().inner().hit(&key(2), 100, now).is_some());
+    }
+    // One operation is still under way when it leaves.
+    b.e.update(FlowId(1), rule(1, 1, &[out(3)]), b.now);
+    b.e.withdraw(FlowId(3), b.now);
+    let mut none = test_capabilities(0, 0);
+    none.ports.clear();
+    let stand_in = FaultProvider::new(MemoryProvider::new(none), FaultRates::NONE, 1);
+    let mut old = b.e.exchange_device(DeviceId(0), stand_in, b.now).expect("there is one");
+    assert_eq!(old.inner().installed().count(), 0, "its tables are empty");
+    assert_eq!(b.e.pending(), 0, "no barrier waits for it");
+    let port = PortId(1);
+    assert_eq!(b.e.status(FlowId(1)), Some(Status::Software(Reject::IngressNotOnDevice { port })));
+    assert_eq!(b.e.status(FlowId(3)), None);
+    let mut counted = Vec::new();
+    b.e.drain_stats(|id, packets, _, _| counted.push((id, packets)));
+    assert_eq!(counted, [(FlowId(2), 5)]);
+    b.settle();
+    assert!(b.e.is_quiet());
+    assert!(b.e.exchange_device(DeviceId(0), old, b.now).is_some());
+    b.settle();
+    assert!(b.in_hardware(1) && b.in_hardware(2));
+    let again = FaultProvider::new(MemoryProvider::new(test_capabilities(8, 0)), FaultRates::NONE, 1);
+    let spare = FaultProvider::new(MemoryProvider::new(test_capabilities(8, 0)), FaultRates::NONE, 1);
+    assert!(b.e.exchange_device(DeviceId(1), spare, b.now).is_none(), "there is no such device yet");
+    assert_eq!(b.e.add_device(again, b.now), Some(DeviceId(1)));
+    b.settle();
+    assert!(b.in_hardware(1), "a port that two devices claim is the first one's");
+}
+
+#[test]
 fn events_are_bounded() {
     let mut b = Bench::new(64, |c| c.max_events = 3);
     for id in 1..=10 {

@@ -292,7 +292,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
     }
 
     /// Record `id` has no entry any more. Leaves the refreshing of that record to the caller.
-    fn entry_gone(&mut self, d: usize, id: FlowId, last: Option<&RawStats>, now: Instant) {
+    pub(super) fn entry_gone(&mut self, d: usize, id: FlowId, last: Option<&RawStats>, now: Instant) {
         let Some(r) = self.records.get_mut(&id) else {
             return;
         };

@@ -21,12 +21,13 @@
 //!   in [`PlacementEngine::status`]; counters of every entry end up in the [`crate::ledger`].
 //! * Memory is bounded by [`PlacementConfig::max_records`] and [`PlacementConfig::max_events`].
 //!
-//! Files: `record` what is known of a record, `device` of a device; `index` keeps the queues right; `plan` decides and
+//! Files: `record` what is known of a record, `device` of a device; `devices` lets devices come and go; `index` keeps the queues right; `plan` decides and
 //! submits; `complete` takes results, health and counters in; `share` hands objects over.
 
 mod complete;
 mod config;
 mod device;
+mod devices;
 mod index;
 mod plan;
 mod rate;
