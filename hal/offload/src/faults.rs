@@ -455,6 +455,13 @@ impl<P: OffloadProvider> OffloadProvider for FaultProvider<P> {
     fn generation(&self) -> u64 {
         self.inner.generation() + self.generation
     }
+
+    fn set_ports(&mut self, ports: &[(flow::PortId, u16)]) -> Result<(), OffloadError> {
+        if let Some(e) = self.is_down() {
+            return Err(e);
+        }
+        self.inner.set_ports(ports)
+    }
 }
 
 impl<P: OffloadProvider> Drop for FaultProvider<P> {

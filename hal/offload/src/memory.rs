@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use clock::Instant;
-use flow::{Action, PacketKey, PacketMask, PacketMatch};
+use flow::{Action, PacketKey, PacketMask, PacketMatch, PortId};
 
 use crate::capability::{MatchKind, OffloadCapabilities, Placement, TableCaps, TableId};
 use crate::memory_objects::MemoryObjects;
@@ -431,6 +431,15 @@ impl OffloadProvider for MemoryProvider {
 
     fn generation(&self) -> u64 {
         self.generation
+    }
+
+    fn set_ports(&mut self, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+        let now: Vec<PortId> = ports.iter().map(|(id, _)| *id).collect();
+        if self.caps.ports.iter().any(|p| !now.contains(p)) {
+            self.lose_tables();
+        }
+        Arc::make_mut(&mut self.caps).ports = now;
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use clock::Instant;
+use flow::PortId;
 
 use crate::capability::{OffloadCapabilities, TableId};
 use crate::objects::SharedObjects;
@@ -186,6 +187,17 @@ pub trait OffloadProvider: Send {
     /// How often the tables were lost (reset, removal) since the provider was made. When it rises, every handle given
     /// before is void and what was not removed must be installed again.
     fn generation(&self) -> u64;
+
+    /// Makes ports of the device, by its own numbers, these ports of the datapath: those newly named come up, those no longer
+    /// named go down, and [`OffloadProvider::capabilities`] change with it. Unless ports are only added the tables may be
+    /// emptied and the generation raised; counters are lost then, poll them before.
+    ///
+    /// # Errors
+    /// [`OffloadError::Device`] when a port does not exist or is named twice, or the device's ports are what they are;
+    /// nothing has changed then. Others as the device answers.
+    fn set_ports(&mut self, _ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+        Err(OffloadError::Device("its ports cannot be changed".to_owned()))
+    }
 }
 
 impl<T: OffloadProvider + ?Sized> OffloadProvider for Box<T> {
@@ -218,5 +230,8 @@ impl<T: OffloadProvider + ?Sized> OffloadProvider for Box<T> {
     }
     fn generation(&self) -> u64 {
         (**self).generation()
+    }
+    fn set_ports(&mut self, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+        (**self).set_ports(ports)
     }
 }

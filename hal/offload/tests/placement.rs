@@ -379,6 +379,27 @@ fn a_device_that_leaves_gives_its_flows_and_counts_to_software_and_gets_them_bac
 }
 
 #[test]
+fn ports_of_a_device_come_and_go_and_records_follow() {
+    let mut b = Bench::new(8, |_| {});
+    b.offer(1);
+    b.settle();
+    let now = b.now;
+    assert!(b.dev().inner().hit(&key(1), 100, now).is_some());
+    // Its output port leaves.
+    b.e.set_ports(DeviceId(0), &[(PortId(1), 0)], b.now).expect("it can");
+    let mut counted = 0;
+    b.e.drain_stats(|_, packets, _, _| counted += packets);
+    assert_eq!(counted, 1, "what it had counted is not lost with its tables");
+    b.settle();
+    assert_eq!(b.dev().inner().installed().count(), 0);
+    assert_eq!(b.why(1), RejectKind::EgressNotOnDevice);
+    b.e.set_ports(DeviceId(0), &[(PortId(1), 0), (PortId(2), 1)], b.now).expect("it can");
+    b.settle();
+    assert!(b.in_hardware(1));
+    assert!(b.e.set_ports(DeviceId(7), &[], b.now).is_err());
+}
+
+#[test]
 fn events_are_bounded() {
     let mut b = Bench::new(64, |c| c.max_events = 3);
     for id in 1..=10 {

@@ -501,6 +501,13 @@ impl<B: DeviceBacking> OffloadProvider for SimnicProvider<B> {
     fn generation(&self) -> u64 {
         self.generation
     }
+
+    fn set_ports(&mut self, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+        let number = |p: u16| u8::try_from(p).map_err(|_| OffloadError::Device(format!("no port {p}")));
+        let ports =
+            ports.iter().map(|(id, p)| Ok((*id, number(*p)?))).collect::<Result<_, OffloadError>>()?;
+        SimnicProvider::set_ports(self, ports)
+    }
 }
 
 impl<B: DeviceBacking> Drop for SimnicProvider<B> {

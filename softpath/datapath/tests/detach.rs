@@ -42,13 +42,7 @@ fn nobody_waits_for_ever_for_a_core_that_does_not_run() {
 struct Nobody;
 
 impl datapath_api::MissHandler for Nobody {
-    fn translate(
-        &self,
-        _: &[datapath_api::Miss],
-        _: clock::Instant,
-        _: &mut datapath_api::Translations,
-    ) {
-    }
+    fn translate(&self, _: &[datapath_api::Miss], _: clock::Instant, _: &mut datapath_api::Translations) {}
 }
 
 impl datapath_api::PuntSink for Nobody {
@@ -146,7 +140,8 @@ fn under_traffic_every_packet_is_sent_or_counted() {
     let until = std::time::Instant::now() + PATIENCE;
     let accounted = || {
         let s = dp.stats();
-        let lost: u64 = [DropReason::NoSuchPort, DropReason::TxFull].iter().map(|r| s.drops[*r as usize]).sum();
+        let lost: u64 =
+            [DropReason::NoSuchPort, DropReason::TxFull].iter().map(|r| s.drops[*r as usize]).sum();
         (lost, got.load(Ordering::Relaxed) + lost)
     };
     while accounted().1 != sent.load(Ordering::Relaxed) {

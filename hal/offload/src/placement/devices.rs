@@ -4,9 +4,10 @@
 //! back takes the stand-in's place. Records on it are software's in between, which forwards them as it always could.
 
 use clock::Instant;
+use flow::PortId;
 
 use crate::ownership::DeviceId;
-use crate::provider::OffloadProvider;
+use crate::provider::{OffloadError, OffloadProvider};
 use crate::rule::FlowId;
 
 use super::PlacementEngine;
@@ -40,19 +41,46 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         Some(old.provider)
     }
 
-    /// Takes every entry, flight and object of device `d` out of the engine's books.
-    fn empty_device(&mut self, d: usize, now: Instant) {
-        for round in 0..LAST_ROUNDS {
-            self.take_completions(d, now);
-            if round == 0 {
-                self.devices[d].polling = true;
-                self.devices[d].cursor = Default::default();
-            }
+    /// Makes ports of a device, by its own numbers, these ports of the datapath; records are placed by that from now on.
+    ///
+    /// # Errors
+    /// [`OffloadError`], as [`OffloadProvider::set_ports`]; [`OffloadError::Device`] when there is no such device.
+    pub fn set_ports(
+        &mut self,
+        id: DeviceId,
+        ports: &[(PortId, u16)],
+        now: Instant,
+    ) -> Result<(), OffloadError> {
+        let d = usize::from(id.0);
+        if d >= self.devices.len() {
+            return Err(OffloadError::Device("no such device".to_owned()));
+        }
+        self.last_counters(d, now);
+        let done = self.devices[d].provider.set_ports(ports);
+        // Also when it failed half way: what the device says now is what counts.
+        self.devices[d].caps = self.devices[d].provider.capabilities();
+        self.take_completions(d, now);
+        self.check_health(d, now);
+        self.ports_changed(now);
+        done
+    }
+
+    /// Takes in what device `d` has completed, and reads every counter.
+    fn last_counters(&mut self, d: usize, now: Instant) {
+        self.take_completions(d, now);
+        self.devices[d].polling = true;
+        self.devices[d].cursor = Default::default();
+        for _ in 0..LAST_ROUNDS {
             self.poll_counters(d, now);
             if !self.devices[d].polling {
                 break;
             }
         }
+    }
+
+    /// Takes every entry, flight and object of device `d` out of the engine's books.
+    fn empty_device(&mut self, d: usize, now: Instant) {
+        self.last_counters(d, now);
         if self.devices[d].provider.flush().is_ok() {
             self.event(now, d, None, EventKind::Flushed);
         }
