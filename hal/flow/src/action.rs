@@ -69,7 +69,8 @@ pub enum Action {
     /// Decrements the IPv4 TTL or IPv6 hop limit. The flow must match only packets whose TTL is at least 2; a datapath
     /// that meets another drops it and counts it.
     DecTtl,
-    /// Pushes a VLAN tag outermost.
+    /// Pushes a VLAN tag outermost. What was known of the headers below stays known: actions that follow find them, behind
+    /// however many tags.
     PushVlan {
         /// Ethernet type of the tag, 0x8100 or 0x88a8.
         tpid: u16,

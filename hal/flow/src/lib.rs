@@ -21,4 +21,4 @@ pub use key::{
     Key, Mask, Match, PacketKey, PacketMask, PacketMatch, PipelineKey, PipelineMask, PipelineMatch, WordIter,
     WordSet, Words,
 };
-pub use parse::{Fault, Layout, ParseError, Parsed, parse, parse_into};
+pub use parse::{Fault, Layout, ParseError, Parsed, parse, parse_into, parse_tagged};

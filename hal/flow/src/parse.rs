@@ -106,7 +106,7 @@ pub struct Layout {
     pub mpls_offset: u32,
     /// TCP flags, 12 bits; zero when it is not TCP.
     pub tcp_flags: u16,
-    /// VLAN tags that were parsed.
+    /// VLAN tags that are known to be there. A further one is what the network header is.
     pub vlans: u8,
     /// What was wrong with the packet.
     pub fault: Option<Fault>,
@@ -183,6 +183,21 @@ fn be64(b: &[u8; 20], at: usize) -> u64 {
 /// [`ParseError::Runt`].
 #[inline]
 pub fn parse_into(frame: &[u8], in_port: PortId, key: &mut PacketKey) -> Result<Layout, ParseError> {
+    parse_tagged(frame, in_port, key, MAX_VLANS as u8)
+}
+
+/// As [`parse_into`], looking through up to `max_vlans` VLAN tags instead of [`MAX_VLANS`]: for a frame that is known to
+/// have more, or fewer with a payload that looks like one. The key keeps the two outermost.
+///
+/// # Errors
+/// [`ParseError::Runt`].
+#[inline(always)]
+pub fn parse_tagged(
+    frame: &[u8],
+    in_port: PortId,
+    key: &mut PacketKey,
+    max_vlans: u8,
+) -> Result<Layout, ParseError> {
     key.clear();
     let Some(eth) = frame.first_chunk::<14>() else {
         return Err(ParseError::Runt { len_bytes: frame.len() });
@@ -205,7 +220,7 @@ pub fn parse_into(frame: &[u8], in_port: PortId, key: &mut PacketKey) -> Result<
     let mut at = 14;
     let mut dl_type = src_type as u16;
     if dl_type != eth_type::IPV4 && dl_type != eth_type::IPV6 {
-        (dl_type, at) = link_rest(frame, dl_type, key, &mut layout);
+        (dl_type, at) = link_rest(frame, dl_type, key, &mut layout, max_vlans);
         layout.l3_offset = at as u32;
     }
     key.set_word(W_DST_TYPE, dst | u64::from(dl_type));
@@ -224,17 +239,24 @@ pub fn parse_into(frame: &[u8], in_port: PortId, key: &mut PacketKey) -> Result<
 /// VLAN tags, 802.3 and MPLS: everything between the addresses and the network header that a plain frame has not.
 /// Returns the Ethernet type for the key and the offset of what follows.
 #[inline(never)]
-fn link_rest(frame: &[u8], mut dl_type: u16, key: &mut PacketKey, layout: &mut Layout) -> (u16, usize) {
+fn link_rest(
+    frame: &[u8],
+    mut dl_type: u16,
+    key: &mut PacketKey,
+    layout: &mut Layout,
+    max_vlans: u8,
+) -> (u16, usize) {
     let mut at = 14;
     let mut tags = 0u64;
-    while eth_type::is_vlan(dl_type) && usize::from(layout.vlans) < MAX_VLANS {
+    while eth_type::is_vlan(dl_type) && layout.vlans < max_vlans {
         let Some(tag) = be32(frame, at) else {
             layout.fault = Some(Fault::Vlan);
             break;
         };
         let tci = (tag >> 16) as u16 | VLAN_PRESENT;
-        let shift = 32 * (1 - u32::from(layout.vlans));
-        tags |= (u64::from(tci) << 16 | u64::from(dl_type)) << shift;
+        if let Some(shift) = [32, 0].get(usize::from(layout.vlans)) {
+            tags |= (u64::from(tci) << 16 | u64::from(dl_type)) << shift;
+        }
         dl_type = tag as u16;
         layout.vlans += 1;
         at += 4;

@@ -18,12 +18,13 @@ use device::PacketBuf;
 use flow::checksum::{Sum, crc32c, udp_nonzero};
 use flow::headers::{eth_type, ip_proto};
 use flow::parse::{FRAG_LATER, Fault, Layout};
-use flow::{FieldId, PacketKey};
+use flow::{FieldId, PacketKey, PortId};
 
 /// Bit of a tag control field that is no part of it in a key: it says that the tag is there.
 const VLAN_PRESENT: u16 = flow::parse::VLAN_PRESENT;
 
-/// What the editing functions know of a packet: where its headers are and what they are.
+/// What the editing functions know of a packet: where its headers are and what they are. Tags and labels that come and
+/// go move them: what was found on arrival stays known, behind however many tags.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Headers {
     layout: Layout,
@@ -41,6 +42,31 @@ impl Headers {
             proto: key.get64(FieldId::NwProto) as u8,
             frag: key.get64(FieldId::NwFrag) as u8,
         }
+    }
+
+    /// Of a frame whose labels have changed behind the tags that are known.
+    fn reread(&mut self, frame: &[u8], max_vlans: u8) {
+        let mut key = PacketKey::ZERO;
+        if let Ok(layout) = flow::parse_tagged(frame, PortId(0), &mut key, max_vlans) {
+            *self = Headers::new(&key, &layout);
+        }
+    }
+
+    /// Everything behind the Ethernet addresses has moved by a tag, which is there now (`1`) or no longer (`-1`).
+    fn moved(&mut self, by: i8) {
+        let l = &mut self.layout;
+        l.vlans = l.vlans.saturating_add_signed(by);
+        let bytes = 4 * i32::from(by);
+        for at in [&mut l.l3_offset, &mut l.l3_end, &mut l.l4_offset, &mut l.mpls_offset] {
+            if *at != Layout::NONE {
+                *at = at.saturating_add_signed(bytes);
+            }
+        }
+    }
+
+    /// Offset of the Ethernet type that says what the payload is: after the VLAN tags that are known.
+    fn type_offset(&self) -> usize {
+        12 + 4 * usize::from(self.layout.vlans)
     }
 
     fn l3(&self) -> usize {
@@ -163,7 +189,7 @@ pub(crate) fn set_field(frame: &mut [u8], h: &Headers, field: FieldId, value: u1
         FieldId::EthSrc => {
             patch(frame, 6, mac(value), mac(mask));
         }
-        FieldId::VlanTci if h.layout.vlans > 0 => {
+        FieldId::VlanTci if is_tagged(frame) => {
             patch(frame, 14, v16, (mask as u16 & !VLAN_PRESENT).to_be_bytes());
         }
         FieldId::MplsLse0 if h.layout.mpls_offset != Layout::NONE => {
@@ -327,8 +353,23 @@ pub(crate) fn dec_ttl(frame: &mut [u8], h: &Headers) -> bool {
     true
 }
 
+/// Type of service or traffic class, of an IP packet.
+pub(crate) fn tos(frame: &[u8], h: &Headers) -> Option<u8> {
+    let first = u16::from_be_bytes(*frame.get(h.l3()..)?.first_chunk()?);
+    match () {
+        () if h.is_ipv4() => Some(first as u8),
+        () if h.is_ipv6() => Some((first >> 4) as u8),
+        () => None,
+    }
+}
+
+/// Whether there is a whole VLAN tag.
+fn is_tagged(frame: &[u8]) -> bool {
+    frame.len() >= 18 && eth_type::is_vlan(u16::from_be_bytes([frame[12], frame[13]]))
+}
+
 /// Pushes a VLAN tag outermost.
-pub(crate) fn push_vlan(p: &mut PacketBuf, tpid: u16, tci: u16) -> Result<(), DropReason> {
+pub(crate) fn push_vlan(p: &mut PacketBuf, h: &mut Headers, tpid: u16, tci: u16) -> Result<(), DropReason> {
     if p.len() < 14 {
         return Err(DropReason::Malformed);
     }
@@ -336,46 +377,51 @@ pub(crate) fn push_vlan(p: &mut PacketBuf, tpid: u16, tci: u16) -> Result<(), Dr
     p.copy_within(4..16, 0);
     p[12..14].copy_from_slice(&tpid.to_be_bytes());
     p[14..16].copy_from_slice(&(tci & !VLAN_PRESENT).to_be_bytes());
+    h.moved(1);
     Ok(())
 }
 
 /// Removes the outermost VLAN tag; a packet without a whole one is left alone.
-pub(crate) fn pop_vlan(p: &mut PacketBuf) {
-    if p.len() >= 18 && eth_type::is_vlan(u16::from_be_bytes([p[12], p[13]])) {
-        p.copy_within(0..12, 4);
-        p.pull_front(4);
+pub(crate) fn pop_vlan(p: &mut PacketBuf, h: &mut Headers) {
+    if !is_tagged(p) {
+        return;
     }
-}
-
-/// Offset of the Ethernet type that says what the payload is: after the VLAN tags.
-fn type_offset(frame: &[u8]) -> Option<usize> {
-    let mut at = 12;
-    loop {
-        let t = u16::from_be_bytes(*frame.get(at..)?.first_chunk()?);
-        if !eth_type::is_vlan(t) || at >= 12 + 4 * flow::parse::MAX_VLANS {
-            return Some(at);
-        }
-        at += 4;
+    p.copy_within(0..12, 4);
+    p.pull_front(4);
+    if h.layout.vlans > 0 {
+        h.moved(-1);
+    } else {
+        // It was payload until now: one tag more than the parser looks through.
+        h.reread(p, flow::parse::MAX_VLANS as u8);
     }
 }
 
 /// Pushes an MPLS label stack entry before the network header.
-pub(crate) fn push_mpls(p: &mut PacketBuf, mpls_type: u16, lse: u32) -> Result<(), DropReason> {
-    let at = type_offset(p).ok_or(DropReason::Malformed)?;
+pub(crate) fn push_mpls(
+    p: &mut PacketBuf,
+    h: &mut Headers,
+    mpls_type: u16,
+    lse: u32,
+) -> Result<(), DropReason> {
+    let at = h.type_offset();
+    if p.len() < at + 2 {
+        return Err(DropReason::Malformed);
+    }
     p.push_front(4).ok_or(DropReason::NoHeadroom)?;
     p.copy_within(4..at + 4, 0);
     p[at..at + 2].copy_from_slice(&mpls_type.to_be_bytes());
     p[at + 2..at + 6].copy_from_slice(&lse.to_be_bytes());
+    h.reread(p, h.layout.vlans);
     Ok(())
 }
 
 /// Removes the outermost MPLS label stack entry; a packet without a whole one is left alone.
-pub(crate) fn pop_mpls(p: &mut PacketBuf, inner_type: u16) {
-    let Some(at) = type_offset(p) else { return };
-    let t = u16::from_be_bytes([p[at], p[at + 1]]);
-    if eth_type::is_mpls(t) && p.len() >= at + 6 {
+pub(crate) fn pop_mpls(p: &mut PacketBuf, h: &mut Headers, inner_type: u16) {
+    let at = h.type_offset();
+    if p.len() >= at + 6 && eth_type::is_mpls(u16::from_be_bytes([p[at], p[at + 1]])) {
         p.copy_within(0..at, 4);
         p.pull_front(4);
         p[at..at + 2].copy_from_slice(&inner_type.to_be_bytes());
+        h.reread(p, h.layout.vlans);
     }
 }

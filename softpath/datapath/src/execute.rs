@@ -68,36 +68,20 @@ pub(crate) struct Outputs {
 struct Packet<'a> {
     buf: PacketBuf,
     key: &'a mut PacketKey,
-    /// `None` when headers have come or gone since the packet was parsed.
-    headers: Option<Headers>,
+    headers: Headers,
     /// Whether the frame has changed at all since `key` was made.
     changed: bool,
 }
 
 impl Packet<'_> {
-    fn headers(&mut self) -> Headers {
-        if let Some(h) = self.headers {
-            return h;
-        }
-        let layout = self.reparse();
-        let h = Headers::new(self.key, &layout);
-        self.headers = Some(h);
-        h
-    }
-
-    /// Makes the key that of the frame as it is; metadata stays.
-    fn reparse(&mut self) -> Layout {
+    /// Makes the key what a parser sees of the frame as it is; metadata stays. Headers that lie deeper than it looks stay
+    /// known.
+    fn reparse(&mut self) {
         let m = metadata(self.key);
         // A frame that was parsed once stays longer than an Ethernet header.
-        let layout = flow::parse_into(&self.buf, PortId(0), self.key).unwrap_or_default();
+        let _ = flow::parse_into(&self.buf, PortId(0), self.key);
         restore(self.key, &m);
         self.changed = false;
-        layout
-    }
-
-    fn reshaped(&mut self) {
-        self.headers = None;
-        self.changed = true;
     }
 }
 
@@ -193,7 +177,7 @@ impl Outputs {
         passes: u8,
         now: Instant,
     ) {
-        let headers = Some(Headers::new(key, layout));
+        let headers = Headers::new(key, layout);
         self.run(Packet { buf, key, headers, changed: false }, actions, passes, 0, now);
     }
 
@@ -220,31 +204,30 @@ impl Outputs {
                 }
                 Action::SetField { field, value, mask } => set_field(&mut p, *field, *value, *mask),
                 Action::DecTtl => {
-                    let h = p.headers();
-                    if !edit::dec_ttl(&mut p.buf, &h) {
+                    if !edit::dec_ttl(&mut p.buf, &p.headers) {
                         return self.tally.drop(DropReason::TtlExceeded);
                     }
                     p.changed = true;
                 }
                 Action::PushVlan { tpid, tci } => {
-                    if let Err(why) = edit::push_vlan(&mut p.buf, *tpid, *tci) {
+                    if let Err(why) = edit::push_vlan(&mut p.buf, &mut p.headers, *tpid, *tci) {
                         return self.tally.drop(why);
                     }
-                    p.reshaped();
+                    p.changed = true;
                 }
                 Action::PopVlan => {
-                    edit::pop_vlan(&mut p.buf);
-                    p.reshaped();
+                    edit::pop_vlan(&mut p.buf, &mut p.headers);
+                    p.changed = true;
                 }
                 Action::PushMpls { eth_type, lse } => {
-                    if let Err(why) = edit::push_mpls(&mut p.buf, *eth_type, *lse) {
+                    if let Err(why) = edit::push_mpls(&mut p.buf, &mut p.headers, *eth_type, *lse) {
                         return self.tally.drop(why);
                     }
-                    p.reshaped();
+                    p.changed = true;
                 }
                 Action::PopMpls { eth_type } => {
-                    edit::pop_mpls(&mut p.buf, *eth_type);
-                    p.reshaped();
+                    edit::pop_mpls(&mut p.buf, &mut p.headers, *eth_type);
+                    p.changed = true;
                 }
                 Action::Recirc(id) => {
                     let mut m = metadata(p.key);
@@ -308,8 +291,7 @@ impl Outputs {
 
     fn punt(&mut self, p: &mut Packet<'_>, action: &ControllerAction) {
         if p.changed {
-            let layout = p.reparse();
-            p.headers = Some(Headers::new(p.key, &layout));
+            p.reparse();
         }
         let punt = Punt { packet: p.buf.to_vec(), key: *p.key, action: *action };
         if self.punts.punt(punt) {
@@ -325,16 +307,12 @@ fn set_field(p: &mut Packet<'_>, field: FieldId, value: u128, mask: u128) {
         p.key.set_masked(field, value, mask);
         return;
     }
-    let h = p.headers();
-    edit::set_field(&mut p.buf, &h, field, value, mask);
+    edit::set_field(&mut p.buf, &p.headers, field, value, mask);
     p.changed = true;
 }
 
 fn remark(p: &mut Packet<'_>, levels: u8) {
-    if p.changed {
-        let layout = p.reparse();
-        p.headers = Some(Headers::new(p.key, &layout));
+    if let Some(tos) = edit::tos(&p.buf, &p.headers) {
+        set_field(p, FieldId::NwTos, u128::from(remarked(tos >> 2, levels) << 2), 0xfc);
     }
-    let tos = p.key.get64(FieldId::NwTos) as u8;
-    set_field(p, FieldId::NwTos, u128::from(remarked(tos >> 2, levels) << 2), 0xfc);
 }

@@ -35,6 +35,37 @@ enum Net {
     Other,
 }
 
+/// A frame, and how many of its VLAN tags are known: those seen on arrival, two at most, and those pushed since. A further
+/// one is payload.
+#[derive(Clone)]
+struct Frame {
+    bytes: Vec<u8>,
+    tags: usize,
+}
+
+impl std::ops::Deref for Frame {
+    type Target = Vec<u8>;
+
+    fn deref(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+}
+
+impl std::ops::DerefMut for Frame {
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+fn tagged(f: &[u8], at: usize) -> bool {
+    matches!(u16at(f, at), 0x8100 | 0x88a8)
+}
+
+fn arrived(bytes: Vec<u8>) -> Frame {
+    let tags = [12, 16].iter().take_while(|at| tagged(&bytes, **at)).count();
+    Frame { bytes, tags }
+}
+
 /// Where things are: (offset of the last Ethernet type, network header, transport header, protocol, end).
 struct Found {
     mpls: Option<usize>,
@@ -50,13 +81,8 @@ fn u16at(f: &[u8], at: usize) -> u16 {
 }
 
 /// Reads well-formed frames only: those of the generator, before and after actions.
-fn find(f: &[u8]) -> Found {
-    let mut at = 12;
-    let mut tags = 0;
-    while tags < 2 && matches!(u16at(f, at), 0x8100 | 0x88a8) {
-        at += 4;
-        tags += 1;
-    }
+fn find(f: &Frame) -> Found {
+    let at = 12 + 4 * f.tags;
     let l3 = at + 2;
     let mut found = Found { mpls: None, l3, net: Net::Other, l4: None, proto: 0, end: f.len() };
     match u16at(f, at) {
@@ -101,7 +127,7 @@ fn castagnoli(data: &[u8]) -> u32 {
 }
 
 /// Makes all checksums right.
-fn fix(f: &mut [u8]) {
+fn fix(f: &mut Frame) {
     let Found { l3, net, l4, proto, end, .. } = find(f);
     if net == Net::V4 {
         f[l3 + 10..l3 + 12].fill(0);
@@ -148,7 +174,7 @@ fn fix(f: &mut [u8]) {
 }
 
 /// Bytes a field lies in, as (offset, length), and how far its lowest bit is from theirs.
-fn place(f: &[u8], field: FieldId) -> Option<(usize, usize, u32)> {
+fn place(f: &Frame, field: FieldId) -> Option<(usize, usize, u32)> {
     let Found { mpls, l3, net, l4, proto, end } = find(f);
     let ip = matches!(net, Net::V4 | Net::V6);
     let ports = ip && matches!(proto, 6 | 17 | 132);
@@ -167,7 +193,7 @@ fn place(f: &[u8], field: FieldId) -> Option<(usize, usize, u32)> {
     match field {
         FieldId::EthDst => Some((0, 6, 0)),
         FieldId::EthSrc => Some((6, 6, 0)),
-        FieldId::VlanTci => matches!(u16at(f, 12), 0x8100 | 0x88a8).then_some((14, 2, 0)),
+        FieldId::VlanTci => tagged(f, 12).then_some((14, 2, 0)),
         FieldId::MplsLse0 => mpls.map(|m| (m, 4, 0)),
         FieldId::NwSrc if net == Net::V4 => Some((l3 + 12, 4, 0)),
         FieldId::NwDst if net == Net::V4 => Some((l3 + 16, 4, 0)),
@@ -194,7 +220,7 @@ fn place(f: &[u8], field: FieldId) -> Option<(usize, usize, u32)> {
     }
 }
 
-fn set(f: &mut [u8], field: FieldId, value: u128, mask: u128) {
+fn set(f: &mut Frame, field: FieldId, value: u128, mask: u128) {
     let Some((at, len, shift)) = place(f, field) else { return };
     let mut mask = mask & field.info().max();
     if field == FieldId::VlanTci {
@@ -213,7 +239,7 @@ fn set(f: &mut [u8], field: FieldId, value: u128, mask: u128) {
 
 /// Interprets `actions`; recirculated packets are appended to `again`.
 fn interpret(
-    mut f: Vec<u8>,
+    mut f: Frame,
     actions: &[Action],
     out: &mut Outcome,
     again: &mut VecDeque<(Vec<u8>, u32, u8)>,
@@ -234,7 +260,7 @@ fn interpret(
             }
             Action::Controller(_) => {
                 given = true;
-                out.punts.push(f.clone());
+                out.punts.push(f.bytes.clone());
             }
             Action::SetField { field, value, mask } => set(&mut f, *field, *value, *mask),
             Action::DecTtl => {
@@ -254,10 +280,15 @@ fn interpret(
             Action::PushVlan { tpid, tci } => {
                 let tag = [tpid.to_be_bytes(), (tci & 0xefff).to_be_bytes()].concat();
                 f.splice(12..12, tag);
+                f.tags += 1;
             }
             Action::PopVlan => {
-                if matches!(u16at(&f, 12), 0x8100 | 0x88a8) {
+                if tagged(&f, 12) {
                     f.drain(12..16);
+                    f = match f.tags {
+                        0 => arrived(f.bytes),
+                        n => Frame { bytes: f.bytes, tags: n - 1 },
+                    };
                 }
             }
             Action::PushMpls { eth_type, lse } => {
@@ -276,7 +307,7 @@ fn interpret(
                 if pass >= MAX_PASSES {
                     *out.drops.entry(DropReason::RecircLimit).or_default() += 1;
                 } else {
-                    again.push_back((f.clone(), *id, pass + 1));
+                    again.push_back((f.bytes.clone(), *id, pass + 1));
                 }
             }
             Action::Meter(_) => {}
@@ -441,7 +472,7 @@ proptest! {
         for f in &frames {
             let mut again = VecDeque::from([(f.clone(), 0, 1)]);
             while let Some((f, id, pass)) = again.pop_front() {
-                interpret(f, &lists[id as usize], &mut expected, &mut again, pass);
+                interpret(arrived(f), &lists[id as usize], &mut expected, &mut again, pass);
             }
             // One at a time, so that recirculated packets keep their order.
             rig.send(1, f);
@@ -485,6 +516,61 @@ proptest! {
         rig.received(4);
         rig.received(1);
         prop_assert_eq!(rig.pool.free_cells(), rig.pool.cells() as usize);
+    }
+}
+
+#[test]
+fn headers_behind_a_third_pushed_tag_are_still_edited() {
+    let tag = |tci| Action::PushVlan { tpid: 0x88a8, tci };
+    let set = |field, value| Action::SetField { field, value, mask: field.info().max() };
+    let edits = [
+        Action::DecTtl,
+        set(FieldId::NwSrc, 0x0a0b_0c0d),
+        set(FieldId::TpDst, 4444),
+        Action::Output(PortId(2)),
+        Action::PopVlan,
+        set(FieldId::TpSrc, 5555),
+        // The copy for the controller is parsed as a new arrival; the packet is not.
+        controller(),
+        Action::DecTtl,
+        Action::PushMpls { eth_type: 0x8847, lse: 0x100 },
+        set(FieldId::MplsLse0, 0x1234_0140),
+        Action::Output(PortId(3)),
+        Action::PopMpls { eth_type: 0x0800 },
+        set(FieldId::NwTos, 8),
+        Action::Output(PortId(4)),
+    ];
+    let list = [vec![tag(5), tag(6)], edits.to_vec()].concat();
+    // Of three tags that a packet comes in with, the last is payload: nothing behind it is found, before or after.
+    let unlabelled = list.len() - 5;
+    for (tags, transport) in [(0, 6), (1, 6), (2, 6), (2, 17), (2, 132), (3, 6)] {
+        let mut f = FrameBuilder::new();
+        for v in 0..tags {
+            f = f.vlan(10 + v, 0);
+        }
+        let f = f.ipv4([192, 0, 2, 1], [192, 0, 2, 2]);
+        let f = match transport {
+            6 => f.tcp(1, 2),
+            17 => f.udp(1, 2),
+            _ => f.sctp(1, 2),
+        };
+        let f = f.payload(b"some odd payload!").build();
+        let list = if tags == 3 { &list[..unlabelled] } else { &list[..] };
+        let mut rig = Rig::with_handler(4, Arc::new(ByPass(vec![list.to_vec()])), |_| ());
+        rig.send(1, &f);
+        rig.poll();
+        let mut expected = Outcome::default();
+        interpret(arrived(f), list, &mut expected, &mut VecDeque::new(), 1);
+        let got = outcome(&mut rig);
+        assert_eq!(got, expected, "{tags} tags, protocol {transport}");
+        if tags < 3 {
+            let l3 = 14 + 4 * (usize::from(tags) + 2);
+            assert_eq!(
+                (got.sent[&2][0][l3 + 8], &got.sent[&2][0][l3 + 12..l3 + 16]),
+                (63, &[10, 11, 12, 13][..])
+            );
+            assert_eq!((got.sent[&4][0][l3 - 4 + 8], got.sent[&4][0][l3 - 4 + 1]), (62, 8));
+        }
     }
 }
 

@@ -189,12 +189,13 @@ fn random_action(r: &mut SmallRng, stack: Stack, m: &PipelineMatch) -> Action {
     let tagged = m.get(FieldId::VlanVid).0 & 0x1000 != 0;
     let proto = m.get(FieldId::NwProto);
     loop {
-        return match r.random_range(0..16) {
+        return match r.random_range(0..17) {
             0..6 => Action::Output { port: PortNo(r.random_range(1..=PORTS)), max_len: 0 },
             6 => Action::Output { port: pick(r, &[PortNo::IN_PORT, PortNo::ALL, PortNo::FLOOD]), max_len: 0 },
             7 if r.random_bool(0.3) => Action::Output { port: PortNo::CONTROLLER, max_len: 0xffff },
             8 => set_field(pick(r, &[FieldId::EthSrc, FieldId::EthDst]), pick(r, &MACS).into()),
-            9 => Action::PushVlan(0x8100),
+            9 => Action::PushVlan(pick(r, &[0x8100, 0x8100, 0x88a8])),
+            16 if r.random_bool(0.3) => pick_mpls(r),
             10 if tagged => Action::PopVlan,
             11 if tagged => set_field(FieldId::VlanVid, (0x1000 | pick(r, &VIDS)).into()),
             12 if stack == Stack::Ipv4 => {
@@ -215,6 +216,15 @@ fn random_action(r: &mut SmallRng, stack: Stack, m: &PipelineMatch) -> Action {
             }
             _ => continue,
         };
+    }
+}
+
+/// A label comes on, or the outermost one changes. Popping one is left out: what is below would have to be parsed again.
+fn pick_mpls(r: &mut SmallRng) -> Action {
+    match r.random_range(0..4) {
+        0 | 1 => Action::PushMpls(pick(r, &[0x8847, 0x8848])),
+        2 => set_field(FieldId::MplsLabel, r.random_range(16..64)),
+        _ => Action::DecMplsTtl,
     }
 }
 

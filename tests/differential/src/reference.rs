@@ -372,11 +372,17 @@ impl<F: Flow> Interpreter<'_, F> {
         self.look_again();
     }
 
-    /// Parses the packet again; what only the pipeline has stays.
+    /// Parses the packet again, behind the tags that are known; what only the pipeline has stays.
     fn look_again(&mut self) {
-        let Ok(p) = flow::parse(self.frame.bytes(), PortId(self.in_port)) else { return };
+        let bare = self.frame.bare();
+        let Ok(p) = flow::parse(&bare, PortId(self.in_port)) else { return };
+        // A tag that shows only now is payload.
+        let payload = p.layout.vlans > 0;
         for i in 19..flow::PACKET_WORDS {
-            self.key.set_word(i, p.key.word(i));
+            self.key.set_word(i, if payload && i > 20 { 0 } else { p.key.word(i) });
+        }
+        if payload {
+            self.key.set(FieldId::EthType, u16::from_be_bytes([bare[12], bare[13]]).into());
         }
         self.show_tags();
     }

@@ -9,6 +9,8 @@ use flow::{FieldId, PortId};
 /// A frame under the reference's hands.
 pub(crate) struct Frame {
     bytes: Vec<u8>,
+    /// VLAN tags that were seen on arrival or pushed since. A further one is payload.
+    tags: usize,
     /// Ethernet type of the network header, as parsed.
     eth_type: u64,
     /// Network header. Moves with tags.
@@ -34,6 +36,7 @@ impl Frame {
         let l4 = p.layout.l4().map(|at| at - l3);
         Some(Frame {
             bytes: bytes.to_vec(),
+            tags: p.layout.vlans.into(),
             eth_type: p.key.get64(FieldId::EthType),
             l3,
             l4,
@@ -63,10 +66,12 @@ impl Frame {
     pub(crate) fn push_vlan(&mut self, tpid: u16) {
         let [a, b] = tpid.to_be_bytes();
         self.insert(12, &[a, b, 0, 0]);
+        self.tags += 1;
     }
 
     pub(crate) fn pop_vlan(&mut self) {
         self.cut(12, 4);
+        self.tags -= 1;
     }
 
     /// Sets bits of the outermost tag's control field.
@@ -75,13 +80,9 @@ impl Frame {
         self.bytes[14..16].copy_from_slice(&(old & !mask | value & mask).to_be_bytes());
     }
 
-    /// Where the Ethernet type is that says what comes after the tags that are seen.
+    /// Where the Ethernet type is that says what comes after the tags that are known.
     fn type_at(&self) -> usize {
-        let mut at = 12;
-        while at < 20 && matches!(self.be16(at), 0x8100 | 0x88a8 | 0x9100) {
-            at += 4;
-        }
-        at
+        12 + 4 * self.tags
     }
 
     fn be16(&self, at: usize) -> u16 {
@@ -104,10 +105,34 @@ impl Frame {
         }
     }
 
+    /// The frame without the tags that are known.
+    pub(crate) fn bare(&self) -> Vec<u8> {
+        [&self.bytes[..12], &self.bytes[12 + 4 * self.tags..]].concat()
+    }
+
+    /// Looks again at what lies behind the tags, as if they were not there.
     fn again(&mut self) {
-        if let Some(f) = Frame::new(&self.bytes) {
-            *self = f;
-        }
+        let (shift, bare) = (4 * self.tags, self.bare());
+        let bytes = std::mem::take(&mut self.bytes);
+        let seen = Frame::new(&bare).filter(|f| f.tags == 0);
+        *self = match seen {
+            Some(f) => Frame { bytes, tags: self.tags, l3: f.l3 + shift, ..f },
+            None => {
+                let eth_type = u64::from(u16::from_be_bytes([bytes[12 + shift], bytes[13 + shift]]));
+                Frame {
+                    bytes,
+                    tags: self.tags,
+                    eth_type,
+                    l3: 14 + shift,
+                    l4: None,
+                    end: 0,
+                    l4_whole: false,
+                    later: false,
+                    proto: 0,
+                    fault: None,
+                }
+            }
+        };
     }
 
     /// Sets the bits of `field` that `mask` has, if the frame has the field.

@@ -14,8 +14,6 @@ const VLAN_PRESENT: u128 = 0x1000;
 
 /// Fields from the MPLS labels up, which an MPLS push hides. The Ethernet type goes with them.
 const ABOVE_L2: std::ops::Range<usize> = 23..36;
-/// Word of the outermost label, which is written apart.
-const LABELS: usize = 23;
 
 /// What is pending, and what the key does not say.
 #[derive(Default)]
@@ -24,8 +22,6 @@ pub(super) struct Headers {
     vlan_pushed: bool,
     /// Tags below the two that the key shows, lowest first: type and control.
     lower_tags: SmallVec<[(u16, u16); 2]>,
-    /// The pending push has moved a tag there.
-    lower_moved: bool,
     /// The key's outermost label is not on the datapath's packet yet; what it hides.
     mpls_pushed: Option<Box<Hidden>>,
     /// TTL decrements not executed yet.
@@ -66,44 +62,6 @@ impl Xlate<'_> {
 
     /// Brings the network header and what follows up to date.
     fn commit_above_l2(&mut self) {
-        let dirty = self.headers.ttl_decrements > 0
-            || ABOVE_L2.clone().any(|i| i != LABELS && self.written.word(i) != 0);
-        if !dirty {
-            return;
-        }
-        // A datapath sees no network header below a third tag: take those beyond two off meanwhile.
-        let excess = self.tags_on_packet();
-        let excess = &excess[..excess.len().saturating_sub(2)];
-        let before = self.out.actions.len();
-        for _ in excess {
-            self.emit(Action::PopVlan);
-        }
-        self.write_above_l2();
-        if self.out.actions.len() == before + excess.len() {
-            // Nothing was different after all.
-            self.out.actions.truncate(before);
-            return;
-        }
-        for (tpid, tci) in excess.iter().rev() {
-            self.emit(Action::PushVlan { tpid: *tpid, tci: tci & !0x1000 });
-        }
-    }
-
-    /// The tags of the datapath's packet, outermost first, as far as they are known.
-    fn tags_on_packet(&self) -> SmallVec<[(u16, u16); 4]> {
-        let tag = |p, t| (self.base.get(p) as u16, self.base.get(t) as u16);
-        let mut v: SmallVec<[(u16, u16); 4]> = SmallVec::new();
-        v.push(tag(FieldId::VlanTpid, FieldId::VlanTci));
-        v.push(tag(FieldId::VlanTpid2, FieldId::VlanTci2));
-        v.retain(|t| t.1 & 0x1000 != 0);
-        let lower = &self.headers.lower_tags;
-        // A tag that is not on the packet yet has moved one down too many.
-        let moved = usize::from(self.headers.vlan_pushed && self.headers.lower_moved);
-        v.extend(lower[..lower.len() - moved.min(lower.len())].iter().rev().copied());
-        v
-    }
-
-    fn write_above_l2(&mut self) {
         for _ in 0..self.headers.ttl_decrements {
             self.emit(Action::DecTtl);
         }
@@ -159,9 +117,6 @@ impl Xlate<'_> {
         self.written.set(FieldId::MplsLse0, 0);
         let lse = self.key.get(FieldId::MplsLse0);
         let changed = (lse ^ self.base.get(FieldId::MplsLse0)) & mask != 0;
-        if (self.headers.mpls_pushed.is_some() || changed) && self.tags_on_packet().len() > 2 {
-            self.fail(Problem::NeedsReparse);
-        }
         if self.headers.mpls_pushed.take().is_some() {
             let eth_type = self.key.get(FieldId::EthType) as u16;
             self.emit(Action::PushMpls { eth_type, lse: lse as u32 });
@@ -210,8 +165,7 @@ impl Xlate<'_> {
         // The new tag starts with VLAN 0, as in Open vSwitch; OpenFlow 1.3.5 5.11.1 would copy that of the old one.
         let (tci, old_tpid) = (self.key.get(FieldId::VlanTci), self.key.get(FieldId::VlanTpid));
         let (tci2, tpid2) = (self.key.get(FieldId::VlanTci2), self.key.get(FieldId::VlanTpid2));
-        self.headers.lower_moved = tci2 & VLAN_PRESENT != 0;
-        if self.headers.lower_moved {
+        if tci2 & VLAN_PRESENT != 0 {
             // It may be pushed again, and is then a value like any other.
             self.wc.set_exact(FieldId::VlanTci2);
             self.wc.set_exact(FieldId::VlanTpid2);
@@ -313,9 +267,6 @@ impl Xlate<'_> {
                 self.commit_pushed_and_popped(eth_type);
             }
             return;
-        }
-        if self.tags_on_packet().len() > 2 {
-            self.fail(Problem::NeedsReparse);
         }
         self.emit(Action::PopMpls { eth_type });
         let bottom = self.key.get(FieldId::MplsLse0) & 0x100 != 0;
