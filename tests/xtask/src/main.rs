@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a person repeats. See `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod compat;
 mod demo;
 mod passed_on;
 mod setup;
@@ -34,6 +35,8 @@ enum Task {
     /// Runs the differential test for as long as told. `differential --help` says more.
     #[command(disable_help_flag = true)]
     Differential(passed_on::Arguments),
+    /// Runs our programs under somebody else's test suite, in a folder of the caller's. `compat ovs --help` says more.
+    Compat(compat::Options),
     /// Installs the packages that tests and demo use, and says what it did.
     Setup,
 }
@@ -45,6 +48,12 @@ fn main() -> ExitCode {
         Task::Bench(a) => passed_on::run("bench", "bench", &a),
         Task::Workload(a) => passed_on::run("bench", "workload", &a),
         Task::Differential(a) => passed_on::run("differential", "differential", &a),
+        Task::Compat(o) => match compat::run(&o) {
+            Ok(true) => Ok(()),
+            // The table's last line says it.
+            Ok(false) => return ExitCode::FAILURE,
+            Err(e) => Err(e),
+        },
         Task::Setup => setup::everything(),
     };
     match result {
