@@ -19,6 +19,7 @@ pub mod json;
 pub mod schema;
 pub mod types;
 pub mod uuid;
+pub mod vswitch;
 
 pub use atom::{Atom, AtomType};
 pub use datum::{Datum, Symbols};
