@@ -2,7 +2,7 @@
 //!
 //! This half of the crate does no I/O and knows no time but what it is told: values ([`Atom`], [`Datum`]), their types
 //! ([`BaseType`], [`ColumnType`]) and schemas ([`Schema`]), each from and to the JSON that goes over the wire and into
-//! the log.
+//! the log. The file that holds a database is [`log`].
 //!
 //! ```text
 //!   JSON --from_json--> Datum  checked against a ColumnType of a Schema: ranges, lengths, enums, sizes, duplicates
@@ -16,6 +16,7 @@ pub mod atom;
 pub mod datum;
 pub mod error;
 pub mod json;
+pub mod log;
 pub mod schema;
 pub mod types;
 pub mod uuid;
