@@ -4,6 +4,7 @@
 //! * [`address`], [`stream`]: `tcp:`, `ptcp:`, `unix:` and `punix:` names and the byte streams behind them.
 //! * [`rundir`], [`pidfile`]: the run directory and the lock that says "one of me here".
 //! * [`unixctl`]: the JSON-RPC that `ovs-appctl` speaks, server and client.
+//! * [`cli`], [`detach`]: the command line they share, and going into the background.
 //! * [`log`]: Open vSwitch's log lines and per-module levels on top of `tracing`.
 //! * [`report`]: the documents that the switch tells about itself.
 //! * [`signals`]: the request to stop.
@@ -13,6 +14,8 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod cli;
+pub mod detach;
 pub mod log;
 pub mod pidfile;
 pub mod report;
@@ -22,6 +25,7 @@ pub mod stream;
 pub mod unixctl;
 
 pub use address::{Active, AddressError, OPENFLOW_PORT, Passive};
+pub use detach::{Daemon, StartError};
 pub use pidfile::{PidFile, PidFileError};
 pub use rundir::RunDir;
 pub use stream::{Listener, Stream, StreamError, connect};

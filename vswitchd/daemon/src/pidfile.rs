@@ -15,7 +15,7 @@ use nix::libc;
 #[derive(thiserror::Error, Debug)]
 pub enum PidFileError {
     /// Another process holds it.
-    #[error("{}: already running as pid {pid}", path.display())]
+    #[error("{}: already running as pid {pid}, aborting", path.display())]
     Running {
         /// The file.
         path: PathBuf,
@@ -37,7 +37,7 @@ pub enum PidFileError {
 pub struct PidFile {
     path: PathBuf,
     /// Open for as long as we run: closing any descriptor of the file would drop the lock.
-    _file: File,
+    file: File,
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {
@@ -78,7 +78,25 @@ impl PidFile {
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(PidFile { path: path.to_owned(), _file: file })
+        Ok(PidFile { path: path.to_owned(), file })
+    }
+
+    /// As [`PidFile::take`]; if `overwrite`, also from a process that holds it, which goes on with a file without a name.
+    ///
+    /// # Errors
+    /// [`PidFileError`].
+    pub fn take_over(path: &Path, overwrite: bool) -> Result<PidFile, PidFileError> {
+        match Self::take(path) {
+            Err(PidFileError::Running { .. }) if overwrite => {}
+            other => return other,
+        }
+        let mut name = path.to_owned().into_os_string();
+        name.push(format!(".tmp{}", std::process::id()));
+        let mut held = Self::take(Path::new(&name))?;
+        std::fs::rename(&held.path, path)
+            .map_err(|source| PidFileError::Io { path: path.to_owned(), source })?;
+        held.path = path.to_owned();
+        Ok(held)
     }
 
     /// The pid of the daemon that holds `path`: `None` when the file is missing or a leftover.
@@ -107,7 +125,14 @@ impl PidFile {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
+        use std::os::unix::fs::MetadataExt;
+        // Another process may have taken the name over.
+        let ours = |p: &std::fs::Metadata| {
+            self.file.metadata().is_ok_and(|f| (f.dev(), f.ino()) == (p.dev(), p.ino()))
+        };
+        if std::fs::metadata(&self.path).is_ok_and(|p| ours(&p)) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The run directory: where sockets and pid files live.
 //!
 //! The first of these that is set and not empty: `OVS_RUNDIR` (so that stock tools and ours meet), `HOIST_RUNDIR`,
-//! `XDG_RUNTIME_DIR` with `/hoist` appended when not root; else `/var/run/hoist`.
+//! `XDG_RUNTIME_DIR` with `/hoist` appended when not root; else `/var/run/hoist`. A program that goes by one of Open
+//! vSwitch's names (`ovs...`) has only the first and `/var/run/openvswitch`, where stock tools look for it.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,6 +16,15 @@ impl RunDir {
     /// The run directory that the environment of this process asks for.
     pub fn discover() -> RunDir {
         Self::from_env(|k| std::env::var_os(k), nix::unistd::geteuid().is_root())
+    }
+
+    /// The run directory of a program of this name.
+    pub fn for_program(program: &str) -> RunDir {
+        if !is_stock_name(program) {
+            return Self::discover();
+        }
+        let set = std::env::var_os("OVS_RUNDIR").filter(|v| !v.is_empty());
+        RunDir(set.map_or_else(|| PathBuf::from("/var/run/openvswitch"), PathBuf::from))
     }
 
     /// A given directory.
@@ -63,6 +73,19 @@ impl RunDir {
     pub fn bridge_socket(&self, bridge: &str) -> PathBuf {
         self.file(&format!("{bridge}.mgmt"))
     }
+}
+
+/// Whether a program goes by one of Open vSwitch's names.
+fn is_stock_name(program: &str) -> bool {
+    program.starts_with("ovs")
+}
+
+/// Where a program of this name keeps its log: `OVS_LOGDIR`, else `/var/log/openvswitch` under one of Open vSwitch's names
+/// and `/var/log/hoist` otherwise.
+pub fn log_dir(program: &str) -> PathBuf {
+    let set = std::env::var_os("OVS_LOGDIR").filter(|v| !v.is_empty());
+    let usual = if is_stock_name(program) { "/var/log/openvswitch" } else { "/var/log/hoist" };
+    set.map_or_else(|| PathBuf::from(usual), PathBuf::from)
 }
 
 #[cfg(test)]

@@ -106,6 +106,8 @@ pub(super) struct Levels {
     modules: BTreeMap<String, Thresholds>,
     /// Modules that have spoken or were set, for the list.
     known: BTreeSet<String>,
+    /// Whether there is a file at all.
+    pub(super) has_file: bool,
 }
 
 /// A target as a module name: `ofproto::bridge` is `ofproto_bridge`.
@@ -125,7 +127,12 @@ impl fmt::Display for ModuleName<'_> {
 
 impl Levels {
     pub(super) fn new(console: Level, file: Level) -> Self {
-        Levels { general: Thresholds { console, file }, modules: BTreeMap::new(), known: BTreeSet::new() }
+        Levels {
+            general: Thresholds { console, file },
+            modules: BTreeMap::new(),
+            known: BTreeSet::new(),
+            has_file: false,
+        }
     }
 
     fn of(&self, target: &str) -> Thresholds {
@@ -155,7 +162,7 @@ impl Levels {
     /// Whether console and file take an event of this target and level.
     pub(super) fn destinations(&self, target: &str, level: Level) -> (bool, bool) {
         let t = self.of(target);
-        (level <= t.console, level <= t.file)
+        (level <= t.console, self.has_file && level <= t.file)
     }
 
     pub(super) fn set(&mut self, spec: &str) -> Result<(), SpecError> {

@@ -90,9 +90,10 @@ impl Logging {
     /// When the file cannot be opened.
     pub fn new(options: &LogOptions) -> io::Result<Logging> {
         let file = options.file.as_deref().map(LogFile::open).transpose()?;
-        let file_level = if file.is_some() { options.file_level } else { Level::Off };
+        let mut levels = Levels::new(options.console, options.file_level);
+        levels.has_file = file.is_some();
         Ok(Logging(Arc::new(Inner {
-            levels: RwLock::new(Levels::new(options.console, file_level)),
+            levels: RwLock::new(levels),
             file: Mutex::new(file),
             rate: Mutex::default(),
             sequence: AtomicU64::new(0),
@@ -118,6 +119,22 @@ impl Logging {
         self.0.levels.write().set(spec)?;
         tracing::callsite::rebuild_interest_cache();
         Ok(())
+    }
+
+    /// Logs to this file from now on.
+    ///
+    /// # Errors
+    /// When it cannot be opened; nothing has changed then.
+    pub fn set_file(&self, path: &Path) -> io::Result<()> {
+        *self.0.file.lock() = Some(LogFile::open(path)?);
+        self.0.levels.write().has_file = true;
+        tracing::callsite::rebuild_interest_cache();
+        Ok(())
+    }
+
+    /// Stops logging to standard error, which nobody sees any more.
+    pub fn silence_console(&self) {
+        let _ = self.set("any:console:off");
     }
 
     /// The text of `vlog/list`.
