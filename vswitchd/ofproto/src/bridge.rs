@@ -18,9 +18,10 @@ use openflow::{ErrorCode, FlowMod, PortNo, TableId};
 use parking_lot::Mutex;
 
 use crate::flow_mod;
-use crate::mac_table::{DEFAULT_AGEING, DEFAULT_LIMIT, MacTable};
+use crate::mac_table::MacTable;
 use crate::port::{Port, Ports};
 use crate::rule::Rule;
+use crate::settings::{BridgeSettings, PortSettings};
 use crate::switch::Switch;
 use crate::tables::{N_TABLES, Pipeline, TableCounters};
 use crate::trace::Trace;
@@ -35,10 +36,8 @@ pub struct BridgeConfig {
     pub datapath_id: u64,
     /// Most flows in a table.
     pub max_flows_per_table: usize,
-    /// Age at which a station is forgotten.
-    pub mac_ageing: Duration,
-    /// Most stations.
-    pub mac_limit: usize,
+    /// What OpenFlow does not know of it, to begin with.
+    pub settings: BridgeSettings,
     /// What the switch says it is.
     pub desc: Desc,
 }
@@ -50,8 +49,7 @@ impl BridgeConfig {
             name: name.into(),
             datapath_id,
             max_flows_per_table: 1_000_000,
-            mac_ageing: DEFAULT_AGEING,
-            mac_limit: DEFAULT_LIMIT,
+            settings: BridgeSettings::default(),
             desc: Desc {
                 manufacturer: "Hoist".into(),
                 hardware: "Open vSwitch compatible switch".into(),
@@ -92,12 +90,13 @@ struct Writer {
 
 impl Bridge {
     pub(crate) fn new(index: u32, config: BridgeConfig, switch: Weak<Switch>) -> Self {
+        let settings = Arc::new(config.settings.clone());
         Bridge {
             index,
             switch,
-            pipeline: ArcSwap::default(),
+            macs: MacTable::new(settings.mac_ageing, settings.mac_limit),
+            pipeline: ArcSwap::from_pointee(Pipeline::new(settings)),
             write: Mutex::default(),
-            macs: MacTable::new(config.mac_ageing, config.mac_limit),
             table_counters: (0..=u8::MAX).map(|_| TableCounters::default()).collect(),
             controllers: OnceLock::new(),
             settled: AtomicU64::new(0),
@@ -278,6 +277,39 @@ impl Bridge {
         }
     }
 
+    /// Changes what OpenFlow does not know of a port. Stations behind it are forgotten where it no longer carries their VLAN
+    /// as it did. False when there is no such port.
+    pub fn set_port_settings(&self, no: PortNo, settings: PortSettings) -> bool {
+        let pipeline = self.pipeline();
+        let Some(port) = pipeline.ports.get(no) else { return false };
+        if *port.settings == settings {
+            return true;
+        }
+        let other_vlans = port.settings.vlan != settings.vlan;
+        let done = self.change(true, |p| {
+            let ports = Arc::make_mut(&mut p.ports);
+            Ok(ports.get_mut(no).map(|p| p.settings = Arc::new(settings)).is_some())
+        });
+        if other_vlans {
+            self.macs.forget_port(no);
+        }
+        done.unwrap_or(false)
+    }
+
+    /// Changes what OpenFlow does not know of the bridge.
+    pub fn set_settings(&self, settings: BridgeSettings) {
+        let old = self.pipeline().settings.clone();
+        if *old == settings {
+            return;
+        }
+        self.macs.configure(settings.mac_ageing, settings.mac_limit, settings.flood_vlans.clone());
+        // Cannot fail: nothing is refused.
+        let _ = self.change(true, |p| {
+            p.settings = Arc::new(settings);
+            Ok(())
+        });
+    }
+
     /// Removes a port, and tells the controllers. Whether there was one.
     pub fn remove_port(&self, no: PortNo) -> bool {
         let Some(old) = self.change_ports(|p| p.remove(no)) else { return false };
@@ -334,6 +366,11 @@ impl Bridge {
         true
     }
 
+    /// What translations of this bridge's packets read.
+    pub fn environment<'a>(&'a self, pipeline: &'a Pipeline) -> Environment<'a> {
+        Environment { pipeline, macs: &self.macs, name: self.name() }
+    }
+
     /// What would happen to a packet that came in on `in_port`. Changes nothing.
     pub fn trace(&self, key: &PacketKey, in_port: PortNo) -> Trace {
         let pipeline = self.pipeline();
@@ -341,9 +378,17 @@ impl Bridge {
         if let Some(p) = pipeline.ports.get(in_port) {
             key.set(FieldId::DpPort, p.dp.0.into());
         }
-        let env = Environment { pipeline: &pipeline, macs: &self.macs };
+        // A key that was written by hand may leave out what kind of tag it is.
+        for (tci, tpid) in [(FieldId::VlanTci, FieldId::VlanTpid), (FieldId::VlanTci2, FieldId::VlanTpid2)] {
+            if key.get(tci) & 0x1000 != 0 && key.get(tpid) == 0 {
+                key.set(tpid, 0x8100);
+            }
+        }
+        let env = self.environment(&pipeline);
         let o = translate(env, &key, in_port, Start::Tables, true);
-        Trace::new(PipelineKey::from_packet(&key, in_port.0), o)
+        let mut flow = PipelineKey::from_packet(&key, in_port.0);
+        flow.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+        Trace::new(flow, o)
     }
 
     /// Records follow the tables up to this generation.

@@ -24,7 +24,7 @@ use crate::bridge::Bridge;
 use crate::check::check_packet_out;
 use crate::switch::Switch;
 use crate::tables::{FragHandling, N_TABLES};
-use crate::xlate::{Environment, Start, translate};
+use crate::xlate::{Start, translate};
 
 /// Longest that a barrier waits for records and hardware.
 const BARRIER_LIMIT: Duration = Duration::from_secs(10);
@@ -116,6 +116,7 @@ impl Bridge {
         const SETTABLE: u32 = PortConfig::PORT_DOWN.0
             | PortConfig::NO_RECV.0
             | PortConfig::NO_FWD.0
+            | PortConfig::NO_FLOOD.0
             | PortConfig::NO_PACKET_IN.0;
         let changed = self.change(true, |p| {
             let mut port = p.ports.get(pm.port).ok_or(PortModFailed::BadPort)?.clone();
@@ -159,7 +160,7 @@ impl Bridge {
         };
         let parsed = flow::parse(&po.data, dp_port).map_err(|_| BadRequest::BadPacket)?;
         check_packet_out(&po.actions, &everything(&PipelineKey::from_packet(&parsed.key, in_port.0)))?;
-        let env = Environment { pipeline: &pipeline, macs: self.macs() };
+        let env = self.environment(&pipeline);
         let outcome = translate(env, &parsed.key, in_port, Start::Actions(&po.actions), false);
         self.carry_out(&po.data, dp_port, outcome)
     }

@@ -12,6 +12,8 @@ use clock::Instant;
 use openflow::PortNo;
 use parking_lot::Mutex;
 
+use crate::vlan::VlanSet;
+
 /// Age at which an entry is forgotten unless configured otherwise.
 pub const DEFAULT_AGEING: Duration = Duration::from_secs(300);
 /// Most entries unless configured otherwise.
@@ -70,6 +72,7 @@ pub struct MacTable {
 struct Writer {
     ageing: Duration,
     limit: usize,
+    flood_vlans: Option<VlanSet>,
     counters: MacCounters,
 }
 
@@ -85,7 +88,12 @@ impl MacTable {
         MacTable {
             entries: ArcSwap::from_pointee(Entries::default()),
             generation: AtomicU64::new(1),
-            write: Mutex::new(Writer { ageing, limit: limit.max(1), counters: MacCounters::default() }),
+            write: Mutex::new(Writer {
+                ageing,
+                limit: limit.max(1),
+                flood_vlans: None,
+                counters: MacCounters::default(),
+            }),
         }
     }
 
@@ -116,6 +124,9 @@ impl MacTable {
         let mut e = (**self.entries.load()).clone();
         let mut changed = false;
         for (key, port, at) in seen {
+            if w.flood_vlans.as_ref().is_some_and(|v| v.has(key.vlan)) {
+                continue;
+            }
             match e.get(&key) {
                 Some(old) if old.port == port => {
                     old.used_ns.fetch_max(at.as_nanos(), Ordering::Relaxed);
@@ -145,6 +156,18 @@ impl MacTable {
         let ageing = w.ageing;
         let n = self.retain(|_, e| now.since(used(e)) < ageing);
         w.counters.expired += n;
+    }
+
+    /// Sets age and number of entries, each kept within what makes sense (15 s to an hour, 10 to a million), and the VLANs in
+    /// which nothing is learned, and what was is forgotten. Entries that are then too many go with the next that comes.
+    pub fn configure(&self, ageing: Duration, limit: usize, flood_vlans: Option<VlanSet>) {
+        let mut w = self.write.lock();
+        w.ageing = ageing.clamp(Duration::from_secs(15), Duration::from_secs(3600));
+        w.limit = limit.clamp(10, 1_000_000);
+        if let Some(v) = &flood_vlans {
+            self.retain(|k, _| !v.has(k.vlan));
+        }
+        w.flood_vlans = flood_vlans;
     }
 
     /// Forgets everything behind `port`.

@@ -1,11 +1,14 @@
 //! The ports of a bridge.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clock::Instant;
 use flow::PortId;
 use openflow::number::{MacAddr, PortNo};
 use openflow::port::{PortConfig, PortDesc, PortFeatures, PortState};
+
+use crate::settings::PortSettings;
 
 /// A port: an OpenFlow number and the datapath port behind it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +31,8 @@ pub struct Port {
     pub speed_kbps: u32,
     /// When it was added.
     pub added: Instant,
+    /// What OpenFlow does not know of it.
+    pub settings: Arc<PortSettings>,
 }
 
 impl Port {
@@ -43,6 +48,7 @@ impl Port {
             current: PortFeatures::NONE,
             speed_kbps: 0,
             added: Instant::ZERO,
+            settings: Arc::default(),
         }
     }
 
@@ -84,9 +90,10 @@ impl Ports {
         self.0.get(&no.0)
     }
 
-    /// All, in order of their numbers.
+    /// All: LOCAL, which is the oldest port of a bridge, then the others in order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &Port> {
-        self.0.values()
+        let local = self.0.get(&PortNo::LOCAL.0);
+        local.into_iter().chain(self.0.values().filter(|p| p.no != PortNo::LOCAL))
     }
 
     /// The port behind which datapath port `dp` is.
@@ -97,6 +104,10 @@ impl Ports {
     /// Adds or replaces a port; returns the old one.
     pub(crate) fn put(&mut self, p: Port) -> Option<Port> {
         self.0.insert(p.no.0, p)
+    }
+
+    pub(crate) fn get_mut(&mut self, no: PortNo) -> Option<&mut Port> {
+        self.0.get_mut(&no.0)
     }
 
     /// Removes a port.

@@ -57,6 +57,17 @@ pub struct Visit {
     pub generation: u64,
 }
 
+/// A station that packets come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Learned {
+    /// VLAN and address.
+    pub key: MacKey,
+    /// Port behind which it is.
+    pub port: PortNo,
+    /// The packets are gratuitous ARP.
+    pub gratuitous_arp: bool,
+}
+
 /// What a translation depended on and what its traffic refreshes.
 #[derive(Clone, Debug, Default)]
 pub struct Dependencies {
@@ -67,7 +78,7 @@ pub struct Dependencies {
     /// MAC table lookups and their answers.
     pub macs: SmallVec<[(MacKey, Option<PortNo>); 1]>,
     /// Stations that packets of this record come from.
-    pub learns: SmallVec<[(MacKey, PortNo); 1]>,
+    pub learns: SmallVec<[Learned; 1]>,
 }
 
 /// What a record's actions rest on.

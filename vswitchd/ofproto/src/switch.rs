@@ -17,9 +17,9 @@ use parking_lot::Mutex;
 
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::mac_table::MacKey;
-use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, RecordSink};
+use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, RecordSink};
 use crate::revalidate::Revalidation;
-use crate::xlate::{Environment, Outcome, Problem, Start, translate};
+use crate::xlate::{Outcome, Problem, Start, translate};
 
 /// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
 const PSEUDO_PORTS: u32 = 0xffff_0000;
@@ -240,7 +240,7 @@ impl Switch {
         match bridge {
             Some((b, no)) => {
                 let pipeline = b.pipeline();
-                let env = Environment { pipeline: &pipeline, macs: b.macs() };
+                let env = b.environment(&pipeline);
                 (Some(b.index()), translate(env, key, no, Start::Tables, false))
             }
             None => {
@@ -289,7 +289,7 @@ impl Switch {
             return;
         }
         let Some(b) = self.bridge(bridge) else { return };
-        for &(key, port) in &deps.learns {
+        for &Learned { key, port, .. } in &deps.learns {
             if b.macs().refresh(key, port, at) {
                 continue;
             }

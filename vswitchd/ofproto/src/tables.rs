@@ -10,6 +10,7 @@ use classifier::Version;
 
 use crate::port::Ports;
 use crate::rule::Rule;
+use crate::settings::BridgeSettings;
 
 /// Number of tables: 0 to 253.
 pub const N_TABLES: u8 = 254;
@@ -62,6 +63,8 @@ pub struct Pipeline {
     pub ports: Arc<Ports>,
     /// How fragments are matched.
     pub frag: FragHandling,
+    /// What OpenFlow does not know of the bridge.
+    pub settings: Arc<BridgeSettings>,
     /// Rises with every change to this or any table.
     pub generation: u64,
     /// Value of `generation` when ports or settings last changed.
@@ -69,6 +72,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Without rules and ports.
+    pub(crate) fn new(settings: Arc<BridgeSettings>) -> Self {
+        Pipeline { settings, ..Pipeline::default() }
+    }
+
     /// Table `id`, unless it never had a rule.
     pub fn table(&self, id: u8) -> Option<&Table> {
         self.tables.get(usize::from(id)).map(|t| &**t)

@@ -1,11 +1,20 @@
-//! What happens to a packet, step by step.
+//! What happens to a packet, step by step, and its text: that of `ofproto/trace` of Open vSwitch 3.1.
 //!
 //! A trace is a translation that keeps notes ([`crate::xlate`]); it changes nothing: no learning, no counters.
+//!
+//! Steps are the nodes of a tree in the order of a walk: what happened while a rule was executed is below its table's step.
+//! In the text the last thing below a node is not indented further when it is a table, so that a packet that goes from
+//! table to table does not wander off to the right.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
-use flow::{Action, PacketMatch, PipelineKey};
+use flow::text::odp::{Context, format_actions};
+use flow::text::ofctl;
+use flow::text::value::PortName;
+use flow::{Action, FieldId, PacketMatch, PipelineKey, PipelineMatch};
 use offload::Origin;
+use openflow::{Instructions, PortNo};
 
 use crate::rule::Rule;
 use crate::xlate::{Outcome, Problem};
@@ -13,7 +22,7 @@ use crate::xlate::{Outcome, Problem};
 /// One step.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Nesting of resubmits.
+    /// Its depth in the tree.
     pub depth: u32,
     /// What happened.
     pub kind: StepKind,
@@ -22,19 +31,32 @@ pub struct Step {
 /// What happened in a step.
 #[derive(Clone, Debug)]
 pub enum StepKind {
+    /// The packet went on to this bridge.
+    Bridge(String),
     /// A table was searched.
     Table {
         /// The table.
         table: u8,
         /// What was found.
         rule: Option<Arc<Rule>>,
+        /// The table was not searched: the packet is a fragment, and those are dropped.
+        drop_frags: bool,
     },
     /// An OpenFlow action was executed.
     Action(openflow::Action),
+    /// An instruction other than applying actions was executed; the empty one drops.
+    Instruction(Instructions),
     /// The action set is executed; its actions follow.
     ActionSet,
     /// Something worth saying about the action before.
     Note(String),
+}
+
+impl StepKind {
+    /// Whether nothing is hidden by leaving out the indentation of the last of these.
+    fn is_flat(&self) -> bool {
+        matches!(self, StepKind::Bridge(_) | StepKind::Table { .. } | StepKind::ActionSet)
+    }
 }
 
 /// The whole story of a packet.
@@ -42,10 +64,14 @@ pub enum StepKind {
 pub struct Trace {
     /// The packet as it came in.
     pub flow: PipelineKey,
+    /// What it was in the end.
+    pub last: PipelineKey,
     /// What happened, in order.
     pub steps: Vec<Step>,
     /// What a flow record for it would match.
     pub megaflow: PacketMatch,
+    /// The bits that were looked at, without those that a record has beside them because no record can do without.
+    pub looked: PipelineMatch,
     /// What the datapath would do; empty drops.
     pub actions: Vec<Action>,
     /// Where the verdict came from.
@@ -54,15 +80,111 @@ pub struct Trace {
     pub problem: Option<Problem>,
 }
 
+/// How ports are called in a trace's text; by number when `None`.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    /// OpenFlow ports of the bridge.
+    pub openflow: PortName<'a>,
+    /// Ports of the datapath.
+    pub datapath: PortName<'a>,
+}
+
+impl Names<'_> {
+    /// By number.
+    pub const NONE: Names<'static> = Names { openflow: &|_| None, datapath: &|_| None };
+}
+
 impl Trace {
     pub(crate) fn new(flow: PipelineKey, o: Outcome) -> Self {
         Trace {
             megaflow: PacketMatch::new(&flow.packet(), &o.mask),
+            looked: PipelineMatch::new(&flow, &o.looked),
             flow,
+            last: o.last,
             steps: o.steps,
             actions: o.actions,
             provenance: o.provenance,
             problem: o.problem,
         }
     }
+
+    /// The text, as `ofproto/trace` prints it; ends with `Datapath actions: ...` and no newline.
+    pub fn text(&self, names: Names<'_>) -> String {
+        let mut out = format!("{}\n", self.text_of_flow(names));
+        self.write_steps(&mut out, 0..self.steps.len(), 0, names);
+        let _ = write!(out, "\n{}", self.text_of_verdict(names));
+        out
+    }
+
+    fn text_of_flow(&self, names: Names<'_>) -> String {
+        format!("Flow: {}", show(&self.flow, names.openflow))
+    }
+
+    fn text_of_verdict(&self, names: Names<'_>) -> String {
+        let last = if self.last == self.flow { "unchanged".into() } else { show(&self.last, names.openflow) };
+        let megaflow = ofctl::format_with(&self.looked, names.openflow);
+        let actions = format_actions(&self.actions, Context::of(&self.flow.packet()), names.datapath);
+        format!("Final flow: {last}\nMegaflow: {megaflow}\nDatapath actions: {actions}")
+    }
+
+    /// Writes the steps in `range`, all of which are below one node, at a level of indentation.
+    fn write_steps(&self, out: &mut String, range: std::ops::Range<usize>, level: usize, names: Names<'_>) {
+        let mut at = range.start;
+        while let Some(s) = self.steps.get(at).filter(|_| at < range.end) {
+            let below = at + 1..self.end_of(at).min(range.end);
+            let more = usize::from(below.end < range.end || !s.kind.is_flat());
+            let indent = "    ".repeat(level + more);
+            let _ = match &s.kind {
+                StepKind::Bridge(name) => {
+                    let title = format!("bridge(\"{name}\")");
+                    writeln!(out, "\n{indent}{title}\n{indent}{}", "-".repeat(title.len()))
+                }
+                StepKind::Note(n) => writeln!(out, "{indent} {n}"),
+                k => writeln!(out, "{indent}{}", text_of(k, names)),
+            };
+            at = below.end;
+            self.write_steps(out, below, level + more + more, names);
+        }
+    }
+
+    /// Where what is below step `at` ends.
+    fn end_of(&self, at: usize) -> usize {
+        let depth = self.steps[at].depth;
+        let below = self.steps[at + 1..].iter().take_while(|s| s.depth > depth).count();
+        at + 1 + below
+    }
+}
+
+fn text_of(kind: &StepKind, names: Names<'_>) -> String {
+    match kind {
+        StepKind::Table { table, rule: Some(r), .. } => {
+            let mut m = ofctl::format_with(&r.matches.expand(), names.openflow);
+            if !m.is_empty() {
+                m.push_str(", ");
+            }
+            let cookie = if r.cookie == 0 { String::new() } else { format!(", cookie {:#x}", r.cookie) };
+            format!("{table:2}. {m}priority {}{cookie}", r.priority)
+        }
+        StepKind::Table { table, rule: None, drop_frags: true } => {
+            format!("{table:2}. Packets are IP fragments and the fragment handling mode is \"drop\".")
+        }
+        StepKind::Table { table, .. } => format!("{table:2}. No match."),
+        StepKind::Action(a) => {
+            let one = Instructions::apply(vec![a.clone()]);
+            openflow::text::format_actions(&one, names.openflow)
+        }
+        StepKind::Instruction(i) => openflow::text::format_actions(i, names.openflow),
+        StepKind::ActionSet => "--. Executing action set:".into(),
+        StepKind::Bridge(n) | StepKind::Note(n) => n.clone(),
+    }
+}
+
+/// A packet in the words of `Flow:` lines.
+fn show(key: &PipelineKey, ports: PortName<'_>) -> String {
+    let mut k = *key;
+    if k.get64(FieldId::ActsetOutput) == u64::from(PortNo::UNSET.0) {
+        k.set(FieldId::ActsetOutput, 0);
+    }
+    k.set(FieldId::DpPort, 0);
+    ofctl::format_key(&k, ports)
 }

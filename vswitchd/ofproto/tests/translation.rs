@@ -6,7 +6,7 @@ mod rig;
 use flow::frame::FrameBuilder;
 use flow::{Action, FieldId, PuntReason};
 use ofproto::Problem;
-use ofproto::xlate::{Environment, Start, translate};
+use ofproto::xlate::{Start, translate};
 use openflow::flow_mod::FlowModFlags;
 use openflow::{Action as OfAction, Instructions, PortNo, TableId};
 use rig::*;
@@ -253,7 +253,7 @@ fn a_trace_tells_the_story_and_changes_nothing() {
         .steps
         .iter()
         .filter_map(|s| match &s.kind {
-            StepKind::Table { table, rule } => rule.as_ref().map(|_| *table),
+            StepKind::Table { table, rule, .. } => rule.as_ref().map(|_| *table),
             _ => None,
         })
         .collect();
@@ -382,7 +382,7 @@ mod random {
                 r.add(table, priority, m, ins);
             }
             let p = r.bridge.pipeline();
-            let env = Environment { pipeline: &p, macs: r.bridge.macs() };
+            let env = r.bridge.environment(&p);
             let all: Vec<_> =
                 (0..120).map(|_| (key(&frame(&mut rng), 1), rng.random_range(1..4u32))).collect();
             let all: Vec<_> = all

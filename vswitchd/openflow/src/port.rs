@@ -9,6 +9,8 @@ flag_set! {
         PORT_DOWN = 1;
         /// Drop what comes in.
         NO_RECV = 1 << 2;
+        /// Leave it out when flooding (OpenFlow 1.0).
+        NO_FLOOD = 1 << 4;
         /// Drop what would go out.
         NO_FWD = 1 << 5;
         /// Send no packet-in for its packets.

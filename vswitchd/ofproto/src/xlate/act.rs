@@ -72,32 +72,7 @@ impl Xlate<'_> {
         }
         self.depth += 1;
         let (was_table, was_rule) = (self.table, self.rule.clone());
-        let in_port = self.key.get(FieldId::InPort);
-        if port != PortNo::IN_PORT {
-            self.key.set(FieldId::InPort, port.0.into());
-        }
-        // The port counts for the search alone; what is found executes with the one before (ovs-actions(7)).
-        if let Some(rule) = self.lookup(table) {
-            self.key.set(FieldId::InPort, in_port);
-            self.table = table;
-            let ins = rule.instructions.clone();
-            self.rule = Some(rule);
-            self.execute(&ins.apply);
-            if !self.halted {
-                if ins.clear {
-                    self.action_set.clear();
-                    self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
-                }
-                self.write_actions(&ins.write);
-                if let Some((value, mask)) = ins.metadata {
-                    self.key.set_masked(FieldId::Metadata, value.into(), mask.into());
-                }
-                if let Some(t) = ins.goto_table {
-                    self.table_chain(t.0);
-                }
-            }
-        }
-        self.key.set(FieldId::InPort, in_port);
+        self.table_chain(table, (port != PortNo::IN_PORT).then_some(port));
         (self.table, self.rule) = (was_table, was_rule);
         self.depth -= 1;
     }
@@ -111,7 +86,9 @@ impl Xlate<'_> {
         self.step(|| StepKind::ActionSet);
         self.in_action_set = true;
         let ordered = order_action_set(&set);
+        self.nest += 1;
         self.execute(&ordered);
+        self.nest -= 1;
         self.in_action_set = false;
     }
 

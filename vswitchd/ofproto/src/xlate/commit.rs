@@ -2,26 +2,27 @@
 //!
 //! Writes are lazy: an action changes the current key only, and before the packet leaves, what differs from the
 //! datapath's packet is written. Headers are pushed late too, so that a pushed tag carries the value set after it, and a
-//! push that is popped again costs nothing. Pops happen at once: nothing can undo them.
+//! push that is popped again costs nothing. Tags are popped late as well; labels at once: nothing can undo that.
 
-use flow::{Action, FIELDS, FieldId, Scope};
-
-use smallvec::SmallVec;
+use flow::{Action, FIELDS, FieldId, PacketKey, Scope};
 
 use super::{MAX_ACTIONS, Problem, Xlate};
+use crate::vlan::{PRESENT, Source, Tag, Tags};
 
-const VLAN_PRESENT: u128 = 0x1000;
+const VLAN_PRESENT: u128 = PRESENT as u128;
 
 /// Fields from the MPLS labels up, which an MPLS push hides. The Ethernet type goes with them.
 const ABOVE_L2: std::ops::Range<usize> = 23..36;
 
 /// What is pending, and what the key does not say.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Headers {
-    /// The key's outermost VLAN tag is not on the datapath's packet yet.
-    vlan_pushed: bool,
-    /// Tags below the two that the key shows, lowest first: type and control.
-    lower_tags: SmallVec<[(u16, u16); 2]>,
+    /// The tags of the packet by now; the key shows the two outermost.
+    pub(super) tags: Tags,
+    /// The tags of the datapath's packet.
+    base_tags: Tags,
+    /// A tag has been pushed or popped since the two were last the same.
+    pub(super) tags_changed: bool,
     /// The key's outermost label is not on the datapath's packet yet; what it hides.
     mpls_pushed: Option<Box<Hidden>>,
     /// TTL decrements not executed yet.
@@ -32,7 +33,22 @@ pub(super) struct Headers {
     pub(super) reparse_needed: bool,
 }
 
+impl Headers {
+    /// Of a packet as it came in.
+    pub(super) fn of(key: &PacketKey) -> Self {
+        let at = |i: u8, p, t| Tag {
+            tpid: key.get64(p) as u16,
+            tci: key.get64(t) as u16,
+            source: Source::Packet(i),
+        };
+        let seen = [at(0, FieldId::VlanTpid, FieldId::VlanTci), at(1, FieldId::VlanTpid2, FieldId::VlanTci2)];
+        let tags: Tags = seen.into_iter().take_while(|t| t.tci & PRESENT != 0).collect();
+        Headers { base_tags: tags.clone(), tags, ..Headers::default() }
+    }
+}
+
 /// What a pushed label hides.
+#[derive(Clone)]
 struct Hidden {
     words: [u64; ABOVE_L2.end - ABOVE_L2.start],
     eth_type: u128,
@@ -72,6 +88,24 @@ impl Xlate<'_> {
         self.commit_fields(|f| ABOVE_L2.contains(&usize::from(f.word)));
     }
 
+    /// Puts a tag on the datapath's packet. Values taken from the packet are looked at.
+    fn emit_push(&mut self, t: &Tag) {
+        if let Some(i) = t.source.tag() {
+            self.look_at_tag(i);
+        }
+        self.emit(Action::PushVlan { tpid: t.tpid, tci: t.tci & !PRESENT });
+    }
+
+    /// The whole tag that the packet came in with is looked at.
+    pub(super) fn look_at_tag(&mut self, i: u8) {
+        let (tpid, tci) = match i {
+            0 => (FieldId::VlanTpid, FieldId::VlanTci),
+            _ => (FieldId::VlanTpid2, FieldId::VlanTci2),
+        };
+        self.wc.set_exact(tpid);
+        self.wc.set_exact(tci);
+    }
+
     /// Writes the changed fields of one group.
     fn commit_fields(&mut self, group: fn(&flow::Field) -> bool) {
         if self.written.is_zero() {
@@ -95,21 +129,29 @@ impl Xlate<'_> {
     }
 
     fn commit_vlan(&mut self) {
-        let mask = self.written.get(FieldId::VlanTci);
+        let mask = self.written.get(FieldId::VlanTci) & !VLAN_PRESENT;
         self.written.set(FieldId::VlanTci, 0);
-        if self.headers.vlan_pushed {
-            self.headers.vlan_pushed = false;
-            let (tpid, tci) = (self.key.get(FieldId::VlanTpid) as u16, self.key.get(FieldId::VlanTci) as u16);
-            self.emit(Action::PushVlan { tpid, tci: tci & !0x1000 });
-            self.base.set_word(21, self.key.word(21));
+        if !std::mem::take(&mut self.headers.tags_changed) && mask == 0 {
             return;
         }
-        let mask = mask & !VLAN_PRESENT;
-        let value = self.key.get(FieldId::VlanTci) & mask;
-        if mask != 0 && value != self.base.get(FieldId::VlanTci) & mask {
-            self.emit(Action::SetField { field: FieldId::VlanTci, value, mask });
-            self.base.set_masked(FieldId::VlanTci, value, mask);
+        let (tags, base) = (self.headers.tags.clone(), self.headers.base_tags.clone());
+        let common = tags.common(&base);
+        if common == tags.len() && common == base.len() {
+            // The same tags; bits of the outermost may have been written.
+            let (now, was) = (tags.get(0).map_or(0, |t| t.tci), base.get(0).map_or(0, |t| t.tci));
+            let value = u128::from(now) & mask;
+            if value != u128::from(was) & mask {
+                self.emit(Action::SetField { field: FieldId::VlanTci, value, mask });
+            }
+        } else {
+            for _ in common..base.len() {
+                self.emit(Action::PopVlan);
+            }
+            for t in (0..tags.len() - common).rev().filter_map(|i| tags.get(i)) {
+                self.emit_push(t);
+            }
         }
+        self.headers.base_tags = tags;
     }
 
     fn commit_mpls(&mut self) {
@@ -132,7 +174,7 @@ impl Xlate<'_> {
 
     /// Whether the packet, as it is by now, has a VLAN tag.
     fn tagged(&self) -> bool {
-        self.key.get(FieldId::VlanTci) & VLAN_PRESENT != 0
+        self.headers.tags.len() > 0
     }
 
     /// Writes bits of the VLAN tag. Clearing the present bit pops the tag, setting it pushes one (Nicira's `vlan_tci`).
@@ -155,27 +197,43 @@ impl Xlate<'_> {
         let mut v = flow::PipelineKey::ZERO;
         v.set(field, value);
         self.wc.set_masked(FieldId::VlanTci, u128::MAX, mask);
-        self.key.set_masked(FieldId::VlanTci, v.get(FieldId::VlanTci), mask);
+        let value = v.get(FieldId::VlanTci);
+        if let Some(t) = self.headers.tags.outer() {
+            t.tci = t.tci & !(mask as u16) | (value & mask) as u16;
+        }
         self.written.set_masked(FieldId::VlanTci, u128::MAX, mask);
+        self.show_tags();
+    }
+
+    /// Puts the two outermost tags into the key.
+    pub(super) fn show_tags(&mut self) {
+        for (i, p, t) in
+            [(0, FieldId::VlanTpid, FieldId::VlanTci), (1, FieldId::VlanTpid2, FieldId::VlanTci2)]
+        {
+            let (tpid, tci) = self.headers.tags.get(i).map_or((0, 0), |t| (t.tpid, t.tci));
+            self.key.set(p, tpid.into());
+            self.key.set(t, tci.into());
+        }
     }
 
     pub(super) fn push_vlan(&mut self, tpid: u16) {
-        // A tag that is pending, or written to, is below the new one.
-        self.commit_vlan();
+        self.settle_outer_tag();
         // The new tag starts with VLAN 0, as in Open vSwitch; OpenFlow 1.3.5 5.11.1 would copy that of the old one.
-        let (tci, old_tpid) = (self.key.get(FieldId::VlanTci), self.key.get(FieldId::VlanTpid));
-        let (tci2, tpid2) = (self.key.get(FieldId::VlanTci2), self.key.get(FieldId::VlanTpid2));
-        if tci2 & VLAN_PRESENT != 0 {
-            // It may be pushed again, and is then a value like any other.
-            self.wc.set_exact(FieldId::VlanTci2);
-            self.wc.set_exact(FieldId::VlanTpid2);
-            self.headers.lower_tags.push((tpid2 as u16, tci2 as u16));
+        self.headers.tags.push(Tag::new(tpid, 0));
+        self.headers.tags_changed = true;
+        self.show_tags();
+    }
+
+    /// The outermost tag gets below another: if bits of it were written, it is a new tag from here on.
+    pub(super) fn settle_outer_tag(&mut self) {
+        let written = self.written.get(FieldId::VlanTci) & !VLAN_PRESENT != 0;
+        self.written.set(FieldId::VlanTci, 0);
+        let Some(t) = self.headers.tags.outer() else { return };
+        if written && let Source::Packet(i) = t.source {
+            t.source = Source::Constant;
+            self.look_at_tag(i);
+            self.headers.tags_changed = true;
         }
-        self.key.set(FieldId::VlanTci2, tci);
-        self.key.set(FieldId::VlanTpid2, old_tpid);
-        self.key.set(FieldId::VlanTci, VLAN_PRESENT);
-        self.key.set(FieldId::VlanTpid, tpid.into());
-        self.headers.vlan_pushed = true;
     }
 
     pub(super) fn pop_vlan(&mut self) {
@@ -184,33 +242,15 @@ impl Xlate<'_> {
             return;
         }
         self.written.set(FieldId::VlanTci, 0);
-        if self.headers.vlan_pushed {
-            self.headers.vlan_pushed = false;
-            self.uncover_tag();
-            return;
+        self.headers.tags.pop();
+        self.headers.tags_changed = true;
+        // What was below moves up: whoever looks at it then looked at where it was.
+        match self.headers.tags.get(0).map(|t| t.source) {
+            Some(Source::Packet(i)) if i > 0 => self.look_at_tag(i),
+            Some(_) => {}
+            None => self.wc.set_masked(FieldId::VlanTci2, u128::MAX, VLAN_PRESENT),
         }
-        self.emit(Action::PopVlan);
-        self.uncover_tag();
-        self.base.set_word(21, self.key.word(21));
-    }
-
-    /// What was below the outermost tag moves up. Whoever looks at it then looked at where it was. A third tag that the
-    /// packet came in with is payload, and stays it.
-    fn uncover_tag(&mut self) {
-        if self.key.get(FieldId::VlanTci2) & VLAN_PRESENT != 0 {
-            self.wc.set_exact(FieldId::VlanTci2);
-            self.wc.set_exact(FieldId::VlanTpid2);
-        } else {
-            self.wc.set_masked(FieldId::VlanTci2, u128::MAX, VLAN_PRESENT);
-        }
-        for (to, from) in [(FieldId::VlanTci, FieldId::VlanTci2), (FieldId::VlanTpid, FieldId::VlanTpid2)] {
-            self.key.set(to, self.key.get(from));
-            self.key.set(from, 0);
-        }
-        if let Some((tpid, tci)) = self.headers.lower_tags.pop() {
-            self.key.set(FieldId::VlanTci2, tci.into());
-            self.key.set(FieldId::VlanTpid2, tpid.into());
-        }
+        self.show_tags();
     }
 
     pub(super) fn push_mpls(&mut self, eth_type: u16) {

@@ -1,6 +1,6 @@
 //! The end of a translation: what is left over goes, and the mask becomes one a packet can have.
 
-use flow::{Action, FieldId, PacketMask};
+use flow::{Action, FieldId, PacketMask, PipelineMask};
 
 use super::{Outcome, Xlate};
 
@@ -24,7 +24,31 @@ impl Xlate<'_> {
         let keep = self.out.actions.iter().rposition(gone).map_or(0, |i| i + 1);
         self.out.actions.truncate(keep);
         self.out.mask = self.packet_mask();
+        if self.record {
+            self.out.looked = self.looked_mask();
+            self.out.last = self.key;
+        }
         self.out
+    }
+
+    /// The bits looked at, as Open vSwitch shows them: with the OpenFlow port in place of the datapath's, and without a tag
+    /// that nobody looked at.
+    fn looked_mask(&self) -> PipelineMask {
+        use FieldId::*;
+        let mut m: PipelineMask = self.packet_mask().resize();
+        m.set(DpPort, 0);
+        for f in [InPort, PacketType] {
+            m.set_exact(f);
+        }
+        let tags = [(VlanTci, VlanTpid), (VlanTci2, VlanTpid2)];
+        for (tci, tpid) in tags {
+            m.set(tpid, 0);
+            let present = self.orig.get(tci) & 0x1000 != 0;
+            if !present || self.wc.get(tci) == 0 {
+                m.set(tci, 0);
+            }
+        }
+        m
     }
 
     /// The bits looked at, as a mask over what a datapath sees: with what is always looked at, and without fields that no

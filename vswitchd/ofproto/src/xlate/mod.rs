@@ -26,12 +26,13 @@ mod act;
 mod commit;
 mod finish;
 mod forward;
+mod normal;
 
 use std::sync::Arc;
 
 use flow::{FieldId, PacketKey, PacketMask, PipelineKey, PipelineMask};
 use offload::Origin;
-use openflow::{Action as OfAction, PortNo};
+use openflow::{Action as OfAction, Instructions, PortNo};
 use smallvec::SmallVec;
 
 use crate::mac_table::MacTable;
@@ -91,6 +92,8 @@ pub struct Environment<'a> {
     pub pipeline: &'a Pipeline,
     /// Learned stations.
     pub macs: &'a MacTable,
+    /// The bridge's name, for those who want to be told.
+    pub name: &'a str,
 }
 
 /// What a translation came to.
@@ -110,6 +113,10 @@ pub struct Outcome {
     pub problem: Option<Problem>,
     /// What happened, in order; empty unless asked for.
     pub steps: Vec<Step>,
+    /// The bits that were looked at, before the mask became one that a record can have; only when steps were asked for.
+    pub looked: PipelineMask,
+    /// What the packet was in the end; only when steps were asked for.
+    pub last: PipelineKey,
 }
 
 impl Outcome {
@@ -142,10 +149,12 @@ pub fn translate(
     record: bool,
 ) -> Outcome {
     let mut x = Xlate::new(env, key, in_port, record);
+    x.step(|| StepKind::Bridge(env.name.into()));
+    x.nest = 1;
     match start {
         Start::Tables => {
             if env.pipeline.ports.get(in_port).is_none_or(|p| p.receives()) {
-                x.table_chain(0);
+                x.table_chain(0, None);
                 x.execute_action_set();
             } else {
                 x.note("the ingress port does not receive");
@@ -179,7 +188,10 @@ pub(crate) struct Xlate<'a> {
     rule: Option<Arc<Rule>>,
     in_action_set: bool,
     packet_out: bool,
+    /// Nesting of resubmits.
     depth: u32,
+    /// Nesting of what is told of the translation.
+    nest: u32,
     lookups: u32,
     /// No further action is executed.
     halted: bool,
@@ -205,7 +217,7 @@ impl<'a> Xlate<'a> {
             base: *key,
             written: PacketMask::ZERO,
             wc: PipelineMask::ZERO,
-            headers: commit::Headers::default(),
+            headers: commit::Headers::of(key),
             out,
             action_set: Vec::new(),
             table: 0,
@@ -213,6 +225,7 @@ impl<'a> Xlate<'a> {
             in_action_set: false,
             packet_out: false,
             depth: 0,
+            nest: 0,
             lookups: 0,
             halted: false,
             record,
@@ -230,7 +243,7 @@ impl<'a> Xlate<'a> {
 
     fn step(&mut self, kind: impl FnOnce() -> StepKind) {
         if self.record {
-            self.out.steps.push(Step { depth: self.depth, kind: kind() });
+            self.out.steps.push(Step { depth: self.nest, kind: kind() });
         }
     }
 
@@ -238,40 +251,74 @@ impl<'a> Xlate<'a> {
         self.step(|| StepKind::Note(text.into()));
     }
 
-    /// Looks the packet up in `table` and in those it goes on to.
-    fn table_chain(&mut self, table: u8) {
-        let mut next = Some(table);
-        while let Some(t) = next {
-            next = None;
-            if self.halted {
-                return;
-            }
-            match self.lookup(t) {
-                None if self.halted => {}
-                None => {
-                    // OpenFlow 1.3.5 5.4: without a table-miss flow the packet is dropped, action set and all.
-                    self.action_set.clear();
-                }
-                Some(rule) => {
-                    self.table = t;
-                    let ins = rule.instructions.clone();
-                    self.rule = Some(rule);
-                    self.execute(&ins.apply);
-                    if self.halted {
-                        return;
-                    }
-                    if ins.clear {
-                        self.action_set.clear();
-                        self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
-                    }
-                    self.write_actions(&ins.write);
-                    if let Some((value, mask)) = ins.metadata {
-                        self.key.set_masked(FieldId::Metadata, value.into(), mask.into());
-                    }
-                    next = ins.goto_table.map(|t| t.0);
-                }
-            }
+    /// Notes something ordinary about what is being executed.
+    fn detail(&mut self, text: &str) {
+        self.step(|| StepKind::Note(format!("-> {text}")));
+    }
+
+    /// Notes why something is not done.
+    fn warn(&mut self, text: &str) {
+        self.step(|| StepKind::Note(format!(">> {text}")));
+    }
+
+    /// Notes what is wrong with the packet.
+    fn wrong(&mut self, text: impl FnOnce() -> String) {
+        self.step(|| StepKind::Note(format!(">>>> {} <<<<", text())));
+    }
+
+    /// Looks the packet up in `table` as if it had come in on `port`, and executes what is found there and in the tables it
+    /// goes on to. The port counts for the first search alone (ovs-actions(7)).
+    fn table_chain(&mut self, table: u8, port: Option<PortNo>) {
+        let nest = self.nest;
+        let in_port = self.key.get(FieldId::InPort);
+        if let Some(p) = port {
+            self.key.set(FieldId::InPort, p.0.into());
         }
+        let mut found = self.lookup(table);
+        self.key.set(FieldId::InPort, in_port);
+        self.table = table;
+        while let Some(rule) = found.take() {
+            self.nest += 1;
+            let ins = rule.instructions.clone();
+            self.rule = Some(rule);
+            let Some(next) = self.run(&ins) else { break };
+            found = self.lookup(next);
+            self.table = next;
+        }
+        self.nest = nest;
+    }
+
+    /// Executes instructions; the table that the packet goes on to.
+    fn run(&mut self, ins: &Instructions) -> Option<u8> {
+        if *ins == Instructions::default() {
+            self.step(|| StepKind::Instruction(Instructions::default()));
+        }
+        self.execute(&ins.apply);
+        if self.halted {
+            return None;
+        }
+        if ins.clear {
+            self.step(|| StepKind::Instruction(Instructions { clear: true, ..Instructions::default() }));
+            self.action_set.clear();
+            self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+        }
+        if !ins.write.is_empty() {
+            self.step(|| {
+                StepKind::Instruction(Instructions { write: ins.write.clone(), ..Instructions::default() })
+            });
+            self.write_actions(&ins.write);
+        }
+        if let Some((value, mask)) = ins.metadata {
+            self.step(|| {
+                StepKind::Instruction(Instructions { metadata: ins.metadata, ..Instructions::default() })
+            });
+            self.key.set_masked(FieldId::Metadata, value.into(), mask.into());
+        }
+        let next = ins.goto_table?;
+        self.step(|| {
+            StepKind::Instruction(Instructions { goto_table: Some(next), ..Instructions::default() })
+        });
+        Some(next.0)
     }
 
     fn write_actions(&mut self, actions: &[OfAction]) {
@@ -308,19 +355,31 @@ impl<'a> Xlate<'a> {
             self.out.rules.push(r.clone());
             self.out.provenance.push(Origin::Rule { table, cookie: r.cookie });
         }
-        let r = rule.clone();
-        self.step(|| StepKind::Table { table, rule: r });
+        if !matched {
+            // OpenFlow 1.3.5 5.4: without a table-miss flow the packet is dropped, action set and all.
+            self.action_set.clear();
+        }
+        if self.record {
+            self.tell_lookup(table, rule.as_ref());
+        }
         rule
+    }
+
+    fn tell_lookup(&mut self, table: u8, rule: Option<&Arc<Rule>>) {
+        let drop_frags = self.env.pipeline.frag == FragHandling::Drop && self.key.get(FieldId::NwFrag) != 0;
+        self.step(|| StepKind::Table { table, rule: rule.cloned(), drop_frags });
+        if rule.is_none() {
+            self.nest += 1;
+            self.step(|| StepKind::Instruction(Instructions::default()));
+            self.nest -= 1;
+        }
     }
 
     fn search(&mut self, table: u8, looked: &mut PipelineMask) -> Option<Arc<Rule>> {
         let rules = &self.env.pipeline.table(table)?.rules;
         let fragment = self.key.get(FieldId::NwFrag) != 0;
         match self.env.pipeline.frag {
-            FragHandling::Drop if fragment => {
-                self.note("fragments are dropped");
-                None
-            }
+            FragHandling::Drop if fragment => None,
             FragHandling::Normal if fragment => {
                 let mut key = self.key;
                 key.set(FieldId::TpSrc, 0);

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use flow::text::odp::{Context, format_actions, parse_key};
+use flow::text::odp::parse_key;
 use flow::text::ofctl;
-use flow::{FieldId, FlowId, PacketKey, PipelineKey, PipelineMask, PipelineMatch};
+use flow::{FieldId, FlowId, PacketKey, PipelineMatch};
 use offload::FlowRule;
-use ofproto::trace::StepKind;
+use ofproto::trace::Names;
 use ofproto::{Bridge, Trace};
-use openflow::{Instructions, PortNo};
+use openflow::PortNo;
 
 use super::Parts;
 
@@ -48,37 +48,15 @@ impl Parts {
     }
 
     fn trace_text(&self, bridge: &Bridge, t: &Trace) -> String {
-        let none = |_: u32| None;
-        let mut out = String::new();
-        let _ = writeln!(out, "Flow: {}", ofctl::format(&exactly(&t.flow)));
-        let title = format!("bridge(\"{}\")", bridge.name());
-        let _ = writeln!(out, "\n{title}\n{}", "-".repeat(title.len()));
-        for s in &t.steps {
-            let indent = "    ".repeat(s.depth as usize);
-            let _ = match &s.kind {
-                StepKind::Table { table, rule: Some(r) } => {
-                    let m = ofctl::format(&r.matches.expand());
-                    let sep = if m.is_empty() { "" } else { ", " };
-                    writeln!(
-                        out,
-                        "{indent}{table:2}. {m}{sep}priority {}, cookie {:#x}",
-                        r.priority, r.cookie
-                    )
-                }
-                StepKind::Table { table, rule: None } => writeln!(out, "{indent}{table:2}. No match."),
-                StepKind::Action(a) => {
-                    let one = Instructions { apply: vec![a.clone()], ..Instructions::default() };
-                    writeln!(out, "{indent}    {}", openflow::text::format_actions(&one, &none))
-                }
-                StepKind::ActionSet => writeln!(out, "{indent}    --. Executing action set:"),
-                StepKind::Note(n) => writeln!(out, "{indent}     {n}"),
-            };
-        }
-        let _ = writeln!(out, "\nMegaflow: {}", flow::text::odp::format_match(&t.megaflow, &none));
+        let text = t.text(Names::NONE);
+        // Actions come last, where those who read only the last line look for them.
+        let (mut out, actions) = match text.rsplit_once('\n') {
+            Some((story, actions)) => (format!("{story}\n"), actions),
+            None => (String::new(), text.as_str()),
+        };
         if let Some(p) = t.problem {
             let _ = writeln!(out, "Problem: {}", p.name());
         }
-        let actions = format_actions(&t.actions, Context::of(&t.flow.packet()), &none);
         let rule = FlowRule {
             id: FlowId(0),
             matches: t.megaflow,
@@ -94,8 +72,7 @@ impl Parts {
             }
         };
         let _ = writeln!(out, "Hardware: {place}");
-        // Last, where those who read only the last line look for it.
-        let _ = writeln!(out, "Datapath actions: {actions}");
+        let _ = writeln!(out, "{actions}");
         out
     }
 
@@ -118,19 +95,4 @@ impl Parts {
         }
         Ok(out)
     }
-}
-
-/// A match on every field that the packet has something in.
-fn exactly(key: &PipelineKey) -> PipelineMatch {
-    let mut mask = PipelineMask::ZERO;
-    for (i, w) in key.words().iter().enumerate() {
-        if *w != 0 {
-            mask.set_word(i, u64::MAX);
-        }
-    }
-    let mut m = PipelineMatch::ANY;
-    for f in mask.fields().filter(|f| key.get(*f) != 0) {
-        m.set(f, key.get(f));
-    }
-    m
 }

@@ -1,0 +1,45 @@
+//! Settings of bridges and ports that OpenFlow knows nothing about: what columns and `other_config` keys of `Bridge` and
+//! `Port` say (ovs-vswitchd.conf.db(5)).
+//!
+//! They are part of the published [`crate::tables::Pipeline`], so that a translation sees them whole, and records that
+//! depended on them are judged again when they change.
+
+use std::time::Duration;
+
+use crate::mac_table::{DEFAULT_AGEING, DEFAULT_LIMIT};
+use crate::vlan::{PriorityTags, VlanMode, VlanSet};
+
+/// What NORMAL wants to know of a port.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PortSettings {
+    /// What it does with VLAN tags.
+    pub vlan: VlanMode,
+    /// Whether untagged packets carry their priority in a tag.
+    pub priority_tags: PriorityTags,
+    /// Sends nothing to other protected ports, whatever the rules say.
+    pub protected: bool,
+}
+
+/// Settings of a bridge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BridgeSettings {
+    /// NORMAL forwards frames to addresses that bridges keep to themselves (IEEE 802.1D table 7-10 and vendors' alike).
+    pub forward_bpdu: bool,
+    /// VLANs in which nothing is learned, so that everything is flooded.
+    pub flood_vlans: Option<VlanSet>,
+    /// Age at which a station is forgotten; kept within 15 s and an hour.
+    pub mac_ageing: Duration,
+    /// Most stations; kept within 10 and a million.
+    pub mac_limit: usize,
+}
+
+impl Default for BridgeSettings {
+    fn default() -> Self {
+        BridgeSettings {
+            forward_bpdu: false,
+            flood_vlans: None,
+            mac_ageing: DEFAULT_AGEING,
+            mac_limit: DEFAULT_LIMIT,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! NORMAL: the packet is switched as a learning bridge does (IEEE 802.1D 7.7 and 7.8, 802.1Q 8.6), each VLAN apart.
+//!
+//! ```text
+//!  tags as they came ─► may it come in here? ─► inner form ─► learn, look up ─► for each port out:
+//!                                                                  tags it leaves with ─► commit, output ─► tags back
+//! ```
+//!
+//! Both addresses are always looked at, and VLAN id and presence of the outermost tag; its priority only where it is moved
+//! to another tag.
+
+use flow::FieldId;
+use offload::Origin;
+use openflow::PortNo;
+use openflow::port::PortConfig;
+
+use super::Xlate;
+use crate::mac_table::MacKey;
+use crate::port::Port;
+use crate::record::Learned;
+use crate::vlan::Tags;
+
+const BROADCAST: u64 = 0xffff_ffff_ffff;
+
+impl Xlate<'_> {
+    pub(super) fn normal(&mut self, in_port: PortNo) {
+        for f in [FieldId::EthSrc, FieldId::EthDst] {
+            self.wc.set_exact(f);
+        }
+        self.wc.set_masked(FieldId::VlanTci, u128::MAX, 0x1fff);
+        let env = self.env;
+        // A controller may be where a packet comes from: no port, so all VLANs may come in and nothing is learned.
+        let none = in_port == PortNo::CONTROLLER || in_port == PortNo::ANY;
+        let port = env.pipeline.ports.get(in_port);
+        if port.is_none() && !none {
+            self.wrong(|| format!("received packet on unknown port {in_port}"));
+            self.warn("no input bundle, dropping");
+            return;
+        }
+        self.settle_outer_tag();
+        let tags = self.headers.tags.clone();
+        let inner = match port {
+            None => tags,
+            Some(p) => {
+                if let Err(why) = p.settings.vlan.admits(tags.vid(0), &p.name) {
+                    self.wrong(|| why);
+                    self.warn("disallowed VLAN VID for this input port, dropping");
+                    return;
+                }
+                p.settings.vlan.enter(&tags)
+            }
+        };
+        let (src, dst) = (self.key.get64(FieldId::EthSrc), self.key.get64(FieldId::EthDst));
+        let settings = &env.pipeline.settings;
+        if port.is_some() && !settings.forward_bpdu && is_reserved(dst) {
+            self.detail("packet has reserved destination MAC, dropping");
+            return;
+        }
+        let vlan = inner.vid(0);
+        let floods = settings.flood_vlans.as_ref().is_some_and(|v| v.has(vlan));
+        let gratuitous_arp = self.is_gratuitous_arp();
+        if let Some(p) = port
+            && !is_multicast(src)
+            && !floods
+        {
+            let key = MacKey { vlan, mac: src };
+            self.out.deps.learns.push(Learned { key, port: p.no, gratuitous_arp });
+        }
+        let to = MacKey { vlan, mac: dst };
+        let found = if floods || is_multicast(dst) { None } else { env.macs.lookup(to) };
+        if !floods && !is_multicast(dst) {
+            self.out.deps.macs.push((to, found));
+        }
+        match found {
+            Some(p) if p == in_port => self.detail("learned port is input port, dropping"),
+            Some(p) => match env.pipeline.ports.get(p) {
+                Some(p) => {
+                    self.detail("forwarding to learned port");
+                    self.out.provenance.push(Origin::LearnedMac { vlan, mac: mac_bytes(dst) });
+                    self.leave_by(p, &inner);
+                }
+                None => self.warn("learned port is unknown, dropping"),
+            },
+            None => {
+                self.detail("no learned MAC for destination, flooding");
+                self.flood_vlan(in_port, &inner);
+            }
+        }
+    }
+
+    /// Sends the packet to every port of its VLAN but `in_port`.
+    fn flood_vlan(&mut self, in_port: PortNo, inner: &Tags) {
+        let env = self.env;
+        for p in env.pipeline.ports.iter().filter(|p| p.no != in_port) {
+            if p.settings.vlan.looks_at_second(inner) {
+                self.look_at_tags_below(inner);
+            }
+            if p.settings.vlan.carries(inner) && !p.config.has(PortConfig::NO_FLOOD) {
+                self.leave_by(p, inner);
+            }
+        }
+    }
+
+    /// What is below the outermost tag of the inner form was looked at.
+    fn look_at_tags_below(&mut self, inner: &Tags) {
+        match inner.get(1).and_then(|t| t.source.tag()) {
+            Some(0) => self.wc.set_masked(FieldId::VlanTci, u128::MAX, 0x1fff),
+            Some(_) => self.wc.set_masked(FieldId::VlanTci2, u128::MAX, 0x1fff),
+            // There is no second tag, and that is what was seen.
+            None => self.wc.set_masked(FieldId::VlanTci2, u128::MAX, 0x1000),
+        }
+    }
+
+    /// Sends the packet out of a port with the tags it has there; the packet is then as it was.
+    fn leave_by(&mut self, port: &Port, inner: &Tags) {
+        let came = self.headers.tags.clone();
+        let (tags, looked) = port.settings.vlan.leave(inner).written(port.settings.priority_tags, &came);
+        for i in looked {
+            self.look_at_tag(i);
+        }
+        self.show_other_tags(tags);
+        self.send(port.no);
+        self.show_other_tags(came);
+    }
+
+    /// Puts other tags in the place of those that the packet has by now.
+    fn show_other_tags(&mut self, tags: Tags) {
+        self.headers.tags = tags;
+        self.headers.tags_changed = true;
+        self.show_tags();
+    }
+
+    /// Whether this is how a host says that it has come here (RFC 5227 3); says so of each bit that it looks at.
+    fn is_gratuitous_arp(&mut self) -> bool {
+        const REQUEST: u64 = 1;
+        const REPLY: u64 = 2;
+        if self.key.get64(FieldId::EthType) != 0x0806 || self.key.get64(FieldId::EthDst) != BROADCAST {
+            return false;
+        }
+        self.wc.set_exact(FieldId::NwProto);
+        match self.key.get64(FieldId::NwProto) {
+            REPLY => true,
+            REQUEST => {
+                self.wc.set_exact(FieldId::NwSrc);
+                self.wc.set_exact(FieldId::NwDst);
+                self.key.get64(FieldId::NwSrc) == self.key.get64(FieldId::NwDst)
+            }
+            _ => false,
+        }
+    }
+}
+
+pub(super) fn is_multicast(mac: u64) -> bool {
+    mac >> 40 & 1 != 0
+}
+
+/// Addresses of frames that are for the next bridge and not forwarded: those of IEEE 802.1D table 7-10, and those of protocols
+/// of Extreme and Cisco that do the same job.
+pub(super) fn is_reserved(mac: u64) -> bool {
+    mac & !0xf == 0x0180_c200_0000
+        || mac & !0x7 == 0x0100_0ccc_ccc0
+        || matches!(
+            mac,
+            0x00e0_2b00_0000
+                | 0x00e0_2b00_0004
+                | 0x00e0_2b00_0006
+                | 0x0100_0c00_0000
+                | 0x0100_0ccc_cccc
+                | 0x0100_0ccc_cccd
+                | 0x0100_0ccd_cdcd
+        )
+}
+
+fn mac_bytes(mac: u64) -> [u8; 6] {
+    let [_, _, a, b, c, d, e, f] = mac.to_be_bytes();
+    [a, b, c, d, e, f]
+}

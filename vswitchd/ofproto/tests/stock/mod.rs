@@ -1,0 +1,185 @@
+//! A stock Open vSwitch beside ours, with the same ports and flows: what it says of a packet is held against what we say.
+//!
+//! Needs `ovs-vswitchd`, `ovsdb-server` and their tools (Debian: openvswitch-switch); fails without them. It runs with
+//! dummy ports only, as its own test suite does, in a directory of its own, and ends with the test.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use clock::ManualClock;
+use flow::text::{odp, ofctl};
+use flow::{Action, PortId};
+use ofproto::trace::Names;
+use ofproto::{Bridge, BridgeConfig, Port, PortSettings, Switch, SwitchConfig};
+use openflow::PortNo;
+use openflow::number::MacAddr;
+
+/// The two of them.
+pub struct Twins {
+    dir: PathBuf,
+    pub switch: Arc<Switch>,
+}
+
+/// How megaflows may compare.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Megaflows {
+    /// To the bit.
+    Same,
+    /// One may be wider than the other: theirs looks at some bits of VLAN tags that do not matter, and leaves out some that do.
+    Nested,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl Twins {
+    /// Both, without bridges.
+    pub fn start() -> Twins {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("hoist-stock-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let db = dir.join("conf.db");
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        run(&dir, "ovsdb-tool", &["create", db.to_str().unwrap(), schema]);
+        let remote = format!("--remote=punix:{}/db.sock", dir.display());
+        let daemon = ["--detach", "--no-chdir", "--pidfile", "--log-file"];
+        run(&dir, "ovsdb-server", &[&daemon[..], &[remote.as_str(), db.to_str().unwrap()]].concat());
+        run(&dir, "ovs-vsctl", &["--no-wait", "init"]);
+        let dummy = ["--enable-dummy=override", "--disable-system", "--disable-system-route"];
+        run(&dir, "ovs-vswitchd", &[&daemon[..], &dummy[..]].concat());
+        let switch = Switch::new(Arc::new(ManualClock::new()), SwitchConfig::default());
+        Twins { dir, switch }
+    }
+
+    pub fn run(&self, program: &str, args: &[&str]) -> String {
+        run(&self.dir, program, args)
+    }
+
+    /// A bridge with only its LOCAL port, which is datapath port 100 and `number`.
+    pub fn bridge(&self, number: u32) -> Arc<Bridge> {
+        let name = format!("br{number}");
+        self.run("ovs-vsctl", &["add-br", &name]);
+        self.run("ovs-vsctl", &["set", "bridge", &name, "datapath_type=dummy", "fail_mode=secure"]);
+        let b = self.switch.add_bridge(BridgeConfig::new(&name, u64::from(number) + 1));
+        b.put_port(Port::new(PortNo::LOCAL, PortId(100 + number), &name, MacAddr([2; 6])));
+        b
+    }
+
+    /// A port whose OpenFlow and datapath number is `number`; `columns` are those of `Port` that say what `settings` does.
+    pub fn port(&self, b: &Bridge, number: u32, columns: &str, settings: PortSettings) {
+        let name = format!("p{number}");
+        let request = format!("ofport_request={number}");
+        let mut args = vec!["add-port", b.name(), &name];
+        args.extend(columns.split_whitespace());
+        args.extend(["--", "set", "interface", &name, "type=dummy", &request]);
+        self.run("ovs-vsctl", &args);
+        b.put_port(Port::new(PortNo(number), PortId(number), &name, MacAddr([2; 6])));
+        assert!(b.set_port_settings(PortNo(number), settings));
+    }
+
+    /// A flow, in ovs-ofctl's words, on both.
+    pub fn flow(&self, b: &Bridge, text: &str) {
+        self.run("ovs-ofctl", &["-OOpenFlow13", "add-flow", b.name(), text]);
+        let command = openflow::FlowModCommand::Add;
+        let fm = openflow::text::parse_flow(command, text, &|_| None).expect(text);
+        b.apply(&[fm], clock::Instant::ZERO).expect(text);
+    }
+
+    /// What ours says of a packet, in `ofproto/trace`'s words.
+    pub fn ours(&self, b: &Bridge, packet: &str) -> String {
+        let m = ofctl::parse(packet).expect(packet);
+        let in_port = PortNo(m.get(flow::FieldId::InPort).0 as u32);
+        b.trace(&m.key().packet(), in_port).text(Names::NONE)
+    }
+
+    /// What the stock one says of it.
+    pub fn theirs(&self, b: &Bridge, packet: &str) -> String {
+        self.run("ovs-appctl", &["ofproto/trace", b.name(), packet]).trim_end().to_owned()
+    }
+
+    /// Both tell the same story of the packet, to the byte.
+    pub fn agree(&self, b: &Bridge, packet: &str) {
+        assert_eq!(self.ours(b, packet), self.theirs(b, packet), "{packet}");
+    }
+
+    /// As [`Twins::agree`], but ports may be served in another order, and the megaflows compare as said.
+    pub fn agree_in_any_order(&self, b: &Bridge, packet: &str, megaflows: Megaflows) {
+        let (ours, theirs) = (self.ours(b, packet), self.theirs(b, packet));
+        let split = |t: &str| {
+            let (story, actions) = t.rsplit_once("Datapath actions: ").unwrap();
+            let (story, mega) = story.rsplit_once("Megaflow: ").unwrap();
+            (story.to_owned(), mega.trim_end().to_owned(), delivered(actions))
+        };
+        let (o, t) = (split(&ours), split(&theirs));
+        assert_eq!((&o.0, &o.2), (&t.0, &t.2), "{packet}\nours:\n{ours}\ntheirs:\n{theirs}");
+        if o.1 != t.1 {
+            let all = ofctl::parse(&t.1).unwrap();
+            let some = ofctl::parse(&o.1).unwrap();
+            let fine = match megaflows {
+                Megaflows::Same => false,
+                Megaflows::Nested => all.is_subset_of(&some) || some.is_subset_of(&all),
+            };
+            assert!(fine, "{packet}\nours:\n{ours}\ntheirs:\n{theirs}");
+        }
+    }
+}
+
+impl Drop for Twins {
+    fn drop(&mut self) {
+        for d in ["ovs-vswitchd", "ovsdb-server"] {
+            let _ = command(&self.dir, "ovs-appctl", &["-t", d, "exit"]).output();
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn command(dir: &Path, program: &str, args: &[&str]) -> Command {
+    let mut c = Command::new(program);
+    c.args(args).current_dir(dir).env("OVS_SYSLOG_METHOD", "null");
+    c.env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()));
+    for v in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
+        c.env(v, dir);
+    }
+    c
+}
+
+fn run(dir: &Path, program: &str, args: &[&str]) -> String {
+    let out = command(dir, program, args).output();
+    let out = out.unwrap_or_else(|e| panic!("{program} is needed (Debian: openvswitch-switch): {e}"));
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{program} {args:?}: {err}");
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Which port gets the packet with which tags: how many of its own are gone, and what was pushed instead.
+pub fn delivered(actions: &str) -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    if actions != "drop" {
+        let parsed = odp::parse_actions(actions, &|_| None).expect(actions);
+        deliver(&parsed, 0, Vec::new(), &mut out);
+    }
+    out
+}
+
+fn deliver(actions: &[Action], mut popped: u32, mut changes: Vec<String>, out: &mut BTreeSet<String>) {
+    for a in actions {
+        match a {
+            Action::Output(p) => {
+                assert!(
+                    out.insert(format!("{} after {popped} pops and {changes:?}", p.0)),
+                    "twice: {actions:?}"
+                );
+            }
+            Action::PopVlan => match changes.pop() {
+                Some(c) if c.starts_with("PushVlan") => {}
+                Some(c) => panic!("a tag popped after {c}"),
+                None => popped += 1,
+            },
+            Action::Clone(inner) => deliver(inner, popped, changes.clone(), out),
+            other => changes.push(format!("{other:?}")),
+        }
+    }
+}
