@@ -222,6 +222,25 @@ impl Atom {
         }
     }
 
+    /// Appends the `<atom>` as JSON text: what [`Atom::to_json`] would print, without the detour.
+    pub fn push_json(&self, out: &mut String) {
+        match self {
+            Self::Integer(i) => {
+                let _ = write!(out, "{i}");
+            }
+            Self::Real(r) => {
+                let _ = write!(out, "{}", json::from_real(*r));
+            }
+            Self::Boolean(b) => out.push_str(if *b { "true" } else { "false" }),
+            Self::String(s) => json::push_quoted(out, s),
+            Self::Uuid(u) => {
+                out.push_str("[\"uuid\",\"");
+                u.push_to(out);
+                out.push_str("\"]");
+            }
+        }
+    }
+
     /// Appends the form in which error texts and the command-line tools show values: strings are quoted only where
     /// they could be taken for something else.
     pub fn push_text(&self, out: &mut String) {

@@ -253,6 +253,28 @@ impl Datum {
         }
     }
 
+    /// Appends the value as JSON text: what [`Datum::to_json`] would print, without the detour.
+    pub fn push_json(&self, ty: &ColumnType, out: &mut String) {
+        if let (false, Self::One(a)) = (ty.is_map(), self) {
+            return a.push_json(out);
+        }
+        out.push_str(if ty.is_map() { "[\"map\",[" } else { "[\"set\",[" });
+        for (i, a) in self.atoms().iter().enumerate() {
+            if i > 0 {
+                out.push(',');
+            }
+            a.push_json(out);
+        }
+        for (i, (k, v)) in self.pairs().iter().enumerate() {
+            out.push_str(if i > 0 { ",[" } else { "[" });
+            k.push_json(out);
+            out.push(',');
+            v.push_json(out);
+            out.push(']');
+        }
+        out.push_str("]]");
+    }
+
     /// The form of error texts and command-line tools: `1`, `[1, 2]`, `{a=b}`.
     pub fn to_text(&self, ty: &ColumnType) -> String {
         let mut s = String::new();
@@ -361,6 +383,9 @@ mod tests {
         ] {
             let d = Datum::from_json(&from, &t, None).unwrap();
             assert_eq!(d.to_json(&t), to);
+            let mut text = String::new();
+            d.push_json(&t, &mut text);
+            assert_eq!(text, to.to_string());
             assert_eq!(Datum::from_json(&to, &t, None).unwrap(), d);
         }
     }

@@ -105,6 +105,17 @@ pub fn quoted(s: &str) -> String {
     Value::from(s).to_string()
 }
 
+/// Appends a string as a JSON string literal.
+pub(crate) fn push_quoted(out: &mut String, s: &str) {
+    if s.bytes().any(|b| b < 0x20 || b == b'"' || b == b'\\') {
+        out.push_str(&quoted(s));
+    } else {
+        out.push('"');
+        out.push_str(s);
+        out.push('"');
+    }
+}
+
 /// `printf("%.15g")`: 15 significant digits, exponent only where it is needed. Open vSwitch prints reals so.
 pub fn format_g(f: f64) -> String {
     const DIGITS: i32 = 15;

@@ -9,22 +9,44 @@
 //!   JSON <--to_json---- Datum  sorted, so that equal values have equal texts
 //! ```
 //!
+//! A [`Database`] holds the rows. A transaction is executed without changing it, written down by whoever keeps the log,
+//! and then committed; the [`ChangeSet`] that comes out feeds the monitors.
+//!
 //! Errors are the error objects of RFC 7047 ([`Error`]); where Open vSwitch's own tests pin the `details` text, it is the
 //! same here, since people read it in the output of stock clients.
 
 pub mod atom;
+pub mod bits;
+pub mod condition;
+pub mod database;
 pub mod datum;
+pub mod datum_ops;
 pub mod error;
+pub mod execute;
 pub mod json;
 pub mod log;
+mod mutation;
+pub mod prepare;
+pub mod rbac;
+mod record;
+pub mod row;
 pub mod schema;
+mod txn;
 pub mod types;
+mod unique;
 pub mod uuid;
 pub mod vswitch;
 
 pub use atom::{Atom, AtomType};
+pub use bits::Bits;
+pub use condition::Condition;
+pub use database::{Database, Table};
 pub use datum::{Datum, Symbols};
 pub use error::Error;
+pub use execute::{Executed, TxnContext};
+pub use prepare::Prepared;
+pub use rbac::Role;
+pub use row::{ChangeSet, Row, RowChange};
 pub use schema::{ColumnSchema, Schema, TableSchema};
 pub use types::{BaseType, ColumnType, RefKind};
 pub use uuid::Uuid;

@@ -29,6 +29,8 @@ pub struct ColumnSchema {
     pub persistent: bool,
     /// The type's default value.
     pub default: Datum,
+    /// False if the type's own constraints forbid its default: an insert has to mention such a column.
+    pub(crate) default_is_valid: bool,
 }
 
 /// A column that refers to rows.
@@ -78,7 +80,14 @@ impl ColumnSchema {
     fn standard(name: &str) -> Self {
         let ty = ColumnType::from(AtomType::Uuid);
         let default = ty.default_value();
-        Self { name: name.into(), ty, mutable: false, persistent: name == "_uuid", default }
+        Self {
+            name: name.into(),
+            ty,
+            mutable: false,
+            persistent: name == "_uuid",
+            default,
+            default_is_valid: true,
+        }
     }
 
     /// Reads a `<column-schema>`.
@@ -96,7 +105,9 @@ impl ColumnSchema {
         // A weak reference has to change when its row goes, whatever the schema says.
         let mutable = mutable.unwrap_or(true) || weak(&ty.key) || ty.value.as_ref().is_some_and(weak);
         let default = ty.default_value();
-        Ok(Self { name: name.into(), ty, mutable, persistent: !ephemeral.unwrap_or(false), default })
+        let default_is_valid = default.check(&ty).is_ok();
+        let persistent = !ephemeral.unwrap_or(false);
+        Ok(Self { name: name.into(), ty, mutable, persistent, default, default_is_valid })
     }
 
     /// The `<column-schema>` as JSON.

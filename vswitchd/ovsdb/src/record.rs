@@ -1,0 +1,283 @@
+//! Transactions as records of the log, in Open vSwitch's form (ovsdb(5), "Standalone Database Format").
+//!
+//! ```text
+//!   {"Table": {"<uuid>": {"column": value, ...} | null, ...}, ..., "_comment": "...", "_date": ms, "_is_diff": true}
+//! ```
+//!
+//! `null` deletes a row. With `_is_diff`, columns of rows that were there before are differences (see [`Datum::diff`])
+//! and not values. Both forms are read. Written are differences, except where a reader of Open vSwitch 3.1 would
+//! get them wrong: it takes a difference for a value if the column holds a default that is not empty, and refuses
+//! differences of more elements than the column may have.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::json;
+use crate::prepare::{Prepared, prepare};
+use crate::row::{ChangeSet, RowChange};
+use crate::schema::FIRST_COLUMN;
+use crate::txn::Txn;
+use crate::{Database, Datum, Error, Row, Schema, Uuid};
+
+impl Prepared {
+    /// The transaction as the text of a log record; `None` if nothing that is kept there changed.
+    ///
+    /// `date_ms` is the wall clock's, in milliseconds since 1970.
+    pub fn log_record(&self, date_ms: i64) -> Option<String> {
+        let as_diff = !self.changes.rows.iter().any(|c| misread_as_diff(&self.schema, c));
+        let mut out = Record::new();
+        for c in &self.changes.rows {
+            out.change(&self.schema, c, as_diff);
+        }
+        (!out.is_empty()).then(|| out.finish(self.comment.as_deref(), date_ms, as_diff))
+    }
+}
+
+/// True if stock readers would not understand the difference of a column.
+fn misread_as_diff(schema: &Schema, c: &RowChange) -> bool {
+    let (Some(old), Some(new)) = (&c.old, &c.new) else { return false };
+    let schema = &schema.tables[c.table];
+    c.changed.iter().filter(|i| *i >= FIRST_COLUMN).any(|i| {
+        let column = &schema.columns[i];
+        let ty = &column.ty;
+        if !column.persistent || !ty.is_composite() {
+            return false;
+        }
+        let before = old.get(schema, i);
+        let beyond = || !ty.allows_size(before.diff(new.get(schema, i), ty).len());
+        (!column.default.is_empty() && *before == column.default)
+            || (ty.max != crate::types::UNLIMITED && beyond())
+    })
+}
+
+/// A record being written.
+struct Record {
+    text: String,
+    table: Option<usize>,
+}
+
+impl Record {
+    fn new() -> Self {
+        Self { text: String::from("{"), table: None }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.table.is_none()
+    }
+
+    /// Begins the entry of a row.
+    fn row(&mut self, schema: &Schema, table: usize, uuid: &Uuid) {
+        if self.table == Some(table) {
+            self.text.push(',');
+        } else {
+            if self.table.is_some() {
+                self.text.push_str("},");
+            }
+            json::push_quoted(&mut self.text, &schema.tables[table].name);
+            self.text.push_str(":{");
+            self.table = Some(table);
+        }
+        self.text.push('"');
+        uuid.push_to(&mut self.text);
+        self.text.push_str("\":");
+    }
+
+    fn change(&mut self, schema: &Schema, c: &RowChange, as_diff: bool) {
+        match (&c.old, &c.new) {
+            (_, None) => {
+                self.row(schema, c.table, &c.uuid);
+                self.text.push_str("null");
+            }
+            (None, Some(new)) => self.whole_row(schema, c.table, new),
+            (Some(old), Some(new)) => {
+                let table = &schema.tables[c.table];
+                let kept = |i: &usize| *i >= FIRST_COLUMN && table.columns[*i].persistent;
+                let mut columns = c.changed.iter().filter(kept).peekable();
+                if columns.peek().is_none() {
+                    return;
+                }
+                self.row(schema, c.table, &c.uuid);
+                self.columns(columns.map(|i| {
+                    let column = &table.columns[i];
+                    let value = new.get(table, i);
+                    let value =
+                        if as_diff { old.get(table, i).diff(value, &column.ty) } else { value.clone() };
+                    (column, value)
+                }));
+            }
+        }
+    }
+
+    fn whole_row(&mut self, schema: &Schema, table: usize, row: &Row) {
+        self.row(schema, table, &row.uuid());
+        let columns = &schema.tables[table].columns;
+        let kept = row.stored().filter(|(i, _)| columns[*i].persistent);
+        self.columns(kept.map(|(i, d)| (&columns[i], d.clone())));
+    }
+
+    fn columns<'a>(&mut self, columns: impl Iterator<Item = (&'a crate::ColumnSchema, Datum)>) {
+        self.text.push('{');
+        for (n, (column, value)) in columns.enumerate() {
+            if n > 0 {
+                self.text.push(',');
+            }
+            json::push_quoted(&mut self.text, &column.name);
+            self.text.push(':');
+            value.push_json(&column.ty, &mut self.text);
+        }
+        self.text.push('}');
+    }
+
+    fn finish(mut self, comment: Option<&str>, date_ms: i64, is_diff: bool) -> String {
+        if self.table.is_some() {
+            self.text.push_str("},");
+        }
+        if let Some(c) = comment {
+            self.text.push_str("\"_comment\":");
+            json::push_quoted(&mut self.text, c);
+            self.text.push(',');
+        }
+        let _ = write!(self.text, "\"_date\":{date_ms}");
+        self.text.push_str(if is_diff { ",\"_is_diff\":true}" } else { "}" });
+        self.text
+    }
+}
+
+impl Database {
+    /// The whole database as one log record, for compaction.
+    pub fn snapshot(&self, comment: Option<&str>, date_ms: i64) -> String {
+        let mut out = Record::new();
+        for (i, t) in self.tables().iter().enumerate() {
+            for row in t.rows() {
+                out.whole_row(self.schema(), i, row);
+            }
+        }
+        out.finish(comment, date_ms, true)
+    }
+
+    /// Replays a log record, as when a file is opened, and returns what it changed. After an error nothing has
+    /// changed.
+    ///
+    /// # Errors
+    /// What is wrong with the record's form, or with the state that it would lead to.
+    pub fn replay(&mut self, record: &Value) -> Result<Arc<ChangeSet>, Error> {
+        let txn = self.replayed(record)?;
+        let prepared = prepare(txn, None, false)?;
+        Ok(prepared.map(|p| self.commit(p)).unwrap_or_default())
+    }
+
+    fn replayed(&self, record: &Value) -> Result<Txn<'_>, Error> {
+        let Some(tables) = record.as_object() else { return Err(Error::syntax(record, "object expected")) };
+        let is_diff = tables.get("_is_diff").and_then(Value::as_bool) == Some(true);
+        let mut txn = Txn::new(self);
+        for (name, rows) in tables {
+            let Some(table) = self.schema().table_index(name) else {
+                match name.as_str() {
+                    "_comment" => continue,
+                    "_date" if json::integer(rows).is_some() => continue,
+                    "_is_diff" if rows.is_boolean() => continue,
+                    _ => {
+                        let e = Error::new("unknown table", format!("No table named {name}."));
+                        return Err(e.with_syntax(record));
+                    }
+                }
+            };
+            let Some(rows) = rows.as_object() else { return Err(Error::syntax(rows, "object expected")) };
+            for (uuid, row) in rows {
+                let uuid: Uuid = uuid.parse().map_err(|_| {
+                    let text = format!("\"{uuid}\" is not a valid UUID");
+                    Error::syntax(&Value::Object(rows.clone()), text)
+                })?;
+                replay_row(&mut txn, table, uuid, row, is_diff)?;
+            }
+        }
+        Ok(txn)
+    }
+
+    /// The same rows under another schema: tables and columns that it does not have are left out, new ones get
+    /// defaults, values are checked against their new types.
+    ///
+    /// # Errors
+    /// A value that does not fit, or a state that the new schema forbids.
+    pub fn convert(&self, to: Schema) -> Result<Self, Error> {
+        let mut new = Self::new(to);
+        let mut txn = Txn::new(&new);
+        for (i, to) in new.schema().tables.iter().enumerate() {
+            let Some(from) = self.table(&to.name) else { continue };
+            // Column by column: where it comes from, and whether values may go over as they are.
+            let columns: Vec<(usize, usize, bool)> = (FIRST_COLUMN..to.columns.len())
+                .filter_map(|c| {
+                    let source = from.schema().column_index(&to.columns[c].name)?;
+                    Some((source, c, from.schema().columns[source].ty == to.columns[c].ty))
+                })
+                .collect();
+            for row in from.rows() {
+                let mut values = Vec::with_capacity(columns.len());
+                for (source, target, same) in &columns {
+                    let value = row.get(from.schema(), *source);
+                    let value = if *same {
+                        value.clone()
+                    } else {
+                        let json = value.to_json(&from.schema().columns[*source].ty);
+                        Datum::from_json(&json, &to.columns[*target].ty, None)?
+                    };
+                    values.push((*target, value));
+                }
+                let mut copy = Row::from_values(to, row.uuid(), values);
+                copy.set_version(Uuid::random());
+                txn.insert(i, copy);
+            }
+        }
+        if let Some(p) = prepare(txn, None, false)? {
+            new.commit(p);
+        }
+        Ok(new)
+    }
+}
+
+fn replay_row(txn: &mut Txn<'_>, table: usize, uuid: Uuid, json: &Value, is_diff: bool) -> Result<(), Error> {
+    let id = (table, uuid);
+    let there = txn.get(&id).is_some();
+    let schema = txn.schema(table);
+    if json.is_null() {
+        if !there {
+            let text = format!("transaction deletes row {uuid} that does not exist");
+            return Err(Error::new("syntax error", text));
+        }
+        txn.delete(&id);
+        return Ok(());
+    }
+    if !(there && is_diff) {
+        let values = Row::values_from_json(json, schema, None)?;
+        match txn.modify(&id) {
+            Some(row) => values.into_iter().for_each(|(c, v)| row.set(schema, c, v)),
+            None => {
+                let mut row = Row::from_values(schema, uuid, values);
+                row.set_version(Uuid::random());
+                txn.insert(table, row);
+            }
+        }
+        return Ok(());
+    }
+    let Some(columns) = json.as_object() else {
+        return Err(Error::syntax(json, "row must be JSON object"));
+    };
+    let Some(row) = txn.modify(&id) else { return Ok(()) };
+    for (name, value) in columns {
+        let Some(c) = schema.column_index(name) else {
+            let text = format!("No column {name} in table {}.", schema.name);
+            return Err(Error::new("unknown column", text).with_syntax(json));
+        };
+        let ty = &schema.columns[c].ty;
+        let diff = Datum::diff_from_json(value, ty)?;
+        let new = row.get(schema, c).apply_diff(&diff, ty);
+        if !ty.allows_size(new.len()) {
+            let text = format!("column {name}: difference leads to {} elements", new.len());
+            return Err(Error::other(text).with_syntax(value));
+        }
+        row.set(schema, c, new);
+    }
+    Ok(())
+}
