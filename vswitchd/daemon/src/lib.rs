@@ -2,6 +2,7 @@
 //! and how it ends.
 //!
 //! * [`address`], [`stream`]: `tcp:`, `ptcp:`, `unix:` and `punix:` names and the byte streams behind them.
+//! * [`jsonrpc`]: the messages of unixctl and OVSDB over any stream.
 //! * [`rundir`], [`pidfile`]: the run directory and the lock that says "one of me here".
 //! * [`unixctl`]: the JSON-RPC that `ovs-appctl` speaks, server and client.
 //! * [`cli`], [`detach`]: the command line they share, and going into the background.
@@ -16,6 +17,7 @@
 pub mod address;
 pub mod cli;
 pub mod detach;
+pub mod jsonrpc;
 pub mod log;
 pub mod pidfile;
 pub mod report;

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::Reply;
-use super::framing::{FrameError, Framer};
+use super::MAX_DEPTH;
 use crate::address::Active;
+use crate::jsonrpc::{Connection, ConnectionError, Limits, Message};
 use crate::pidfile::{PidFile, PidFileError};
 use crate::rundir::RunDir;
 use crate::stream::{Stream, StreamError, connect};
@@ -54,9 +53,13 @@ pub enum ClientError {
     PidFile(#[from] PidFileError),
 }
 
-impl From<FrameError> for ClientError {
-    fn from(e: FrameError) -> Self {
-        ClientError::Malformed(e.to_string())
+impl From<ConnectionError> for ClientError {
+    fn from(e: ConnectionError) -> Self {
+        match e {
+            ConnectionError::Io(e) => ClientError::Io(e),
+            ConnectionError::Truncated => ClientError::Closed,
+            other => ClientError::Malformed(other.to_string()),
+        }
     }
 }
 
@@ -74,8 +77,7 @@ pub fn find_target(dir: &RunDir, program: &str) -> Result<PathBuf, ClientError> 
 /// A connection to a control socket.
 #[derive(Debug)]
 pub struct Client {
-    stream: Stream,
-    framer: Framer,
+    connection: Connection<Stream>,
     next_id: u64,
     deadline: Duration,
 }
@@ -87,7 +89,12 @@ impl Client {
     /// [`ClientError::Connect`].
     pub async fn connect(path: &Path) -> Result<Client, ClientError> {
         let stream = connect(&Active::Unix(path.to_owned()), 0, CONNECT_DEADLINE).await?;
-        Ok(Client { stream, framer: Framer::new(MAX_REPLY_BYTES), next_id: 0, deadline: REPLY_DEADLINE })
+        let limits = Limits {
+            message_bytes: MAX_REPLY_BYTES,
+            depth: MAX_DEPTH,
+            queue_bytes: super::MAX_REQUEST_BYTES,
+        };
+        Ok(Client { connection: Connection::new(stream, limits), next_id: 0, deadline: REPLY_DEADLINE })
     }
 
     /// Waits at most `deadline` for each reply.
@@ -112,38 +119,26 @@ impl Client {
     async fn call_untimed(&mut self, method: &str, args: &[&str]) -> Result<String, ClientError> {
         let id = self.next_id;
         self.next_id += 1;
-        let request = serde_json::json!({ "id": id, "method": method, "params": args }).to_string();
-        self.stream.write_all(request.as_bytes()).await?;
-        let mut chunk = vec![0; 64 << 10];
-        let message = loop {
-            if let Some(m) = self.framer.next_message()? {
-                break m;
-            }
-            match self.stream.read(&mut chunk).await? {
-                0 => return Err(ClientError::Closed),
-                n => self.framer.push(&chunk[..n]),
-            }
-        };
-        let reply: Reply =
-            serde_json::from_slice(&message).map_err(|e| ClientError::Malformed(e.to_string()))?;
-        match reply {
-            Reply { error: Value::String(text), .. } => {
-                // Servers end it with a line feed.
+        let params = args.iter().map(|&a| Value::from(a)).collect();
+        self.connection.send(&Message::Request { method: method.to_owned(), params, id: id.into() })?;
+        match self.connection.receive().await?.ok_or(ClientError::Closed)? {
+            // Servers end it with a line feed.
+            Message::Error { error: Value::String(text), .. } => {
                 Err(ClientError::Command(text.strip_suffix('\n').unwrap_or(&text).to_owned()))
             }
-            Reply { id: got, .. } if got != id => {
+            Message::Reply { id: got, .. } | Message::Error { id: got, .. } if got != id => {
                 Err(ClientError::Malformed(format!("id {got} where {id} was asked")))
             }
-            Reply { result: Value::String(text), error: Value::Null, .. } => Ok(text),
-            Reply { result, error, .. } => {
-                Err(ClientError::Malformed(format!("result {result}, error {error}")))
-            }
+            Message::Reply { result: Value::String(text), .. } => Ok(text),
+            other => Err(ClientError::Malformed(format!("{other:?}"))),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     async fn answered_with(reply: &'static [u8]) -> Result<String, ClientError> {

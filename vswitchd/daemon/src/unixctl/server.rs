@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
-use super::Reply;
+use super::MAX_DEPTH;
 use super::commands::Commands;
-use super::framing::Framer;
 use crate::address::Passive;
+use crate::jsonrpc::{Connection, ConnectionError, Limits, Message};
 use crate::signals::Stopped;
 use crate::stream::{Listener, Stream, StreamError};
 
@@ -84,95 +83,93 @@ async fn accept(
     Ok((l.accept().await?.0, slot))
 }
 
-async fn serve_one(mut stream: Stream, commands: Commands, mut stopped: Stopped) {
-    let mut framer = Framer::new(MAX_REQUEST_BYTES);
-    let mut chunk = vec![0; 16 << 10];
+async fn serve_one(stream: Stream, commands: Commands, mut stopped: Stopped) {
+    // A reply is written before the next request is read, so that the bound of the queue is never met.
+    let limits =
+        Limits { message_bytes: MAX_REQUEST_BYTES, depth: MAX_DEPTH, queue_bytes: MAX_REQUEST_BYTES };
+    let mut peer = Connection::new(stream, limits);
     loop {
-        let message = match framer.next_message() {
-            Ok(Some(m)) => m,
-            Ok(None) => {
-                let read = tokio::select! {
-                    r = tokio::time::timeout(PEER_DEADLINE, stream.read(&mut chunk)) => r,
-                    () = stopped.wait() => return,
-                };
-                match read {
-                    Ok(Ok(n)) if n > 0 => framer.push(&chunk[..n]),
-                    // An idle connection may stay; one in the middle of a message may not.
-                    Err(_) if !framer.is_inside() => {}
-                    _ => return,
-                }
-                continue;
+        let received = tokio::select! {
+            r = tokio::time::timeout(PEER_DEADLINE, peer.receive()) => r,
+            () = stopped.wait() => return,
+        };
+        let received = match received {
+            Ok(r) => r,
+            // An idle connection may stay; one in the middle of a message may not.
+            Err(_) if !peer.is_inside() => continue,
+            Err(_) => return,
+        };
+        let reply = match received {
+            Ok(None) | Err(ConnectionError::Io(_) | ConnectionError::Truncated) => return,
+            Ok(Some(message)) => match answer(message, &commands).await {
+                Some(reply) => reply,
+                None => continue,
+            },
+            Err(ConnectionError::Message(e)) => {
+                tracing::warn!(target: "unixctl", "bad request: {e}");
+                error_reply(Value::Null, e.to_string())
             }
             Err(e) => {
                 tracing::warn!(target: "unixctl", "closing a connection: {e}");
-                let _ = send(&mut stream, &error_reply(Value::Null, format!("syntax error: {e}"))).await;
+                let _ = send(&mut peer, &error_reply(Value::Null, format!("syntax error: {e}"))).await;
                 return;
             }
         };
-        let reply = match parse(&message) {
-            Ok((id, method, args)) => {
-                tracing::debug!(target: "unixctl", "received request {method}{args:?}, id={id}");
-                let commands = commands.clone();
-                let ran = tokio::task::spawn_blocking(move || commands.run(&method, &args)).await;
-                match ran {
-                    Ok(Ok(text)) => Reply { id, result: Value::String(text), error: Value::Null },
-                    Ok(Err(text)) => error_reply(id, text),
-                    Err(_) => error_reply(id, "the command failed inside the daemon; see its log".to_owned()),
-                }
-            }
-            Err(e) => {
-                let (id, text) = *e;
-                tracing::warn!(target: "unixctl", "bad request: {text}");
-                error_reply(id, text)
-            }
-        };
-        // A notification (no id) is carried out and not answered.
-        if (!reply.id.is_null() || !reply.error.is_null()) && send(&mut stream, &reply).await.is_err() {
+        if send(&mut peer, &reply).await.is_err() {
             return;
         }
     }
 }
 
-fn error_reply(id: Value, mut text: String) -> Reply {
+/// Carries out a request; `None` where there is nothing to say: a notification that succeeded, an answer to nothing.
+async fn answer(message: Message, commands: &Commands) -> Option<Message> {
+    let (method, params, id) = match message {
+        Message::Request { method, params, id } => (method, params, id),
+        Message::Notify { method, params } => (method, params, Value::Null),
+        Message::Reply { .. } | Message::Error { .. } => return None,
+    };
+    let args = match strings(params) {
+        Ok(args) => args,
+        Err(text) => {
+            tracing::warn!(target: "unixctl", "bad request: {text}");
+            return Some(error_reply(id, text));
+        }
+    };
+    tracing::debug!(target: "unixctl", "received request {method}{args:?}, id={id}");
+    let commands = commands.clone();
+    match tokio::task::spawn_blocking(move || commands.run(&method, &args)).await {
+        Ok(Ok(_)) if id.is_null() => None,
+        Ok(Ok(text)) => Some(Message::Reply { result: Value::String(text), id }),
+        Ok(Err(text)) => Some(error_reply(id, text)),
+        Err(_) => Some(error_reply(id, "the command failed inside the daemon; see its log".to_owned())),
+    }
+}
+
+fn error_reply(id: Value, mut text: String) -> Message {
     // ovs-appctl prints it as it is and then goes on in the same line.
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    Reply { id, result: Value::Null, error: Value::String(text) }
+    Message::Error { error: Value::String(text), id }
 }
 
-async fn send(stream: &mut Stream, reply: &Reply) -> std::io::Result<()> {
-    let bytes = serde_json::to_vec(reply)?;
-    tokio::time::timeout(PEER_DEADLINE, stream.write_all(&bytes)).await?
-}
-
-/// Id, method and arguments of a request.
-type Request = (Value, String, Vec<String>);
-
-/// Takes a request apart; the error is the id to answer with (null when unknown) and a text.
-fn parse(message: &[u8]) -> Result<Request, Box<(Value, String)>> {
-    let v: Value = serde_json::from_slice(message)
-        .map_err(|e| Box::new((Value::Null, format!("syntax error: malformed JSON: {e}"))))?;
-    let Value::Object(mut o) = v else {
-        return Err(Box::new((Value::Null, "syntax error: a request is a JSON object".to_owned())));
-    };
-    let id = o.remove("id").unwrap_or(Value::Null);
-    let Some(Value::String(method)) = o.remove("method") else {
-        return Err(Box::new((id, "syntax error: \"method\" must be a string".to_owned())));
-    };
-    let Some(Value::Array(params)) = o.remove("params") else {
-        return Err(Box::new((id, "syntax error: \"params\" must be an array".to_owned())));
-    };
-    let mut args = Vec::with_capacity(params.len());
-    for p in params {
-        match p {
-            Value::String(s) => args.push(s),
-            other => {
-                return Err(Box::new((id, format!("command has {} argument, want a string", kind(&other)))));
-            }
-        }
+async fn send(peer: &mut Connection<Stream>, reply: &Message) -> Result<(), ConnectionError> {
+    peer.send(reply)?;
+    match tokio::time::timeout(PEER_DEADLINE, peer.flush()).await {
+        Ok(sent) => Ok(sent?),
+        Err(late) => Err(ConnectionError::Io(late.into())),
     }
-    Ok((id, method, args))
+}
+
+/// The arguments of a command, which are strings.
+fn strings(params: Vec<Value>) -> Result<Vec<String>, String> {
+    params
+        .into_iter()
+        .map(|p| match p {
+            Value::String(s) => Ok(s),
+            other => Err(format!("command has {} argument, want a string", kind(&other))),
+        })
+        .collect()
 }
 
 fn kind(v: &Value) -> &'static str {
@@ -188,6 +185,8 @@ fn kind(v: &Value) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
     use crate::signals::{StopRequest, stop_channel};
     use crate::unixctl::{Client, ClientError, builtin};
@@ -262,9 +261,10 @@ mod tests {
             (&[b'['; 100], "nested deeper"),
         ] {
             let got = raw(&f, request).await;
-            let reply: Reply =
-                serde_json::from_str(&got).unwrap_or_else(|e| panic!("{request:?}: {got:?}: {e}"));
-            assert!(reply.error.as_str().unwrap().contains(words), "{request:?}: {got}");
+            let Ok(Message::Error { error, .. }) = Message::parse(got.as_bytes()) else {
+                panic!("{request:?}: {got:?}");
+            };
+            assert!(error.as_str().unwrap().contains(words), "{request:?}: {got}");
         }
         assert_eq!(raw(&f, br#"{"id":1,"method":"ech"#).await, "", "a truncated request is closed");
         assert_eq!(
