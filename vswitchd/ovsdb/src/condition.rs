@@ -188,6 +188,21 @@ impl Condition {
         Ok(Self { clauses })
     }
 
+    /// The condition of a monitor: clauses in a fixed order, so that equal conditions are equal.
+    pub(crate) fn normalized(mut self) -> Self {
+        self.clauses.sort();
+        self.clauses.dedup();
+        if self.is_always_true() {
+            self.clauses = vec![];
+        }
+        self
+    }
+
+    /// Adds the clauses of another condition.
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.clauses.extend(other.clauses);
+    }
+
     /// The clauses as JSON.
     pub fn to_json(&self, schema: &TableSchema) -> Value {
         self.clauses.iter().map(|c| c.to_json(schema)).collect()

@@ -25,6 +25,7 @@ pub mod error;
 pub mod execute;
 pub mod json;
 pub mod log;
+pub mod monitor;
 mod mutation;
 pub mod prepare;
 pub mod rbac;
