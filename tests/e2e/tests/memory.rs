@@ -59,6 +59,32 @@ fn first_packets_go_through_software_and_the_rest_through_the_nic() {
 }
 
 #[test]
+fn a_flow_removed_right_after_traffic_reports_what_hardware_forwarded() {
+    let r = start("", FLOWS);
+    let flow = "table=1,priority=900,icmp,nw_dst=10.77.0.2,cookie=0x5e,actions=output:2";
+    r.lan.ofctl(&["add-flow", "br0", &format!("send_flow_rem,{flow}")]).unwrap();
+    assert_eq!(r.lan.hosts[0].ping(address(2), 3, Duration::ZERO).unwrap(), 3);
+    r.share("icmp", "both directions are placed", |s| s.in_hardware == 2);
+    let mut monitor = std::process::Command::new("ovs-ofctl")
+        .args(["-O", "OpenFlow13", "monitor", "br0", "65534"])
+        .env("OVS_RUNDIR", r._dir.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A visitor that wants asynchronous messages says so with a miss length.
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(r.lan.hosts[0].ping(address(2), 1000, Duration::ZERO).unwrap(), 1000);
+    r.lan.ofctl(&["--strict", "del-flows", "br0", "table=1,priority=900,icmp,nw_dst=10.77.0.2"]).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    monitor.kill().unwrap();
+    let out = monitor.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("cookie:0x5e"), "{said}");
+    assert!(said.contains("pkts1003"), "{said}");
+}
+
+#[test]
 fn a_flow_that_only_software_can_do_says_why_and_works() {
     let r = start("", FLOWS);
     assert_eq!(r.lan.hosts[0].ping(address(4), 5, Duration::from_millis(50)).unwrap(), 5);

@@ -1,7 +1,7 @@
 //! One OpenFlow switch: its tables, ports, stations and controllers.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -64,6 +64,18 @@ impl BridgeConfig {
 /// Waiting barriers of a bridge at most; beyond, one passes when the oldest is woken.
 const MAX_BARRIERS: usize = 1024;
 
+/// How long a flow-removed waits for hardware's last counters at most.
+const REMOVED_LIMIT: Duration = Duration::from_secs(2);
+
+/// A flow that has gone and of which controllers are to be told.
+struct Removed {
+    rule: Arc<Rule>,
+    reason: FlowRemovedReason,
+    at: Instant,
+    /// That of the tables without it.
+    generation: u64,
+}
+
 /// An OpenFlow switch.
 pub struct Bridge {
     index: u32,
@@ -78,6 +90,9 @@ pub struct Bridge {
     /// Generation that records are known to follow.
     settled: AtomicU64,
     barriers: Mutex<Vec<Waker>>,
+    removed: Mutex<VecDeque<Removed>>,
+    /// Flows of which controllers are yet to be told that they went, from before the tables are published.
+    untold: AtomicUsize,
     pub(crate) miss_send_len: Mutex<HashMap<ConnId, u16>>,
 }
 
@@ -101,6 +116,8 @@ impl Bridge {
             controllers: OnceLock::new(),
             settled: AtomicU64::new(0),
             barriers: Mutex::default(),
+            removed: Mutex::default(),
+            untold: AtomicUsize::new(0),
             miss_send_len: Mutex::default(),
             config,
         }
@@ -183,6 +200,7 @@ impl Bridge {
                 at = i;
                 flow_mod::apply(p, fm, now, self.config.max_flows_per_table, &mut removed)?;
             }
+            self.will_tell(&removed);
             Ok(())
         })
         .map_err(|e| (at, e))?;
@@ -190,19 +208,56 @@ impl Bridge {
         Ok(())
     }
 
-    /// Sends flow-removed for those that asked for it.
+    /// Sees to a flow-removed for those that asked for it. It is sent once no datapath and no device forwards by the flow any
+    /// more, so that it reports all that they did.
     fn tell_removed(&self, rules: &[Arc<Rule>], reason: FlowRemovedReason, now: Instant) {
+        if self.to_tell(rules).next().is_none() {
+            return;
+        }
+        // Now or a little later than theirs, which is on the safe side.
+        let generation = self.pipeline().generation;
+        self.removed.lock().extend(self.to_tell(rules).map(|r| Removed {
+            rule: r.clone(),
+            reason,
+            at: now,
+            generation,
+        }));
+        self.send_removed(now);
+    }
+
+    /// Those of `rules` whose end is told.
+    fn to_tell<'a>(&self, rules: &'a [Arc<Rule>]) -> impl Iterator<Item = &'a Arc<Rule>> {
         use openflow::flow_mod::FlowModFlags;
-        let mut told = rules.iter().filter(|r| r.flags.has(FlowModFlags::SEND_FLOW_REM)).peekable();
+        let heard = self.controllers.get().is_some();
+        rules.iter().filter(move |r| heard && r.flags.has(FlowModFlags::SEND_FLOW_REM))
+    }
+
+    /// [`Bridge::tell_removed`] will be called for these, once the tables without them are published.
+    fn will_tell(&self, rules: &[Arc<Rule>]) {
+        self.untold.fetch_add(self.to_tell(rules).count(), Ordering::AcqRel);
+    }
+
+    /// Whether controllers are yet to be told of flows that have gone.
+    pub(crate) fn has_untold(&self) -> bool {
+        self.untold.load(Ordering::Acquire) > 0
+    }
+
+    /// Sends what [`Bridge::tell_removed`] left to be sent and is due.
+    pub(crate) fn send_removed(&self, now: Instant) {
         let Some(sink) = self.controllers.get() else { return };
-        if told.peek().is_none() {
+        // Held until they are sent: a barrier that sees none waiting may be answered.
+        let mut waiting = self.removed.lock();
+        let is_due = |r: &Removed| self.follows(r.generation) || now.since(r.at) >= REMOVED_LIMIT;
+        let n = waiting.iter().take_while(|r| is_due(r)).count();
+        if n == 0 {
             return;
         }
         if let Some(s) = self.switch() {
             s.collect();
         }
-        for r in told {
-            let age = now.since(r.created);
+        self.untold.fetch_sub(n, Ordering::AcqRel);
+        for Removed { rule: r, reason, at, .. } in waiting.drain(..n) {
+            let age = at.since(r.created);
             sink.flow_removed(FlowRemoved {
                 cookie: r.cookie,
                 priority: r.priority,
@@ -249,6 +304,7 @@ impl Bridge {
                 for r in &gone {
                     p.table_mut(r.table).rules.remove(&r.matches, r.priority.into());
                 }
+                self.will_tell(&gone);
                 Ok(())
             });
             if done.is_ok() {
@@ -396,8 +452,14 @@ impl Bridge {
         self.settled.fetch_max(generation, Ordering::AcqRel);
     }
 
-    /// Whether records and hardware follow the tables up to this generation.
+    /// Whether records and hardware follow the tables up to this generation, and controllers have been told of the flows
+    /// that went.
     pub(crate) fn has_settled(&self, generation: u64) -> bool {
+        self.follows(generation) && self.removed.lock().front().is_none_or(|r| r.generation > generation)
+    }
+
+    /// Whether records and hardware follow the tables up to this generation.
+    fn follows(&self, generation: u64) -> bool {
         let Some(s) = self.switch() else { return true };
         // Without a datapath there is nothing that could follow.
         s.datapath().is_none()

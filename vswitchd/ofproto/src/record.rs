@@ -29,6 +29,9 @@ pub trait RecordSink: Send + Sync {
 pub trait HardwareStats: Send + Sync {
     /// Hands out everything counted since the last call, each packet once, whether the record is still there or not.
     fn drain(&self, each: &mut dyn FnMut(FlowId, HardwareCredit));
+    /// Reads now what hardware has counted, for the next [`HardwareStats::drain`]; called before records take on other rules
+    /// whose counters are about to be told for the last time.
+    fn refresh(&self) {}
     /// Whether counts for this record may still come.
     fn holds(&self, id: FlowId) -> bool;
     /// Whether everything told to the [`RecordSink`] so far has been carried out or given up. A barrier waits for it.

@@ -109,6 +109,10 @@ impl Switch {
             if !followed {
                 self.stale.store(true, Ordering::Release);
             }
+            // What was counted so far belongs to the rules before the change: the last chance to tell.
+            if let Some(h) = self.hardware().filter(|_| bridges.iter().any(|b| b.has_untold())) {
+                h.refresh();
+            }
             self.credit_hardware(&state);
             let mut records = Vec::new();
             dp.flow_dump(&mut |r| {
@@ -324,9 +328,10 @@ impl Switch {
         self.live.load(Ordering::Relaxed)
     }
 
-    /// Lets barriers look again whether they may pass.
+    /// Tells of flows that have gone, and lets barriers look again whether they may pass.
     pub(crate) fn wake_barriers(&self) {
         for b in self.bridges() {
+            b.send_removed(self.now());
             b.wake_barriers();
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flow::frame::FrameBuilder;
 use flow::{FieldId, PipelineMatch};
-use ofproto::{BridgeConfig, SwitchConfig};
+use ofproto::{BridgeConfig, HardwareCredit, SwitchConfig};
 use openflow::error::*;
 use openflow::flow_mod::{FlowModCommand, FlowModFlags};
 use openflow::message::{FlowRemovedReason, PacketOut};
@@ -217,6 +217,42 @@ fn a_barrier_waits_for_records_and_hardware() {
     assert!(r.request(Body::BarrierRequest).unwrap().is_empty(), "hardware does not follow yet");
     *r.told.unsettled.lock().unwrap() = false;
     assert_eq!(r.request(Body::BarrierRequest).unwrap(), [Body::BarrierReply]);
+}
+
+#[test]
+fn a_flow_removed_reports_all_that_hardware_forwarded_and_precedes_the_barrier() {
+    let r = Rig::new();
+    r.flow_mod(FlowMod { flags: FlowModFlags::SEND_FLOW_REM, ..add(0, 1, matching(&[IP]), to(2)) }).unwrap();
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build();
+    let record = r.packet_by(&f, 1);
+    r.switch.run(r.now());
+    let counted = |packets| HardwareCredit { packets, bytes: packets * 100, used: Some(r.now()) };
+    r.told.unread.lock().unwrap().push((record.id, counted(5)));
+    r.flow_mod(command(FlowModCommand::DeleteStrict, matching(&[IP]))).unwrap();
+    *r.told.unsettled.lock().unwrap() = true;
+    r.switch.run(r.now());
+    assert!(r.told.removed.lock().unwrap().is_empty(), "hardware still forwards by it");
+    assert!(r.request(Body::BarrierRequest).unwrap().is_empty());
+    *r.told.unsettled.lock().unwrap() = false;
+    assert!(r.request(Body::BarrierRequest).unwrap().is_empty(), "not told yet");
+    r.switch.run(r.now());
+    assert_eq!(r.request(Body::BarrierRequest).unwrap(), [Body::BarrierReply]);
+    let counted: Vec<_> = r.told.removed.lock().unwrap().iter().map(|m| m.packets).collect();
+    assert_eq!(counted, [6]);
+}
+
+#[test]
+fn a_flow_removed_does_not_wait_for_a_device_for_ever() {
+    let r = Rig::new();
+    r.flow_mod(FlowMod { flags: FlowModFlags::SEND_FLOW_REM, ..add(0, 1, matching(&[IP]), to(2)) }).unwrap();
+    *r.told.unsettled.lock().unwrap() = true;
+    r.flow_mod(FlowMod { command: FlowModCommand::Delete, ..FlowMod::new(FlowModCommand::Delete) }).unwrap();
+    r.switch.run(r.now());
+    assert!(r.told.removed.lock().unwrap().is_empty());
+    r.clock.advance(Duration::from_secs(3));
+    r.switch.run(r.now());
+    let told = r.told.removed.lock().unwrap();
+    assert_eq!((told.len(), told[0].duration_sec), (1, 0), "it lived until it was deleted");
 }
 
 #[test]

@@ -85,6 +85,10 @@ impl HardwareStats for Hoisting {
         self.placing.drain(&mut |id, packets, bytes, used| each(id, HardwareCredit { packets, bytes, used }));
     }
 
+    fn refresh(&self) {
+        self.placing.refresh();
+    }
+
     fn holds(&self, id: FlowId) -> bool {
         self.placing.holds(id)
     }

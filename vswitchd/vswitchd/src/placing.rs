@@ -148,6 +148,11 @@ impl Placing {
         }
     }
 
+    /// Reads all of hardware's counters now.
+    pub fn refresh(&self) {
+        self.engine.lock().read_counters(self.clock.now());
+    }
+
     /// Whether counts of a record may still come.
     pub fn holds(&self, id: FlowId) -> bool {
         self.engine.lock().may_count(id)

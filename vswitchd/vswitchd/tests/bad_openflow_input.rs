@@ -373,7 +373,7 @@ async fn a_flooding_peer_does_not_starve_others() {
 
 #[tokio::test]
 async fn connections_beyond_the_bound_are_refused() {
-    let limits = Limits { accepted: 2, ..Limits::default() };
+    let limits = Limits { accepted: 2, reserved: 0, ..Limits::default() };
     let rig = Rig::new(limits, Arc::new(ToySwitch::default())).await;
     let mut a = rig.client().await;
     let b = rig.client().await;

@@ -395,7 +395,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
 
     /// Reads counters, a part of them each tick, a round each interval.
     pub(crate) fn poll_counters(&mut self, d: usize, now: Instant) {
-        let (interval, mut left) = (self.config.stats_interval, self.config.stats_per_tick);
+        let interval = self.config.stats_interval;
         let dev = &mut self.devices[d];
         if !dev.polling {
             if dev.polled_at.is_some_and(|t| now - t < interval) {
@@ -404,6 +404,24 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             dev.polling = true;
             dev.polled_at = Some(now);
         }
+        self.read_round(d, self.config.stats_per_tick, now);
+    }
+
+    /// Reads all counters there are now, so that [`Self::drain_stats`] misses nothing that was counted before. Takes its time:
+    /// for who is about to say a last number.
+    pub fn read_counters(&mut self, now: Instant) {
+        for d in 0..self.devices.len() {
+            self.take_completions(d, now);
+            let dev = &mut self.devices[d];
+            if dev.down.is_none() {
+                (dev.polling, dev.polled_at, dev.cursor) = (true, Some(now), Default::default());
+                self.read_round(d, usize::MAX, now);
+            }
+        }
+    }
+
+    /// Goes on with a round of reading, for up to `left` counters.
+    fn read_round(&mut self, d: usize, mut left: usize, now: Instant) {
         while left > 0 && self.devices[d].polling {
             let dev = &mut self.devices[d];
             let Ok(batch) = dev.provider.poll_stats(&mut dev.cursor, left) else {

@@ -92,6 +92,8 @@ pub struct Told {
     /// `+id`, `=id`, `-id` for records that came, changed, went.
     pub records: Mutex<Vec<String>>,
     pub hardware: Mutex<Vec<(FlowId, HardwareCredit)>>,
+    /// As `hardware`, but not read yet.
+    pub unread: Mutex<Vec<(FlowId, HardwareCredit)>>,
     pub unsettled: Mutex<bool>,
 }
 
@@ -124,6 +126,9 @@ impl HardwareStats for Told {
         for (id, c) in self.hardware.lock().unwrap().drain(..) {
             each(id, c);
         }
+    }
+    fn refresh(&self) {
+        self.hardware.lock().unwrap().append(&mut self.unread.lock().unwrap());
     }
     fn holds(&self, _id: FlowId) -> bool {
         false

@@ -12,7 +12,7 @@ use openflow::port::PortStatus;
 use openflow::switch::{ConnId, ControllerSink};
 use openflow::{Version, encode};
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::pending::{PacketInDrop, Pending};
 use super::roles::{Standing, change_role};
@@ -35,6 +35,9 @@ pub struct Limits {
     pub packet_in_burst: u32,
     /// Connections accepted at a time on all listeners.
     pub accepted: usize,
+    /// Beyond those, connections accepted on unix sockets: whoever fills the places from afar does not lock out
+    /// `ovs-ofctl` on this machine.
+    pub reserved: usize,
     /// Silence before an echo request, and again before the end; `None` never.
     pub probe: Option<Duration>,
     /// How long a peer may take nothing while output waits.
@@ -54,6 +57,7 @@ impl Default for Limits {
             packet_in_rate_pps: 10_000,
             packet_in_burst: 2_000,
             accepted: 64,
+            reserved: 8,
             probe: Some(Duration::from_secs(5)),
             stall: Duration::from_secs(15),
             handshake: Duration::from_secs(5),
@@ -228,7 +232,8 @@ pub struct Hub {
     pub(super) counts: Counts,
     /// Configured controllers that are connected.
     controllers: watch::Sender<usize>,
-    pub(super) accepted: Arc<tokio::sync::Semaphore>,
+    pub(super) accepted: Arc<Semaphore>,
+    pub(super) reserved: Arc<Semaphore>,
     /// What became of each configured controller.
     targets: Mutex<BTreeMap<String, TargetState>>,
 }
@@ -247,7 +252,8 @@ impl Hub {
     pub fn new(bridge: impl Into<String>, limits: Limits, clock: Arc<dyn Clock>) -> Arc<Hub> {
         Arc::new(Hub {
             bridge: bridge.into(),
-            accepted: Arc::new(tokio::sync::Semaphore::new(limits.accepted)),
+            accepted: Arc::new(Semaphore::new(limits.accepted)),
+            reserved: Arc::new(Semaphore::new(limits.reserved)),
             limits,
             clock,
             roster: Mutex::new(Roster::default()),

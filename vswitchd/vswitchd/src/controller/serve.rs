@@ -6,6 +6,7 @@ use std::time::Duration;
 use daemon::signals::Stopped;
 use daemon::{Active, Listener, OPENFLOW_PORT, connect};
 use openflow::switch::OpenFlowSwitch;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::connection::run;
@@ -23,6 +24,7 @@ pub async fn listen(
 ) {
     let mut open = JoinSet::new();
     let mut accepted = 0u64;
+    let is_local = listener.name().starts_with("punix:");
     loop {
         let r = tokio::select! {
             () = stopped.wait() => break,
@@ -37,7 +39,9 @@ pub async fn listen(
                 continue;
             }
         };
-        let Ok(slot) = Arc::clone(&hub.accepted).try_acquire_owned() else {
+        let take = |places: &Arc<Semaphore>| Arc::clone(places).try_acquire_owned().ok();
+        let slot = take(&hub.accepted).or_else(|| take(&hub.reserved).filter(|_| is_local));
+        let Some(slot) = slot else {
             Counts::add(&hub.counts.refused);
             tracing::warn!(target: "rconn", "{}: {peer} refused: too many connections", hub.bridge());
             continue;
