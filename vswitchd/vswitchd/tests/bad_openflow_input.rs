@@ -386,3 +386,24 @@ async fn connections_beyond_the_bound_are_refused() {
     rig.until("room again", |h| h.accepted_free() == 1).await;
     assert!(rig.client().await.is_alive().await);
 }
+
+#[tokio::test]
+async fn remote_connections_leave_room_for_local_ones() {
+    let limits = Limits { accepted: 2, reserved: 1, ..Limits::default() };
+    let switch = Arc::new(ToySwitch::default());
+    let rig = Rig::new(limits, switch.clone()).await;
+    let remote = daemon::Passive::Tcp { host: Some("127.0.0.1".into()), port: Some(0) };
+    let remote = daemon::Listener::bind(&remote, 0).await.unwrap();
+    let port = remote.tcp_port().unwrap();
+    let (_stop, stopped) = daemon::signals::stop_channel();
+    tokio::spawn(vswitchd::controller::listen(Arc::clone(&rig.hub), switch, remote, stopped));
+    let connect = || tokio::net::TcpStream::connect(("127.0.0.1", port));
+    let _held = [connect().await.unwrap(), connect().await.unwrap()];
+    rig.until("both places are taken", |h| h.accepted_free() == 0).await;
+    let _third = connect().await.unwrap();
+    rig.until("a third is refused", |h| h.counters().refused == 1).await;
+    let mut local = rig.client().await;
+    assert!(local.is_alive().await);
+    let mut refused = Client::open(&rig.socket).await;
+    assert!(refused.next().await.is_none(), "that was the one reserved place");
+}
