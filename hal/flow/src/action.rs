@@ -47,6 +47,9 @@ pub struct ControllerAction {
     pub metadata: u64,
     /// OpenFlow ingress port.
     pub in_port: u32,
+    /// The OpenFlow switch whose controllers are meant, by a number of the translator's: a packet may have gone through
+    /// several.
+    pub bridge: u32,
 }
 
 /// One datapath action.

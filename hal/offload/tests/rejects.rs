@@ -161,6 +161,7 @@ fn produce(kind: RejectKind) -> Reject {
                 table: 0,
                 metadata: 0,
                 in_port: 1,
+                bridge: 0,
             };
             refused(&caps(), &[PORT], &[Action::Clone(vec![Action::Controller(c)].into())])
         }

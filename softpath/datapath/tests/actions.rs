@@ -399,6 +399,7 @@ fn controller() -> Action {
         table: 0,
         metadata: 0,
         in_port: 1,
+        bridge: 0,
     })
 }
 

@@ -276,6 +276,7 @@ fn a_controller_action_takes_the_packet_as_it_is_and_counts_when_there_is_no_roo
         table: 3,
         metadata: 0,
         in_port: 1,
+        bridge: 0,
     };
     rig.handler.set_actions(vec![
         Action::SetField { field: FieldId::NwTtl, value: 9, mask: 0xff },

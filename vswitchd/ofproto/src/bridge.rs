@@ -19,13 +19,15 @@ use parking_lot::Mutex;
 
 use crate::flow_mod;
 use crate::mac_table::MacTable;
+use crate::mirror::Mirrors;
+use crate::patch::Peers;
 use crate::port::{Port, Ports};
 use crate::rule::Rule;
 use crate::settings::{BridgeSettings, PortSettings};
-use crate::switch::Switch;
+use crate::switch::{Routes, Switch};
 use crate::tables::{N_TABLES, Pipeline, TableCounters};
 use crate::trace::Trace;
-use crate::xlate::{Environment, Start, translate};
+use crate::xlate::{Environment, Outcome, Start, translate};
 
 /// Settings of a [`Bridge`].
 #[derive(Clone, Debug)]
@@ -314,23 +316,52 @@ impl Bridge {
     }
 
     /// Adds or changes a port, and tells the controllers.
-    pub fn put_port(&self, port: Port) {
+    pub fn put_port(&self, mut port: Port) {
         let status = PortStatus { reason: PortReason::Add, desc: port.desc() };
         let (no, dp) = (port.no, port.dp);
+        if let Some(old) = self.pipeline().ports.get(no)
+            && old.patch == port.patch
+        {
+            // The same patch: its counters go on.
+            port.patch = old.patch.clone();
+        }
+        let patch = port.patch.is_some().then(|| port.name.clone());
         let old = self.change_ports(|p| p.put(port));
         if let Some(s) = self.switch() {
+            let old_patch = old.as_ref().filter(|o| o.patch.is_some()).map(|o| &o.name);
             if let Some(o) = &old
-                && o.dp != dp
+                && (o.dp != dp || patch.is_some())
+                && o.patch.is_none()
             {
                 s.route_port(o.dp, None);
             }
-            s.route_port(dp, Some((self.index, no)));
+            if let Some(name) = old_patch
+                && patch.as_ref() != Some(name)
+            {
+                s.route_patch(name, None);
+            }
+            match &patch {
+                Some(name) => s.route_patch(name, Some((self.index, no))),
+                None => s.route_port(dp, Some((self.index, no))),
+            }
             s.changed();
         }
         let reason = if old.is_some() { PortReason::Modify } else { PortReason::Add };
         if old.is_none_or(|o| o.desc() != status.desc) {
             self.tell_port(PortStatus { reason, ..status });
         }
+    }
+
+    /// Has all that depended on the ports judged again.
+    pub(crate) fn touch(&self) {
+        // Cannot fail: nothing is refused.
+        let _ = self.change(true, |_| Ok(()));
+    }
+
+    /// Packets and bytes that a mirror has chosen so far.
+    pub fn mirror_counts(&self, name: &str) -> Option<(u64, u64)> {
+        self.switch().inspect(|s| s.collect());
+        self.pipeline().mirrors.counts(name)
     }
 
     /// Changes what OpenFlow does not know of a port. Stations behind it are forgotten where it no longer carries their VLAN
@@ -361,6 +392,7 @@ impl Bridge {
         self.macs.configure(settings.mac_ageing, settings.mac_limit, settings.flood_vlans.clone());
         // Cannot fail: nothing is refused.
         let _ = self.change(true, |p| {
+            p.mirrors = Mirrors::new(&settings.mirrors, &p.mirrors);
             p.settings = Arc::new(settings);
             Ok(())
         });
@@ -370,7 +402,10 @@ impl Bridge {
     pub fn remove_port(&self, no: PortNo) -> bool {
         let Some(old) = self.change_ports(|p| p.remove(no)) else { return false };
         if let Some(s) = self.switch() {
-            s.route_port(old.dp, None);
+            match &old.patch {
+                Some(_) => s.route_patch(&old.name, None),
+                None => s.route_port(old.dp, None),
+            }
             s.changed();
         }
         self.macs.forget_port(no);
@@ -423,8 +458,29 @@ impl Bridge {
     }
 
     /// What translations of this bridge's packets read.
-    pub fn environment<'a>(&'a self, pipeline: &'a Pipeline) -> Environment<'a> {
-        Environment { pipeline, macs: &self.macs, name: self.name() }
+    pub(crate) fn environment<'a>(&'a self, pipeline: &'a Pipeline, peers: &'a Peers<'a>) -> Environment<'a> {
+        Environment { pipeline, macs: &self.macs, name: self.name(), index: self.index, peers }
+    }
+
+    /// Translates a packet that came in on `in_port`, as it would be translated now. Changes nothing. `record` asks for the
+    /// steps.
+    pub fn translate(&self, key: &PacketKey, in_port: PortNo, start: Start<'_>, record: bool) -> Outcome {
+        let switch = self.switch();
+        let routes = switch.as_ref().map_or_else(Arc::default, |s| s.routes());
+        self.translate_by(&routes, &self.pipeline(), key, in_port, start, record)
+    }
+
+    pub(crate) fn translate_by(
+        &self,
+        routes: &Routes,
+        pipeline: &Arc<Pipeline>,
+        key: &PacketKey,
+        in_port: PortNo,
+        start: Start<'_>,
+        record: bool,
+    ) -> Outcome {
+        let peers = Peers::of(routes, self.index, pipeline);
+        translate(self.environment(pipeline, &peers), key, in_port, start, record)
     }
 
     /// What would happen to a packet that came in on `in_port`. Changes nothing.
@@ -440,8 +496,7 @@ impl Bridge {
                 key.set(tpid, 0x8100);
             }
         }
-        let env = self.environment(&pipeline);
-        let o = translate(env, &key, in_port, Start::Tables, true);
+        let o = self.translate(&key, in_port, Start::Tables, true);
         let mut flow = PipelineKey::from_packet(&key, in_port.0);
         flow.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
         Trace::new(flow, o)

@@ -24,7 +24,7 @@ use crate::bridge::Bridge;
 use crate::check::check_packet_out;
 use crate::switch::Switch;
 use crate::tables::{FragHandling, N_TABLES};
-use crate::xlate::{Start, translate};
+use crate::xlate::Start;
 
 /// Longest that a barrier waits for records and hardware.
 const BARRIER_LIMIT: Duration = Duration::from_secs(10);
@@ -160,8 +160,7 @@ impl Bridge {
         };
         let parsed = flow::parse(&po.data, dp_port).map_err(|_| BadRequest::BadPacket)?;
         check_packet_out(&po.actions, &everything(&PipelineKey::from_packet(&parsed.key, in_port.0)))?;
-        let env = self.environment(&pipeline);
-        let outcome = translate(env, &parsed.key, in_port, Start::Actions(&po.actions), false);
+        let outcome = self.translate(&parsed.key, in_port, Start::Actions(&po.actions), false);
         self.carry_out(&po.data, dp_port, outcome)
     }
 

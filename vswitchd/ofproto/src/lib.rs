@@ -27,6 +27,8 @@ mod features;
 mod flow_mod;
 mod handle;
 pub mod mac_table;
+pub mod mirror;
+pub mod patch;
 pub mod port;
 pub mod record;
 pub mod revalidate;
@@ -41,6 +43,8 @@ pub mod xlate;
 
 pub use bridge::{Bridge, BridgeConfig};
 pub use mac_table::{MacEntry, MacKey, MacTable};
+pub use mirror::{Mirror, MirrorOutput};
+pub use patch::Patch;
 pub use port::{Port, Ports};
 pub use record::{Basis, FlowOwner, HardwareCredit, HardwareStats, RecordSink, offload_rule};
 pub use revalidate::Revalidated;

@@ -8,7 +8,11 @@ use flow::PortId;
 use openflow::number::{MacAddr, PortNo};
 use openflow::port::{PortConfig, PortDesc, PortFeatures, PortState};
 
+use crate::patch::Patch;
 use crate::settings::PortSettings;
+
+/// In the place of a datapath port where there is none.
+pub const NO_DATAPATH_PORT: PortId = PortId(u32::MAX);
 
 /// A port: an OpenFlow number and the datapath port behind it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +37,8 @@ pub struct Port {
     pub added: Instant,
     /// What OpenFlow does not know of it.
     pub settings: Arc<PortSettings>,
+    /// What is at its other end, if it is a patch port. It has no datapath port then.
+    pub patch: Option<Arc<Patch>>,
 }
 
 impl Port {
@@ -49,7 +55,13 @@ impl Port {
             speed_kbps: 0,
             added: Instant::ZERO,
             settings: Arc::default(),
+            patch: None,
         }
+    }
+
+    /// A patch port that is up; what it sends comes in on the port called `peer`.
+    pub fn patch(no: PortNo, name: &str, hw_addr: MacAddr, peer: &str) -> Self {
+        Port { patch: Some(Patch::to(peer)), ..Port::new(no, NO_DATAPATH_PORT, name, hw_addr) }
     }
 
     /// As OpenFlow describes it.
@@ -99,6 +111,11 @@ impl Ports {
     /// The port behind which datapath port `dp` is.
     pub fn by_datapath(&self, dp: PortId) -> Option<&Port> {
         self.0.values().find(|p| p.dp == dp)
+    }
+
+    /// Whether a patch port is among them.
+    pub fn have_patches(&self) -> bool {
+        self.0.values().any(|p| p.patch.is_some())
     }
 
     /// Adds or replaces a port; returns the old one.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::mac_table::MacKey;
-use crate::rule::Rule;
+use crate::rule::{Rule, RuleCounters};
 use crate::xlate::Problem;
 
 /// Told when records come, change and go: how placement hears of them. Always called after software was changed.
@@ -52,6 +52,8 @@ pub struct HardwareCredit {
 /// One table a packet went through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Visit {
+    /// The bridge.
+    pub bridge: u32,
     /// The table.
     pub table: u8,
     /// Whether a rule matched.
@@ -63,6 +65,8 @@ pub struct Visit {
 /// A station that packets come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Learned {
+    /// The bridge.
+    pub bridge: u32,
     /// VLAN and address.
     pub key: MacKey,
     /// Port behind which it is.
@@ -76,10 +80,10 @@ pub struct Learned {
 pub struct Dependencies {
     /// Tables looked up, with repetition.
     pub visits: SmallVec<[Visit; 4]>,
-    /// Generation of ports and settings.
-    pub config_generation: u64,
-    /// MAC table lookups and their answers.
-    pub macs: SmallVec<[(MacKey, Option<PortNo>); 1]>,
+    /// Bridges and the generations of their ports and settings.
+    pub configs: SmallVec<[(u32, u64); 1]>,
+    /// Bridges, what was looked up in their MAC tables, and the answers.
+    pub macs: SmallVec<[(u32, MacKey, Option<PortNo>); 1]>,
     /// Stations that packets of this record come from.
     pub learns: SmallVec<[Learned; 1]>,
 }
@@ -91,6 +95,8 @@ pub struct Basis {
     pub bridge: Option<u32>,
     /// Rules whose counters its packets are added to, with repetition, in the order in which they were met.
     pub rules: SmallVec<[Arc<Rule>; 4]>,
+    /// Other counters that its packets are added to: of patch ports, mirrors.
+    pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
     /// Where the verdict came from.
     pub provenance: Provenance,
     /// What it depended on.

@@ -222,12 +222,23 @@ impl Switch {
 
     /// Whether what a record depended on is as it was.
     fn unchanged(&self, basis: &Basis) -> bool {
-        let Some(b) = basis.bridge.and_then(|i| self.bridge(i)) else { return false };
-        let p = b.pipeline();
+        let r = self.routes();
+        let bridge = |i: u32| r.bridges.get(i as usize).and_then(Option::as_ref);
+        if basis.bridge.is_none_or(|i| bridge(i).is_none()) {
+            return false;
+        }
+        // Of a bridge that it goes through: bridge, its tables, what was looked up there.
         let d = &basis.deps;
-        d.config_generation == p.config_generation
-            && d.visits.iter().all(|v| v.generation == p.table_generation(v.table))
-            && d.macs.iter().all(|(k, port)| b.macs().lookup(*k) == *port)
+        d.configs.iter().all(|(i, generation)| {
+            bridge(*i).is_some_and(|b| {
+                let p = b.pipeline();
+                let mut visits = d.visits.iter().filter(|v| v.bridge == *i);
+                let mut macs = d.macs.iter().filter(|m| m.0 == *i);
+                *generation == p.config_generation
+                    && visits.all(|v| v.generation == p.table_generation(v.table))
+                    && macs.all(|(_, k, port)| b.macs().lookup(*k) == *port)
+            })
+        })
     }
 
     fn judge(&self, r: &Arc<FlowRecord>, owner: &FlowOwner, known: bool, out: &mut Revalidated) -> Verdict {
@@ -303,8 +314,8 @@ impl Switch {
     fn credit_basis(&self, owner: &FlowOwner, packets: u64, bytes: u64, used: Option<Instant>) {
         let basis = owner.basis();
         self.credit_rules(&basis, packets, bytes, used);
-        if let (Some(b), Some(at)) = (basis.bridge, used) {
-            self.note_stations(b, &basis.deps, at);
+        if let Some(at) = used {
+            self.note_stations(&basis.deps, at);
         }
     }
 

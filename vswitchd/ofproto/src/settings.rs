@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::mac_table::{DEFAULT_AGEING, DEFAULT_LIMIT};
+use crate::mirror::Mirror;
 use crate::vlan::{PriorityTags, VlanMode, VlanSet};
 
 /// What NORMAL wants to know of a port.
@@ -31,6 +32,8 @@ pub struct BridgeSettings {
     pub mac_ageing: Duration,
     /// Most stations; kept within 10 and a million.
     pub mac_limit: usize,
+    /// Mirrors; at most [`crate::mirror::MAX_MIRRORS`].
+    pub mirrors: Vec<Mirror>,
 }
 
 impl Default for BridgeSettings {
@@ -40,6 +43,7 @@ impl Default for BridgeSettings {
             flood_vlans: None,
             mac_ageing: DEFAULT_AGEING,
             mac_limit: DEFAULT_LIMIT,
+            mirrors: Vec::new(),
         }
     }
 }

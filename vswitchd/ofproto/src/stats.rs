@@ -128,8 +128,18 @@ impl Bridge {
         let switch = self.switch();
         let now = switch.as_ref().map_or(p.added, |s| s.now());
         let s = switch.as_ref().and_then(|s| s.datapath()?.port_stats(p.dp).ok());
-        let get = |f: fn(&datapath_api::PortStats) -> u64| s.as_ref().map_or(UNKNOWN, f);
         let alive = now.since(p.added);
+        let s = match &p.patch {
+            None => s,
+            Some(patch) => Some(datapath_api::PortStats {
+                rx_packets: patch.received.packets(),
+                tx_packets: patch.sent.packets(),
+                rx_bytes: patch.received.bytes(),
+                tx_bytes: patch.sent.bytes(),
+                ..datapath_api::PortStats::default()
+            }),
+        };
+        let get = |f: fn(&datapath_api::PortStats) -> u64| s.as_ref().map_or(UNKNOWN, f);
         PortStats {
             port: p.no,
             rx_packets: get(|s| s.rx_packets),

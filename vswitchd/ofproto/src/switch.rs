@@ -19,7 +19,7 @@ use crate::bridge::{Bridge, BridgeConfig};
 use crate::mac_table::MacKey;
 use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, RecordSink};
 use crate::revalidate::Revalidation;
-use crate::xlate::{Outcome, Problem, Start, translate};
+use crate::xlate::{Outcome, Problem, Start};
 
 /// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
 const PSEUDO_PORTS: u32 = 0xffff_0000;
@@ -73,6 +73,8 @@ struct Counts {
 pub(crate) struct Routes {
     pub(crate) bridges: Vec<Option<Arc<Bridge>>>,
     pub(crate) ports: HashMap<PortId, (u32, PortNo)>,
+    /// Patch ports by name: bridge and number.
+    pub(crate) patches: HashMap<String, (u32, PortNo)>,
 }
 
 /// A station to be learned.
@@ -193,7 +195,14 @@ impl Switch {
             *b = None;
         }
         r.ports.retain(|_, (b, _)| *b != bridge.index());
+        let patches = r.patches.len();
+        r.patches.retain(|_, (b, _)| *b != bridge.index());
+        let patched = r.patches.len() != patches;
         self.routes.store(Arc::new(r));
+        drop(_w);
+        if patched {
+            self.touch_bridges();
+        }
         self.changed();
     }
 
@@ -217,19 +226,34 @@ impl Switch {
         self.routes.store(Arc::new(r));
     }
 
+    /// Says that a patch port is there, or is gone. Where others lead may change with it.
+    pub(crate) fn route_patch(&self, name: &str, to: Option<(u32, PortNo)>) {
+        {
+            let _w = self.routes_write.lock();
+            let mut r = (**self.routes.load()).clone();
+            match to {
+                Some(to) => r.patches.insert(name.to_owned(), to),
+                None => r.patches.remove(name),
+            };
+            self.routes.store(Arc::new(r));
+        }
+        self.touch_bridges();
+    }
+
+    /// Has all that depended on ports of any bridge judged again.
+    fn touch_bridges(&self) {
+        for b in self.bridges() {
+            b.touch();
+        }
+    }
+
+    pub(crate) fn routes(&self) -> Arc<Routes> {
+        self.routes.load_full()
+    }
+
     /// The datapath port that stands for "from a controller" of a bridge.
     pub(crate) fn pseudo_port(bridge: u32) -> PortId {
         PortId(PSEUDO_PORTS | bridge & 0xffff)
-    }
-
-    fn bridge_of(&self, dp: PortId) -> Option<Arc<Bridge>> {
-        let r = self.routes.load();
-        let index = match r.ports.get(&dp) {
-            Some((b, _)) => *b,
-            None if dp.0 >= PSEUDO_PORTS => dp.0 & 0xffff,
-            None => return None,
-        };
-        r.bridges.get(index as usize).cloned().flatten()
     }
 
     /// Translates a packet as it would be translated now. The bridge's index is that of its ingress port.
@@ -239,9 +263,8 @@ impl Switch {
         let bridge = found.and_then(|(b, no)| Some((r.bridges.get(*b as usize)?.as_ref()?, *no)));
         match bridge {
             Some((b, no)) => {
-                let pipeline = b.pipeline();
-                let env = b.environment(&pipeline);
-                (Some(b.index()), translate(env, key, no, Start::Tables, false))
+                let o = b.translate_by(&r, &b.pipeline(), key, no, Start::Tables, false);
+                (Some(b.index()), o)
             }
             None => {
                 let mut mask = PacketMask::ZERO;
@@ -259,9 +282,7 @@ impl Switch {
         if let Some(p) = o.problem {
             self.counts.problems[p as usize].fetch_add(1, Ordering::Relaxed);
         }
-        if let Some(b) = bridge {
-            self.note_stations(b, &o.deps, now);
-        }
+        self.note_stations(&o.deps, now);
         let install = self.live.load(Ordering::Relaxed) < self.config.flow_limit;
         let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
         let record = Arc::new(FlowRecord {
@@ -284,12 +305,9 @@ impl Switch {
     }
 
     /// Refreshes the stations that packets come from, or queues them to be learned.
-    pub(crate) fn note_stations(&self, bridge: u32, deps: &Dependencies, at: Instant) {
-        if deps.learns.is_empty() {
-            return;
-        }
-        let Some(b) = self.bridge(bridge) else { return };
-        for &Learned { key, port, .. } in &deps.learns {
+    pub(crate) fn note_stations(&self, deps: &Dependencies, at: Instant) {
+        for &Learned { bridge, key, port, .. } in &deps.learns {
+            let Some(b) = self.bridge(bridge) else { continue };
             if b.macs().refresh(key, port, at) {
                 continue;
             }
@@ -305,9 +323,14 @@ impl Switch {
         for r in &basis.rules {
             r.counters.add(packets, bytes, used);
         }
-        let Some(b) = basis.bridge.and_then(|i| self.bridge(i)) else { return };
+        for c in &basis.credited {
+            c.add(packets, bytes, used);
+        }
+        let r = self.routes.load();
         for v in &basis.deps.visits {
-            b.count_lookups(v.table, packets, v.matched);
+            if let Some(Some(b)) = r.bridges.get(v.bridge as usize) {
+                b.count_lookups(v.table, packets, v.matched);
+            }
         }
     }
 
@@ -359,7 +382,7 @@ impl MissHandler for Switch {
 
 impl PuntSink for Switch {
     fn punt(&self, p: Punt) -> bool {
-        match self.bridge_of(PortId(p.key.get64(FieldId::DpPort) as u32)) {
+        match self.bridge(p.action.bridge) {
             Some(b) => b.packet_in(p),
             None => {
                 self.counts.punts_unclaimed.fetch_add(1, Ordering::Relaxed);

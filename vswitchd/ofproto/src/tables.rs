@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use classifier::Version;
 
+use crate::mirror::Mirrors;
 use crate::port::Ports;
 use crate::rule::Rule;
 use crate::settings::BridgeSettings;
@@ -65,6 +66,8 @@ pub struct Pipeline {
     pub frag: FragHandling,
     /// What OpenFlow does not know of the bridge.
     pub settings: Arc<BridgeSettings>,
+    /// Its mirrors, as they are at work.
+    pub mirrors: Mirrors,
     /// Rises with every change to this or any table.
     pub generation: u64,
     /// Value of `generation` when ports or settings last changed.
@@ -74,7 +77,8 @@ pub struct Pipeline {
 impl Pipeline {
     /// Without rules and ports.
     pub(crate) fn new(settings: Arc<BridgeSettings>) -> Self {
-        Pipeline { settings, ..Pipeline::default() }
+        let mirrors = Mirrors::new(&settings.mirrors, &Mirrors::default());
+        Pipeline { settings, mirrors, ..Pipeline::default() }
     }
 
     /// Table `id`, unless it never had a rule.

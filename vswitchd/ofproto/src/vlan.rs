@@ -143,13 +143,7 @@ impl VlanMode {
             VlanMode::Access { vlan } => Tags::from_iter([tags.retagged(*vlan)]),
             VlanMode::Trunk { .. } => tags.clone(),
             VlanMode::NativeTagged { native, .. } | VlanMode::NativeUntagged { native, .. } => {
-                let mut inner = tags.clone();
-                if tags.vid(0) == 0 {
-                    let new = tags.retagged(*native);
-                    inner.pop();
-                    inner.push(new);
-                }
-                inner
+                if tags.vid(0) == 0 { tags.moved_to(*native) } else { tags.clone() }
             }
             VlanMode::Dot1qTunnel { vlan, tpid, .. } => {
                 let mut inner = tags.clone();
@@ -289,6 +283,15 @@ impl Tags {
 
     fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// The same in another VLAN.
+    pub(crate) fn moved_to(&self, vid: u16) -> Tags {
+        let mut moved = self.clone();
+        let new = self.retagged(vid);
+        moved.pop();
+        moved.push(new);
+        moved
     }
 
     /// A tag for `vid` with the type and priority of the outermost one.

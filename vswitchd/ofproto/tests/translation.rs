@@ -6,7 +6,7 @@ mod rig;
 use flow::frame::FrameBuilder;
 use flow::{Action, FieldId, PuntReason};
 use ofproto::Problem;
-use ofproto::xlate::{Start, translate};
+use ofproto::xlate::Start;
 use openflow::flow_mod::FlowModFlags;
 use openflow::{Action as OfAction, Instructions, PortNo, TableId};
 use rig::*;
@@ -381,15 +381,13 @@ mod random {
                 priority += 1;
                 r.add(table, priority, m, ins);
             }
-            let p = r.bridge.pipeline();
-            let env = r.bridge.environment(&p);
             let all: Vec<_> =
                 (0..120).map(|_| (key(&frame(&mut rng), 1), rng.random_range(1..4u32))).collect();
             let all: Vec<_> = all
                 .into_iter()
                 .map(|(mut k, port)| {
                     k.set(FieldId::DpPort, (10 + port).into());
-                    let o = translate(env, &k, PortNo(port), Start::Tables, false);
+                    let o = r.bridge.translate(&k, PortNo(port), Start::Tables, false);
                     (k, port, o)
                 })
                 .collect();
@@ -397,7 +395,7 @@ mod random {
             for (k, port, o) in &all {
                 let masked = k.masked(&o.mask);
                 // What revalidation does: the masked key has the verdict of every packet under it.
-                let again = translate(env, &masked, PortNo(*port), Start::Tables, false);
+                let again = r.bridge.translate(&masked, PortNo(*port), Start::Tables, false);
                 assert_eq!(again.actions, o.actions, "seed {seed} {k:?} {:?}", o.mask);
                 assert!(again.mask.is_subset_of(&o.mask), "seed {seed} {:?} {:?}", again.mask, o.mask);
                 for (other, _, oo) in all.iter().filter(|(x, ..)| x.masked_eq(&o.mask, &masked)) {

@@ -207,6 +207,7 @@ impl Rig {
                 table: 0,
                 metadata: 0,
                 in_port: 0,
+                bridge: 0,
             },
         };
         *self.sink.punts.lock().unwrap() = vec![p; self.sink.room - left];

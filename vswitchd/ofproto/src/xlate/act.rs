@@ -142,6 +142,7 @@ impl Xlate<'_> {
         }
         self.key.set_masked(field, value, mask);
         self.written.set_masked(field, u128::MAX, mask);
+        self.ever_written.set_masked(field, u128::MAX, mask);
     }
 
     fn dec_nw_ttl(&mut self) {
@@ -203,6 +204,7 @@ impl Xlate<'_> {
             table: if self.packet_out && self.rule.is_none() { u8::MAX } else { self.table },
             metadata: self.key.get64(FieldId::Metadata),
             in_port: self.in_port.0,
+            bridge: self.env.index,
         }));
     }
 

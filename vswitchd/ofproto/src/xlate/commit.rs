@@ -20,7 +20,7 @@ pub(super) struct Headers {
     /// The tags of the packet by now; the key shows the two outermost.
     pub(super) tags: Tags,
     /// The tags of the datapath's packet.
-    base_tags: Tags,
+    pub(super) base_tags: Tags,
     /// A tag has been pushed or popped since the two were last the same.
     pub(super) tags_changed: bool,
     /// The key's outermost label is not on the datapath's packet yet; what it hides.
@@ -79,6 +79,7 @@ impl Xlate<'_> {
     /// Brings the network header and what follows up to date.
     fn commit_above_l2(&mut self) {
         for _ in 0..self.headers.ttl_decrements {
+            self.for_good += 1;
             self.emit(Action::DecTtl);
         }
         if self.headers.ttl_decrements > 0 {
@@ -161,6 +162,7 @@ impl Xlate<'_> {
         let changed = (lse ^ self.base.get(FieldId::MplsLse0)) & mask != 0;
         if self.headers.mpls_pushed.take().is_some() {
             let eth_type = self.key.get(FieldId::EthType) as u16;
+            self.for_good += 1;
             self.emit(Action::PushMpls { eth_type, lse: lse as u32 });
             for i in ABOVE_L2 {
                 self.base.set_word(i, self.key.word(i));
@@ -308,6 +310,7 @@ impl Xlate<'_> {
             }
             return;
         }
+        self.for_good += 1;
         self.emit(Action::PopMpls { eth_type });
         let bottom = self.key.get(FieldId::MplsLse0) & 0x100 != 0;
         self.wc.set_masked(FieldId::MplsLse0, u128::MAX, 0x100);
@@ -329,6 +332,7 @@ impl Xlate<'_> {
 
     /// A push and a pop that together change the Ethernet type only.
     fn commit_pushed_and_popped(&mut self, eth_type: u16) {
+        self.for_good += 1;
         self.emit(Action::PushMpls { eth_type: 0x8847, lse: 0x100 });
         self.emit(Action::PopMpls { eth_type });
         self.base.set(FieldId::EthType, eth_type.into());

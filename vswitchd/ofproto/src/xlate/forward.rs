@@ -42,7 +42,8 @@ impl Xlate<'_> {
     }
 
     fn send_cut(&mut self, port: PortNo, max_len: Option<u32>) {
-        let Some(p) = self.env.pipeline.ports.get(port) else {
+        let env = self.env;
+        let Some(p) = env.pipeline.ports.get(port) else {
             self.warn("Nonexistent output port");
             return;
         };
@@ -54,12 +55,23 @@ impl Xlate<'_> {
             self.warn("Flow is between protected ports, skipping output.");
             return;
         }
-        let dp = p.dp;
+        if p.patch.is_some() {
+            if max_len.is_some() {
+                self.wrong(|| "Cannot truncate output to patch port".into());
+            }
+            if self.snaplen.is_some() {
+                self.warn("Mirror truncate to ODPP_NONE, skipping output");
+            } else if let Some((peer, other)) = env.peer(p) {
+                self.through_patch(p, peer, other);
+            }
+            return;
+        }
         self.commit();
-        if let Some(n) = max_len {
+        if let Some(n) = max_len.or(self.snaplen.map(u32::from)) {
             self.emit(Action::Trunc(n));
         }
-        self.emit(Action::Output(dp));
+        self.emit(Action::Output(p.dp));
+        self.mirror_departure(p);
     }
 
     /// Whether the port that the packet counts as having come in on is protected.

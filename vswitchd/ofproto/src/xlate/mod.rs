@@ -26,7 +26,9 @@ mod act;
 mod commit;
 mod finish;
 mod forward;
+mod mirror;
 mod normal;
+mod patch;
 
 use std::sync::Arc;
 
@@ -36,8 +38,9 @@ use openflow::{Action as OfAction, Instructions, PortNo};
 use smallvec::SmallVec;
 
 use crate::mac_table::MacTable;
+use crate::patch::Peers;
 use crate::record::{Basis, Dependencies, Visit};
-use crate::rule::Rule;
+use crate::rule::{Rule, RuleCounters};
 use crate::tables::{FragHandling, Pipeline};
 use crate::trace::{Step, StepKind};
 
@@ -73,6 +76,17 @@ impl Problem {
         Problem::UnknownPort,
     ];
 
+    /// What a trace says of it: Open vSwitch's words where it knows the problem.
+    pub fn text(self) -> &'static str {
+        match self {
+            Problem::TooDeep => "over max translation depth 64",
+            Problem::TooManyLookups => "over 4096 resubmit actions",
+            Problem::TooManyActions => "over 4096 datapath actions",
+            Problem::NeedsReparse => "headers below the one that was removed are not known",
+            Problem::UnknownPort => "the ingress port belongs to no bridge",
+        }
+    }
+
     /// A name for counters.
     pub fn name(self) -> &'static str {
         match self {
@@ -94,6 +108,10 @@ pub struct Environment<'a> {
     pub macs: &'a MacTable,
     /// The bridge's name, for those who want to be told.
     pub name: &'a str,
+    /// The bridge's number within its switch.
+    pub index: u32,
+    /// Where patch ports lead.
+    pub peers: &'a Peers<'a>,
 }
 
 /// What a translation came to.
@@ -105,6 +123,8 @@ pub struct Outcome {
     pub mask: PacketMask,
     /// The rules met, with repetition.
     pub rules: SmallVec<[Arc<Rule>; 4]>,
+    /// Other counters that packets are added to, with repetition.
+    pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
     /// Where the verdict came from.
     pub provenance: Vec<Origin>,
     /// What it depended on beside the packet.
@@ -125,6 +145,7 @@ impl Outcome {
         Basis {
             bridge,
             rules: std::mem::take(&mut self.rules),
+            credited: std::mem::take(&mut self.credited),
             provenance: std::mem::take(&mut self.provenance).into(),
             deps: std::mem::take(&mut self.deps),
             problem: self.problem,
@@ -152,14 +173,7 @@ pub fn translate(
     x.step(|| StepKind::Bridge(env.name.into()));
     x.nest = 1;
     match start {
-        Start::Tables => {
-            if env.pipeline.ports.get(in_port).is_none_or(|p| p.receives()) {
-                x.table_chain(0, None);
-                x.execute_action_set();
-            } else {
-                x.note("the ingress port does not receive");
-            }
-        }
+        Start::Tables => x.arrive(),
         Start::Actions(actions) => {
             x.packet_out = true;
             x.execute(actions);
@@ -179,6 +193,14 @@ pub(crate) struct Xlate<'a> {
     base: PacketKey,
     /// Bits of `key` written since they were last the same as in `base`.
     written: PacketMask,
+    /// Bits of `key` ever written.
+    ever_written: PacketMask,
+    /// Changes of the datapath's packet so far that writing fields cannot undo.
+    for_good: u32,
+    /// Mirrors of this bridge that have a copy, one bit each.
+    mirrored: u32,
+    /// Bytes to which outputs are cut, for a mirror.
+    snaplen: Option<u16>,
     wc: PipelineMask,
     headers: commit::Headers,
     out: Outcome,
@@ -204,7 +226,7 @@ impl<'a> Xlate<'a> {
         k.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
         let out = Outcome {
             deps: Dependencies {
-                config_generation: env.pipeline.config_generation,
+                configs: SmallVec::from_buf([(env.index, env.pipeline.config_generation)]),
                 ..Dependencies::default()
             },
             ..Outcome::default()
@@ -216,6 +238,10 @@ impl<'a> Xlate<'a> {
             key: k,
             base: *key,
             written: PacketMask::ZERO,
+            ever_written: PacketMask::ZERO,
+            for_good: 0,
+            mirrored: 0,
+            snaplen: None,
             wc: PipelineMask::ZERO,
             headers: commit::Headers::of(key),
             out,
@@ -232,11 +258,33 @@ impl<'a> Xlate<'a> {
         }
     }
 
+    /// The packet comes in from outside on `in_port` and goes through the tables. The first is searched, and what is found
+    /// there has its counters, even when the port then takes nothing.
+    fn arrive(&mut self) {
+        let (env, in_port) = (self.env, self.in_port);
+        let found = self.lookup(0);
+        if env.pipeline.mirrors.reserve(in_port) {
+            let name = env.pipeline.ports.get(in_port).map_or("", |p| p.name.as_str());
+            self.nest += 1;
+            self.wrong(|| {
+                format!(
+                    "dropping packet received on port {name}, which is reserved exclusively for mirroring"
+                )
+            });
+        } else if env.pipeline.ports.get(in_port).is_none_or(|p| p.receives()) {
+            self.nest += 1;
+            self.mirror_arrival(in_port);
+            self.nest -= 1;
+            self.follow(0, found);
+            self.execute_action_set();
+        }
+    }
+
     /// Gives up: the packet is dropped.
     fn fail(&mut self, p: Problem) {
         if self.out.problem.is_none() {
             self.out.problem = Some(p);
-            self.note(p.name());
+            self.wrong(|| p.text().into());
         }
         self.halted = true;
     }
@@ -269,13 +317,18 @@ impl<'a> Xlate<'a> {
     /// Looks the packet up in `table` as if it had come in on `port`, and executes what is found there and in the tables it
     /// goes on to. The port counts for the first search alone (ovs-actions(7)).
     fn table_chain(&mut self, table: u8, port: Option<PortNo>) {
-        let nest = self.nest;
         let in_port = self.key.get(FieldId::InPort);
         if let Some(p) = port {
             self.key.set(FieldId::InPort, p.0.into());
         }
-        let mut found = self.lookup(table);
+        let found = self.lookup(table);
         self.key.set(FieldId::InPort, in_port);
+        self.follow(table, found);
+    }
+
+    /// Executes what was found in `table` and in those that the packet goes on to.
+    fn follow(&mut self, table: u8, mut found: Option<Arc<Rule>>) {
+        let nest = self.nest;
         self.table = table;
         while let Some(rule) = found.take() {
             self.nest += 1;
@@ -350,7 +403,7 @@ impl<'a> Xlate<'a> {
         self.wc.union(&looked);
         let matched = rule.is_some();
         let generation = self.env.pipeline.table_generation(table);
-        self.out.deps.visits.push(Visit { table, matched, generation });
+        self.out.deps.visits.push(Visit { bridge: self.env.index, table, matched, generation });
         if let Some(r) = &rule {
             self.out.rules.push(r.clone());
             self.out.provenance.push(Origin::Rule { table, cookie: r.cookie });

@@ -37,6 +37,18 @@ impl Xlate<'_> {
             return;
         }
         self.settle_outer_tag();
+        if let Some(p) = port
+            && env.pipeline.mirrors.reserve(p.no)
+        {
+            self.wrong(|| {
+                let name = &p.name;
+                format!(
+                    "dropping packet received on port {name}, which is reserved exclusively for mirroring"
+                )
+            });
+            self.warn("input port is mirror output port, dropping");
+            return;
+        }
         let tags = self.headers.tags.clone();
         let inner = match port {
             None => tags,
@@ -63,15 +75,18 @@ impl Xlate<'_> {
             && !floods
         {
             let key = MacKey { vlan, mac: src };
-            self.out.deps.learns.push(Learned { key, port: p.no, gratuitous_arp });
+            self.out.deps.learns.push(Learned { bridge: env.index, key, port: p.no, gratuitous_arp });
         }
         let to = MacKey { vlan, mac: dst };
         let found = if floods || is_multicast(dst) { None } else { env.macs.lookup(to) };
         if !floods && !is_multicast(dst) {
-            self.out.deps.macs.push((to, found));
+            self.out.deps.macs.push((env.index, to, found));
         }
         match found {
             Some(p) if p == in_port => self.detail("learned port is input port, dropping"),
+            Some(p) if env.pipeline.mirrors.reserve(p) => {
+                self.warn("learned port is a mirror port, dropping");
+            }
             Some(p) => match env.pipeline.ports.get(p) {
                 Some(p) => {
                     self.detail("forwarding to learned port");
@@ -90,7 +105,8 @@ impl Xlate<'_> {
     /// Sends the packet to every port of its VLAN but `in_port`.
     fn flood_vlan(&mut self, in_port: PortNo, inner: &Tags) {
         let env = self.env;
-        for p in env.pipeline.ports.iter().filter(|p| p.no != in_port) {
+        let to = |p: &&Port| p.no != in_port && !env.pipeline.mirrors.reserve(p.no);
+        for p in env.pipeline.ports.iter().filter(to) {
             if p.settings.vlan.looks_at_second(inner) {
                 self.look_at_tags_below(inner);
             }
@@ -111,7 +127,7 @@ impl Xlate<'_> {
     }
 
     /// Sends the packet out of a port with the tags it has there; the packet is then as it was.
-    fn leave_by(&mut self, port: &Port, inner: &Tags) {
+    pub(super) fn leave_by(&mut self, port: &Port, inner: &Tags) {
         let came = self.headers.tags.clone();
         let (tags, looked) = port.settings.vlan.leave(inner).written(port.settings.priority_tags, &came);
         for i in looked {

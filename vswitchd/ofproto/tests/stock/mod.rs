@@ -31,6 +31,8 @@ pub enum Megaflows {
     Same,
     /// One may be wider than the other: theirs looks at some bits of VLAN tags that do not matter, and leaves out some that do.
     Nested,
+    /// They are not compared: each looks at something that the other does not.
+    Apart,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -80,6 +82,17 @@ impl Twins {
         assert!(b.set_port_settings(PortNo(number), settings));
     }
 
+    /// A patch port whose OpenFlow number is `number`, to the one with number `peer`.
+    pub fn patch(&self, b: &Bridge, number: u32, peer: u32) {
+        let (name, peer) = (format!("p{number}"), format!("p{peer}"));
+        let (request, option) = (format!("ofport_request={number}"), format!("options:peer={peer}"));
+        self.run(
+            "ovs-vsctl",
+            &["add-port", b.name(), &name, "--", "set", "interface", &name, "type=patch", &option, &request],
+        );
+        b.put_port(Port::patch(PortNo(number), &name, MacAddr([2; 6]), &peer));
+    }
+
     /// A flow, in ovs-ofctl's words, on both.
     pub fn flow(&self, b: &Bridge, text: &str) {
         self.run("ovs-ofctl", &["-OOpenFlow13", "add-flow", b.name(), text]);
@@ -120,6 +133,7 @@ impl Twins {
             let some = ofctl::parse(&o.1).unwrap();
             let fine = match megaflows {
                 Megaflows::Same => false,
+                Megaflows::Apart => true,
                 Megaflows::Nested => all.is_subset_of(&some) || some.is_subset_of(&all),
             };
             assert!(fine, "{packet}\nours:\n{ours}\ntheirs:\n{theirs}");
@@ -165,20 +179,27 @@ pub fn delivered(actions: &str) -> BTreeSet<String> {
 }
 
 fn deliver(actions: &[Action], mut popped: u32, mut changes: Vec<String>, out: &mut BTreeSet<String>) {
+    let mut cut = None;
     for a in actions {
         match a {
             Action::Output(p) => {
-                assert!(
-                    out.insert(format!("{} after {popped} pops and {changes:?}", p.0)),
-                    "twice: {actions:?}"
-                );
+                let cut = cut.take().map_or(String::new(), |n: u32| format!("cut to {n}, "));
+                let line = format!("{}: {cut}after {popped} pops and {changes:?}", p.0);
+                assert!(out.insert(line), "twice: {actions:?}");
             }
-            Action::PopVlan => match changes.pop() {
-                Some(c) if c.starts_with("PushVlan") => {}
-                Some(c) => panic!("a tag popped after {c}"),
+            Action::Trunc(n) => cut = Some(*n),
+            Action::PopVlan => match changes.iter().rposition(|c| c.starts_with("PushVlan")) {
+                Some(i) => {
+                    changes.remove(i);
+                }
                 None => popped += 1,
             },
             Action::Clone(inner) => deliver(inner, popped, changes.clone(), out),
+            Action::SetField { field, .. } => {
+                let what = format!("SetField {{ field: {field}, ");
+                changes.retain(|c| !c.starts_with(&what));
+                changes.push(format!("{a:?}"));
+            }
             other => changes.push(format!("{other:?}")),
         }
     }

@@ -210,6 +210,7 @@ fn userspace(s: Scan<'_>) -> Result<ControllerAction, TextError> {
                 table: 0,
                 metadata: 0,
                 in_port: 0,
+                bridge: 0,
             };
             each_part(v, |name, v| {
                 let n = at(&v, value::number(v.rest(), 64))?.0 as u64;

@@ -162,6 +162,7 @@ fn controller_actions_keep_reason_length_and_cookie() {
         table: 0,
         metadata: 0,
         in_port: 0,
+        bridge: 0,
     };
     let text = format_actions(&[Action::Controller(c)], Context::default(), &no_name);
     assert_eq!(acted(&text), [Action::Controller(c)]);

@@ -1,0 +1,98 @@
+//! Going on in another bridge.
+//!
+//! The other bridge starts with the packet as it is, and without what only a pipeline has: registers, metadata, tunnel, the
+//! state of a connection. When it is done the packet is again what it was. Fields and tags that it changed are written back
+//! when next the packet goes somewhere; where that cannot undo what it did (labels, a decremented TTL), what it did is done to
+//! a copy.
+
+use flow::{Action, FieldId};
+use openflow::PortNo;
+
+use super::{Environment, MAX_DEPTH, Problem, Xlate};
+use crate::port::Port;
+use crate::trace::StepKind;
+
+/// Words of a packet key with connection state and tunnel: what a packet does not take to another bridge.
+const LEFT_BEHIND: std::ops::Range<usize> = 2..19;
+
+impl<'a> Xlate<'a> {
+    /// Sends the packet out of `port`, so that it comes in on `other`, a port of the bridge that `peer` is.
+    pub(super) fn through_patch(&mut self, port: &Port, peer: Environment<'a>, other: &'a Port) {
+        for (end, counters) in [(port, false), (other, true)] {
+            if let Some(p) = &end.patch {
+                self.out.credited.push(if counters { p.received.clone() } else { p.sent.clone() });
+            }
+        }
+        let was = (
+            (self.env, self.in_port, self.table, self.rule.take()),
+            (self.key, self.base, self.written, self.headers.clone()),
+            (std::mem::take(&mut self.action_set), std::mem::take(&mut self.in_action_set)),
+            (self.packet_out, self.nest, self.mirrored, self.for_good, self.out.actions.len()),
+        );
+        let looked = LEFT_BEHIND.map(|i| self.wc.word(i)).collect::<Vec<_>>();
+        if peer.index != self.env.index {
+            self.mirrored = 0;
+        }
+        let configs = &mut self.out.deps.configs;
+        if !configs.iter().any(|(b, _)| *b == peer.index) {
+            configs.push((peer.index, peer.pipeline.config_generation));
+        }
+        self.step(|| StepKind::Bridge(peer.name.into()));
+        self.env = peer;
+        self.in_port = other.no;
+        self.packet_out = false;
+        self.nest += 1;
+        self.start_over(other.no);
+        if self.depth >= MAX_DEPTH {
+            self.fail(Problem::TooDeep);
+        } else {
+            self.depth += 1;
+            if other.receives() {
+                self.table_chain(0, None);
+                self.execute_action_set();
+            }
+            self.depth -= 1;
+        }
+
+        let (bridge, packet, set, rest) = was;
+        (self.env, self.in_port, self.table, self.rule) = bridge;
+        (self.action_set, self.in_action_set) = set;
+        let (base, headers) = (packet.1, packet.3);
+        let (packet_out, nest, mirrored, for_good, actions) = rest;
+        (self.packet_out, self.nest, self.mirrored) = (packet_out, nest, mirrored);
+        self.key = packet.0;
+        for (i, w) in LEFT_BEHIND.zip(looked) {
+            self.wc.set_word(i, w);
+        }
+        let all_decrements = self.headers.ttl_decrements_in_all.max(headers.ttl_decrements_in_all);
+        let now = std::mem::replace(&mut self.headers, headers);
+        self.headers.ttl_decrements_in_all = all_decrements;
+        if self.for_good == for_good {
+            self.headers.base_tags = now.base_tags;
+            self.headers.tags_changed = true;
+            self.written = self.ever_written;
+        } else {
+            let inner = self.out.actions.split_off(actions.min(self.out.actions.len()));
+            self.emit(Action::Clone(inner.into()));
+            self.base = base;
+            self.written = packet.2;
+        }
+        // What goes wrong there is no concern of this bridge, unless nothing may be added any more.
+        if self.out.problem != Some(Problem::TooManyActions) {
+            self.out.problem = None;
+            self.halted = false;
+        }
+    }
+
+    /// What only a pipeline has begins anew.
+    fn start_over(&mut self, in_port: PortNo) {
+        for i in LEFT_BEHIND.chain(usize::from(FieldId::InPort.info().word)..flow::PIPELINE_WORDS) {
+            self.key.set_word(i, 0);
+            if i < flow::PACKET_WORDS {
+                self.written.set_word(i, 0);
+            }
+        }
+        self.key.set(FieldId::InPort, in_port.0.into());
+        self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+    }
+}
