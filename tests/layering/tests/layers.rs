@@ -22,7 +22,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("netio", &["device", "clock"]),
     ("datapath", &["flow", "classifier", "device", "clock", "datapath-api"]),
     ("openflow", &["flow"]),
-    ("ovsdb", &["clock"]),
+    ("ovsdb", &["clock", "daemon"]),
     ("daemon", &["clock"]),
     ("ofproto", &["flow", "openflow", "classifier", "datapath-api", "offload", "clock"]),
     ("vswitchd", &["*"]),

@@ -25,6 +25,8 @@ pub const MAX_RESULT_CELLS: usize = 16_000_000;
 pub struct TxnContext<'a> {
     /// Refuse what could change the database.
     pub read_only: bool,
+    /// The server itself: it may write to databases whose names begin with an underscore.
+    pub internal: bool,
     /// The client's role, where roles are in use.
     pub role: Option<Role<'a>>,
     /// Whether the client owns the lock of that name.
@@ -35,7 +37,7 @@ pub struct TxnContext<'a> {
 
 impl Default for TxnContext<'_> {
     fn default() -> Self {
-        Self { read_only: false, role: None, holds_lock: &|_| false, waited: Duration::ZERO }
+        Self { read_only: false, internal: false, role: None, holds_lock: &|_| false, waited: Duration::ZERO }
     }
 }
 
@@ -43,6 +45,7 @@ impl std::fmt::Debug for TxnContext<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TxnContext")
             .field("read_only", &self.read_only)
+            .field("internal", &self.internal)
             .field("role", &self.role)
             .field("waited", &self.waited)
             .finish_non_exhaustive()
@@ -175,7 +178,7 @@ impl<'a> Execution<'a> {
         let database = &self.txn.db.schema().name;
         let why = if self.cx.read_only {
             format!("{name} operation not allowed when database server is in read only mode")
-        } else if database.starts_with('_') {
+        } else if database.starts_with('_') && !self.cx.internal {
             format!("{name} operation not allowed on table in reserved database {database}")
         } else {
             return Ok(result);

@@ -1,6 +1,6 @@
 //! OVSDB: the data model of RFC 7047 with the extensions of Open vSwitch, as a library.
 //!
-//! This half of the crate does no I/O and knows no time but what it is told: values ([`Atom`], [`Datum`]), their types
+//! The data model does no I/O and knows no time but what it is told: values ([`Atom`], [`Datum`]), their types
 //! ([`BaseType`], [`ColumnType`]) and schemas ([`Schema`]), each from and to the JSON that goes over the wire and into
 //! the log. The file that holds a database is [`log`].
 //!
@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A [`Database`] holds the rows. A transaction is executed without changing it, written down by whoever keeps the log,
-//! and then committed; the [`ChangeSet`] that comes out feeds the monitors.
+//! and then committed; the [`ChangeSet`] that comes out feeds the monitors. [`storage`] is such a keeper, and [`server`] offers
+//! databases to clients.
 //!
 //! Errors are the error objects of RFC 7047 ([`Error`]); where Open vSwitch's own tests pin the `details` text, it is the
 //! same here, since people read it in the output of stock clients.
@@ -25,6 +26,7 @@ pub mod error;
 pub mod execute;
 pub mod json;
 pub mod log;
+mod merge;
 pub mod monitor;
 mod mutation;
 pub mod prepare;
@@ -32,6 +34,8 @@ pub mod rbac;
 mod record;
 pub mod row;
 pub mod schema;
+pub mod server;
+pub mod storage;
 mod txn;
 pub mod types;
 mod unique;

@@ -1,7 +1,7 @@
 //! Transactions as records of the log, in Open vSwitch's form (ovsdb(5), "Standalone Database Format").
 //!
 //! ```text
-//!   {"Table": {"<uuid>": {"column": value, ...} | null, ...}, ..., "_comment": "...", "_date": ms, "_is_diff": true}
+//!   {"Table": {"<uuid>": {"column": value, ...} | null, ...}, ..., "_comment": "...", "_is_diff": true, "_date": ms}
 //! ```
 //!
 //! `null` deletes a row. With `_is_diff`, columns of rows that were there before are differences (see [`Datum::diff`])
@@ -139,8 +139,10 @@ impl Record {
             json::push_quoted(&mut self.text, c);
             self.text.push(',');
         }
-        let _ = write!(self.text, "\"_date\":{date_ms}");
-        self.text.push_str(if is_diff { ",\"_is_diff\":true}" } else { "}" });
+        if is_diff {
+            self.text.push_str("\"_is_diff\":true,");
+        }
+        let _ = write!(self.text, "\"_date\":{date_ms}}}");
         self.text
     }
 }

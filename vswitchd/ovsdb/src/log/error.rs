@@ -100,14 +100,6 @@ pub enum LogError {
         /// What is wrong.
         damage: Damage,
     },
-    /// A record could not be put into JSON.
-    #[error("ovsdb error: {}: cannot compose a record: {reason}", path.display())]
-    Compose {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
 }
 
 impl LogError {

@@ -323,15 +323,15 @@ impl Log {
         Ok(())
     }
 
-    /// Appends a record. It outlives the process from then on, and a power failure from the next [`Log::sync`].
+    /// Appends a record, the text of a JSON object. It outlives the process from then on, and a power failure from the next [`Log::sync`].
     ///
     /// # Errors
     /// [`LogError::Io`], for instance when the disk is full: the file is as it was.
-    pub fn append(&mut self, record: &Value) -> Result<(), LogError> {
+    pub fn append(&mut self, record: &str) -> Result<(), LogError> {
         if self.state == State::Reading {
             self.begin_writing()?;
         }
-        let bytes = self.compose(record)?;
+        let bytes = record::compose(record);
         self.cut_tail()?;
         if let Err(e) = self.file.write_all_at(&bytes, self.end) {
             self.dirty_tail = true;
@@ -342,11 +342,6 @@ impl Log {
         self.last = self.end;
         self.end += bytes.len() as u64;
         Ok(())
-    }
-
-    fn compose(&self, record: &Value) -> Result<Vec<u8>, LogError> {
-        record::compose(record)
-            .map_err(|e| LogError::Compose { path: self.name.clone(), reason: e.to_string() })
     }
 
     /// Takes the last appended record back. The file is as before that [`Log::append`].
@@ -381,12 +376,17 @@ impl Log {
         self.end > SMALL_BYTES && self.end / 2 > self.base
     }
 
+    /// How many times as long as after the last compaction the log is.
+    pub fn growth(&self) -> u64 {
+        self.end / self.base.max(1)
+    }
+
     /// Replaces the file by one that holds `records` only: written beside it, synced, renamed over it. Readers of the old
     /// file keep it; whoever opens the name sees the old or the new file, whole.
     ///
     /// # Errors
     /// [`LogError::Io`]: the file is as it was, unless the rename had already happened.
-    pub fn replace<'a>(&mut self, records: impl IntoIterator<Item = &'a Value>) -> Result<(), LogError> {
+    pub fn replace<'a>(&mut self, records: impl IntoIterator<Item = &'a str>) -> Result<(), LogError> {
         let mut name = self.real.clone().into_os_string();
         name.push(".tmp");
         let tmp = PathBuf::from(name);
@@ -417,14 +417,14 @@ impl Log {
     fn write_new<'a>(
         &self,
         tmp: &Path,
-        records: impl IntoIterator<Item = &'a Value>,
+        records: impl IntoIterator<Item = &'a str>,
     ) -> Result<(Box<dyn LogFile>, u64), LogError> {
         let at = |what| LogError::io(tmp, what);
         self.files.remove(tmp).map_err(at("failed to remove"))?;
         let mut file = self.files.create_new(tmp).map_err(at("create failed"))?;
         let mut len = 0;
         for r in records {
-            let bytes = self.compose(r)?;
+            let bytes = record::compose(r);
             file.write_all_at(&bytes, len).map_err(at("write failed"))?;
             len += bytes.len() as u64;
         }

@@ -4,11 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-
-use crate::row::{ChangeSet, RowChange};
-use crate::schema::VERSION_COLUMN;
+use crate::row::ChangeSet;
 use crate::{Schema, Uuid};
 
 /// A bounded list of transactions with their identifiers.
@@ -58,6 +54,11 @@ impl History {
         id
     }
 
+    /// Forgets everything: no earlier state is known any more.
+    pub fn forget(&mut self) {
+        *self = Self::new(self.max_transactions, self.max_rows);
+    }
+
     /// What changed since the state of that identifier, as if one transaction had done it; `None` if the state is not
     /// known (any more).
     pub fn since(&self, id: &Uuid, schema: &Schema) -> Option<ChangeSet> {
@@ -65,30 +66,7 @@ impl History {
             return None;
         }
         let skip = if *id == self.base { 0 } else { 1 + self.entries.iter().position(|(e, _)| e == id)? };
-        let mut rows: Vec<RowChange> = Vec::new();
-        let mut at: HashMap<(usize, Uuid), usize, RandomState> = HashMap::default();
-        for c in self.entries.iter().skip(skip).flat_map(|(_, c)| &c.rows) {
-            match at.get(&(c.table, c.uuid)) {
-                Some(i) => rows[*i].new.clone_from(&c.new),
-                None => {
-                    at.insert((c.table, c.uuid), rows.len());
-                    rows.push(c.clone());
-                }
-            }
-        }
-        rows.retain_mut(|c| match (&c.old, &c.new) {
-            (None, None) => false,
-            (Some(o), Some(n)) => {
-                c.changed = o.difference(n, &schema.tables[c.table]);
-                // Changed and changed back is still another version.
-                if o.version() != n.version() {
-                    c.changed.insert(VERSION_COLUMN);
-                }
-                !c.changed.is_empty()
-            }
-            _ => true,
-        });
-        rows.sort_by_key(|c| c.table);
-        Some(ChangeSet { rows })
+        let missed = self.entries.iter().skip(skip).map(|(_, c)| c);
+        Some(ChangeSet::merge(schema, missed))
     }
 }

@@ -1,0 +1,185 @@
+//! A database and its file: opening, committing to the log, compaction.
+//!
+//! ```text
+//!   open:    lock -> schema -> replay each record -> torn tail? say so and cut it -> ready
+//!   commit:  append -> (durable? sync) -> in memory        an error before "in memory": nothing happened
+//!   compact: schema and everything in memory -> new file -> sync -> rename
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::json::canonical;
+use crate::log::{FileSystem, Log, LogError};
+use crate::{Database, Error, Prepared, Schema};
+use clock::Instant;
+
+/// Automatic compactions are at least this far apart, unless the file explodes.
+const COMPACT_PAUSE: Duration = Duration::from_secs(600);
+/// A file that has grown by this factor is compacted whenever the last time was.
+const EXPLOSION: u64 = 10;
+
+/// Why a database could not be opened.
+#[derive(thiserror::Error, Debug)]
+pub enum OpenError {
+    /// Its file.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The schema in it.
+    #[error("{0}")]
+    Schema(Error),
+    /// The file has no schema.
+    #[error("ovsdb error: {0}: database is empty")]
+    Empty(String),
+}
+
+/// The file of a database.
+#[derive(Debug)]
+pub struct Storage {
+    log: Log,
+    last_compaction: Instant,
+}
+
+/// What was found when a database was opened.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Recovery {
+    /// Transactions that were replayed.
+    pub transactions: u64,
+    /// Bytes of a torn tail that were cut off.
+    pub cut_bytes: u64,
+}
+
+impl Storage {
+    /// Opens, locks and reads a database file. A torn tail is cut off and logged.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        path: &Path,
+        files: Arc<dyn FileSystem>,
+        now: Instant,
+    ) -> Result<(Storage, Database, Recovery), OpenError> {
+        let mut log = Log::open(path, files)?;
+        let Some(schema) = log.next_record()? else {
+            return Err(OpenError::Empty(path.display().to_string()));
+        };
+        let mut database = Database::new(Schema::from_json(&schema).map_err(OpenError::Schema)?);
+        let mut recovery = Recovery::default();
+        let tail = loop {
+            match log.next_record() {
+                Ok(None) => break None,
+                Ok(Some(record)) => match database.replay(&record) {
+                    Ok(_) => recovery.transactions += 1,
+                    Err(e) => break Some(log.unread(e.to_string())),
+                },
+                Err(e) => break Some(e),
+            }
+        };
+        if let Some(why) = tail {
+            let words = why.to_string();
+            recovery.cut_bytes = log.check_tail(why)?;
+            tracing::error!(target: "ovsdb_server", "{words}");
+            tracing::warn!(
+                target: "ovsdb_server",
+                "{}: cutting off {} bytes that do not end in a whole transaction; {} transactions are in use",
+                path.display(), recovery.cut_bytes, recovery.transactions
+            );
+        }
+        log.begin_writing()?;
+        Ok((Storage { log, last_compaction: now }, database, recovery))
+    }
+
+    /// The name the user gave.
+    pub fn name(&self) -> &Path {
+        self.log.name()
+    }
+
+    /// The file itself.
+    pub fn path(&self) -> &Path {
+        self.log.real_path()
+    }
+
+    /// Length of the file in bytes.
+    pub fn len(&self) -> u64 {
+        self.log.len()
+    }
+
+    /// Whether the file is empty; that of an open database never is.
+    pub fn is_empty(&self) -> bool {
+        self.log.is_empty()
+    }
+
+    /// Writes a transaction that is about to be committed to `database`. Returns once it is in the file, and if the transaction
+    /// is durable once it outlives a power failure.
+    ///
+    /// # Errors
+    /// `I/O error`: nothing of it is in the file, and it must not be committed.
+    pub fn commit(&mut self, database: &Database, prepared: &Prepared) -> Result<(), Error> {
+        let Some(record) = prepared.log_record(date_ms()) else { return Ok(()) };
+        if self.log.is_suspect() {
+            // A sync failed earlier: what was acknowledged since the last good one may not be on the disk. Only a file written
+            // anew can be trusted.
+            tracing::warn!(target: "ovsdb_file", "{}: writing the file anew after a failed sync", self.name().display());
+            self.rewrite(database, None)?;
+        }
+        self.log.append(&record).map_err(io_error)?;
+        if prepared.durable()
+            && let Err(e) = self.log.sync()
+        {
+            self.log.undo_append();
+            return Err(io_error(e));
+        }
+        Ok(())
+    }
+
+    /// Whether an automatic compaction is due.
+    pub fn wants_compaction(&self, now: Instant) -> bool {
+        self.log.grew_lots()
+            && (now.since(self.last_compaction) >= COMPACT_PAUSE || self.log.growth() >= EXPLOSION)
+    }
+
+    /// Rewrites the file to hold what the database holds, and nothing of how it came to be.
+    ///
+    /// # Errors
+    /// `I/O error`: the file is as it was.
+    pub fn compact(&mut self, database: &Database, now: Instant) -> Result<(), Error> {
+        let before = self.len();
+        // Also when it fails: a full disk is not tried again with every commit.
+        self.last_compaction = now;
+        self.rewrite(database, Some("compacting database online"))?;
+        tracing::info!(
+            target: "ovsdb_file",
+            "{}: compacted from {before} to {} bytes", self.name().display(), self.len()
+        );
+        Ok(())
+    }
+
+    /// Replaces schema and contents by those of `database`, for a conversion.
+    ///
+    /// # Errors
+    /// `I/O error`: the file is as it was.
+    pub fn convert(&mut self, database: &Database) -> Result<(), Error> {
+        self.rewrite(database, Some("converted by ovsdb-server"))
+    }
+
+    fn rewrite(&mut self, database: &Database, comment: Option<&str>) -> Result<(), Error> {
+        let schema = canonical(&database.schema().to_json());
+        let contents = database.snapshot(comment, date_ms());
+        self.log.replace([&*schema, &*contents]).map_err(io_error)
+    }
+}
+
+/// The time for people who read the log, in milliseconds since 1970. Nothing depends on it.
+fn date_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The error object for a client.
+fn io_error(e: LogError) -> Error {
+    match &e {
+        LogError::Io { path, what, source } => Error::io(source, format!("{}: {what}", path.display())),
+        other => Error::new("I/O error", other.to_string()),
+    }
+}
