@@ -107,4 +107,12 @@ pub trait PacketIo: Send {
     fn link(&self) -> LinkState;
     /// Counters now.
     fn counters(&self) -> PortCounters;
+    /// Whether what is behind the port is gone for good, so that only opening it anew can help.
+    fn is_gone(&self) -> bool {
+        false
+    }
+    /// Index of the host's network interface that the port is, if it is one.
+    fn interface_index(&self) -> Option<u32> {
+        None
+    }
 }

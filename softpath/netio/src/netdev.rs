@@ -172,11 +172,16 @@ impl Netdev {
         Ok(usize::try_from(unsafe { r.ifr_ifru.ifru_mtu }).unwrap_or(0))
     }
 
-    /// Its link state; down when it is gone, also when another interface has taken its name: sockets do not move over.
-    pub fn link(&self) -> LinkState {
+    /// Whether it is still there under its name; not when another interface has taken the name: sockets do not move over.
+    pub fn is_present(&self) -> bool {
         let index = self.get(libc::SIOCGIFINDEX as libc::c_ulong, "SIOCGIFINDEX");
         // SAFETY: SIOCGIFINDEX has filled in this member.
-        if !index.is_ok_and(|r| unsafe { r.ifr_ifru.ifru_ifindex } == self.index) {
+        index.is_ok_and(|r| unsafe { r.ifr_ifru.ifru_ifindex } == self.index)
+    }
+
+    /// Its link state; down when it is gone.
+    pub fn link(&self) -> LinkState {
+        if !self.is_present() {
             return LinkState::default();
         }
         let Ok(r) = self.get(libc::SIOCGIFFLAGS as libc::c_ulong, "SIOCGIFFLAGS") else {
@@ -216,6 +221,32 @@ impl Netdev {
         let flags = unsafe { r.ifr_ifru.ifru_flags };
         r.ifr_ifru.ifru_flags = flags | libc::IFF_UP as i16;
         self.ioctl(libc::SIOCSIFFLAGS as libc::c_ulong, &mut r, "SIOCSIFFLAGS")
+    }
+
+    /// Gives it an Ethernet address.
+    ///
+    /// # Errors
+    /// [`OpenError::NoPermission`], [`OpenError::Os`].
+    pub fn set_mac(&self, mac: [u8; 6]) -> Result<(), OpenError> {
+        let mut r = IfName::new(&self.name)?.request();
+        // SAFETY: sockaddr is plain data, for which zero is valid.
+        let mut a: libc::sockaddr = unsafe { std::mem::zeroed() };
+        a.sa_family = libc::ARPHRD_ETHER;
+        for (to, from) in a.sa_data.iter_mut().zip(mac) {
+            *to = from as libc::c_char;
+        }
+        r.ifr_ifru.ifru_hwaddr = a;
+        self.ioctl(libc::SIOCSIFHWADDR as libc::c_ulong, &mut r, "SIOCSIFHWADDR")
+    }
+
+    /// Sets its MTU in bytes.
+    ///
+    /// # Errors
+    /// [`OpenError::NoPermission`], [`OpenError::Os`].
+    pub fn set_mtu(&self, mtu: u32) -> Result<(), OpenError> {
+        let mut r = self.get(libc::SIOCGIFMTU as libc::c_ulong, "SIOCGIFMTU")?;
+        r.ifr_ifru.ifru_mtu = i32::try_from(mtu).unwrap_or(i32::MAX);
+        self.ioctl(libc::SIOCSIFMTU as libc::c_ulong, &mut r, "SIOCSIFMTU")
     }
 
     fn ethtool<const N: usize>(&self, command: &mut [u32; N]) -> Result<(), OpenError> {

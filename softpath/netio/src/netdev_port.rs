@@ -62,12 +62,12 @@ impl<Rx: RxQueue + 'static, Tx: TxQueue + 'static> PacketIo for NetdevPort<Rx, T
     }
 
     fn mac(&self) -> [u8; 6] {
-        self.mac
+        self.netdev.mac().unwrap_or(self.mac)
     }
 
-    /// The MTU when it was opened, and the Ethernet header.
+    /// The MTU, as it was when opened once the interface is gone, and the Ethernet header.
     fn mtu_frame_bytes(&self) -> usize {
-        self.mtu + 14
+        self.netdev.mtu().unwrap_or(self.mtu) + 14
     }
 
     fn link(&self) -> LinkState {
@@ -87,5 +87,13 @@ impl<Rx: RxQueue + 'static, Tx: TxQueue + 'static> PacketIo for NetdevPort<Rx, T
             rx_errors: get(&c.rx_errors),
             tx_errors: get(&c.tx_errors),
         }
+    }
+
+    fn is_gone(&self) -> bool {
+        !self.netdev.is_present()
+    }
+
+    fn interface_index(&self) -> Option<u32> {
+        u32::try_from(self.netdev.index()).ok()
     }
 }

@@ -41,6 +41,16 @@ impl TapPort {
     /// # Errors
     /// [`OpenError`].
     pub fn open(name: &str, pool: &BufferPool) -> Result<Self, OpenError> {
+        let port = Self::create(name, pool)?;
+        port.netdev().set_up()?;
+        Ok(port)
+    }
+
+    /// Makes or opens the TAP interface called `name` as it is: one that is made is down until somebody brings it up.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn create(name: &str, pool: &BufferPool) -> Result<Self, OpenError> {
         let mut request = IfName::new(name)?.request();
         request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as i16;
         let file = OpenOptions::new()
@@ -61,7 +71,6 @@ impl TapPort {
             return Err(OpenError::last(name, "TUNSETOFFLOAD"));
         }
         let netdev = Netdev::open(name)?;
-        netdev.set_up()?;
         let (file, counters) = (Arc::new(file), Arc::new(Counters::default()));
         let rx = TapRx { file: file.clone(), pool: pool.clone(), counters: counters.clone() };
         let tx = TapTx { file, counters: counters.clone() };

@@ -19,12 +19,31 @@ pub struct Status {
     pub run_dir: String,
     /// Time since the start.
     pub uptime_ms: u64,
+    /// Where the configuration comes from.
+    #[serde(default)]
+    pub configuration: String,
+    /// What is configured and could not be had, each with its reason.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
     /// Bridges, in the order of the configuration.
     pub bridges: Vec<Bridge>,
     /// Devices, in the order of the configuration.
     pub devices: Vec<DeviceHealth>,
     /// The datapath that all bridges share.
     pub datapath: Datapath,
+}
+
+/// Something that is configured and could not be had.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Problem {
+    /// `port`, `device`, `wire` or `listen`.
+    pub kind: String,
+    /// Its bridge, or nothing for a device.
+    pub bridge: String,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub why: String,
 }
 
 /// A bridge.
@@ -323,4 +342,16 @@ pub struct Port {
     pub tx_dropped: u64,
     /// Why the port does not work; null when it does.
     pub error: Option<String>,
+    /// Its Ethernet address.
+    #[serde(default)]
+    pub mac: Option<String>,
+    /// Index of the network interface that it is, if it is one.
+    #[serde(default)]
+    pub interface_index: Option<u32>,
+    /// Longest packet of the network layer, in bytes.
+    #[serde(default)]
+    pub mtu_bytes: Option<usize>,
+    /// How often its link went up or down.
+    #[serde(default)]
+    pub link_resets: u64,
 }

@@ -51,12 +51,12 @@ pub enum StopCause {
     Command,
 }
 
-/// Handlers of the signals that end a daemon. While they are installed, SIGHUP is ignored.
+/// Handlers of the signals that end a daemon. While they are installed, SIGHUP ends nothing.
 #[derive(Debug)]
 pub struct StopSignals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
-    _hangup: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl StopSignals {
@@ -69,17 +69,25 @@ impl StopSignals {
         Ok(StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            _hangup: signal(SignalKind::hangup())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
     /// Waits for SIGTERM, SIGINT or a stop request, and passes a signal on as a stop request.
     pub async fn wait(&mut self, stop: &StopRequest) -> StopCause {
+        self.wait_reloading(stop, || ()).await
+    }
+
+    /// The same, and calls `reload` at each SIGHUP.
+    pub async fn wait_reloading(&mut self, stop: &StopRequest, mut reload: impl FnMut()) -> StopCause {
         let mut asked = stop.waiter();
-        let cause = tokio::select! {
-            _ = self.terminate.recv() => StopCause::Terminate,
-            _ = self.interrupt.recv() => StopCause::Interrupt,
-            () = asked.wait() => StopCause::Command,
+        let cause = loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break StopCause::Terminate,
+                _ = self.interrupt.recv() => break StopCause::Interrupt,
+                () = asked.wait() => break StopCause::Command,
+                _ = self.hangup.recv() => reload(),
+            }
         };
         stop.stop();
         cause

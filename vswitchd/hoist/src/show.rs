@@ -31,6 +31,13 @@ pub fn status(s: &Status) -> String {
         duration(s.uptime_ms),
         s.run_dir
     );
+    if !s.configuration.is_empty() {
+        let _ = writeln!(out, "configured by {}", s.configuration);
+    }
+    for p in &s.problems {
+        let of = if p.bridge.is_empty() { String::new() } else { format!(" of bridge {}", p.bridge) };
+        let _ = writeln!(out, "PROBLEM: {} {}{of}: {}", p.kind, p.name, p.why);
+    }
     for d in &s.devices {
         let state = if d.up { "up".to_owned() } else { format!("DOWN ({})", d.why_down) };
         let resets =

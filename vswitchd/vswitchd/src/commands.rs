@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use daemon::unixctl::Commands;
 
+use crate::reconfigure::Reconfigure;
 use crate::report::{DumpOptions, Parts, Selection};
 
 fn json<T: serde::Serialize>(document: &T) -> Result<String, String> {
@@ -11,7 +12,11 @@ fn json<T: serde::Serialize>(document: &T) -> Result<String, String> {
 }
 
 /// Registers them.
-pub fn register(commands: &Commands, parts: &Arc<Parts>) {
+pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigure) {
+    let (p, to) = (Arc::clone(parts), reconfigure.clone());
+    commands.register("hoist/reload", "", 0..=0, move |_| {
+        p.source.read().reload(&to).map(|_| String::new()).map_err(|e| e.to_string())
+    });
     let p = Arc::clone(parts);
     commands.register("hoist/status", "", 0..=0, move |_| json(&p.status()));
     let p = Arc::clone(parts);

@@ -9,8 +9,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clock::{Clock, Instant};
+use device::LinkState;
 use ofproto::{Port, Switch};
-use openflow::port::PortState;
+use openflow::port::{PortConfig, PortState};
 
 use crate::placing::Placing;
 use crate::poke::Poke;
@@ -90,7 +91,11 @@ impl Control {
         for p in self.ports.all() {
             // Looked at now and then, so that little is lost when a device is reset.
             p.counters();
+            let _one = self.ports.changing();
             let Some(link) = p.link_change() else { continue };
+            if self.ports.by_datapath(p.dp).is_none() {
+                continue;
+            }
             let Some(bridge) = self.openflow.bridge(p.bridge) else { continue };
             let Some(port) = bridge.pipeline().ports.get(p.no).cloned() else { continue };
             tracing::info!(
@@ -99,14 +104,18 @@ impl Control {
                 bridge.name(),
                 if link.link_up { "up" } else { "down" }
             );
-            bridge.put_port(with_link(port, link.link_up, link.speed_mbps));
+            bridge.put_port(with_link(port, link, p.is_the_hosts()));
         }
     }
 }
 
-/// A port's description with its link as it is now.
-pub fn with_link(mut port: Port, up: bool, speed_mbps: u32) -> Port {
-    port.state = if up { PortState::LIVE } else { PortState::LINK_DOWN };
-    port.speed_kbps = speed_mbps.saturating_mul(1000);
+/// A port's description with its link as it is now. Of one that is the host's, whether it is up is the host's to say.
+pub fn with_link(mut port: Port, link: LinkState, the_hosts: bool) -> Port {
+    port.state = if link.link_up { PortState::LIVE } else { PortState::LINK_DOWN };
+    port.speed_kbps = link.speed_mbps.saturating_mul(1000);
+    if the_hosts {
+        let down = PortConfig::PORT_DOWN.0;
+        port.config = PortConfig(if link.admin_up { port.config.0 & !down } else { port.config.0 | down });
+    }
     port
 }

@@ -1,4 +1,5 @@
-//! Starts the configured devices: the simulated SmartNIC behind its driver.
+//! Devices: the simulated SmartNIC behind its driver. Its ports are lent to bridges and come back, its wires can be put into
+//! something else while it runs.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,21 +7,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as HostInstant};
 
 use clock::Clock;
-use device::{BufferPool, IoError, PacketIo, QueueId};
+use device::{BufferPool, PacketBatch, PacketIo, QueueId, QueuePair};
 use flow::PortId;
 use netio::memory::MemoryPort;
 use nic::{LiveDevice, SimHandle, SimNic};
 use offload::OffloadProvider;
 use simnic::{BringUpError, SimnicConfig, SimnicDriver};
 
-use crate::config::{DeviceConfig, DeviceKind};
-use crate::open::{self, OpenError};
+use crate::config::{DeviceConfig, DeviceKind, Wire};
+use crate::open;
 
 /// How long a step of bringing up a live simulator may take. It runs in host time, as fast as the host lets it: more than
 /// silicon needs, less than an operator notices.
 const STEP_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long a command to a live simulator may take before the device counts as hanging.
 const CMD_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Bursts that are dropped from a port's receive queue at most before a bridge gets it: more than any ring holds.
+const MAX_DRAIN_BURSTS: usize = 256;
 
 /// log2 of the entries of each ring, at most: a burst of new flows waits there while software translates the first of them.
 const MAX_RING_LOG2: u32 = 10;
@@ -53,32 +57,32 @@ pub enum DeviceStartError {
     /// The driver could not bring it up.
     #[error(transparent)]
     BringUp(#[from] BringUpError),
-    /// A wire could not be opened.
-    #[error("wire of port {port}: {source}")]
-    Wire {
-        /// Port of the device.
-        port: usize,
-        /// What is wrong.
-        source: OpenError,
-    },
-    /// A bridge's port is one that the device does not have.
-    #[error("the device has no port {0}")]
-    NoSuchPort(u16),
     /// No thread for the simulator.
     #[error("cannot run the simulator: {0}")]
     Thread(std::io::Error),
 }
 
-/// A device that has started: what its parts are handed to.
+/// A device that has started.
 pub struct Started {
     /// Its flow tables, for placement.
     pub provider: Box<dyn OffloadProvider>,
-    /// Its ports that bridges use, by number on the device.
-    pub ports: BTreeMap<u16, Box<dyn PacketIo>>,
-    /// The simulator, which is kept for as long as the switch runs.
-    pub sim: RunningSim,
-    /// Far ends of memory wires, by number on the device.
-    pub memory: BTreeMap<usize, MemoryPort>,
+    /// The device itself, which is kept for as long as it is configured.
+    pub device: RunningSim,
+}
+
+/// A port of a device. What a bridge has of it is not here.
+struct Slot {
+    io: Option<Box<dyn PacketIo>>,
+    /// Once they have been taken from `io`.
+    queues: Option<QueuePair>,
+}
+
+/// What the wire of a port ends in.
+#[derive(Default)]
+struct WireEnd {
+    io: Option<Box<dyn PacketIo>>,
+    /// Why there is nothing, when there should be.
+    error: Option<String>,
 }
 
 /// A simulated device that runs.
@@ -91,8 +95,11 @@ pub struct RunningSim {
     pub since: HostInstant,
     /// Which port is which datapath port.
     pub ports: Vec<(u16, PortId)>,
-    /// What the wires end in, by port of the device. Dropped after the device has stopped.
-    wires: Vec<(u8, Box<dyn PacketIo>)>,
+    /// As configured.
+    pub config: DeviceConfig,
+    slots: BTreeMap<u16, Slot>,
+    /// By port of the device. Dropped after the device has stopped.
+    wires: Vec<WireEnd>,
     /// Ends the simulator's thread when dropped; `None` once stopped.
     live: Option<LiveDevice>,
 }
@@ -100,9 +107,94 @@ pub struct RunningSim {
 impl RunningSim {
     /// Lets the device's ports see whether the interfaces that their wires end in are up.
     pub fn carry_links(&self) {
-        for (port, end) in &self.wires {
-            self.handle.set_carrier(*port, end.link().link_up);
+        for (port, end) in (0u8..).zip(&self.wires) {
+            let up = end.io.as_ref().is_some_and(|io| io.link().link_up);
+            self.handle.set_carrier(port, up);
         }
+    }
+
+    /// Takes a port for a bridge. What it had received before is dropped.
+    ///
+    /// # Errors
+    /// In words: there is none of that number, or a bridge has it already.
+    pub fn take_port(&mut self, number: u16) -> Result<(Box<dyn PacketIo>, QueuePair), String> {
+        let (name, n) = (&self.name, self.slots.len());
+        let slot = self
+            .slots
+            .get_mut(&number)
+            .ok_or_else(|| format!("device {name} has no port {number}, it has ports 0 to {}", n - 1))?;
+        let taken = || format!("port {number} of device {name} is in use");
+        let io = slot.io.as_mut().ok_or_else(taken)?;
+        let (mut rx, tx) = match slot.queues.take() {
+            Some(q) => q,
+            None => io.take_queues(QueueId(0)).map_err(|_| taken())?,
+        };
+        let mut old = PacketBatch::new();
+        for _ in 0..MAX_DRAIN_BURSTS {
+            let got = rx.rx_burst(&mut old);
+            old.clear();
+            if !matches!(got, Ok(n) if n > 0) {
+                break;
+            }
+        }
+        slot.io.take().map(|io| (io, (rx, tx))).ok_or_else(taken)
+    }
+
+    /// Gives a port back.
+    pub fn give_back(&mut self, number: u16, io: Option<Box<dyn PacketIo>>, queues: Option<QueuePair>) {
+        if let Some(slot) = self.slots.get_mut(&number) {
+            // Without its queues a port is of no use until the device is started anew.
+            slot.io = io.filter(|_| queues.is_some());
+            slot.queues = queues;
+        }
+    }
+
+    /// Makes the wires end in what `wires` says, where they do not yet, and opens again what has gone. Far ends of memory
+    /// wires come back by port. What cannot be opened is tried again the next time; each new reason is logged.
+    pub fn connect(&mut self, wires: &[Wire], pool: &BufferPool) -> BTreeMap<usize, MemoryPort> {
+        let DeviceKind::Sim { wires: before, .. } = &mut self.config.kind;
+        let mut memory = BTreeMap::new();
+        for (i, end) in self.wires.iter_mut().enumerate() {
+            let (was, is) = (before.get(i).unwrap_or(&Wire::None), wires.get(i).unwrap_or(&Wire::None));
+            let gone = end.io.as_ref().is_none_or(|io| io.is_gone()) && *is != Wire::None;
+            if was == is && !gone {
+                continue;
+            }
+            let (old, port) = (std::mem::take(end), i as u8);
+            let opened = open::wire(is, pool).and_then(|w| match w {
+                None => Ok(None),
+                Some((mut io, far)) => Ok(Some((io.take_queues(QueueId(0))?, io, far))),
+            });
+            match opened {
+                Ok(Some(((rx, tx), io, far))) => {
+                    self.handle.attach(port, rx, tx);
+                    self.handle.set_carrier(port, io.link().link_up);
+                    memory.extend(far.map(|f| (i, f)));
+                    end.io = Some(io);
+                }
+                Ok(None) => self.handle.set_carrier(port, false),
+                Err(e) => {
+                    self.handle.set_carrier(port, false);
+                    let why = e.to_string();
+                    if old.error.as_ref() != Some(&why) {
+                        tracing::warn!("device {}: wire of port {i}: {why}", self.name);
+                    }
+                    end.error = Some(why);
+                }
+            }
+        }
+        *before = wires.to_vec();
+        memory
+    }
+
+    /// Why wires end in nothing that should end in something, by port.
+    pub fn wire_errors(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.wires.iter().enumerate().filter_map(|(i, w)| Some((i, w.error.as_deref()?)))
+    }
+
+    /// Whether the wire of some port has something to be looked after: it ends in nothing, or in what has gone.
+    pub fn has_loose_wire(&self) -> bool {
+        self.wires.iter().any(|w| w.error.is_some() || w.io.as_ref().is_some_and(|io| io.is_gone()))
     }
 
     /// Stops the simulator's thread.
@@ -111,19 +203,18 @@ impl RunningSim {
     }
 }
 
-/// Starts a device whose ports are these datapath ports: number on the device, datapath number. `pool` is shared with the
-/// software path, so that packets pass without being copied.
+/// Starts a device, none of whose ports is a port of the datapath and none of whose wires ends in anything yet. `pool` is
+/// shared with the software path, so that packets pass without being copied.
 ///
 /// # Errors
 /// [`DeviceStartError`]; what had started has ended.
 pub fn start(
     config: &DeviceConfig,
-    ports: &[(u16, PortId)],
     pool: BufferPool,
     clock: Arc<dyn Clock>,
 ) -> Result<Started, DeviceStartError> {
-    let DeviceKind::Sim { profile, wires } = &config.kind;
-    let profile = match profile {
+    let DeviceKind::Sim { profile, .. } = &config.kind;
+    let settings = match profile {
         None => nic::Config::default(),
         Some(path) => {
             let text = std::fs::read_to_string(path)
@@ -133,46 +224,32 @@ pub fn start(
         }
     };
     let at = || PathBuf::from(&config.name);
-    let sim = SimNic::new(profile, seed(&config.name))
+    let n_ports = settings.device.ports;
+    let sim = SimNic::new(settings, seed(&config.name))
         .map_err(|source| DeviceStartError::Profile { path: at(), source })?;
     let live = sim.start_live().map_err(DeviceStartError::Thread)?;
-    let mut ends = Vec::new();
-    let mut memory = BTreeMap::new();
-    for (i, w) in wires.iter().enumerate() {
-        let wire = |source| DeviceStartError::Wire { port: i, source };
-        let Some((mut io, far)) = open::wire(w, &pool).map_err(wire)? else {
-            sim.set_carrier(i as u8, false);
-            continue;
-        };
-        let (rx, tx) = io.take_queues(QueueId(0)).map_err(|e: IoError| wire(e.into()))?;
-        sim.attach(i as u8, rx, tx);
-        ends.push((i as u8, io));
-        memory.extend(far.map(|f| (i, f)));
-    }
+    (0..n_ports).for_each(|p| sim.set_carrier(p, false));
     let mut driver = SimnicConfig::new(Vec::new());
-    for (number, dp) in ports {
-        driver.ports.push((*dp, u8::try_from(*number).map_err(|_| DeviceStartError::NoSuchPort(*number))?));
-    }
     (driver.step_timeout, driver.cmd_timeout) = (STEP_TIMEOUT, CMD_TIMEOUT);
-    driver.ring_log2 = ring_log2(pool.cells(), driver.ports.len());
+    driver.ring_log2 = ring_log2(pool.cells(), n_ports.into());
     let nic = SimnicDriver::bring_up(sim.backing(), pool, driver, clock)?;
-    let mut opened: BTreeMap<u16, Box<dyn PacketIo>> = BTreeMap::new();
-    for p in nic.ports {
-        opened.insert(u16::from(p.device_port()), Box::new(p));
-    }
-    if let Some((missing, _)) = ports.iter().find(|(n, _)| !opened.contains_key(n)) {
-        return Err(DeviceStartError::NoSuchPort(*missing));
-    }
-    let running = RunningSim {
+    let slot = |p: simnic::SimnicPort<_>| {
+        (u16::from(p.device_port()), Slot { io: Some(Box::new(p) as Box<dyn PacketIo>), queues: None })
+    };
+    let device = RunningSim {
         name: config.name.clone(),
         handle: sim,
         since: HostInstant::now(),
-        ports: ports.to_vec(),
-        wires: ends,
+        ports: Vec::new(),
+        config: DeviceConfig {
+            name: config.name.clone(),
+            kind: DeviceKind::Sim { profile: profile.clone(), wires: Vec::new() },
+        },
+        slots: nic.ports.into_iter().map(slot).collect(),
+        wires: (0..n_ports).map(|_| WireEnd::default()).collect(),
         live: Some(live),
     };
-    running.carry_links();
-    Ok(Started { provider: Box::new(nic.provider), ports: opened, sim: running, memory })
+    Ok(Started { provider: Box::new(nic.provider), device })
 }
 
 /// The seed of a device: the same for the same name, so that a run can be repeated.

@@ -1,17 +1,50 @@
-//! The OpenFlow side of a bridge: its sockets and connections.
+//! The OpenFlow side of a bridge: its sockets, connections and fail mode, which change while it runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clock::Clock;
-use daemon::signals::Stopped;
-use daemon::{Listener, OPENFLOW_PORT, Passive, RunDir, StreamError};
+use daemon::signals::{StopRequest, stop_channel};
+use daemon::{Active, Listener, OPENFLOW_PORT, Passive, RunDir};
 use ofproto::Bridge;
-use tokio::runtime::Runtime;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::config::{BridgeConfig, FailMode};
 use crate::controller::{Hub, Limits, connect_to, listen};
-use crate::fail_mode;
+use crate::fail_mode::{FailOpen, Policy};
+
+/// How long what ends gets to do so before the next step.
+const END_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A task and the way to end it.
+struct Task {
+    stop: StopRequest,
+    handle: JoinHandle<()>,
+}
+
+impl Task {
+    fn run<F: Future<Output = ()> + Send + 'static>(
+        runtime: &Handle,
+        f: impl FnOnce(daemon::signals::Stopped) -> F,
+    ) -> Task {
+        let (stop, stopped) = stop_channel();
+        Task { stop, handle: runtime.spawn(f(stopped)) }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    config: BridgeConfig,
+    /// By what they were asked to listen on; with where they do, as it can be connected to.
+    listeners: BTreeMap<String, (String, Task)>,
+    controllers: BTreeMap<String, Task>,
+    /// What cannot be listened on, and why.
+    failed: BTreeMap<String, String>,
+    watch: Option<Task>,
+}
 
 /// A bridge with its connections.
 pub struct Endpoint {
@@ -19,58 +52,138 @@ pub struct Endpoint {
     pub bridge: Arc<Bridge>,
     /// Its connections.
     pub hub: Arc<Hub>,
-    /// As configured.
-    pub config: BridgeConfig,
-    /// Where it listens, as it can be connected to.
-    pub listening: Vec<String>,
+    fail_open: Arc<FailOpen>,
+    runtime: Handle,
+    dir: RunDir,
+    state: Mutex<State>,
 }
 
 impl Endpoint {
     /// A bridge without connections yet.
-    pub fn new(bridge: Arc<Bridge>, config: BridgeConfig, clock: Arc<dyn Clock>) -> Endpoint {
-        let hub = Hub::new(bridge.name(), Limits::default(), clock);
+    pub fn new(bridge: Arc<Bridge>, clock: Arc<dyn Clock>, runtime: Handle, dir: RunDir) -> Arc<Endpoint> {
+        let hub = Hub::new(bridge.name(), Limits::default(), clock.clone());
         bridge.set_controllers(hub.clone());
-        Endpoint { bridge, hub, config, listening: Vec::new() }
+        let fail_open = FailOpen::new(bridge.clone(), hub.clone(), clock);
+        Arc::new(Endpoint { bridge, hub, fail_open, runtime, dir, state: Mutex::default() })
     }
 
-    /// Opens its sockets and starts to connect to its controllers. What runs ends when `stopped`.
-    ///
-    /// # Errors
-    /// [`StreamError`] when something cannot be listened on.
-    pub fn open(
-        &mut self,
-        runtime: &Runtime,
-        dir: &RunDir,
-        clock: &Arc<dyn Clock>,
-        stopped: &Stopped,
-    ) -> Result<Vec<JoinHandle<()>>, StreamError> {
-        let mut tasks = Vec::new();
-        let own = Passive::Unix(dir.bridge_socket(self.bridge.name()));
-        let mut all = vec![own.clone()];
+    /// As configured now.
+    pub fn config(&self) -> BridgeConfig {
+        self.state.lock().config.clone()
+    }
+
+    /// Where it listens, as it can be connected to.
+    pub fn listening(&self) -> Vec<String> {
+        let s = self.state.lock();
+        // Its own socket first.
+        let own = Passive::Unix(self.dir.bridge_socket(self.bridge.name())).to_string();
+        let all = s.listeners.iter().map(|(on, (shown, _))| (*on != own, shown.clone()));
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(other, _)| *other);
+        all.into_iter().map(|(_, shown)| shown).collect()
+    }
+
+    /// What it was to listen on and cannot, and why.
+    pub fn failures(&self) -> BTreeMap<String, String> {
+        self.state.lock().failed.clone()
+    }
+
+    /// Stream names of its controllers, in the order of the configuration.
+    pub fn targets(&self) -> Vec<String> {
+        let s = self.state.lock();
+        s.config.controllers.iter().map(|c| self.target(c).to_string()).collect()
+    }
+
+    fn target(&self, c: &Active) -> Active {
+        c.clone().in_dir(self.dir.path())
+    }
+
+    /// Makes sockets, connections and fail mode those of `config`. What cannot be listened on is tried again the next time.
+    /// Not to be called from a thread of the runtime.
+    pub fn apply(&self, config: &BridgeConfig) {
+        let own = Passive::Unix(self.dir.bridge_socket(self.bridge.name()));
         // The bridge's own socket may be listed as well; it is one socket.
-        all.extend(self.config.listen.iter().map(|l| l.clone().in_dir(dir.path())).filter(|l| *l != own));
-        for on in all {
-            let l = runtime.block_on(Listener::bind(&on, OPENFLOW_PORT))?;
-            self.listening.push(match (l.tcp_port(), &on) {
-                (Some(port), Passive::Tcp { host, .. }) => {
-                    Passive::Tcp { host: host.clone(), port: Some(port) }.to_string()
+        let mut listen_on: BTreeMap<String, Passive> = config
+            .listen
+            .iter()
+            .map(|l| l.clone().in_dir(self.dir.path()))
+            .map(|l| (l.to_string(), l))
+            .collect();
+        listen_on.insert(own.to_string(), own);
+        let targets: BTreeMap<String, Active> =
+            config.controllers.iter().map(|c| self.target(c)).map(|c| (c.to_string(), c)).collect();
+
+        let mut s = self.state.lock();
+        s.config = config.clone();
+        s.failed.retain(|on, _| listen_on.contains_key(on));
+        let mut ending = Vec::new();
+        for on in s.listeners.keys().filter(|on| !listen_on.contains_key(*on)).cloned().collect::<Vec<_>>() {
+            ending.extend(s.listeners.remove(&on).map(|(_, t)| t));
+        }
+        for to in s.controllers.keys().filter(|to| !targets.contains_key(*to)).cloned().collect::<Vec<_>>() {
+            ending.extend(s.controllers.remove(&to));
+        }
+        self.end(ending);
+
+        let policy =
+            Policy { standalone: config.fail_mode == FailMode::Standalone, controllers: !targets.is_empty() };
+        self.fail_open.set_policy(policy);
+        if s.watch.is_none() {
+            let f = self.fail_open.clone();
+            s.watch = Some(Task::run(&self.runtime, |stopped| f.watch(stopped)));
+        }
+        for (on, l) in listen_on {
+            if s.listeners.contains_key(&on) {
+                continue;
+            }
+            match self.runtime.block_on(Listener::bind(&l, OPENFLOW_PORT)) {
+                Ok(listener) => {
+                    let shown = match (listener.tcp_port(), &l) {
+                        (Some(port), Passive::Tcp { host, .. }) => {
+                            Passive::Tcp { host: host.clone(), port: Some(port) }.to_string()
+                        }
+                        _ => on.clone(),
+                    };
+                    let (hub, bridge) = (self.hub.clone(), self.bridge.clone());
+                    let task = Task::run(&self.runtime, |stopped| listen(hub, bridge, listener, stopped));
+                    s.failed.remove(&on);
+                    s.listeners.insert(on, (shown, task));
                 }
-                _ => on.to_string(),
-            });
-            tasks.push(runtime.spawn(listen(self.hub.clone(), self.bridge.clone(), l, stopped.clone())));
-        }
-        for to in &self.config.controllers {
-            let to = to.clone().in_dir(dir.path());
-            tasks.push(runtime.spawn(connect_to(self.hub.clone(), self.bridge.clone(), to, stopped.clone())));
-        }
-        if self.config.fail_mode == FailMode::Standalone {
-            if self.config.controllers.is_empty() {
-                fail_mode::act_alone(&self.bridge, &**clock);
-            } else {
-                let (b, h, c) = (self.bridge.clone(), self.hub.clone(), clock.clone());
-                tasks.push(runtime.spawn(fail_mode::watch(b, h, c, stopped.clone())));
+                Err(e) => {
+                    let why = e.to_string();
+                    if s.failed.get(&on) != Some(&why) {
+                        tracing::warn!("{}: {why}", self.bridge.name());
+                    }
+                    s.failed.insert(on, why);
+                }
             }
         }
-        Ok(tasks)
+        for (name, to) in targets {
+            s.controllers.entry(name).or_insert_with(|| {
+                let (hub, bridge) = (self.hub.clone(), self.bridge.clone());
+                Task::run(&self.runtime, |stopped| connect_to(hub, bridge, to, stopped))
+            });
+        }
+    }
+
+    /// Ends tasks and waits for them, so that their sockets are free.
+    fn end(&self, tasks: Vec<Task>) {
+        tasks.iter().for_each(|t| t.stop.stop());
+        let all = async {
+            for t in tasks {
+                let _ = t.handle.await;
+            }
+        };
+        if self.runtime.block_on(async { tokio::time::timeout(END_DEADLINE, all).await }).is_err() {
+            tracing::warn!("{}: connections did not end within {END_DEADLINE:?}", self.bridge.name());
+        }
+    }
+
+    /// Closes every socket and connection, and waits for it. Not to be called from a thread of the runtime.
+    pub fn close(&self) {
+        let mut s = self.state.lock();
+        let all = std::mem::take(&mut s.listeners).into_values().map(|(_, t)| t);
+        let all = all.chain(std::mem::take(&mut s.controllers).into_values()).chain(s.watch.take());
+        self.end(all.collect());
     }
 }

@@ -24,9 +24,30 @@ impl Hoisting {
         Hoisting { placing, software_only: RwLock::default() }
     }
 
-    /// Keeps a bridge's flows in software. To be said before the bridge has any.
-    pub fn keep_in_software(&self, bridge: u32) {
-        self.software_only.write().insert(bridge);
+    /// Says whether a bridge's flows may be in hardware; `records` are all there are, of which those of the bridge follow.
+    pub fn set_may_hoist(&self, bridge: u32, may: bool, records: &[Arc<FlowRecord>]) {
+        let changed = match may {
+            true => self.software_only.write().remove(&bridge),
+            false => self.software_only.write().insert(bridge),
+        };
+        if !changed {
+            return;
+        }
+        let of_bridge = |r: &&Arc<FlowRecord>| {
+            FlowOwner::of(r).and_then(|o| o.basis().bridge).is_some_and(|b| b == bridge)
+        };
+        for r in records.iter().filter(of_bridge) {
+            if may {
+                self.placing.offer(r, offload_rule(r));
+            } else {
+                self.placing.withdraw(r.id);
+            }
+        }
+    }
+
+    /// Forgets what was said of a bridge that is no more.
+    pub fn forget(&self, bridge: u32) {
+        self.software_only.write().remove(&bridge);
     }
 
     /// Whether a bridge's flows may be in hardware.

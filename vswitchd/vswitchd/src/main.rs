@@ -1,12 +1,13 @@
 //! `vswitchd`: the switch as a daemon.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use daemon::log::{Level, LogOptions, Logging};
 use daemon::signals;
+use vswitchd::source::Source;
 use vswitchd::{Config, ConfigError, Switch, SwitchOptions};
 
 const AFTER_HELP: &str = "\
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
     }
     config.daemon.run_dir = cli.run_dir.or(config.daemon.run_dir);
     config.daemon.log_file = cli.log_file.or(config.daemon.log_file);
-    match run(config, &cli.verbose) {
+    match run(&cli.config, config, &cli.verbose) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("vswitchd: {}", words(&e));
@@ -80,7 +81,7 @@ fn words(e: &anyhow::Error) -> String {
     out
 }
 
-fn run(config: Config, verbose: &[String]) -> anyhow::Result<()> {
+fn run(path: &Path, config: Config, verbose: &[String]) -> anyhow::Result<()> {
     use anyhow::Context;
     let file = config.daemon.log_file.clone();
     let options = LogOptions { file: file.clone(), console: Level::Info, file_level: Level::Info };
@@ -90,12 +91,20 @@ fn run(config: Config, verbose: &[String]) -> anyhow::Result<()> {
         log.set(spec).with_context(|| format!("--verbose {spec}"))?;
     }
     log.install();
-    let mut switch = Switch::start(config, SwitchOptions { logging: Some(log), ..SwitchOptions::default() })?;
+    let source = Source::File { path: path.to_owned(), started_with: Box::new(config.clone()) };
+    let options = SwitchOptions { logging: Some(log), source, ..SwitchOptions::default() };
+    let mut switch = Switch::start(config, options)?;
     let stop = switch.stop_request();
+    let (parts, to) = (switch.parts().clone(), switch.reconfiguration().clone());
+    let reload = move || {
+        if let Err(e) = parts.source.read().reload(&to) {
+            tracing::error!("the configuration stays as it is: {e}");
+        }
+    };
     let cause = switch.block_on(async {
         let mut signals = signals::StopSignals::install()?;
         tracing::info!("ready");
-        Ok(signals.wait(&stop).await)
+        Ok(signals.wait_reloading(&stop, reload).await)
     })?;
     tracing::info!("stopping ({cause:?})");
     switch.spawn(async {

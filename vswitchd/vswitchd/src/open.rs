@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clock::Clock;
-use device::{BufferPool, IoError, PacketIo};
+use device::{BufferPool, IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair};
 use netio::af_packet::AfPacketPort;
 use netio::memory::{MemoryConfig, MemoryPort, cable};
 use netio::pcap::CaptureError;
@@ -33,6 +33,9 @@ pub enum OpenError {
         /// What is wrong with it.
         source: CaptureError,
     },
+    /// It is configured in a way that cannot be carried out.
+    #[error("{0}")]
+    Wrong(String),
     /// A capture file cannot be written.
     #[error("{}: {source}", path.display())]
     File {
@@ -43,15 +46,78 @@ pub enum OpenError {
     },
 }
 
-/// Opens a port that is not on a device, received packets in buffers of `pool`. Interfaces are brought up.
+impl OpenError {
+    /// As column `error` of an `Interface` has it: the words that stock tools show, with the operating system's reason.
+    pub fn as_interface_error(&self, name: &str) -> String {
+        let os = |e: &std::io::Error| {
+            // Without Rust's number behind it.
+            let words = e.to_string();
+            words.split(" (os error").next().unwrap_or_default().to_owned()
+        };
+        let why = match self {
+            OpenError::Wrong(why) => return why.clone(),
+            OpenError::Interface(netio::OpenError::NoInterface { .. }) => "No such device".to_owned(),
+            OpenError::Interface(netio::OpenError::NoPermission { .. }) => {
+                "Operation not permitted".to_owned()
+            }
+            OpenError::Interface(netio::OpenError::BadName { .. }) => "Invalid argument".to_owned(),
+            OpenError::Interface(netio::OpenError::Os { source, .. }) => os(source),
+            OpenError::File { path, source } => format!("{}: {}", path.display(), os(source)),
+            other => other.to_string(),
+        };
+        format!("could not open network device {name} ({why})")
+    }
+}
+
+/// A port with nothing behind it.
+struct NullPort(CapturePort);
+
+impl PacketIo for NullPort {
+    fn take_queues(&mut self, q: QueueId) -> Result<QueuePair, IoError> {
+        self.0.take_queues(q)
+    }
+    fn queue_pairs(&self) -> u16 {
+        1
+    }
+    fn mac(&self) -> [u8; 6] {
+        self.0.mac()
+    }
+    fn mtu_frame_bytes(&self) -> usize {
+        self.0.mtu_frame_bytes()
+    }
+    fn link(&self) -> LinkState {
+        LinkState::default()
+    }
+    fn counters(&self) -> PortCounters {
+        PortCounters::default()
+    }
+}
+
+/// Opens a port that is not on a device, received packets in buffers of `pool`. Interfaces are brought up, but for internal
+/// ones, which get the address `mac`.
 ///
 /// # Errors
 /// [`OpenError`].
-pub fn port(kind: &PortKind, pool: &BufferPool, clock: &Arc<dyn Clock>) -> Result<Opened, OpenError> {
+pub fn port(
+    kind: &PortKind,
+    mac: Option<[u8; 6]>,
+    pool: &BufferPool,
+    clock: &Arc<dyn Clock>,
+) -> Result<Opened, OpenError> {
     match kind {
         PortKind::Sim { .. } => Err(IoError::Gone.into()),
         PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
         PortKind::Tap { interface } => Ok((tap(interface, pool)?, None)),
+        PortKind::Internal { interface } => {
+            let port = TapPort::create(interface, pool)?;
+            if let Some(mac) = mac {
+                port.netdev().set_mac(mac)?;
+            }
+            Ok((Box::new(port), None))
+        }
+        // Receives nothing, and forgets what is sent to it.
+        PortKind::Null => Ok((Box::new(NullPort(CapturePort::open(None, None, pool, clock)?)), None)),
+        PortKind::Wrong { why } => Err(OpenError::Wrong(why.clone())),
         PortKind::Pcap { path, out } => {
             let p = CapturePort::open(path.as_deref(), out.as_deref(), pool, clock)?;
             Ok((Box::new(p), None))

@@ -9,27 +9,38 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clock::{Clock, Instant};
 use datapath_api::FlowRecord;
-use flow::FlowId;
+use flow::{FlowId, PortId};
 use offload::placement::{EventKind, TableUsage};
 use offload::{
-    Credit, DeviceId, FlowRule, OffloadCapabilities, OffloadProvider, PlacementConfig, PlacementEngine,
-    Reject, Status,
+    Credit, DeviceId, FlowRule, OffloadCapabilities, OffloadError, OffloadProvider, PlacementConfig,
+    PlacementEngine, Reject, Status,
 };
 use parking_lot::Mutex;
 
 use crate::poke::Poke;
+use crate::vacant::Vacant;
+
+/// The engine and its devices.
+struct State {
+    engine: PlacementEngine,
+    /// By [`DeviceId`].
+    devices: Vec<Named>,
+}
+
+struct Named {
+    /// Empty when the device has left: its place is free.
+    name: String,
+    /// How often its tables were lost, as of the last tick.
+    resets: u64,
+}
 
 /// See the module's text.
 pub struct Placing {
-    engine: Mutex<PlacementEngine>,
-    /// Names by [`DeviceId`].
-    names: Vec<String>,
+    state: Mutex<State>,
     clock: Arc<dyn Clock>,
     poke: Arc<Poke>,
     /// Packets and bytes that hardware has forwarded.
     hardware: (AtomicU64, AtomicU64),
-    /// How often each device's tables were lost, as of the last tick.
-    resets: Mutex<Vec<u64>>,
 }
 
 /// What one device is like now.
@@ -47,52 +58,108 @@ pub struct DeviceState {
 }
 
 impl Placing {
-    /// Placement onto `devices`, each with its name. `poke` wakes the thread that calls [`Placing::tick`].
-    pub fn new(
-        config: PlacementConfig,
-        devices: Vec<(String, Box<dyn OffloadProvider>)>,
-        clock: Arc<dyn Clock>,
-        poke: Arc<Poke>,
-    ) -> Self {
-        let (names, providers): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
-        Placing {
-            resets: Mutex::new(vec![0; names.len()]),
-            engine: Mutex::new(PlacementEngine::new(config, providers)),
-            names,
-            clock,
-            poke,
-            hardware: Default::default(),
+    /// Placement without devices yet. `poke` wakes the thread that calls [`Placing::tick`].
+    pub fn new(config: PlacementConfig, clock: Arc<dyn Clock>, poke: Arc<Poke>) -> Self {
+        let state = State { engine: PlacementEngine::new(config, Vec::new()), devices: Vec::new() };
+        Placing { state: Mutex::new(state), clock, poke, hardware: Default::default() }
+    }
+
+    /// Adds a device. False, and the device is given up, when there are too many.
+    pub fn add_device(&self, name: &str, provider: Box<dyn OffloadProvider>) -> bool {
+        let now = self.clock.now();
+        let named = Named { name: name.to_owned(), resets: provider.generation() };
+        let mut s = self.state.lock();
+        let added = match s.devices.iter().position(|d| d.name.is_empty()) {
+            Some(i) => {
+                s.devices[i] = named;
+                s.engine.exchange_device(DeviceId(i as u16), provider, now).is_some()
+            }
+            None => {
+                s.devices.push(named);
+                s.engine.add_device(provider, now).is_some()
+            }
+        };
+        if !added {
+            s.devices.retain(|d| d.name != name);
         }
+        drop(s);
+        self.poke.poke();
+        added
+    }
+
+    /// Takes a device out: its flows are software's. Dropping what comes back resets the device.
+    pub fn remove_device(&self, name: &str) -> Option<Box<dyn OffloadProvider>> {
+        let mut s = self.state.lock();
+        let i = s.devices.iter().position(|d| d.name == name)?;
+        s.devices[i] = Named { name: String::new(), resets: 0 };
+        let old = s.engine.exchange_device(DeviceId(i as u16), Box::new(Vacant::new()), self.clock.now());
+        drop(s);
+        self.poke.poke();
+        old
+    }
+
+    /// Makes ports of a device these ports of the datapath.
+    ///
+    /// # Errors
+    /// What the device answers; [`OffloadError::Device`] when there is none of that name.
+    pub fn set_ports(&self, name: &str, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+        let mut s = self.state.lock();
+        let i = s.devices.iter().position(|d| d.name == name);
+        let i = i.ok_or_else(|| OffloadError::Device(format!("no device {name}")))?;
+        let done = s.engine.set_ports(DeviceId(i as u16), ports, self.clock.now());
+        // Tables that were emptied on purpose are no loss to be told of.
+        s.devices[i].resets = s.engine.provider_mut(DeviceId(i as u16)).map_or(0, |p| p.generation());
+        drop(s);
+        self.poke.poke();
+        done
+    }
+
+    /// Switches placement on or off, and sets the packets per second that earn an entry.
+    pub fn configure(&self, enabled: bool, min_pps: u64) {
+        let mut s = self.state.lock();
+        let now = self.clock.now();
+        if s.engine.config().enabled != enabled {
+            s.engine.set_enabled(enabled, now);
+        }
+        if s.engine.config().min_pps != min_pps {
+            s.engine.set_min_pps(min_pps, now);
+        }
+        drop(s);
+        self.poke.poke();
     }
 
     /// Lets the engine work and logs what happened. Returns how much it did.
     pub fn tick(&self, now: Instant) -> usize {
-        let mut engine = self.engine.lock();
-        let mut worked = engine.tick(now);
-        let lost: Vec<u64> = (0..self.names.len() as u16)
-            .map(|d| engine.provider_mut(DeviceId(d)).map_or(0, |p| p.generation()))
-            .collect();
-        let before = std::mem::replace(&mut *self.resets.lock(), lost.clone());
-        if before != lost {
-            // Reset within this tick: before anybody asks, the engine takes note of what is no longer in the tables.
-            worked += engine.tick(now);
-        }
-        let events: Vec<_> = engine.drain_events().collect();
-        drop(engine);
-        for ((name, before), now) in self.names.iter().zip(before).zip(lost) {
-            // A device that comes back within one poll is never seen down.
-            if now > before {
-                tracing::warn!("device {name} lost its tables and was reset; its flows are installed again");
+        let mut guard = self.state.lock();
+        let s = &mut *guard;
+        let mut worked = s.engine.tick(now);
+        let mut lost = Vec::new();
+        for (i, d) in s.devices.iter_mut().enumerate() {
+            let generation = s.engine.provider_mut(DeviceId(i as u16)).map_or(0, |p| p.generation());
+            if generation > d.resets {
+                lost.push(d.name.clone());
             }
+            d.resets = generation;
         }
-        for e in events {
-            let device = self.name(e.device);
+        if !lost.is_empty() {
+            // Reset within this tick: before anybody asks, the engine takes note of what is no longer in the tables.
+            worked += s.engine.tick(now);
+        }
+        let events: Vec<_> = s.engine.drain_events().map(|e| (name_of(&s.devices, e.device), e)).collect();
+        drop(guard);
+        for name in lost {
+            // A device that comes back within one poll is never seen down.
+            tracing::warn!("device {name} lost its tables and was reset; its flows are installed again");
+        }
+        for (device, e) in events {
             let flow = e.flow.map_or(0, |f| f.0);
             match e.kind {
+                EventKind::DeviceDown(_) if device.is_empty() => {}
                 EventKind::DeviceDown(why) => {
                     tracing::warn!("device {device} is down: {why}; its flows are forwarded in software");
                 }
                 EventKind::DeviceUp => tracing::info!("device {device} is back"),
+                EventKind::Flushed if device.is_empty() => {}
                 EventKind::Flushed => {
                     tracing::warn!("device {device}: flushed, an entry could not be removed")
                 }
@@ -106,9 +173,12 @@ impl Placing {
 
     /// Gives up the devices: their drivers reset them. Nothing is followed any more.
     pub fn let_go(&self) {
-        let config = self.engine.lock().config().clone();
+        let mut s = self.state.lock();
+        let config = s.engine.config().clone();
+        s.devices.clear();
         // Dropped outside the lock: a reset takes its time.
-        let old = std::mem::replace(&mut *self.engine.lock(), PlacementEngine::new(config, Vec::new()));
+        let old = std::mem::replace(&mut s.engine, PlacementEngine::new(config, Vec::new()));
+        drop(s);
         drop(old);
     }
 
@@ -116,7 +186,7 @@ impl Placing {
     pub fn offer(&self, record: &FlowRecord, rule: FlowRule) {
         let counters = Arc::clone(&record.counters);
         let soft = Arc::new(move || counters.read().packets);
-        if let Err(e) = self.engine.lock().offer(rule, soft, self.clock.now()) {
+        if let Err(e) = self.state.lock().engine.offer(rule, soft, self.clock.now()) {
             tracing::debug!("flow {} is not followed: {e}", record.id.0);
         }
         self.poke.poke();
@@ -126,13 +196,13 @@ impl Placing {
     pub fn replace(&self, old: FlowId, new: &FlowRecord, rule: FlowRule) {
         let counters = Arc::clone(&new.counters);
         let soft = Arc::new(move || counters.read().packets);
-        self.engine.lock().replace(old, rule, soft, self.clock.now());
+        self.state.lock().engine.replace(old, rule, soft, self.clock.now());
         self.poke.poke();
     }
 
     /// Stops following a record.
     pub fn withdraw(&self, id: FlowId) {
-        self.engine.lock().withdraw(id, self.clock.now());
+        self.state.lock().engine.withdraw(id, self.clock.now());
         self.poke.poke();
     }
 
@@ -140,7 +210,7 @@ impl Placing {
     pub fn drain(&self, each: &mut dyn FnMut(FlowId, u64, u64, Option<Instant>)) {
         // Collected first: `each` may ask about records.
         let mut all = Vec::new();
-        self.engine.lock().drain_stats(|id, packets, bytes, used| all.push((id, packets, bytes, used)));
+        self.state.lock().engine.drain_stats(|id, packets, bytes, used| all.push((id, packets, bytes, used)));
         for (id, packets, bytes, used) in all {
             self.hardware.0.fetch_add(packets, Ordering::Relaxed);
             self.hardware.1.fetch_add(bytes, Ordering::Relaxed);
@@ -150,37 +220,37 @@ impl Placing {
 
     /// Reads all of hardware's counters now.
     pub fn refresh(&self) {
-        self.engine.lock().read_counters(self.clock.now());
+        self.state.lock().engine.read_counters(self.clock.now());
     }
 
     /// Whether counts of a record may still come.
     pub fn holds(&self, id: FlowId) -> bool {
-        self.engine.lock().may_count(id)
+        self.state.lock().engine.may_count(id)
     }
 
     /// Whether hardware does nothing outdated.
     pub fn settled(&self) -> bool {
-        self.engine.lock().pending() == 0
+        self.state.lock().engine.pending() == 0
     }
 
     /// Whether flows are placed at all.
     pub fn is_enabled(&self) -> bool {
-        self.engine.lock().config().enabled
+        self.state.lock().engine.config().enabled
     }
 
     /// Whether nothing is under way.
     pub fn is_quiet(&self) -> bool {
-        self.engine.lock().is_quiet()
+        self.state.lock().engine.is_quiet()
     }
 
     /// Where a record is; none when it is not followed.
     pub fn status(&self, id: FlowId) -> Option<Status> {
-        self.engine.lock().status(id)
+        self.state.lock().engine.status(id)
     }
 
     /// What hardware has counted for a record.
     pub fn hardware_total(&self, id: FlowId) -> Credit {
-        self.engine.lock().hardware_total(id)
+        self.state.lock().engine.hardware_total(id)
     }
 
     /// Packets and bytes that hardware has forwarded, as of the last [`Placing::drain`].
@@ -193,13 +263,13 @@ impl Placing {
     /// # Errors
     /// Why not.
     pub fn would_fit(&self, rule: &FlowRule) -> Result<String, Reject> {
-        let engine = self.engine.lock();
-        engine.would_fit(rule).map(|(d, _)| self.name(d).to_owned())
+        let s = self.state.lock();
+        s.engine.would_fit(rule).map(|(d, _)| name_of(&s.devices, d))
     }
 
     /// What placement did, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
-        let v = serde_json::to_value(self.engine.lock().counters()).unwrap_or_default();
+        let v = serde_json::to_value(self.state.lock().engine.counters()).unwrap_or_default();
         let Some(members) = v.as_object() else {
             return BTreeMap::new();
         };
@@ -223,23 +293,27 @@ impl Placing {
 
     /// The devices as they are now.
     pub fn devices(&self) -> Vec<DeviceState> {
-        let engine = self.engine.lock();
-        let usage = engine.occupancy();
-        let resets = self.resets.lock();
-        engine
-            .capabilities()
-            .map(|(id, caps)| DeviceState {
-                name: self.name(id).to_owned(),
+        let s = self.state.lock();
+        let usage = s.engine.occupancy();
+        let device = |(id, caps): (DeviceId, &Arc<OffloadCapabilities>)| {
+            let d = s.devices.get(usize::from(id.0)).filter(|d| !d.name.is_empty())?;
+            Some(DeviceState {
+                name: d.name.clone(),
                 capabilities: Arc::clone(caps),
                 usage: usage.iter().filter(|u| u.device == id).cloned().collect(),
-                down: engine.device_down(id).map(str::to_owned),
-                resets: resets.get(usize::from(id.0)).copied().unwrap_or(0),
+                down: s.engine.device_down(id).map(str::to_owned),
+                resets: d.resets,
             })
-            .collect()
+        };
+        s.engine.capabilities().filter_map(device).collect()
     }
 
     /// A device's name.
-    pub fn name(&self, id: DeviceId) -> &str {
-        self.names.get(usize::from(id.0)).map_or("?", String::as_str)
+    pub fn name(&self, id: DeviceId) -> String {
+        name_of(&self.state.lock().devices, id)
     }
+}
+
+fn name_of(devices: &[Named], id: DeviceId) -> String {
+    devices.get(usize::from(id.0)).map(|d| d.name.clone()).unwrap_or_default()
 }

@@ -1,12 +1,13 @@
 //! The ports of all bridges: what is behind each, its link and its counters.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use datapath_api::PortStats;
 use device::{LinkState, PacketIo, PortCounters};
 use flow::PortId;
 use openflow::PortNo;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::config::PortKind;
 
@@ -22,8 +23,11 @@ pub struct SwitchPort {
     pub dp: PortId,
     /// What is behind it.
     pub kind: PortKind,
-    io: Mutex<Box<dyn PacketIo>>,
+    /// `None` once it was taken away again.
+    io: Mutex<Option<Box<dyn PacketIo>>>,
     link: Mutex<LinkState>,
+    /// How often the link went up or down.
+    link_resets: AtomicU64,
 }
 
 impl SwitchPort {
@@ -37,13 +41,60 @@ impl SwitchPort {
         io: Box<dyn PacketIo>,
     ) -> Self {
         let link = Mutex::new(io.link());
-        SwitchPort { bridge, name, no, dp, kind, io: Mutex::new(io), link }
+        SwitchPort {
+            bridge,
+            name,
+            no,
+            dp,
+            kind,
+            io: Mutex::new(Some(io)),
+            link,
+            link_resets: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes away what is behind it; the port is down from then on.
+    pub fn take_io(&self) -> Option<Box<dyn PacketIo>> {
+        self.io.lock().take()
+    }
+
+    /// Whether what is behind it is gone, and only opening it anew can help.
+    pub fn is_gone(&self) -> bool {
+        self.io.lock().as_ref().is_none_or(|io| io.is_gone())
+    }
+
+    /// Index of the network interface that it is, if it is one.
+    pub fn interface_index(&self) -> Option<u32> {
+        self.io.lock().as_ref().and_then(|io| io.interface_index())
+    }
+
+    /// Its Ethernet address.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        self.io.lock().as_ref().map(|io| io.mac())
+    }
+
+    /// Largest frame without FCS that it carries now, in bytes.
+    pub fn frame_bytes(&self) -> Option<usize> {
+        self.io.lock().as_ref().map(|io| io.mtu_frame_bytes())
+    }
+
+    /// How often the link went up or down.
+    pub fn link_resets(&self) -> u64 {
+        self.link_resets.load(Ordering::Relaxed)
+    }
+
+    /// Whether the host decides if it is up: then it shows in the port's OpenFlow configuration.
+    pub fn is_the_hosts(&self) -> bool {
+        matches!(self.kind, PortKind::Internal { .. } | PortKind::Null)
     }
 
     /// Link state now; `Some` with it when it differs from the last time this was asked.
     pub fn link_change(&self) -> Option<LinkState> {
-        let now = self.io.lock().link();
+        let now = self.link();
         let mut last = self.link.lock();
+        if last.link_up != now.link_up {
+            self.link_resets.fetch_add(1, Ordering::Relaxed);
+        }
         (*last != now).then(|| {
             *last = now;
             now
@@ -52,7 +103,7 @@ impl SwitchPort {
 
     /// Link state now.
     pub fn link(&self) -> LinkState {
-        self.io.lock().link()
+        self.io.lock().as_ref().map(|io| io.link()).unwrap_or_default()
     }
 
     /// Whether the device behind it forwards by itself, so that the datapath does not see every packet.
@@ -62,7 +113,7 @@ impl SwitchPort {
 
     /// What the device, interface or file behind it has counted.
     pub fn counters(&self) -> PortCounters {
-        self.io.lock().counters()
+        self.io.lock().as_ref().map(|io| io.counters()).unwrap_or_default()
     }
 
     /// Name of the kind of port, as in the configuration.
@@ -71,6 +122,9 @@ impl SwitchPort {
             PortKind::Sim { .. } => "sim",
             PortKind::AfPacket { .. } => "af_packet",
             PortKind::Tap { .. } => "tap",
+            PortKind::Internal { .. } => "internal",
+            PortKind::Null => "null",
+            PortKind::Wrong { .. } => "wrong",
             PortKind::Pcap { .. } => "pcap",
             PortKind::Memory => "memory",
         }
@@ -80,42 +134,57 @@ impl SwitchPort {
     pub fn behind(&self) -> String {
         match &self.kind {
             PortKind::Sim { device, port } => format!("{device}:{port}"),
-            PortKind::AfPacket { interface } | PortKind::Tap { interface } => interface.clone(),
+            PortKind::AfPacket { interface }
+            | PortKind::Tap { interface }
+            | PortKind::Internal { interface } => interface.clone(),
             PortKind::Pcap { path, out } => {
                 let names: Vec<_> =
                     [path, out].into_iter().flatten().map(|p| p.display().to_string()).collect();
                 names.join(" > ")
             }
-            PortKind::Memory => String::new(),
+            PortKind::Memory | PortKind::Null | PortKind::Wrong { .. } => String::new(),
         }
     }
 }
 
 /// All ports. Readers get a snapshot.
 #[derive(Default)]
-pub struct PortTable(RwLock<Vec<Arc<SwitchPort>>>);
+pub struct PortTable {
+    all: RwLock<Vec<Arc<SwitchPort>>>,
+    changing: Mutex<()>,
+}
 
 impl PortTable {
     /// Adds a port.
     pub fn add(&self, p: SwitchPort) -> Arc<SwitchPort> {
         let p = Arc::new(p);
-        self.0.write().push(Arc::clone(&p));
+        self.all.write().push(Arc::clone(&p));
         p
+    }
+
+    /// Forgets a port.
+    pub fn remove(&self, dp: PortId) {
+        self.all.write().retain(|p| p.dp != dp);
+    }
+
+    /// To be held while a port comes, goes, or is described anew, so that nobody describes one that has just gone.
+    pub fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock()
     }
 
     /// Forgets all ports, and gives up what is behind them.
     pub fn clear(&self) {
-        self.0.write().clear();
+        self.all.write().clear();
     }
 
     /// All, in the order of the configuration.
     pub fn all(&self) -> Vec<Arc<SwitchPort>> {
-        self.0.read().clone()
+        self.all.read().clone()
     }
 
     /// The port with that datapath number.
     pub fn by_datapath(&self, dp: PortId) -> Option<Arc<SwitchPort>> {
-        self.0.read().iter().find(|p| p.dp == dp).cloned()
+        self.all.read().iter().find(|p| p.dp == dp).cloned()
     }
 
     /// The counters of a port: the device's where a device forwards by itself, else the datapath's, `soft`. Errors are

@@ -3,14 +3,14 @@
 //! ```text
 //!   thread "fwdN"      forwarding: ports, caches, misses through the OpenFlow tables
 //!   thread "control"   revalidation, placement, device health, links ([`crate::control`])
+//!   thread "config"    bridges, ports, devices and sockets come and go ([`crate::reconfigure`])
 //!   threads "socket"   tokio: OpenFlow connections and unixctl, nothing else
 //!   thread "simnic"    a simulated device
 //! ```
 //!
-//! Shutdown ends them in the order sockets, forwarding, control, devices, with a deadline each; a thread that does not
+//! Shutdown ends them in the order configuration, sockets, forwarding, control, devices, with a deadline each; a thread that does not
 //! end is left behind and said so in the log.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,29 +24,28 @@ use daemon::unixctl::{Commands, Server, builtin};
 use daemon::{PidFile, PidFileError, RunDir, StreamError};
 use datapath::SoftDatapath;
 use datapath_api::DatapathError;
+use device::BufferPool;
 use device::dma::DmaError;
-use device::{BufferPool, IoError, PacketIo, QueueId};
 use netio::memory::MemoryPort;
 use offload::PlacementConfig;
-use ofproto::Port;
-use openflow::MacAddr;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
 
 use crate::commands;
-use crate::config::{BridgeConfig, Config, PortKind};
-use crate::control::{Control, with_link};
+use crate::config::Config;
+use crate::control::Control;
 use crate::counted::CountedDatapath;
-use crate::devices::{self, DeviceStartError, RunningSim};
-use crate::endpoint::Endpoint;
+use crate::desired::Desired;
 use crate::forwarding;
 use crate::hoisting::Hoisting;
-use crate::numbering::{NumberedPort, number_ports, ports_of_device};
-use crate::open::{self, OpenError};
+use crate::link_events;
 use crate::placing::Placing;
 use crate::poke::Poke;
-use crate::ports::{PortTable, SwitchPort};
+use crate::ports::PortTable;
+use crate::reconcile::{MemoryEnds, Reconciler};
+use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
+use crate::source::{ReloadError, Source};
 
 /// The program's name in file names of the run directory.
 pub const PROGRAM: &str = "vswitchd";
@@ -64,6 +63,8 @@ pub struct SwitchOptions {
     pub logging: Option<Logging>,
     /// The clock of everything that ages; the host's when `None`.
     pub clock: Option<Arc<dyn Clock>>,
+    /// Where the configuration comes from, for reports and for `hoist/reload`.
+    pub source: Source,
 }
 
 /// Why the switch did not start. What had been started is stopped again.
@@ -92,24 +93,6 @@ pub enum StartError {
     /// The datapath cannot be made.
     #[error("datapath: {0}")]
     Datapath(#[from] DatapathError),
-    /// A device did not start.
-    #[error("device {name}: {source}")]
-    Device {
-        /// Its name.
-        name: String,
-        /// Why.
-        source: DeviceStartError,
-    },
-    /// A port cannot be opened.
-    #[error("bridge {bridge}: port {port}: {source}")]
-    Port {
-        /// Its bridge.
-        bridge: String,
-        /// Its name.
-        port: String,
-        /// Why.
-        source: OpenError,
-    },
 }
 
 /// A running switch. Dropping it shuts it down.
@@ -120,11 +103,16 @@ pub struct Switch {
     parts: Arc<Parts>,
     stop: StopRequest,
     stop_threads: Arc<AtomicBool>,
+    stop_config: Arc<AtomicBool>,
     forwarding: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
+    configuring: Option<JoinHandle<()>>,
+    reconfigure: Reconfigure,
+    /// Until the threads are started.
+    reconciler: Option<Reconciler>,
     soft: Arc<SoftDatapath>,
     poke: Arc<Poke>,
-    memory: BTreeMap<String, MemoryPort>,
+    memory: MemoryEnds,
     serving: Vec<tokio::task::JoinHandle<()>>,
     /// Taken by shutdown.
     runtime: Option<Runtime>,
@@ -145,16 +133,13 @@ impl Switch {
         let poke = Arc::new(Poke::default());
         let pool = BufferPool::new(config.datapath.buffers)?;
         let ports = Arc::new(PortTable::default());
-        let numbered = number_ports(&config);
-
-        let mut built = start_devices(&config, &numbered, &pool, &clock)?;
         let placement = PlacementConfig {
             enabled: config.offload.enabled,
             min_pps: config.offload.min_pps,
             max_records: config.datapath.max_flows,
             ..PlacementConfig::default()
         };
-        let placing = Arc::new(Placing::new(placement, built.providers, clock.clone(), poke.clone()));
+        let placing = Arc::new(Placing::new(placement, clock.clone(), poke.clone()));
         let hoisting = Arc::new(Hoisting::new(placing.clone()));
 
         let layer = ofproto::SwitchConfig { flow_limit: config.datapath.max_flows, ..Default::default() };
@@ -166,50 +151,20 @@ impl Switch {
         let waker = poke.clone();
         layer.set_wakeup(move || waker.poke());
 
-        let mut endpoints = Vec::new();
-        for b in &config.bridges {
-            let bridge = layer.add_bridge(ofproto::BridgeConfig::new(&b.name, datapath_id(b)));
-            if !b.offload {
-                hoisting.keep_in_software(bridge.index());
-            }
-            endpoints.push(Endpoint::new(bridge, b.clone(), clock.clone()));
-        }
-        for p in numbered {
-            let bridge = &endpoints[p.bridge].bridge;
-            let failed = |source| StartError::Port {
-                bridge: bridge.name().to_owned(),
-                port: p.config.name.clone(),
-                source,
-            };
-            let (mut io, far) = match &p.config.kind {
-                PortKind::Sim { device, port } => {
-                    let io = built.ports.remove(&(device.clone(), *port));
-                    (io.ok_or_else(|| failed(IoError::Gone.into()))?, None)
-                }
-                kind => open::port(kind, &pool, &clock).map_err(failed)?,
-            };
-            built.memory.extend(far.map(|f| (p.config.name.clone(), f)));
-            let (rx, tx) = io.take_queues(QueueId(0)).map_err(|e| failed(e.into()))?;
-            let attach = datapath::PortConfig {
-                max_frame_bytes: io.mtu_frame_bytes(),
-                ..datapath::PortConfig::new(p.dp, p.config.name.clone())
-            };
-            soft.attach(attach, rx, tx)?;
-            add_port(&ports, bridge, p, io, clock.now());
-        }
-
+        let (desired, processors) = (config.desired(), config.datapath.cores.clone());
         let parts = Arc::new(Parts {
             version: VERSION,
             run_dir: run_dir.path().to_owned(),
             since: HostInstant::now(),
-            config,
+            source: RwLock::new(options.source),
             clock: clock.clone(),
             layer: layer.clone(),
             soft: soft.clone(),
             hoisting,
             ports: ports.clone(),
-            endpoints: Mutex::new(endpoints),
-            sims: Mutex::new(built.sims),
+            endpoints: Mutex::default(),
+            sims: Mutex::default(),
+            outcomes: Default::default(),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SOCKET_THREADS)
@@ -220,40 +175,64 @@ impl Switch {
         let (stop, _) = stop_channel();
         let commands = Commands::new();
         builtin(&commands, VERSION, stop.clone(), options.logging);
-        commands::register(&commands, &parts);
+        let reconfigure = Reconfigure::default();
+        commands::register(&commands, &parts, &reconfigure);
         let control_socket = run_dir.control_socket(PROGRAM, std::process::id());
+        let memory = MemoryEnds::default();
+        let mut reconciler = Reconciler::new(
+            parts.clone(),
+            pool,
+            clock.clone(),
+            runtime.handle().clone(),
+            run_dir.clone(),
+            memory.clone(),
+        );
+        // Before anything is forwarded, so that the first packet finds every port.
+        reconciler.apply(desired);
         let mut switch = Switch {
             run_dir,
             control_socket,
             commands,
             parts,
             stop,
-            stop_threads: Arc::new(AtomicBool::new(false)),
+            stop_threads: Arc::default(),
+            stop_config: Arc::default(),
             forwarding: Vec::new(),
             control: None,
+            configuring: None,
+            reconfigure,
+            reconciler: Some(reconciler),
             soft,
             poke: poke.clone(),
-            memory: built.memory,
+            memory,
             serving: Vec::new(),
             runtime: Some(runtime),
             _pid_file: pid_file,
         };
         let control = Control { parts: switch.parts.clone(), openflow: layer, placing, ports, clock, poke };
-        switch.run(control)?;
+        switch.run(control, &processors)?;
         tracing::info!("{VERSION} started, run directory {}", switch.run_dir.path().display());
         Ok(switch)
     }
 
     /// Starts the threads and opens the sockets.
-    fn run(&mut self, control: Control) -> Result<(), StartError> {
+    fn run(&mut self, control: Control, processors: &[usize]) -> Result<(), StartError> {
         let stop = &self.stop_threads;
-        let clock = control.clock.clone();
         self.control = Some(control.start(stop.clone()).map_err(StartError::Threads)?);
-        self.forwarding = forwarding::start(&self.soft, &self.parts.config.datapath.cores, stop)
-            .map_err(StartError::Threads)?;
+        self.forwarding = forwarding::start(&self.soft, processors, stop).map_err(StartError::Threads)?;
+        if let Some(r) = self.reconciler.take() {
+            let parts = self.parts.clone();
+            let thread = self.reconfigure.start(r, parts, self.stop_config.clone());
+            self.configuring = Some(thread.map_err(StartError::Threads)?);
+        }
         let Some(runtime) = &self.runtime else { return Ok(()) };
-        for e in self.parts.endpoints.lock().iter_mut() {
-            self.serving.extend(e.open(runtime, &self.run_dir, &clock, &self.stop.waiter())?);
+        match link_events::open() {
+            Ok(socket) => {
+                let r = self.reconfigure.clone();
+                let heard = move || r.look_again();
+                self.serving.push(runtime.spawn(link_events::watch(socket, heard, self.stop.waiter())));
+            }
+            Err(e) => tracing::warn!("interfaces are looked at now and then only: {e}"),
         }
         // Last: whoever finds the control socket finds everything else as well.
         let server = runtime.block_on(Server::bind(&self.control_socket, self.commands.clone()))?;
@@ -283,7 +262,25 @@ impl Switch {
 
     /// The other end of the cable of a port of type "memory", or, as `DEVICE:PORT`, of a device's wire "memory"; once.
     pub fn take_memory_port(&mut self, name: &str) -> Option<MemoryPort> {
-        self.memory.remove(name)
+        self.memory.lock().remove(name)
+    }
+
+    /// Wants the switch to be like `desired` from now on. What comes back is for [`Reconfigure::wait`].
+    pub fn reconfigure(&self, desired: Desired) -> u64 {
+        self.reconfigure.submit(desired)
+    }
+
+    /// Reads the configuration file again.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; the switch is as it was.
+    pub fn reload(&self) -> Result<u64, ReloadError> {
+        self.parts.source.read().reload(&self.reconfigure)
+    }
+
+    /// The way to change the switch from elsewhere.
+    pub fn reconfiguration(&self) -> &Reconfigure {
+        &self.reconfigure
     }
 
     /// A simulated device, to look into it or to make it fail.
@@ -325,6 +322,14 @@ impl Switch {
         };
         let began = HostInstant::now();
         self.stop.stop();
+        // First, and while cores forward: nothing changes any more, connections end.
+        self.stop_config.store(true, Ordering::Release);
+        self.reconfigure.look_again();
+        match (self.configuring.take(), self.reconciler.take()) {
+            (Some(t), _) => join(t),
+            (None, Some(mut r)) => r.shut_down(),
+            (None, None) => {}
+        }
         let serving = std::mem::take(&mut self.serving);
         runtime.block_on(async {
             let all = async {
@@ -343,6 +348,7 @@ impl Switch {
         for t in self.forwarding.drain(..).chain(self.control.take()) {
             join(t);
         }
+        self.parts.endpoints.lock().clear();
         // The parts refer to each other in circles; these hold what is outside the process.
         self.parts.hoisting.placing().let_go();
         self.parts.ports.clear();
@@ -375,34 +381,6 @@ fn join(t: JoinHandle<()>) {
     }
 }
 
-/// Devices in the making.
-#[derive(Default)]
-struct Built {
-    providers: Vec<(String, Box<dyn offload::OffloadProvider>)>,
-    ports: BTreeMap<(String, u16), Box<dyn PacketIo>>,
-    sims: Vec<RunningSim>,
-    memory: BTreeMap<String, MemoryPort>,
-}
-
-fn start_devices(
-    config: &Config,
-    ports: &[NumberedPort],
-    pool: &BufferPool,
-    clock: &Arc<dyn Clock>,
-) -> Result<Built, StartError> {
-    let mut b = Built::default();
-    for d in &config.devices {
-        let own = ports_of_device(ports, &d.name);
-        let s = devices::start(d, &own, pool.clone(), clock.clone())
-            .map_err(|source| StartError::Device { name: d.name.clone(), source })?;
-        b.providers.push((d.name.clone(), s.provider));
-        b.ports.extend(s.ports.into_iter().map(|(n, io)| ((d.name.clone(), n), io)));
-        b.memory.extend(s.memory.into_iter().map(|(n, far)| (format!("{}:{n}", d.name), far)));
-        b.sims.push(s.sim);
-    }
-    Ok(b)
-}
-
 fn soft_config(config: &Config) -> datapath::DatapathConfig {
     let d = &config.datapath;
     datapath::DatapathConfig {
@@ -412,28 +390,4 @@ fn soft_config(config: &Config) -> datapath::DatapathConfig {
         busy_poll: d.busy_poll_us.map_or(Duration::MAX, Duration::from_micros),
         ..datapath::DatapathConfig::default()
     }
-}
-
-/// The configured datapath id, or one made of the name: locally administered, as an Ethernet address would be.
-fn datapath_id(b: &BridgeConfig) -> u64 {
-    b.datapath_id.unwrap_or_else(|| {
-        let hash = b
-            .name
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-        0x0200_0000_0000 | hash & 0x00ff_ffff_ffff
-    })
-}
-
-fn add_port(
-    table: &PortTable,
-    bridge: &ofproto::Bridge,
-    p: NumberedPort,
-    io: Box<dyn PacketIo>,
-    now: clock::Instant,
-) {
-    let (link, mac) = (io.link(), io.mac());
-    let port = Port { added: now, ..Port::new(p.no, p.dp, &p.config.name, MacAddr(mac)) };
-    table.add(SwitchPort::new(bridge.index(), p.config.name, p.no, p.dp, p.config.kind, io));
-    bridge.put_port(with_link(port, link.link_up, link.speed_mbps));
 }

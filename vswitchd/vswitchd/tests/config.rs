@@ -38,9 +38,9 @@ fn the_documented_example_is_right() {
     let b = &c.bridges[0];
     assert_eq!((b.datapath_id, b.fail_mode, b.offload), (Some(1), FailMode::Secure, true));
     assert_eq!(b.controllers[0].to_string(), "tcp:127.0.0.1:6653");
-    assert_eq!(b.ports.len(), 7);
+    assert_eq!(b.ports.len(), 8);
     assert_eq!(b.ports[4].kind, PortKind::Tap { interface: "vm0".into() });
-    assert_eq!(b.ports[5].kind, PortKind::Pcap { path: None, out: Some("/x/sniffer.pcap".into()) });
+    assert_eq!(b.ports[6].kind, PortKind::Pcap { path: None, out: Some("/x/sniffer.pcap".into()) });
 }
 
 #[test]

@@ -104,6 +104,11 @@ impl Switch {
         self.tool("ovs-ofctl", &["-O", "OpenFlow13", "add-flow", "br0", flow]).unwrap();
     }
 
+    fn child_pid(&self) -> String {
+        // What was started is `ip netns exec`, which has become the switch.
+        self.child.id().to_string()
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -178,24 +183,124 @@ fn tcp_between_kernels_goes_through_the_nic() {
 }
 
 #[test]
-fn an_interface_that_does_not_exist_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("switch.toml");
+fn an_interface_that_is_missing_is_named_and_attached_when_it_comes_again_and_again() {
+    let Some(ns) = Namespaces::create("miss", 3) else { return };
+    ns.host(1, "w1");
+    let port = |n: &str| format!("[[bridge.port]]\nname = '{n}'\ntype = 'af_packet'\ninterface = '{n}'\n");
+    let s = Switch::start(
+        &ns,
+        &format!("[[bridge]]\nname = 'br0'\nfail_mode = 'standalone'\n{}{}", port("w1"), port("w2")),
+    );
+    let words = "bridge br0: port w2: could not open network device w2 (No such device)";
+    assert!(s.log().contains(words), "{}", s.log());
+    let status = s.tool("ovs-appctl", &["-t", "vswitchd", "hoist/status"]).unwrap();
+    assert!(status.contains("could not open network device w2 (No such device)"), "{status}");
+    for _ in 0..2 {
+        ns.host(2, "w2");
+        // It has another address than last time.
+        ip(&["-n", &ns.names[1], "neigh", "flush", "all"]);
+        eventually("hosts ping", || ns.ping(1, "10.99.0.2").then_some(()));
+        let ports = s.tool("ovs-ofctl", &["-O", "OpenFlow13", "show", "br0"]).unwrap();
+        assert!(ports.contains(" 2(w2): "), "the number stays: {ports}");
+        ip(&["-n", &ns.names[0], "link", "del", "w2"]);
+        eventually("the port goes", || {
+            let ports = s.tool("ovs-ofctl", &["-O", "OpenFlow13", "show", "br0"]).ok()?;
+            (!ports.contains("(w2)")).then_some(())
+        });
+    }
+    assert!(!s.log().contains("|ERR|"), "{}", s.log());
+}
+
+#[test]
+fn a_file_read_again_changes_bridges_ports_and_sockets_of_a_switch_that_forwards() {
+    let Some(ns) = Namespaces::create("reload", 4) else { return };
+    for n in 1..=3 {
+        ns.host(n, &format!("w{n}"));
+    }
+    let port = |n: &str, more: &str| {
+        format!("[[bridge.port]]\nname = '{n}'\ntype = 'af_packet'\ninterface = '{n}'\n{more}")
+    };
+    let device = "[[device]]\nname = 'sim0'\ntype = 'sim'\nwires = ['af_packet:w3']\n";
+    let nic = "[[bridge.port]]\nname = 'nic3'\ntype = 'sim'\ndevice = 'sim0'\nport = 0\n";
+    let bridge = |settings: &str| format!("[[bridge]]\nname = 'br0'\n{settings}");
+    let first =
+        format!("{}{}{}", bridge("fail_mode = 'standalone'\n"), port("w1", ""), port("w2", "ofport = 7\n"));
+    let s = Switch::start(&ns, &first);
+    let show = || s.tool("ovs-ofctl", &["-O", "OpenFlow13", "show", "br0"]).unwrap_or_default();
+    let reload = |text: &str| {
+        std::fs::write(s.dir.path().join("switch.toml"), text).unwrap();
+        s.tool("ovs-appctl", &["-t", "vswitchd", "hoist/reload"]).map(|_| ())
+    };
+    eventually("hosts 1 and 2 ping", || ns.ping(1, "10.99.0.2").then_some(()));
+    s.add_flow("table=5,priority=3,actions=drop");
+
+    // A device starts, its port and a TAP join, a second bridge with a socket of its own comes.
+    let more = format!(
+        "{device}{first}{nic}[[bridge.port]]\nname = 'int0'\ntype = 'internal'\n\
+         [[bridge]]\nname = 'br1'\nlocal = 'tap'\nlisten = ['punix:other.sock']\n"
+    );
+    reload(&more).unwrap();
+    eventually("hosts 1 and 3 ping through the NIC's wire", || ns.ping(1, "10.99.0.3").then_some(()));
+    assert!(show().contains(" 7(w2): ") && show().contains(" 1(w1): "), "numbers stay: {}", show());
+    let flows = s.tool("ovs-ofctl", &["-O", "OpenFlow13", "dump-flows", "br0", "table=5"]).unwrap();
+    assert!(flows.contains("priority=3 actions=drop"), "flows stay: {flows}");
+    let taps = String::from_utf8(run(&["-n", &ns.names[0], "-br", "link"]).stdout).unwrap();
+    for tap in ["int0", "br1"] {
+        assert!(
+            taps.lines().any(|l| l.starts_with(tap) && l.contains("DOWN")),
+            "{tap} is the host's to bring up: {taps}"
+        );
+    }
+    let other = format!("unix:{}", s.dir.path().join("other.sock").display());
+    eventually("the second bridge listens", || {
+        s.tool("ovs-ofctl", &["-O", "OpenFlow13", "show", &other]).ok()
+    });
+    // LOCAL is the host's.
+    let up = |n: &str| ip(&["-n", &ns.names[0], "link", "set", n, "up"]);
+    up("int0");
+    ip(&["-n", &ns.names[0], "addr", "add", "10.99.0.100/24", "dev", "int0"]);
+    eventually("the host pings through its internal port", || ns.ping(0, "10.99.0.1").then_some(()));
+    up("br1");
+    eventually("OpenFlow sees LOCAL up", || {
+        let ports = s.tool("ovs-ofctl", &["-O", "OpenFlow13", "show", "br1"]).ok()?;
+        (ports.contains("LOCAL(br1)") && !ports.contains("PORT_DOWN")).then_some(())
+    });
+
+    // A wrong file changes nothing.
+    let wrong = reload("[[bridge]]\nname = 'br0'\nports = 3\n").unwrap_err();
+    assert!(wrong.contains("switch.toml:3:") && show().contains("(w2)"), "{wrong}");
+
+    // The device, a port and the second bridge go; by signal this time. What was in the NIC is forwarded by nobody else.
     std::fs::write(
-        &file,
-        "[[bridge]]\nname = 'br0'\n[[bridge.port]]\nname = 'p1'\ntype = 'af_packet'\ninterface = 'nosuch0'\n",
+        s.dir.path().join("switch.toml"),
+        format!("{}{}", bridge("fail_mode = 'secure'\n"), port("w1", "")),
     )
     .unwrap();
-    let o = Command::new(program("vswitchd"))
-        .arg("-c")
-        .arg(&file)
-        .arg("--run-dir")
-        .arg(dir.path())
-        .output()
-        .unwrap();
-    assert_eq!(o.status.code(), Some(1));
-    let words = String::from_utf8_lossy(&o.stderr).into_owned();
-    assert!(words.contains("bridge br0: port p1: ") && words.contains("nosuch0"), "{words}");
-    let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["switch.toml"], "nothing is left behind");
+    assert!(Command::new("kill").args(["-HUP", &s.child_pid()]).status().unwrap().success());
+    eventually("the second bridge's sockets are closed", || {
+        (!s.dir.path().join("br1.mgmt").exists()).then_some(())
+    });
+    eventually("ports have gone", || {
+        let all = show();
+        (all.contains("(w1)") && !all.contains("(w2)") && !all.contains("(nic3)")).then_some(())
+    });
+    eventually("the flow of fail mode standalone goes, others stay", || {
+        let flows = s.tool("ovs-ofctl", &["-O", "OpenFlow13", "dump-flows", "br0"]).ok()?;
+        (!flows.contains("NORMAL") && flows.contains("table=5")).then_some(())
+    });
+    eventually("no record is left that sends to what has gone", || {
+        let dump = s.tool("ovs-appctl", &["-t", "vswitchd", "dpctl/dump-flows"]).ok()?;
+        dump.lines().filter(|l| l.contains("in_port(")).all(|l| l.ends_with("actions:drop")).then_some(())
+    });
+    let left = String::from_utf8(run(&["-n", &ns.names[0], "-br", "link"]).stdout).unwrap();
+    assert!(!left.contains("int0") && !left.contains("br1"), "{left}");
+    let devices = s.tool("ovs-appctl", &["-t", "vswitchd", "hoist/devices"]).unwrap();
+    assert_eq!(devices.trim(), "[]");
+
+    // And back.
+    reload(&more).unwrap();
+    ip(&["-n", &ns.names[1], "neigh", "flush", "all"]);
+    eventually("hosts 1 and 3 ping again", || ns.ping(1, "10.99.0.3").then_some(()));
+    assert!(show().contains(" 7(w2): "), "{}", show());
+    assert!(!s.log().contains("|ERR|"), "{}", s.log());
 }

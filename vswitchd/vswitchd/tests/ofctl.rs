@@ -58,12 +58,12 @@ fn show_describes_switch_and_ports() {
         assert!(show.contains(port), "{show}");
     }
     let desc = d.ofctl(&["dump-ports-desc", "br0"]);
-    assert_eq!(desc.matches("addr:").count(), 3, "{desc}");
+    assert_eq!(desc.matches("addr:").count(), 4, "the ports and LOCAL: {desc}");
     // By path as well as by name.
     let path = format!("unix:{}", d.path("br0.mgmt").display());
     assert!(d.ofctl(&["show", &path]).contains("dpid:00000000000000aa"));
     let ports = d.ofctl(&["dump-ports", "br0"]);
-    assert!(ports.contains("3 ports") && ports.contains("port  7: rx pkts=0"), "{ports}");
+    assert!(ports.contains("4 ports") && ports.contains("port  7: rx pkts=0"), "{ports}");
     assert!(d.ofctl(&["dump-ports", "br0", "2"]).contains("1 ports"));
 }
 

@@ -8,8 +8,8 @@ use toml::Spanned;
 use super::error::{ConfigError, Locator, Problem};
 use super::file::{Bridge, Datapath, Device, File, Port, Text};
 use super::{
-    BridgeConfig, Config, DaemonConfig, DatapathConfig, DeviceConfig, DeviceKind, MAX_BRIDGES, MAX_OFPORT,
-    MAX_THREADS, OffloadConfig, PortConfig, PortKind, Wire,
+    BridgeConfig, Config, DaemonConfig, DatapathConfig, DeviceConfig, DeviceKind, LocalPort, MAX_BRIDGES,
+    MAX_OFPORT, MAX_THREADS, OffloadConfig, PortConfig, PortKind, Wire,
 };
 
 /// Ports of the simulated NIC.
@@ -188,6 +188,10 @@ impl Check<'_> {
         if known.iter().any(|k| k.name == name) {
             self.wrong(b.name.span(), format!("there is a bridge \"{name}\" already"));
         }
+        if b.local == LocalPort::Tap {
+            self.interface(b.name.span(), &name);
+            self.interfaces.entry(name.clone()).or_insert_with(|| format!("bridge \"{name}\""));
+        }
         let datapath_id = b.datapath_id.as_ref().and_then(|d| self.datapath_id(d, known));
         let controllers = b.controllers.iter().filter_map(|c| self.stream(c)).collect();
         let listen = b.listen.iter().filter_map(|c| self.stream(c)).collect();
@@ -199,6 +203,8 @@ impl Check<'_> {
         BridgeConfig {
             name,
             datapath_id,
+            hwaddr: None,
+            local: b.local,
             fail_mode: b.fail_mode,
             controllers,
             listen,
@@ -262,9 +268,9 @@ impl Check<'_> {
                 self.only(p, &["device", "port"]);
                 self.device_port(p, whole, &user, devices)?
             }
-            "af_packet" | "tap" => {
+            "af_packet" | "tap" | "internal" => {
                 self.only(p, &["interface"]);
-                let tap = p.r#type.get_ref() == "tap";
+                let tap = p.r#type.get_ref() != "af_packet";
                 let interface = match &p.interface {
                     Some(i) => self.interface(i.span(), i.get_ref()),
                     // A TAP is made by us, so its name may be the port's.
@@ -278,7 +284,11 @@ impl Check<'_> {
                     }
                 };
                 self.interfaces.entry(interface.clone()).or_insert(user);
-                if tap { PortKind::Tap { interface } } else { PortKind::AfPacket { interface } }
+                match p.r#type.get_ref().as_str() {
+                    "tap" => PortKind::Tap { interface },
+                    "internal" => PortKind::Internal { interface },
+                    _ => PortKind::AfPacket { interface },
+                }
             }
             "pcap" => {
                 self.only(p, &["path", "out"]);
@@ -300,7 +310,7 @@ impl Check<'_> {
             }
             other => {
                 let text = format!(
-                    "unknown port type \"{other}\", want \"sim\", \"af_packet\", \"tap\", \"pcap\" or \"memory\""
+                    "unknown port type \"{other}\", want \"sim\", \"af_packet\", \"tap\", \"internal\", \"pcap\" or \"memory\""
                 );
                 self.wrong(p.r#type.span(), text);
                 return None;

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::FailMode;
+use super::{FailMode, LocalPort};
 
 pub(super) type Text = Spanned<String>;
 
@@ -62,6 +62,8 @@ pub(super) struct Device {
 pub(super) struct Bridge {
     pub name: Text,
     pub datapath_id: Option<Text>,
+    #[serde(default)]
+    pub local: LocalPort,
     #[serde(default)]
     pub fail_mode: FailMode,
     #[serde(default)]

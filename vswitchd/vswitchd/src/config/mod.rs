@@ -122,12 +122,16 @@ pub enum Wire {
 }
 
 /// A bridge.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct BridgeConfig {
     /// Name.
     pub name: String,
-    /// OpenFlow datapath id; `None` derives one from the name.
+    /// OpenFlow datapath id; `None` derives one from the address.
     pub datapath_id: Option<u64>,
+    /// Ethernet address of its LOCAL port; `None` derives one from the name.
+    pub hwaddr: Option<[u8; 6]>,
+    /// What its LOCAL port is.
+    pub local: LocalPort,
     /// What to do while no controller is connected.
     pub fail_mode: FailMode,
     /// Controllers to connect to.
@@ -138,6 +142,17 @@ pub struct BridgeConfig {
     pub offload: bool,
     /// Ports.
     pub ports: Vec<PortConfig>,
+}
+
+/// What is behind the LOCAL port of a bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LocalPort {
+    /// Nothing: the port is there, and down.
+    #[default]
+    None,
+    /// A TAP interface named as the bridge, through which the host itself is on the bridge. It is made down.
+    Tap,
 }
 
 /// What a bridge does while it has controllers configured and none connected.
@@ -162,6 +177,13 @@ pub struct PortConfig {
     pub kind: PortKind,
 }
 
+impl PortConfig {
+    /// A port that asks for no number.
+    pub fn new(name: impl Into<String>, kind: PortKind) -> PortConfig {
+        PortConfig { name: name.into(), ofport: None, kind }
+    }
+}
+
 /// Kinds of ports.
 #[derive(Clone, PartialEq, Debug)]
 pub enum PortKind {
@@ -177,10 +199,22 @@ pub enum PortKind {
         /// Its name.
         interface: String,
     },
-    /// A TAP interface, made if it does not exist.
+    /// A TAP interface, made if it does not exist, and brought up.
     Tap {
         /// Its name.
         interface: String,
+    },
+    /// A TAP interface of the switch's own, made down: the host brings it up when it wants to.
+    Internal {
+        /// Its name.
+        interface: String,
+    },
+    /// Nothing: the port is there, and down.
+    Null,
+    /// Configured in a way that cannot be carried out.
+    Wrong {
+        /// What is wrong, as people read it.
+        why: String,
     },
     /// Receives what is in a pcap file, once, and writes what is sent to another.
     Pcap {

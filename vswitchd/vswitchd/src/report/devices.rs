@@ -72,6 +72,10 @@ impl Parts {
                 rx_dropped: s.rx_dropped,
                 tx_dropped: s.tx_dropped,
                 error: soft.err().map(|e| e.to_string()),
+                mac: p.mac().map(|m| openflow::MacAddr(m).to_string()),
+                interface_index: p.interface_index(),
+                mtu_bytes: p.frame_bytes().map(|n| n.saturating_sub(14)),
+                link_resets: p.link_resets(),
             }
         };
         self.ports.all().iter().map(|p| port(p)).collect()

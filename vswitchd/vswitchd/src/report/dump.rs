@@ -51,7 +51,7 @@ impl Parts {
         let mut out = String::new();
         for r in self.layer.records() {
             let device = match self.hoisting.status(&r) {
-                Status::Hardware { device, .. } => Some(self.hoisting.placing().name(device).to_owned()),
+                Status::Hardware { device, .. } => Some(self.hoisting.placing().name(device)),
                 _ => None,
             };
             if o.offloaded.is_none_or(|want| want == device.is_some()) {

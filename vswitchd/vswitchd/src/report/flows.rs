@@ -113,7 +113,7 @@ impl Parts {
         let status = self.hoisting.status(r);
         let (placement, device, table) = match &status {
             Status::Hardware { device, table_name, .. } => {
-                let device = self.hoisting.placing().name(*device).to_owned();
+                let device = self.hoisting.placing().name(*device);
                 ("hardware", Some(device), Some((*table_name).to_owned()))
             }
             Status::Pending => ("pending", None, None),

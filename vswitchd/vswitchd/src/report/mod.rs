@@ -13,13 +13,14 @@ use std::time::Instant as HostInstant;
 
 use clock::Clock;
 use datapath::SoftDatapath;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use crate::config::Config;
 use crate::devices::RunningSim;
 use crate::endpoint::Endpoint;
 use crate::hoisting::Hoisting;
 use crate::ports::PortTable;
+use crate::reconcile::Outcomes;
+use crate::source::Source;
 
 pub use dump::DumpOptions;
 pub use flows::Selection;
@@ -33,8 +34,8 @@ pub struct Parts {
     pub run_dir: PathBuf,
     /// When the switch was started.
     pub since: HostInstant,
-    /// As configured.
-    pub config: Config,
+    /// Where the configuration comes from.
+    pub source: RwLock<Source>,
     /// The switch's time.
     pub clock: Arc<dyn Clock>,
     /// The OpenFlow layer.
@@ -42,8 +43,10 @@ pub struct Parts {
     pub(crate) soft: Arc<SoftDatapath>,
     pub(crate) hoisting: Arc<Hoisting>,
     pub(crate) ports: Arc<PortTable>,
-    pub(crate) endpoints: Mutex<Vec<Endpoint>>,
+    pub(crate) endpoints: Mutex<Vec<Arc<Endpoint>>>,
     pub(crate) sims: Mutex<Vec<RunningSim>>,
+    /// What came of the configuration.
+    pub outcomes: Outcomes,
 }
 
 impl Parts {

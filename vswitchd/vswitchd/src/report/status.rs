@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use daemon::report::{Bridge, Controller, Datapath, DeviceHealth, Offload, Status};
+use daemon::report::{Bridge, Controller, Datapath, DeviceHealth, Offload, Problem, Status};
 use datapath_api::{Datapath as _, DatapathStats, DropReason};
 
 use super::{Parts, kind_name};
-use crate::config::{DeviceKind, FailMode};
+use crate::config::FailMode;
 use crate::endpoint::Endpoint;
 
 impl Parts {
@@ -19,23 +19,44 @@ impl Parts {
             pid: std::process::id(),
             run_dir: self.run_dir.display().to_string(),
             uptime_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            configuration: self.source.read().to_string(),
+            problems: self.problems(),
             bridges: self.endpoints.lock().iter().map(|e| self.bridge(e, &flows)).collect(),
             devices: self.health(),
             datapath,
         }
     }
 
+    /// What is configured and could not be had.
+    fn problems(&self) -> Vec<Problem> {
+        let problem = |kind: &str, bridge: &str, name: &str, why: &str| Problem {
+            kind: kind.to_owned(),
+            bridge: bridge.to_owned(),
+            name: name.to_owned(),
+            why: why.to_owned(),
+        };
+        let mut out = Vec::new();
+        for p in self.outcomes.ports() {
+            out.extend(p.error.map(|why| problem("port", &p.bridge, &p.port, &why)));
+        }
+        for (name, why) in self.outcomes.device_errors() {
+            out.push(problem("device", "", &name, &why));
+        }
+        for s in self.sims.lock().iter() {
+            out.extend(s.wire_errors().map(|(i, why)| problem("wire", "", &format!("{}:{i}", s.name), why)));
+        }
+        for e in self.endpoints.lock().iter() {
+            let name = e.bridge.name();
+            out.extend(e.failures().iter().map(|(on, why)| problem("listen", name, on, why)));
+        }
+        out
+    }
+
     /// How the devices are.
     pub(super) fn health(&self) -> Vec<DeviceHealth> {
         let states = self.hoisting.placing().devices();
-        let kind = |name: &str| {
-            let d = self.config.devices.iter().find(|d| d.name == name);
-            d.map_or("", |d| match d.kind {
-                DeviceKind::Sim { .. } => "sim",
-            })
-        };
         let health = |s: crate::placing::DeviceState| DeviceHealth {
-            kind: kind(&s.name).to_owned(),
+            kind: "sim".to_owned(),
             name: s.name,
             up: s.down.is_none(),
             why_down: s.down.unwrap_or_default(),
@@ -56,24 +77,20 @@ impl Parts {
             }
         };
         let index = e.bridge.index();
+        let config = e.config();
         let mut offload = flows.get(&index).cloned().unwrap_or_default();
-        offload.enabled = self.config.offload.enabled && self.hoisting.may_hoist(index);
+        offload.enabled = self.hoisting.placing().is_enabled() && self.hoisting.may_hoist(index);
         Bridge {
             name: e.bridge.name().to_owned(),
             datapath_id: format!("{:016x}", e.bridge.datapath_id()),
-            fail_mode: match e.config.fail_mode {
+            fail_mode: match config.fail_mode {
                 FailMode::Secure => "secure",
                 FailMode::Standalone => "standalone",
             }
             .to_owned(),
             ports: pipeline.ports.iter().count(),
-            controllers: e
-                .config
-                .controllers
-                .iter()
-                .map(|c| controller(c.clone().in_dir(&self.run_dir).to_string()))
-                .collect(),
-            listen: e.listening.clone(),
+            controllers: e.targets().into_iter().map(controller).collect(),
+            listen: e.listening(),
             connections: e.hub.connections().len(),
             openflow_flows: pipeline.n_rules(),
             offload,

@@ -1,0 +1,110 @@
+//! Bridges: made, changed, removed.
+
+use crate::config::{BridgeConfig, LocalPort, PortConfig, PortKind};
+use crate::desired::Desired;
+use crate::endpoint::Endpoint;
+
+use super::numbers::OfPorts;
+use super::{Reconciler, RunningBridge};
+
+/// An address made of a name: locally administered, the same each time.
+pub fn address_of(name: &str) -> [u8; 6] {
+    let hash =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let [_, _, _, a, b, c, d, e] = hash.to_be_bytes();
+    [2, a, b, c, d, e]
+}
+
+/// The address of a bridge's LOCAL port.
+pub fn bridge_address(b: &BridgeConfig) -> [u8; 6] {
+    b.hwaddr.unwrap_or_else(|| address_of(&b.name))
+}
+
+/// The configured datapath id, or the bridge's address, as in Open vSwitch.
+pub fn datapath_id(b: &BridgeConfig) -> u64 {
+    b.datapath_id.unwrap_or_else(|| bridge_address(b).iter().fold(0, |id, byte| id << 8 | u64::from(*byte)))
+}
+
+/// The bridge's LOCAL port as a port among others.
+pub fn local_port(b: &BridgeConfig) -> PortConfig {
+    let kind = match b.local {
+        LocalPort::None => PortKind::Null,
+        LocalPort::Tap => PortKind::Internal { interface: b.name.clone() },
+    };
+    PortConfig::new(&b.name, kind)
+}
+
+impl Reconciler {
+    /// Removes bridges that are not wanted any more. Whether ports have gone with them.
+    pub(super) fn remove_bridges(&mut self, want: &Desired) -> bool {
+        let stays = |b: &RunningBridge| {
+            want.bridges.iter().any(|w| w.name == b.name && datapath_id(w) == b.datapath_id)
+        };
+        let mut left = false;
+        for at in (0..self.bridges.len()).rev() {
+            if stays(&self.bridges[at]) {
+                continue;
+            }
+            let names: Vec<String> = self.bridges[at].ports.keys().cloned().collect();
+            left |= !names.is_empty();
+            for name in names {
+                self.remove_port(at, &name);
+            }
+            let b = self.bridges.remove(at);
+            b.endpoint.close();
+            self.parts.endpoints.lock().retain(|e| e.bridge.index() != b.endpoint.bridge.index());
+            self.parts.layer.remove_bridge(&b.endpoint.bridge);
+            self.parts.hoisting.forget(b.endpoint.bridge.index());
+            tracing::info!(target: "bridge", "bridge {}: removed", b.name);
+        }
+        left
+    }
+
+    /// Makes bridges that are not there, and gives all their settings.
+    pub(super) fn add_bridges(&mut self, want: &Desired) {
+        for w in &want.bridges {
+            let at = match self.bridges.iter().position(|b| b.name == w.name) {
+                Some(at) => at,
+                None => {
+                    let id = datapath_id(w);
+                    let bridge = self.parts.layer.add_bridge(ofproto::BridgeConfig::new(&w.name, id));
+                    tracing::info!(target: "bridge", "bridge {}: added, using datapath ID {id:016x}", w.name);
+                    let endpoint =
+                        Endpoint::new(bridge, self.clock.clone(), self.runtime.clone(), self.run_dir.clone());
+                    self.bridges.push(RunningBridge {
+                        name: w.name.clone(),
+                        datapath_id: id,
+                        endpoint,
+                        numbers: OfPorts::default(),
+                        ports: Default::default(),
+                        errors: Default::default(),
+                    });
+                    self.bridges.len() - 1
+                }
+            };
+            let b = &self.bridges[at];
+            let index = b.endpoint.bridge.index();
+            if self.parts.hoisting.may_hoist(index) != w.offload {
+                self.parts.hoisting.set_may_hoist(index, w.offload, &self.parts.layer.records());
+            }
+            b.endpoint.apply(w);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_datapath_id_is_the_configured_one_or_the_address() {
+        let mut b = BridgeConfig { name: "br0".into(), ..BridgeConfig::default() };
+        let own = datapath_id(&b);
+        assert_eq!(own >> 40, 2, "locally administered");
+        assert_eq!(own, datapath_id(&b), "the same each time");
+        b.hwaddr = Some([0xaa, 0x55, 0xaa, 0x55, 0, 0]);
+        assert_eq!(datapath_id(&b), 0xaa55_aa55_0000);
+        b.datapath_id = Some(7);
+        assert_eq!(datapath_id(&b), 7);
+    }
+}

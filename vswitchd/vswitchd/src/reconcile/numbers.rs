@@ -1,0 +1,148 @@
+//! Which OpenFlow number a port of a bridge gets, and which number of the datapath.
+//!
+//! A port that asks for a number gets it unless another has asked for it first. A port keeps its number for as long as it is
+//! configured, and gets it again when it comes back, for nobody else is given it while there are others: what a controller
+//! knows of a number stays true.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flow::PortId;
+use openflow::PortNo;
+
+use crate::config::{MAX_OFPORT, PortConfig};
+
+/// Datapath numbers of LOCAL ports are taken from here downwards.
+const LOCAL_FROM: u32 = 65_534;
+/// Datapath port numbers lie below this.
+const DATAPATH_PORTS: u32 = 65_536;
+
+/// The OpenFlow numbers of one bridge.
+#[derive(Default)]
+pub struct OfPorts {
+    /// What each port has, or had last.
+    by_name: BTreeMap<String, u32>,
+}
+
+impl OfPorts {
+    /// The numbers of `ports`, by name. Of two that ask for the same, the first one in order of name gets it.
+    pub fn assign(&mut self, ports: &[PortConfig]) -> BTreeMap<String, PortNo> {
+        let mut out: BTreeMap<String, u32> = BTreeMap::new();
+        let mut taken = BTreeSet::new();
+        let mut sorted: Vec<_> = ports.iter().collect();
+        sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        for p in &sorted {
+            if let Some(n) = p.ofport.filter(|n| (1..=MAX_OFPORT).contains(n) && taken.insert(*n)) {
+                out.insert(p.name.clone(), n);
+            }
+        }
+        for p in &sorted {
+            if let Some(n) = self.by_name.get(&p.name).filter(|_| !out.contains_key(&p.name))
+                && taken.insert(*n)
+            {
+                out.insert(p.name.clone(), *n);
+            }
+        }
+        // In the order of the configuration, so that a file says who gets 1.
+        let mut remembered: BTreeSet<u32> = self.by_name.values().copied().collect();
+        for p in ports {
+            if out.contains_key(&p.name) {
+                continue;
+            }
+            let free = |n: &u32| !taken.contains(n) && !remembered.contains(n);
+            let n = match (1..=MAX_OFPORT).find(free) {
+                Some(n) => n,
+                None => {
+                    // Every number has been somebody's: those who are gone lose theirs.
+                    remembered.clear();
+                    self.by_name.clear();
+                    let Some(n) = (1..=MAX_OFPORT).find(|n| !taken.contains(n)) else { continue };
+                    n
+                }
+            };
+            taken.insert(n);
+            out.insert(p.name.clone(), n);
+        }
+        // A number that has gone to somebody else is no longer remembered for whom it was.
+        self.by_name.retain(|_, n| !taken.contains(n));
+        self.by_name.extend(out.iter().map(|(name, n)| (name.clone(), *n)));
+        out.into_iter().map(|(name, n)| (name, PortNo(n))).collect()
+    }
+}
+
+/// The datapath numbers of all bridges.
+#[derive(Default)]
+pub struct DatapathNumbers(BTreeSet<u32>);
+
+impl DatapathNumbers {
+    /// Takes a number for a port: that of OpenFlow when it is free and fits, else the lowest free one; the highest free one
+    /// for LOCAL ports. `None` when there is none left.
+    pub fn take(&mut self, no: PortNo) -> Option<PortId> {
+        let free = |n: &u32| !self.0.contains(n);
+        let dp = match no {
+            PortNo::LOCAL => (1..=LOCAL_FROM).rev().find(free)?,
+            PortNo(n) if n < DATAPATH_PORTS && free(&n) => n,
+            _ => (1..DATAPATH_PORTS).find(free)?,
+        };
+        self.0.insert(dp);
+        Some(PortId(dp))
+    }
+
+    /// Gives a number back.
+    pub fn give_back(&mut self, dp: PortId) {
+        self.0.remove(&dp.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PortKind;
+
+    fn port(name: &str, ofport: Option<u32>) -> PortConfig {
+        PortConfig { ofport, ..PortConfig::new(name, PortKind::Memory) }
+    }
+
+    fn assigned(o: &mut OfPorts, ports: &[PortConfig]) -> Vec<(String, u32)> {
+        o.assign(ports).into_iter().map(|(name, n)| (name, n.0)).collect()
+    }
+
+    fn want(w: &[(&str, u32)]) -> Vec<(String, u32)> {
+        w.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect()
+    }
+
+    #[test]
+    fn numbers_are_kept_where_given_and_lowest_otherwise() {
+        let mut o = OfPorts::default();
+        let ports = [port("a1", None), port("a2", Some(1)), port("a3", Some(65_279)), port("a0", None)];
+        assert_eq!(assigned(&mut o, &ports), want(&[("a0", 3), ("a1", 2), ("a2", 1), ("a3", 65_279)]));
+    }
+
+    #[test]
+    fn a_port_that_comes_back_has_its_number_again_and_nobody_had_it_meanwhile() {
+        let mut o = OfPorts::default();
+        let (a, b, c) = (port("a", None), port("b", None), port("c", None));
+        assert_eq!(assigned(&mut o, &[a.clone(), b.clone()]), want(&[("a", 1), ("b", 2)]));
+        assert_eq!(assigned(&mut o, &[b.clone(), c.clone()]), want(&[("b", 2), ("c", 3)]));
+        assert_eq!(assigned(&mut o, &[b, c, a]), want(&[("a", 1), ("b", 2), ("c", 3)]));
+    }
+
+    #[test]
+    fn who_asks_for_a_number_gets_it_from_one_who_only_has_it() {
+        let mut o = OfPorts::default();
+        assert_eq!(assigned(&mut o, &[port("a", None)]), want(&[("a", 1)]));
+        let both = [port("a", None), port("b", Some(1)), port("c", Some(1))];
+        assert_eq!(assigned(&mut o, &both), want(&[("a", 2), ("b", 1), ("c", 3)]));
+        assert_eq!(assigned(&mut o, &[port("a", Some(0))]), want(&[("a", 2)]), "0 is no number");
+    }
+
+    #[test]
+    fn datapath_numbers_follow_openflow_where_they_are_free() {
+        let mut d = DatapathNumbers::default();
+        let mut take = |n| d.take(PortNo(n)).unwrap().0;
+        assert_eq!([take(1), take(1), take(1), take(0xfeff)], [1, 2, 3, 0xfeff]);
+        assert_eq!([take(PortNo::LOCAL.0), take(PortNo::LOCAL.0)], [65_534, 65_533]);
+        d.give_back(PortId(2));
+        assert_eq!(d.take(PortNo(9)), Some(PortId(9)));
+        assert_eq!(d.take(PortNo(1)), Some(PortId(2)));
+    }
+}

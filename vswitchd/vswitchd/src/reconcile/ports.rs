@@ -1,0 +1,229 @@
+//! Ports: attached to the datapath and described to OpenFlow, and taken away again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use device::{PacketIo, QueuePair};
+use flow::PortId;
+use ofproto::Port;
+use openflow::{MacAddr, PortNo};
+
+use crate::config::{BridgeConfig, PortConfig, PortKind};
+use crate::control::with_link;
+use crate::desired::Desired;
+use crate::open::{self, OpenError};
+use crate::ports::SwitchPort;
+
+use super::bridges::{bridge_address, local_port};
+use super::{DETACH_PATIENCE, Reconciler, RunningPort};
+
+/// What is behind a port, opened.
+struct Opened {
+    io: Box<dyn PacketIo>,
+    queues: QueuePair,
+}
+
+/// The ports that a bridge is to have, with their numbers.
+fn wanted_ports<'a>(
+    b: &'a BridgeConfig,
+    numbers: &BTreeMap<String, PortNo>,
+) -> impl Iterator<Item = (PortConfig, PortNo)> + use<'a> {
+    let numbers = numbers.clone();
+    let others = b.ports.iter().filter_map(move |p| Some((p.clone(), *numbers.get(&p.name)?)));
+    std::iter::once((local_port(b), PortNo::LOCAL)).chain(others)
+}
+
+/// Whether a port that runs can stay when this is wanted: what else changes is changed on the spot.
+fn same_port(running: &RunningPort, config: &PortConfig, no: PortNo) -> bool {
+    running.config.kind == config.kind && running.port.no == no
+}
+
+impl Reconciler {
+    /// Removes ports that are not wanted any more, or not like this, or whose interface has gone. Whether there were any.
+    pub(super) fn remove_ports(&mut self, want: &Desired) -> bool {
+        let mut left = false;
+        for at in 0..self.bridges.len() {
+            let Some(w) = want.bridges.iter().find(|w| w.name == self.bridges[at].name) else { continue };
+            let numbers = self.bridges[at].numbers.assign(&w.ports);
+            let wanted: BTreeMap<String, (PortConfig, PortNo)> =
+                wanted_ports(w, &numbers).map(|(c, no)| (c.name.clone(), (c, no))).collect();
+            let b = &mut self.bridges[at];
+            b.errors.retain(|name, _| wanted.contains_key(name));
+            let mut gone = Vec::new();
+            for (name, p) in &b.ports {
+                let stays = wanted.get(name).is_some_and(|(c, no)| same_port(p, c, *no));
+                if p.port.is_gone() {
+                    tracing::warn!(target: "bridge", "bridge {}: port {name}: its interface has gone", b.name);
+                    gone.push(name.clone());
+                } else if !stays {
+                    gone.push(name.clone());
+                }
+            }
+            for name in &self.bridges[at].ports.keys().cloned().collect::<Vec<_>>() {
+                if let PortKind::Sim { device, .. } = &self.bridges[at].ports[name].config.kind
+                    && !gone.contains(name)
+                    && !self.device_stays(device, want)
+                {
+                    gone.push(name.clone());
+                }
+            }
+            left |= !gone.is_empty();
+            for name in gone {
+                self.remove_port(at, &name);
+            }
+        }
+        left
+    }
+
+    /// Takes a port away: from OpenFlow, from the datapath, and gives back what was behind it.
+    pub(super) fn remove_port(&mut self, at: usize, name: &str) {
+        let Some(p) = self.bridges[at].ports.remove(name) else { return };
+        let (no, dp) = (p.port.no, p.port.dp);
+        {
+            let _one = self.parts.ports.changing();
+            self.bridges[at].endpoint.bridge.remove_port(no);
+            self.parts.ports.remove(dp);
+        }
+        let queues = match self.parts.soft.detach(dp) {
+            Ok(d) => d.wait(DETACH_PATIENCE),
+            Err(e) => {
+                tracing::error!("port {name}: {e}");
+                None
+            }
+        };
+        let io = p.port.take_io();
+        self.dp_numbers.give_back(dp);
+        match &p.config.kind {
+            PortKind::Sim { device, port } => {
+                if queues.is_none() {
+                    tracing::error!(
+                        "port {name}: its queues did not come back; device {device} has to be started anew"
+                    );
+                }
+                if let Some(d) = self.parts.sims.lock().iter_mut().find(|s| s.name == *device) {
+                    d.give_back(*port, io, queues);
+                }
+                if let Err(e) = self.map_device_ports(&device.clone(), &[]) {
+                    tracing::warn!("device {device}: {e}");
+                }
+            }
+            PortKind::Memory => {
+                self.memory.lock().remove(name);
+            }
+            _ => drop((io, queues)),
+        }
+        tracing::info!(target: "bridge", "bridge {}: deleted interface {name} on port {no}", self.bridges[at].name);
+    }
+
+    /// Adds ports that are not there.
+    pub(super) fn add_ports(&mut self, want: &Desired) {
+        let mut wanted = Vec::new();
+        for w in &want.bridges {
+            let Some(at) = self.bridges.iter().position(|b| b.name == w.name) else { continue };
+            let numbers = self.bridges[at].numbers.assign(&w.ports);
+            for p in &w.ports {
+                if !numbers.contains_key(&p.name) {
+                    self.port_failed(at, &p.name, "no OpenFlow port number is left".to_owned());
+                }
+            }
+            let missing = |(c, _): &(PortConfig, PortNo)| !self.bridges[at].ports.contains_key(&c.name);
+            wanted.extend(wanted_ports(w, &numbers).filter(missing).map(|(c, no)| (at, w, c, no)));
+        }
+        // Datapath numbers first, so that a device learns of all its new ports at once.
+        let mut numbered = Vec::new();
+        let mut coming: BTreeMap<String, Vec<(u16, PortId)>> = BTreeMap::new();
+        let mut spoken_for = BTreeSet::new();
+        for (at, w, c, no) in wanted {
+            let Some(dp) = self.dp_numbers.take(no) else {
+                self.port_failed(at, &c.name, "no port number of the datapath is left".to_owned());
+                continue;
+            };
+            if let PortKind::Sim { device, port } = &c.kind
+                && spoken_for.insert((device.clone(), *port))
+                && !self.uses_device_port(device, *port)
+            {
+                coming.entry(device.clone()).or_default().push((*port, dp));
+            }
+            numbered.push((at, w, c, no, dp));
+        }
+        for (device, ports) in &coming {
+            if let Err(e) = self.map_device_ports(device, ports) {
+                tracing::debug!("device {device}: {e}");
+            }
+        }
+        for (at, w, c, no, dp) in numbered {
+            let name = c.name.clone();
+            if let Err(why) = self.add_port(at, w, c, no, dp) {
+                self.dp_numbers.give_back(dp);
+                self.port_failed(at, &name, why);
+            }
+        }
+    }
+
+    fn uses_device_port(&self, name: &str, number: u16) -> bool {
+        let on_it =
+            |k: &PortKind| matches!(k, PortKind::Sim { device, port } if device == name && *port == number);
+        self.bridges.iter().flat_map(|b| b.ports.values()).any(|p| on_it(&p.config.kind))
+    }
+
+    fn port_failed(&mut self, at: usize, name: &str, why: String) {
+        let b = &mut self.bridges[at];
+        if b.errors.get(name) != Some(&why) {
+            tracing::warn!(target: "bridge", "bridge {}: port {name}: {why}", b.name);
+        }
+        b.errors.insert(name.to_owned(), why);
+    }
+
+    /// Opens what is behind a port.
+    fn open(&mut self, w: &BridgeConfig, c: &PortConfig) -> Result<Opened, String> {
+        if let PortKind::Sim { device, port } = &c.kind {
+            let mut sims = self.parts.sims.lock();
+            let Some(d) = sims.iter_mut().find(|s| s.name == *device) else {
+                let why = self.device_errors.get(device).map_or("there is no such device", String::as_str);
+                return Err(format!("could not open network device {} (device {device}: {why})", c.name));
+            };
+            let (io, queues) = d
+                .take_port(*port)
+                .map_err(|why| format!("could not open network device {} ({why})", c.name))?;
+            return Ok(Opened { io, queues });
+        }
+        let words = |e: OpenError| e.as_interface_error(&c.name);
+        let is_local = c.name == w.name;
+        let (mut io, far) = open::port(&c.kind, is_local.then(|| bridge_address(w)), &self.pool, &self.clock)
+            .map_err(words)?;
+        let queues = io.take_queues(device::QueueId(0)).map_err(|e| words(e.into()))?;
+        self.memory.lock().extend(far.map(|f| (c.name.clone(), f)));
+        Ok(Opened { io, queues })
+    }
+
+    fn add_port(
+        &mut self,
+        at: usize,
+        w: &BridgeConfig,
+        c: PortConfig,
+        no: PortNo,
+        dp: PortId,
+    ) -> Result<(), String> {
+        let Opened { io, queues: (rx, tx) } = self.open(w, &c)?;
+        let attach = datapath::PortConfig {
+            max_frame_bytes: io.mtu_frame_bytes(),
+            ..datapath::PortConfig::new(dp, c.name.clone())
+        };
+        self.parts.soft.attach(attach, rx, tx).map_err(|e| e.to_string())?;
+        let mac = if no == PortNo::LOCAL { bridge_address(w) } else { io.mac() };
+        let link = io.link();
+        let b = &mut self.bridges[at];
+        let bridge = &b.endpoint.bridge;
+        let port = {
+            let _one = self.parts.ports.changing();
+            let p = SwitchPort::new(bridge.index(), c.name.clone(), no, dp, c.kind.clone(), io);
+            let p = self.parts.ports.add(p);
+            let desc = Port { added: self.clock.now(), ..Port::new(no, dp, &c.name, MacAddr(mac)) };
+            bridge.put_port(with_link(desc, link, p.is_the_hosts()));
+            p
+        };
+        tracing::info!(target: "bridge", "bridge {}: added interface {} on port {no}", b.name, c.name);
+        b.errors.remove(&c.name);
+        b.ports.insert(c.name.clone(), RunningPort { config: c, port });
+        Ok(())
+    }
+}
