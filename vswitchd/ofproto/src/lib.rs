@@ -23,6 +23,7 @@
 
 pub mod bridge;
 mod check;
+pub mod fdb;
 mod features;
 mod flow_mod;
 mod handle;

@@ -2,7 +2,12 @@
 //!
 //! Forwarding cores read a published version without locks and refresh the age of entries in place; learning and ageing
 //! happen on the control thread, which publishes a new version when an entry comes, moves or goes.
+//!
+//! A full table makes room fairly: of the port that has most entries, the one goes that was not seen for longest, so that a
+//! host that makes up addresses drives out its own. For that the writer keeps, for each port, entries in the order of when they
+//! were last known to be used; an entry that was used since is put back when its turn comes.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,6 +37,10 @@ pub struct MacKey {
 struct Entry {
     port: PortNo,
     used_ns: AtomicU64,
+    /// Order of making; no two entries have the same.
+    serial: u64,
+    /// Made by hand: does not age, move, or make room.
+    fixed: bool,
 }
 
 type Entries = imbl::HashMap<MacKey, Arc<Entry>>;
@@ -43,8 +52,8 @@ pub struct MacEntry {
     pub key: MacKey,
     /// Port behind which it is.
     pub port: PortNo,
-    /// Time since it was last seen.
-    pub age: Duration,
+    /// Time since it was last seen; `None` for one that was made by hand.
+    pub age: Option<Duration>,
 }
 
 /// Counters of the table.
@@ -58,6 +67,8 @@ pub struct MacCounters {
     pub evicted: u64,
     /// Entries whose port changed.
     pub moved: u64,
+    /// Packets from an address that an entry made by hand has elsewhere.
+    pub fixed_elsewhere: u64,
 }
 
 /// The table.
@@ -74,6 +85,17 @@ struct Writer {
     limit: usize,
     flood_vlans: Option<VlanSet>,
     counters: MacCounters,
+    next_serial: u64,
+    by_port: HashMap<PortNo, OfPort>,
+}
+
+/// What the writer knows of the entries of one port.
+#[derive(Debug, Default)]
+struct OfPort {
+    /// How many there are.
+    count: usize,
+    /// When each was last known to be used, oldest first, and some that are gone.
+    order: BTreeSet<(u64, u64, MacKey)>,
 }
 
 impl Default for MacTable {
@@ -93,6 +115,8 @@ impl MacTable {
                 limit: limit.max(1),
                 flood_vlans: None,
                 counters: MacCounters::default(),
+                next_serial: 0,
+                by_port: HashMap::new(),
             }),
         }
     }
@@ -127,22 +151,28 @@ impl MacTable {
             if w.flood_vlans.as_ref().is_some_and(|v| v.has(key.vlan)) {
                 continue;
             }
-            match e.get(&key) {
+            match e.get(&key).cloned() {
+                Some(old) if old.fixed => {
+                    w.counters.fixed_elsewhere += u64::from(old.port != port);
+                    continue;
+                }
                 Some(old) if old.port == port => {
                     old.used_ns.fetch_max(at.as_nanos(), Ordering::Relaxed);
                     continue;
                 }
                 // Late news of where it was before.
-                Some(old) if at < used(old) => continue,
+                Some(old) if at < used(&old) => continue,
                 Some(_) => w.counters.moved += 1,
                 None => {
+                    while e.len() >= w.limit && w.evict(&mut e) {}
                     if e.len() >= w.limit {
-                        w.counters.evicted += evict(&mut e, w.limit);
+                        // Full of entries made by hand.
+                        continue;
                     }
                     w.counters.learned += 1;
                 }
             }
-            e.insert(key, Arc::new(Entry { port, used_ns: AtomicU64::new(at.as_nanos()) }));
+            w.put(&mut e, key, port, at, false);
             changed = true;
         }
         if changed {
@@ -150,11 +180,28 @@ impl MacTable {
         }
     }
 
+    /// Makes an entry by hand, or makes one that was learned into one. It stays until it is removed by hand or with its port.
+    pub fn add_fixed(&self, key: MacKey, port: PortNo, now: Instant) {
+        let mut w = self.write.lock();
+        let mut e = (**self.entries.load()).clone();
+        if !e.contains_key(&key) {
+            while e.len() >= w.limit && w.evict(&mut e) {}
+        }
+        w.put(&mut e, key, port, now, true);
+        self.publish(e);
+    }
+
+    /// Removes an entry that was made by hand. Whether there was one.
+    pub fn remove_fixed(&self, key: MacKey) -> bool {
+        let mut w = self.write.lock();
+        self.retain(&mut w, |k, e| *k != key || !e.fixed) > 0
+    }
+
     /// Forgets entries that have not been seen for too long.
     pub fn age(&self, now: Instant) {
         let mut w = self.write.lock();
         let ageing = w.ageing;
-        let n = self.retain(|_, e| now.since(used(e)) < ageing);
+        let n = self.retain(&mut w, |_, e| e.fixed || now.since(used(e)) < ageing);
         w.counters.expired += n;
     }
 
@@ -165,29 +212,29 @@ impl MacTable {
         w.ageing = ageing.clamp(Duration::from_secs(15), Duration::from_secs(3600));
         w.limit = limit.clamp(10, 1_000_000);
         if let Some(v) = &flood_vlans {
-            self.retain(|k, _| !v.has(k.vlan));
+            self.retain(&mut w, |k, _| !v.has(k.vlan));
         }
         w.flood_vlans = flood_vlans;
     }
 
     /// Forgets everything behind `port`.
     pub fn forget_port(&self, port: PortNo) {
-        let _w = self.write.lock();
-        self.retain(|_, e| e.port != port);
+        let mut w = self.write.lock();
+        self.retain(&mut w, |_, e| e.port != port);
     }
 
-    /// Forgets everything.
+    /// Forgets everything that was learned.
     pub fn flush(&self) {
-        let _w = self.write.lock();
-        self.retain(|_, _| false);
+        let mut w = self.write.lock();
+        self.retain(&mut w, |_, e| e.fixed);
     }
 
-    fn retain(&self, keep: impl Fn(&MacKey, &Entry) -> bool) -> u64 {
+    fn retain(&self, w: &mut Writer, keep: impl Fn(&MacKey, &Entry) -> bool) -> u64 {
         let mut e = (**self.entries.load()).clone();
         let gone: Vec<MacKey> = e.iter().filter(|(k, v)| !keep(k, v)).map(|(k, _)| *k).collect();
         if !gone.is_empty() {
             for k in &gone {
-                e.remove(k);
+                w.drop_entry(&mut e, k);
             }
             self.publish(e);
         }
@@ -199,21 +246,31 @@ impl MacTable {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Every entry, by VLAN and address.
+    /// Every entry, the one that was not seen for longest first.
     pub fn entries(&self, now: Instant) -> Vec<MacEntry> {
-        let mut v: Vec<MacEntry> = self
-            .entries
-            .load()
-            .iter()
-            .map(|(k, e)| MacEntry { key: *k, port: e.port, age: now.since(used(e)) })
-            .collect();
-        v.sort_by_key(|e| e.key);
-        v
+        let entries = self.entries.load();
+        let mut v: Vec<_> = entries.iter().map(|(k, e)| (used(e), e.serial, *k, e)).collect();
+        v.sort_by_key(|(used, serial, ..)| (*used, *serial));
+        v.into_iter()
+            .map(|(used, _, key, e)| MacEntry { key, port: e.port, age: (!e.fixed).then(|| now.since(used)) })
+            .collect()
+    }
+
+    /// How many entries there are, how many of them made by hand, and how many there may be.
+    pub fn fill(&self) -> (usize, usize, usize) {
+        let w = self.write.lock();
+        let e = self.entries.load();
+        (e.len(), e.iter().filter(|(_, e)| e.fixed).count(), w.limit)
     }
 
     /// Counters.
     pub fn counters(&self) -> MacCounters {
         self.write.lock().counters
+    }
+
+    /// Starts the counters at zero again.
+    pub fn clear_counters(&self) {
+        self.write.lock().counters = MacCounters::default();
     }
 }
 
@@ -221,18 +278,54 @@ fn used(e: &Entry) -> Instant {
     Instant::from_nanos(e.used_ns.load(Ordering::Relaxed))
 }
 
-/// Drops the oldest sixteenth, at least one entry, so that a flood of addresses does not pay for a search each.
-fn evict(e: &mut Entries, limit: usize) -> u64 {
-    let mut by_age: Vec<(u64, MacKey)> =
-        e.iter().map(|(k, v)| (v.used_ns.load(Ordering::Relaxed), *k)).collect();
-    let n = (limit / 16).max(1).min(by_age.len());
-    if n < by_age.len() {
-        by_age.select_nth_unstable(n);
+impl Writer {
+    /// Puts an entry in, in the place of one with the same key.
+    fn put(&mut self, e: &mut Entries, key: MacKey, port: PortNo, at: Instant, fixed: bool) {
+        self.drop_entry(e, &key);
+        self.next_serial += 1;
+        let (serial, ns) = (self.next_serial, at.as_nanos());
+        e.insert(key, Arc::new(Entry { port, used_ns: AtomicU64::new(ns), serial, fixed }));
+        let p = self.by_port.entry(port).or_default();
+        p.count += 1;
+        if !fixed {
+            if p.order.len() > 2 * p.count + 64 {
+                p.order.retain(|(_, serial, k)| e.get(k).is_some_and(|e| e.serial == *serial));
+            }
+            p.order.insert((ns, serial, key));
+        }
     }
-    for (_, k) in &by_age[..n] {
-        e.remove(k);
+
+    fn drop_entry(&mut self, e: &mut Entries, key: &MacKey) {
+        let Some(old) = e.remove(key) else { return };
+        if let Some(p) = self.by_port.get_mut(&old.port) {
+            p.count -= 1;
+            if p.count == 0 {
+                self.by_port.remove(&old.port);
+            }
+        }
     }
-    n as u64
+
+    /// Drops the entry that has been silent for longest of the port that has most; failing that, of the next. False when all
+    /// were made by hand.
+    fn evict(&mut self, e: &mut Entries) -> bool {
+        let mut ports: Vec<(usize, PortNo)> = self.by_port.iter().map(|(p, o)| (o.count, *p)).collect();
+        ports.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, port) in ports {
+            let Some(p) = self.by_port.get_mut(&port) else { continue };
+            while let Some((known_ns, serial, key)) = p.order.pop_first() {
+                let Some(entry) = e.get(&key).filter(|e| e.serial == serial) else { continue };
+                let ns = entry.used_ns.load(Ordering::Relaxed);
+                if ns > known_ns {
+                    p.order.insert((ns, serial, key));
+                    continue;
+                }
+                self.counters.evicted += 1;
+                self.drop_entry(e, &key);
+                return true;
+            }
+        }
+        false
+    }
 }
 
 #[cfg(test)]
@@ -263,6 +356,38 @@ mod tests {
         t.learn([(key(1), PortNo(1), at(1)), (key(2), PortNo(1), at(2)), (key(3), PortNo(1), at(3))]);
         assert_eq!(t.entries(at(3)).iter().map(|e| e.key.mac).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(t.counters().evicted, 1);
+    }
+
+    #[test]
+    fn a_port_with_many_addresses_makes_room_with_its_own() {
+        let t = MacTable::new(DEFAULT_AGEING, 10);
+        t.learn((0..3).map(|n| (key(n), PortNo(1), at(n))));
+        t.learn((10..40).map(|n| (key(n), PortNo(2), at(n))));
+        let left: Vec<u64> = t.entries(at(50)).iter().map(|e| e.key.mac).collect();
+        assert_eq!(left, [0, 1, 2, 33, 34, 35, 36, 37, 38, 39]);
+        assert_eq!(t.counters(), MacCounters { learned: 33, evicted: 23, ..MacCounters::default() });
+        // One that was seen since is not the next to go.
+        assert!(t.refresh(key(33), PortNo(2), at(41)));
+        t.learn([(key(50), PortNo(3), at(42))]);
+        assert_eq!((t.lookup(key(33)), t.lookup(key(34))), (Some(PortNo(2)), None));
+    }
+
+    #[test]
+    fn an_entry_made_by_hand_does_not_age_move_or_make_room() {
+        let t = MacTable::new(Duration::from_secs(10), 2);
+        t.add_fixed(key(1), PortNo(1), at(0));
+        t.learn([(key(1), PortNo(2), at(1)), (key(2), PortNo(2), at(1)), (key(3), PortNo(2), at(2))]);
+        assert_eq!((t.lookup(key(1)), t.lookup(key(2))), (Some(PortNo(1)), None));
+        t.age(at(100));
+        t.flush();
+        assert_eq!(t.entries(at(100)), [MacEntry { key: key(1), port: PortNo(1), age: None }]);
+        assert_eq!((t.counters().fixed_elsewhere, t.fill()), (1, (1, 1, 2)));
+        t.add_fixed(key(4), PortNo(1), at(100));
+        t.learn([(key(5), PortNo(2), at(100))]);
+        assert_eq!(t.lookup(key(5)), None, "there is no room that could be made");
+        assert!(t.remove_fixed(key(4)) && !t.remove_fixed(key(4)));
+        t.forget_port(PortNo(1));
+        assert!(t.entries(at(100)).is_empty());
     }
 
     #[test]

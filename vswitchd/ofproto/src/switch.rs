@@ -334,6 +334,12 @@ impl Switch {
         }
     }
 
+    /// Has the MAC tables say what is known by now: records' last packets are stations' last signs of life.
+    pub(crate) fn settle_stations(&self) {
+        self.collect();
+        self.learn_queued();
+    }
+
     /// Learns what is queued.
     pub(crate) fn learn_queued(&self) {
         let mut by_bridge: HashMap<u32, Vec<(MacKey, PortNo, Instant)>> = HashMap::new();

@@ -60,6 +60,18 @@ impl Twins {
         run(&self.dir, program, args)
     }
 
+    /// What a command says, or the error it ends in.
+    pub fn appctl(&self, args: &[&str]) -> Result<String, String> {
+        let out = command(&self.dir, "ovs-appctl", args).output().unwrap();
+        let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
+        if out.status.success() {
+            return Ok(text(out.stdout));
+        }
+        let err = text(out.stderr);
+        let said = err.lines().take_while(|l| !l.starts_with("ovs-appctl:")).collect::<Vec<_>>();
+        Err(said.join("\n"))
+    }
+
     /// A bridge with only its LOCAL port, which is datapath port 100 and `number`.
     pub fn bridge(&self, number: u32) -> Arc<Bridge> {
         let name = format!("br{number}");

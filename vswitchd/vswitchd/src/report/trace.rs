@@ -81,18 +81,6 @@ impl Parts {
     /// # Errors
     /// An unknown bridge.
     pub fn stations(&self, bridge: &str) -> Result<String, String> {
-        let bridge = self.find_bridge(bridge)?;
-        let mut out = String::from(" port  VLAN  MAC                Age\n");
-        for e in bridge.macs().entries(self.clock.now()) {
-            let _ = writeln!(
-                out,
-                "{:>5}  {:>4}  {}  {:>3}",
-                e.port.to_string(),
-                e.key.vlan,
-                e.key.mac,
-                e.age.as_secs()
-            );
-        }
-        Ok(out)
+        ofproto::fdb::show(&self.layer, bridge)
     }
 }
