@@ -1,8 +1,8 @@
 //! Stream names as Open vSwitch writes them (ovs(7), "Connection Methods").
 //!
 //! ```text
-//!   active:   tcp:HOST[:PORT]      unix:PATH
-//!   passive:  ptcp:[PORT][:HOST]   punix:PATH
+//!   active:   tcp:HOST[:PORT]      ssl:HOST[:PORT]      unix:PATH
+//!   passive:  ptcp:[PORT][:HOST]   pssl:[PORT][:HOST]   punix:PATH
 //! ```
 //!
 //! HOST is an IPv4 address, an IPv6 address in brackets or a name. A relative PATH is relative to the run directory, as in
@@ -29,6 +29,13 @@ pub enum Active {
         /// TCP port; `None` stands for the protocol's default.
         port: Option<u16>,
     },
+    /// `ssl:HOST[:PORT]`.
+    Ssl {
+        /// Address or name, IPv6 without brackets.
+        host: String,
+        /// TCP port; `None` stands for the protocol's default.
+        port: Option<u16>,
+    },
     /// `unix:PATH`.
     Unix(PathBuf),
 }
@@ -38,6 +45,13 @@ pub enum Active {
 pub enum Passive {
     /// `ptcp:[PORT][:HOST]`.
     Tcp {
+        /// Address to bind; `None` for all.
+        host: Option<String>,
+        /// TCP port, 0 for one that the kernel picks; `None` stands for the protocol's default.
+        port: Option<u16>,
+    },
+    /// `pssl:[PORT][:HOST]`.
+    Ssl {
         /// Address to bind; `None` for all.
         host: Option<String>,
         /// TCP port, 0 for one that the kernel picks; `None` stands for the protocol's default.
@@ -58,9 +72,6 @@ pub enum AddressError {
         /// What would be right.
         wanted: &'static str,
     },
-    /// TLS was asked for.
-    #[error("\"{0}\": TLS (ssl:, pssl:) is not supported")]
-    Tls(String),
     /// The port is not a number from 0 to 65535.
     #[error("\"{name}\": \"{port}\" is not a TCP port")]
     Port {
@@ -101,6 +112,23 @@ fn split_host(name: &str, rest: &str) -> Result<(String, Option<u16>), AddressEr
     Ok((host.to_owned(), port.map(|p| parse_port(name, p)).transpose()?))
 }
 
+/// Splits `[PORT][:HOST]`.
+fn split_port(name: &str, rest: &str) -> Result<(Option<String>, Option<u16>), AddressError> {
+    let (port, host) = match rest.split_once(':') {
+        Some((p, h)) => (p, Some(h)),
+        None => (rest, None),
+    };
+    let port = if port.is_empty() { None } else { Some(parse_port(name, port)?) };
+    let host = match host {
+        None => None,
+        Some(h) => match split_host(name, h)? {
+            (h, None) => Some(h),
+            _ => return Err(AddressError::Host(name.to_owned())),
+        },
+    };
+    Ok((host, port))
+}
+
 fn parse_port(name: &str, port: &str) -> Result<u16, AddressError> {
     let bad = || AddressError::Port { name: name.to_owned(), port: port.to_owned() };
     // `u16::from_str` would take "+1".
@@ -129,9 +157,15 @@ impl FromStr for Active {
                 let (host, port) = split_host(name, rest)?;
                 Ok(Active::Tcp { host, port })
             }
+            Some(("ssl", rest)) => {
+                let (host, port) = split_host(name, rest)?;
+                Ok(Active::Ssl { host, port })
+            }
             Some(("unix", rest)) => Ok(Active::Unix(parse_path(name, rest)?)),
-            Some(("ssl" | "pssl", _)) => Err(AddressError::Tls(name.to_owned())),
-            _ => Err(AddressError::Kind { name: name.to_owned(), wanted: "tcp:HOST[:PORT] or unix:PATH" }),
+            _ => Err(AddressError::Kind {
+                name: name.to_owned(),
+                wanted: "tcp:HOST[:PORT], ssl:HOST[:PORT] or unix:PATH",
+            }),
         }
     }
 }
@@ -141,25 +175,18 @@ impl FromStr for Passive {
     fn from_str(name: &str) -> Result<Self, AddressError> {
         match name.split_once(':') {
             Some(("ptcp", rest)) => {
-                let (port, host) = match rest.split_once(':') {
-                    Some((p, h)) => (p, Some(h)),
-                    None => (rest, None),
-                };
-                let port = if port.is_empty() { None } else { Some(parse_port(name, port)?) };
-                let host = match host {
-                    None => None,
-                    Some(h) => match split_host(name, h)? {
-                        (h, None) => Some(h),
-                        _ => return Err(AddressError::Host(name.to_owned())),
-                    },
-                };
+                let (host, port) = split_port(name, rest)?;
                 Ok(Passive::Tcp { host, port })
             }
-            Some(("punix", rest)) => Ok(Passive::Unix(parse_path(name, rest)?)),
-            Some(("ssl" | "pssl", _)) => Err(AddressError::Tls(name.to_owned())),
-            _ => {
-                Err(AddressError::Kind { name: name.to_owned(), wanted: "ptcp:[PORT][:HOST] or punix:PATH" })
+            Some(("pssl", rest)) => {
+                let (host, port) = split_port(name, rest)?;
+                Ok(Passive::Ssl { host, port })
             }
+            Some(("punix", rest)) => Ok(Passive::Unix(parse_path(name, rest)?)),
+            _ => Err(AddressError::Kind {
+                name: name.to_owned(),
+                wanted: "ptcp:[PORT][:HOST], pssl:[PORT][:HOST] or punix:PATH",
+            }),
         }
     }
 }
@@ -167,8 +194,8 @@ impl FromStr for Passive {
 impl fmt::Display for Active {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Active::Tcp { host, port } => {
-                f.write_str("tcp:")?;
+            Active::Tcp { host, port } | Active::Ssl { host, port } => {
+                f.write_str(if matches!(self, Active::Tcp { .. }) { "tcp:" } else { "ssl:" })?;
                 write_host(f, host)?;
                 port.map_or(Ok(()), |p| write!(f, ":{p}"))
             }
@@ -180,8 +207,8 @@ impl fmt::Display for Active {
 impl fmt::Display for Passive {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Passive::Tcp { host, port } => {
-                f.write_str("ptcp:")?;
+            Passive::Tcp { host, port } | Passive::Ssl { host, port } => {
+                f.write_str(if matches!(self, Passive::Tcp { .. }) { "ptcp:" } else { "pssl:" })?;
                 port.map_or(Ok(()), |p| write!(f, "{p}"))?;
                 host.as_ref().map_or(Ok(()), |h| {
                     f.write_str(":")?;
@@ -198,7 +225,7 @@ impl Active {
     pub fn in_dir(self, dir: &Path) -> Self {
         match self {
             Active::Unix(p) => Active::Unix(dir.join(p)),
-            tcp => tcp,
+            other => other,
         }
     }
 }
@@ -208,7 +235,7 @@ impl Passive {
     pub fn in_dir(self, dir: &Path) -> Self {
         match self {
             Passive::Unix(p) => Passive::Unix(dir.join(p)),
-            tcp => tcp,
+            other => other,
         }
     }
 }
@@ -225,14 +252,23 @@ mod tests {
             "tcp:[::1]",
             "tcp:[fe80::1]:1",
             "tcp:controller.example:65535",
+            "ssl:127.0.0.1:6640",
+            "ssl:[::1]",
             "unix:/tmp/a b",
             "unix:rel",
         ] {
             assert_eq!(name.parse::<Active>().unwrap().to_string(), name);
         }
-        for name in
-            ["ptcp:", "ptcp:0", "ptcp:6653:127.0.0.1", "ptcp::127.0.0.1", "ptcp:6653:[::1]", "punix:/x"]
-        {
+        for name in [
+            "ptcp:",
+            "pssl:",
+            "pssl:6640:[::]",
+            "ptcp:0",
+            "ptcp:6653:127.0.0.1",
+            "ptcp::127.0.0.1",
+            "ptcp:6653:[::1]",
+            "punix:/x",
+        ] {
             assert_eq!(name.parse::<Passive>().unwrap().to_string(), name);
         }
     }
@@ -248,7 +284,8 @@ mod tests {
         let active = |s: &str| s.parse::<Active>().unwrap_err();
         assert!(matches!(active("127.0.0.1:6653"), AddressError::Kind { .. }));
         assert!(matches!(active("ptcp:6653"), AddressError::Kind { .. }));
-        assert!(matches!(active("ssl:127.0.0.1"), AddressError::Tls(_)));
+        assert!(matches!(active("ssl:"), AddressError::Host(_)));
+        assert!(matches!(active("pssl:6640"), AddressError::Kind { .. }));
         assert!(matches!(active("tcp:"), AddressError::Host(_)));
         assert!(matches!(active("tcp:::1"), AddressError::Host(_)));
         assert!(matches!(active("tcp:[::1"), AddressError::Host(_)));

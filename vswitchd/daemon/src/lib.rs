@@ -1,7 +1,8 @@
 //! What every daemon of the family needs, whatever it does: where its sockets live, how it is spoken to, how it logs,
 //! and how it ends.
 //!
-//! * [`address`], [`stream`]: `tcp:`, `ptcp:`, `unix:` and `punix:` names and the byte streams behind them.
+//! * [`address`], [`stream`]: `tcp:`, `ssl:`, `unix:` and passive names and the byte streams behind them.
+//! * [`tls`]: keys, certificates and whom to believe on `ssl:` and `pssl:` streams.
 //! * [`jsonrpc`]: the messages of unixctl and OVSDB over any stream.
 //! * [`rundir`], [`pidfile`]: the run directory and the lock that says "one of me here".
 //! * [`unixctl`]: the JSON-RPC that `ovs-appctl` speaks, server and client.
@@ -24,10 +25,12 @@ pub mod report;
 pub mod rundir;
 pub mod signals;
 pub mod stream;
+pub mod tls;
 pub mod unixctl;
 
 pub use address::{Active, AddressError, OPENFLOW_PORT, Passive};
 pub use detach::{Daemon, StartError};
 pub use pidfile::{PidFile, PidFileError};
 pub use rundir::RunDir;
-pub use stream::{Listener, Stream, StreamError, connect};
+pub use stream::{Listener, Stream, StreamError, connect, connect_with};
+pub use tls::{Tls, TlsError, TlsFiles, Trust};

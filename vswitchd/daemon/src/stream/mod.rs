@@ -16,6 +16,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::address::{Active, MAX_UNIX_PATH_BYTES, Passive};
+use crate::tls::{Tls, TlsError};
+
+mod secure;
+
+use secure::{Handshakes, TlsStream};
 
 /// Connections the kernel queues before they are accepted.
 const BACKLOG: u32 = 64;
@@ -53,6 +58,22 @@ pub enum StreamError {
         /// Stream name.
         name: String,
     },
+    /// There is no TLS to speak.
+    #[error("{name}: {source}")]
+    Tls {
+        /// Stream name.
+        name: String,
+        /// What is missing or wrong.
+        source: TlsError,
+    },
+    /// The TLS handshake failed: from the TLS library, or the peer's complaint.
+    #[error("{name}: TLS handshake failed: {source}")]
+    Handshake {
+        /// Stream name.
+        name: String,
+        /// Why.
+        source: io::Error,
+    },
     /// A file that is not a socket is in the way.
     #[error("{name}: a file that is not a socket is in the way")]
     NotASocket {
@@ -76,6 +97,18 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A unix socket.
     Unix(UnixStream),
+    /// TLS over TCP, after the handshake.
+    Tls(Box<TlsStream>),
+}
+
+impl Stream {
+    /// The common name in the peer's certificate; `None` without TLS or without a name.
+    pub fn peer_common_name(&self) -> Option<&str> {
+        match self {
+            Stream::Tls(s) => s.peer_common_name(),
+            Stream::Tcp(_) | Stream::Unix(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Stream {
@@ -83,6 +116,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            Stream::Tls(s) => Pin::new(s.as_mut()).poll_read(cx, buf),
         }
     }
 }
@@ -92,52 +126,90 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(s) => Pin::new(s).poll_write(cx, buf),
             Stream::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            Stream::Tls(s) => Pin::new(s.as_mut()).poll_write(cx, buf),
         }
     }
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Tcp(s) => Pin::new(s).poll_flush(cx),
             Stream::Unix(s) => Pin::new(s).poll_flush(cx),
+            Stream::Tls(s) => Pin::new(s.as_mut()).poll_flush(cx),
         }
     }
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Stream::Tcp(s) => Pin::new(s).poll_shutdown(cx),
             Stream::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            Stream::Tls(s) => Pin::new(s.as_mut()).poll_shutdown(cx),
         }
     }
 }
 
-/// Connects to `to` within `deadline`. `default_port` stands in for a missing TCP port.
+/// Connects to `to` within `deadline`. `default_port` stands in for a missing TCP port. Has no TLS.
 ///
 /// # Errors
-/// [`StreamError::Resolve`], [`StreamError::Io`], [`StreamError::TimedOut`], [`StreamError::PathTooLong`].
+/// [`StreamError`].
 pub async fn connect(to: &Active, default_port: u16, deadline: Duration) -> Result<Stream, StreamError> {
-    match tokio::time::timeout(deadline, connect_untimed(to, default_port)).await {
+    connect_with(to, default_port, deadline, None).await
+}
+
+/// Connects to `to` within `deadline`, which includes the TLS handshake. `default_port` stands in for a missing TCP port.
+///
+/// # Errors
+/// [`StreamError`], all but those about listening.
+pub async fn connect_with(
+    to: &Active,
+    default_port: u16,
+    deadline: Duration,
+    tls: Option<&Tls>,
+) -> Result<Stream, StreamError> {
+    match tokio::time::timeout(deadline, connect_untimed(to, default_port, tls)).await {
         Ok(r) => r,
         Err(_) => Err(StreamError::TimedOut { name: to.to_string(), ms: deadline.as_millis() }),
     }
 }
 
-async fn connect_untimed(to: &Active, default_port: u16) -> Result<Stream, StreamError> {
+async fn connect_tcp(name: &str, host: &str, port: u16) -> Result<TcpStream, StreamError> {
+    let failed = |source| StreamError::Io { name: name.to_owned(), source };
+    let addrs = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|source| StreamError::Resolve { name: name.to_owned(), source })?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
+    for a in addrs {
+        match TcpStream::connect(a).await {
+            Ok(s) => {
+                s.set_nodelay(true).map_err(failed)?;
+                return Ok(s);
+            }
+            Err(e) => last = e,
+        }
+    }
+    Err(failed(last))
+}
+
+async fn connect_untimed(to: &Active, default_port: u16, tls: Option<&Tls>) -> Result<Stream, StreamError> {
     let failed = |source| StreamError::Io { name: to.to_string(), source };
     match to {
         Active::Tcp { host, port } => {
-            let at = (host.as_str(), port.unwrap_or(default_port));
-            let addrs = tokio::net::lookup_host(at)
-                .await
-                .map_err(|source| StreamError::Resolve { name: to.to_string(), source })?;
-            let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
-            for a in addrs {
-                match TcpStream::connect(a).await {
-                    Ok(s) => {
-                        s.set_nodelay(true).map_err(failed)?;
-                        return Ok(Stream::Tcp(s));
-                    }
-                    Err(e) => last = e,
+            Ok(Stream::Tcp(connect_tcp(&to.to_string(), host, port.unwrap_or(default_port)).await?))
+        }
+        Active::Ssl { host, port } => {
+            let (name, port) = (to.to_string(), port.unwrap_or(default_port));
+            let tls = secure::configured(&name, tls)?;
+            let tcp = connect_tcp(&name, host, port).await?;
+            match secure::connect(&name, host, tcp, tls).await? {
+                Some(s) => Ok(Stream::Tls(Box::new(s))),
+                // Whom to believe is known now, and this peer is as good as any other.
+                None => {
+                    let tcp = connect_tcp(&name, host, port).await?;
+                    let s = secure::connect(&name, host, tcp, tls).await?;
+                    s.map(|s| Stream::Tls(Box::new(s))).ok_or_else(|| {
+                        failed(io::Error::other(
+                            "the file with the CA certificate vanished while it was made",
+                        ))
+                    })
                 }
             }
-            Err(failed(last))
         }
         Active::Unix(path) => {
             check_path(&to.to_string(), path)?;
@@ -177,6 +249,7 @@ impl Drop for SocketFile {
 enum Socket {
     Tcp(TcpListener),
     Unix(UnixListener, #[allow(dead_code, reason = "held for its drop")] SocketFile),
+    Tls(Handshakes),
 }
 
 /// Accepts streams. Dropping it stops listening and removes a unix socket's file.
@@ -187,15 +260,33 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `on`. `default_port` stands in for a missing TCP port. Must be called within a tokio runtime.
+    /// Listens on `on`. `default_port` stands in for a missing TCP port. Has no TLS. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// [`StreamError`], all but `TimedOut`.
     pub async fn bind(on: &Passive, default_port: u16) -> Result<Listener, StreamError> {
+        Listener::bind_with(on, default_port, None).await
+    }
+
+    /// Listens on `on`. `default_port` stands in for a missing TCP port. Must be called within a tokio runtime. With
+    /// `pssl:`, a task of that runtime makes the handshakes of several peers at a time, so that a slow one holds up nobody.
+    ///
+    /// # Errors
+    /// [`StreamError`], all but `TimedOut`.
+    pub async fn bind_with(
+        on: &Passive,
+        default_port: u16,
+        tls: Option<&Tls>,
+    ) -> Result<Listener, StreamError> {
         let name = on.to_string();
         let socket = match on {
             Passive::Tcp { host, port } => {
-                bind_tcp(&name, host.as_deref(), port.unwrap_or(default_port)).await?
+                Socket::Tcp(bind_tcp(&name, host.as_deref(), port.unwrap_or(default_port)).await?)
+            }
+            Passive::Ssl { host, port } => {
+                let tls = secure::configured(&name, tls)?.clone();
+                let tcp = bind_tcp(&name, host.as_deref(), port.unwrap_or(default_port)).await?;
+                Socket::Tls(Handshakes::start(name.clone(), tcp, tls))
             }
             Passive::Unix(path) => bind_unix(&name, path)?,
         };
@@ -211,11 +302,13 @@ impl Listener {
     pub fn tcp_port(&self) -> Option<u16> {
         match &self.socket {
             Socket::Tcp(l) => l.local_addr().ok().map(|a| a.port()),
+            Socket::Tls(h) => h.port(),
             Socket::Unix(..) => None,
         }
     }
 
-    /// Waits for a connection and returns it with a name of the peer for messages: `tcp:ADDRESS:PORT`, or `unix`.
+    /// Waits for a connection and returns it with a name of the peer for messages: `tcp:ADDRESS:PORT`,
+    /// `ssl:ADDRESS:PORT`, or `unix`.
     /// Dropping the future loses no connection.
     ///
     /// # Errors
@@ -228,12 +321,16 @@ impl Listener {
                 s.set_nodelay(true)?;
                 Ok((Stream::Tcp(s), format!("tcp:{peer}")))
             }
+            Socket::Tls(h) => {
+                let (s, peer) = h.next().await?;
+                Ok((Stream::Tls(Box::new(s)), peer))
+            }
             Socket::Unix(l, _) => Ok((Stream::Unix(l.accept().await?.0), "unix".to_owned())),
         }
     }
 }
 
-async fn bind_tcp(name: &str, host: Option<&str>, port: u16) -> Result<Socket, StreamError> {
+async fn bind_tcp(name: &str, host: Option<&str>, port: u16) -> Result<TcpListener, StreamError> {
     let failed = |source| StreamError::Io { name: name.to_owned(), source };
     let listen = |a: std::net::SocketAddr| -> io::Result<TcpListener> {
         let s = if a.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
@@ -250,7 +347,7 @@ async fn bind_tcp(name: &str, host: Option<&str>, port: u16) -> Result<Socket, S
             }
             other => other,
         };
-        return Ok(Socket::Tcp(bound.map_err(failed)?));
+        return bound.map_err(failed);
     };
     let addrs = tokio::net::lookup_host((host, port))
         .await
@@ -258,7 +355,7 @@ async fn bind_tcp(name: &str, host: Option<&str>, port: u16) -> Result<Socket, S
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
     for a in addrs {
         match listen(a) {
-            Ok(l) => return Ok(Socket::Tcp(l)),
+            Ok(l) => return Ok(l),
             Err(e) => last = e,
         }
     }
