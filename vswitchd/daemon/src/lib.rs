@@ -4,6 +4,7 @@
 //! * [`address`], [`stream`]: `tcp:`, `ssl:`, `unix:` and passive names and the byte streams behind them.
 //! * [`tls`]: keys, certificates and whom to believe on `ssl:` and `pssl:` streams.
 //! * [`jsonrpc`]: the messages of unixctl and OVSDB over any stream.
+//! * [`reconnect`]: when to connect, to probe and to give up.
 //! * [`rundir`], [`pidfile`]: the run directory and the lock that says "one of me here".
 //! * [`unixctl`]: the JSON-RPC that `ovs-appctl` speaks, server and client.
 //! * [`cli`], [`detach`]: the command line they share, and going into the background.
@@ -21,6 +22,7 @@ pub mod detach;
 pub mod jsonrpc;
 pub mod log;
 pub mod pidfile;
+pub mod reconnect;
 pub mod report;
 pub mod rundir;
 pub mod signals;
