@@ -113,7 +113,6 @@ fn addresses_and_ids_are_checked() {
         "{}",
         b("listen = [\n  'ptcp:',\n  'ptcp:x',\n]")
     );
-    assert!(b("controllers = ['ssl:1.2.3.4']").contains("TLS"));
     assert!(b("datapath_id = '0'").starts_with("3:15: bridge.datapath_id: \"0\" is not a datapath id"));
     assert!(b("datapath_id = 'xyz'").contains("is not a datapath id"));
     assert_eq!(bridge("datapath_id = '00000000000000ff'").datapath_id, Some(255));
