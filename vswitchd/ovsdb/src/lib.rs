@@ -11,13 +11,14 @@
 //!
 //! A [`Database`] holds the rows. A transaction is executed without changing it, written down by whoever keeps the log,
 //! and then committed; the [`ChangeSet`] that comes out feeds the monitors. [`storage`] is such a keeper, and [`server`] offers
-//! databases to clients.
+//! databases to clients. [`client`] keeps a replica of what another server has.
 //!
 //! Errors are the error objects of RFC 7047 ([`Error`]); where Open vSwitch's own tests pin the `details` text, it is the
 //! same here, since people read it in the output of stock clients.
 
 pub mod atom;
 pub mod bits;
+pub mod client;
 pub mod condition;
 pub mod database;
 pub mod datum;
