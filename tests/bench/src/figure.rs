@@ -29,6 +29,18 @@ pub enum Unit {
     BytesPerFlow,
     #[serde(rename = "allocations/flow")]
     AllocationsPerFlow,
+    #[serde(rename = "us/transaction")]
+    MicrosPerTransaction,
+    #[serde(rename = "transactions/s")]
+    TransactionsPerSecond,
+    #[serde(rename = "us")]
+    Microseconds,
+    #[serde(rename = "ms")]
+    Milliseconds,
+    #[serde(rename = "bytes/row")]
+    BytesPerRow,
+    #[serde(rename = "x")]
+    Ratio,
 }
 
 impl Unit {
@@ -43,6 +55,12 @@ impl Unit {
             Unit::RulesPerSecond => "rules/s",
             Unit::BytesPerFlow => "bytes/flow",
             Unit::AllocationsPerFlow => "allocations/flow",
+            Unit::MicrosPerTransaction => "us/transaction",
+            Unit::TransactionsPerSecond => "transactions/s",
+            Unit::Microseconds => "us",
+            Unit::Milliseconds => "ms",
+            Unit::BytesPerRow => "bytes/row",
+            Unit::Ratio => "x",
         }
     }
 

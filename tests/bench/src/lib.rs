@@ -16,6 +16,7 @@ pub mod machine;
 pub mod memory;
 pub mod memory_nic;
 pub mod openflow;
+pub mod ovsdb;
 pub mod parse;
 pub mod part;
 pub mod sim;

@@ -1,7 +1,7 @@
 //! What can be measured, by name.
 
 use crate::figure::Figure;
-use crate::{actions, classify, driver, insert, memory, openflow, parse, sim, softpath};
+use crate::{actions, classify, driver, insert, memory, openflow, ovsdb, parse, sim, softpath};
 
 /// What keeps a benchmark from being set up or from running.
 #[derive(thiserror::Error, Debug)]
@@ -29,6 +29,12 @@ pub enum BenchError {
     FlowMod { at: usize, why: String },
     #[error("a packet that was to hit a flow did not")]
     NoHit,
+    #[error(transparent)]
+    Tool(#[from] anyhow::Error),
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+    #[error("database: {0}")]
+    Ovsdb(String),
 }
 
 /// Something that can be measured.
@@ -42,7 +48,7 @@ pub struct Part {
 }
 
 /// Every part, in the order in which they run.
-pub static PARTS: [Part; 10] = [
+pub static PARTS: [Part; 11] = [
     Part { name: "parse", about: "the parser; frame and key in cache", run: || Ok(parse::run()) },
     Part {
         name: "caches",
@@ -95,6 +101,11 @@ pub static PARTS: [Part; 10] = [
         about: "heap of an OpenFlow flow, as asked for from the allocator, and flow-mods per second of host time: \
                 udp,nw_src=/32,nw_dst=/24,tp_dst in seven priorities, one output action",
         run: || openflow::run(100_000),
+    },
+    Part {
+        name: "ovsdb",
+        about: "the database server, ours and Debian's in turn: unix socket, switch schema, transactions without durability",
+        run: || ovsdb::run(&ovsdb::Sizes::FULL),
     },
 ];
 

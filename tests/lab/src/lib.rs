@@ -2,6 +2,8 @@
 //! tools beside it. The demo and the end-to-end tests share it. Needs root and iproute2.
 //!
 //! * [`lan`]: the namespaces, their cables and addresses, pings.
+//! * [`ovsdb`]: a process of an OVSDB server, ours or the stock one.
+//! * [`rpc`]: a plain JSON-RPC client.
 //! * [`transfer`]: data over TCP from one host to another.
 //! * [`vswitchd`]: the daemon's process and the tools that talk to it.
 //! * [`wait`]: waiting for something, with a deadline.
@@ -12,10 +14,14 @@
 
 pub mod command;
 pub mod lan;
+pub mod ovsdb;
+pub mod rpc;
 pub mod transfer;
 pub mod vswitchd;
 pub mod wait;
 
 pub use lan::Lan;
+pub use ovsdb::OvsdbServer;
+pub use rpc::Rpc;
 pub use vswitchd::Vswitchd;
 pub use wait::{DEADLINE, eventually};

@@ -26,7 +26,7 @@ enum Task {
     Test(test::Options),
     /// Four hosts, a simulated NIC, real traffic: shows what is in hardware and why the rest is not, and checks it.
     Demo(demo::Options),
-    /// Measures: cycles per packet of every stage, the simulator, rule insertion, memory per flow. `bench --help` says more.
+    /// Measures: cycles per packet of every stage, the simulator, rule insertion, memory per flow, the database server. `bench --help` says more.
     #[command(disable_help_flag = true)]
     Bench(passed_on::Arguments),
     /// Writes benchmark inputs: frames, flows, expected verdicts. `workload --help` lists them.
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
     let result = match Args::parse().task {
         Task::Test(o) => test::run(&o),
         Task::Demo(o) => demo::run(&o),
-        Task::Bench(a) => passed_on::run("bench", "bench", &a),
+        Task::Bench(a) => passed_on::build("ovsdb").and_then(|()| passed_on::run("bench", "bench", &a)),
         Task::Workload(a) => passed_on::run("bench", "workload", &a),
         Task::Differential(a) => passed_on::run("differential", "differential", &a),
         Task::Compat(o) => match compat::run(&o) {

@@ -14,6 +14,20 @@ pub struct Arguments {
     rest: Vec<OsString>,
 }
 
+/// Builds the programs of `package` optimised: what another program runs beside itself.
+///
+/// # Errors
+/// When building fails.
+pub fn build(package: &str) -> Result<()> {
+    let status = step::cargo(&["build", "--quiet", "--release", "--bins", "--package", package])
+        .status()
+        .context("cannot start cargo")?;
+    if !status.success() {
+        bail!("{package} does not build ({status})");
+    }
+    Ok(())
+}
+
 /// Builds program `bin` of `package` optimised and runs it in the caller's folder.
 ///
 /// # Errors

@@ -1,0 +1,155 @@
+//! The database server, ours and Debian's, in turn on the same machine: processor time of a transaction, rate through a
+//! Python client, 10,000 ports at once, 1,000 monitoring clients, memory of a row, opening a database.
+//!
+//! Processor time is what the kernel accounts to the server's threads (`/proc/PID/task/*/schedstat`), memory its anonymous
+//! resident pages. Each repeat asks both servers, one after the other, so that what else the machine does meets both. The
+//! clients are the same: one of this crate that knows only JSON-RPC, and one in Python.
+
+mod client;
+mod monitors;
+mod rows;
+mod transactions;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lab::OvsdbServer;
+use lab::ovsdb::STOCK_SERVER;
+
+use crate::figure::{Figure, Unit};
+use crate::part::BenchError;
+use crate::target::Target;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Repeats of what is short.
+    pub repeats: usize,
+    /// Transactions in a repeat.
+    pub transactions: usize,
+    /// Ports inserted in one transaction.
+    pub ports: usize,
+    /// Clients that monitor, and transactions they are told of.
+    pub monitors: (usize, usize),
+    /// Rows whose memory is measured, and that a database has that is opened.
+    pub rows: usize,
+}
+
+impl Sizes {
+    /// Those of the targets.
+    pub const FULL: Sizes =
+        Sizes { repeats: 5, transactions: 4000, ports: 10_000, monitors: (1000, 40), rows: 100_000 };
+}
+
+/// A server that is measured.
+#[derive(Clone, Debug)]
+struct Contender {
+    /// As figures call it.
+    name: &'static str,
+    program: PathBuf,
+}
+
+/// Ours, built beside this program, and Debian's if it is there.
+fn contenders() -> Result<Vec<Contender>, BenchError> {
+    let own = std::env::current_exe().map_err(|e| BenchError::Ovsdb(e.to_string()))?;
+    let beside = own.ancestors().skip(1).take(2).map(|d| d.join("ovsdb-server")).find(|p| p.is_file());
+    let Some(program) = beside else {
+        let why = "ovsdb-server is not built: cargo build --release -p ovsdb";
+        return Err(BenchError::Ovsdb(why.into()));
+    };
+    let mut all = vec![Contender { name: "ours", program }];
+    if Path::new(STOCK_SERVER).is_file() {
+        all.push(Contender { name: "Open vSwitch", program: STOCK_SERVER.into() });
+    } else {
+        eprintln!("bench: ovsdb: {STOCK_SERVER} is not there (openvswitch-switch): no comparison");
+    }
+    Ok(all)
+}
+
+impl Contender {
+    /// A server of a new database of a switch, or of a copy of `database`, in a folder of its own under `dir`.
+    fn start(&self, dir: &Path, database: Option<&Path>) -> Result<OvsdbServer, BenchError> {
+        let dir = dir.join(if self.name == "ours" { "ours" } else { "theirs" });
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
+        let file = dir.join("conf.db");
+        match database {
+            Some(from) => std::fs::copy(from, &file).map(drop)?,
+            None => {
+                let schema = dir.join("vswitch.ovsschema");
+                std::fs::write(&schema, ovsdb::vswitch::SCHEMA_TEXT)?;
+                let mut tool = Command::new("ovsdb-tool");
+                lab::command::done(tool.arg("create").arg(&file).arg(&schema))?;
+            }
+        }
+        // A thousand clients are more files than a process may have open by default.
+        let mut c = Command::new("prlimit");
+        c.arg("--nofile=8192:8192").arg(&self.program);
+        Ok(OvsdbServer::launch(c, &dir, &[&file], &[])?)
+    }
+}
+
+/// What was measured of each contender, in their order.
+type Values = Vec<Vec<f64>>;
+
+/// The figures of each contender and, where there are two, how many times the first has what the second has.
+fn figures(all: &[Contender], what: &str, unit: Unit, values: Values, ratio: Option<Target>) -> Vec<Figure> {
+    let figure = |(c, v): (&Contender, &Vec<f64>)| Figure::of(format!("{what}: {}", c.name), unit, v.clone());
+    let mut out: Vec<Figure> = all.iter().zip(&values).map(figure).collect();
+    if let [ours, theirs] = &values[..] {
+        let of = |(a, b): (&f64, &f64)| a / b;
+        let paired = ours.iter().zip(theirs).map(of).collect();
+        let mut f = Figure::of(format!("{what}: ours / theirs"), Unit::Ratio, paired);
+        f.target = ratio;
+        out.push(f);
+    }
+    out
+}
+
+/// Measures all of it.
+///
+/// # Errors
+/// When a server cannot be started, or does not do what it is asked.
+pub fn run(sizes: &Sizes) -> Result<Vec<Figure>, BenchError> {
+    measure(&contenders()?, sizes)
+}
+
+fn measure(all: &[Contender], sizes: &Sizes) -> Result<Vec<Figure>, BenchError> {
+    let dir = std::env::temp_dir().join(format!("hoist-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    let result = (|| {
+        let mut out = transactions::run(all, &dir, sizes)?;
+        out.extend(rows::run(all, &dir, sizes)?);
+        out.extend(monitors::run(all, &dir, sizes)?);
+        Ok(out)
+    })();
+    let _ = std::fs::remove_dir_all(&dir);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_measured_of_both() {
+        if !Path::new(STOCK_SERVER).is_file() {
+            println!("skip: {STOCK_SERVER} is not there (openvswitch-switch)");
+            return;
+        }
+        // The stock server twice: what is tested is the measuring, and the ratios must be about one.
+        let of = |name| Contender { name, program: STOCK_SERVER.into() };
+        let sizes = Sizes { repeats: 2, transactions: 100, ports: 50, monitors: (5, 3), rows: 2000 };
+        let figures = measure(&[of("ours"), of("Open vSwitch")], &sizes).unwrap();
+        let targets = [Target::OvsdbCpu, Target::OvsdbPythonRate, Target::OvsdbMemory];
+        for t in targets {
+            assert!(figures.iter().any(|f| f.target == Some(t)), "{t:?}: {figures:#?}");
+        }
+        for f in &figures {
+            assert!(f.value > 0.0 && f.value.is_finite(), "{f}");
+            if f.target == Some(Target::OvsdbMemory) {
+                assert!((0.5..2.0).contains(&f.value), "{f}");
+            }
+        }
+    }
+}
