@@ -13,13 +13,20 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ping", "iputils-ping"),
     ("ovs-ofctl", "openvswitch-common"),
     ("ovs-appctl", "openvswitch-common"),
+    ("ovsdb-client", "openvswitch-common"),
+    ("ovsdb-tool", "openvswitch-common"),
     ("ovs-vsctl", "openvswitch-switch"),
+    ("ovsdb-server", "openvswitch-switch"),
+    ("unshare", "util-linux"),
+    ("prlimit", "util-linux"),
     ("python3", "python3"),
     ("ethtool", "ethtool"),
 ];
 
 /// The last release of os-ken that still has osken-manager.
 const OS_KEN: &str = "os-ken==3.1.0";
+/// Open vSwitch's Python client, of the release that the rest of it has here.
+const PYTHON_OVS: &str = "ovs==3.1.7";
 
 /// Whether this process is root.
 pub fn is_root() -> bool {
@@ -80,20 +87,26 @@ pub fn packages() -> Result<()> {
 /// # Errors
 /// When Python or pip fail.
 pub fn os_ken() -> Result<PathBuf> {
-    let dir = step::scratch()?.join("os-ken");
-    let manager = dir.join("bin/osken-manager");
-    let works = |m: &PathBuf| {
-        Command::new(m)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|s| s.success())
-    };
-    if works(&manager) {
-        return Ok(manager);
+    environment("os-ken", &["setuptools<81", OS_KEN], "bin/osken-manager", &["--version"])
+}
+
+/// A Python environment with Open vSwitch's package; returns its `python`.
+///
+/// # Errors
+/// When Python or pip fail.
+pub fn python_ovs() -> Result<PathBuf> {
+    environment("python-ovs", &[PYTHON_OVS], "bin/python", &["-c", "import ovs.db.idl"])
+}
+
+/// A Python environment named `name` with `packages`, made if `program` of it does not run with `args`; returns the program.
+fn environment(name: &str, packages: &[&str], program: &str, args: &[&str]) -> Result<PathBuf> {
+    let dir = step::scratch()?.join(name);
+    let program = dir.join(program);
+    let run = || Command::new(&program).args(args).stdin(Stdio::null()).output();
+    if run().is_ok_and(|o| o.status.success()) {
+        return Ok(program);
     }
-    println!("installing {OS_KEN} into {}", dir.display());
+    println!("installing {} into {}", packages.join(" "), dir.display());
     let _ = std::fs::remove_dir_all(&dir);
     let venv = Command::new("python3").args(["-m", "venv"]).arg(&dir).stdin(Stdio::null()).output()?;
     if !venv.status.success() {
@@ -111,26 +124,28 @@ pub fn os_ken() -> Result<PathBuf> {
         }
     }
     let pip = Command::new(dir.join("bin/pip"))
-        .args(["install", "--quiet", "--disable-pip-version-check", "setuptools<81", OS_KEN])
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(packages)
         .stdin(Stdio::null())
         .output()?;
     if !pip.status.success() {
-        bail!("pip install {OS_KEN} failed: {}", String::from_utf8_lossy(&pip.stderr));
+        bail!("pip install {} failed: {}", packages.join(" "), String::from_utf8_lossy(&pip.stderr));
     }
-    if !works(&manager) {
-        let out = Command::new(&manager).arg("--version").output()?;
-        bail!("osken-manager does not start: {}", String::from_utf8_lossy(&out.stderr));
+    let out = run().with_context(|| format!("cannot start {}", program.display()))?;
+    if !out.status.success() {
+        bail!("{} does not work: {}", program.display(), String::from_utf8_lossy(&out.stderr));
     }
-    Ok(manager)
+    Ok(program)
 }
 
 /// Everything, for `cargo xtask setup`.
 ///
 /// # Errors
-/// As [`packages`] and [`os_ken`].
+/// As [`packages`], [`os_ken`] and [`python_ovs`].
 pub fn everything() -> Result<()> {
     packages()?;
     let m = os_ken()?;
-    println!("ready; osken-manager is {}", m.display());
+    let p = python_ovs()?;
+    println!("ready; osken-manager is {}, Python with ovs is {}", m.display(), p.display());
     Ok(())
 }

@@ -124,13 +124,20 @@ pub fn run(o: &Options) -> Result<()> {
     let mut tests = step::cargo(&args);
     tests.env("PROPTEST_MAX_DEFAULT_SIZE_RANGE", "64");
     if !o.quick {
-        match setup::os_ken() {
-            Ok(m) => {
-                tests.env("HOIST_OSKEN_MANAGER", m);
-            }
-            Err(e) => {
-                println!("{e:#}");
-                failed_setup(&mut counts);
+        let environments = [
+            ("HOIST_OSKEN_MANAGER", setup::os_ken as fn() -> Result<_>, "os-ken"),
+            ("HOIST_PYTHON_OVS", setup::python_ovs, "the Python package ovs"),
+        ];
+        for (variable, set_up, what) in environments {
+            match set_up() {
+                Ok(program) => {
+                    tests.env(variable, program);
+                }
+                Err(e) => {
+                    println!("{e:#}");
+                    counts.failed += 1;
+                    counts.failures.push(format!("setup of {what} FAILED"));
+                }
             }
         }
     }
@@ -176,11 +183,6 @@ fn demo(step: &mut dyn FnMut(&str, &mut std::process::Command, Option<&mut Count
         let mut c = step::cargo(&["run", "--quiet", "--package", "xtask", "--", "demo"]);
         step(title, c.args(more).arg(&pcap), None);
     }
-}
-
-fn failed_setup(counts: &mut Counts) {
-    counts.failed += 1;
-    counts.failures.push("setup of os-ken FAILED".into());
 }
 
 #[cfg(test)]
