@@ -10,5 +10,7 @@ pub mod generate;
 pub mod model;
 pub mod reference;
 mod reference_edit;
+mod reference_normal;
 pub mod rig;
 pub mod run;
+pub mod setup;

@@ -8,12 +8,14 @@
 //! read as written; a tag that is popped uncovers the one below. A frame that lacks a header (it is cut short, or contradicts
 //! itself) is left alone by actions that write to that header. Two VLAN tags are seen on arrival; a third is payload.
 //!
-//! NORMAL floods here: nothing is learned. Groups, meters and queues are refused by the switch, and ignored here.
+//! Nothing is learned: NORMAL floods. Groups, meters and queues are not generated, and ignored here.
 
 use flow::{FieldId, PipelineKey, PipelineMatch, PortId};
 use openflow::{Action, Instructions, PortNo, Subfield};
 
+use crate::generate::PORTS;
 use crate::reference_edit::Frame;
+use crate::setup::Setup;
 
 /// A flow, as far as the interpreter is concerned.
 pub trait Flow {
@@ -45,10 +47,11 @@ impl Verdict {
     }
 }
 
-/// What becomes of `frame`, which came in on OpenFlow port `in_port` of a switch with ports 1 to `ports`.
-pub fn interpret<F: Flow>(flows: &[F], ports: u32, in_port: u32, frame: &[u8]) -> Verdict {
+/// What becomes of `frame`, which came in at `wire` of a switch that is set up like this.
+pub fn interpret<F: Flow>(flows: &[F], setup: &Setup, wire: u32, frame: &[u8]) -> Verdict {
     let Some(frame) = Frame::new(frame) else { return Verdict::default() };
-    let Ok(parsed) = flow::parse(frame.bytes(), PortId(in_port)) else { return Verdict::default() };
+    let Ok(parsed) = flow::parse(frame.bytes(), PortId(wire)) else { return Verdict::default() };
+    let in_port = setup.port(wire).0;
     let mut key = PipelineKey::from_packet(&parsed.key, in_port);
     key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
     let tags = [(FieldId::VlanTpid, FieldId::VlanTci), (FieldId::VlanTpid2, FieldId::VlanTci2)];
@@ -56,8 +59,11 @@ pub fn interpret<F: Flow>(flows: &[F], ports: u32, in_port: u32, frame: &[u8]) -
     let tags = tags.filter(|(_, tci)| tci & 0x1000 != 0).collect();
     let mut i = Interpreter {
         flows,
-        ports,
+        setup,
         in_port,
+        own_tags: 0,
+        mirrored: Vec::new(),
+        snaplen: None,
         frame,
         key,
         tags,
@@ -69,19 +75,25 @@ pub fn interpret<F: Flow>(flows: &[F], ports: u32, in_port: u32, frame: &[u8]) -
         depth: 0,
         verdict: Verdict::default(),
     };
-    i.pipeline(0);
-    i.execute_set();
+    i.own_tags = i.tags.len();
+    i.arrive(wire);
     i.verdict
 }
 
-struct Interpreter<'a, F> {
+pub(crate) struct Interpreter<'a, F> {
     flows: &'a [F],
-    ports: u32,
+    pub(crate) setup: &'a Setup,
     in_port: u32,
-    frame: Frame,
-    key: PipelineKey,
+    pub(crate) frame: Frame,
+    pub(crate) key: PipelineKey,
     /// VLAN tags, outermost first: type and control.
-    tags: Vec<(u16, u16)>,
+    pub(crate) tags: Vec<(u16, u16)>,
+    /// How many of the innermost tags are those that the packet came with.
+    pub(crate) own_tags: usize,
+    /// Mirrors' outputs that have had a copy.
+    pub(crate) mirrored: Vec<u64>,
+    /// Bytes to which copies for a mirror are cut.
+    pub(crate) snaplen: Option<u16>,
     /// The action set, in order of writing.
     set: Vec<Action>,
     table: u8,
@@ -90,10 +102,29 @@ struct Interpreter<'a, F> {
     in_set: bool,
     done: bool,
     depth: u32,
-    verdict: Verdict,
+    pub(crate) verdict: Verdict,
 }
 
 impl<F: Flow> Interpreter<'_, F> {
+    /// The packet comes in: what mirrors choose by that is copied before any action.
+    fn arrive(&mut self, wire: u32) {
+        let patched = self.setup.patched && wire == 3;
+        if patched && self.has_half_a_tag() {
+            // The bridge in between does not switch it.
+            return;
+        }
+        if self.setup.mirrors.iter().any(|m| m.output == ofproto::MirrorOutput::Port(PortNo(self.in_port))) {
+            // Taken by a mirror; the flow it would have met counts it all the same.
+            self.verdict.hits.extend(self.find(0));
+            return;
+        }
+        if !patched {
+            self.mirror(PortNo(self.in_port), false);
+        }
+        self.pipeline(0);
+        self.execute_set();
+    }
+
     /// Index of the flow of highest priority in `table` that matches.
     fn find(&self, table: u8) -> Option<usize> {
         let mut key = self.key;
@@ -238,6 +269,7 @@ impl<F: Flow> Interpreter<'_, F> {
             Action::PopVlan if !self.tags.is_empty() => {
                 self.frame.pop_vlan();
                 self.tags.remove(0);
+                self.own_tags = self.own_tags.min(self.tags.len());
                 self.show_tags();
             }
             Action::PushMpls(t) => self.push_mpls(*t),
@@ -245,7 +277,7 @@ impl<F: Flow> Interpreter<'_, F> {
                 self.frame.pop_mpls(*t);
                 self.look_again();
             }
-            Action::Resubmit { port, table } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
+            Action::Resubmit { port, table, .. } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
             Action::Exit => self.done = true,
             _ => {}
         }
@@ -336,7 +368,7 @@ impl<F: Flow> Interpreter<'_, F> {
     }
 
     /// The pipeline sees the two outermost tags.
-    fn show_tags(&mut self) {
+    pub(crate) fn show_tags(&mut self) {
         let at = |i: usize| self.tags.get(i).copied().unwrap_or_default();
         let ((p, t), (p2, t2)) = (at(0), at(1));
         self.key.set(FieldId::VlanTpid, p.into());
@@ -402,20 +434,36 @@ impl<F: Flow> Interpreter<'_, F> {
                 let reason = if self.miss_flow && !self.in_set { 0 } else { 1 };
                 self.punt(reason, max_len);
             }
-            PortNo::IN_PORT => self.send(from),
-            PortNo::ALL | PortNo::FLOOD | PortNo::NORMAL => {
-                for p in (1..=self.ports).filter(|p| *p != from) {
-                    self.send(p);
+            PortNo::IN_PORT => self.send_to(PortNo(from)),
+            PortNo::NORMAL => self.normal(PortNo(from)),
+            PortNo::ALL | PortNo::FLOOD => {
+                for p in (1..=PORTS).map(|w| self.setup.port(w)).filter(|p| p.0 != from) {
+                    self.send_to(p);
                 }
             }
-            PortNo(p) if p != from => self.send(p),
+            p if p.0 != from => self.send_to(p),
             _ => {}
         }
     }
 
-    fn send(&mut self, port: u32) {
-        if (1..=self.ports).contains(&port) {
-            self.verdict.out.push((port, self.frame.bytes().to_vec()));
+    /// Sends the packet out of a port, as far as ports are allowed to reach each other, and copies it for mirrors.
+    pub(crate) fn send_to(&mut self, port: PortNo) {
+        let Some(wire) = self.setup.wire(port) else { return };
+        let from = self.setup.wire(PortNo(self.key.get64(FieldId::InPort) as u32));
+        let protected = |w: u32| self.setup.ports[w as usize - 1].protected;
+        if protected(wire) && from.is_some_and(protected) {
+            return;
+        }
+        let patch = self.setup.patched && wire == 3;
+        if patch && (self.snaplen.is_some() || self.has_half_a_tag()) {
+            // Nothing is cut on its way to another bridge, and that one does not switch half a tag.
+            return;
+        }
+        let mut frame = self.frame.bytes().to_vec();
+        frame.truncate(self.snaplen.map_or(usize::MAX, usize::from));
+        self.verdict.out.push((wire, frame));
+        if !patch {
+            self.mirror(port, true);
         }
     }
 }
@@ -464,10 +512,10 @@ mod tests {
             Row(0, 2, m, Instructions::apply(vec![output(2), output(1)])),
         ];
         let f = udp().build();
-        let v = interpret(&flows, 4, 1, &f);
+        let v = interpret(&flows, &Setup::plain(), 1, &f);
         assert_eq!((v.out, v.hits), (vec![(2, f.clone())], vec![1]));
-        assert_eq!(interpret(&flows, 4, 4, &f).out, [(3, f.clone())]);
-        assert!(interpret(&flows, 4, 4, &f[..13]).is_drop());
+        assert_eq!(interpret(&flows, &Setup::plain(), 4, &f).out, [(3, f.clone())]);
+        assert!(interpret(&flows, &Setup::plain(), 4, &f[..13]).is_drop());
     }
 
     #[test]
@@ -483,10 +531,10 @@ mod tests {
             output(2),
         ];
         let flows = [Row(0, 1, m, Instructions::apply(a))];
-        let v = interpret(&flows, 4, 1, &udp().ttl(64).build());
+        let v = interpret(&flows, &Setup::plain(), 1, &udp().ttl(64).build());
         let built = FrameBuilder::new().vlan(7, 0).ipv4([10, 0, 0, 1], [10, 0, 0, 9]).ttl(63);
         assert_eq!(v.out, [(2, built.udp(1, 99).payload(b"hoist").build())]);
-        let v = interpret(&flows, 4, 1, &udp().ttl(1).build());
+        let v = interpret(&flows, &Setup::plain(), 1, &udp().ttl(1).build());
         assert!(v.out.is_empty() && v.punts.len() == 1 && v.punts[0].2 == 2);
     }
 
@@ -496,7 +544,7 @@ mod tests {
         m.set(FieldId::EthType, 0x800);
         let a = vec![Action::PushMpls(0x8847), output(3), Action::PopMpls(0x800), output(2)];
         let f = udp().build();
-        let v = interpret(&[Row(0, 1, m, Instructions::apply(a))], 4, 1, &f);
+        let v = interpret(&[Row(0, 1, m, Instructions::apply(a))], &Setup::plain(), 1, &f);
         assert_eq!(v.out[1], (2, f.clone()));
         assert_eq!(v.out[0].1.len(), f.len() + 4);
     }
@@ -505,9 +553,9 @@ mod tests {
     fn a_miss_in_a_later_table_drops_the_action_set() {
         let go = Instructions { write: vec![output(2)], goto_table: Some(TableId(1)), ..Default::default() };
         let flows = [Row(0, 1, PipelineMatch::ANY, go.clone())];
-        assert!(interpret(&flows, 4, 1, &udp().build()).is_drop());
+        assert!(interpret(&flows, &Setup::plain(), 1, &udp().build()).is_drop());
         let flows =
             [Row(0, 1, PipelineMatch::ANY, go), Row(1, 0, PipelineMatch::ANY, Instructions::default())];
-        assert_eq!(interpret(&flows, 4, 1, &udp().build()).out.len(), 1);
+        assert_eq!(interpret(&flows, &Setup::plain(), 1, &udp().build()).out.len(), 1);
     }
 }

@@ -7,6 +7,7 @@ use flow::parse::{Fault, Layout};
 use flow::{FieldId, PortId};
 
 /// A frame under the reference's hands.
+#[derive(Clone)]
 pub(crate) struct Frame {
     bytes: Vec<u8>,
     /// VLAN tags that were seen on arrival or pushed since. A further one is payload.

@@ -16,17 +16,17 @@ use netio::memory::{MemoryConfig, MemoryRx, MemoryTx, queue};
 use nic::{SimHandle, SimNic};
 use offload::{OffloadProvider, PlacementConfig, PlacementEngine, Status};
 use ofproto::{
-    Bridge, BridgeConfig, HardwareCredit, HardwareStats, Port, RecordSink, Switch, SwitchConfig, offload_rule,
+    Bridge, BridgeConfig, HardwareCredit, HardwareStats, RecordSink, Switch, SwitchConfig, offload_rule,
 };
+use openflow::FlowMod;
 use openflow::message::{FlowRemoved, PacketIn};
-use openflow::number::MacAddr;
 use openflow::port::PortStatus;
 use openflow::switch::ControllerSink;
-use openflow::{FlowMod, PortNo};
 use parking_lot::Mutex;
 use simnic::{SimnicConfig, SimnicDriver};
 
 use crate::generate::PORTS;
+use crate::setup::Setup;
 
 /// Cycles after which a device that has not come to rest is taken to be stuck.
 const IDLE_CYCLES: u64 = 50_000_000;
@@ -131,6 +131,7 @@ fn dp(port: u32) -> PortId {
 impl Rig {
     fn new(
         seed: u64,
+        setup: &Setup,
         attach: impl FnOnce(&SoftDatapath, &Arc<Switch>, &Arc<ManualClock>) -> Result<Wires>,
     ) -> Result<Rig> {
         let clock = Arc::new(ManualClock::new());
@@ -143,10 +144,7 @@ impl Rig {
         let bridge = switch.add_bridge(BridgeConfig::new("br0", 1));
         bridge.set_controllers(controllers.clone());
         let wires = attach(&datapath, &switch, &clock)?;
-        for p in 1..=PORTS {
-            let mac = MacAddr([2, 0xaa, 0, 0, 0, p as u8]);
-            bridge.put_port(Port::new(PortNo(p), dp(p), &format!("p{p}"), mac));
-        }
+        setup.build(&switch, &bridge);
         let core = datapath.take_core(0)?;
         Ok(Rig { clock, switch, bridge, controllers, core, wires })
     }
@@ -155,8 +153,8 @@ impl Rig {
     ///
     /// # Errors
     /// When the system has no memory or descriptors left.
-    pub fn software(seed: u64) -> Result<Rig> {
-        Rig::new(seed, |datapath, _, _| {
+    pub fn software(seed: u64, setup: &Setup) -> Result<Rig> {
+        Rig::new(seed, setup, |datapath, _, _| {
             let pool = BufferPool::new(1024)?;
             let mut ends = Vec::new();
             for p in 1..=PORTS {
@@ -174,8 +172,8 @@ impl Rig {
     ///
     /// # Errors
     /// When the device cannot be brought up.
-    pub fn with_nic(seed: u64, config: nic::Config) -> Result<Rig> {
-        Rig::new(seed, |datapath, switch, clock| {
+    pub fn with_nic(seed: u64, setup: &Setup, config: nic::Config) -> Result<Rig> {
+        Rig::new(seed, setup, |datapath, switch, clock| {
             let device = SimNic::new(config, seed)?;
             let ports = (1..=PORTS).map(|p| (dp(p), (p - 1) as u8)).collect();
             let driver = SimnicConfig { poll_wait: Duration::from_micros(20), ..SimnicConfig::new(ports) };

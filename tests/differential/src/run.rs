@@ -5,8 +5,8 @@
 //! hardware: each must meet the tables as they were before or as they are after, whole.
 
 use anyhow::{Context, Result, bail};
-use openflow::FlowMod;
-use openflow::flow_mod::FlowModCommand;
+use openflow::flow_mod::{FlowModCommand, Instructions};
+use openflow::{Action, FlowMod, PortNo};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -15,6 +15,7 @@ use crate::generate::{PORTS, TABLES, random_flow, random_instructions, random_mi
 use crate::model::Model;
 use crate::reference::{Verdict, interpret};
 use crate::rig::{Outcome, Rig};
+use crate::setup::Setup;
 
 /// How much to compare.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +28,13 @@ pub struct Options {
     pub flows: usize,
     /// Frames between changes.
     pub per_round: usize,
+    /// Ports have VLANs, mirrors copy, a bridge is in between: something else for every seed.
+    pub switched: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { seed: 1, packets: 100_000, flows: 60, per_round: 400 }
+        Options { seed: 1, packets: 100_000, flows: 60, per_round: 400, switched: false }
     }
 }
 
@@ -61,6 +64,7 @@ pub struct Report {
 struct Run {
     r: SmallRng,
     model: Model,
+    setup: Setup,
     soft: Rig,
     hard: Rig,
     report: Report,
@@ -79,12 +83,14 @@ fn expected(v: &Verdict) -> Outcome {
 /// # Errors
 /// The first difference, with what led to it.
 pub fn run(o: &Options) -> Result<Report> {
+    let setup = if o.switched { Setup::random(o.seed) } else { Setup::plain() };
     let mut run = Run {
         r: SmallRng::seed_from_u64(o.seed),
         model: Model::default(),
-        soft: Rig::software(o.seed).context("the software switch")?,
-        hard: Rig::with_nic(o.seed, nic::Config::default()).context("the switch with a NIC")?,
+        soft: Rig::software(o.seed, &setup).context("the software switch")?,
+        hard: Rig::with_nic(o.seed, &setup, nic::Config::default()).context("the switch with a NIC")?,
         report: Report::default(),
+        setup,
         serial: 1,
     };
     while run.report.packets < o.packets {
@@ -148,7 +154,9 @@ impl Run {
         let add = n == 0 || self.r.random_bool(if n < flows { 0.7 } else { 0.35 });
         if add {
             self.serial = self.serial % 60_000 + 1;
-            return random_flow(&mut self.r, self.serial);
+            let mut fm = random_flow(&mut self.r, self.serial);
+            self.adapt(&mut fm.instructions);
+            return fm;
         }
         let f = self.model.flows[self.r.random_range(0..n)].clone();
         let target = FlowMod {
@@ -163,8 +171,22 @@ impl Run {
             3 => FlowMod { command: FlowModCommand::Delete, cookie_mask: u64::MAX, ..target },
             _ => {
                 let stack = crate::generate::stack_of(&f.matches);
-                let instructions = random_instructions(&mut self.r, f.table, stack, &f.matches);
+                let mut instructions = random_instructions(&mut self.r, f.table, stack, &f.matches);
+                self.adapt(&mut instructions);
                 FlowMod { command: FlowModCommand::ModifyStrict, instructions, cookie_mask: 0, ..target }
+            }
+        }
+    }
+
+    /// Where there is something for it to do, outputs to all ports become NORMAL, and the last port has its own number.
+    fn adapt(&mut self, i: &mut Instructions) {
+        for a in i.apply.iter_mut().chain(&mut i.write) {
+            if let Action::Output { port, .. } = a {
+                match *port {
+                    PortNo::ALL | PortNo::FLOOD if self.r.random_bool(0.8) => *port = PortNo::NORMAL,
+                    PortNo(p) if p <= PORTS => *port = self.setup.port(p),
+                    _ => {}
+                }
             }
         }
     }
@@ -194,7 +216,7 @@ impl Run {
     fn at_rest(&mut self, burst: &[(u32, Vec<u8>)]) -> Result<()> {
         let mut want = Outcome::default();
         for (port, frame) in burst {
-            let v = interpret(&self.model.flows, PORTS, *port, frame);
+            let v = interpret(&self.model.flows, &self.setup, *port, frame);
             for hit in &v.hits {
                 self.model.count(*hit, frame.len());
             }
@@ -226,7 +248,7 @@ impl Run {
         if got == want {
             return Ok(());
         }
-        let mut text = format!("{who} differs from the reference\n");
+        let mut text = format!("{who} differs from the reference\n{:?}\n", self.setup);
         for (port, frame) in burst {
             text += &format!("in  {port}: {}\n", hex(frame));
             let key = flow::parse::parse(frame, flow::PortId(*port)).map(|p| p.key);
@@ -235,7 +257,7 @@ impl Run {
         text += &describe("want", want);
         text += &describe("got ", got);
         for (port, frame) in burst {
-            for i in interpret(&self.model.flows, PORTS, *port, frame).hits {
+            for i in interpret(&self.model.flows, &self.setup, *port, frame).hits {
                 let f = &self.model.flows[i];
                 text += &format!("hit {port}: table {} priority {} {:?}\n", f.table, f.priority, f.matches);
                 text += &format!("    {:?}\n", f.instructions);
@@ -272,8 +294,8 @@ impl Run {
         for i in 0..16 {
             let (port, frame) = favourites[self.r.random_range(0..favourites.len())].clone();
             let fates = [
-                expected(&interpret(&before.flows, PORTS, port, &frame)),
-                expected(&interpret(&self.model.flows, PORTS, port, &frame)),
+                expected(&interpret(&before.flows, &self.setup, port, &frame)),
+                expected(&interpret(&self.model.flows, &self.setup, port, &frame)),
             ];
             for (who, rig) in [("software alone", &mut self.soft), ("software and NIC", &mut self.hard)] {
                 rig.send(port, &frame)?;

@@ -21,15 +21,25 @@ fn checked(o: Options) -> Report {
 
 #[test]
 fn reference_software_and_hardware_agree_on_small_tables() {
-    checked(Options { seed: 1, packets: packets(3), flows: 12, per_round: 200 });
+    checked(Options { seed: 1, packets: packets(3), flows: 12, per_round: 200, switched: false });
 }
 
 #[test]
 fn reference_software_and_hardware_agree_on_busy_tables() {
-    checked(Options { seed: 2, packets: packets(3), flows: 60, per_round: 400 });
+    checked(Options { seed: 2, packets: packets(3), flows: 60, per_round: 400, switched: false });
 }
 
 #[test]
 fn reference_software_and_hardware_agree_on_long_rounds() {
-    checked(Options { seed: 3, packets: packets(3), flows: 40, per_round: 2000 });
+    checked(Options { seed: 3, packets: packets(3), flows: 40, per_round: 2000, switched: false });
+}
+
+#[test]
+fn reference_software_and_hardware_agree_on_vlans_mirrors_and_patches() {
+    for seed in 10..18 {
+        let o = Options { seed, packets: packets(24), flows: 30, per_round: 300, switched: true };
+        let r = run(&o).unwrap_or_else(|e| panic!("{e:#}\nseed {seed}"));
+        println!("FIGURE differential {o:?}: {r:?}");
+        assert!(r.outputs > r.packets / 8 && r.malformed > 0 && r.in_transit > 0, "{r:?}");
+    }
 }

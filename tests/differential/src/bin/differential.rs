@@ -24,19 +24,30 @@ struct Args {
     /// Flows in the tables, about.
     #[arg(long, default_value_t = 60)]
     flows: usize,
+    /// With VLAN ports, mirrors and a bridge in between, other ones for every seed.
+    #[arg(long)]
+    switched: bool,
 }
 
 fn main() -> ExitCode {
     let a = Args::parse();
     for seed in a.seed..a.seed.saturating_add(a.seeds) {
         let begin = Instant::now();
-        let o = Options { seed, packets: a.packets, flows: a.flows.max(1), ..Options::default() };
+        let o = Options {
+            seed,
+            packets: a.packets,
+            flows: a.flows.max(1),
+            switched: a.switched,
+            ..Options::default()
+        };
         match run(&o) {
             Ok(r) => println!("seed {seed}: the same in {:.1} s: {r:?}", begin.elapsed().as_secs_f64()),
             Err(e) => {
                 eprintln!(
-                    "{e:#}\nrepeat with: cargo xtask differential --seed {seed} --packets {} --flows {}",
-                    a.packets, a.flows
+                    "{e:#}\nrepeat with: cargo xtask differential --seed {seed} --packets {} --flows {}{}",
+                    a.packets,
+                    a.flows,
+                    if a.switched { " --switched" } else { "" }
                 );
                 return ExitCode::FAILURE;
             }

@@ -37,6 +37,10 @@ impl Xlate<'_> {
             return;
         }
         self.settle_outer_tag();
+        if matches!(self.key.get64(FieldId::EthType), 0x8100 | 0x88a8) && self.headers.tags.len() == 0 {
+            self.warn("partial VLAN tag, dropping");
+            return;
+        }
         if let Some(p) = port
             && env.pipeline.mirrors.reserve(p.no)
         {
