@@ -332,6 +332,7 @@ fn check_range<T: PartialOrd>(
 impl PartialEq for Atom {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
+            (Self::Uuid(a), Self::Uuid(b)) => a == b,
             (Self::String(a), Self::String(b)) => Arc::ptr_eq(a, b) || a == b,
             _ => self.cmp(other) == Ordering::Equal,
         }

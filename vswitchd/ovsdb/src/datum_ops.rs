@@ -14,9 +14,21 @@ pub enum Side {
     Added,
 }
 
+/// Two slices without what they begin and end with in common. Large sets usually differ in one place.
+fn trimmed<'a, T: PartialEq>(a: &'a [T], b: &'a [T]) -> (&'a [T], &'a [T]) {
+    if std::ptr::eq(a, b) {
+        return (&[], &[]);
+    }
+    let head = a.iter().zip(b).take_while(|(x, y)| x == y).count();
+    let (a, b) = (&a[head..], &b[head..]);
+    let tail = a.iter().rev().zip(b.iter().rev()).take_while(|(x, y)| x == y).count();
+    (&a[..a.len() - tail], &b[..b.len() - tail])
+}
+
 /// Calls `f` with each element (and value, in maps) that is not in both. A key whose value changed comes twice.
 pub fn each_difference(old: &Datum, new: &Datum, mut f: impl FnMut(Side, &Atom, Option<&Atom>)) {
-    let (mut a, mut b) = (old.atoms().iter().peekable(), new.atoms().iter().peekable());
+    let (a, b) = trimmed(old.atoms(), new.atoms());
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
     loop {
         let order = match (a.peek(), b.peek()) {
             (Some(x), Some(y)) => x.cmp(y),
@@ -33,7 +45,8 @@ pub fn each_difference(old: &Datum, new: &Datum, mut f: impl FnMut(Side, &Atom, 
             b.next().into_iter().for_each(|x| f(Side::Added, x, None));
         }
     }
-    let (mut a, mut b) = (old.pairs().iter().peekable(), new.pairs().iter().peekable());
+    let (a, b) = trimmed(old.pairs(), new.pairs());
+    let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
     loop {
         let order = match (a.peek(), b.peek()) {
             (Some(x), Some(y)) => x.0.cmp(&y.0),
