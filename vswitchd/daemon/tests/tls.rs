@@ -258,6 +258,35 @@ async fn stock_clients_and_servers_speak_with_us_under_stock_certificates() {
     let (said, ()) = tokio::join!(asks, serve);
     assert_eq!(said.unwrap(), "Greeting\n");
 
+    // The same, but their client bootstraps: it needs our authority's certificate, and ends the connection that taught it.
+    ours.set(TlsFiles {
+        peer_ca: Some(d.join("pki/controllerca/cacert.pem")),
+        ..files(d, "server", "pki/switchca/cacert.pem")
+    });
+    let serve = async {
+        loop {
+            let mut c = Connection::new(accept(&l).await, Limits::OVSDB);
+            while let Ok(Some(m)) = c.receive().await {
+                let Message::Request { id, .. } = m else { continue };
+                c.send(&Message::Reply { result: serde_json::json!(["Again"]), id }).unwrap();
+            }
+        }
+    };
+    let at = d.to_owned();
+    let asks = tokio::task::spawn_blocking(move || {
+        let to = format!("ssl:127.0.0.1:{port}");
+        let args =
+            ["-t", "10", "-p", "client-privkey.pem", "-c", "client-cert.pem", "--bootstrap-ca-cert=boot.pem"];
+        let args = [&args[..], &["list-dbs", &to]].concat();
+        let first = Command::new("ovsdb-client").args(&args).current_dir(&at).output().unwrap();
+        let said = String::from_utf8_lossy(&first.stderr).into_owned();
+        assert!(said.contains("successfully bootstrapped CA cert"), "{said}");
+        ran("ovsdb-client", &args, &at)
+    });
+    tokio::select! {
+        said = asks => assert_eq!(said.unwrap(), "Again\n"),
+        () = serve => {}
+    }
     // Their server, our client, which bootstraps: the server sends its authority's certificate when told to.
     std::fs::write(
         d.join("s.ovsschema"),

@@ -1,4 +1,4 @@
-//! `hoist`: asks a running switch which flows are in hardware, and why the others are not.
+//! `hoist`: asks a running switch which flows are in hardware, and why the others are not; makes certificates.
 //!
 //! Tables for people by default, the daemon's documents (`daemon::report`) with `--json`. Exit status: 0 done, 1 failed,
 //! 2 wrong usage, 3 no switch is running.
@@ -6,6 +6,7 @@
 
 mod ask;
 mod pci_devices;
+mod pki;
 mod show;
 mod table;
 
@@ -75,6 +76,8 @@ enum Command {
     Devices,
     /// Ports with their counters
     Ports,
+    /// Keys and certificates for ssl: and pssl: connections, as ovs-pki makes them
+    Pki(pki::Pki),
     /// Inside of the simulated devices: cycles, stage utilisation, drops
     Sim,
 }
@@ -128,6 +131,7 @@ async fn run(cli: &Cli) -> anyhow::Result<String> {
             answer::<report::WhyReport>(o, "hoist/why", &args, |w| show::why(w, flow.is_some())).await
         }
         Command::Ports => answer::<Vec<report::Port>>(o, "hoist/ports", &[], |p| show::ports(p)).await,
+        Command::Pki(p) => p.run(),
         Command::Sim => answer::<Vec<report::Sim>>(o, "hoist/sim", &[], |d| show::sim(d)).await,
         Command::Devices => devices(o).await,
     }
