@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use daemon::address::Active;
+use daemon::stream::connect_with;
 
 use super::hub::Shared;
 use super::remotes::{Dial, OVSDB_PORT, Remote};
@@ -27,7 +28,8 @@ pub(super) async fn dial(hub: Shared, target: Rc<str>) {
         let deadline = backoff.max(MIN_BACKOFF);
         match connect(&hub, &target, deadline).await {
             Ok(stream) => {
-                let peer = hub.borrow_mut().admit(&target, Rc::clone(&target), None);
+                let client_id = stream.peer_common_name().map(Rc::from);
+                let peer = hub.borrow_mut().admit(&target, Rc::clone(&target), client_id);
                 if let Some(peer) = peer {
                     let began = hub.borrow().clock.now();
                     let task = SessionTask::new(&hub, peer, stream);
@@ -65,7 +67,8 @@ pub(super) async fn dial(hub: Shared, target: Rc<str>) {
 async fn connect(hub: &Shared, target: &str, deadline: Duration) -> Result<daemon::Stream, String> {
     let to: Active = target.parse().map_err(|e: daemon::AddressError| e.to_string())?;
     let to = to.in_dir(&hub.borrow().run_dir);
-    daemon::connect(&to, OVSDB_PORT, deadline).await.map_err(|e| e.to_string())
+    let tls = hub.borrow().tls.clone();
+    connect_with(&to, OVSDB_PORT, deadline, Some(&tls)).await.map_err(|e| e.to_string())
 }
 
 fn note(hub: &Shared, target: &str, f: impl FnOnce(&mut Remote, clock::Instant)) {

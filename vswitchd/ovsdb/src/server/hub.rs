@@ -4,13 +4,14 @@
 //! a transaction is executed, logged, committed and told to everyone who monitors in one piece, by direct calls.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use clock::Clock;
 use daemon::jsonrpc::Message;
+use daemon::tls::Tls;
 use serde_json::{Value, json};
 
 use super::counters::Counters;
@@ -18,6 +19,7 @@ use super::db::Db;
 use super::locks::{Locks, SessionId, Taken};
 use super::remotes::Remotes;
 use super::session::{Limits, Peer, Session};
+use super::tls::TlsOptions;
 use crate::log::{FileSystem, HostFiles};
 use crate::{Error, Uuid};
 
@@ -51,8 +53,9 @@ pub(crate) struct Hub {
     pub configuration: Rc<tokio::sync::Notify>,
     /// Told whenever a remote was tried for the first time.
     pub tried: Rc<tokio::sync::Notify>,
-    /// `db:` names that keys and certificates depend on.
-    pub tls_names: BTreeSet<String>,
+    /// Keys and certificates as configured, and what listeners and connections use.
+    pub tls_options: TlsOptions,
+    pub tls: Tls,
 }
 
 impl std::fmt::Debug for Hub {
@@ -95,7 +98,8 @@ impl Hub {
             run_dir: PathBuf::from("."),
             files: Arc::new(HostFiles),
             history_transactions: 0,
-            tls_names: BTreeSet::new(),
+            tls_options: TlsOptions::default(),
+            tls: Tls::default(),
             tried: Rc::default(),
             server_id: Uuid::random(),
             next_session: 1,

@@ -29,7 +29,8 @@ pub(super) async fn listen(hub: Shared, target: Rc<str>) {
         connections += 1;
         // Open vSwitch numbers the clients of unix sockets, which have no address.
         let name = if peer == "unix" { format!("unix#{connections}") } else { peer };
-        let Some(peer) = hub.borrow_mut().admit(&target, name.into(), None) else { continue };
+        let client_id = stream.peer_common_name().map(Rc::from);
+        let Some(peer) = hub.borrow_mut().admit(&target, name.into(), client_id) else { continue };
         let task = SessionTask::new(&hub, peer, stream);
         hub.borrow_mut().belongs_to(&target, task.id());
         tokio::task::spawn_local(task);
@@ -43,7 +44,8 @@ async fn open(hub: &Shared, target: &Rc<str>) -> Listener {
         let opened = match target.parse::<Passive>() {
             Ok(on) => {
                 let on = on.in_dir(&hub.borrow().run_dir);
-                Listener::bind(&on, OVSDB_PORT).await
+                let tls = hub.borrow().tls.clone();
+                Listener::bind_with(&on, OVSDB_PORT, Some(&tls)).await
             }
             Err(source) => Err(StreamError::Io {
                 name: target.to_string(),

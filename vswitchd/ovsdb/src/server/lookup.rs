@@ -67,6 +67,20 @@ impl<'a> Column<'a> {
         [index(self.table), self.referred_table().and_then(index)]
     }
 
+    /// The first string that is not empty.
+    ///
+    /// # Errors
+    /// When it is not a column of strings.
+    pub fn first_string(&self, name: &str) -> Result<Option<String>, String> {
+        if !self.is_set_of(AtomType::String) {
+            return Err(format!(
+                "\"{name}\": table \"{}\" column \"{}\" is not string or set of strings",
+                self.table.name, self.column.name
+            ));
+        }
+        Ok(self.strings().into_iter().find(|s| !s.is_empty()))
+    }
+
     /// All strings of a column of strings.
     pub fn strings(&self) -> Vec<String> {
         if !self.is_set_of(AtomType::String) {

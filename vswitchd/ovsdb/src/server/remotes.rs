@@ -174,8 +174,8 @@ impl Hub {
             lookup::column(&self.dbs, name)
                 .is_ok_and(|c| &**c.db == db && c.tables().into_iter().flatten().any(|t| changes.touches(t)))
         };
-        let names = self.remotes.names.iter().chain(&self.tls_names);
-        if names.filter(|n| n.starts_with("db:")).any(touched) {
+        let remotes = self.remotes.names.iter().filter(|n| n.starts_with("db:"));
+        if remotes.chain(self.tls_options.names()).any(touched) {
             self.configuration.notify_one();
         }
     }
@@ -184,7 +184,8 @@ impl Hub {
 /// Makes the remotes what the configuration says. What is wrong with it is logged when it changes, and returned.
 pub(crate) fn reconfigure(shared: &Shared) -> Vec<String> {
     let mut hub = shared.borrow_mut();
-    let (targets, complaints) = hub.resolve();
+    let (targets, mut complaints) = hub.resolve();
+    hub.resolve_tls(&mut complaints);
     for (name, why) in &complaints {
         if hub.remotes.complaints.get(name) != Some(why) {
             tracing::warn!(target: "ovsdb_server", "{why}");

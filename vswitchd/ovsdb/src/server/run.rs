@@ -150,6 +150,7 @@ impl Drop for Server {
 async fn open(config: ServerConfig) -> Result<Shared, ServerError> {
     let mut hub = Hub::new(config.clock, config.limits);
     hub.run_dir = config.run_dir;
+    hub.tls_options = config.tls.absolute();
     hub.files = config.files;
     hub.history_transactions = config.history_transactions;
     let hub: Shared = Rc::new(RefCell::new(hub));

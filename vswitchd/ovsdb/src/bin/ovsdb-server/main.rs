@@ -48,6 +48,9 @@ fn main() -> ExitCode {
 
 fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
     let mut daemon = Daemon::start(program, &o.daemon)?;
+    for option in &o.ignored {
+        tracing::info!(target: "stream_ssl", "{option} is ignored: TLS 1.2 and 1.3 are spoken, and nothing older");
+    }
     let saved = Saved::for_this_process(program, &o.daemon);
     if let Some((databases, remotes)) = saved.as_ref().and_then(Saved::load) {
         (o.databases, o.remotes) = (databases, remotes);

@@ -35,6 +35,8 @@ pub struct Options {
     pub remotes: Vec<String>,
     pub run: Option<String>,
     pub tls: TlsOptions,
+    /// Options that are taken and change nothing.
+    pub ignored: Vec<String>,
 }
 
 /// What the command line asks for.
@@ -64,11 +66,11 @@ impl Options {
             remotes: Vec::new(),
             run: None,
             tls: TlsOptions::default(),
+            ignored: Vec::new(),
         };
         let mut default_database = true;
         for (name, value) in line.own {
-            let value_or_empty = value.unwrap_or_default();
-            let v = value_or_empty;
+            let v = value.unwrap_or_default();
             match name {
                 "remote" => o.remotes.push(v),
                 "run" => o.run = Some(v),
@@ -80,8 +82,10 @@ impl Options {
                 "ca-cert" => (o.tls.ca_cert, o.tls.bootstrap_ca_cert) = (Some(v), false),
                 "bootstrap-ca-cert" => (o.tls.ca_cert, o.tls.bootstrap_ca_cert) = (Some(v), true),
                 "peer-ca-cert" => o.tls.peer_ca_cert = Some(v),
-                "ssl-protocols" => o.tls.protocols = Some(v),
-                "ssl-ciphers" | "ssl-ciphersuites" => o.tls.ciphers = Some(v),
+                // TLS 1.2 and 1.3 with the suites of today are what there is.
+                "ssl-protocols" | "ssl-ciphers" | "ssl-ciphersuites" => {
+                    o.ignored.push(format!("--{name}={v}"))
+                }
                 _ => return Err(refused(name)),
             }
         }
@@ -130,8 +134,8 @@ PKI configuration (files, or db:DATABASE,TABLE,COLUMN):
   -C, --ca-cert=FILE      file with peer CA certificate
   --bootstrap-ca-cert=FILE  the same; if FILE is missing it is taken from the peer
   --peer-ca-cert=FILE     file with CA certificate to send to the peer
-  --ssl-protocols=PROTOS  list of TLS protocols to enable
-  --ssl-ciphers=CIPHERS   list of TLS ciphers to enable
+  --ssl-protocols=PROTOS, --ssl-ciphers=CIPHERS  taken and ignored: TLS 1.2 and 1.3 with
+                          their strong ciphers are always enabled, and nothing else
 
 Database options:
   --no-dbs                start without a database if none is given
