@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::cli::DaemonOptions;
-use crate::log::{Level, LogOptions, Logging, SpecError};
+use crate::log::{Level, LogOptions, Logging, SpecError, SyslogError};
 use crate::pidfile::{PidFile, PidFileError};
 
 const ROLE: &str = "HOIST_DAEMON_ROLE";
@@ -49,6 +49,9 @@ pub enum StartError {
         /// What is wrong with it.
         source: SpecError,
     },
+    /// The system's log cannot be reached as asked for.
+    #[error(transparent)]
+    Syslog(#[from] SyslogError),
     /// The program could not be started again for the background.
     #[error("could not start the background process: {0}")]
     Spawn(#[source] io::Error),
@@ -255,6 +258,8 @@ fn open_log(o: &DaemonOptions) -> Result<Logging, StartError> {
     let options = LogOptions { file: None, console: Level::Info, file_level: Level::Info };
     let log = Logging::new(&options).map_err(StartError::Spawn)?;
     set_verbose(o, &log)?;
+    let method = o.syslog_method.clone().or_else(|| std::env::var("OVS_SYSLOG_METHOD").ok());
+    log.set_syslog(method.as_deref().filter(|m| !m.is_empty()), o.syslog_target.as_deref())?;
     log.install();
     if let Some(path) = &o.log_file {
         match log.set_file(path) {

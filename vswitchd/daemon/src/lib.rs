@@ -9,6 +9,7 @@
 //! * [`unixctl`]: the JSON-RPC that `ovs-appctl` speaks, server and client.
 //! * [`cli`], [`detach`]: the command line they share, and going into the background.
 //! * [`log`]: Open vSwitch's log lines and per-module levels on top of `tracing`.
+//! * [`coverage`], [`memory`]: counters and amounts for whoever asks what a daemon has been doing.
 //! * [`report`]: the documents that the switch tells about itself.
 //! * [`signals`]: the request to stop.
 //!
@@ -18,9 +19,11 @@
 
 pub mod address;
 pub mod cli;
+pub mod coverage;
 pub mod detach;
 pub mod jsonrpc;
 pub mod log;
+pub mod memory;
 pub mod pidfile;
 pub mod reconnect;
 pub mod report;

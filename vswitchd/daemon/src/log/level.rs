@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::modules;
+
 /// Severity, most severe first. As a threshold: this and more severe.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[allow(missing_docs)]
@@ -50,14 +52,17 @@ impl Level {
 pub enum Destination {
     /// Standard error.
     Console,
-    /// Accepted for compatibility; nothing is sent there.
+    /// The system's log.
     Syslog,
     /// The log file.
     File,
 }
 
 impl Destination {
-    fn parse(word: &str) -> Option<Destination> {
+    /// In the order in which patterns are listed.
+    pub const ALL: [Destination; 3] = [Destination::Syslog, Destination::Console, Destination::File];
+
+    pub(super) fn parse(word: &str) -> Option<Destination> {
         match word.to_ascii_lowercase().as_str() {
             "console" => Some(Destination::Console),
             "syslog" => Some(Destination::Syslog),
@@ -70,44 +75,70 @@ impl Destination {
 /// Why a `vlog/set` argument is wrong.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 pub enum SpecError {
-    /// The word is neither a level nor a destination nor can it be a module.
+    /// The word is neither a level nor a destination nor a module.
     #[error("no destination, level, or module \"{0}\"")]
     Unknown(String),
     /// Two levels, destinations or modules.
     #[error("cannot specify multiple {0}")]
     Twice(&'static str),
-    /// Patterns and facilities are fixed.
-    #[error("the log's pattern and syslog facility are fixed")]
-    Fixed,
+    /// `PATTERN` without a destination.
+    #[error("missing destination")]
+    MissingDestination,
+    /// `PATTERN` with something else for a destination.
+    #[error("unknown destination \"{0}\"")]
+    UnknownDestination(String),
+    /// `FACILITY` with something else for a facility.
+    #[error("invalid facility")]
+    Facility,
+    /// A module that there is not.
+    #[error("unknown module")]
+    UnknownModule,
 }
 
-/// Thresholds of the two destinations.
+/// Something for each destination, by [`Destination`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Thresholds {
-    console: Level,
-    file: Level,
+pub(super) struct Each<T> {
+    pub console: T,
+    pub syslog: T,
+    pub file: T,
 }
 
-impl Thresholds {
-    fn set(&mut self, to: Option<Destination>, level: Level) {
+impl<T: Clone> Each<T> {
+    pub(super) fn set(&mut self, to: Option<Destination>, v: T) {
         match to {
-            Some(Destination::Console) => self.console = level,
-            Some(Destination::File) => self.file = level,
-            Some(Destination::Syslog) => {}
-            None => (self.console, self.file) = (level, level),
+            Some(Destination::Console) => self.console = v,
+            Some(Destination::File) => self.file = v,
+            Some(Destination::Syslog) => self.syslog = v,
+            None => *self = Each { console: v.clone(), syslog: v.clone(), file: v },
+        }
+    }
+
+    pub(super) fn get(&self, of: Destination) -> &T {
+        match of {
+            Destination::Console => &self.console,
+            Destination::Syslog => &self.syslog,
+            Destination::File => &self.file,
         }
     }
 }
+
+/// Thresholds of the destinations.
+type Thresholds = Each<Level>;
 
 /// All thresholds.
 pub(super) struct Levels {
     general: Thresholds,
     /// By module name; covers modules below it (`a` covers `a_b`), the longest name wins.
     modules: BTreeMap<String, Thresholds>,
-    /// Modules that have spoken or were set, for the list.
+    /// Modules for the list: Open vSwitch's, and those that have spoken or were set.
     known: BTreeSet<String>,
-    /// Whether there is a file at all.
+    /// Whether the rate of messages is limited.
+    limited: bool,
+    /// Modules for which the opposite holds.
+    otherwise: BTreeSet<String>,
+    /// Whether there is a file at all, and a way to the system's log.
     pub(super) has_file: bool,
+    pub(super) has_syslog: bool,
 }
 
 /// A target as a module name: `ofproto::bridge` is `ofproto_bridge`.
@@ -128,10 +159,13 @@ impl fmt::Display for ModuleName<'_> {
 impl Levels {
     pub(super) fn new(console: Level, file: Level) -> Self {
         Levels {
-            general: Thresholds { console, file },
+            general: Thresholds { console, syslog: Level::Info, file },
             modules: BTreeMap::new(),
-            known: BTreeSet::new(),
+            known: modules::STOCK.iter().map(|m| (*m).to_owned()).collect(),
+            limited: true,
+            otherwise: BTreeSet::new(),
             has_file: false,
+            has_syslog: false,
         }
     }
 
@@ -145,7 +179,8 @@ impl Levels {
             if let Some(t) = self.modules.get(part) {
                 return *t;
             }
-            match part.rfind('_') {
+            // Names of Open vSwitch's stand for themselves alone.
+            match part.rfind('_').filter(|_| modules::stock(part).is_none()) {
                 Some(i) => part = &part[..i],
                 None => return self.general,
             }
@@ -155,23 +190,60 @@ impl Levels {
     /// Whether any destination takes an event of this target and level. Remembers the module.
     pub(super) fn wants(&mut self, target: &str, level: Level) -> bool {
         self.known.insert(ModuleName(target).to_string());
-        let (console, file) = self.destinations(target, level);
-        console || file
+        let to = self.destinations(target, level);
+        to.console || to.syslog || to.file
     }
 
-    /// Whether console and file take an event of this target and level.
-    pub(super) fn destinations(&self, target: &str, level: Level) -> (bool, bool) {
+    /// Which destinations take an event of this target and level.
+    pub(super) fn destinations(&self, target: &str, level: Level) -> Each<bool> {
         let t = self.of(target);
-        (level <= t.console, self.has_file && level <= t.file)
+        Each {
+            console: level <= t.console,
+            syslog: self.has_syslog && level <= t.syslog,
+            file: self.has_file && level <= t.file,
+        }
+    }
+
+    /// Whether messages of this target are limited in their rate.
+    pub(super) fn is_limited(&self, target: &str) -> bool {
+        self.limited
+            != (!self.otherwise.is_empty() && self.otherwise.contains(&ModuleName(target).to_string()))
+    }
+
+    /// Limits the rate of messages of these modules or of all, or does not.
+    pub(super) fn limit(&mut self, names: &[String], limited: bool) -> Result<(), SpecError> {
+        let mut all = names.is_empty();
+        let mut named = Vec::new();
+        for n in names {
+            if n.eq_ignore_ascii_case("any") {
+                all = true;
+            } else {
+                named.push(self.module(n).ok_or(SpecError::UnknownModule)?);
+            }
+        }
+        if all {
+            self.limited = limited;
+            self.otherwise.clear();
+        }
+        for n in named {
+            if limited == self.limited {
+                self.otherwise.remove(&n);
+            } else {
+                self.otherwise.insert(n);
+            }
+        }
+        Ok(())
+    }
+
+    /// The module that a word names.
+    fn module(&self, word: &str) -> Option<String> {
+        let spoken = || (self.known.contains(word) || modules::may_be_ours(word)).then(|| word.to_owned());
+        modules::stock(word).map(str::to_owned).or_else(spoken)
     }
 
     pub(super) fn set(&mut self, spec: &str) -> Result<(), SpecError> {
-        let upper = spec.to_ascii_uppercase();
-        if upper.starts_with("PATTERN:") || upper.starts_with("FACILITY:") {
-            return Err(SpecError::Fixed);
-        }
         let (mut module, mut to, mut level) = (None, None, None);
-        for word in spec.split([' ', ',', ':']).filter(|w| !w.is_empty()) {
+        for word in spec.split([' ', ',', ':', '\t']).filter(|w| !w.is_empty()) {
             if let Some(l) = Level::parse(word) {
                 if level.replace(l).is_some() {
                     return Err(SpecError::Twice("levels"));
@@ -181,11 +253,8 @@ impl Levels {
                     return Err(SpecError::Twice("destinations"));
                 }
             } else if !word.eq_ignore_ascii_case("any") {
-                // Modules are known only once they have spoken, so any name that could be one is taken.
-                if !word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                    return Err(SpecError::Unknown(word.to_owned()));
-                }
-                if module.replace(word.to_owned()).is_some() {
+                let m = self.module(word).ok_or_else(|| SpecError::Unknown(word.to_owned()))?;
+                if module.replace(m).is_some() {
                     return Err(SpecError::Twice("modules"));
                 }
             }
@@ -199,7 +268,8 @@ impl Levels {
             Some(m) => {
                 // Modules below it follow.
                 let below = format!("{m}_");
-                for (_, t) in self.modules.iter_mut().filter(|(n, _)| n.starts_with(&below)) {
+                let is_below = |n: &str| n.starts_with(&below) && modules::stock(n).is_none();
+                for (_, t) in self.modules.iter_mut().filter(|(n, _)| is_below(n)) {
                     t.set(to, level);
                 }
                 let mut t = self.of(&m);
@@ -220,7 +290,7 @@ impl Levels {
             out.push_str(&format!(
                 "{name:<16}  {:>4}       {:>4}       {:>4}\n",
                 t.console.name(),
-                Level::Off.name(),
+                t.syslog.name(),
                 t.file.name()
             ));
         }
@@ -235,6 +305,7 @@ mod tests {
     #[test]
     fn a_spec_sets_what_it_names() {
         let mut l = Levels::new(Level::Warn, Level::Info);
+        l.wants("other", Level::Info);
         let at = |l: &Levels, t| {
             let t = l.of(t);
             (t.console, t.file)
@@ -253,6 +324,24 @@ mod tests {
         assert_eq!(at(&l, "vconn"), (Level::Dbg, Level::Dbg), "no level means DBG");
         l.set("syslog:dbg").unwrap();
         assert_eq!(at(&l, "other"), (Level::Err, Level::Info));
+        assert_eq!(l.of("other").syslog, Level::Dbg);
+        l.set("OFPROTO:off").unwrap();
+        assert_eq!(at(&l, "ofproto_dpif"), (Level::Err, Level::Info), "a stock module of its own");
+        l.set("").unwrap();
+        assert_eq!(at(&l, "ofproto_dpif"), (Level::Dbg, Level::Dbg));
+    }
+
+    #[test]
+    fn rate_limits_are_lifted_by_module() {
+        let mut l = Levels::new(Level::Warn, Level::Info);
+        assert!(l.is_limited("vconn"));
+        l.limit(&["vconn".to_owned()], false).unwrap();
+        assert!(!l.is_limited("vconn") && l.is_limited("bridge"));
+        assert_eq!(l.limit(&["nosuch".to_owned()], false), Err(SpecError::UnknownModule));
+        l.limit(&[], false).unwrap();
+        assert!(!l.is_limited("bridge"));
+        l.limit(&["ANY".to_owned()], true).unwrap();
+        assert!(l.is_limited("vconn") && l.is_limited("bridge"));
     }
 
     #[test]
@@ -261,9 +350,9 @@ mod tests {
         assert_eq!(l.set("a-b:dbg"), Err(SpecError::Unknown("a-b".into())));
         assert_eq!(l.set("dbg:info"), Err(SpecError::Twice("levels")));
         assert_eq!(l.set("file,console"), Err(SpecError::Twice("destinations")));
-        assert_eq!(l.set("x y"), Err(SpecError::Twice("modules")));
-        assert_eq!(l.set("PATTERN:file:%m"), Err(SpecError::Fixed));
-        assert_eq!(l.of("x"), l.general);
+        assert_eq!(l.set("vconn ofproto"), Err(SpecError::Twice("modules")));
+        assert_eq!(l.set("vcon:dbg"), Err(SpecError::Unknown("vcon".into())));
+        assert_eq!(l.of("vconn"), l.general);
     }
 
     #[test]
@@ -271,6 +360,8 @@ mod tests {
         let mut l = Levels::new(Level::Off, Level::Info);
         l.set("vconn:dbg").unwrap();
         let list = l.list();
-        assert_eq!(list.lines().last().unwrap(), "vconn              DBG        OFF        DBG");
+        let line = |name: &str| list.lines().find(|l| l.starts_with(name)).unwrap().to_owned();
+        assert_eq!(line("vconn "), "vconn              DBG        DBG        DBG");
+        assert_eq!(line("dpif_netlink_rtnl"), "dpif_netlink_rtnl   OFF       INFO       INFO");
     }
 }

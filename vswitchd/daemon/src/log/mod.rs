@@ -5,9 +5,10 @@
 //!     2026-11-21T05:08:08.382Z|00126|unixctl(control)|WARN|accept failed: ...
 //! ```
 //!
-//! Two destinations, `console` (stderr) and `file`, with a level per module each, changed at run time by
-//! [`Logging::set`] in `vlog/set` syntax. The module is the event's target with `::` written as `_`; setting a module
-//! also sets those below it (`ofproto` covers `ofproto_bridge`). `syslog` is accepted and always off.
+//! Three destinations, `console` (stderr), `syslog` and `file`, with a level per module and a pattern each, changed at run
+//! time by [`Logging::set`] in `vlog/set` syntax. The module is the event's target with `::` written as `_`; setting a module
+//! also sets those below it (`ofproto` covers `ofproto_bridge`). Open vSwitch's modules are there as well, under which little
+//! of ours speaks.
 //!
 //! A disabled event costs what `tracing`'s callsite cache costs, one load and a branch. An event at INFO or above that
 //! repeats without end is rate limited per callsite and the suppressed ones are counted ([`rate`]).
@@ -15,8 +16,10 @@
 //! A destination that cannot be written loses the line: a full disk must not stop the switch.
 
 mod level;
-mod line;
+mod modules;
+mod pattern;
 mod rate;
+mod syslog;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -26,15 +29,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
+use tracing::field::{Field, Visit};
 use tracing::subscriber::Interest;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
-use level::Levels;
 pub use level::{Destination, Level, SpecError};
-use line::Line;
+use level::{Each, Levels};
+use pattern::{Line, Pattern};
 use rate::RateLimits;
+use syslog::Syslog;
+pub use syslog::SyslogError;
+
+const SYSLOG_PATTERN: &str = "ovs|%05N|%c%T|%p|%m";
+const CONSOLE_PATTERN: &str = "%D{%Y-%m-%dT%H:%M:%SZ}|%05N|%c%T|%p|%m";
+const FILE_PATTERN: &str = "%D{%Y-%m-%dT%H:%M:%S.###Z}|%05N|%c%T|%p|%m";
 
 /// What to log where, at the start.
 #[derive(Clone, Debug)]
@@ -55,20 +65,25 @@ impl Default for LogOptions {
 
 struct LogFile {
     path: PathBuf,
-    file: File,
+    /// `None` while it is closed.
+    file: Option<File>,
 }
 
 impl LogFile {
     fn open(path: &Path) -> io::Result<LogFile> {
         let file = OpenOptions::new().append(true).create(true).open(path)?;
-        Ok(LogFile { path: path.to_owned(), file })
+        Ok(LogFile { path: path.to_owned(), file: Some(file) })
     }
 }
 
 struct Inner {
     levels: RwLock<Levels>,
+    patterns: RwLock<Each<Arc<Pattern>>>,
     file: Mutex<Option<LogFile>>,
+    syslog: RwLock<Syslog>,
     rate: Mutex<RateLimits>,
+    program: String,
+    started: Instant,
     /// Number of the last line.
     sequence: AtomicU64,
 }
@@ -94,7 +109,15 @@ impl Logging {
         levels.has_file = file.is_some();
         Ok(Logging(Arc::new(Inner {
             levels: RwLock::new(levels),
+            patterns: RwLock::new(Each {
+                console: Arc::new(Pattern::parse(CONSOLE_PATTERN)),
+                syslog: Arc::new(Pattern::parse(SYSLOG_PATTERN)),
+                file: Arc::new(Pattern::parse(FILE_PATTERN)),
+            }),
             file: Mutex::new(file),
+            syslog: RwLock::default(),
+            program: crate::cli::program_name(std::env::args_os().next(), "hoist"),
+            started: Instant::now(),
             rate: Mutex::default(),
             sequence: AtomicU64::new(0),
         })))
@@ -111,11 +134,37 @@ impl Logging {
     }
 
     /// Sets levels: `[MODULE[:DESTINATION[:LEVEL]]]`, in any order, separated by colons, commas or blanks. What is left
-    /// out means all modules, all destinations, DBG.
+    /// out means all modules, all destinations, DBG. Or a pattern: `PATTERN:DESTINATION:PATTERN`. Or the facility of messages
+    /// to the system's log: `FACILITY:NAME`.
     ///
     /// # Errors
     /// [`SpecError`]; nothing has changed then.
     pub fn set(&self, spec: &str) -> Result<(), SpecError> {
+        // Separators before and after the first word.
+        let is_separator = |c| matches!(c, ' ' | ',' | ':' | '\t');
+        let word = |s: &'_ str| -> Option<(String, String)> {
+            let s = s.trim_start_matches(is_separator);
+            let (first, rest) = s.split_once(is_separator).unwrap_or((s, ""));
+            (!first.is_empty()).then(|| (first.to_owned(), rest.to_owned()))
+        };
+        match word(spec) {
+            Some((w, rest)) if w.eq_ignore_ascii_case("PATTERN") => {
+                let (to, pattern) = word(&rest).ok_or(SpecError::MissingDestination)?;
+                let any = to.eq_ignore_ascii_case("ANY");
+                let which = Destination::parse(&to);
+                if which.is_none() && !any {
+                    return Err(SpecError::UnknownDestination(to));
+                }
+                self.0.patterns.write().set(which, Arc::new(Pattern::parse(&pattern)));
+                return Ok(());
+            }
+            Some((w, rest)) if w.eq_ignore_ascii_case("FACILITY") => {
+                let facility = syslog::facility(&rest).ok_or(SpecError::Facility)?;
+                self.0.syslog.write().facility = Some(facility);
+                return Ok(());
+            }
+            _ => {}
+        }
         self.0.levels.write().set(spec)?;
         tracing::callsite::rebuild_interest_cache();
         Ok(())
@@ -130,6 +179,56 @@ impl Logging {
         self.0.levels.write().has_file = true;
         tracing::callsite::rebuild_interest_cache();
         Ok(())
+    }
+
+    /// Sends messages to the system's log from now on: `method` as for `--syslog-method`, `target` as for `--syslog-target`.
+    ///
+    /// # Errors
+    /// [`SyslogError`]; nothing has changed then. Nobody listening there is none.
+    pub fn set_syslog(&self, method: Option<&str>, target: Option<&str>) -> Result<(), SyslogError> {
+        let mut s = Syslog::open(method, target)?;
+        let is_open = s.is_open();
+        let mut now = self.0.syslog.write();
+        s.facility = now.facility;
+        *now = s;
+        drop(now);
+        self.0.levels.write().has_syslog = is_open;
+        tracing::callsite::rebuild_interest_cache();
+        Ok(())
+    }
+
+    /// Limits the rate of messages of these modules, all if none is named; or does not.
+    ///
+    /// # Errors
+    /// [`SpecError::UnknownModule`]; nothing has changed then.
+    pub fn limit_rate(&self, modules: &[String], limited: bool) -> Result<(), SpecError> {
+        self.0.levels.write().limit(modules, limited)
+    }
+
+    /// The text of `vlog/list-pattern`.
+    pub fn list_patterns(&self) -> String {
+        let mut out = String::from(
+            "         prefix                            format\n         ------                            ------\n",
+        );
+        let patterns = self.0.patterns.read();
+        for d in Destination::ALL {
+            let (name, prefix) = match d {
+                Destination::Syslog => ("SYSLOG", ""),
+                Destination::Console => ("CONSOLE", "none"),
+                Destination::File => ("FILE", "none"),
+            };
+            out.push_str(&format!("{name:<8} {prefix:<32}  {}\n", patterns.get(d).text()));
+        }
+        out
+    }
+
+    /// Closes the file; [`Logging::reopen`] opens it again.
+    pub fn close(&self) {
+        if let Some(f) = self.0.file.lock().as_mut() {
+            f.file = None;
+        }
+        self.0.levels.write().has_file = false;
+        tracing::callsite::rebuild_interest_cache();
     }
 
     /// Stops logging to standard error, which nobody sees any more.
@@ -152,6 +251,9 @@ impl Logging {
             Some(f) => *f = LogFile::open(&f.path)?,
             None => return Err(io::Error::other("Logging to file not configured")),
         }
+        drop(file);
+        self.0.levels.write().has_file = true;
+        tracing::callsite::rebuild_interest_cache();
         Ok(())
     }
 }
@@ -172,35 +274,85 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         let inner = &*self.0;
         let m = event.metadata();
         let level = Level::of(m.level());
-        let (console, file) = inner.levels.read().destinations(m.target(), level);
-        if !console && !file {
+        let (to, limited) = {
+            let l = inner.levels.read();
+            (l.destinations(m.target(), level), l.is_limited(m.target()))
+        };
+        if !to.console && !to.syslog && !to.file {
             return;
         }
         let mut suppressed = None;
-        if level <= Level::Info {
+        if limited && level <= Level::Info {
             match inner.rate.lock().admit(m.callsite(), Instant::now()) {
                 rate::Verdict::Pass => {}
                 rate::Verdict::PassAfter(n) => suppressed = Some(n),
                 rate::Verdict::Suppress => return,
             }
         }
-        let mut message = line::message_of(event);
+        let mut message = message_of(event);
         if let Some(n) = suppressed {
             message.push_str(&format!(" ({n} messages like this one were suppressed)"));
         }
         let sequence = inner.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         let thread = std::thread::current();
         let thread = thread.name().filter(|n| *n != "main");
-        let text =
-            Line { at: SystemTime::now(), sequence, module: m.target(), thread, level, message: &message }
-                .to_string();
-        if console {
-            let _ = io::stderr().lock().write_all(text.as_bytes());
+        let priority = inner.syslog.read().priority(level);
+        let line = Line {
+            at: SystemTime::now(),
+            since_start: inner.started.elapsed(),
+            sequence,
+            module: m.target(),
+            thread,
+            level,
+            priority,
+            message: &message,
+            program: &inner.program,
+        };
+        let text = |d| {
+            let pattern = Arc::clone(inner.patterns.read().get(d));
+            pattern.format(&line)
+        };
+        if to.console {
+            let _ = io::stderr().lock().write_all((text(Destination::Console) + "\n").as_bytes());
         }
-        if file && let Some(f) = inner.file.lock().as_mut() {
-            let _ = f.file.write_all(text.as_bytes());
+        if to.syslog {
+            inner.syslog.read().send(level, &inner.program, &text(Destination::Syslog));
+        }
+        if to.file
+            && let Some(f) = inner.file.lock().as_mut().and_then(|f| f.file.as_mut())
+        {
+            let _ = f.write_all((text(Destination::File) + "\n").as_bytes());
         }
     }
+}
+
+/// The event's message, followed by its other fields as `name=value`.
+fn message_of(event: &Event<'_>) -> String {
+    #[derive(Default)]
+    struct Collect {
+        message: String,
+        fields: String,
+    }
+    impl Visit for Collect {
+        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+            use std::fmt::Write;
+            let _ = match field.name() {
+                "message" => write!(self.message, "{value:?}"),
+                name => write!(self.fields, " {name}={value:?}"),
+            };
+        }
+        fn record_str(&mut self, field: &Field, value: &str) {
+            use std::fmt::Write;
+            let _ = match field.name() {
+                "message" => write!(self.message, "{value}"),
+                name => write!(self.fields, " {name}={value}"),
+            };
+        }
+    }
+    let mut c = Collect::default();
+    event.record(&mut c);
+    c.message.push_str(&c.fields);
+    c.message
 }
 
 #[cfg(test)]
@@ -241,11 +393,18 @@ mod tests {
                 tracing::warn!(target: "gamma", "warn {n}");
             };
             speak(1);
+            // Known once it has spoken, or been silent.
             log.set("alpha:file:dbg").unwrap();
             log.set("gamma:err").unwrap();
             speak(2);
             log.set("off").unwrap();
             speak(3);
+            log.set("file:dbg").unwrap();
+            log.close();
+            speak(4);
+            log.reopen().unwrap();
+            log.set("PATTERN:file:%N|0|%c|%p|<%m>").unwrap();
+            speak(5);
         });
         assert_eq!(
             lines,
@@ -253,7 +412,10 @@ mod tests {
                 "alpha_beta|INFO|info n=1",
                 "gamma|WARN|warn 1",
                 "alpha|DBG|debug 2",
-                "alpha_beta|INFO|info n=2"
+                "alpha_beta|INFO|info n=2",
+                "alpha|DBG|<debug 5>",
+                "alpha_beta|INFO|<info n=5>",
+                "gamma|WARN|<warn 5>"
             ]
         );
 
@@ -265,8 +427,37 @@ mod tests {
         assert!((10..1000).contains(&lines.len()), "{}", lines.len());
         assert_eq!(lines[0], "flood|WARN|again 0");
 
+        let lines = logged(&[], |log| {
+            log.limit_rate(&[], false).unwrap();
+            for i in 0..1000 {
+                tracing::warn!(target: "flood", "again {i}");
+            }
+        });
+        assert_eq!(lines.len(), 1000, "without a limit");
+
         let lines = logged(&[], |_| tracing::info!(target: "x", "two\nlines\x1b[0m"));
         assert_eq!(lines, ["x|INFO|two\\nlines\\u{1b}[0m"], "a message stays on its line");
+    }
+
+    #[test]
+    fn patterns_and_facilities_are_checked_in_open_vswitchs_words() {
+        let log = Logging::new(&LogOptions::default()).unwrap();
+        let error = |spec: &str| log.set(spec).unwrap_err().to_string();
+        assert_eq!(error("PATTERN"), "missing destination");
+        assert_eq!(error("PATTERN:"), "missing destination");
+        assert_eq!(error("pattern:foo:bar"), "unknown destination \"foo\"");
+        assert_eq!(error("FACILITY:foo"), "invalid facility");
+        log.set("FACILITY:local3").unwrap();
+        log.set("PATTERN:file:%m").unwrap();
+        let list = log.list_patterns();
+        let want = [
+            "         prefix                            format",
+            "         ------                            ------",
+            "SYSLOG                                     ovs|%05N|%c%T|%p|%m",
+            "CONSOLE  none                              %D{%Y-%m-%dT%H:%M:%SZ}|%05N|%c%T|%p|%m",
+            "FILE     none                              %m",
+        ];
+        assert_eq!(list.lines().collect::<Vec<_>>(), want);
     }
 
     #[test]

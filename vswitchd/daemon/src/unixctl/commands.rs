@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
+use crate::coverage;
 use crate::log::Logging;
 use crate::signals::StopRequest;
 
@@ -79,14 +80,14 @@ impl Commands {
     pub fn list(&self) -> String {
         let mut out = String::from("The available commands are:\n");
         for (name, c) in self.0.read().iter() {
-            let line = format!("  {name:<23} {}", c.usage);
-            let _ = writeln!(out, "{}", line.trim_end());
+            // The blank at the end where there is no usage is Open vSwitch's.
+            let _ = writeln!(out, "  {name:<23} {}", c.usage);
         }
         out
     }
 }
 
-/// Registers what every daemon has: `list-commands`, `version`, `exit`, `vlog/list`, `vlog/set`, `vlog/reopen`.
+/// Registers what every daemon has: `list-commands`, `version`, `exit`, `coverage/*`, and `vlog/*` with a log.
 /// `version` is the answer to `version`.
 pub fn builtin(commands: &Commands, version: &'static str, stop: StopRequest, logging: Option<Logging>) {
     let weak = Arc::downgrade(&commands.0);
@@ -94,23 +95,33 @@ pub fn builtin(commands: &Commands, version: &'static str, stop: StopRequest, lo
         Ok(weak.upgrade().map(|c| Commands(c).list()).unwrap_or_default())
     });
     commands.register("version", "", 0..=0, move |_| Ok(format!("{version}\n")));
-    commands.register("exit", "[--cleanup]", 0..=1, move |args| match args {
-        [] => {
-            stop.stop();
-            Ok(String::new())
-        }
-        // The datapath is this process's own: it goes with the process, asked for or not.
-        [flag] if flag == "--cleanup" => {
-            stop.stop();
-            Ok(String::new())
-        }
-        [other, ..] => Err(format!("\"{other}\" is not an option of exit")),
+    // Whatever the argument: the datapath is this process's own and goes with it, asked for or not.
+    commands.register("exit", "[--cleanup]", 0..=1, move |_| {
+        stop.stop();
+        Ok(String::new())
+    });
+    commands.register("coverage/show", "", 0..=0, |_| Ok(coverage::show()));
+    commands.register("coverage/read-counter", "COUNTER", 1..=1, |a| {
+        coverage::read(&a[0]).map(|n| format!("{n}\n")).ok_or_else(|| "No such counter".to_owned())
     });
     let Some(log) = logging else { return };
     let l = log.clone();
     commands.register("vlog/list", "", 0..=0, move |_| Ok(l.list()));
     let l = log.clone();
-    commands.register("vlog/set", "SPEC...", 1..=usize::MAX, move |args| {
+    commands.register("vlog/list-pattern", "", 0..=0, move |_| Ok(l.list_patterns()));
+    for (name, limited) in [("vlog/enable-rate-limit", true), ("vlog/disable-rate-limit", false)] {
+        let l = log.clone();
+        commands.register(name, "[module]...", 0..=usize::MAX, move |args| {
+            l.limit_rate(args, limited).map(|()| String::new()).map_err(|e| e.to_string())
+        });
+    }
+    let l = log.clone();
+    commands.register("vlog/close", "", 0..=0, move |_| {
+        l.close();
+        Ok(String::new())
+    });
+    let l = log.clone();
+    commands.register("vlog/set", "{spec | PATTERN:destination:pattern}", 0..=usize::MAX, move |args| {
         for a in args {
             l.set(a).map_err(|e| e.to_string())?;
         }
@@ -153,11 +164,12 @@ mod tests {
         builtin(&c, "test 1", stop, None);
         assert_eq!(
             c.run("list-commands", &[]).unwrap(),
-            "The available commands are:\n  exit                    [--cleanup]\n  list-commands\n  version\n"
+            "The available commands are:\n  coverage/read-counter   COUNTER\n  coverage/show           \n  exit                    [--cleanup]\n  \
+             list-commands           \n  version                 \n"
         );
         assert_eq!(c.run("version", &[]).unwrap(), "test 1\n");
-        assert!(!stopped.is_stopped());
-        assert!(c.run("exit", &strings(&["--wrong"])).is_err());
+        assert_eq!(c.run("coverage/read-counter", &strings(&["nosuch"])).unwrap_err(), "No such counter");
+        assert!(c.run("exit", &strings(&["--cleanup", "--more"])).is_err());
         assert!(!stopped.is_stopped());
         c.run("exit", &strings(&["--cleanup"])).unwrap();
         assert!(stopped.is_stopped());

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::MAX_DEPTH;
 use super::commands::Commands;
 use crate::address::Passive;
+use crate::coverage;
 use crate::jsonrpc::{Connection, ConnectionError, Limits, Message};
 use crate::signals::Stopped;
 use crate::stream::{Listener, Stream, StreamError};
@@ -48,9 +49,15 @@ impl Server {
     pub async fn serve(self, mut stopped: Stopped) {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut open = tokio::task::JoinSet::new();
+        let mut samples = tokio::time::interval(coverage::SAMPLE_EVERY);
+        samples.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let accepted = tokio::select! {
                 () = stopped.wait() => break,
+                _ = samples.tick() => {
+                    coverage::sample();
+                    continue;
+                }
                 Some(_) = open.join_next() => continue,
                 a = accept(&self.listener, &slots) => a,
             };
@@ -118,6 +125,7 @@ async fn serve_one(stream: Stream, commands: Commands, mut stopped: Stopped) {
         if send(&mut peer, &reply).await.is_err() {
             return;
         }
+        crate::coverage!(unixctl_replied);
     }
 }
 
@@ -128,6 +136,7 @@ async fn answer(message: Message, commands: &Commands) -> Option<Message> {
         Message::Notify { method, params } => (method, params, Value::Null),
         Message::Reply { .. } | Message::Error { .. } => return None,
     };
+    crate::coverage!(unixctl_received);
     let args = match strings(params) {
         Ok(args) => args,
         Err(text) => {

@@ -1,0 +1,196 @@
+//! Names of log modules.
+//!
+//! Our modules are the targets of `tracing` events, mostly paths of crates, and are known once they have spoken. What people type
+//! and scripts set are Open vSwitch's names: each is a module of ours too, whether or not something speaks under it.
+
+/// Modules of Open vSwitch 3.1's `ovs-vswitchd` and `ovsdb-server`, sorted.
+pub(super) const STOCK: &[&str] = &[
+    "backtrace",
+    "bfd",
+    "bond",
+    "bridge",
+    "bundle",
+    "bundles",
+    "cfm",
+    "collectors",
+    "command_line",
+    "connmgr",
+    "conntrack",
+    "conntrack_tp",
+    "coverage",
+    "ct_dpif",
+    "daemon",
+    "daemon_unix",
+    "dns_resolve",
+    "dpdk",
+    "dpif",
+    "dpif_lookup_autovalidator",
+    "dpif_lookup_generic",
+    "dpif_mfex_extract_study",
+    "dpif_netdev",
+    "dpif_netdev_extract",
+    "dpif_netdev_impl",
+    "dpif_netdev_lookup",
+    "dpif_netlink",
+    "dpif_netlink_rtnl",
+    "entropy",
+    "fail_open",
+    "fatal_signal",
+    "flow",
+    "hmap",
+    "in_band",
+    "ipf",
+    "ipfix",
+    "jsonrpc",
+    "lacp",
+    "lldp",
+    "lldpd",
+    "lldpd_structs",
+    "lockfile",
+    "memory",
+    "meta_flow",
+    "native_tnl",
+    "netdev",
+    "netdev_afxdp",
+    "netdev_dummy",
+    "netdev_linux",
+    "netdev_offload",
+    "netdev_offload_tc",
+    "netdev_vport",
+    "netflow",
+    "netlink",
+    "netlink_conntrack",
+    "netlink_notifier",
+    "netlink_socket",
+    "nx_match",
+    "odp_execute",
+    "odp_execute_impl",
+    "odp_util",
+    "ofp_actions",
+    "ofp_bundle",
+    "ofp_connection",
+    "ofp_errors",
+    "ofp_flow",
+    "ofp_group",
+    "ofp_match",
+    "ofp_meter",
+    "ofp_monitor",
+    "ofp_msgs",
+    "ofp_packet",
+    "ofp_port",
+    "ofp_protocol",
+    "ofp_queue",
+    "ofp_table",
+    "ofp_util",
+    "ofproto",
+    "ofproto_dpif",
+    "ofproto_dpif_mirror",
+    "ofproto_dpif_monitor",
+    "ofproto_dpif_rid",
+    "ofproto_dpif_upcall",
+    "ofproto_dpif_xlate",
+    "ofproto_xlate_cache",
+    "ovs_lldp",
+    "ovs_numa",
+    "ovs_rcu",
+    "ovs_replay",
+    "ovs_router",
+    "ovs_thread",
+    "ovsdb",
+    "ovsdb_cs",
+    "ovsdb_error",
+    "ovsdb_file",
+    "ovsdb_idl",
+    "ovsdb_jsonrpc_server",
+    "ovsdb_log",
+    "ovsdb_monitor",
+    "ovsdb_rbac",
+    "ovsdb_server",
+    "ovsdb_util",
+    "ox_stat",
+    "pcap",
+    "pmd_perf",
+    "poll_loop",
+    "process",
+    "raft",
+    "raft_rpc",
+    "rconn",
+    "reconnect",
+    "relay",
+    "replication",
+    "route_table",
+    "rstp",
+    "rstp_sm",
+    "sflow",
+    "sha1",
+    "signals",
+    "socket_util",
+    "socket_util_unix",
+    "storage",
+    "stp",
+    "stream",
+    "stream_fd",
+    "stream_replay",
+    "stream_ssl",
+    "stream_tcp",
+    "stream_unix",
+    "svec",
+    "system_stats",
+    "tc",
+    "timeval",
+    "transaction",
+    "transaction_forward",
+    "trigger",
+    "tunnel",
+    "unixctl",
+    "userspace_tso",
+    "util",
+    "uuid",
+    "vconn",
+    "vconn_stream",
+    "vlog",
+    "vswitchd",
+];
+
+/// First words of the paths of our modules.
+const OURS: &[&str] = &[
+    "classifier",
+    "daemon",
+    "datapath",
+    "hoist",
+    "netio",
+    "nic",
+    "offload",
+    "openflow",
+    "ovsdb",
+    "pci",
+    "pcie",
+    "simnic",
+    "vswitchd",
+];
+
+/// Whether a word is one of [`STOCK`], in any case; its right spelling.
+pub(super) fn stock(word: &str) -> Option<&'static str> {
+    STOCK.iter().find(|m| m.eq_ignore_ascii_case(word)).copied()
+}
+
+/// Whether a word can be a module of ours that has not spoken yet.
+pub(super) fn may_be_ours(word: &str) -> bool {
+    let first = word.split('_').next().unwrap_or_default();
+    (OURS.contains(&first) || word.starts_with("ofproto_"))
+        && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stock_names_are_sorted_and_found_in_any_case() {
+        assert!(STOCK.is_sorted());
+        assert_eq!(stock("VCONN"), Some("vconn"));
+        assert_eq!(stock("vcon"), None);
+        assert!(may_be_ours("vswitchd_control") && may_be_ours("ofproto_bridge"));
+        assert!(!may_be_ours("vswitch") && !may_be_ours("foo"));
+    }
+}
