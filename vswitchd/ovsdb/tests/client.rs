@@ -523,3 +523,103 @@ async fn the_next_remote_is_tried_at_once() {
     db.client_with(o).await;
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
 }
+
+/// Answers what a client asks first; then `after` answers.
+async fn answers(
+    stream: tokio::io::DuplexStream,
+    after: impl Fn(&mut Connection<tokio::io::DuplexStream>, Value),
+) {
+    let mut c = Connection::new(stream, Limits::OVSDB);
+    while let Ok(Some(m)) = c.receive().await {
+        let Message::Request { method, params, id } = m else { continue };
+        let reply = match (method.as_str(), params.first().and_then(Value::as_str)) {
+            ("get_schema", Some("S")) => Message::Reply { result: serde_json::from_str(SCHEMA).unwrap(), id },
+            ("monitor_cond_since", _) => {
+                let result = json!([params[3] == json!(LAST), LAST, {}]);
+                c.send(&Message::Reply { result, id }).unwrap();
+                after(&mut c, params[3].clone());
+                continue;
+            }
+            // Deaf to probes.
+            ("echo", _) => continue,
+            _ => Message::Error { error: json!({ "error": "unknown method" }), id },
+        };
+        c.send(&reply).unwrap();
+    }
+}
+
+const LAST: &str = "cccccccc-0000-4000-8000-000000000003";
+
+fn scripted(
+    after: impl Fn(&mut Connection<tokio::io::DuplexStream>, Value) + Send + Sync + Clone + 'static,
+) -> Options {
+    let open = move || {
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        tokio::spawn(answers(theirs, after.clone()));
+        Some(Box::new(ours) as _)
+    };
+    let wanted = Wanted::new().table("T", &["name", "n"]);
+    let mut o = Options::new(Server::InProcess(Arc::new(open)), "S", wanted);
+    o.reconnect.min_backoff = Duration::from_millis(10);
+    o.reconnect.max_backoff = Duration::from_millis(10);
+    o
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up() {
+    let mut o = scripted(|_, _| {});
+    o.reconnect.probe_interval = Some(Duration::from_millis(100));
+    let mut c = Client::start(o, Arc::new(HostClock::new()));
+    c.synced(SOON).await.unwrap();
+    let gone = async {
+        while c.status().reconnect.last_error.as_deref() != Some("no response to inactivity probe") {
+            assert!(c.changed().await);
+        }
+    };
+    tokio::time::timeout(SOON, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_replica_that_was_misled_is_loaded_afresh() {
+    const ROW: &str = "aaaaaaaa-0000-4000-8000-000000000001";
+    let asked = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let o = scripted(move |c, since| {
+        let mut asked = noted.lock().unwrap();
+        asked.push(since);
+        if asked.len() == 1 {
+            // The first row is fine, the second is nonsense.
+            let update = json!({ "T": { ROW: { "insert": { "name": "x" } }, "z": { "insert": {} } } });
+            let params = vec![json!(["monid", 0]), json!(LAST), update];
+            c.send(&Message::Notify { method: "update3".into(), params }).unwrap();
+        }
+    });
+    let mut c = Client::start(o, Arc::new(HostClock::new()));
+    let again = async {
+        while c.status().full_loads < 2 {
+            assert!(c.changed().await);
+        }
+    };
+    tokio::time::timeout(SOON, again).await.unwrap();
+    assert!(c.snapshot().table("T").unwrap().is_empty(), "nothing of the bad update is left");
+    let zero = json!("00000000-0000-0000-0000-000000000000");
+    assert_eq!(*asked.lock().unwrap(), [zero.clone(), zero]);
+}
+
+#[tokio::test]
+async fn a_transaction_under_way_when_the_server_dies_is_said_to_be_lost() {
+    let mut db = Db::start("/usr/sbin/ovsdb-server");
+    let c = db.client().await;
+    db.transact(json!([{ "op": "insert", "table": "Root", "row": {} }]));
+    let mut t = Transaction::new(c.snapshot());
+    // Waits for what does not come.
+    t.operation(json!({ "op": "wait", "table": "Root", "where": [], "columns": ["next"], "until": "==",
+        "rows": [{ "next": 77 }] }));
+    let (lost, ()) = tokio::join!(c.commit(&t, SOON), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        db.kill();
+    });
+    assert_eq!(lost, Err(CommitError::Lost));
+    let e = c.commit(&t, Duration::from_millis(50)).await.unwrap_err();
+    assert!(matches!(e, CommitError::NotConnected | CommitError::TimedOut(_)), "{e}");
+}

@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::Clock;
+use clock::{Clock, Instant};
 use daemon::address::Active;
 use daemon::reconnect;
 use daemon::tls::Tls;
@@ -157,10 +157,17 @@ pub enum CommitError {
 }
 
 /// What the session task and the handles share.
-#[derive(Debug)]
 struct Shared {
     snapshot: Mutex<Arc<Snapshot>>,
-    status: Mutex<Status>,
+    /// As it was then.
+    status: Mutex<(Instant, Status)>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("status", &self.status.lock().1).finish_non_exhaustive()
+    }
 }
 
 /// A handle on a replica. Clones are the same one; the session ends when the last is dropped.
@@ -175,15 +182,20 @@ pub struct Client {
 impl Client {
     /// Starts the session on the runtime of the caller, who must be within one. Nothing is waited for.
     pub fn start(options: Options, clock: Arc<dyn Clock>) -> Client {
+        let now = clock.now();
         let status = Status {
             remote: String::new(),
-            reconnect: reconnect::Reconnect::new("", options.reconnect, clock.now()).status(clock.now()),
+            reconnect: reconnect::Reconnect::new("", options.reconnect, now).status(now),
             synced: false,
             holds_lock: options.lock.as_ref().map(|_| false),
             full_loads: 0,
             resumes: 0,
         };
-        let shared = Arc::new(Shared { snapshot: Mutex::default(), status: Mutex::new(status) });
+        let shared = Arc::new(Shared {
+            snapshot: Mutex::default(),
+            status: Mutex::new((now, status)),
+            clock: Arc::clone(&clock),
+        });
         let (requests, received) = mpsc::channel(QUEUE);
         let (told, news) = watch::channel(0);
         let session = session::Session::new(options, clock, Arc::clone(&shared), told);
@@ -198,7 +210,13 @@ impl Client {
 
     /// How the connection is.
     pub fn status(&self) -> Status {
-        self.shared.status.lock().clone()
+        let (then, mut status) = self.shared.status.lock().clone();
+        let since = self.shared.clock.now().since(then);
+        let r = &mut status.reconnect;
+        for t in [&mut r.since_connect, &mut r.since_disconnect].into_iter().flatten() {
+            *t += since;
+        }
+        status
     }
 
     /// Waits until there is a snapshot or a status that this handle has not been told of. The first call returns at once if

@@ -362,7 +362,11 @@ impl Session {
         {
             return Ok(());
         }
-        self.snapshot.apply(updates, form).map_err(malformed)?;
+        if let Err(e) = self.snapshot.apply(updates, form) {
+            // Half of it may be in: nothing to go on from.
+            self.last_id = NO_TRANSACTION.to_owned();
+            return Err(malformed(e));
+        }
         if let Some(txn) = txn {
             self.last_id.clone_from(txn);
         }
@@ -530,7 +534,10 @@ impl Session {
     fn loaded(&mut self, updates: &Value, form: Form, resumed: bool, method: Method) -> Result<(), String> {
         let old = if resumed { None } else { Some(self.snapshot.clear()) };
         let (version, attention) = (self.snapshot.version, self.snapshot.attention);
-        self.snapshot.apply(updates, form).map_err(|e| format!("malformed contents: {e}"))?;
+        if let Err(e) = self.snapshot.apply(updates, form) {
+            self.last_id = NO_TRANSACTION.to_owned();
+            return Err(format!("malformed contents: {e}"));
+        }
         match old {
             Some(old) => {
                 // Rows that come back as they were are no change.
@@ -646,14 +653,16 @@ impl Session {
                 *shared = Arc::new(self.snapshot.clone());
             }
         }
-        *self.shared.status.lock() = Status {
+        let now = self.clock.now();
+        let status = Status {
             remote: self.reconnect.name().to_owned(),
-            reconnect: self.reconnect.status(self.clock.now()),
+            reconnect: self.reconnect.status(now),
             synced: self.synced,
             holds_lock: self.options.lock.as_ref().map(|_| self.holds_lock),
             full_loads: self.full_loads,
             resumes: self.resumes,
         };
+        *self.shared.status.lock() = (now, status);
         self.told.send_modify(|n| *n += 1);
     }
 }
