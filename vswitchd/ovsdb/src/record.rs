@@ -27,6 +27,16 @@ impl Prepared {
     /// `date_ms` is the wall clock's, in milliseconds since 1970.
     pub fn log_record(&self, date_ms: i64) -> Option<String> {
         let as_diff = !self.changes.rows.iter().any(|c| misread_as_diff(&self.schema, c));
+        self.record(date_ms, as_diff)
+    }
+
+    /// The same with whole values where columns changed, which every version of Open vSwitch reads; those before 2.16
+    /// do not know differences.
+    pub fn log_record_whole(&self, date_ms: i64) -> Option<String> {
+        self.record(date_ms, false)
+    }
+
+    fn record(&self, date_ms: i64, as_diff: bool) -> Option<String> {
         let mut out = Record::new();
         for c in &self.changes.rows {
             out.change(&self.schema, c, as_diff);
@@ -150,13 +160,22 @@ impl Record {
 impl Database {
     /// The whole database as one log record, for compaction.
     pub fn snapshot(&self, comment: Option<&str>, date_ms: i64) -> String {
+        self.all(comment, date_ms, true)
+    }
+
+    /// The same for readers that know nothing of differences.
+    pub fn snapshot_whole(&self, comment: Option<&str>, date_ms: i64) -> String {
+        self.all(comment, date_ms, false)
+    }
+
+    fn all(&self, comment: Option<&str>, date_ms: i64, is_diff: bool) -> String {
         let mut out = Record::new();
         for (i, t) in self.tables().iter().enumerate() {
             for row in t.rows() {
                 out.whole_row(self.schema(), i, row);
             }
         }
-        out.finish(comment, date_ms, true)
+        out.finish(comment, date_ms, is_diff)
     }
 
     /// Replays a log record, as when a file is opened, and returns what it changed. After an error nothing has

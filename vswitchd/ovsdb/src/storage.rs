@@ -39,6 +39,8 @@ pub enum OpenError {
 pub struct Storage {
     log: Log,
     last_compaction: Instant,
+    /// Records may hold what changed of a value instead of the value.
+    pub differences: bool,
 }
 
 /// What was found when a database was opened.
@@ -87,7 +89,7 @@ impl Storage {
             );
         }
         log.begin_writing()?;
-        Ok((Storage { log, last_compaction: now }, database, recovery))
+        Ok((Storage { log, last_compaction: now, differences: true }, database, recovery))
     }
 
     /// The name the user gave.
@@ -116,7 +118,11 @@ impl Storage {
     /// # Errors
     /// `I/O error`: nothing of it is in the file, and it must not be committed.
     pub fn commit(&mut self, database: &Database, prepared: &Prepared) -> Result<(), Error> {
-        let Some(record) = prepared.log_record(date_ms()) else { return Ok(()) };
+        let record = match self.differences {
+            true => prepared.log_record(date_ms()),
+            false => prepared.log_record_whole(date_ms()),
+        };
+        let Some(record) = record else { return Ok(()) };
         if self.log.is_suspect() {
             // A sync failed earlier: what was acknowledged since the last good one may not be on the disk. Only a file written
             // anew can be trusted.
@@ -165,7 +171,10 @@ impl Storage {
 
     fn rewrite(&mut self, database: &Database, comment: Option<&str>) -> Result<(), Error> {
         let schema = canonical(&database.schema().to_json());
-        let contents = database.snapshot(comment, date_ms());
+        let contents = match self.differences {
+            true => database.snapshot(comment, date_ms()),
+            false => database.snapshot_whole(comment, date_ms()),
+        };
         self.log.replace([&*schema, &*contents]).map_err(io_error)
     }
 }

@@ -66,6 +66,31 @@ fn replies_that_are_not_taken_stop_the_requests_and_not_the_server() {
 }
 
 #[test]
+fn a_client_that_lets_too_much_pile_up_is_left() {
+    let rig = Rig::with(|config| config.limits.send_bytes = 1 << 20);
+    let (mut slow, mut other) = (rig.client(), rig.client());
+    other.insert(1, &"x".repeat(100_000));
+    for _ in 0..50 {
+        slow.ask(
+            "transact",
+            json!(["small", { "op": "wait", "table": "Number", "where": [["n", "==", 2]], "columns": ["n"],
+                              "until": "==", "rows": [{ "n": 2 }] },
+                   { "op": "select", "table": "Number", "where": [] }]),
+        );
+    }
+    slow.call("echo", json!([]));
+    // All of them come true at once: five megabytes.
+    other.insert(2, "");
+    assert_eq!(other.numbers(), [1, 2]);
+    assert_eq!(rig.handle().counters().unwrap().slow_clients, 1);
+    let mut replies = 0;
+    while slow.receive().is_some() {
+        replies += 1;
+    }
+    assert!(replies < 50, "{replies}");
+}
+
+#[test]
 fn a_thousand_clients_are_kept_current() {
     let rig = Rig::new();
     let mut all: Vec<_> = (0..1000).map(|_| rig.client()).collect();

@@ -170,6 +170,32 @@ fn stock_programs_see_what_was_written() {
 }
 
 #[test]
+fn without_differences_files_hold_whole_values() {
+    let tags = |n: usize| -> Value {
+        json!(["map", (0..n).map(|i| json!([format!("k{i}"), "v"])).collect::<Vec<_>>()])
+    };
+    let set = |n| json!({ "op": "update", "table": "Number", "where": [], "row": { "tags": tags(n) } });
+    for differences in [true, false] {
+        let rig = Rig::with(|config| config.file_differences = differences);
+        let mut c = rig.client();
+        c.insert(1, "");
+        c.transact(&[set(2)]);
+        c.transact(&[set(3)]);
+        let text = std::fs::read_to_string(rig.path("db")).unwrap();
+        let last = text.lines().last().unwrap();
+        assert_eq!(last.contains("_is_diff"), differences, "{last}");
+        assert_eq!(last.contains("\"k0\""), !differences, "{last}");
+        if !differences {
+            rig.handle().compact(None).unwrap();
+            assert!(!std::fs::read_to_string(rig.path("db")).unwrap().contains("_is_diff"));
+            rig.handle().enable_file_differences().unwrap();
+            c.transact(&[set(4)]);
+            assert!(std::fs::read_to_string(rig.path("db")).unwrap().contains("_is_diff"));
+        }
+    }
+}
+
+#[test]
 fn tls_clients_need_a_certificate_that_is_trusted() {
     let dir = tempfile::tempdir().unwrap();
     let d = dir.path();

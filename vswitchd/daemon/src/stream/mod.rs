@@ -109,6 +109,26 @@ impl Stream {
             Stream::Tcp(_) | Stream::Unix(_) => None,
         }
     }
+
+    /// Marks what is sent with a differentiated services code point, 0 to 63 (RFC 2474). A unix socket has none.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn set_dscp(&self, dscp: u8) -> io::Result<()> {
+        use nix::sys::socket::{setsockopt, sockopt};
+        let tcp = match self {
+            Stream::Tcp(s) => s,
+            Stream::Tls(s) => s.tcp(),
+            Stream::Unix(_) => return Ok(()),
+        };
+        let class = i32::from(dscp) << 2;
+        let set = if tcp.local_addr()?.is_ipv4() {
+            setsockopt(tcp, sockopt::Ipv4Tos, &class)
+        } else {
+            setsockopt(tcp, sockopt::Ipv6TClass, &class)
+        };
+        set.map_err(io::Error::from)
+    }
 }
 
 impl AsyncRead for Stream {
@@ -431,6 +451,24 @@ mod tests {
         let l = Listener::bind(&on, OPENFLOW).await.unwrap();
         talks(&l, &Active::Tcp { host: "127.0.0.1".into(), port: l.tcp_port() }).await;
     }
+
+    #[tokio::test]
+    async fn packets_are_marked_with_the_code_point_that_was_asked_for() {
+        use nix::sys::socket::{getsockopt, sockopt};
+        for (host, v4) in [("127.0.0.1", true), ("::1", false)] {
+            let on = Passive::Tcp { host: Some(host.into()), port: Some(0) };
+            let l = Listener::bind(&on, OPENFLOW).await.unwrap();
+            let s = connect(&Active::Tcp { host: host.into(), port: l.tcp_port() }, 0, SOON).await.unwrap();
+            s.set_dscp(46).unwrap();
+            let Stream::Tcp(tcp) = &s else { panic!("{s:?}") };
+            let class = match v4 {
+                true => getsockopt(tcp, sockopt::Ipv4Tos).unwrap(),
+                false => getsockopt(tcp, sockopt::Ipv6TClass).unwrap(),
+            };
+            assert_eq!(class, 46 << 2, "{host}");
+        }
+    }
+
     const OPENFLOW: u16 = crate::address::OPENFLOW_PORT;
 
     #[tokio::test]

@@ -51,6 +51,11 @@ impl TlsStream {
         self.peer_common_name.as_deref()
     }
 
+    /// The connection under it.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.inner.get_ref().0
+    }
+
     fn chain(&self) -> &[CertificateDer<'static>] {
         self.inner.get_ref().1.peer_certificates().unwrap_or_default()
     }

@@ -28,6 +28,7 @@ pub(super) async fn dial(hub: Shared, target: Rc<str>) {
         let deadline = backoff.max(MIN_BACKOFF);
         match connect(&hub, &target, deadline).await {
             Ok(stream) => {
+                hub.borrow().mark(&target, &stream);
                 let client_id = stream.peer_common_name().map(Rc::from);
                 let peer = hub.borrow_mut().admit(&target, Rc::clone(&target), client_id);
                 if let Some(peer) = peer {

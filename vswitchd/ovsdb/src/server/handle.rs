@@ -184,6 +184,18 @@ impl Handle {
         self.call(move |hub| compact(hub, name.as_deref()))?.map_err(ServerError::Refused)
     }
 
+    /// Allows differences of values in files from now on, for databases that are open and those that will be.
+    ///
+    /// # Errors
+    /// [`ServerError::Gone`].
+    pub fn enable_file_differences(&self) -> Result<(), ServerError> {
+        self.call(|hub| {
+            let mut hub = hub.borrow_mut();
+            hub.file_differences = true;
+            hub.dbs.values_mut().filter_map(|d| d.storage.as_mut()).for_each(|s| s.differences = true);
+        })
+    }
+
     /// Disconnects all clients.
     ///
     /// # Errors
@@ -304,7 +316,8 @@ pub(super) fn add_db(hub: &Shared, path: PathBuf) -> Result<(), ServerError> {
             }
         }
     }
-    let (storage, database, _) = Storage::open(&path, h.files.clone(), h.clock.now())?;
+    let (mut storage, database, _) = Storage::open(&path, h.files.clone(), h.clock.now())?;
+    storage.differences = h.file_differences;
     let name: Rc<str> = (&*database.schema().name).into();
     if name.starts_with('_') {
         return Err(refused(format!("{name}: names beginning with \"_\" are reserved")));

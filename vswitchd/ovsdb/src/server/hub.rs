@@ -39,6 +39,8 @@ pub(crate) struct Hub {
     /// Relative socket paths are under it.
     pub run_dir: PathBuf,
     pub files: Arc<dyn FileSystem>,
+    /// Whether files may hold differences of values.
+    pub file_differences: bool,
     /// How many transactions a new database remembers.
     pub history_transactions: usize,
     server_id: Uuid,
@@ -97,6 +99,7 @@ impl Hub {
             counters: Counters::default(),
             run_dir: PathBuf::from("."),
             files: Arc::new(HostFiles),
+            file_differences: true,
             history_transactions: 0,
             tls_options: TlsOptions::default(),
             tls: Tls::default(),
@@ -147,7 +150,7 @@ impl Hub {
         if self.sessions.get(&to).is_some_and(|s| !s.lag.is_empty()) {
             self.catch_up(to);
         }
-        if let Some(s) = self.sessions.get_mut(&to) {
+        if let Some(s) = self.sessions.get_mut(&to).filter(|s| !s.abandoned) {
             put(s);
             self.check_backlog(to);
         }
@@ -162,6 +165,7 @@ impl Hub {
             self.counters.slow_clients += 1;
             let waiting = s.out.len();
             s.out.clear();
+            s.abandoned = true;
             s.close(format!("disconnecting: {waiting} bytes wait for a client that does not take them"));
         }
         s.wake();

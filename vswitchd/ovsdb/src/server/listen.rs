@@ -29,6 +29,7 @@ pub(super) async fn listen(hub: Shared, target: Rc<str>) {
         connections += 1;
         // Open vSwitch numbers the clients of unix sockets, which have no address.
         let name = if peer == "unix" { format!("unix#{connections}") } else { peer };
+        hub.borrow().mark(&target, &stream);
         let client_id = stream.peer_common_name().map(Rc::from);
         let Some(peer) = hub.borrow_mut().admit(&target, name.into(), client_id) else { continue };
         let task = SessionTask::new(&hub, peer, stream);
@@ -107,6 +108,14 @@ impl Hub {
             client_id,
             probe_interval: options.probe_interval,
         })
+    }
+
+    /// Marks a connection's packets as its remote's configuration wants.
+    pub(super) fn mark(&self, target: &str, stream: &daemon::Stream) {
+        let Some(r) = self.remotes.active.get(target) else { return };
+        if let Err(e) = stream.set_dscp(r.options.dscp) {
+            tracing::warn!(target: "socket_util", "{target}: cannot set dscp {}: {e}", r.options.dscp);
+        }
     }
 
     /// Notes that a session came by `target`.

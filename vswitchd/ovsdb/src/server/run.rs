@@ -36,6 +36,8 @@ pub struct ServerConfig {
     pub tls: TlsOptions,
     /// What clients may make the server hold.
     pub limits: Limits,
+    /// Whether files may hold what changed of a value instead of the value, which Open vSwitch before 2.16 does not read.
+    pub file_differences: bool,
     /// How many transactions of each database are remembered, for clients that ask `monitor_cond_since`. 0 for none: then
     /// states have no identifiers, as in Open vSwitch.
     pub history_transactions: usize,
@@ -64,6 +66,7 @@ impl Default for ServerConfig {
             run_dir: PathBuf::from("."),
             tls: TlsOptions::default(),
             limits: Limits::default(),
+            file_differences: true,
             history_transactions: 0,
             clock: Arc::new(HostClock::new()),
             files: Arc::new(HostFiles),
@@ -152,6 +155,7 @@ async fn open(config: ServerConfig) -> Result<Shared, ServerError> {
     hub.run_dir = config.run_dir;
     hub.tls_options = config.tls.absolute();
     hub.files = config.files;
+    hub.file_differences = config.file_differences;
     hub.history_transactions = config.history_transactions;
     let hub: Shared = Rc::new(RefCell::new(hub));
     for path in config.databases {

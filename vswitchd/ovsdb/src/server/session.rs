@@ -92,6 +92,8 @@ pub(crate) struct Session {
     waker: Option<Waker>,
     /// Set when the task shall end, with the reason for the log (empty: say nothing).
     closing: Option<String>,
+    /// It gets nothing any more.
+    pub abandoned: bool,
     /// It watches `_Server` and need not be disconnected when databases change.
     pub change_aware: bool,
     /// The databases of its monitors, by its names for them as JSON text.
@@ -114,6 +116,7 @@ impl Session {
             blocked: false,
             waker: None,
             closing: None,
+            abandoned: false,
             change_aware: false,
             monitors: HashMap::new(),
             lag: HashMap::new(),

@@ -61,6 +61,7 @@ fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
         remotes: o.remotes,
         run_dir: run_dir.path().to_owned(),
         tls: o.tls,
+        file_differences: o.file_differences,
         ..ServerConfig::default()
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -69,6 +70,12 @@ fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
     unixctl::builtin(&commands, VERSION, stop.clone(), Some(daemon.logging().clone()));
     let save = saved.clone();
     server.handle().register(&commands, move |h| save_to(save.as_ref(), h));
+    if !o.file_differences {
+        let h = server.handle().clone();
+        commands.register("ovsdb/file/column-diff-enable", "", 0..=0, move |_| {
+            h.enable_file_differences().map(|()| String::new()).map_err(|e| e.to_string())
+        });
+    }
     save_to(saved.as_ref(), server.handle());
     let result = runtime.block_on(async {
         let mut signals = StopSignals::install()?;

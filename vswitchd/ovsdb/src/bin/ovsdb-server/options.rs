@@ -35,6 +35,7 @@ pub struct Options {
     pub remotes: Vec<String>,
     pub run: Option<String>,
     pub tls: TlsOptions,
+    pub file_differences: bool,
     /// Options that are taken and change nothing.
     pub ignored: Vec<String>,
 }
@@ -66,6 +67,7 @@ impl Options {
             remotes: Vec::new(),
             run: None,
             tls: TlsOptions::default(),
+            file_differences: true,
             ignored: Vec::new(),
         };
         let mut default_database = true;
@@ -75,8 +77,7 @@ impl Options {
                 "remote" => o.remotes.push(v),
                 "run" => o.run = Some(v),
                 "no-dbs" => default_database = false,
-                // What is read may hold differences or whole values; whole values are written.
-                "disable-file-column-diff" => {}
+                "disable-file-column-diff" => o.file_differences = false,
                 "private-key" => o.tls.private_key = Some(v),
                 "certificate" => o.tls.certificate = Some(v),
                 "ca-cert" => (o.tls.ca_cert, o.tls.bootstrap_ca_cert) = (Some(v), false),
@@ -139,6 +140,7 @@ PKI configuration (files, or db:DATABASE,TABLE,COLUMN):
 
 Database options:
   --no-dbs                start without a database if none is given
+  --disable-file-column-diff  write whole values only, for Open vSwitch before 2.16
   --run=COMMAND           run COMMAND, and end with it
 ",
         database_dir().join("conf.db").display()
