@@ -1,6 +1,7 @@
 //! What the tests of transactions share: running them, and replacing UUIDs by numbers in what comes back.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod model;
 pub mod random;
 
 use std::collections::HashMap;
