@@ -39,6 +39,7 @@ impl Xlate<'_> {
             self.wrong(|| why);
             return;
         }
+        self.look_at_depth(&port.settings.vlan);
         let inner = port.settings.vlan.enter(&tags);
         let mut left = chosen & !self.mirrored;
         while left != 0 {

@@ -17,7 +17,7 @@ use super::Xlate;
 use crate::mac_table::MacKey;
 use crate::port::Port;
 use crate::record::Learned;
-use crate::vlan::Tags;
+use crate::vlan::{Tags, VlanMode};
 
 const BROADCAST: u64 = 0xffff_ffff_ffff;
 
@@ -62,6 +62,7 @@ impl Xlate<'_> {
                     self.warn("disallowed VLAN VID for this input port, dropping");
                     return;
                 }
+                self.look_at_depth(&p.settings.vlan);
                 p.settings.vlan.enter(&tags)
             }
         };
@@ -132,6 +133,7 @@ impl Xlate<'_> {
 
     /// Sends the packet out of a port with the tags it has there; the packet is then as it was.
     pub(super) fn leave_by(&mut self, port: &Port, inner: &Tags) {
+        self.look_at_depth(&port.settings.vlan);
         let came = self.headers.tags.clone();
         let (tags, looked) = port.settings.vlan.leave(inner).written(port.settings.priority_tags, &came);
         for i in looked {
@@ -140,6 +142,13 @@ impl Xlate<'_> {
         self.show_other_tags(tags);
         self.send(port.no);
         self.show_other_tags(came);
+    }
+
+    /// Whether there is a second tag was looked at, where a port takes all of them off.
+    pub(super) fn look_at_depth(&mut self, mode: &VlanMode) {
+        if matches!(mode, VlanMode::Access { .. }) {
+            self.wc.set_masked(FieldId::VlanTci2, u128::MAX, 0x1000);
+        }
     }
 
     /// Puts other tags in the place of those that the packet has by now.
