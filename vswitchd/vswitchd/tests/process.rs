@@ -14,8 +14,12 @@ fn stock_ovs_appctl_speaks_to_it() {
     let mut d = Daemon::start("");
     assert_eq!(d.appctl(&["version"]), format!("{}\n", vswitchd::VERSION));
     let list = d.appctl(&["list-commands"]);
-    for c in ["  exit  ", "  version\n", "  vlog/set  "] {
-        assert!(list.contains(c), "{list}");
+    // In columns, as stock daemons print them.
+    for c in ["exit", "version", "vlog/set"] {
+        assert!(
+            list.lines().any(|l| l.strip_prefix("  ").is_some_and(|l| l.split(' ').next() == Some(c))),
+            "{list}"
+        );
     }
     let socket = d.control_socket();
     let o = d.tool("ovs-appctl".as_ref(), &["-t", socket.to_str().unwrap(), "no/such"]);
@@ -88,7 +92,8 @@ fn log_levels_change_while_it_runs() {
     d.appctl(&["version"]);
     let line = d.wait_for_log("received request version");
     let parts: Vec<_> = line.splitn(5, '|').collect();
-    assert_eq!(parts[0].len(), "2026-11-21T05:08:08.382Z".len(), "{line}");
+    // The console's default pattern has no fractions of a second, as Open vSwitch's; the file's has.
+    assert_eq!(parts[0].len(), "2026-11-21T05:08:08Z".len(), "{line}");
     assert_eq!(parts[1].len(), 5, "{line}");
     assert!(parts[2].starts_with("unixctl("), "{line}");
     assert_eq!(parts[3], "DBG", "{line}");
