@@ -442,6 +442,9 @@ impl Bridge {
             data.truncate(p.action.max_len.into());
         }
         sink.packet_in(PacketIn {
+            controller_id: 0,
+            userdata: Vec::new(),
+            continuation: Vec::new(),
             buffer: None,
             total_len,
             reason: match p.action.reason {

@@ -5,7 +5,7 @@
 //! a push or pop changes what is there.
 
 use flow::{FieldId, PipelineMatch, Prereq};
-use openflow::error::{BadAction, BadInstruction, MeterModFailed};
+use openflow::error::{BadAction, BadInstruction, MeterModFailed, Nicira};
 use openflow::{Action, ErrorCode, Instructions, PortNo, Subfield};
 
 use crate::tables::N_TABLES;
@@ -101,8 +101,10 @@ impl Known {
     /// What the action changes about this.
     fn apply(&mut self, a: &Action) {
         match a {
-            Action::PushVlan(_) => self.tagged = true,
-            Action::PopVlan => self.tagged = false,
+            Action::PushVlan(_)
+            | Action::SetVlanVid { push: true, .. }
+            | Action::SetVlanPcp { push: true, .. } => self.tagged = true,
+            Action::PopVlan | Action::StripVlan => self.tagged = false,
             Action::PushMpls(t) | Action::PopMpls(t) => {
                 self.eth_type = Some((*t).into());
                 self.proto = None;
@@ -155,12 +157,46 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         Action::Controller { controller_id, reason, .. } if *controller_id != 0 || *reason > 2 => {
             return Err(BadAction::BadArgument.into());
         }
+        // There is nothing yet that a packet could wait in, nor a meter.
+        Action::Controller { pause, meter, userdata, .. }
+            if *pause || meter.is_some() || !userdata.is_empty() =>
+        {
+            return Err(BadAction::BadArgument.into());
+        }
         Action::Group(_) => return Err(BadAction::BadOutGroup.into()),
         Action::SetQueue(_) => return Err(BadAction::BadQueue.into()),
-        Action::CopyTtlOut | Action::CopyTtlIn | Action::PushPbb(_) | Action::PopPbb => {
-            return Err(BadAction::BadType.into());
+        Action::Meter(_) => return Err(MeterModFailed::UnknownMeter.into()),
+        Action::Enqueue { .. } => return Err(BadAction::BadQueue.into()),
+        Action::Resubmit { with_ct: true, .. } | Action::Ct(_) | Action::Nat(_) | Action::CtClear => {
+            return Err(Nicira::CtActionUnsupported.into());
         }
-        Action::PushVlan(_)
+        Action::CopyTtlOut
+        | Action::CopyTtlIn
+        | Action::PushPbb(_)
+        | Action::PopPbb
+        | Action::StackPush(_)
+        | Action::StackPop(_)
+        | Action::Learn(_)
+        | Action::Bundle(_)
+        | Action::Multipath(_)
+        | Action::Conjunction { .. }
+        | Action::FinTimeout { .. }
+        | Action::Sample(_)
+        | Action::Clone(_)
+        | Action::CheckPktLarger(_)
+        | Action::Encap(_)
+        | Action::Decap { .. }
+        | Action::DecNshTtl
+        | Action::DeleteField(_)
+        | Action::WriteMetadata { .. }
+        | Action::DebugRecirc
+        | Action::DebugSlow => return Err(BadAction::BadType.into()),
+        // A packet without the field or tag stays as it is.
+        Action::SetVlanVid { .. }
+        | Action::SetVlanPcp { .. }
+        | Action::StripVlan
+        | Action::SetLegacy { .. }
+        | Action::PushVlan(_)
         | Action::PushMpls(_)
         | Action::Resubmit { .. }
         | Action::Controller { .. }

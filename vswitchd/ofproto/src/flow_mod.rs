@@ -52,7 +52,7 @@ pub(crate) fn apply(
     }
     match fm.command {
         FlowModCommand::Add => add(p, fm, now, max_rules),
-        FlowModCommand::Modify | FlowModCommand::ModifyStrict => modify(p, fm, now),
+        FlowModCommand::Modify | FlowModCommand::ModifyStrict => modify(p, fm, now, max_rules),
         FlowModCommand::Delete | FlowModCommand::DeleteStrict => delete(p, fm, removed),
     }
 }
@@ -61,12 +61,17 @@ fn is_delete(c: FlowModCommand) -> bool {
     matches!(c, FlowModCommand::Delete | FlowModCommand::DeleteStrict)
 }
 
+/// The table of an addition: OpenFlow 1.0 leaves it to the switch.
+fn table_of_add(t: TableId) -> Result<u8, ErrorCode> {
+    if t == TableId::ALL { Ok(0) } else { one_table(t) }
+}
+
 fn one_table(t: TableId) -> Result<u8, ErrorCode> {
     if t.0 < N_TABLES { Ok(t.0) } else { Err(FlowModFailed::BadTableId.into()) }
 }
 
 fn add(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result<(), ErrorCode> {
-    let table = one_table(fm.table)?;
+    let table = table_of_add(fm.table)?;
     check_instructions(&fm.instructions, &fm.matches, table)?;
     let t = p.table_mut(table);
     let matches = t.rules.compact(&fm.matches);
@@ -91,7 +96,7 @@ fn add(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result
         priority: fm.priority,
         matches: matches.clone(),
         cookie: fm.cookie,
-        flags: fm.flags,
+        flags: FlowModFlags(fm.flags.0 & FlowModFlags::STATE.0),
         idle_timeout: fm.idle_timeout,
         hard_timeout: fm.hard_timeout,
         importance: fm.importance,
@@ -122,22 +127,35 @@ pub(crate) fn within(p: &Pipeline, table: u8, m: &PipelineMatch, filter: Filter)
     t.rules.within(m).filter(|f| filter.passes(f.rule)).map(|f| f.rule.clone()).collect()
 }
 
-fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant) -> Result<(), ErrorCode> {
-    let table = one_table(fm.table)?;
-    check_instructions(&fm.instructions, &fm.matches, table)?;
+fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result<(), ErrorCode> {
+    let tables: Vec<u8> = match fm.table {
+        TableId::ALL => p.tables().map(|(id, _)| id).collect(),
+        t => vec![one_table(t)?],
+    };
     let filter = Filter {
         cookie: fm.cookie,
         cookie_mask: fm.cookie_mask,
         out_port: PortNo::ANY,
         out_group: GroupId::ANY,
     };
-    let old = selected(p, table, fm, fm.command == FlowModCommand::ModifyStrict, filter);
+    let strict = fm.command == FlowModCommand::ModifyStrict;
+    let old: Vec<_> = tables.iter().flat_map(|t| selected(p, *t, fm, strict, filter)).collect();
     if old.is_empty() {
+        // In OpenFlow 1.0 and 1.1 what is not there to be changed is added.
+        if let (Some(cookie), 0) = (fm.new_cookie, fm.cookie_mask) {
+            let fm = FlowMod { command: FlowModCommand::Add, cookie, ..fm.clone() };
+            return add(p, &fm, now, max_rules);
+        }
+        for table in tables {
+            check_instructions(&fm.instructions, &fm.matches, table)?;
+        }
         return Ok(());
     }
     let instructions = Arc::new(fm.instructions.clone());
-    let t = p.table_mut(table);
     for r in old {
+        let table = r.table;
+        check_instructions(&fm.instructions, &fm.matches, table)?;
+        let t = p.table_mut(table);
         let counters = if fm.flags.has(FlowModFlags::RESET_COUNTS) {
             Arc::new(RuleCounters::default())
         } else {
@@ -147,7 +165,7 @@ fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant) -> Result<(), ErrorCode>
             table,
             priority: r.priority,
             matches: r.matches.clone(),
-            cookie: r.cookie,
+            cookie: fm.new_cookie.unwrap_or(r.cookie),
             flags: r.flags,
             idle_timeout: r.idle_timeout,
             hard_timeout: r.hard_timeout,

@@ -22,12 +22,16 @@ use openflow::{Body, ErrorCode, GroupId, Message, PortNo, TableId, Version};
 
 use crate::bridge::Bridge;
 use crate::check::check_packet_out;
+use crate::port::Port;
 use crate::switch::Switch;
 use crate::tables::{FragHandling, N_TABLES};
 use crate::xlate::Start;
 
 /// Longest that a barrier waits for records and hardware.
 const BARRIER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Actions of OpenFlow 1.0 that are carried out: output and every set of a field, but no queues.
+const ACTIONS_OPENFLOW_10: u32 = 0x7ff;
 
 /// Bytes of a miss that go to a controller that has not said otherwise (OpenFlow 1.3.5 7.3.2).
 const DEFAULT_MISS_SEND_LEN: u16 = 128;
@@ -82,7 +86,12 @@ impl Bridge {
             n_buffers: 0,
             n_tables: N_TABLES,
             auxiliary_id: 0,
-            capabilities: Capabilities::FLOW_STATS | Capabilities::TABLE_STATS | Capabilities::PORT_STATS,
+            capabilities: Capabilities::FLOW_STATS
+                | Capabilities::TABLE_STATS
+                | Capabilities::PORT_STATS
+                | Capabilities::ARP_MATCH_IP,
+            actions: ACTIONS_OPENFLOW_10,
+            ports: self.pipeline().ports.iter().map(Port::desc).collect(),
         }
     }
 
@@ -159,6 +168,10 @@ impl Bridge {
             },
         };
         let parsed = flow::parse(&po.data, dp_port).map_err(|_| BadRequest::BadPacket)?;
+        if !po.matches.mask().is_zero() {
+            // Registers and metadata that a packet begins with are not carried into translation.
+            return Err(BadRequest::PipelineFieldsOnly.into());
+        }
         check_packet_out(&po.actions, &everything(&PipelineKey::from_packet(&parsed.key, in_port.0)))?;
         let outcome = self.translate(&parsed.key, in_port, Start::Actions(&po.actions), false);
         self.carry_out(&po.data, dp_port, outcome)
@@ -200,8 +213,8 @@ fn table_mod(tm: TableMod) -> Result<Reply, ErrorCode> {
     if tm.table != TableId::ALL && tm.table.0 >= N_TABLES {
         return Err(TableModFailed::BadTable.into());
     }
-    // The flags of OpenFlow 1.1 and 1.2 have no meaning any more (OpenFlow 1.3.5 7.3.3).
-    if tm.config & !3 != 0 {
+    // The flags of OpenFlow 1.1 and 1.2 have no meaning any more (OpenFlow 1.3.5 7.3.3). Tables do not evict.
+    if tm.config & !3 != 0 || tm.eviction.is_some() || tm.vacancy.is_some() {
         return Err(TableModFailed::BadConfig.into());
     }
     Ok(Reply::None)
@@ -210,7 +223,10 @@ fn table_mod(tm: TableMod) -> Result<Reply, ErrorCode> {
 fn group_mod(gm: &GroupMod) -> Result<Reply, ErrorCode> {
     match gm.command {
         GroupModCommand::Add => Err(GroupModFailed::OutOfGroups.into()),
-        GroupModCommand::Modify => Err(GroupModFailed::UnknownGroup.into()),
+        GroupModCommand::AddOrModify => Err(GroupModFailed::OutOfGroups.into()),
+        GroupModCommand::Modify | GroupModCommand::InsertBucket | GroupModCommand::RemoveBucket => {
+            Err(GroupModFailed::UnknownGroup.into())
+        }
         // No group is there, so all that were to go are gone (OpenFlow 1.3.5 6.7).
         GroupModCommand::Delete if gm.group <= GroupId::MAX || gm.group == GroupId::ALL => Ok(Reply::None),
         GroupModCommand::Delete => Err(GroupModFailed::InvalidGroup.into()),

@@ -7,12 +7,15 @@ use std::task::{Context, Poll};
 
 use clock::Instant;
 use flow::FieldId;
-use openflow::error::{BadRequest, GroupModFailed, MeterModFailed, QueueOpFailed, TableFeaturesFailed};
+use openflow::error::{
+    BadRequest, GroupModFailed, MeterModFailed, Nicira, QueueOpFailed, TableFeaturesFailed,
+};
 use openflow::group::GroupFeatures;
 use openflow::meter::MeterFeatures;
 use openflow::multipart::{AggregateStats, FlowStats, FlowStatsRequest, TableStats};
 use openflow::port::PortStats;
 use openflow::switch::{Reply, ReplyStream};
+use openflow::table_config::TableDesc;
 use openflow::{Body, ErrorCode, GroupId, MeterNo, MultipartReply, MultipartRequest, PortNo, TableId};
 
 use crate::bridge::Bridge;
@@ -51,9 +54,14 @@ impl Bridge {
                 reply(MultipartReply::Table((0..N_TABLES).map(|t| self.table_stats(t)).collect()))
             }
             MultipartRequest::PortStats(no) => reply(MultipartReply::PortStats(self.port_stats(no)?)),
-            MultipartRequest::PortDesc => {
+            MultipartRequest::PortDesc(PortNo::ANY) => {
                 let p = self.pipeline();
                 reply(MultipartReply::PortDesc(p.ports.iter().map(Port::desc).collect()))
+            }
+            MultipartRequest::PortDesc(no) => {
+                let p = self.pipeline();
+                let port = p.ports.get(no).ok_or(BadRequest::BadPort)?;
+                reply(MultipartReply::PortDesc(vec![port.desc()]))
             }
             MultipartRequest::Queue(port, _) => match port {
                 PortNo::ANY | PortNo::ALL => reply(MultipartReply::Queue(Vec::new())),
@@ -62,7 +70,7 @@ impl Bridge {
             },
             MultipartRequest::Group(GroupId::ALL) => reply(MultipartReply::Group(Vec::new())),
             MultipartRequest::Group(_) => Err(GroupModFailed::UnknownGroup.into()),
-            MultipartRequest::GroupDesc => reply(MultipartReply::GroupDesc(Vec::new())),
+            MultipartRequest::GroupDesc(_) => reply(MultipartReply::GroupDesc(Vec::new())),
             MultipartRequest::GroupFeatures => reply(MultipartReply::GroupFeatures(GroupFeatures::default())),
             MultipartRequest::Meter(MeterNo::ALL) => reply(MultipartReply::Meter(Vec::new())),
             MultipartRequest::MeterConfig(MeterNo::ALL) => reply(MultipartReply::MeterConfig(Vec::new())),
@@ -74,6 +82,19 @@ impl Bridge {
                 Ok(Reply::Many(crate::features::parts(self.config.max_flows_per_table)))
             }
             MultipartRequest::TableFeatures(_) => Err(TableFeaturesFailed::Eperm.into()),
+            MultipartRequest::TableDesc => {
+                let desc = |t| TableDesc { table: TableId(t), config: 0, eviction: None, vacancy: None };
+                reply(MultipartReply::TableDesc((0..N_TABLES).map(desc).collect()))
+            }
+            MultipartRequest::QueueDesc(port, _) => match port {
+                PortNo::ANY | PortNo::ALL => reply(MultipartReply::QueueDesc(Vec::new())),
+                p if self.pipeline().ports.get(p).is_none() => Err(QueueOpFailed::BadPort.into()),
+                _ => reply(MultipartReply::QueueDesc(Vec::new())),
+            },
+            MultipartRequest::FlowMonitor(_) => Err(BadRequest::BadMultipart.into()),
+            MultipartRequest::BundleFeatures => Err(BadRequest::BadMultipart.into()),
+            // There is no exporter.
+            MultipartRequest::IpfixBridge | MultipartRequest::IpfixFlow => Err(Nicira::NotConfigured.into()),
             MultipartRequest::Experimenter { .. } => Err(BadRequest::BadExperimenter.into()),
         }
     }
@@ -109,6 +130,9 @@ impl Bridge {
             active: self.pipeline().table(t).map_or(0, |t| t.rules.len() as u32),
             lookups: c.lookups(),
             matched: c.matched(),
+            name: String::new(),
+            max_entries: u32::try_from(self.config.max_flows_per_table).unwrap_or(u32::MAX),
+            config: 0,
         }
     }
 
@@ -189,17 +213,23 @@ impl ReplyStream for FlowParts {
     }
 }
 
+fn seconds(d: std::time::Duration) -> u32 {
+    u32::try_from(d.as_secs()).unwrap_or(u32::MAX)
+}
+
 fn flow_stats(r: &Rule, now: Instant) -> FlowStats {
     let age = now.since(r.created);
     FlowStats {
         table: TableId(r.table),
-        duration_sec: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
+        duration_sec: seconds(age),
         duration_nsec: age.subsec_nanos(),
         priority: r.priority,
         idle_timeout: r.idle_timeout,
         hard_timeout: r.hard_timeout,
         flags: r.flags,
         importance: r.importance,
+        idle_age: Some(seconds(now.since(r.last_used()))),
+        hard_age: Some(seconds(now.since(r.modified))),
         cookie: r.cookie,
         packets: r.counters.packets(),
         bytes: r.counters.bytes(),

@@ -160,7 +160,7 @@ fn labels_are_pushed_with_the_value_set_after_and_hide_what_is_below() {
 fn resubmits_return_and_registers_carry_values() {
     let r = Rig::new();
     let sub = |f| openflow::Subfield::whole(f);
-    let resubmit = OfAction::Resubmit { port: PortNo::IN_PORT, table: Some(TableId(3)) };
+    let resubmit = OfAction::Resubmit { port: PortNo::IN_PORT, table: Some(TableId(3)), with_ct: false };
     let a = vec![
         OfAction::RegLoad { dst: sub(FieldId::Reg0), value: 4 },
         resubmit,
@@ -174,7 +174,7 @@ fn resubmits_return_and_registers_carry_values() {
 #[test]
 fn endless_resubmits_end_in_a_counted_drop() {
     let r = Rig::new();
-    let again = OfAction::Resubmit { port: PortNo::IN_PORT, table: Some(TableId(0)) };
+    let again = OfAction::Resubmit { port: PortNo::IN_PORT, table: Some(TableId(0)), with_ct: false };
     r.add(0, 1, matching(&[]), Instructions::apply(vec![output(2), again.clone(), again]));
     assert_eq!(r.packet(&FrameBuilder::new().build(), 1), []);
     assert_eq!(r.switch.counters().problems[Problem::TooDeep as usize], 1);

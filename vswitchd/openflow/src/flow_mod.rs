@@ -1,4 +1,4 @@
-//! Flow-mod and instructions (OpenFlow 1.3.5 7.3.4.1, 7.2.4).
+//! Flow-mod and instructions (OpenFlow 1.3.5 7.3.4.1, 7.2.4), and what OpenFlow 1.0 and Nicira do otherwise.
 
 use flow::PipelineMatch;
 
@@ -35,6 +35,11 @@ flag_set! {
         /// Bytes need not be counted.
         NO_BYT_COUNTS = 16;
     }
+}
+
+impl FlowModFlags {
+    /// The flags that stay with a flow; the others are about the command.
+    pub const STATE: FlowModFlags = FlowModFlags(1 | 8 | 16);
 }
 
 /// What a flow does. At most one of each instruction, executed in the order of the members (OpenFlow 1.3.5 5.9).
@@ -80,7 +85,11 @@ pub struct FlowMod {
     pub cookie: u64,
     /// For modify and delete: only flows whose cookie agrees with `cookie` in these bits.
     pub cookie_mask: u64,
-    /// Table; [`TableId::ALL`] in deletions only.
+    /// Modifications in OpenFlow 1.0 and 1.1: the cookie that changed flows get. Unless there is a `cookie_mask`, such a
+    /// modification that finds no flow adds one. `None` in other commands and versions.
+    pub new_cookie: Option<u64>,
+    /// Table. [`TableId::ALL`] means every table in deletions, and in modifications of OpenFlow 1.0; in additions of
+    /// OpenFlow 1.0 it leaves the choice to the switch.
     pub table: TableId,
     /// Seconds without a packet after which the flow ends; 0 never.
     pub idle_timeout: u16,
@@ -111,6 +120,7 @@ impl FlowMod {
             command,
             cookie: 0,
             cookie_mask: 0,
+            new_cookie: None,
             table: TableId(0),
             idle_timeout: 0,
             hard_timeout: 0,

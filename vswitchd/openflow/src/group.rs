@@ -11,6 +11,12 @@ pub enum GroupModCommand {
     Add = 0,
     Modify = 1,
     Delete = 2,
+    /// OpenFlow 1.5: adds buckets.
+    InsertBucket = 3,
+    /// OpenFlow 1.5: removes buckets.
+    RemoveBucket = 5,
+    /// Open vSwitch: adds the group or changes it.
+    AddOrModify = 0x8000,
 }
 
 /// How a group chooses among its buckets.
@@ -27,9 +33,37 @@ pub enum GroupType {
     FastFailover = 3,
 }
 
+/// A bucket's number within its group (OpenFlow 1.5); the switch gives one where the version has none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BucketId(pub u32);
+
+impl BucketId {
+    /// Highest number of a bucket.
+    pub const MAX: BucketId = BucketId(0xffff_ff00);
+    /// The first bucket.
+    pub const FIRST: BucketId = BucketId(0xffff_fffd);
+    /// The last bucket.
+    pub const LAST: BucketId = BucketId(0xffff_fffe);
+    /// All buckets; not given.
+    pub const ALL: BucketId = BucketId(0xffff_ffff);
+}
+
+/// How a select group chooses (`OFPGPT_EXPERIMENTER` of Netronome, as Open vSwitch has it).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Selection {
+    /// `hash` or `dp_hash`; 15 bytes are sent. Empty leaves it to the switch.
+    pub method: String,
+    /// Basis or algorithm.
+    pub param: u64,
+    /// Fields that are hashed, and of each the bits.
+    pub fields: Vec<(flow::FieldId, u128)>,
+}
+
 /// A list of actions of a group.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Bucket {
+    /// Its number; `ALL` when it was not given.
+    pub id: BucketId,
     /// Share in a select group.
     pub weight: u16,
     /// Port whose state decides whether the bucket is live; `ANY` for none.
@@ -41,7 +75,7 @@ pub struct Bucket {
 }
 
 /// A change to the group table.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupMod {
     /// What to do.
     pub command: GroupModCommand,
@@ -49,8 +83,12 @@ pub struct GroupMod {
     pub group_type: GroupType,
     /// Which group; [`GroupId::ALL`] in deletions.
     pub group: GroupId,
+    /// Where buckets are inserted, or which are removed; `ALL` otherwise.
+    pub bucket: BucketId,
     /// Its buckets.
     pub buckets: Vec<Bucket>,
+    /// How a select group chooses.
+    pub selection: Selection,
 }
 
 /// Counters of one bucket.
@@ -81,7 +119,7 @@ pub struct GroupStats {
 }
 
 /// What a group is.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupDesc {
     /// How it chooses.
     pub group_type: GroupType,
@@ -89,6 +127,8 @@ pub struct GroupDesc {
     pub group: GroupId,
     /// Its buckets.
     pub buckets: Vec<Bucket>,
+    /// How a select group chooses.
+    pub selection: Selection,
 }
 
 /// What the switch can do with groups.

@@ -5,11 +5,13 @@ use flow::PipelineMatch;
 use crate::action::Action;
 use crate::error::ErrorCode;
 use crate::flow_mod::FlowMod;
+use crate::flow_monitor::MonitorId;
 use crate::group::GroupMod;
 use crate::meter::MeterMod;
 use crate::multipart::{MultipartReply, MultipartRequest};
 use crate::number::{BufferId, PortNo, TableId, Xid, flag_set};
-use crate::port::{PortMod, PortStatus, QueueConfig};
+use crate::port::{PortDesc, PortMod, PortStatus, QueueConfig};
+use crate::table_config::{TableDesc, TableStatusReason, Vacancy};
 use crate::version::VersionSet;
 
 /// A message: transaction id and content.
@@ -58,7 +60,7 @@ pub enum Body {
     /// A port came, went or changed.
     PortStatus(PortStatus),
     /// A packet from the controller.
-    PacketOut(PacketOut),
+    PacketOut(Box<PacketOut>),
     /// Change a flow table.
     FlowMod(Box<FlowMod>),
     /// Change the group table.
@@ -106,6 +108,199 @@ pub enum Body {
     SetAsync(AsyncConfig),
     /// Change the meter table.
     MeterMod(MeterMod),
+    /// Nicira, OpenFlow 1.0: which form flow messages to this controller have.
+    SetFlowFormat(FlowFormat),
+    /// Nicira: commands of flow-mods carry a table in OpenFlow 1.0, or no longer do.
+    FlowModTableId(bool),
+    /// Nicira: which form packet-ins have.
+    SetPacketInFormat(PacketInFormat),
+    /// Nicira: ages of flows are wanted in flow statistics. They are always there.
+    FlowAge,
+    /// Nicira: the id of this connection in `controller` actions.
+    SetControllerId(u16),
+    /// Nicira: goes on with a packet that paused.
+    Resume(Box<PacketIn>),
+    /// The role of this controller changed.
+    RoleStatus {
+        /// The new role.
+        role: Role,
+        /// Why.
+        reason: RoleReason,
+        /// The generation of the election.
+        generation_id: u64,
+    },
+    /// A table fills up or empties.
+    TableStatus {
+        /// Which.
+        reason: TableStatusReason,
+        /// The table.
+        desc: TableDesc,
+    },
+    /// Another controller changed a group or meter by this message.
+    RequestForward(Box<Message>),
+    /// A step in the life of a bundle.
+    BundleControl(BundleControl),
+    /// A message to carry out when its bundle commits.
+    BundleAdd {
+        /// Which bundle.
+        bundle: u32,
+        /// Flags of the bundle.
+        flags: BundleFlags,
+        /// The message; its xid is that of the outer message.
+        message: Box<Message>,
+    },
+    /// Nicira and ONF: ends a flow monitor.
+    FlowMonitorCancel(MonitorId),
+    /// Flow updates pause: the controller does not read them.
+    FlowMonitorPaused,
+    /// Flow updates go on.
+    FlowMonitorResumed,
+    /// Nicira: changes the map of tunnel options.
+    TlvTableMod {
+        /// What to do.
+        command: TlvTableCommand,
+        /// Rows.
+        maps: Vec<TlvMap>,
+    },
+    /// Nicira: asks for the map of tunnel options.
+    TlvTableRequest,
+    /// Nicira: the map of tunnel options.
+    TlvTableReply {
+        /// Bytes of options that fit.
+        max_option_bytes: u32,
+        /// Fields there are.
+        max_fields: u16,
+        /// Rows.
+        maps: Vec<TlvMap>,
+    },
+    /// Nicira: forgets the connections of a zone.
+    CtFlushZone(u16),
+    /// OpenFlow 1.5: how connections of controllers are.
+    ControllerStatus(Box<ControllerStatus>),
+}
+
+/// Form of flow messages in OpenFlow 1.0 (`NXFF_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u32)]
+pub enum FlowFormat {
+    /// The fixed match of OpenFlow 1.0.
+    #[default]
+    OpenFlow10 = 0,
+    /// NXM.
+    Nxm = 2,
+}
+
+/// Form of packet-ins (`NXPIF_*`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[repr(u32)]
+pub enum PacketInFormat {
+    /// The version's own.
+    #[default]
+    Standard = 0,
+    /// `NXT_PACKET_IN`: with an NXM match.
+    Nxt = 1,
+    /// `NXT_PACKET_IN2`: properties; the only one with user data and continuations.
+    Nxt2 = 2,
+}
+
+/// Why a role changed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum RoleReason {
+    /// Another controller asked to be master.
+    MasterRequest = 0,
+    /// The switch's configuration changed.
+    Config = 1,
+    /// Somebody's own reason.
+    Experimenter = 2,
+}
+
+/// Steps of a bundle.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u16)]
+#[allow(missing_docs)]
+pub enum BundleStep {
+    OpenRequest = 0,
+    OpenReply = 1,
+    CloseRequest = 2,
+    CloseReply = 3,
+    CommitRequest = 4,
+    CommitReply = 5,
+    DiscardRequest = 6,
+    DiscardReply = 7,
+}
+
+impl BundleStep {
+    /// Every step; its number is its position.
+    pub const ALL: [BundleStep; 8] = [
+        BundleStep::OpenRequest,
+        BundleStep::OpenReply,
+        BundleStep::CloseRequest,
+        BundleStep::CloseReply,
+        BundleStep::CommitRequest,
+        BundleStep::CommitReply,
+        BundleStep::DiscardRequest,
+        BundleStep::DiscardReply,
+    ];
+}
+
+flag_set! {
+    /// Flags of a bundle (`OFPBF_*`).
+    BundleFlags: u16 {
+        /// All or nothing, and no packet sees a part of it.
+        ATOMIC = 1;
+        /// Messages are carried out in their order.
+        ORDERED = 2;
+    }
+}
+
+/// A step in the life of a bundle (OpenFlow 1.4.0 7.3.9.2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BundleControl {
+    /// Which bundle.
+    pub bundle: u32,
+    /// Which step.
+    pub step: BundleStep,
+    /// Its flags.
+    pub flags: BundleFlags,
+}
+
+/// What to do with the map of tunnel options.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u16)]
+#[allow(missing_docs)]
+pub enum TlvTableCommand {
+    Add = 0,
+    Delete = 1,
+    Clear = 2,
+}
+
+/// Which tunnel option a `tun_metadata` field means.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TlvMap {
+    /// Class of the option.
+    pub class: u16,
+    /// Its type.
+    pub kind: u8,
+    /// Its length in bytes; a multiple of 4.
+    pub bytes: u8,
+    /// Number of the field.
+    pub index: u16,
+}
+
+/// How a controller's connection is (OpenFlow 1.5.1 7.4.8).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ControllerStatus {
+    /// The controller's id.
+    pub short_id: u16,
+    /// Its role.
+    pub role: Role,
+    /// `OFPCSR_*`.
+    pub reason: u8,
+    /// Whether its connection is up.
+    pub up: bool,
+    /// Where it is.
+    pub uri: String,
 }
 
 /// An error (OpenFlow 1.3.5 7.4.4).
@@ -130,6 +325,10 @@ pub struct FeaturesReply {
     pub auxiliary_id: u8,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// OpenFlow 1.0: bitmap of actions it carries out.
+    pub actions: u32,
+    /// OpenFlow 1.0 to 1.2: its ports, as many as fit.
+    pub ports: Vec<PortDesc>,
 }
 
 flag_set! {
@@ -143,12 +342,18 @@ flag_set! {
         PORT_STATS = 4;
         /// Group counters.
         GROUP_STATS = 8;
-        /// Reassembles IP fragments.
-        IP_REASM = 32;
         /// Queue counters.
         QUEUE_STATS = 64;
+        /// Reassembles IP fragments.
+        IP_REASM = 32;
+        /// Matches addresses in ARP packets; OpenFlow 1.0 to 1.2.
+        ARP_MATCH_IP = 128;
         /// Blocks looping ports.
         PORT_BLOCKED = 256;
+        /// Bundles; OpenFlow 1.4.
+        BUNDLES = 512;
+        /// Flow monitors; OpenFlow 1.4.
+        FLOW_MONITORING = 1024;
     }
 }
 
@@ -171,6 +376,24 @@ pub enum PacketInReason {
     Action = 1,
     /// Invalid TTL.
     InvalidTtl = 2,
+    /// Output in an action set; before OpenFlow 1.4 said as `Action`.
+    ActionSet = 3,
+    /// Output in a group; before OpenFlow 1.4 said as `Action`.
+    Group = 4,
+    /// Output of a packet-out; before OpenFlow 1.4 said as `Action`.
+    PacketOut = 5,
+}
+
+impl PacketInReason {
+    /// Every reason; its number is its position.
+    pub const ALL: [PacketInReason; 6] = [
+        PacketInReason::NoMatch,
+        PacketInReason::Action,
+        PacketInReason::InvalidTtl,
+        PacketInReason::ActionSet,
+        PacketInReason::Group,
+        PacketInReason::PacketOut,
+    ];
 }
 
 /// A packet for the controller (OpenFlow 1.3.5 7.4.1).
@@ -190,6 +413,12 @@ pub struct PacketIn {
     pub matches: PipelineMatch,
     /// The packet, perhaps cut.
     pub data: Vec<u8>,
+    /// Which controllers get it: those of that id. Not in the message itself.
+    pub controller_id: u16,
+    /// What the `controller` action gave along; only in Nicira's second form.
+    pub userdata: Vec<u8>,
+    /// Where the pipeline paused, opaque to the controller, who gives it back in a resume; only in Nicira's second form.
+    pub continuation: Vec<u8>,
 }
 
 /// Why a flow ended.
@@ -203,6 +432,18 @@ pub enum FlowRemovedReason {
     GroupDelete = 3,
     MeterDelete = 4,
     Eviction = 5,
+}
+
+impl FlowRemovedReason {
+    /// Every reason; its number is its position.
+    pub const ALL: [FlowRemovedReason; 6] = [
+        FlowRemovedReason::IdleTimeout,
+        FlowRemovedReason::HardTimeout,
+        FlowRemovedReason::Delete,
+        FlowRemovedReason::GroupDelete,
+        FlowRemovedReason::MeterDelete,
+        FlowRemovedReason::Eviction,
+    ];
 }
 
 /// A flow ended (OpenFlow 1.3.5 7.4.2).
@@ -239,6 +480,8 @@ pub struct PacketOut {
     pub buffer: Option<BufferId>,
     /// Input port, or `CONTROLLER`, `LOCAL`, `IN_PORT`, `ANY`.
     pub in_port: PortNo,
+    /// OpenFlow 1.5: pipeline fields the packet begins with, beside its input port.
+    pub matches: PipelineMatch,
     /// What to do with it.
     pub actions: Vec<Action>,
     /// The packet; empty when `buffer` is given.
@@ -252,6 +495,10 @@ pub struct TableMod {
     pub table: TableId,
     /// Bitmap of `OFPTC_*`.
     pub config: u32,
+    /// OpenFlow 1.4: what is evicted first (`OFPTMPEF_*`), if that is to change.
+    pub eviction: Option<u32>,
+    /// OpenFlow 1.4: when to say that the table fills up, if that is to change.
+    pub vacancy: Option<Vacancy>,
 }
 
 /// What a controller is to a switch (OpenFlow 1.3.5 6.3.6).
@@ -273,8 +520,9 @@ pub enum Role {
 pub struct RoleMessage {
     /// The role.
     pub role: Role,
-    /// Rises with each election of a master.
-    pub generation_id: u64,
+    /// Rises with each election of a master; all ones in a reply of a switch that knows none yet. `None` in Nicira's form,
+    /// which has none.
+    pub generation_id: Option<u64>,
 }
 
 /// Which asynchronous messages a controller gets (OpenFlow 1.3.5 7.3.10). Bit `n` of a mask is reason `n`; index 0 is
@@ -287,11 +535,24 @@ pub struct AsyncConfig {
     pub port_status: [u32; 2],
     /// Flow removed by [`FlowRemovedReason`].
     pub flow_removed: [u32; 2],
+    /// OpenFlow 1.4: role status by [`RoleReason`].
+    pub role_status: [u32; 2],
+    /// OpenFlow 1.4: table status by [`TableStatusReason`].
+    pub table_status: [u32; 2],
+    /// OpenFlow 1.4: forwarded requests; bit 0 for groups, bit 1 for meters.
+    pub request_forward: [u32; 2],
 }
 
 impl Default for AsyncConfig {
     /// What a new connection has: everything but packet-in of invalid TTLs; as a slave, port status only.
     fn default() -> Self {
-        AsyncConfig { packet_in: [0b011, 0], port_status: [0b111, 0b111], flow_removed: [0b11_1111, 0] }
+        AsyncConfig {
+            packet_in: [0b11_1011, 0],
+            port_status: [0b111, 0b111],
+            flow_removed: [0b11_1111, 0],
+            role_status: [0, 0],
+            table_status: [0, 0],
+            request_forward: [0, 0],
+        }
     }
 }

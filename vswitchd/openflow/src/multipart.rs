@@ -5,10 +5,12 @@
 use flow::PipelineMatch;
 
 use crate::flow_mod::{FlowModFlags, Instructions};
+use crate::flow_monitor::{FlowUpdate, MonitorRequest};
 use crate::group::{GroupDesc, GroupFeatures, GroupStats};
 use crate::meter::{MeterConfig, MeterFeatures, MeterStats};
 use crate::number::{GroupId, MeterNo, PortNo, QueueNo, TableId};
-use crate::port::{PortDesc, PortStats, QueueStats};
+use crate::port::{PortDesc, PortStats, QueueConfig, QueueStats};
+use crate::table_config::TableDesc;
 use crate::table_features::TableFeatures;
 
 /// Which flows, in flow and aggregate requests.
@@ -26,6 +28,8 @@ pub struct FlowStatsRequest {
     pub cookie_mask: u64,
     /// Only flows this covers.
     pub matches: PipelineMatch,
+    /// OpenFlow 1.0: the request came in Nicira's form, and so must the reply.
+    pub nicira: bool,
 }
 
 impl FlowStatsRequest {
@@ -37,6 +41,7 @@ impl FlowStatsRequest {
         cookie: 0,
         cookie_mask: 0,
         matches: PipelineMatch::ANY,
+        nicira: false,
     };
 }
 
@@ -59,6 +64,10 @@ pub struct FlowStats {
     pub flags: FlowModFlags,
     /// Eviction precedence (OpenFlow 1.4).
     pub importance: u16,
+    /// Seconds since the last packet, if known. Nicira's form and OpenFlow 1.5 only.
+    pub idle_age: Option<u32>,
+    /// Seconds since the last change, if known. Nicira's form only.
+    pub hard_age: Option<u32>,
     /// Cookie.
     pub cookie: u64,
     /// Packets; all ones when not counted.
@@ -87,7 +96,7 @@ pub struct Desc {
 }
 
 /// Counters of a table.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct TableStats {
     /// Table.
     pub table: TableId,
@@ -97,6 +106,12 @@ pub struct TableStats {
     pub lookups: u64,
     /// Packets that hit.
     pub matched: u64,
+    /// OpenFlow 1.0 to 1.2: name; 31 bytes are sent.
+    pub name: String,
+    /// OpenFlow 1.0 to 1.2: most flows.
+    pub max_entries: u32,
+    /// OpenFlow 1.1 and 1.2: bitmap of `OFPTC_*`.
+    pub config: u32,
 }
 
 /// Sums over flows.
@@ -106,6 +121,30 @@ pub struct AggregateStats {
     pub packets: u64,
     pub bytes: u64,
     pub flows: u32,
+}
+
+/// What the switch can do with bundles (OpenFlow 1.5.1 7.3.5.19).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct BundleFeatures {
+    /// Bitmap of [`crate::message::BundleFlags`].
+    pub capabilities: u16,
+}
+
+/// Counters of an IPFIX exporter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[allow(missing_docs)]
+pub struct IpfixStats {
+    pub total_flows: u64,
+    pub current_flows: u64,
+    pub packets: u64,
+    pub ipv4_packets: u64,
+    pub ipv6_packets: u64,
+    pub error_packets: u64,
+    pub ipv4_error_packets: u64,
+    pub ipv6_error_packets: u64,
+    pub tx_packets: u64,
+    pub tx_errors: u64,
+    pub collector_set: u32,
 }
 
 /// A request.
@@ -122,7 +161,8 @@ pub enum MultipartRequest {
     Queue(PortNo, QueueNo),
     /// Counters of a group, or of all (`ALL`).
     Group(GroupId),
-    GroupDesc,
+    /// Description of a group, or of all (`ALL`; the only choice before OpenFlow 1.5).
+    GroupDesc(GroupId),
     GroupFeatures,
     /// Counters of a meter, or of all (`ALL`).
     Meter(MeterNo),
@@ -131,7 +171,20 @@ pub enum MultipartRequest {
     MeterFeatures,
     /// Reads (empty) or sets table features.
     TableFeatures(Vec<TableFeatures>),
-    PortDesc,
+    /// Description of a port, or of all (`ANY`; the only choice before OpenFlow 1.5).
+    PortDesc(PortNo),
+    /// OpenFlow 1.4.
+    TableDesc,
+    /// OpenFlow 1.4: configuration of queues; `ANY` and `ALL` are wildcards.
+    QueueDesc(PortNo, QueueNo),
+    /// Requests for flow monitors: Nicira's, ONF's and OpenFlow 1.4's.
+    FlowMonitor(Vec<MonitorRequest>),
+    /// OpenFlow 1.5.
+    BundleFeatures,
+    /// Nicira: counters of the bridge's IPFIX exporter.
+    IpfixBridge,
+    /// Nicira: counters of the flow-based IPFIX exporters.
+    IpfixFlow,
     Experimenter {
         experimenter: u32,
         exp_type: u32,
@@ -157,5 +210,11 @@ pub enum MultipartReply {
     MeterFeatures(MeterFeatures),
     TableFeatures(Vec<TableFeatures>),
     PortDesc(Vec<PortDesc>),
+    TableDesc(Vec<TableDesc>),
+    QueueDesc(Vec<QueueConfig>),
+    FlowMonitor(Vec<FlowUpdate>),
+    BundleFeatures(BundleFeatures),
+    IpfixBridge(IpfixStats),
+    IpfixFlow(Vec<IpfixStats>),
     Experimenter { experimenter: u32, exp_type: u32, data: Vec<u8> },
 }

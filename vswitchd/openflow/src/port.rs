@@ -7,9 +7,13 @@ flag_set! {
     PortConfig: u32 {
         /// Down.
         PORT_DOWN = 1;
+        /// No spanning tree; OpenFlow 1.0.
+        NO_STP = 1 << 1;
         /// Drop what comes in.
         NO_RECV = 1 << 2;
-        /// Leave it out when flooding (OpenFlow 1.0).
+        /// Drop what comes in of the spanning tree; OpenFlow 1.0.
+        NO_RECV_STP = 1 << 3;
+        /// Flooded packets do not leave here; OpenFlow 1.0.
         NO_FLOOD = 1 << 4;
         /// Drop what would go out.
         NO_FWD = 1 << 5;
@@ -25,8 +29,10 @@ flag_set! {
         LINK_DOWN = 1;
         /// Blocked by a protocol outside OpenFlow.
         BLOCKED = 2;
-        /// Live for fast failover groups.
+        /// Live for fast failover groups; since OpenFlow 1.1.
         LIVE = 4;
+        /// State in the spanning tree; OpenFlow 1.0.
+        STP_MASK = 3 << 8;
     }
 }
 

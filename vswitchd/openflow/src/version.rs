@@ -26,6 +26,23 @@ impl Version {
     }
 }
 
+impl std::str::FromStr for Version {
+    type Err = UnknownVersion;
+
+    /// `OpenFlow10` to `OpenFlow15`, as in the `protocols` column of a bridge and `ovs-ofctl -O`; in any case.
+    fn from_str(s: &str) -> Result<Version, UnknownVersion> {
+        Version::ALL
+            .into_iter()
+            .find(|v| v.to_string().eq_ignore_ascii_case(s))
+            .ok_or_else(|| UnknownVersion(s.to_owned()))
+    }
+}
+
+/// No version of OpenFlow has that name.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}: unknown OpenFlow protocol")]
+pub struct UnknownVersion(pub String);
+
 impl fmt::Display for Version {
     /// The name `ovs-ofctl -O` takes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -39,7 +56,7 @@ pub struct VersionSet(pub u32);
 
 impl VersionSet {
     /// The versions this crate encodes.
-    pub const SUPPORTED: VersionSet = VersionSet(1 << Version::V13 as u32);
+    pub const SUPPORTED: VersionSet = VersionSet(0x7e);
 
     /// One version.
     pub const fn only(v: Version) -> VersionSet {
@@ -50,6 +67,11 @@ impl VersionSet {
     pub const fn up_to(v: u8) -> VersionSet {
         let n = if v > 31 { 31 } else { v as u32 };
         VersionSet(((1u64 << (n + 1)) - 2) as u32)
+    }
+
+    /// The set of these versions.
+    pub fn of(versions: impl IntoIterator<Item = Version>) -> VersionSet {
+        VersionSet(versions.into_iter().fold(0, |set, v| set | 1 << v as u32))
     }
 
     /// Whether `v` is in the set.
@@ -75,10 +97,15 @@ mod tests {
     #[test]
     fn the_highest_version_in_both_sets_is_chosen() {
         let ours = VersionSet::SUPPORTED;
-        assert_eq!(negotiate(ours, VersionSet::up_to(6)), Some(Version::V13));
+        assert_eq!(ours, VersionSet::of(Version::ALL));
+        assert_eq!(negotiate(ours, VersionSet::up_to(6)), Some(Version::V15));
         assert_eq!(negotiate(ours, VersionSet::up_to(4)), Some(Version::V13));
-        assert_eq!(negotiate(ours, VersionSet::up_to(3)), None);
-        assert_eq!(negotiate(ours, VersionSet::only(Version::V14)), None);
+        assert_eq!(negotiate(ours, VersionSet::only(Version::V14)), Some(Version::V14));
+        assert_eq!(negotiate(ours, VersionSet(1 << 7)), None);
+        let gaps = VersionSet::of([Version::V10, Version::V13]);
+        assert_eq!(negotiate(gaps, VersionSet::up_to(3)), Some(Version::V10));
+        assert_eq!("openflow14".parse(), Ok(Version::V14));
+        assert!("OpenFlow16".parse::<Version>().is_err());
         assert_eq!(VersionSet::up_to(255).highest(), 31);
         assert_eq!(VersionSet::up_to(0), VersionSet(0));
     }

@@ -4,53 +4,101 @@
 mod random;
 mod support;
 
-use openflow::{Version, decode, encode};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use openflow::{Body, EncodeError, Message, Version, decode, encode};
+use rand::Rng;
+use random::Source;
 
 fn cases() -> u64 {
     std::env::var("OPENFLOW_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(20_000)
 }
 
+/// The transaction of a message in a bundle is that of the message around it.
+fn with_inner_xid(mut m: Message) -> Message {
+    if let Body::BundleAdd { message, .. } = &mut m.body {
+        message.xid = m.xid;
+    }
+    m
+}
+
+/// How many numbers of message types a version has. OpenFlow 1.0's own flow-removed is not sent when NXM is agreed on.
+fn types(v: Version) -> usize {
+    [21, 24, 26, 30, 33, 34][v as usize - 1]
+}
+
 #[test]
 fn every_message_survives_encoding() {
-    let mut kinds = std::collections::HashSet::new();
-    for seed in 0..cases() {
-        let msg = random::message(&mut StdRng::seed_from_u64(seed));
-        let mut bytes = Vec::new();
-        encode(Version::V13, &msg, &mut bytes).unwrap_or_else(|e| panic!("seed {seed}: {e}: {msg:#?}"));
-        let back = decode(&bytes).unwrap_or_else(|e| panic!("seed {seed}: {e}: {msg:#?}"));
-        assert_eq!(back, msg, "seed {seed}");
-        kinds.insert(bytes[1]);
+    for v in [Version::V13, Version::V14, Version::V15] {
+        let (mut kinds, mut unsaid) = (std::collections::HashSet::new(), 0);
+        for seed in 0..cases() {
+            let msg = with_inner_xid(random::message(&mut Source::new(seed, v)));
+            let mut bytes = Vec::new();
+            match encode(v, &msg, &mut bytes) {
+                Ok(()) => {}
+                // What is another version's, and packet types, which no OXM field before 1.5 carries.
+                Err(EncodeError::Version(_) | EncodeError::Field(_)) => {
+                    unsaid += 1;
+                    continue;
+                }
+                Err(e) => panic!("{v} seed {seed}: {e}: {msg:#?}"),
+            }
+            let back = decode(&bytes).unwrap_or_else(|e| panic!("{v} seed {seed}: {e}: {msg:#?}"));
+            assert_eq!(back, msg, "{v} seed {seed}");
+            kinds.insert(bytes[1]);
+        }
+        assert_eq!(kinds.len(), types(v), "{v}: not every message type was made: {kinds:?}");
+        assert!(unsaid < cases() / 3, "{v}: {unsaid} messages were not encoded");
     }
-    assert_eq!(kinds.len(), 30, "not every message type was made: {kinds:?}");
+}
+
+#[test]
+fn what_an_early_version_says_of_a_message_is_said_the_same_again() {
+    for v in Version::ALL {
+        let mut kinds = std::collections::HashSet::new();
+        for seed in 0..cases() {
+            let msg = random::message(&mut Source::new(seed, v));
+            let Some(once) = random::normal(v, &msg) else { continue };
+            let mut bytes = Vec::new();
+            encode(v, &once, &mut bytes).unwrap_or_else(|e| panic!("{v} seed {seed}: {e}: {once:#?}"));
+            assert_eq!(decode(&bytes).unwrap(), once, "{v} seed {seed}");
+            kinds.insert(bytes[1]);
+        }
+        assert_eq!(kinds.len(), types(v), "{v}: not every message type was made: {kinds:?}");
+    }
 }
 
 #[test]
 fn a_message_cut_anywhere_is_an_error() {
-    for seed in 0..cases() / 20 {
-        let msg = random::message(&mut StdRng::seed_from_u64(seed));
-        let mut bytes = Vec::new();
-        encode(Version::V13, &msg, &mut bytes).unwrap();
-        for n in 0..bytes.len() {
-            assert!(decode(&bytes[..n]).is_err(), "seed {seed} cut at {n} of {}", bytes.len());
+    for v in Version::ALL {
+        for seed in 0..cases() / 40 {
+            let msg = random::message(&mut Source::new(seed, v));
+            let mut bytes = Vec::new();
+            if encode(v, &msg, &mut bytes).is_err() {
+                continue;
+            }
+            for n in 0..bytes.len() {
+                assert!(decode(&bytes[..n]).is_err(), "{v} seed {seed} cut at {n} of {}", bytes.len());
+            }
         }
     }
 }
 
 #[test]
 fn a_message_cut_with_its_length_corrected_never_panics() {
-    for seed in 0..cases() / 20 {
-        let msg = random::message(&mut StdRng::seed_from_u64(seed));
-        let mut bytes = Vec::new();
-        encode(Version::V13, &msg, &mut bytes).unwrap();
-        for n in 8..bytes.len() {
-            let mut cut = bytes[..n].to_vec();
-            cut[2..4].copy_from_slice(&(n as u16).to_be_bytes());
-            if let Ok(m) = decode(&cut) {
-                // Text at the end may be shorter; what was understood can be said again.
-                encode(Version::V13, &m, &mut Vec::new())
-                    .unwrap_or_else(|e| panic!("seed {seed} cut {n}: {e}"));
+    for v in Version::ALL {
+        for seed in 0..cases() / 40 {
+            let msg = random::message(&mut Source::new(seed, v));
+            let mut bytes = Vec::new();
+            if encode(v, &msg, &mut bytes).is_err() {
+                continue;
+            }
+            for n in 8..bytes.len() {
+                let mut cut = bytes[..n].to_vec();
+                cut[2..4].copy_from_slice(&(n as u16).to_be_bytes());
+                if let Ok(m) = decode(&cut) {
+                    // Text at the end may be shorter; what was understood can be said again.
+                    encode(v, &m, &mut Vec::new())
+                        .unwrap_or_else(|e| panic!("{v} seed {seed} cut {n}: {e}: {m:#?}"));
+                }
             }
         }
     }
@@ -58,42 +106,36 @@ fn a_message_cut_with_its_length_corrected_never_panics() {
 
 #[test]
 fn arbitrary_and_damaged_bytes_never_panic() {
-    for seed in 0..cases() {
-        let mut rng = StdRng::seed_from_u64(seed ^ 0x5eed);
-        let mut bytes = if rng.random() {
+    for seed in 0..2 * cases() {
+        let v = Version::ALL[seed as usize % 6];
+        let mut rng = Source::new(seed ^ 0x5eed, v);
+        let mut bytes = Vec::new();
+        if rng.random() || encode(v, &random::message(&mut rng), &mut bytes).is_err() {
             let n = rng.random_range(8..200);
-            (0..n).map(|_| rng.random()).collect()
+            bytes = (0..n).map(|_| rng.random()).collect();
         } else {
-            let mut b = Vec::new();
-            encode(Version::V13, &random::message(&mut rng), &mut b).unwrap();
             for _ in 0..rng.random_range(1..6) {
-                let at = rng.random_range(0..b.len());
-                b[at] = rng.random();
+                let at = rng.random_range(0..bytes.len());
+                bytes[at] = rng.random();
             }
-            b
-        };
-        bytes[0] = 4;
-        bytes[1] %= 30;
+        }
+        bytes[0] = v as u8;
+        bytes[1] %= 36;
         let n = bytes.len() as u16;
         bytes[2..4].copy_from_slice(&n.to_be_bytes());
         if let Ok(m) = decode(&bytes) {
             // What was understood has an encoding, and is understood the same way.
-            let mut again = Vec::new();
-            match encode(Version::V13, &m, &mut again) {
-                Ok(()) => {
-                    assert_eq!(random::normal(decode(&again).unwrap()), random::normal(m), "seed {seed}")
-                }
-                Err(e) => panic!("seed {seed}: {e}: {m:#?}"),
-            }
+            let once = random::normal(v, &m).unwrap_or_else(|| panic!("{v} seed {seed}: {m:#?}"));
+            assert_eq!(random::normal(v, &once).as_ref(), Some(&once), "{v} seed {seed}");
         }
     }
 }
 
 #[test]
 fn a_long_reply_becomes_parts_that_add_up() {
+    use openflow::MultipartReply;
     use openflow::framing::Decoder;
-    use openflow::{Body, Message, MultipartReply};
-    let mut rng = StdRng::seed_from_u64(1);
+    let mut rng = Source::new(1, Version::V13);
     for (n, more) in [(0usize, false), (1, true), (3000, false), (3000, true)] {
         let flows: Vec<_> = (0..n).map(|_| random::flow_stats(&mut rng)).collect();
         let body = Body::MultipartReply { more, reply: MultipartReply::Flow(flows.clone()) };
@@ -119,7 +161,7 @@ fn a_long_reply_becomes_parts_that_add_up() {
 
 #[test]
 fn what_cannot_be_said_is_an_error_and_leaves_the_output_alone() {
-    use openflow::{Action, Body, EncodeError, FlowMod, FlowModCommand, Message};
+    use openflow::{Action, FlowMod, FlowModCommand};
     let mut out = vec![1, 2, 3];
     let mut f = FlowMod::new(FlowModCommand::Add);
     f.matches.set(flow::FieldId::TunTos, 1);
@@ -129,6 +171,14 @@ fn what_cannot_be_said_is_an_error_and_leaves_the_output_alone() {
     let mut f = FlowMod::new(FlowModCommand::Add);
     f.instructions.apply = vec![Action::PopVlan; 9000];
     assert_eq!(encode(Version::V13, &msg(&f), &mut out), Err(EncodeError::TooLong));
-    assert_eq!(encode(Version::V15, &msg(&f), &mut out), Err(EncodeError::Version(Version::V15)));
+    let meters = Message { xid: 0, body: Body::TlvTableRequest };
+    assert_eq!(encode(Version::V10, &meters, &mut Vec::new()), Ok(()));
+    let bundle = openflow::message::BundleControl {
+        bundle: 1,
+        step: openflow::message::BundleStep::OpenRequest,
+        flags: openflow::message::BundleFlags::ATOMIC,
+    };
+    let bundle = Message { xid: 0, body: Body::BundleControl(bundle) };
+    assert_eq!(encode(Version::V12, &bundle, &mut out), Err(EncodeError::Version(Version::V12)));
     assert_eq!(out, [1, 2, 3]);
 }

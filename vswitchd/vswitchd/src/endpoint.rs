@@ -8,6 +8,7 @@ use clock::Clock;
 use daemon::signals::{StopRequest, stop_channel};
 use daemon::{Active, Listener, OPENFLOW_PORT, Passive, RunDir};
 use ofproto::Bridge;
+use openflow::version::VersionSet;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -113,6 +114,7 @@ impl Endpoint {
         let targets: BTreeMap<String, Active> =
             config.controllers.iter().map(|c| self.target(c)).map(|c| (c.to_string(), c)).collect();
 
+        self.hub.set_versions(VersionSet::of(config.protocols.iter().copied()));
         let mut s = self.state.lock();
         s.config = config.clone();
         s.failed.retain(|on, _| listen_on.contains_key(on));

@@ -13,6 +13,7 @@ use openflow::multipart::MultipartRequest;
 use openflow::number::{MacAddr, PortNo};
 use openflow::port::*;
 use openflow::switch::ControllerSink;
+use openflow::version::VersionSet;
 use openflow::{Message, Version, encode};
 use peer::{Client, Rig, ToySwitch};
 use tokio::io::AsyncWriteExt;
@@ -44,7 +45,7 @@ async fn malformed_messages_get_the_right_error_and_the_connection_goes_on() {
     };
     let cases: Vec<(&str, Vec<u8>, ErrorCode)> = vec![
         ("unknown type", frame(77, 1, &[]), BadRequest::BadType.into()),
-        ("another version", [&[5u8][..], &frame(2, 1, &[])[1..]].concat(), BadRequest::BadVersion.into()),
+        ("another version", [&[5u8][..], &frame(5, 1, &[])[1..]].concat(), BadRequest::BadVersion.into()),
         ("features request with a body", frame(5, 1, &[0; 4]), BadRequest::BadLen.into()),
         ("short flow-mod", frame(14, 1, &[0; 20]), BadRequest::BadLen.into()),
         (
@@ -203,6 +204,7 @@ async fn garbage_and_half_messages_leave_other_connections_alone() {
 #[tokio::test]
 async fn another_version_is_refused_with_a_text() {
     let rig = rig().await;
+    rig.hub.set_versions(VersionSet::only(Version::V13));
     for (hello, version) in [
         (vec![1, 0, 0, 8, 0, 0, 0, 3], 1),
         (vec![6, 0, 0, 16, 0, 0, 0, 3, 0, 1, 0, 8, 0, 0, 0, 0b110_0000], 4),
@@ -303,7 +305,7 @@ async fn a_peer_that_does_not_read_events_is_disconnected_at_the_bound() {
         3,
         Body::RoleRequest(openflow::message::RoleMessage {
             role: openflow::message::Role::NoChange,
-            generation_id: 0,
+            generation_id: Some(0),
         }),
     )
     .await;

@@ -157,7 +157,7 @@ fn a_monitor_hears_packet_ins() {
     // The monitor may not have asked yet: packets are sent until one is heard.
     let heard = eventually("a packet-in", || {
         d.ofctl(&["packet-out", "br0", &format!("in_port=7 packet={frame} actions=TABLE")]);
-        lines.try_iter().find(|l| l.contains("OFPT_PACKET_IN"))
+        lines.try_iter().find(|l| l.contains("PACKET_IN2"))
     });
     let _ = monitor.kill();
     let _ = monitor.wait();

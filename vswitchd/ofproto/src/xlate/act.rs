@@ -49,9 +49,19 @@ impl Xlate<'_> {
             OfAction::DecMplsTtl => self.dec_mpls_ttl(),
             OfAction::PushVlan(tpid) => self.push_vlan(*tpid),
             OfAction::PopVlan => self.pop_vlan(),
+            OfAction::StripVlan => {
+                if self.key.get(FieldId::VlanTci) & 0x1000 != 0 {
+                    self.pop_vlan();
+                }
+            }
+            OfAction::SetVlanVid { vid, push } => self.set_tag(u128::from(*vid) | 0x1000, 0x1fff, *push),
+            OfAction::SetVlanPcp { pcp, push } => {
+                self.set_tag(u128::from(*pcp) << 13 | 0x1000, 0xf000, *push);
+            }
+            OfAction::SetLegacy { field, value } => self.set_field(*field, (*value).into(), u128::MAX),
             OfAction::PushMpls(eth_type) => self.push_mpls(*eth_type),
             OfAction::PopMpls(eth_type) => self.pop_mpls(*eth_type),
-            OfAction::Resubmit { port, table } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
+            OfAction::Resubmit { port, table, .. } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
             OfAction::Exit => self.halted = true,
             OfAction::Note(_) | OfAction::PopQueue => {}
             // Refused when the flow was added, see `check`.
@@ -60,8 +70,41 @@ impl Xlate<'_> {
             | OfAction::CopyTtlOut
             | OfAction::CopyTtlIn
             | OfAction::PushPbb(_)
-            | OfAction::PopPbb => self.note("not supported, skipped"),
+            | OfAction::PopPbb
+            | OfAction::Enqueue { .. }
+            | OfAction::Meter(_)
+            | OfAction::StackPush(_)
+            | OfAction::StackPop(_)
+            | OfAction::Learn(_)
+            | OfAction::Bundle(_)
+            | OfAction::Multipath(_)
+            | OfAction::Conjunction { .. }
+            | OfAction::FinTimeout { .. }
+            | OfAction::Sample(_)
+            | OfAction::Ct(_)
+            | OfAction::Nat(_)
+            | OfAction::CtClear
+            | OfAction::Clone(_)
+            | OfAction::CheckPktLarger(_)
+            | OfAction::Encap(_)
+            | OfAction::Decap { .. }
+            | OfAction::DecNshTtl
+            | OfAction::DeleteField(_)
+            | OfAction::WriteMetadata { .. }
+            | OfAction::DebugRecirc
+            | OfAction::DebugSlow => self.note("not supported, skipped"),
         }
+    }
+
+    /// Sets bits of the outermost VLAN tag as OpenFlow 1.0 and 1.1 do: a packet without a tag gets one or stays as it is.
+    fn set_tag(&mut self, value: u128, mask: u128, push: bool) {
+        if self.key.get(FieldId::VlanTci) & 0x1000 == 0 {
+            if !push {
+                return;
+            }
+            self.push_vlan(0x8100);
+        }
+        self.set_field(FieldId::VlanTci, value, mask);
     }
 
     /// Searches `table` again, as if the packet had come in on `port`, and executes what is found there.
@@ -274,7 +317,7 @@ fn prereq_holds(p: Prereq, x: &mut Xlate<'_>, get: impl Fn(&mut Xlate<'_>, Field
 fn order_action_set(set: &[OfAction]) -> Vec<OfAction> {
     let last = |f: fn(&OfAction) -> bool| set.iter().rev().find(|a| f(a)).cloned();
     let mut out = Vec::new();
-    out.extend(last(|a| matches!(a, OfAction::PopVlan)));
+    out.extend(last(|a| matches!(a, OfAction::PopVlan | OfAction::StripVlan)));
     out.extend(last(|a| matches!(a, OfAction::PopMpls(_))));
     out.extend(last(|a| matches!(a, OfAction::PushMpls(_))));
     out.extend(last(|a| matches!(a, OfAction::PushVlan(_))));
@@ -297,6 +340,9 @@ fn is_set(a: &OfAction) -> bool {
             | OfAction::SetTunnel { .. }
             | OfAction::SetNwTtl(_)
             | OfAction::SetMplsTtl(_)
+            | OfAction::SetLegacy { .. }
+            | OfAction::SetVlanVid { .. }
+            | OfAction::SetVlanPcp { .. }
     )
 }
 

@@ -58,7 +58,7 @@ pub(super) fn field(name: &str) -> Option<FieldId> {
 }
 
 /// Bits of a field in these actions: a VLAN id has 12, its present bit is not one of them.
-fn width(f: FieldId) -> u16 {
+pub(super) fn width(f: FieldId) -> u16 {
     if f == FieldId::VlanVid { 12 } else { f.info().bits.into() }
 }
 

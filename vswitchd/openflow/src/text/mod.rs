@@ -10,6 +10,7 @@
 mod field_name;
 mod flow_line;
 mod format;
+mod format_action;
 mod parse_actions;
 
 pub use field_name::{format_subfield, parse_subfield};

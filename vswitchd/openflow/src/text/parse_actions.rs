@@ -264,7 +264,14 @@ impl ActionList<'_> {
         if controller_id == 0 && reason == 1 {
             self.output(PortNo::CONTROLLER, max_len);
         } else {
-            self.actions.push(Action::Controller { max_len, controller_id, reason });
+            self.actions.push(Action::Controller {
+                max_len,
+                controller_id,
+                reason,
+                userdata: Vec::new(),
+                pause: false,
+                meter: None,
+            });
         }
         Ok(())
     }
@@ -295,7 +302,7 @@ impl ActionList<'_> {
             "" => None,
             t => Some(TableId(number(t, 8)? as u8)).filter(|t| *t != TableId::ALL),
         };
-        self.actions.push(Action::Resubmit { port, table });
+        self.actions.push(Action::Resubmit { port, table, with_ct: false });
         Ok(())
     }
 }

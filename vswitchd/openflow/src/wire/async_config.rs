@@ -1,19 +1,77 @@
-//! Asynchronous configuration on the wire (OpenFlow 1.3.5 7.3.10).
+//! Asynchronous configuration on the wire (OpenFlow 1.3.5 7.3.10, OpenFlow 1.4.0 7.3.10).
 
 use super::cursor::{Put, Reader};
+use super::properties;
 use crate::error::ErrorCode;
 use crate::message::AsyncConfig;
+use crate::version::Version;
 
-pub(super) fn read(r: &mut Reader<'_>) -> Result<AsyncConfig, ErrorCode> {
-    Ok(AsyncConfig {
-        packet_in: [r.u32()?, r.u32()?],
-        port_status: [r.u32()?, r.u32()?],
-        flow_removed: [r.u32()?, r.u32()?],
-    })
+/// Reasons of packet-ins before OpenFlow 1.4, which tells apart what "action" was earlier.
+const EARLY_REASONS: u32 = 0b111;
+const ACTION: u32 = 0b10;
+const ACTIONS14: u32 = 0b11_1000;
+
+/// Masks by property: each kind has one for slaves (even) and one for the others (odd).
+fn masks(a: &mut AsyncConfig) -> [&mut [u32; 2]; 6] {
+    [
+        &mut a.packet_in,
+        &mut a.port_status,
+        &mut a.flow_removed,
+        &mut a.role_status,
+        &mut a.table_status,
+        &mut a.request_forward,
+    ]
 }
 
-pub(super) fn put(out: &mut Vec<u8>, a: &AsyncConfig) {
-    for m in a.packet_in.iter().chain(&a.port_status).chain(&a.flow_removed) {
-        out.put_u32(*m);
+/// What is not named by a set message of properties: nothing is sent of it.
+const SILENT: AsyncConfig = AsyncConfig {
+    packet_in: [0; 2],
+    port_status: [0; 2],
+    flow_removed: [0; 2],
+    role_status: [0; 2],
+    table_status: [0; 2],
+    request_forward: [0; 2],
+};
+
+pub(super) fn read(v: Version, r: &mut Reader<'_>) -> Result<AsyncConfig, ErrorCode> {
+    if v < Version::V14 {
+        let packet_in = |m: u32| m & EARLY_REASONS | if m & ACTION != 0 { ACTIONS14 } else { 0 };
+        return Ok(AsyncConfig {
+            packet_in: [packet_in(r.u32()?), packet_in(r.u32()?)],
+            port_status: [r.u32()?, r.u32()?],
+            flow_removed: [r.u32()?, r.u32()?],
+            ..SILENT
+        });
+    }
+    read_properties(r)
+}
+
+/// Reads the form of OpenFlow 1.4, which Nicira's second set message has in any version.
+pub(super) fn read_properties(r: &mut Reader<'_>) -> Result<AsyncConfig, ErrorCode> {
+    let mut a = SILENT;
+    while let Some((kind, value)) = properties::next(r)? {
+        let mask = properties::only_u32(value);
+        match masks(&mut a).get_mut(usize::from(kind / 2)) {
+            // Slaves come first in numbers and second in the model.
+            Some(pair) => pair[usize::from(kind % 2 == 0)] = mask?,
+            None => return Err(properties::unknown(kind)),
+        }
+    }
+    Ok(a)
+}
+
+pub(super) fn put(out: &mut Vec<u8>, v: Version, a: &AsyncConfig) {
+    if v < Version::V14 {
+        let packet_in = a.packet_in.map(|m| m & EARLY_REASONS);
+        for m in packet_in.iter().chain(&a.port_status).chain(&a.flow_removed) {
+            out.put_u32(*m);
+        }
+        return;
+    }
+    let mut a = *a;
+    for (i, pair) in masks(&mut a).into_iter().enumerate() {
+        for (kind, mask) in [(2 * i as u16, pair[1]), (2 * i as u16 + 1, pair[0])] {
+            properties::put_plain(out, kind, |out| out.put_u32(mask));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Matches as OXM TLVs (OpenFlow 1.3.5 7.2.3).
+//! Matches as OXM TLVs (OpenFlow 1.3.5 7.2.3) and NXM TLVs (Nicira's, of which OXM is the successor).
 //!
 //! Decoding checks, entry by entry and in order, what OpenFlow 1.3.5 7.2.3.6 to 7.2.3.8 ask: known field, length,
 //! value, mask, prerequisite before its dependant, no field twice. Encoding keeps account of the mask bits it has
@@ -6,20 +6,39 @@
 
 use flow::{FIELDS, FieldId, Maskable, PipelineMask, PipelineMatch, prereq};
 
-use super::EncodeError;
 use super::cursor::{Put, Reader};
 use super::oxm::{self, OxmHeader};
+use super::{EncodeError, match_fixed, ports};
 use crate::error::{BadMatch, ErrorCode};
+use crate::number::PortNo;
+use crate::version::Version;
 
+/// Headers of NXM entries that are no field of ours.
+const NXM_IN_PORT: u32 = 0x0000_0002;
+const NXM_IP_TOS: u32 = 0x0000_0a01;
 /// `OFPMT_OXM`.
 const MATCH_TYPE_OXM: u16 = 1;
 /// The bit of a VLAN id field that says a tag is there (`OFPVID_PRESENT`, CFI in a key).
 const VID_PRESENT: u128 = 0x1000;
 
-/// Reads a match structure with its padding.
-pub(crate) fn read_match(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> {
+/// `NXM_NX_COOKIE`: not of the packet but of the flow.
+const NXM_COOKIE: u32 = 0x0001_3c08;
+const NXM_COOKIE_MASKED: u32 = 0x0001_3d10;
+
+/// `OFPMT_STANDARD`, and the length of such a match.
+const MATCH_TYPE_STANDARD: u16 = 0;
+const STANDARD_BYTES: usize = 88;
+
+/// Reads a match structure with its padding. OpenFlow 1.1's fixed one is understood in that version only.
+pub(crate) fn read_match(v: Version, r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> {
     let kind = r.u16()?;
     let len = usize::from(r.u16()?);
+    if kind == MATCH_TYPE_STANDARD && v == Version::V11 {
+        if len != STANDARD_BYTES || r.left() < STANDARD_BYTES - 4 {
+            return Err(BadMatch::BadLen.into());
+        }
+        return match_fixed::read11(r);
+    }
     if kind != MATCH_TYPE_OXM {
         return Err(BadMatch::BadType.into());
     }
@@ -32,10 +51,42 @@ pub(crate) fn read_match(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode>
     read_oxms(&mut tlvs)
 }
 
+/// Reads `len` bytes of NXM entries and their padding to 8 bytes; returns the match, and cookie and mask if they are
+/// among the entries.
+pub(crate) fn read_nxm(r: &mut Reader<'_>, len: usize) -> Result<(PipelineMatch, (u64, u64)), ErrorCode> {
+    let mut entries = r.sub(len, BadMatch::BadLen)?;
+    r.skip(len.next_multiple_of(8) - len)?;
+    let mut cookie = None;
+    let m = read_entries(&mut entries, Some(&mut cookie))?;
+    Ok((m, cookie.unwrap_or((0, 0))))
+}
+
 /// Reads OXM entries to the end of `r`.
 pub(crate) fn read_oxms(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> {
+    read_entries(r, None)
+}
+
+fn read_entries(
+    r: &mut Reader<'_>,
+    mut cookie: Option<&mut Option<(u64, u64)>>,
+) -> Result<PipelineMatch, ErrorCode> {
     let mut m = PipelineMatch::ANY;
     while !r.is_empty() {
+        if let Some(cookie) = cookie.as_deref_mut() {
+            let ahead = r.clone().u32()?;
+            if ahead == NXM_COOKIE || ahead == NXM_COOKIE_MASKED {
+                r.skip(4)?;
+                let value = r.u64()?;
+                let mask = if ahead == NXM_COOKIE { u64::MAX } else { r.u64()? };
+                if value & !mask != 0 {
+                    return Err(BadMatch::BadWildcards.into());
+                }
+                if cookie.replace((value, mask)).is_some() {
+                    return Err(BadMatch::DupField.into());
+                }
+                continue;
+            }
+        }
         let h = OxmHeader::read(r)?;
         let mut payload = r.sub(usize::from(h.payload_bytes), BadMatch::BadLen)?;
         let w = h.resolve().ok_or(BadMatch::BadField)?;
@@ -54,17 +105,25 @@ pub(crate) fn read_oxms(r: &mut Reader<'_>) -> Result<PipelineMatch, ErrorCode> 
         } else {
             oxm::value_bits(w.field)
         };
+        // NXM's type of service is only its DSCP, and the other two bits are zero.
+        let (field, mask) = match w.field {
+            FieldId::NwTos if raw & 3 != 0 => return Err(BadMatch::BadValue.into()),
+            f @ FieldId::NwTos => (f, mask & 0xfc),
+            f => (f, mask),
+        };
         let value = w.value_in(raw).ok_or(BadMatch::BadValue)?;
-        if info.mask == Maskable::Exact && mask != info.max() && mask != 0 {
+        let all = if field == FieldId::NwTos { 0xfc } else { info.max() };
+        if info.mask == Maskable::Exact && mask != all && mask != 0 {
             return Err(BadMatch::BadMask.into());
         }
         if !prereq::satisfied(&m, w.field) {
             return Err(BadMatch::BadPrereq.into());
         }
-        if m.mask().get(w.field) != 0 {
+        let taken = m.mask().get(field) & if field == FieldId::NwTos { 0xfc } else { u128::MAX };
+        if taken != 0 {
             return Err(BadMatch::DupField.into());
         }
-        m.set_masked(w.field, value, mask);
+        m.set_masked(field, value, mask);
     }
     // These two can take away what an earlier entry needed.
     let takes_away = m.mask().get(FieldId::NwFrag) | m.mask().get(FieldId::PacketType) != 0;
@@ -162,18 +221,44 @@ const ORDER: &[FieldId] = {
 };
 
 /// Appends a match structure with its padding.
-pub(crate) fn put_match(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), EncodeError> {
+pub(crate) fn put_match(out: &mut Vec<u8>, v: Version, m: &PipelineMatch) -> Result<(), EncodeError> {
+    if v <= Version::V11 {
+        match_fixed::put11(out, m);
+        return Ok(());
+    }
     let start = out.len();
     out.put_u16(MATCH_TYPE_OXM);
     out.put_u16(0);
-    put_oxms(out, m)?;
+    put_oxms(out, v, m)?;
     out.patch_u16(start + 2, out.len() - start);
     out.pad8(start);
     Ok(())
 }
 
-/// Appends the OXM entries of a match.
-pub(crate) fn put_oxms(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), EncodeError> {
+/// Appends the NXM entries of a match and of a cookie with its mask, and their padding to 8 bytes; returns their length
+/// without it.
+pub(crate) fn put_nxm(
+    out: &mut Vec<u8>,
+    m: &PipelineMatch,
+    (cookie, cookie_mask): (u64, u64),
+) -> Result<usize, EncodeError> {
+    let start = out.len();
+    put_oxms(out, Version::V10, m)?;
+    if cookie_mask == u64::MAX {
+        out.put_u32(NXM_COOKIE);
+        out.put_u64(cookie);
+    } else if cookie_mask != 0 {
+        out.put_u32(NXM_COOKIE_MASKED);
+        out.put_u64(cookie & cookie_mask);
+        out.put_u64(cookie_mask);
+    }
+    let len = out.len() - start;
+    out.pad8(start);
+    Ok(len)
+}
+
+/// Appends the entries of a match: OXM, or NXM in OpenFlow 1.0.
+pub(crate) fn put_oxms(out: &mut Vec<u8>, v: Version, m: &PipelineMatch) -> Result<(), EncodeError> {
     let mut left: PipelineMask = *m.mask();
     for f in ORDER.iter().copied() {
         if left.is_zero() {
@@ -183,7 +268,20 @@ pub(crate) fn put_oxms(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), Encod
         let info = f.info();
         match f {
             FieldId::VlanVid if left.get(FieldId::VlanTci) != 0 => {
-                put_vlan(out, m, &mut left)?;
+                put_vlan(out, v, m, &mut left)?;
+                continue;
+            }
+            // NXM has one field for both parts of the type of service.
+            FieldId::IpDscp if v < Version::V12 && mask == 0x3f && prereq::satisfied(m, f) => {
+                out.put_u32(NXM_IP_TOS);
+                out.put_u8((m.get(f).0 << 2) as u8);
+                left.set_masked(f, 0, mask);
+                continue;
+            }
+            FieldId::InPort if v < Version::V12 && mask == info.max() => {
+                out.put_u32(NXM_IN_PORT);
+                out.put_u16(ports::to16(PortNo(m.get(f).0 as u32))?);
+                left.set_masked(f, 0, mask);
                 continue;
             }
             _ if mask == 0 => continue,
@@ -192,7 +290,7 @@ pub(crate) fn put_oxms(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), Encod
             _ if info.mask == Maskable::Exact && mask != info.max() => continue,
             _ => {}
         }
-        put_entry(out, f, m.get(f).0, mask)?;
+        put_entry(out, v, f, m.get(f).0, mask)?;
         left.set_masked(f, 0, mask);
     }
     match FIELDS.iter().find(|f| f.id.is_canonical() && left.get(f.id) != 0) {
@@ -202,9 +300,9 @@ pub(crate) fn put_oxms(out: &mut Vec<u8>, m: &PipelineMatch) -> Result<(), Encod
 }
 
 /// Appends one entry, with a mask unless the mask is all ones.
-fn put_entry(out: &mut Vec<u8>, f: FieldId, value: u128, mask: u128) -> Result<(), EncodeError> {
+fn put_entry(out: &mut Vec<u8>, v: Version, f: FieldId, value: u128, mask: u128) -> Result<(), EncodeError> {
     let exact = mask == oxm::value_bits(f);
-    let bytes = oxm::put_header(out, f, if exact { 1 } else { 2 }).ok_or(EncodeError::Field(f))?;
+    let bytes = oxm::put_header(out, v, f, if exact { 1 } else { 2 }).ok_or(EncodeError::Field(f))?;
     out.put_number(value, bytes);
     if !exact {
         out.put_number(mask, bytes);
@@ -213,18 +311,23 @@ fn put_entry(out: &mut Vec<u8>, f: FieldId, value: u128, mask: u128) -> Result<(
 }
 
 /// Appends `vlan_vid` and `vlan_pcp`, or the Nicira `vlan_tci` where those cannot say it.
-fn put_vlan(out: &mut Vec<u8>, m: &PipelineMatch, left: &mut PipelineMask) -> Result<(), EncodeError> {
+fn put_vlan(
+    out: &mut Vec<u8>,
+    v: Version,
+    m: &PipelineMatch,
+    left: &mut PipelineMask,
+) -> Result<(), EncodeError> {
     let (tci, mask) = m.get(FieldId::VlanTci);
     let (vid_mask, pcp_mask) = (mask & 0x1fff, mask >> 13);
     left.set(FieldId::VlanTci, 0);
     let untagged = mask & VID_PRESENT != 0 && tci & VID_PRESENT == 0;
-    if pcp_mask == 0 || untagged && tci == 0 {
+    if v >= Version::V12 && (pcp_mask == 0 || untagged && tci == 0) {
         // Without a tag the priority is zero anyway.
-        return put_entry(out, FieldId::VlanVid, tci & 0x1fff, vid_mask);
+        return put_entry(out, v, FieldId::VlanVid, tci & 0x1fff, vid_mask);
     }
-    if pcp_mask == 7 && tci & VID_PRESENT != 0 {
-        put_entry(out, FieldId::VlanVid, tci & 0x1fff, vid_mask)?;
-        return put_entry(out, FieldId::VlanPcp, tci >> 13, 7);
+    if v >= Version::V12 && pcp_mask == 7 && tci & VID_PRESENT != 0 {
+        put_entry(out, v, FieldId::VlanVid, tci & 0x1fff, vid_mask)?;
+        return put_entry(out, v, FieldId::VlanPcp, tci >> 13, 7);
     }
     // NXM_OF_VLAN_TCI: class 0, field 4, with mask, two bytes each.
     let exact = mask == 0xffff;

@@ -9,6 +9,7 @@ use crate::meter::{
     MeterStats,
 };
 use crate::number::MeterNo;
+use crate::version::Version;
 
 const DROP: u16 = 1;
 const DSCP_REMARK: u16 = 2;
@@ -122,7 +123,8 @@ pub(super) fn put_stats(out: &mut Vec<u8>, s: &MeterStats) -> Result<(), EncodeE
     Ok(())
 }
 
-pub(super) fn read_features(r: &mut Reader<'_>) -> Result<MeterFeatures, ErrorCode> {
+/// OpenFlow 1.5 has eight bytes more, which stock switches and tools do not send and refuse; they are understood.
+pub(super) fn read_features(v: Version, r: &mut Reader<'_>) -> Result<MeterFeatures, ErrorCode> {
     let f = MeterFeatures {
         max_meters: r.u32()?,
         band_types: r.u32()?,
@@ -131,6 +133,9 @@ pub(super) fn read_features(r: &mut Reader<'_>) -> Result<MeterFeatures, ErrorCo
         max_color: r.u8()?,
     };
     r.skip(2)?;
+    if v == Version::V15 && !r.is_empty() {
+        r.skip(8)?;
+    }
     Ok(f)
 }
 

@@ -7,17 +7,17 @@
 //! +----------------+---------+---+---------+
 //! ```
 //! Sources: OpenFlow 1.3.5 7.2.3.2 and 7.2.3.7; ONF extensions 109 and 233 for `tcp_flags` and `actset_output`, which
-//! OpenFlow 1.5 made basic; Nicira's classes 0 and 1.
+//! OpenFlow 1.5 made basic; Nicira's classes 0 and 1. Every number is understood in every version.
 
 use std::sync::LazyLock;
 
 use flow::{FIELDS, FieldId};
 
+use super::ONF;
 use super::cursor::{Put, Reader};
 use crate::error::ErrorCode;
+use crate::version::Version;
 
-/// Experimenter id of ONF.
-const ONF: u32 = 0x4f4e_4600;
 /// The class of experimenter fields.
 const CLASS_EXPERIMENTER: u16 = 0xffff;
 
@@ -144,23 +144,46 @@ pub fn has_number(f: FieldId) -> bool {
     f.info().oxm != 0 || f.info().nxm.is_some()
 }
 
-/// Appends the header of `f`, without payload, as OpenFlow 1.3 has it; `values` is how many values follow (1, or 2 with a
+/// How a version names a field.
+enum Number {
+    /// Class and field.
+    Basic(u32),
+    /// ONF's experimenter field of that number.
+    Onf(u32),
+}
+
+/// The number of `f` in `v`: OXM where the version has it, NXM before. OpenFlow 1.0 has NXM, and OXM numbers only for what
+/// NXM lacks, as stock switches send it.
+fn number(v: Version, f: FieldId) -> Option<Number> {
+    let info = f.info();
+    let oxm = (info.oxm != 0).then_some(info.oxm);
+    let onf = v < Version::V15 && v >= Version::V12;
+    Some(match f {
+        FieldId::TcpFlags if v == Version::V13 || v == Version::V14 => Number::Onf(42),
+        FieldId::ActsetOutput if onf => Number::Onf(43),
+        FieldId::TcpFlags if v < Version::V15 => Number::Basic(info.nxm?),
+        FieldId::TunId if v == Version::V12 => Number::Basic(info.nxm?),
+        _ if v < Version::V12 => Number::Basic(info.nxm.or(oxm)?),
+        _ => Number::Basic(oxm.or(info.nxm)?),
+    })
+}
+
+/// Appends the header of `f`, without payload, as version `v` has it; `values` is how many values follow (1, or 2 with a
 /// mask). Returns the width of one value, `None` (and appends nothing) when the field has no number.
-pub(crate) fn put_header(out: &mut Vec<u8>, f: FieldId, values: u8) -> Option<usize> {
-    let bytes = wire_bytes(f);
+pub(crate) fn put_header(out: &mut Vec<u8>, v: Version, f: FieldId, values: u8) -> Option<usize> {
+    let number = number(v, f)?;
+    let bytes = match number {
+        Number::Basic(NXM_IN_PORT) => 2,
+        _ => wire_bytes(f),
+    };
     let mask = u32::from(values == 2) << 8;
     let len = u32::from(values) * bytes as u32;
-    match f {
-        FieldId::TcpFlags | FieldId::ActsetOutput => {
-            let number = if f == FieldId::TcpFlags { 42 } else { 43 };
-            out.put_u32(u32::from(CLASS_EXPERIMENTER) << 16 | number << 9 | mask | (len + 4));
+    match number {
+        Number::Onf(n) => {
+            out.put_u32(u32::from(CLASS_EXPERIMENTER) << 16 | n << 9 | mask | (len + 4));
             out.put_u32(ONF);
         }
-        _ => {
-            let info = f.info();
-            let number = if info.oxm != 0 { info.oxm } else { info.nxm? };
-            out.put_u32((number >> 8) << 16 | (number & 0x7f) << 9 | mask | len);
-        }
+        Number::Basic(n) => out.put_u32((n >> 8) << 16 | (n & 0x7f) << 9 | mask | len),
     }
     Some(bytes)
 }
@@ -196,18 +219,22 @@ mod tests {
     #[test]
     fn every_numbered_field_is_found_again_by_its_header() {
         for f in FIELDS.iter().filter(|f| has_number(f.id)) {
-            for short in [false, true] {
+            for version in
+                [None, Some(Version::V10), Some(Version::V12), Some(Version::V13), Some(Version::V15)]
+            {
                 let mut b = Vec::new();
-                if short {
-                    put_short_header(&mut b, f.id).unwrap();
-                    assert_eq!(b.len(), 4);
-                } else {
-                    put_header(&mut b, f.id, 1).unwrap();
+                let mut bytes = wire_bytes(f.id);
+                match version {
+                    None => {
+                        put_short_header(&mut b, f.id).unwrap();
+                        assert_eq!(b.len(), 4);
+                    }
+                    Some(v) => bytes = put_header(&mut b, v, f.id, 1).unwrap(),
                 }
                 let h = OxmHeader::read(&mut Reader::new(&b, BadMatch::BadLen)).unwrap();
                 let w = h.resolve().unwrap_or_else(|| panic!("{} not found", f.name));
                 assert_eq!(w.field, f.id);
-                assert_eq!(w.bytes, usize::from(h.payload_bytes), "{}", f.name);
+                assert_eq!((w.bytes, bytes), (usize::from(h.payload_bytes), w.bytes), "{}", f.name);
             }
         }
     }

@@ -3,9 +3,10 @@
 use super::EncodeError;
 use super::cursor::{Put, Reader};
 use super::oxm::{self, OxmHeader};
-use crate::error::{BadRequest, ErrorCode, TableFeaturesFailed};
+use crate::error::{BadProperty, BadRequest, ErrorCode};
 use crate::number::TableId;
 use crate::table_features::{FeatureField, FeatureType, TableFeatures, TableProperty};
+use crate::version::Version;
 
 /// Bytes before the properties.
 const FIXED_BYTES: usize = 64;
@@ -23,12 +24,12 @@ const EXPERIMENTER: u16 = 0xfffe;
 /// The odd number after each is the same for the table-miss flow.
 const MISS: u16 = 1;
 
-pub(super) fn read(r: &mut Reader<'_>) -> Result<TableFeatures, ErrorCode> {
+pub(super) fn read(_v: Version, r: &mut Reader<'_>) -> Result<TableFeatures, ErrorCode> {
     let len = usize::from(r.u16()?);
     if len < FIXED_BYTES || len - 2 > r.left() {
         return Err(BadRequest::BadLen.into());
     }
-    let mut e = r.sub(len - 2, TableFeaturesFailed::BadLen)?;
+    let mut e = r.sub(len - 2, BadProperty::BadLen)?;
     let table = TableId(e.u8()?);
     e.skip(5)?;
     let mut f = TableFeatures {
@@ -43,8 +44,7 @@ pub(super) fn read(r: &mut Reader<'_>) -> Result<TableFeatures, ErrorCode> {
     while !e.is_empty() {
         let kind = e.u16()?;
         let len = usize::from(e.u16()?);
-        let mut p =
-            e.sub(len.checked_sub(4).ok_or(TableFeaturesFailed::BadLen)?, TableFeaturesFailed::BadLen)?;
+        let mut p = e.sub(len.checked_sub(4).ok_or(BadProperty::BadLen)?, BadProperty::BadLen)?;
         // The last property of a part may lack its padding.
         let padding = (len.next_multiple_of(8) - len).min(e.left());
         e.skip(padding)?;
@@ -73,7 +73,7 @@ fn read_property(kind: u16, p: &mut Reader<'_>) -> Result<TableProperty, ErrorCo
             WILDCARDS if !miss => TableProperty::Wildcards(read_fields(p)?),
             WRITE_SET_FIELD => TableProperty::WriteSetField { miss, fields: read_fields(p)? },
             APPLY_SET_FIELD => TableProperty::ApplySetField { miss, fields: read_fields(p)? },
-            _ => return Err(TableFeaturesFailed::BadType.into()),
+            _ => return Err(BadProperty::BadType.into()),
         },
     })
 }
@@ -84,9 +84,9 @@ fn read_types(p: &mut Reader<'_>) -> Result<Vec<FeatureType>, ErrorCode> {
         let (kind, len) = (p.u16()?, p.u16()?);
         types.push(match (kind, len) {
             (0xffff, 8) => FeatureType::Experimenter(p.u32()?),
-            (0xffff, _) => return Err(TableFeaturesFailed::BadLen.into()),
+            (0xffff, _) => return Err(BadProperty::BadLen.into()),
             (_, 4) => FeatureType::Plain(kind),
-            _ => return Err(TableFeaturesFailed::BadLen.into()),
+            _ => return Err(BadProperty::BadLen.into()),
         });
     }
     Ok(types)
@@ -106,7 +106,7 @@ fn read_fields(p: &mut Reader<'_>) -> Result<Vec<FeatureField>, ErrorCode> {
     Ok(fields)
 }
 
-pub(super) fn put(out: &mut Vec<u8>, f: &TableFeatures) -> Result<(), EncodeError> {
+pub(super) fn put(out: &mut Vec<u8>, v: Version, f: &TableFeatures) -> Result<(), EncodeError> {
     let start = out.len();
     out.put_u16(0);
     out.put_u8(f.table.0);
@@ -117,14 +117,14 @@ pub(super) fn put(out: &mut Vec<u8>, f: &TableFeatures) -> Result<(), EncodeErro
     out.put_u32(f.config);
     out.put_u32(f.max_entries);
     for p in &f.properties {
-        put_property(out, p)?;
+        put_property(out, v, p)?;
     }
     let len = out.len() - start;
     out.patch_u16(start, len);
     if len > usize::from(u16::MAX) { Err(EncodeError::TooLong) } else { Ok(()) }
 }
 
-fn put_property(out: &mut Vec<u8>, p: &TableProperty) -> Result<(), EncodeError> {
+fn put_property(out: &mut Vec<u8>, v: Version, p: &TableProperty) -> Result<(), EncodeError> {
     let start = out.len();
     let begin = |out: &mut Vec<u8>, kind: u16, miss: bool| {
         out.put_u16(kind | if miss { MISS } else { 0 });
@@ -149,19 +149,19 @@ fn put_property(out: &mut Vec<u8>, p: &TableProperty) -> Result<(), EncodeError>
         }
         TableProperty::Match(fields) => {
             begin(out, MATCH, false);
-            put_fields(out, fields)?;
+            put_fields(out, v, fields)?;
         }
         TableProperty::Wildcards(fields) => {
             begin(out, WILDCARDS, false);
-            put_fields(out, fields)?;
+            put_fields(out, v, fields)?;
         }
         TableProperty::WriteSetField { miss, fields } => {
             begin(out, WRITE_SET_FIELD, *miss);
-            put_fields(out, fields)?;
+            put_fields(out, v, fields)?;
         }
         TableProperty::ApplySetField { miss, fields } => {
             begin(out, APPLY_SET_FIELD, *miss);
-            put_fields(out, fields)?;
+            put_fields(out, v, fields)?;
         }
         TableProperty::Experimenter { miss, experimenter, exp_type, data } => {
             begin(out, EXPERIMENTER, *miss);
@@ -191,12 +191,12 @@ fn put_types(out: &mut Vec<u8>, types: &[FeatureType]) {
     }
 }
 
-fn put_fields(out: &mut Vec<u8>, fields: &[FeatureField]) -> Result<(), EncodeError> {
+fn put_fields(out: &mut Vec<u8>, v: Version, fields: &[FeatureField]) -> Result<(), EncodeError> {
     for f in fields {
         match f {
             FeatureField::Known { field, maskable } => {
                 let values = if *maskable { 2 } else { 1 };
-                oxm::put_header(out, *field, values).ok_or(EncodeError::Field(*field))?;
+                oxm::put_header(out, v, *field, values).ok_or(EncodeError::Field(*field))?;
             }
             FeatureField::Unknown { header, experimenter } => {
                 out.put_u32(*header);

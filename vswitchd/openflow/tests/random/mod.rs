@@ -1,38 +1,73 @@
 //! Random messages that have an encoding.
 #![allow(clippy::unwrap_used)]
 
+mod actions;
+
+use actions::action;
 use flow::{FIELDS, FieldId, Maskable, PipelineMatch, prereq};
 use openflow::error::*;
 use openflow::flow_mod::*;
+use openflow::flow_monitor::*;
 use openflow::group::*;
 use openflow::message::*;
 use openflow::meter::*;
 use openflow::multipart::*;
 use openflow::port::*;
+use openflow::table_config::*;
 use openflow::table_features::*;
 use openflow::version::VersionSet;
 use openflow::wire::has_number;
 use openflow::*;
 use rand::Rng;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-fn some<T>(r: &mut StdRng, max: usize, mut one: impl FnMut(&mut StdRng) -> T) -> Vec<T> {
+/// Random numbers, and the version that messages are made for: what it loses is not made.
+pub struct Source {
+    rng: StdRng,
+    pub v: Version,
+}
+
+impl Source {
+    pub fn new(seed: u64, v: Version) -> Source {
+        Source { rng: StdRng::seed_from_u64(seed), v }
+    }
+
+    /// A value that only versions since `v` carry.
+    fn since<T>(&mut self, v: Version, value: impl FnOnce(&mut Source) -> T, earlier: T) -> T {
+        if self.v >= v { value(self) } else { earlier }
+    }
+}
+
+impl std::ops::Deref for Source {
+    type Target = StdRng;
+    fn deref(&self) -> &StdRng {
+        &self.rng
+    }
+}
+impl std::ops::DerefMut for Source {
+    fn deref_mut(&mut self) -> &mut StdRng {
+        &mut self.rng
+    }
+}
+
+fn some<T>(r: &mut Source, max: usize, mut one: impl FnMut(&mut Source) -> T) -> Vec<T> {
     (0..r.random_range(0..=max)).map(|_| one(r)).collect()
 }
 
-fn bytes(r: &mut StdRng) -> Vec<u8> {
+fn bytes(r: &mut Source) -> Vec<u8> {
     some(r, 40, |r| r.random())
 }
 
-fn text(r: &mut StdRng, max: usize) -> String {
+fn text(r: &mut Source, max: usize) -> String {
     some(r, max, |r| char::from(r.random_range(b'a'..=b'z'))).into_iter().collect()
 }
 
-fn pick<T: Copy>(r: &mut StdRng, of: &[T]) -> T {
+fn pick<T: Copy>(r: &mut Source, of: &[T]) -> T {
     of[r.random_range(0..of.len())]
 }
 
-fn port(r: &mut StdRng) -> PortNo {
+fn port(r: &mut Source) -> PortNo {
     if r.random() {
         PortNo(r.random_range(1..0xff00))
     } else {
@@ -40,7 +75,12 @@ fn port(r: &mut StdRng) -> PortNo {
     }
 }
 
-pub fn matches(r: &mut StdRng) -> PipelineMatch {
+/// Any number that a port field can have.
+fn any_port(r: &mut Source) -> PortNo {
+    if r.v == Version::V10 { port(r) } else { PortNo(r.random()) }
+}
+
+pub fn matches(r: &mut Source) -> PipelineMatch {
     let mut m = PipelineMatch::ANY;
     if r.random_bool(0.8) {
         let t = pick(r, &[0x800u128, 0x86dd, 0x806, 0x8847, 0x88cc]);
@@ -65,6 +105,10 @@ pub fn matches(r: &mut StdRng) -> PipelineMatch {
         if !has_number(f.id) || !prereq::satisfied(&m, f.id) || m.mask().get(f.id) != 0 {
             continue;
         }
+        // NXM's type of service is OXM's DSCP and more.
+        if f.id == FieldId::NwTos {
+            continue;
+        }
         // Made above; untagged ones change: a packet without a tag has no priority to speak of.
         if f.canon == FieldId::VlanTci {
             continue;
@@ -83,7 +127,7 @@ pub fn matches(r: &mut StdRng) -> PipelineMatch {
     m
 }
 
-fn subfield(r: &mut StdRng, bits: u16) -> Subfield {
+fn subfield(r: &mut Source, bits: u16) -> Subfield {
     loop {
         let f = &FIELDS[r.random_range(0..FIELDS.len())];
         let width = u16::from(f.bits);
@@ -93,85 +137,17 @@ fn subfield(r: &mut StdRng, bits: u16) -> Subfield {
     }
 }
 
-fn action(r: &mut StdRng) -> Action {
-    match r.random_range(0..26) {
-        0 => Action::Output { port: port(r), max_len: r.random() },
-        1 => Action::Group(GroupId(r.random())),
-        2 => Action::SetQueue(QueueNo(r.random())),
-        3 => Action::SetNwTtl(r.random()),
-        4 => Action::DecNwTtl { controllers: some(r, 5, |r| r.random()) },
-        5 => Action::SetMplsTtl(r.random()),
-        6 => Action::DecMplsTtl,
-        7 => Action::CopyTtlOut,
-        8 => Action::CopyTtlIn,
-        9 => Action::PushVlan(pick(r, &[0x8100, 0x88a8])),
-        10 => Action::PopVlan,
-        11 => Action::PushMpls(pick(r, &[0x8847, 0x8848])),
-        12 => Action::PopMpls(r.random()),
-        13 => Action::PushPbb(0x88e7),
-        14 => Action::PopPbb,
-        15 | 16 => {
-            let s = subfield(r, 1);
-            let max = s.field.info().max();
-            if s.field == FieldId::InPort {
-                return Action::SetField { field: s.field, value: port(r).0.into(), mask: max };
-            }
-            let mask = if r.random() { max } else { (r.random::<u128>() & max) | 1 };
-            Action::SetField { field: s.field, value: r.random::<u128>() & mask, mask }
-        }
-        17 => {
-            let bits = r.random_range(1..=32);
-            let dst = subfield(r, bits);
-            Action::RegLoad { dst, value: r.random::<u64>() >> (64 - bits) }
-        }
-        18 => {
-            let bits = r.random_range(1..=32);
-            Action::RegMove { src: subfield(r, bits), dst: subfield(r, bits) }
-        }
-        19 => {
-            let bits = r.random_range(1..=32);
-            Action::OutputReg { src: subfield(r, bits), max_len: r.random() }
-        }
-        20 => Action::Resubmit {
-            port: port(r),
-            table: r.random::<bool>().then(|| TableId(r.random_range(0..255))),
-        },
-        21 => Action::Controller {
-            max_len: r.random(),
-            controller_id: r.random(),
-            reason: r.random_range(0..3),
-        },
-        22 => {
-            let wide = r.random();
-            Action::SetTunnel { id: if wide { r.random() } else { r.random::<u32>().into() }, wide }
-        }
-        23 => pick(r, &[0, 1]).then(|| Action::PopQueue, || Action::Exit),
-        24 => Action::OutputTrunc { port: port(r), max_len: r.random() },
-        _ => {
-            // Ten bytes of header: a note of six and then multiples of eight is not padded.
-            let n = 6 + 8 * r.random_range(0..4);
-            Action::Note((0..n).map(|_| r.random()).collect())
-        }
-    }
-}
-
-/// Chooses between two values.
-trait Then {
-    fn then<T>(self, zero: impl FnOnce() -> T, other: impl FnOnce() -> T) -> T;
-}
-impl Then for i32 {
-    fn then<T>(self, zero: impl FnOnce() -> T, other: impl FnOnce() -> T) -> T {
-        if self == 0 { zero() } else { other() }
-    }
-}
-
-fn actions(r: &mut StdRng) -> Vec<Action> {
+fn actions(r: &mut Source) -> Vec<Action> {
     some(r, 6, action)
 }
 
-fn instructions(r: &mut StdRng) -> Instructions {
+fn instructions(r: &mut Source) -> Instructions {
+    if r.v == Version::V10 {
+        let metadata = r.random::<bool>().then(|| (r.random(), r.random()));
+        return Instructions { apply: actions(r), metadata, ..Default::default() };
+    }
     Instructions {
-        meter: r.random::<bool>().then(|| MeterNo(r.random())),
+        meter: r.since(Version::V13, |r| r.random::<bool>().then(|| MeterNo(r.random())), None),
         apply: actions(r),
         clear: r.random(),
         write: actions(r),
@@ -180,32 +156,171 @@ fn instructions(r: &mut StdRng) -> Instructions {
     }
 }
 
-fn port_desc(r: &mut StdRng) -> PortDesc {
+fn config(r: &mut Source) -> PortConfig {
+    let known = if r.v == Version::V10 { 0x7f } else { 0x65 };
+    PortConfig(r.random::<u32>() & known)
+}
+
+fn features(r: &mut Source) -> PortFeatures {
+    PortFeatures(r.random::<u32>() & if r.v == Version::V10 { 0xf87f } else { u32::MAX })
+}
+
+fn port_desc(r: &mut Source) -> PortDesc {
     PortDesc {
         port: port(r),
         hw_addr: MacAddr(r.random()),
         name: text(r, 15),
-        config: PortConfig(r.random()),
-        state: PortState(r.random()),
-        current: PortFeatures(r.random()),
-        advertised: PortFeatures(r.random()),
-        supported: PortFeatures(r.random()),
-        peer: PortFeatures(r.random()),
-        current_speed_kbps: r.random(),
-        max_speed_kbps: r.random(),
+        config: config(r),
+        state: PortState(r.random::<u32>() & if r.v == Version::V10 { 0x301 } else { 7 }),
+        current: features(r),
+        advertised: features(r),
+        supported: features(r),
+        peer: features(r),
+        current_speed_kbps: r.since(Version::V11, |r| r.random(), 0),
+        max_speed_kbps: r.since(Version::V11, |r| r.random(), 0),
     }
 }
 
-fn bucket(r: &mut StdRng) -> Bucket {
-    Bucket {
-        weight: r.random(),
-        watch_port: PortNo(r.random()),
-        watch_group: GroupId(r.random()),
-        actions: actions(r),
+/// Whether groups have OpenFlow 1.5's form.
+fn new_groups(r: &Source) -> bool {
+    matches!(r.v, Version::V10 | Version::V15)
+}
+
+fn buckets(r: &mut Source, kind: GroupType) -> Vec<Bucket> {
+    let new = new_groups(r);
+    let mut next = 0;
+    some(r, 4, |r| {
+        next += r.random_range(1..5);
+        let actions = actions(r);
+        Bucket {
+            id: if new { BucketId(next) } else { BucketId::ALL },
+            weight: if new && kind != GroupType::Select { 0 } else { r.random() },
+            watch_port: any_port(r),
+            watch_group: GroupId(r.random()),
+            actions,
+        }
+    })
+}
+
+fn selection(r: &mut Source, kind: GroupType) -> Selection {
+    if !new_groups(r) || kind != GroupType::Select || r.random() {
+        return Selection::default();
+    }
+    let hash = r.random();
+    let mut fields = Vec::new();
+    if hash {
+        fields = vec![(FieldId::NwSrc, r.random::<u32>().into()), (FieldId::TcpDst, 0xff)];
+    }
+    Selection { method: if hash { "hash".into() } else { "dp_hash".into() }, param: r.random(), fields }
+}
+
+fn group_mod(r: &mut Source) -> GroupMod {
+    use GroupModCommand::*;
+    let command = if new_groups(r) {
+        pick(r, &[Add, Modify, Delete, InsertBucket, RemoveBucket, AddOrModify])
+    } else {
+        pick(r, &[Add, Modify, Delete, AddOrModify])
+    };
+    let group_type = group_type(r);
+    let may_select = matches!(command, Add | Modify | AddOrModify);
+    GroupMod {
+        command,
+        group_type,
+        group: GroupId(r.random()),
+        bucket: match command {
+            InsertBucket => pick(r, &[BucketId::FIRST, BucketId::LAST, BucketId(7)]),
+            RemoveBucket => pick(r, &[BucketId::FIRST, BucketId::ALL, BucketId(7)]),
+            _ => BucketId::ALL,
+        },
+        buckets: buckets(r, group_type),
+        selection: if may_select { selection(r, group_type) } else { Selection::default() },
     }
 }
 
-fn band(r: &mut StdRng) -> MeterBand {
+fn vacancy(r: &mut Source) -> Vacancy {
+    Vacancy { down: r.random_range(0..50), up: r.random_range(50..=100), current: r.random() }
+}
+
+fn table_desc(r: &mut Source) -> TableDesc {
+    TableDesc {
+        table: TableId(r.random()),
+        config: r.random(),
+        eviction: r.random::<bool>().then(|| r.random()),
+        vacancy: r.random::<bool>().then(|| vacancy(r)),
+    }
+}
+
+fn queue_config(r: &mut Source) -> QueueConfig {
+    QueueConfig {
+        queue: QueueNo(r.random()),
+        port: port(r),
+        min_rate: r.random::<bool>().then(|| r.random()),
+        max_rate: r.random::<bool>().then(|| r.random()),
+    }
+}
+
+fn removed_reason(r: &mut Source) -> FlowRemovedReason {
+    let n = r.since(Version::V14, |_| 6, 3);
+    FlowRemovedReason::ALL[r.random_range(0..n)]
+}
+
+fn monitor_request(r: &mut Source) -> MonitorRequest {
+    let new = r.v >= Version::V14;
+    MonitorRequest {
+        id: r.random(),
+        command: if new {
+            pick(r, &[MonitorCommand::Add, MonitorCommand::Modify])
+        } else {
+            MonitorCommand::Add
+        },
+        flags: MonitorFlags(r.random_range(0..if new { 128 } else { 64 }) | 2),
+        out_port: pick(r, &[PortNo(3), PortNo::ANY]),
+        out_group: if new { GroupId(r.random()) } else { GroupId::ANY },
+        table: TableId(r.random()),
+        matches: matches(r),
+    }
+}
+
+fn flow_update(r: &mut Source) -> FlowUpdate {
+    let new = r.v >= Version::V14;
+    match r.random_range(0..if new { 5 } else { 3 }) {
+        0 => FlowUpdate::Abbreviated(r.random()),
+        3 => FlowUpdate::Paused,
+        4 => FlowUpdate::Resumed,
+        _ => {
+            let reason = FlowRemovedReason::ALL[r.random_range(0..6)];
+            let events =
+                [FlowEvent::Added, FlowEvent::Modified, FlowEvent::Removed(reason), FlowEvent::Initial];
+            let event = pick(r, &events[..if new { 4 } else { 3 }]);
+            // Before OpenFlow 1.3 they are a list of actions.
+            let mut instructions = instructions(r);
+            if r.v < Version::V13 {
+                instructions = Instructions::apply(instructions.apply);
+            }
+            FlowUpdate::Full(Box::new(FlowChange {
+                event,
+                table: TableId(r.random()),
+                priority: r.random(),
+                idle_timeout: r.random(),
+                hard_timeout: r.random(),
+                cookie: r.random(),
+                matches: matches(r),
+                instructions,
+            }))
+        }
+    }
+}
+
+fn ipfix(r: &mut Source) -> IpfixStats {
+    IpfixStats {
+        total_flows: r.random(),
+        tx_errors: r.random(),
+        collector_set: r.random(),
+        ..Default::default()
+    }
+}
+
+fn band(r: &mut Source) -> MeterBand {
     let kind = match r.random_range(0..3) {
         0 => MeterBandKind::Drop,
         1 => MeterBandKind::DscpRemark { prec_level: r.random() },
@@ -214,15 +329,15 @@ fn band(r: &mut StdRng) -> MeterBand {
     MeterBand { kind, rate: r.random(), burst_size: r.random() }
 }
 
-fn group_type(r: &mut StdRng) -> GroupType {
+fn group_type(r: &mut Source) -> GroupType {
     pick(r, &[GroupType::All, GroupType::Select, GroupType::Indirect, GroupType::FastFailover])
 }
 
-fn meter_flags(r: &mut StdRng) -> MeterFlags {
+fn meter_flags(r: &mut Source) -> MeterFlags {
     MeterFlags(r.random_range(0..16))
 }
 
-fn feature_types(r: &mut StdRng) -> Vec<FeatureType> {
+fn feature_types(r: &mut Source) -> Vec<FeatureType> {
     some(r, 5, |r| {
         if r.random() {
             FeatureType::Plain(r.random_range(0..100))
@@ -232,11 +347,11 @@ fn feature_types(r: &mut StdRng) -> Vec<FeatureType> {
     })
 }
 
-fn feature_fields(r: &mut StdRng) -> Vec<FeatureField> {
+fn feature_fields(r: &mut Source) -> Vec<FeatureField> {
     some(r, 6, |r| FeatureField::Known { field: subfield(r, 1).field, maskable: r.random() })
 }
 
-fn table_features(r: &mut StdRng) -> TableFeatures {
+fn table_features(r: &mut Source) -> TableFeatures {
     TableFeatures {
         table: TableId(r.random()),
         name: text(r, 31),
@@ -266,40 +381,47 @@ fn table_features(r: &mut StdRng) -> TableFeatures {
     }
 }
 
-fn flow_stats_request(r: &mut StdRng) -> Box<FlowStatsRequest> {
+fn flow_stats_request(r: &mut Source) -> Box<FlowStatsRequest> {
     Box::new(FlowStatsRequest {
         table: TableId(r.random()),
-        out_port: PortNo(r.random()),
+        out_port: any_port(r),
         out_group: GroupId(r.random()),
         cookie: r.random(),
         cookie_mask: r.random(),
         matches: matches(r),
+        nicira: false,
     })
 }
 
-fn request(r: &mut StdRng) -> MultipartRequest {
-    match r.random_range(0..15) {
+fn request(r: &mut Source) -> MultipartRequest {
+    match r.random_range(0..21) {
         0 => MultipartRequest::Desc,
         1 => MultipartRequest::Flow(flow_stats_request(r)),
         2 => MultipartRequest::Aggregate(flow_stats_request(r)),
         3 => MultipartRequest::Table,
-        4 => MultipartRequest::PortStats(PortNo(r.random())),
-        5 => MultipartRequest::Queue(PortNo(r.random()), QueueNo(r.random())),
+        4 => MultipartRequest::PortStats(any_port(r)),
+        5 => MultipartRequest::Queue(any_port(r), QueueNo(r.random())),
         6 => MultipartRequest::Group(GroupId(r.random())),
-        7 => MultipartRequest::GroupDesc,
+        7 => MultipartRequest::GroupDesc(r.since(Version::V15, |r| GroupId(r.random()), GroupId::ALL)),
         8 => MultipartRequest::GroupFeatures,
         9 => MultipartRequest::Meter(MeterNo(r.random())),
         10 => MultipartRequest::MeterConfig(MeterNo(r.random())),
         11 => MultipartRequest::MeterFeatures,
         12 => MultipartRequest::TableFeatures(some(r, 2, table_features)),
-        13 => MultipartRequest::PortDesc,
+        13 => MultipartRequest::PortDesc(r.since(Version::V15, any_port, PortNo::ANY)),
+        14 => MultipartRequest::TableDesc,
+        15 => MultipartRequest::QueueDesc(any_port(r), QueueNo(r.random())),
+        16 => MultipartRequest::FlowMonitor(some(r, 3, monitor_request)),
+        17 => MultipartRequest::BundleFeatures,
+        18 => MultipartRequest::IpfixBridge,
+        19 => MultipartRequest::IpfixFlow,
         _ => {
             MultipartRequest::Experimenter { experimenter: r.random(), exp_type: r.random(), data: bytes(r) }
         }
     }
 }
 
-pub fn flow_stats(r: &mut StdRng) -> FlowStats {
+pub fn flow_stats(r: &mut Source) -> FlowStats {
     FlowStats {
         table: TableId(r.random()),
         duration_sec: r.random(),
@@ -308,7 +430,9 @@ pub fn flow_stats(r: &mut StdRng) -> FlowStats {
         idle_timeout: r.random(),
         hard_timeout: r.random(),
         flags: FlowModFlags(r.random_range(0..32)),
-        importance: 0,
+        importance: r.since(Version::V14, |r| r.random(), 0),
+        idle_age: r.since(Version::V15, |r| r.random::<bool>().then(|| r.random()), None),
+        hard_age: None,
         cookie: r.random(),
         packets: r.random(),
         bytes: r.random(),
@@ -317,8 +441,8 @@ pub fn flow_stats(r: &mut StdRng) -> FlowStats {
     }
 }
 
-fn reply(r: &mut StdRng) -> MultipartReply {
-    match r.random_range(0..15) {
+fn reply(r: &mut Source) -> MultipartReply {
+    match r.random_range(0..21) {
         0 => MultipartReply::Desc(Box::new(Desc {
             manufacturer: text(r, 255),
             hardware: text(r, 255),
@@ -337,9 +461,12 @@ fn reply(r: &mut StdRng) -> MultipartReply {
             active: r.random(),
             lookups: r.random(),
             matched: r.random(),
+            name: if r.v < Version::V13 { text(r, 31) } else { String::new() },
+            max_entries: if r.v < Version::V13 { r.random() } else { 0 },
+            config: 0,
         })),
         4 => MultipartReply::PortStats(some(r, 4, |r| PortStats {
-            port: PortNo(r.random()),
+            port: any_port(r),
             rx_packets: r.random(),
             tx_packets: r.random(),
             rx_bytes: r.random(),
@@ -356,7 +483,7 @@ fn reply(r: &mut StdRng) -> MultipartReply {
             duration_nsec: r.random(),
         })),
         5 => MultipartReply::Queue(some(r, 4, |r| QueueStats {
-            port: PortNo(r.random()),
+            port: any_port(r),
             queue: QueueNo(r.random()),
             tx_bytes: r.random(),
             tx_packets: r.random(),
@@ -373,10 +500,14 @@ fn reply(r: &mut StdRng) -> MultipartReply {
             duration_nsec: r.random(),
             buckets: some(r, 3, |r| BucketCounter { packets: r.random(), bytes: r.random() }),
         })),
-        7 => MultipartReply::GroupDesc(some(r, 3, |r| GroupDesc {
-            group_type: group_type(r),
-            group: GroupId(r.random()),
-            buckets: some(r, 3, bucket),
+        7 => MultipartReply::GroupDesc(some(r, 3, |r| {
+            let group_type = group_type(r);
+            GroupDesc {
+                group_type,
+                group: GroupId(r.random()),
+                buckets: buckets(r, group_type),
+                selection: selection(r, group_type),
+            }
         })),
         8 => MultipartReply::GroupFeatures(GroupFeatures {
             types: r.random(),
@@ -407,32 +538,63 @@ fn reply(r: &mut StdRng) -> MultipartReply {
         }),
         12 => MultipartReply::TableFeatures(some(r, 2, table_features)),
         13 => MultipartReply::PortDesc(some(r, 4, port_desc)),
+        14 => MultipartReply::TableDesc(some(r, 4, table_desc)),
+        15 => MultipartReply::QueueDesc(some(r, 4, queue_config)),
+        16 => MultipartReply::FlowMonitor(some(r, 4, flow_update)),
+        17 => MultipartReply::BundleFeatures(BundleFeatures { capabilities: r.random() }),
+        18 => MultipartReply::IpfixBridge(ipfix(r)),
+        19 => MultipartReply::IpfixFlow(some(r, 4, ipfix)),
         _ => MultipartReply::Experimenter { experimenter: r.random(), exp_type: r.random(), data: bytes(r) },
     }
 }
 
-fn role(r: &mut StdRng) -> RoleMessage {
+fn role(r: &mut Source) -> RoleMessage {
+    if r.random() {
+        // Nicira's form.
+        let role = pick(r, &[Role::Equal, Role::Master, Role::Slave]);
+        return RoleMessage { role, generation_id: None };
+    }
     RoleMessage {
         role: pick(r, &[Role::NoChange, Role::Equal, Role::Master, Role::Slave]),
-        generation_id: r.random(),
+        generation_id: Some(r.random()),
     }
 }
 
-fn async_config(r: &mut StdRng) -> AsyncConfig {
-    AsyncConfig { packet_in: r.random(), port_status: r.random(), flow_removed: r.random() }
+fn async_config(r: &mut Source) -> AsyncConfig {
+    AsyncConfig {
+        packet_in: if r.v >= Version::V14 { r.random() } else { [0b11_1011, 0b101] },
+        port_status: r.random(),
+        flow_removed: r.random(),
+        role_status: r.since(Version::V14, |r| r.random(), [0; 2]),
+        table_status: r.since(Version::V14, |r| r.random(), [0; 2]),
+        request_forward: r.since(Version::V14, |r| r.random(), [0; 2]),
+    }
 }
 
-fn error(r: &mut StdRng) -> ErrorCode {
+fn tlv_maps(r: &mut Source) -> Vec<TlvMap> {
+    some(r, 4, |r| TlvMap { class: r.random(), kind: r.random(), bytes: r.random(), index: r.random() })
+}
+
+fn error(r: &mut Source) -> ErrorCode {
     match r.random_range(0..3) {
         0 => ErrorCode::Experimenter { experimenter: r.random(), exp_type: r.random() },
-        1 => ErrorCode::from_wire(r.random_range(0..20), r.random_range(0..20)),
+        1 => {
+            let code = ErrorCode::NAMED[r.random_range(0..ErrorCode::NAMED.len())];
+            // As the version has it: what it has no number for is another error.
+            ErrorCode::from_wire(r.v, code.to_wire(r.v))
+        }
         _ => BadRequest::BadLen.into(),
     }
 }
 
 /// A random message of any type.
-pub fn message(r: &mut StdRng) -> Message {
-    let body = match r.random_range(0..30) {
+pub fn message(r: &mut Source) -> Message {
+    let body = body(r);
+    Message { xid: r.random(), body }
+}
+
+fn body(r: &mut Source) -> Body {
+    match r.random_range(0..48) {
         0 => Body::Hello(VersionSet(r.random::<u32>() | 2)),
         1 => Body::Error(ErrorMessage { code: error(r), data: bytes(r) }),
         2 => Body::EchoRequest(bytes(r)),
@@ -444,7 +606,9 @@ pub fn message(r: &mut StdRng) -> Message {
             n_buffers: r.random(),
             n_tables: r.random(),
             auxiliary_id: r.random(),
-            capabilities: Capabilities(r.random()),
+            capabilities: Capabilities(r.random::<u32>() & 0x67),
+            actions: 0,
+            ports: if r.v < Version::V13 { some(r, 3, port_desc) } else { Vec::new() },
         }),
         7 => Body::GetConfigRequest,
         8 => Body::GetConfigReply(SwitchConfig { frag: r.random(), miss_send_len: r.random() }),
@@ -452,16 +616,22 @@ pub fn message(r: &mut StdRng) -> Message {
         10 => Body::PacketIn(Box::new(PacketIn {
             buffer: r.random::<bool>().then(|| BufferId(r.random_range(0..1000))),
             total_len: r.random(),
-            reason: pick(r, &[PacketInReason::NoMatch, PacketInReason::Action, PacketInReason::InvalidTtl]),
+            reason: {
+                let n = r.since(Version::V14, |_| 6, 3);
+                PacketInReason::ALL[r.random_range(0..n)]
+            },
             table: TableId(r.random()),
             cookie: r.random(),
             matches: matches(r),
             data: bytes(r),
+            controller_id: 0,
+            userdata: Vec::new(),
+            continuation: Vec::new(),
         })),
         11 => Body::FlowRemoved(Box::new(FlowRemoved {
             cookie: r.random(),
             priority: r.random(),
-            reason: pick(r, &[FlowRemovedReason::IdleTimeout, FlowRemovedReason::Eviction]),
+            reason: removed_reason(r),
             table: TableId(r.random()),
             duration_sec: r.random(),
             duration_nsec: r.random(),
@@ -475,78 +645,140 @@ pub fn message(r: &mut StdRng) -> Message {
             reason: pick(r, &[PortReason::Add, PortReason::Delete, PortReason::Modify]),
             desc: port_desc(r),
         }),
-        13 => Body::PacketOut(PacketOut {
+        13 => Body::PacketOut(Box::new(PacketOut {
             buffer: r.random::<bool>().then(|| BufferId(r.random_range(0..1000))),
             in_port: pick(r, &[PortNo(1), PortNo::CONTROLLER, PortNo::LOCAL, PortNo::ANY]),
+            matches: {
+                let mut m = PipelineMatch::ANY;
+                if r.v == Version::V15 && r.random() {
+                    m.set(FieldId::Metadata, r.random::<u64>().into());
+                    m.set(FieldId::Reg3, r.random::<u32>().into());
+                }
+                m
+            },
             actions: actions(r),
             data: bytes(r),
-        }),
-        14 => Body::FlowMod(Box::new(FlowMod {
-            command: pick(
-                r,
-                &[FlowModCommand::Add, FlowModCommand::ModifyStrict, FlowModCommand::DeleteStrict],
-            ),
-            cookie: r.random(),
-            cookie_mask: r.random(),
-            table: TableId(r.random()),
-            idle_timeout: r.random(),
-            hard_timeout: r.random(),
-            priority: r.random(),
-            buffer: r.random::<bool>().then(|| BufferId(r.random_range(0..1000))),
-            out_port: PortNo(r.random()),
-            out_group: GroupId(r.random()),
-            flags: FlowModFlags(r.random_range(0..32)),
-            importance: 0,
-            matches: matches(r),
-            instructions: instructions(r),
         })),
-        15 => Body::GroupMod(GroupMod {
-            command: pick(r, &[GroupModCommand::Add, GroupModCommand::Modify, GroupModCommand::Delete]),
-            group_type: group_type(r),
-            group: GroupId(r.random()),
-            buckets: some(r, 4, bucket),
-        }),
+        14 => Body::FlowMod(Box::new(flow_mod(r))),
+        15 => Body::GroupMod(group_mod(r)),
         16 => Body::PortMod(PortMod {
-            port: PortNo(r.random()),
+            port: any_port(r),
             hw_addr: MacAddr(r.random()),
-            config: PortConfig(r.random()),
-            mask: PortConfig(r.random()),
-            advertise: PortFeatures(r.random()),
+            config: config(r),
+            mask: config(r),
+            advertise: features(r),
         }),
-        17 => Body::TableMod(TableMod { table: TableId(r.random()), config: r.random() }),
+        17 => Body::TableMod(TableMod {
+            table: TableId(r.random()),
+            config: r.random(),
+            eviction: r.since(Version::V14, |r| r.random::<bool>().then(|| r.random()), None),
+            vacancy: r.since(Version::V14, |r| r.random::<bool>().then(|| vacancy(r)), None),
+        }),
         18 => Body::MultipartRequest { more: r.random(), request: request(r) },
         19 => Body::MultipartReply { more: r.random(), reply: reply(r) },
         20 => Body::BarrierRequest,
         21 => Body::BarrierReply,
-        22 => Body::QueueGetConfigRequest(PortNo(r.random())),
-        23 => Body::QueueGetConfigReply {
-            port: PortNo(r.random()),
-            queues: some(r, 4, |r| QueueConfig {
-                queue: QueueNo(r.random()),
-                port: PortNo(r.random()),
-                min_rate: r.random::<bool>().then(|| r.random()),
-                max_rate: r.random::<bool>().then(|| r.random()),
-            }),
-        },
+        22 => Body::QueueGetConfigRequest(any_port(r)),
+        23 => Body::QueueGetConfigReply { port: any_port(r), queues: some(r, 4, queue_config) },
         24 => Body::RoleRequest(role(r)),
         25 => Body::RoleReply(role(r)),
         26 => Body::GetAsyncRequest,
         27 => Body::GetAsyncReply(async_config(r)),
         28 => Body::SetAsync(async_config(r)),
-        _ => Body::MeterMod(MeterMod {
+        29 => Body::MeterMod(MeterMod {
             command: pick(r, &[MeterModCommand::Add, MeterModCommand::Modify, MeterModCommand::Delete]),
             flags: meter_flags(r),
             meter: MeterNo(r.random()),
             bands: some(r, 4, band),
         }),
+        30 => Body::SetFlowFormat(pick(r, &[FlowFormat::OpenFlow10, FlowFormat::Nxm])),
+        31 => Body::FlowModTableId(r.random()),
+        32 => {
+            use PacketInFormat::*;
+            Body::SetPacketInFormat(pick(r, &[Standard, Nxt, Nxt2]))
+        }
+        33 => Body::FlowAge,
+        34 => Body::SetControllerId(r.random()),
+        35 => {
+            let data = bytes(r);
+            Body::Resume(Box::new(PacketIn {
+                buffer: None,
+                total_len: data.len() as u16 + r.random_range(0..9),
+                reason: PacketInReason::Action,
+                table: TableId(r.random()),
+                cookie: r.random(),
+                matches: matches(r),
+                data,
+                controller_id: 0,
+                userdata: bytes(r),
+                continuation: bytes(r),
+            }))
+        }
+        36 => Body::RoleStatus {
+            role: pick(r, &[Role::Master, Role::Slave]),
+            reason: pick(r, &[RoleReason::MasterRequest, RoleReason::Config]),
+            generation_id: r.random(),
+        },
+        37 => Body::TableStatus { reason: TableStatusReason::VacancyUp, desc: table_desc(r) },
+        38 => Body::RequestForward(Box::new(Message { xid: r.random(), body: Body::GroupMod(group_mod(r)) })),
+        39 => Body::BundleControl(BundleControl {
+            bundle: r.random(),
+            step: BundleStep::ALL[r.random_range(0..8)],
+            flags: BundleFlags(r.random_range(0..4)),
+        }),
+        40 => Body::BundleAdd {
+            bundle: r.random(),
+            flags: BundleFlags(r.random_range(0..4)),
+            message: Box::new(Message { xid: 0, body: Body::FlowMod(Box::new(flow_mod(r))) }),
+        },
+        41 => Body::FlowMonitorCancel(r.random()),
+        42 => Body::FlowMonitorPaused,
+        43 => Body::TlvTableMod { command: TlvTableCommand::Add, maps: tlv_maps(r) },
+        44 => Body::TlvTableRequest,
+        45 => Body::TlvTableReply { max_option_bytes: r.random(), max_fields: r.random(), maps: tlv_maps(r) },
+        46 => Body::CtFlushZone(r.random()),
+        _ => Body::ControllerStatus(Box::new(ControllerStatus {
+            short_id: r.random(),
+            role: pick(r, &[Role::Master, Role::Slave]),
+            reason: r.random(),
+            up: r.random(),
+            uri: text(r, 20),
+        })),
+    }
+}
+
+fn flow_mod(r: &mut Source) -> FlowMod {
+    use FlowModCommand::*;
+    let command = pick(r, &[Add, ModifyStrict, DeleteStrict]);
+    let old = r.v <= Version::V11;
+    let flags = match r.v {
+        Version::V10 | Version::V11 => r.random_range(0..4) | if command == Add { 4 } else { 0 },
+        Version::V12 => r.random_range(0..8),
+        _ => r.random_range(0..32),
     };
-    Message { xid: r.random(), body }
+    FlowMod {
+        command,
+        cookie: r.random(),
+        cookie_mask: if old { 0 } else { r.random() },
+        new_cookie: (old && command == ModifyStrict).then(|| r.random()),
+        table: TableId(r.random_range(0..255)),
+        idle_timeout: r.random(),
+        hard_timeout: r.random(),
+        priority: r.random(),
+        buffer: r.random::<bool>().then(|| BufferId(r.random_range(0..1000))),
+        out_port: any_port(r),
+        out_group: GroupId(r.random()),
+        flags: FlowModFlags(flags),
+        importance: if command == Add { r.since(Version::V14, |r| r.random(), 0) } else { 0 },
+        matches: matches(r),
+        instructions: instructions(r),
+    }
 }
 
 /// A message as it is after one encoding and decoding: notes are padded, text is cut at its field, untagged matches say
 /// nothing of a priority.
-pub fn normal(m: Message) -> Message {
+pub fn normal(v: Version, m: &Message) -> Option<Message> {
     let mut b = Vec::new();
-    encode(Version::V13, &m, &mut b).unwrap();
-    decode(&b).unwrap()
+    encode(v, m, &mut b).ok()?;
+    Some(decode(&b).unwrap_or_else(|e| panic!("{v}: {e}: {m:#?}")))
 }

@@ -208,8 +208,20 @@ impl Check<'_> {
             fail_mode: b.fail_mode,
             controllers,
             listen,
+            protocols: b.protocols.iter().filter_map(|p| self.protocol(p)).collect(),
             offload: b.offload.unwrap_or(true),
             ports,
+        }
+    }
+
+    fn protocol(&mut self, p: &Text) -> Option<openflow::Version> {
+        match p.get_ref().parse() {
+            Ok(v) => Some(v),
+            Err(e) => {
+                let text = format!("{e}; known are OpenFlow10 to OpenFlow15");
+                self.wrong(p.span(), text);
+                None
+            }
         }
     }
 

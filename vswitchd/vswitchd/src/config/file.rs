@@ -70,6 +70,8 @@ pub(super) struct Bridge {
     pub controllers: Vec<Text>,
     #[serde(default)]
     pub listen: Vec<Text>,
+    #[serde(default)]
+    pub protocols: Vec<Text>,
     pub offload: Option<bool>,
     #[serde(default)]
     pub port: Vec<Spanned<Port>>,

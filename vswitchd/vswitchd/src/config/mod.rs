@@ -138,6 +138,8 @@ pub struct BridgeConfig {
     pub controllers: Vec<Active>,
     /// Where to listen for OpenFlow connections, besides `<rundir>/<bridge>.mgmt`.
     pub listen: Vec<Passive>,
+    /// Versions of OpenFlow it speaks; none at all means every one.
+    pub protocols: Vec<openflow::Version>,
     /// Whether its flows may be placed in hardware.
     pub offload: bool,
     /// Ports.

@@ -10,11 +10,12 @@ use daemon::signals::Stopped;
 use openflow::error::{BadRequest, ErrorCode, HelloFailed};
 use openflow::framing::Decoder;
 use openflow::message::{Body, ErrorMessage, Message, PacketIn, PacketInReason};
+use openflow::multipart::MultipartRequest;
 use openflow::number::Xid;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
 use openflow::version::{VersionSet, negotiate};
 use openflow::wire::{Header, error_reply, hello};
-use openflow::{Version, decode, encode};
+use openflow::{Dialect, Version, decode, decode_as, encode, encode_as};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::dispatch::dispatch;
@@ -44,7 +45,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
 ) -> Disconnect {
     let (mut rd, mut wr) = tokio::io::split(stream);
     let shaken = tokio::select! {
-        r = tokio::time::timeout(hub.limits.handshake, handshake(&mut rd, &mut wr)) => r.unwrap_or(Err(Disconnect::NoHello)),
+        r = tokio::time::timeout(hub.limits.handshake, handshake(hub.versions(), &mut rd, &mut wr)) => r.unwrap_or(Err(Disconnect::NoHello)),
         () = stopped.wait() => Err(Disconnect::Shutdown),
     };
     let (version, decoder) = match shaken {
@@ -63,7 +64,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
         switch: &**switch,
         peer: &peer,
         conn,
-        version,
+        dialect: Dialect::new(version),
         out: Vec::new(),
         sent: 0,
         active: None,
@@ -83,13 +84,14 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
 
 /// Exchanges hellos. On failure the peer has been told.
 async fn handshake(
+    ours: VersionSet,
     rd: &mut (impl AsyncRead + Unpin),
     wr: &mut (impl AsyncWrite + Unpin),
 ) -> Result<(Version, Decoder), Disconnect> {
     let failed = |_: io::Error| Disconnect::Failed;
     let mut bytes = Vec::new();
     // A hello always has an encoding.
-    let _ = encode(Version::V13, &hello(1, VersionSet::SUPPORTED), &mut bytes);
+    let _ = encode(Version::V13, &hello(1, ours), &mut bytes);
     wr.write_all(&bytes).await.map_err(failed)?;
     let mut decoder = Decoder::new();
     let mut chunk = [0; 2048];
@@ -99,25 +101,25 @@ async fn handshake(
                 let theirs = match decode(frame) {
                     Ok(Message { body: Body::Hello(v), .. }) => v,
                     Ok(_) => {
-                        tell(wr, frame, BadRequest::BadType.into()).await;
+                        tell(wr, ours, frame, BadRequest::BadType.into()).await;
                         return Err(Disconnect::NoHello);
                     }
                     Err(e) => {
-                        tell(wr, frame, e.code).await;
+                        tell(wr, ours, frame, e.code).await;
                         return Err(Disconnect::NoHello);
                     }
                 };
-                return match negotiate(VersionSet::SUPPORTED, theirs) {
+                return match negotiate(ours, theirs) {
                     Some(version) => Ok((version, decoder)),
                     None => {
-                        refuse(wr, frame, theirs).await;
+                        refuse(wr, frame, ours, theirs).await;
                         Err(Disconnect::Version)
                     }
                 };
             }
             Ok(None) => {}
             Err(_) => {
-                tell(wr, decoder.pending(), BadRequest::BadLen.into()).await;
+                tell(wr, ours, decoder.pending(), BadRequest::BadLen.into()).await;
                 return Err(Disconnect::Framing);
             }
         }
@@ -129,33 +131,38 @@ async fn handshake(
 }
 
 /// Sends an error about `frame`; whether it arrives no longer matters.
-async fn tell(wr: &mut (impl AsyncWrite + Unpin), frame: &[u8], code: ErrorCode) {
+async fn tell(wr: &mut (impl AsyncWrite + Unpin), ours: VersionSet, frame: &[u8], code: ErrorCode) {
     let mut bytes = Vec::new();
-    if encode(Version::V13, &error_reply(frame, code), &mut bytes).is_ok() {
+    if encode(spoken(frame, ours), &error_reply(frame, code), &mut bytes).is_ok() {
         let _ = wr.write_all(&bytes).await;
         let _ = wr.shutdown().await;
     }
 }
 
+/// The version in which to complain of a message before one is agreed on: its own, or the highest of ours below it.
+fn spoken(frame: &[u8], ours: VersionSet) -> Version {
+    let theirs = Header::parse(frame).map_or(1, |h| h.version);
+    negotiate(ours, VersionSet::up_to(theirs)).or(Version::from_wire(theirs)).unwrap_or(Version::V10)
+}
+
 /// Says that there is no version in common, in the version the peer spoke if that is lower than ours.
-async fn refuse(wr: &mut (impl AsyncWrite + Unpin), frame: &[u8], theirs: VersionSet) {
+async fn refuse(wr: &mut (impl AsyncWrite + Unpin), frame: &[u8], ours: VersionSet, theirs: VersionSet) {
     let header = Header::parse(frame);
-    let text = format!(
-        "we support versions {:#x} to {:#x}, you support at most {:#x}",
-        Version::V13 as u8,
-        Version::V13 as u8,
-        theirs.highest()
-    );
+    let text = format!("we support versions {}, you support {}", listed(ours), listed(theirs));
     let body = Body::Error(ErrorMessage { code: HelloFailed::Incompatible.into(), data: text.into_bytes() });
     let mut bytes = Vec::new();
-    if encode(Version::V13, &Message { xid: header.map_or(0, |h| h.xid), body }, &mut bytes).is_ok() {
-        // The error message is the same in every version.
-        if let (Some(first), Some(h)) = (bytes.first_mut(), header) {
-            *first = h.version.clamp(1, Version::V13 as u8);
-        }
+    let msg = Message { xid: header.map_or(0, |h| h.xid), body };
+    if encode(spoken(frame, ours), &msg, &mut bytes).is_ok() {
         let _ = wr.write_all(&bytes).await;
         let _ = wr.shutdown().await;
     }
+}
+
+/// Wire versions of a set, for people.
+fn listed(versions: VersionSet) -> String {
+    let all: Vec<String> =
+        (0..32).filter(|n| versions.0 & 1 << n != 0).map(|n| format!("{n:#04x}")).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
 /// A reply that is being made.
@@ -163,6 +170,7 @@ struct Active {
     xid: Xid,
     /// First bytes of the request.
     request: Vec<u8>,
+    dialect: Dialect,
     stream: Box<dyn ReplyStream>,
 }
 
@@ -171,7 +179,8 @@ struct Connection<'a> {
     switch: &'a dyn OpenFlowSwitch,
     peer: &'a Peer,
     conn: ConnId,
-    version: Version,
+    /// As the hub has it, renewed after each message.
+    dialect: Dialect,
     /// Encoded output; the first `sent` bytes are gone.
     out: Vec<u8>,
     sent: usize,
@@ -207,7 +216,7 @@ impl Connection<'_> {
             let look_again = match self.live.check(now) {
                 Verdict::Wait(until) => until.since(now).min(LONGEST_SLEEP),
                 Verdict::Probe => {
-                    self.put(0, Body::EchoRequest(Vec::new()), &[]);
+                    self.put(self.dialect, 0, Body::EchoRequest(Vec::new()), &[]);
                     continue;
                 }
                 Verdict::Inactive => return Disconnect::Inactive,
@@ -259,7 +268,7 @@ impl Connection<'_> {
 
     fn answer(&mut self, frame: &[u8]) {
         Counts::add(&self.hub.counts.messages_in);
-        let msg = match decode(frame) {
+        let msg = match decode_as(self.dialect, frame) {
             Ok(m) => m,
             Err(e) => {
                 Counts::add(&self.hub.counts.malformed);
@@ -268,21 +277,26 @@ impl Connection<'_> {
             }
         };
         let xid = msg.xid;
+        let dialect = Dialect { nicira_stats: in_nicira_form(&msg.body), ..self.dialect };
+        let may_change = changes_dialect(&msg.body);
         match dispatch(self.hub, self.switch, self.conn, msg) {
             Ok(Reply::None) => {}
-            Ok(Reply::One(body)) => self.put(xid, body, frame),
-            Ok(Reply::Many(bodies)) => bodies.into_iter().for_each(|b| self.put(xid, b, frame)),
+            Ok(Reply::One(body)) => self.put(dialect, xid, body, frame),
+            Ok(Reply::Many(bodies)) => bodies.into_iter().for_each(|b| self.put(dialect, xid, b, frame)),
             Ok(Reply::Stream(stream)) => {
                 let request = frame[..frame.len().min(REQUEST_KEPT)].to_vec();
-                self.active = Some(Active { xid, request, stream });
+                self.active = Some(Active { xid, request, dialect, stream });
             }
             Err(code) => self.error(frame, code),
+        }
+        if may_change {
+            self.dialect = self.hub.standing(self.conn, |s| s.dialect).unwrap_or(self.dialect);
         }
     }
 
     /// Adds a message to the output; an error about `request` when it has no encoding.
-    fn put(&mut self, xid: Xid, body: Body, request: &[u8]) {
-        if let Err(e) = encode(self.version, &Message { xid, body }, &mut self.out) {
+    fn put(&mut self, dialect: Dialect, xid: Xid, body: Body, request: &[u8]) {
+        if let Err(e) = encode_as(dialect, &Message { xid, body }, &mut self.out) {
             Counts::add(&self.hub.counts.unencodable);
             tracing::warn!(target: "rconn", "{}<->{}: a reply has no encoding: {e}", self.hub.bridge(), self.peer.name);
             if !request.is_empty() {
@@ -294,15 +308,15 @@ impl Connection<'_> {
     fn error(&mut self, request: &[u8], code: ErrorCode) {
         Counts::add(&self.hub.counts.errors_out);
         // An error message always has an encoding.
-        let _ = encode(self.version, &error_reply(request, code), &mut self.out);
+        let _ = encode_as(self.dialect, &error_reply(request, code), &mut self.out);
     }
 
     /// Takes the next message of the reply that is being made.
     fn part(&mut self, next: Option<Body>) {
         match (next, &self.active) {
             (Some(body), Some(a)) => {
-                let (xid, request) = (a.xid, a.request.clone());
-                self.put(xid, body, &request);
+                let (xid, dialect, request) = (a.xid, a.dialect, a.request.clone());
+                self.put(dialect, xid, body, &request);
             }
             _ => self.active = None,
         }
@@ -336,7 +350,7 @@ impl Connection<'_> {
         while self.has_room() {
             let Some(p) = self.peer.pop_packet_in() else { return };
             let miss_len = self.hub.standing(self.conn, |s| s.miss_send_len).unwrap_or_default();
-            self.put(0, Body::PacketIn(Box::new(cut(&p, miss_len))), &[]);
+            self.put(self.dialect, 0, Body::PacketIn(Box::new(cut(&p, miss_len))), &[]);
         }
     }
 }
@@ -352,7 +366,21 @@ fn cut(p: &PacketIn, miss_len: u16) -> PacketIn {
         cookie: p.cookie,
         matches: p.matches,
         data: p.data[..p.data.len().min(keep)].to_vec(),
+        controller_id: p.controller_id,
+        userdata: p.userdata.clone(),
+        continuation: p.continuation.clone(),
     }
+}
+
+/// Whether a request is for flow statistics in Nicira's form, which the reply must then have.
+fn in_nicira_form(body: &Body) -> bool {
+    use MultipartRequest::{Aggregate, Flow};
+    matches!(body, Body::MultipartRequest { request: Flow(r) | Aggregate(r), .. } if r.nicira)
+}
+
+/// Whether a message may change what is agreed on.
+fn changes_dialect(body: &Body) -> bool {
+    matches!(body, Body::SetFlowFormat(_) | Body::FlowModTableId(_) | Body::SetPacketInFormat(_))
 }
 
 /// The next message of a reply; waits while there is none yet.

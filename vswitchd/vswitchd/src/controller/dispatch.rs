@@ -1,12 +1,16 @@
 //! What a connection answers by itself, and what it hands to the switch.
 
-use openflow::error::{BadRequest, ErrorCode};
-use openflow::message::{Body, Message, Role, SwitchConfig};
+use openflow::error::{BadRequest, BundleFailed, ErrorCode, FlowMonitorFailed, Nicira};
+use openflow::message::{Body, Message, PacketInReason, Role, SwitchConfig, TlvTableCommand};
 use openflow::multipart::MultipartRequest;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply};
-use openflow::wire::NICIRA;
+use openflow::wire::{NICIRA, ONF};
+use openflow::{Dialect, Version};
 
 use super::hub::Hub;
+
+/// `OFPC_INVALID_TTL_TO_CONTROLLER`, before OpenFlow 1.3 made it a matter of asynchronous configuration.
+const INVALID_TTL: u16 = 4;
 
 /// Answers a message of connection `conn`.
 ///
@@ -38,26 +42,66 @@ pub(super) fn dispatch(
             Ok(Reply::None)
         }
         Body::SetConfig(c) => {
-            let reply = switch.handle(conn, Message { xid: msg.xid, body: Body::SetConfig(c) })?;
-            hub.standing(conn, |s| s.miss_send_len = c.miss_send_len);
+            let early = hub.standing(conn, |s| s.dialect.version < Version::V13).unwrap_or(false);
+            let frag = if early { c.frag & !INVALID_TTL } else { c.frag };
+            let config = SwitchConfig { frag, ..c };
+            let reply = switch.handle(conn, Message { xid: msg.xid, body: Body::SetConfig(config) })?;
+            hub.standing(conn, |s| {
+                s.miss_send_len = c.miss_send_len;
+                if early {
+                    let wanted = 1 << PacketInReason::InvalidTtl as u32;
+                    let on = c.frag & INVALID_TTL != 0;
+                    let mask = &mut s.events.packet_in[0];
+                    *mask = if on { *mask | wanted } else { *mask & !wanted };
+                }
+            });
             Ok(reply)
         }
         Body::GetConfigRequest => {
-            let miss_send_len = hub.standing(conn, |s| s.miss_send_len).unwrap_or_default();
+            let (miss_send_len, ttl) = hub
+                .standing(conn, |s| {
+                    let early = s.dialect.version < Version::V13;
+                    (s.miss_send_len, early && s.wants_packet_in(PacketInReason::InvalidTtl as u8))
+                })
+                .unwrap_or_default();
             match switch.handle(conn, Message { xid: msg.xid, body: Body::GetConfigRequest })? {
                 // Fragments are the switch's matter, the miss length is this connection's.
                 Reply::One(Body::GetConfigReply(c)) => {
-                    one(Body::GetConfigReply(SwitchConfig { miss_send_len, ..c }))
+                    let frag = c.frag | if ttl { INVALID_TTL } else { 0 };
+                    one(Body::GetConfigReply(SwitchConfig { frag, miss_send_len }))
                 }
                 other => Ok(other),
             }
         }
+        Body::SetFlowFormat(f) => agreed(hub, conn, |d| d.flow_format = f),
+        Body::FlowModTableId(on) => agreed(hub, conn, |d| d.table_in_command = on),
+        Body::SetPacketInFormat(f) => agreed(hub, conn, |d| d.packet_in = f),
+        // Ages are always in the form that has them.
+        Body::FlowAge => Ok(Reply::None),
+        Body::SetControllerId(id) => {
+            hub.standing(conn, |s| s.controller_id = id);
+            Ok(Reply::None)
+        }
+        // Nothing ever paused, so there is nothing to go on with.
+        Body::Resume(_) => Err(Nicira::ResumeStale.into()),
+        Body::FlowMonitorCancel(_) => Err(FlowMonitorFailed::UnknownMonitor.into()),
+        // No tunnel option has a field.
+        Body::TlvTableRequest => {
+            one(Body::TlvTableReply { max_option_bytes: 0, max_fields: 0, maps: Vec::new() })
+        }
+        Body::TlvTableMod { command: TlvTableCommand::Add, .. } => Err(Nicira::TlvTableFull.into()),
+        Body::TlvTableMod { .. } => Ok(Reply::None),
+        Body::CtFlushZone(_) => Err(Nicira::CtActionUnsupported.into()),
+        Body::BundleControl(_) | Body::BundleAdd { .. } => Err(BundleFailed::Eperm.into()),
         Body::Experimenter { experimenter, .. } => Err(match experimenter {
-            NICIRA => BadRequest::BadExpType.into(),
+            NICIRA | ONF => BadRequest::BadExpType.into(),
             _ => BadRequest::BadExperimenter.into(),
         }),
-        Body::MultipartRequest { request: MultipartRequest::Experimenter { .. }, .. } => {
-            Err(BadRequest::BadExperimenter.into())
+        Body::MultipartRequest { request: MultipartRequest::Experimenter { experimenter, .. }, .. } => {
+            Err(match experimenter {
+                NICIRA | ONF => BadRequest::BadExpType.into(),
+                _ => BadRequest::BadExperimenter.into(),
+            })
         }
         // Only table features may come in parts, and nobody sends that many.
         Body::MultipartRequest { more: true, .. } => Err(BadRequest::MultipartBufferOverflow.into()),
@@ -70,6 +114,13 @@ pub(super) fn dispatch(
         | Body::BarrierReply
         | Body::QueueGetConfigReply { .. }
         | Body::RoleReply(_)
+        | Body::RoleStatus { .. }
+        | Body::TableStatus { .. }
+        | Body::RequestForward(_)
+        | Body::FlowMonitorPaused
+        | Body::FlowMonitorResumed
+        | Body::TlvTableReply { .. }
+        | Body::ControllerStatus(_)
         | Body::GetAsyncReply(_) => Err(BadRequest::BadType.into()),
         body @ (Body::FeaturesRequest
         | Body::PacketOut(_)
@@ -82,6 +133,12 @@ pub(super) fn dispatch(
         | Body::QueueGetConfigRequest(_)
         | Body::MeterMod(_)) => switch.handle(conn, Message { xid: msg.xid, body }),
     }
+}
+
+/// Changes what is agreed on with a connection.
+fn agreed(hub: &Hub, conn: ConnId, change: impl FnOnce(&mut Dialect)) -> Result<Reply, ErrorCode> {
+    hub.standing(conn, |s| change(&mut s.dialect));
+    Ok(Reply::None)
 }
 
 /// Whether a slave may not send it (OpenFlow 1.3.5 6.3.6).

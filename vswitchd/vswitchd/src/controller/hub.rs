@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clock::Clock;
 use openflow::error::ErrorCode;
-use openflow::message::{AsyncConfig, Body, FlowRemoved, Message, PacketIn, Role, RoleMessage};
+use openflow::message::{AsyncConfig, Body, FlowRemoved, Message, PacketIn, Role, RoleMessage, RoleReason};
 use openflow::port::PortStatus;
 use openflow::switch::{ConnId, ControllerSink};
-use openflow::{Version, encode};
+use openflow::version::VersionSet;
+use openflow::{Dialect, Version, encode_as};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -188,7 +189,6 @@ impl Counts {
 pub(super) struct Peer {
     pub(super) name: String,
     kind: PeerKind,
-    version: Version,
     pub(super) wake: Notify,
     pending: Mutex<Pending>,
     /// Set once the connection must end.
@@ -234,6 +234,8 @@ pub struct Hub {
     controllers: watch::Sender<usize>,
     pub(super) accepted: Arc<Semaphore>,
     pub(super) reserved: Arc<Semaphore>,
+    /// Versions a new connection may agree on.
+    versions: AtomicU32,
     /// What became of each configured controller.
     targets: Mutex<BTreeMap<String, TargetState>>,
 }
@@ -260,6 +262,7 @@ impl Hub {
             next: AtomicU64::new(1),
             counts: Counts::default(),
             controllers: watch::Sender::new(0),
+            versions: AtomicU32::new(VersionSet::SUPPORTED.0),
             targets: Mutex::default(),
         })
     }
@@ -267,6 +270,18 @@ impl Hub {
     /// The bridge's name.
     pub fn bridge(&self) -> &str {
         &self.bridge
+    }
+
+    /// The versions that connections may agree on.
+    pub fn versions(&self) -> VersionSet {
+        VersionSet(self.versions.load(Ordering::Relaxed))
+    }
+
+    /// Says which versions connections may agree on from now on (the `protocols` of a bridge); those that are there keep
+    /// theirs. Versions that are not known are left out; none at all means all that are known.
+    pub fn set_versions(&self, versions: VersionSet) {
+        let known = versions.0 & VersionSet::SUPPORTED.0;
+        self.versions.store(if known == 0 { VersionSet::SUPPORTED.0 } else { known }, Ordering::Relaxed);
     }
 
     /// How many more connections would be accepted.
@@ -309,7 +324,6 @@ impl Hub {
         let peer = Arc::new(Peer {
             name,
             kind,
-            version,
             wake: Notify::new(),
             pending: Mutex::new(Pending::new(&self.limits, self.clock.now())),
             overflow: Default::default(),
@@ -320,6 +334,8 @@ impl Hub {
             role: Role::Equal,
             events: AsyncConfig::default(),
             miss_send_len: if visitor { 0 } else { DEFAULT_MISS_SEND_LEN },
+            controller_id: 0,
+            dialect: Dialect::new(version),
             must_ask: visitor,
         };
         self.roster.lock().peers.insert(conn.0, (Arc::clone(&peer), standing));
@@ -345,33 +361,50 @@ impl Hub {
 
     /// Carries out a role request.
     pub(super) fn change_role(&self, conn: ConnId, request: RoleMessage) -> Result<RoleMessage, ErrorCode> {
-        let mut roster = self.roster.lock();
-        let Roster { peers, generation } = &mut *roster;
-        change_role(request, conn, generation, peers.values_mut().map(|(_, s)| s))
+        let mut demoted = Vec::new();
+        let (reply, generation) = {
+            let mut roster = self.roster.lock();
+            let Roster { peers, generation } = &mut *roster;
+            let all = peers.values_mut().map(|(_, s)| s);
+            (change_role(request, conn, generation, all, &mut demoted)?, *generation)
+        };
+        if !demoted.is_empty() {
+            let reason = RoleReason::MasterRequest;
+            let those = self.those(|s| {
+                // OpenFlow 1.2 and earlier have no such message.
+                let speaks = s.dialect.version >= Version::V13;
+                speaks && demoted.contains(&s.conn) && s.wants_role_status(reason as u8)
+            });
+            let generation_id = generation.unwrap_or(u64::MAX);
+            self.broadcast(&those, Body::RoleStatus { role: Role::Slave, reason, generation_id });
+        }
+        Ok(reply)
     }
 
-    /// Peers whose standing satisfies `f`.
-    fn those(&self, f: impl Fn(&Standing) -> bool) -> Vec<Arc<Peer>> {
-        self.roster.lock().peers.values().filter(|(_, s)| f(s)).map(|(p, _)| Arc::clone(p)).collect()
+    /// Peers whose standing satisfies `f`, each with what is agreed on for its messages.
+    fn those(&self, f: impl Fn(&Standing) -> bool) -> Vec<(Arc<Peer>, Dialect)> {
+        let roster = self.roster.lock();
+        let those = roster.peers.values().filter(|(_, s)| f(s));
+        those.map(|(p, s)| (Arc::clone(p), s.dialect)).collect()
     }
 
-    /// Encodes a message once for each version and queues it for `peers`.
-    fn broadcast(&self, peers: &[Arc<Peer>], body: Body) {
+    /// Encodes a message once for each dialect and queues it for `peers`.
+    fn broadcast(&self, peers: &[(Arc<Peer>, Dialect)], body: Body) {
         let msg = Message { xid: 0, body };
-        let mut encoded: Option<(Version, Vec<u8>)> = None;
-        for peer in peers {
+        let mut encoded: Option<(Dialect, Vec<u8>)> = None;
+        for (peer, dialect) in peers {
             let fresh = match &encoded {
-                Some((v, _)) if *v == peer.version => None,
-                _ => Some(peer.version),
+                Some((d, _)) if d == dialect => None,
+                _ => Some(*dialect),
             };
-            if let Some(version) = fresh {
+            if let Some(dialect) = fresh {
                 let mut bytes = Vec::new();
-                if let Err(e) = encode(version, &msg, &mut bytes) {
+                if let Err(e) = encode_as(dialect, &msg, &mut bytes) {
                     Counts::add(&self.counts.unencodable);
                     tracing::warn!(target: "rconn", "{}: a message has no encoding: {e}", self.bridge);
                     continue;
                 }
-                encoded = Some((version, bytes));
+                encoded = Some((dialect, bytes));
             }
             if let Some((_, bytes)) = &encoded {
                 peer.push_event(bytes);
@@ -383,13 +416,14 @@ impl Hub {
 impl ControllerSink for Hub {
     fn packet_in(&self, msg: PacketIn) {
         let reason = msg.reason as u8;
-        let peers = self.those(|s| s.wants_packet_in(reason));
+        let id = msg.controller_id;
+        let peers = self.those(|s| s.controller_id == id && s.wants_packet_in(reason));
         if peers.is_empty() {
             return Counts::add(&self.counts.packet_ins_unwanted);
         }
         let msg = Arc::new(msg);
         let now = self.clock.now();
-        for p in peers {
+        for (p, _) in peers {
             let counter = match p.pending.lock().push_packet_in(&msg, now) {
                 Ok(()) => &self.counts.packet_ins,
                 Err(PacketInDrop::Full) => &self.counts.packet_ins_full,

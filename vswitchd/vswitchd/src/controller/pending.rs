@@ -128,6 +128,9 @@ mod tests {
             cookie: 0,
             matches: PipelineMatch::ANY,
             data: vec![0; 60],
+            controller_id: 0,
+            userdata: Vec::new(),
+            continuation: Vec::new(),
         })
     }
 

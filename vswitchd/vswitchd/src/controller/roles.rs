@@ -1,5 +1,6 @@
 //! Roles of controllers and what each asynchronous message asks of them (OpenFlow 1.3.5 6.3.6, 7.3.9, 7.3.10).
 
+use openflow::Dialect;
 use openflow::error::{ErrorCode, RoleRequestFailed};
 use openflow::message::{AsyncConfig, Role, RoleMessage};
 use openflow::switch::ConnId;
@@ -13,6 +14,10 @@ pub(super) struct Standing {
     pub(super) events: AsyncConfig,
     /// Bytes of a table miss's packet it wants.
     pub(super) miss_send_len: u16,
+    /// Which packet-ins of `controller` actions it gets: those with this id (Nicira).
+    pub(super) controller_id: u16,
+    /// What is agreed on for its messages.
+    pub(super) dialect: Dialect,
     /// Connected to us, and gets no asynchronous message until it sets a miss length (as in Open vSwitch).
     pub(super) must_ask: bool,
 }
@@ -31,6 +36,11 @@ impl Standing {
         self.hears() && self.masks(&self.events.packet_in) & 1 << (reason & 31) != 0
     }
 
+    /// Whether it hears that its own role changed, for that reason.
+    pub(super) fn wants_role_status(&self, reason: u8) -> bool {
+        self.hears() && self.masks(&self.events.role_status) & 1 << (reason & 31) != 0
+    }
+
     /// Whether it gets port status messages of that reason.
     pub(super) fn wants_port_status(&self, reason: u8) -> bool {
         self.hears() && self.masks(&self.events.port_status) & 1 << (reason & 31) != 0
@@ -42,7 +52,8 @@ impl Standing {
     }
 }
 
-/// Carries out a role request of connection `me` and returns the reply. `generation` is the switch's, shared by all.
+/// Carries out a role request of connection `me` and returns the reply. `generation` is the switch's, shared by all. Those
+/// that lose the role of master by it are added to `demoted`.
 ///
 /// # Errors
 /// `OFPRRFC_STALE` when the request is of an older generation.
@@ -51,14 +62,16 @@ pub(super) fn change_role<'a>(
     me: ConnId,
     generation: &mut Option<u64>,
     all: impl Iterator<Item = &'a mut Standing>,
+    demoted: &mut Vec<ConnId>,
 ) -> Result<RoleMessage, ErrorCode> {
-    if matches!(request.role, Role::Master | Role::Slave) {
+    // Nicira's form has no generations.
+    if let (Role::Master | Role::Slave, Some(id)) = (request.role, request.generation_id) {
         // Generations wrap: only the distance counts.
-        let stale = generation.is_some_and(|g| (request.generation_id.wrapping_sub(g) as i64) < 0);
+        let stale = generation.is_some_and(|g| (id.wrapping_sub(g) as i64) < 0);
         if stale {
             return Err(RoleRequestFailed::Stale.into());
         }
-        *generation = Some(request.generation_id);
+        *generation = Some(id);
     }
     let mut role = Role::Equal;
     for s in all {
@@ -69,9 +82,11 @@ pub(super) fn change_role<'a>(
             role = s.role;
         } else if request.role == Role::Master && s.role == Role::Master {
             s.role = Role::Slave;
+            demoted.push(s.conn);
         }
     }
-    Ok(RoleMessage { role, generation_id: generation.unwrap_or(u64::MAX) })
+    let known = request.generation_id.map(|_| generation.unwrap_or(u64::MAX));
+    Ok(RoleMessage { role, generation_id: known })
 }
 
 #[cfg(test)]
@@ -84,6 +99,8 @@ mod tests {
             role: Role::Equal,
             events: AsyncConfig::default(),
             miss_send_len: 128,
+            controller_id: 0,
+            dialect: Dialect::new(openflow::Version::V13),
             must_ask: false,
         }
     }
@@ -95,7 +112,8 @@ mod tests {
         role: Role,
         id: u64,
     ) -> Result<Role, ErrorCode> {
-        change_role(RoleMessage { role, generation_id: id }, ConnId(me), g, all.iter_mut()).map(|r| r.role)
+        let request = RoleMessage { role, generation_id: Some(id) };
+        change_role(request, ConnId(me), g, all.iter_mut(), &mut Vec::new()).map(|r| r.role)
     }
 
     #[test]

@@ -39,7 +39,15 @@ struct Endless(Arc<AtomicUsize>);
 impl ReplyStream for Endless {
     fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Option<Body>> {
         self.0.fetch_add(1, Ordering::Relaxed);
-        let one = TableStats { table: TableId(0), active: 1, lookups: 2, matched: 3 };
+        let one = TableStats {
+            table: TableId(0),
+            active: 1,
+            lookups: 2,
+            matched: 3,
+            name: String::new(),
+            max_entries: 0,
+            config: 0,
+        };
         Poll::Ready(Some(Body::MultipartReply { more: true, reply: MultipartReply::Table(vec![one; 1000]) }))
     }
 }
@@ -57,6 +65,8 @@ impl OpenFlowSwitch for ToySwitch {
                 n_tables: 1,
                 auxiliary_id: 0,
                 capabilities: Capabilities::FLOW_STATS,
+                actions: 0,
+                ports: Vec::new(),
             })),
             Body::GetConfigRequest => {
                 Reply::One(Body::GetConfigReply(SwitchConfig { frag: 0, miss_send_len: 0 }))
@@ -99,10 +109,10 @@ impl Rig {
         Rig { hub, clock, socket, stop, dir }
     }
 
-    /// A peer that has said hello.
+    /// A peer that has said hello, and speaks OpenFlow 1.3.
     pub async fn client(&self) -> Client {
         let mut c = Client::open(&self.socket).await;
-        c.send(hello(1, VersionSet::SUPPORTED)).await;
+        c.send(hello(1, VersionSet::only(Version::V13))).await;
         assert!(matches!(c.receive().await.body, Body::Hello(_)));
         c
     }
