@@ -95,7 +95,8 @@ impl Endpoint {
         s.config.controllers.iter().map(|c| self.target(c).to_string()).collect()
     }
 
-    fn target(&self, c: &Active) -> Active {
+    /// A controller as its connection is called.
+    pub fn target(&self, c: &Active) -> Active {
         c.clone().in_dir(self.dir.path())
     }
 

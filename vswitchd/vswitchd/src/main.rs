@@ -1,16 +1,24 @@
-//! `vswitchd`: the switch as a daemon.
+//! `vswitchd`: the switch as a daemon. Under the name `ovs-vswitchd` it takes that program's command line ([`ovs`]).
+//!
+//! Three ways to be configured: by a database that this process serves itself (the default), by a database elsewhere (`--db`), by a
+//! file (`--config`), which excludes a database.
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+mod ovs;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use daemon::log::{Level, LogOptions, Logging};
 use daemon::signals;
+use vswitchd::db::Host;
 use vswitchd::source::Source;
-use vswitchd::{Config, ConfigError, Switch, SwitchOptions};
+use vswitchd::{Config, ConfigError, Database, PROGRAM, Switch, SwitchOptions};
 
 const AFTER_HELP: &str = "\
+Without --config the switch is configured by its database: ovs-vsctl add-br br0.
+
 Talk to it with `hoist status`, `ovs-appctl -t <run directory>/vswitchd.<pid>.ctl list-commands`, and
 `ovs-ofctl -O OpenFlow13 show unix:<run directory>/<bridge>.mgmt`.
 
@@ -20,12 +28,19 @@ Exit status: 0 ended as asked, 1 failed, 2 wrong usage or configuration.";
 #[derive(Parser)]
 #[command(name = "vswitchd", version, after_help = AFTER_HELP)]
 struct Cli {
-    /// Configuration file (see example.toml)
-    #[arg(long, short = 'c', value_name = "FILE")]
-    config: PathBuf,
-    /// Check the configuration and end
-    #[arg(long)]
+    /// Configuration file (see example.toml), instead of a database
+    #[arg(long, short = 'c', value_name = "FILE", conflicts_with_all = ["db", "database"])]
+    config: Option<PathBuf>,
+    /// Check the configuration file and end
+    #[arg(long, requires = "config")]
     check: bool,
+    /// Work by the database of this server (unix:FILE, tcp:HOST[:PORT]) instead of serving one
+    #[arg(long, value_name = "SERVER", conflicts_with = "database")]
+    db: Option<daemon::Active>,
+    /// File of the database that this process serves on <run directory>/db.sock, made when there is none [default: conf.db in
+    /// $OVS_DBDIR, else in /etc/hoist]
+    #[arg(long, value_name = "FILE")]
+    database: Option<PathBuf>,
     /// Run directory, instead of the configuration's or the environment's
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
@@ -38,8 +53,12 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let mut config = match Config::load(&cli.config) {
+    let program = daemon::cli::program_name(std::env::args_os().next(), PROGRAM);
+    if program == ovs::NAME {
+        return ovs::main(&program);
+    }
+    let mut cli = Cli::parse();
+    let mut config = match cli.config.as_deref().map_or_else(|| Ok(Config::default()), Config::load) {
         Ok(c) => c,
         Err(e) => {
             match &e {
@@ -50,18 +69,28 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if cli.check {
-        println!(
-            "{}: {} bridges, {} devices",
-            cli.config.display(),
-            config.bridges.len(),
-            config.devices.len()
-        );
+    if let Some(file) = cli.config.as_deref().filter(|_| cli.check) {
+        println!("{}: {} bridges, {} devices", file.display(), config.bridges.len(), config.devices.len());
         return ExitCode::SUCCESS;
+    }
+    let mut options = SwitchOptions { host: host(false, false), ..SwitchOptions::default() };
+    match (&cli.config, cli.db.take()) {
+        (Some(file), _) => {
+            options.source = Source::File { path: file.clone(), started_with: Box::new(config.clone()) };
+        }
+        (None, Some(at)) => {
+            options.source = Source::Database(at.to_string());
+            options.database = Some(Database::Remote(at));
+        }
+        (None, None) => {
+            let file = cli.database.take().unwrap_or_else(|| database_dir("/etc/hoist").join("conf.db"));
+            options.source = Source::Database(format!("{} (embedded)", file.display()));
+            options.database = Some(Database::Embedded { file, tls: Default::default() });
+        }
     }
     config.daemon.run_dir = cli.run_dir.or(config.daemon.run_dir);
     config.daemon.log_file = cli.log_file.or(config.daemon.log_file);
-    match run(&cli.config, config, &cli.verbose) {
+    match run(config, options, &cli.verbose) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("vswitchd: {}", words(&e));
@@ -81,19 +110,35 @@ fn words(e: &anyhow::Error) -> String {
     out
 }
 
-fn run(path: &Path, config: Config, verbose: &[String]) -> anyhow::Result<()> {
+/// What this process may do for a database.
+fn host(dummies: bool, no_system: bool) -> Host {
+    Host { taps: nix::unistd::geteuid().is_root(), dummies, no_system }
+}
+
+/// Where databases are: `$OVS_DBDIR`, or else `usual`.
+fn database_dir(usual: &str) -> PathBuf {
+    std::env::var_os("OVS_DBDIR")
+        .filter(|v| !v.is_empty())
+        .map_or_else(|| PathBuf::from(usual), PathBuf::from)
+}
+
+fn run(config: Config, mut options: SwitchOptions, verbose: &[String]) -> anyhow::Result<()> {
     use anyhow::Context;
     let file = config.daemon.log_file.clone();
-    let options = LogOptions { file: file.clone(), console: Level::Info, file_level: Level::Info };
-    let log =
-        Logging::new(&options).with_context(|| format!("log file {}", file.unwrap_or_default().display()))?;
+    let log_options = LogOptions { file: file.clone(), console: Level::Info, file_level: Level::Info };
+    let log = Logging::new(&log_options)
+        .with_context(|| format!("log file {}", file.unwrap_or_default().display()))?;
     for spec in verbose {
         log.set(spec).with_context(|| format!("--verbose {spec}"))?;
     }
     log.install();
-    let source = Source::File { path: path.to_owned(), started_with: Box::new(config.clone()) };
-    let options = SwitchOptions { logging: Some(log), source, ..SwitchOptions::default() };
-    let mut switch = Switch::start(config, options)?;
+    options.logging = Some(log);
+    let switch = Switch::start(config, options)?;
+    serve(switch, || tracing::info!("ready"))
+}
+
+/// Serves until asked to end. `ready` is called once signals are taken care of.
+fn serve(mut switch: Switch, ready: impl FnOnce()) -> anyhow::Result<()> {
     let stop = switch.stop_request();
     let (parts, to) = (switch.parts().clone(), switch.reconfiguration().clone());
     let reload = move || {
@@ -103,7 +148,7 @@ fn run(path: &Path, config: Config, verbose: &[String]) -> anyhow::Result<()> {
     };
     let cause = switch.block_on(async {
         let mut signals = signals::StopSignals::install()?;
-        tracing::info!("ready");
+        ready();
         Ok(signals.wait_reloading(&stop, reload).await)
     })?;
     tracing::info!("stopping ({cause:?})");

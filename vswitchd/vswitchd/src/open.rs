@@ -105,7 +105,7 @@ pub fn port(
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, OpenError> {
     match kind {
-        PortKind::Sim { .. } => Err(IoError::Gone.into()),
+        PortKind::Sim { .. } | PortKind::Patch { .. } => Err(IoError::Gone.into()),
         PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
         PortKind::Tap { interface } => Ok((tap(interface, pool)?, None)),
         PortKind::Internal { interface } => {

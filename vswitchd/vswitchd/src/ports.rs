@@ -123,6 +123,7 @@ impl SwitchPort {
             PortKind::AfPacket { .. } => "af_packet",
             PortKind::Tap { .. } => "tap",
             PortKind::Internal { .. } => "internal",
+            PortKind::Patch { .. } => "patch",
             PortKind::Null => "null",
             PortKind::Wrong { .. } => "wrong",
             PortKind::Pcap { .. } => "pcap",
@@ -142,6 +143,7 @@ impl SwitchPort {
                     [path, out].into_iter().flatten().map(|p| p.display().to_string()).collect();
                 names.join(" > ")
             }
+            PortKind::Patch { peer } => peer.clone(),
             PortKind::Memory | PortKind::Null | PortKind::Wrong { .. } => String::new(),
         }
     }

@@ -62,6 +62,11 @@ impl Reconfigure {
         self.done.subscribe().wait_for(|d| *d >= n).await.is_ok_and(|d| *d != u64::MAX)
     }
 
+    /// Tells the number of the last state that was carried out; `u64::MAX` at the end.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.done.subscribe()
+    }
+
     /// Has the switch looked at again.
     pub fn look_again(&self) {
         self.poke.poke();

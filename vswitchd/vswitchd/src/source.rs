@@ -19,6 +19,8 @@ pub enum Source {
         /// What it said.
         started_with: Box<Config>,
     },
+    /// A database.
+    Database(String),
 }
 
 impl fmt::Display for Source {
@@ -26,6 +28,7 @@ impl fmt::Display for Source {
         match self {
             Source::Program => f.write_str("program"),
             Source::File { path, .. } => write!(f, "file {}", path.display()),
+            Source::Database(name) => write!(f, "database {name}"),
         }
     }
 }

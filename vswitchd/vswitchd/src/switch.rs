@@ -20,14 +20,15 @@ use std::time::{Duration, Instant as HostInstant};
 use clock::{Clock, HostClock};
 use daemon::log::Logging;
 use daemon::signals::{StopRequest, stop_channel};
-use daemon::unixctl::{Commands, Server, builtin};
-use daemon::{PidFile, PidFileError, RunDir, StreamError};
+use daemon::unixctl::{self, Commands, builtin};
+use daemon::{Active, PidFile, PidFileError, RunDir, StreamError};
 use datapath::SoftDatapath;
 use datapath_api::DatapathError;
 use device::BufferPool;
 use device::dma::DmaError;
 use netio::memory::MemoryPort;
 use offload::PlacementConfig;
+use ovsdb::server::{Server, TlsOptions};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
 
@@ -35,6 +36,8 @@ use crate::commands;
 use crate::config::Config;
 use crate::control::Control;
 use crate::counted::CountedDatapath;
+use crate::db::embedded::{self, EmbedError};
+use crate::db::{At, ByDatabase, Host};
 use crate::desired::Desired;
 use crate::forwarding;
 use crate::hoisting::Hoisting;
@@ -56,15 +59,52 @@ const SOCKET_THREADS: usize = 2;
 /// How long each part gets to end.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
 
+/// The database that the switch works by.
+pub enum Database {
+    /// A server in this process, with this database file.
+    Embedded {
+        /// Made when it does not exist.
+        file: PathBuf,
+        /// Keys and certificates for managers.
+        tls: TlsOptions,
+    },
+    /// A server elsewhere.
+    Remote(Active),
+}
+
 /// What a program that embeds the switch can set beyond the configuration.
-#[derive(Default)]
 pub struct SwitchOptions {
+    /// The program's name in file names of the run directory.
+    pub program: String,
+    /// Take `<program>.pid` in the run directory.
+    pub pid_file: bool,
+    /// Where to listen for `ovs-appctl`, instead of the usual place; `Some(None)` for nowhere.
+    pub control: Option<Option<PathBuf>>,
+    /// Work by a database; the configuration is what the switch begins with.
+    pub database: Option<Database>,
+    /// What the process may do for the database.
+    pub host: Host,
     /// The process's log, for `vlog/*`.
     pub logging: Option<Logging>,
     /// The clock of everything that ages; the host's when `None`.
     pub clock: Option<Arc<dyn Clock>>,
     /// Where the configuration comes from, for reports and for `hoist/reload`.
     pub source: Source,
+}
+
+impl Default for SwitchOptions {
+    fn default() -> Self {
+        SwitchOptions {
+            program: PROGRAM.to_owned(),
+            pid_file: true,
+            control: None,
+            database: None,
+            host: Host { taps: false, dummies: false, no_system: false },
+            logging: None,
+            clock: None,
+            source: Source::default(),
+        }
+    }
 }
 
 /// Why the switch did not start. What had been started is stopped again.
@@ -84,6 +124,9 @@ pub enum StartError {
     /// A socket cannot be listened on.
     #[error(transparent)]
     Listen(#[from] StreamError),
+    /// There is no database.
+    #[error(transparent)]
+    Database(#[from] EmbedError),
     /// No threads.
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
@@ -98,7 +141,11 @@ pub enum StartError {
 /// A running switch. Dropping it shuts it down.
 pub struct Switch {
     run_dir: RunDir,
-    control_socket: PathBuf,
+    /// `None` when it listens nowhere.
+    control_socket: Option<PathBuf>,
+    /// The database server in this process.
+    server: Option<Server>,
+    host: Host,
     commands: Commands,
     parts: Arc<Parts>,
     stop: StopRequest,
@@ -117,7 +164,7 @@ pub struct Switch {
     /// Taken by shutdown.
     runtime: Option<Runtime>,
     /// Goes last, so that nobody else starts here before we are gone.
-    _pid_file: PidFile,
+    _pid_file: Option<PidFile>,
 }
 
 impl Switch {
@@ -128,7 +175,10 @@ impl Switch {
     pub fn start(config: Config, options: SwitchOptions) -> Result<Switch, StartError> {
         let run_dir = config.daemon.run_dir.clone().map_or_else(RunDir::discover, RunDir::new);
         run_dir.create().map_err(|source| StartError::RunDir { path: run_dir.path().to_owned(), source })?;
-        let pid_file = PidFile::take(&run_dir.pid_file(PROGRAM))?;
+        let pid_file = match options.pid_file {
+            true => Some(PidFile::take(&run_dir.pid_file(&options.program))?),
+            false => None,
+        };
         let clock: Arc<dyn Clock> = options.clock.unwrap_or_else(|| Arc::new(HostClock::new()));
         let poke = Arc::new(Poke::default());
         let pool = BufferPool::new(config.datapath.buffers)?;
@@ -177,7 +227,9 @@ impl Switch {
         builtin(&commands, VERSION, stop.clone(), options.logging);
         let reconfigure = Reconfigure::default();
         commands::register(&commands, &parts, &reconfigure);
-        let control_socket = run_dir.control_socket(PROGRAM, std::process::id());
+        let control_socket = options
+            .control
+            .unwrap_or_else(|| Some(run_dir.control_socket(&options.program, std::process::id())));
         let memory = MemoryEnds::default();
         let mut reconciler = Reconciler::new(
             parts.clone(),
@@ -192,6 +244,8 @@ impl Switch {
         let mut switch = Switch {
             run_dir,
             control_socket,
+            server: None,
+            host: options.host,
             commands,
             parts,
             stop,
@@ -210,13 +264,18 @@ impl Switch {
             _pid_file: pid_file,
         };
         let control = Control { parts: switch.parts.clone(), openflow: layer, placing, ports, clock, poke };
-        switch.run(control, &processors)?;
+        switch.run(control, &processors, options.database)?;
         tracing::info!("{VERSION} started, run directory {}", switch.run_dir.path().display());
         Ok(switch)
     }
 
     /// Starts the threads and opens the sockets.
-    fn run(&mut self, control: Control, processors: &[usize]) -> Result<(), StartError> {
+    fn run(
+        &mut self,
+        control: Control,
+        processors: &[usize],
+        database: Option<Database>,
+    ) -> Result<(), StartError> {
         let stop = &self.stop_threads;
         self.control = Some(control.start(stop.clone()).map_err(StartError::Threads)?);
         self.forwarding = forwarding::start(&self.soft, processors, stop).map_err(StartError::Threads)?;
@@ -234,9 +293,27 @@ impl Switch {
             }
             Err(e) => tracing::warn!("interfaces are looked at now and then only: {e}"),
         }
+        if let Some(d) = database {
+            let (parts, to, host) = (self.parts.clone(), self.reconfigure.clone(), self.host);
+            let by = ByDatabase { parts, to, host };
+            match d {
+                Database::Remote(at) => {
+                    self.serving.push(runtime.spawn(by.follow(At::Remote(at), self.stop.waiter())))
+                }
+                Database::Embedded { file, tls } => {
+                    let server = embedded::start(&file, self.run_dir.path(), tls)?;
+                    let handle = server.handle().clone();
+                    handle.register(&self.commands, |_| ());
+                    self.serving.push(runtime.spawn(by.follow(At::Embedded(handle), self.stop.waiter())));
+                    self.server = Some(server);
+                }
+            }
+        }
         // Last: whoever finds the control socket finds everything else as well.
-        let server = runtime.block_on(Server::bind(&self.control_socket, self.commands.clone()))?;
-        self.serving.push(runtime.spawn(server.serve(self.stop.waiter())));
+        if let Some(path) = &self.control_socket {
+            let control = runtime.block_on(unixctl::Server::bind(path, self.commands.clone()))?;
+            self.serving.push(runtime.spawn(control.serve(self.stop.waiter())));
+        }
         Ok(())
     }
 
@@ -246,8 +323,8 @@ impl Switch {
     }
 
     /// Its unixctl socket.
-    pub fn control_socket(&self) -> &Path {
-        &self.control_socket
+    pub fn control_socket(&self) -> Option<&Path> {
+        self.control_socket.as_deref()
     }
 
     /// Its unixctl commands, which can also be run from here.
@@ -342,6 +419,9 @@ impl Switch {
             }
         });
         runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
         self.stop_threads.store(true, Ordering::Release);
         self.soft.wake();
         self.poke.poke();

@@ -205,6 +205,8 @@ impl Check<'_> {
             datapath_id,
             hwaddr: None,
             local: b.local,
+            local_settings: Default::default(),
+            settings: Default::default(),
             fail_mode: b.fail_mode,
             controllers,
             listen,
@@ -316,19 +318,29 @@ impl Check<'_> {
                 });
                 PortKind::Pcap { path, out: p.out.as_ref().map(|f| self.at.path(f.get_ref())) }
             }
+            "patch" => {
+                self.only(p, &["peer"]);
+                match &p.peer {
+                    Some(peer) => PortKind::Patch { peer: peer.get_ref().clone() },
+                    None => {
+                        self.wrong(whole, format!("port \"{name}\" of type \"patch\" needs a peer"));
+                        return None;
+                    }
+                }
+            }
             "memory" => {
                 self.only(p, &[]);
                 PortKind::Memory
             }
             other => {
                 let text = format!(
-                    "unknown port type \"{other}\", want \"sim\", \"af_packet\", \"tap\", \"internal\", \"pcap\" or \"memory\""
+                    "unknown port type \"{other}\", want \"sim\", \"af_packet\", \"tap\", \"internal\", \"patch\", \"pcap\" or \"memory\""
                 );
                 self.wrong(p.r#type.span(), text);
                 return None;
             }
         };
-        Some(PortConfig { name, ofport: p.ofport.as_ref().map(|n| *n.get_ref()), kind })
+        Some(PortConfig { ofport: p.ofport.as_ref().map(|n| *n.get_ref()), ..PortConfig::new(name, kind) })
     }
 
     /// Complains about keys that belong to other types of ports.
@@ -337,6 +349,7 @@ impl Check<'_> {
             ("device", p.device.as_ref().map(Spanned::span)),
             ("port", p.port.as_ref().map(Spanned::span)),
             ("interface", p.interface.as_ref().map(Spanned::span)),
+            ("peer", p.peer.as_ref().map(Spanned::span)),
             ("path", p.path.as_ref().map(Spanned::span)),
             ("out", p.out.as_ref().map(Spanned::span)),
         ];

@@ -11,6 +11,7 @@ mod file;
 use std::path::{Path, PathBuf};
 
 use daemon::{Active, Passive};
+use ofproto::{BridgeSettings, PortSettings};
 
 pub use error::{ConfigError, Problem};
 
@@ -132,6 +133,10 @@ pub struct BridgeConfig {
     pub hwaddr: Option<[u8; 6]>,
     /// What its LOCAL port is.
     pub local: LocalPort,
+    /// What OpenFlow does not know of its LOCAL port.
+    pub local_settings: PortSettings,
+    /// What OpenFlow does not know of it.
+    pub settings: BridgeSettings,
     /// What to do while no controller is connected.
     pub fail_mode: FailMode,
     /// Controllers to connect to.
@@ -177,12 +182,14 @@ pub struct PortConfig {
     pub ofport: Option<u32>,
     /// What is behind it.
     pub kind: PortKind,
+    /// What OpenFlow does not know of it.
+    pub settings: PortSettings,
 }
 
 impl PortConfig {
     /// A port that asks for no number.
     pub fn new(name: impl Into<String>, kind: PortKind) -> PortConfig {
-        PortConfig { name: name.into(), ofport: None, kind }
+        PortConfig { name: name.into(), ofport: None, kind, settings: PortSettings::default() }
     }
 }
 
@@ -210,6 +217,11 @@ pub enum PortKind {
     Internal {
         /// Its name.
         interface: String,
+    },
+    /// One end of a cable between two bridges of this switch.
+    Patch {
+        /// Name of the port at the other end.
+        peer: String,
     },
     /// Nothing: the port is there, and down.
     Null,

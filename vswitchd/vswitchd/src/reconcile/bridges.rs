@@ -31,7 +31,7 @@ pub fn local_port(b: &BridgeConfig) -> PortConfig {
         LocalPort::None => PortKind::Null,
         LocalPort::Tap => PortKind::Internal { interface: b.name.clone() },
     };
-    PortConfig::new(&b.name, kind)
+    PortConfig { settings: b.local_settings.clone(), ..PortConfig::new(&b.name, kind) }
 }
 
 impl Reconciler {
@@ -87,6 +87,7 @@ impl Reconciler {
             if self.parts.hoisting.may_hoist(index) != w.offload {
                 self.parts.hoisting.set_may_hoist(index, w.offload, &self.parts.layer.records());
             }
+            b.endpoint.bridge.set_settings(w.settings.clone());
             b.endpoint.apply(w);
         }
     }

@@ -84,10 +84,10 @@ impl Reconciler {
     pub(super) fn map_device_ports(&mut self, name: &str, coming: &[(u16, PortId)]) -> Result<(), String> {
         let mut map: Vec<(u16, PortId)> = coming.to_vec();
         for p in self.bridges.iter().flat_map(|b| b.ports.values()) {
-            if let PortKind::Sim { device, port } = &p.config.kind
+            if let (PortKind::Sim { device, port }, Some(attached)) = (&p.config.kind, &p.port)
                 && device == name
             {
-                map.push((*port, p.port.dp));
+                map.push((*port, attached.dp));
             }
         }
         map.sort_unstable_by_key(|(n, _)| *n);

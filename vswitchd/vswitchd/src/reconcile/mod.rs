@@ -84,10 +84,12 @@ impl Outcomes {
     }
 }
 
-/// A port that is attached.
+/// A port of a bridge.
 struct RunningPort {
     config: PortConfig,
-    port: Arc<SwitchPort>,
+    no: PortNo,
+    /// What is attached to the datapath; `None` for a patch port, of which no datapath knows.
+    port: Option<Arc<SwitchPort>>,
 }
 
 /// A bridge that runs.
@@ -160,6 +162,7 @@ impl Reconciler {
         self.start_devices(&want);
         self.add_bridges(&want);
         self.add_ports(&want);
+        self.settle_ports(&want);
         self.parts.endpoints.lock().clone_from(&self.in_order(&want));
         self.tell_outcomes();
         self.desired = want;
@@ -184,8 +187,8 @@ impl Reconciler {
             out.extend(b.ports.values().map(|p| PortOutcome {
                 bridge: b.name.clone(),
                 port: p.config.name.clone(),
-                no: Some(p.port.no),
-                dp: Some(p.port.dp),
+                no: Some(p.no),
+                dp: p.port.as_ref().map(|p| p.dp),
                 error: None,
             }));
             out.extend(b.errors.iter().map(|(name, why)| PortOutcome {

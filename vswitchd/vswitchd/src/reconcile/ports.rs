@@ -1,6 +1,7 @@
 //! Ports: attached to the datapath and described to OpenFlow, and taken away again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use device::{PacketIo, QueuePair};
 use flow::PortId;
@@ -13,7 +14,7 @@ use crate::desired::Desired;
 use crate::open::{self, OpenError};
 use crate::ports::SwitchPort;
 
-use super::bridges::{bridge_address, local_port};
+use super::bridges::{address_of, bridge_address, local_port};
 use super::{DETACH_PATIENCE, Reconciler, RunningPort};
 
 /// What is behind a port, opened.
@@ -34,7 +35,7 @@ fn wanted_ports<'a>(
 
 /// Whether a port that runs can stay when this is wanted: what else changes is changed on the spot.
 fn same_port(running: &RunningPort, config: &PortConfig, no: PortNo) -> bool {
-    running.config.kind == config.kind && running.port.no == no
+    running.config.kind == config.kind && running.no == no
 }
 
 impl Reconciler {
@@ -51,7 +52,7 @@ impl Reconciler {
             let mut gone = Vec::new();
             for (name, p) in &b.ports {
                 let stays = wanted.get(name).is_some_and(|(c, no)| same_port(p, c, *no));
-                if p.port.is_gone() {
+                if p.port.as_ref().is_some_and(|p| p.is_gone()) {
                     tracing::warn!(target: "bridge", "bridge {}: port {name}: its interface has gone", b.name);
                     gone.push(name.clone());
                 } else if !stays {
@@ -77,12 +78,23 @@ impl Reconciler {
     /// Takes a port away: from OpenFlow, from the datapath, and gives back what was behind it.
     pub(super) fn remove_port(&mut self, at: usize, name: &str) {
         let Some(p) = self.bridges[at].ports.remove(name) else { return };
-        let (no, dp) = (p.port.no, p.port.dp);
+        let no = p.no;
         {
             let _one = self.parts.ports.changing();
             self.bridges[at].endpoint.bridge.remove_port(no);
-            self.parts.ports.remove(dp);
+            if let Some(p) = &p.port {
+                self.parts.ports.remove(p.dp);
+            }
         }
+        tracing::info!(target: "bridge", "bridge {}: deleted interface {name} on port {no}", self.bridges[at].name);
+        if let Some(port) = &p.port {
+            self.detach(name, &p.config.kind, port);
+        }
+    }
+
+    /// Takes a port from the datapath, and gives back what was behind it.
+    fn detach(&mut self, name: &str, kind: &PortKind, port: &SwitchPort) {
+        let dp = port.dp;
         let queues = match self.parts.soft.detach(dp) {
             Ok(d) => d.wait(DETACH_PATIENCE),
             Err(e) => {
@@ -90,9 +102,9 @@ impl Reconciler {
                 None
             }
         };
-        let io = p.port.take_io();
+        let io = port.take_io();
         self.dp_numbers.give_back(dp);
-        match &p.config.kind {
+        match kind {
             PortKind::Sim { device, port } => {
                 if queues.is_none() {
                     tracing::error!(
@@ -111,7 +123,6 @@ impl Reconciler {
             }
             _ => drop((io, queues)),
         }
-        tracing::info!(target: "bridge", "bridge {}: deleted interface {name} on port {no}", self.bridges[at].name);
     }
 
     /// Adds ports that are not there.
@@ -130,9 +141,15 @@ impl Reconciler {
         }
         // Datapath numbers first, so that a device learns of all its new ports at once.
         let mut numbered = Vec::new();
+        let mut patches = Vec::new();
         let mut coming: BTreeMap<String, Vec<(u16, PortId)>> = BTreeMap::new();
         let mut spoken_for = BTreeSet::new();
         for (at, w, c, no) in wanted {
+            if let PortKind::Patch { peer } = &c.kind {
+                let peer = peer.clone();
+                patches.push((at, c, no, peer));
+                continue;
+            }
             let Some(dp) = self.dp_numbers.take(no) else {
                 self.port_failed(at, &c.name, "no port number of the datapath is left".to_owned());
                 continue;
@@ -150,11 +167,42 @@ impl Reconciler {
                 tracing::debug!("device {device}: {e}");
             }
         }
+        for (at, c, no, peer) in patches {
+            self.add_patch(at, c, no, &peer);
+        }
         for (at, w, c, no, dp) in numbered {
             let name = c.name.clone();
             if let Err(why) = self.add_port(at, w, c, no, dp) {
                 self.dp_numbers.give_back(dp);
                 self.port_failed(at, &name, why);
+            }
+        }
+    }
+
+    fn add_patch(&mut self, at: usize, c: PortConfig, no: PortNo, peer: &str) {
+        let b = &mut self.bridges[at];
+        let desc = Port {
+            added: self.clock.now(),
+            settings: Arc::new(c.settings.clone()),
+            ..Port::patch(no, &c.name, MacAddr(address_of(&c.name)), peer)
+        };
+        b.endpoint.bridge.put_port(desc);
+        tracing::info!(target: "bridge", "bridge {}: added interface {} on port {no}", b.name, c.name);
+        b.errors.remove(&c.name);
+        b.ports.insert(c.name.clone(), RunningPort { config: c, no, port: None });
+    }
+
+    /// Gives ports that stay the settings that they are to have.
+    pub(super) fn settle_ports(&mut self, want: &Desired) {
+        for w in &want.bridges {
+            let Some(b) = self.bridges.iter_mut().find(|b| b.name == w.name) else { continue };
+            for c in std::iter::once(&local_port(w)).chain(&w.ports) {
+                if let Some(p) = b.ports.get_mut(&c.name)
+                    && p.config.settings != c.settings
+                {
+                    b.endpoint.bridge.set_port_settings(p.no, c.settings.clone());
+                    p.config.settings = c.settings.clone();
+                }
             }
         }
     }
@@ -217,13 +265,14 @@ impl Reconciler {
             let _one = self.parts.ports.changing();
             let p = SwitchPort::new(bridge.index(), c.name.clone(), no, dp, c.kind.clone(), io);
             let p = self.parts.ports.add(p);
-            let desc = Port { added: self.clock.now(), ..Port::new(no, dp, &c.name, MacAddr(mac)) };
+            let settings = Arc::new(c.settings.clone());
+            let desc = Port { added: self.clock.now(), settings, ..Port::new(no, dp, &c.name, MacAddr(mac)) };
             bridge.put_port(with_link(desc, link, p.is_the_hosts()));
             p
         };
         tracing::info!(target: "bridge", "bridge {}: added interface {} on port {no}", b.name, c.name);
         b.errors.remove(&c.name);
-        b.ports.insert(c.name.clone(), RunningPort { config: c, port });
+        b.ports.insert(c.name.clone(), RunningPort { config: c, no, port: Some(port) });
         Ok(())
     }
 }

@@ -50,6 +50,11 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// The ports.
+    pub(crate) fn port_table(&self) -> &PortTable {
+        &self.ports
+    }
+
     /// Name of the bridge with that index.
     fn bridge_name(&self, index: Option<u32>) -> String {
         index.and_then(|i| self.layer.bridge(i)).map(|b| b.name().to_owned()).unwrap_or_default()

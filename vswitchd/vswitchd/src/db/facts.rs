@@ -1,0 +1,160 @@
+//! What people read in the database of how the switch is: columns of Interface, Bridge, Controller and Open_vSwitch
+//! (ovs-vswitchd.conf.db(5)), gathered from the running switch.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::rows::{Rows, map, set, string};
+use crate::config::PortKind;
+use crate::reconcile::PortOutcome;
+use crate::report::Parts;
+
+/// Values of columns, by table, UUID and column.
+pub type Facts = BTreeMap<(&'static str, String), BTreeMap<&'static str, Value>>;
+
+/// Version of Open vSwitch whose database, commands and behaviour this switch has; tools and agents look for it.
+const OVS_VERSION: &str = "3.1.0";
+
+/// Types of interfaces that can be had.
+const INTERFACE_TYPES: [&str; 6] = ["dpdk", "hoist", "internal", "patch", "system", "tap"];
+
+/// Facts that hold for as long as the process runs.
+pub fn of_the_program(rows: &Rows, db_version: &str) -> Facts {
+    let mut out = Facts::new();
+    let Some((uuid, row)) = rows.table("Open_vSwitch").next() else { return out };
+    let mut f = BTreeMap::from([
+        ("ovs_version", json!(OVS_VERSION)),
+        ("db_version", json!(db_version)),
+        ("datapath_types", set(["netdev", "system"])),
+        ("iface_types", set(INTERFACE_TYPES)),
+        ("dpdk_initialized", json!(false)),
+        ("dpdk_version", json!("none")),
+    ]);
+    // Set by scripts that start a stock switch; where nobody has, the host's own words.
+    let os = os_release();
+    for (column, key) in [("system_type", "ID"), ("system_version", "VERSION_ID")] {
+        if string(row, column).is_none()
+            && let Some(v) = os.get(key)
+        {
+            f.insert(column, json!(v));
+        }
+    }
+    out.insert(("Open_vSwitch", uuid.to_owned()), f);
+    out
+}
+
+fn os_release() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let pair = |l: &str| l.split_once('=').map(|(k, v)| (k.to_owned(), v.trim_matches('"').to_owned()));
+    text.lines().filter_map(pair).collect()
+}
+
+/// What came of each interface: its number, or why it has none.
+pub fn outcomes(rows: &Rows, outcomes: &[PortOutcome]) -> Facts {
+    let by_name: BTreeMap<&str, &PortOutcome> = outcomes.iter().map(|o| (o.port.as_str(), o)).collect();
+    let mut out = Facts::new();
+    for (uuid, row) in rows.table("Interface") {
+        let o = string(row, "name").and_then(|n| by_name.get(n));
+        let no = o.and_then(|o| o.no).map(|n| if n == openflow::PortNo::LOCAL { 65_534 } else { n.0 });
+        let error = o.and_then(|o| o.error.clone());
+        let f = BTreeMap::from([
+            // -1 says that it was tried.
+            (
+                "ofport",
+                no.map_or_else(|| if error.is_some() { json!(-1) } else { set::<i64>([]) }, |n| json!(n)),
+            ),
+            ("error", error.map_or_else(|| set::<String>([]), Value::from)),
+        ]);
+        out.insert(("Interface", uuid.to_owned()), f);
+    }
+    out
+}
+
+/// How the interfaces are: addresses, links, and with `statistics` what they have counted.
+pub fn interfaces(rows: &Rows, parts: &Parts, statistics: bool) -> Facts {
+    use datapath_api::Datapath as _;
+    let ports: BTreeMap<String, _> =
+        parts.port_table().all().into_iter().map(|p| (p.name.clone(), p)).collect();
+    let mut out = Facts::new();
+    for (uuid, row) in rows.table("Interface") {
+        let Some(p) = string(row, "name").and_then(|n| ports.get(n)) else { continue };
+        let link = p.link();
+        let state = |up: bool| if up { json!("up") } else { json!("down") };
+        let nothing = || set::<i64>([]);
+        let mut f = BTreeMap::from([
+            ("admin_state", state(link.admin_up)),
+            ("link_state", state(link.link_up)),
+            ("link_resets", json!(p.link_resets())),
+            ("ifindex", p.interface_index().map_or_else(nothing, Value::from)),
+            ("mac_in_use", p.mac().map_or_else(nothing, |m| json!(openflow::MacAddr(m).to_string()))),
+            ("mtu", p.frame_bytes().map_or_else(nothing, |n| json!(n.saturating_sub(14)))),
+            ("status", map([("driver_name", driver(&p.kind))])),
+        ]);
+        if link.speed_mbps > 0 {
+            f.insert("link_speed", json!(u64::from(link.speed_mbps) * 1_000_000));
+            f.insert("duplex", json!("full"));
+        } else {
+            f.insert("link_speed", nothing());
+            f.insert("duplex", nothing());
+        }
+        if statistics {
+            let soft = parts.soft.port_stats(p.dp).unwrap_or_default();
+            let s = parts.port_table().stats(p.dp, soft);
+            let counts = [
+                ("rx_packets", s.rx_packets),
+                ("rx_bytes", s.rx_bytes),
+                ("rx_dropped", s.rx_dropped),
+                ("rx_errors", s.rx_errors),
+                ("tx_packets", s.tx_packets),
+                ("tx_bytes", s.tx_bytes),
+                ("tx_dropped", s.tx_dropped),
+                ("tx_errors", s.tx_errors),
+            ];
+            f.insert("statistics", map(counts));
+        }
+        out.insert(("Interface", uuid.to_owned()), f);
+    }
+    out
+}
+
+fn driver(kind: &PortKind) -> &'static str {
+    match kind {
+        PortKind::Sim { .. } => "simnic",
+        PortKind::AfPacket { .. } => "af_packet",
+        PortKind::Tap { .. } | PortKind::Internal { .. } => "tun",
+        PortKind::Patch { .. } => "patch",
+        _ => "none",
+    }
+}
+
+/// How bridges and their controllers are.
+pub fn bridges(rows: &Rows, parts: &Parts) -> Facts {
+    let mut out = Facts::new();
+    let endpoints = parts.endpoints.lock().clone();
+    for (uuid, row) in rows.table("Bridge") {
+        let Some(e) = endpoints.iter().find(|e| string(row, "name") == Some(e.bridge.name())) else {
+            continue;
+        };
+        let f = BTreeMap::from([
+            ("datapath_id", json!(format!("{:016x}", e.bridge.datapath_id()))),
+            ("datapath_version", json!(concat!("Hoist ", env!("CARGO_PKG_VERSION")))),
+        ]);
+        out.insert(("Bridge", uuid.to_owned()), f);
+        let targets = e.hub.targets();
+        for (uuid, c) in rows.referred(row, "controller", "Controller") {
+            let Some(target) = string(c, "target").and_then(|t| t.parse().ok()) else { continue };
+            let state = targets.get(&e.target(&target).to_string());
+            let connected = state.is_some_and(|s| s.connected);
+            let mut status = vec![("state", if connected { "ACTIVE" } else { "BACKOFF" }.to_owned())];
+            if let Some(s) = state.filter(|s| !s.connected) {
+                status.push(("last_error", s.state.clone()));
+            }
+            let role = if connected { json!("other") } else { set::<String>([]) };
+            let f =
+                BTreeMap::from([("is_connected", json!(connected)), ("status", map(status)), ("role", role)]);
+            out.insert(("Controller", uuid.to_owned()), f);
+        }
+    }
+    out
+}

@@ -1,0 +1,105 @@
+//! The command line of `ovs-vswitchd` (ovs-vswitchd(8)): what scripts and tests that start a stock switch say.
+
+use std::process::ExitCode;
+
+use daemon::cli::{self, Opt, Takes, UsageError};
+use daemon::detach::Daemon;
+use daemon::rundir::RunDir;
+use vswitchd::source::Source;
+use vswitchd::{Config, Database, Switch, SwitchOptions};
+
+use super::{host, serve};
+
+/// The name.
+pub const NAME: &str = "ovs-vswitchd";
+
+const VERSION: &str = concat!("ovs-vswitchd (Hoist) ", env!("CARGO_PKG_VERSION"));
+
+const OPTIONS: &[Opt] = &[
+    Opt::long("enable-dummy", Takes::Perhaps),
+    Opt::long("disable-system", Takes::Nothing),
+    Opt::long("disable-system-route", Takes::Nothing),
+    Opt::long("dummy-numa", Takes::Value),
+    Opt::long("mlockall", Takes::Nothing),
+    Opt::short('p', "private-key", Takes::Value),
+    Opt::short('c', "certificate", Takes::Value),
+    Opt::short('C', "ca-cert", Takes::Value),
+    Opt::long("peer-ca-cert", Takes::Value),
+    Opt::long("bootstrap-ca-cert", Takes::Value),
+    Opt::long("ssl-protocols", Takes::Value),
+    Opt::long("ssl-ciphers", Takes::Value),
+];
+
+/// Runs under that name.
+pub fn main(program: &str) -> ExitCode {
+    let line = match cli::parse(program, OPTIONS, std::env::args_os().skip(1)) {
+        Ok(l) => l,
+        Err(e) => return wrong(program, &e),
+    };
+    if line.help {
+        print!("{}{}", help(program), cli::help(program));
+        return ExitCode::SUCCESS;
+    }
+    if line.version {
+        println!("{VERSION}");
+        return ExitCode::SUCCESS;
+    }
+    match run(program, &line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{program}: {}", super::words(&e));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn wrong(program: &str, e: &UsageError) -> ExitCode {
+    eprintln!("{program}: {e}");
+    ExitCode::FAILURE
+}
+
+fn run(program: &str, line: &cli::CommandLine) -> anyhow::Result<()> {
+    let run_dir = RunDir::for_program(program);
+    let at = match line.arguments.as_slice() {
+        [] => format!("unix:{}", run_dir.path().join("db.sock").display()),
+        [at] => at.clone(),
+        _ => anyhow::bail!("at most one non-option argument accepted; use --help for usage"),
+    };
+    let remote: daemon::Active = at.parse()?;
+    let given = |name: &str| line.own.iter().any(|(n, _)| *n == name);
+    let mut daemon = Daemon::start(program, &line.daemon)?;
+    if given("mlockall") {
+        tracing::info!(
+            "--mlockall: buffers of packets are never paged out anyway; the rest is left to the system"
+        );
+    }
+    let mut config = Config::default();
+    config.daemon.run_dir = Some(run_dir.path().to_owned());
+    let options = SwitchOptions {
+        program: program.to_owned(),
+        pid_file: false,
+        control: Some(line.daemon.control_socket(program)),
+        source: Source::Database(remote.to_string()),
+        database: Some(Database::Remote(remote.in_dir(run_dir.path()))),
+        host: host(given("enable-dummy"), given("disable-system")),
+        logging: Some(daemon.logging().clone()),
+        ..SwitchOptions::default()
+    };
+    let switch = Switch::start(config, options)?;
+    serve(switch, || daemon.ready())
+}
+
+fn help(program: &str) -> String {
+    format!(
+        "{program}: Open vSwitch daemon
+usage: {program} [OPTIONS] [DATABASE]
+where DATABASE is a server on which ovsdb-server is listening (default: unix:<run directory>/db.sock).
+
+  --enable-dummy[=TYPE]       interfaces of type dummy are ports in memory
+  --disable-system            interfaces of the host are not touched
+  --disable-system-route, --dummy-numa=LIST, --mlockall   accepted
+  -p, --private-key=FILE  -c, --certificate=FILE  -C, --ca-cert=FILE
+  --peer-ca-cert=FILE  --bootstrap-ca-cert=FILE  --ssl-protocols=PROTOS  --ssl-ciphers=CIPHERS
+"
+    )
+}
