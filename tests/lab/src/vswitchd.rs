@@ -38,6 +38,12 @@ fn text(p: &Path) -> Result<&str> {
     p.to_str().with_context(|| format!("{} is not UTF-8", p.display()))
 }
 
+/// An empty folder.
+fn make_anew(dir: &Path) -> Result<()> {
+    let _ = std::fs::remove_dir_all(dir);
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
+}
+
 impl Vswitchd {
     /// Starts the one in folder `programs` in network namespace `ns`, and waits until it answers. `run_dir` is made anew; it
     /// should be short, for a unix socket's name has room for 107 bytes. `config` is TOML.
@@ -45,14 +51,26 @@ impl Vswitchd {
     /// # Errors
     /// When it does not start, or does not answer within [`DEADLINE`]; its log is in the error.
     pub fn start(programs: &Path, run_dir: &Path, ns: &str, config: &str) -> Result<Vswitchd> {
-        let _ = std::fs::remove_dir_all(run_dir);
-        std::fs::create_dir_all(run_dir).with_context(|| format!("cannot make {}", run_dir.display()))?;
+        make_anew(run_dir)?;
         let file = run_dir.join("switch.toml");
         std::fs::write(&file, config)?;
+        Self::launch(programs, run_dir, ns, &["--config", text(&file)?])
+    }
+
+    /// The same, with a database of its own, empty, for [`Vswitchd::vsctl`].
+    ///
+    /// # Errors
+    /// As [`Vswitchd::start`].
+    pub fn start_with_database(programs: &Path, run_dir: &Path, ns: &str) -> Result<Vswitchd> {
+        make_anew(run_dir)?;
+        let (db, log) = (run_dir.join("conf.db"), run_dir.join("vswitchd.log"));
+        Self::launch(programs, run_dir, ns, &["--database", text(&db)?, "--log-file", text(&log)?])
+    }
+
+    fn launch(programs: &Path, run_dir: &Path, ns: &str, args: &[&str]) -> Result<Vswitchd> {
         let err = std::fs::File::create(run_dir.join("stderr"))?;
         let child = inside(ns, text(&programs.join("vswitchd"))?)
-            .arg("--config")
-            .arg(&file)
+            .args(args)
             .arg("--run-dir")
             .arg(run_dir)
             .stdout(std::process::Stdio::null())
@@ -90,6 +108,14 @@ impl Vswitchd {
     /// When it fails.
     pub fn ofctl(&self, args: &[&str]) -> Result<String> {
         self.tool("ovs-ofctl", &[&["-O", "OpenFlow13"], args].concat())
+    }
+
+    /// `ovs-vsctl ...`, which returns when the switch has done it.
+    ///
+    /// # Errors
+    /// When it fails, or the switch has not done it within 10 s.
+    pub fn vsctl(&self, args: &[&str]) -> Result<String> {
+        self.tool("ovs-vsctl", &[&["--timeout=10"], args].concat())
     }
 
     /// `ovs-appctl -t vswitchd ...`

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clock::Clock;
 use daemon::signals::{StopRequest, stop_channel};
-use daemon::{Active, Listener, OPENFLOW_PORT, Passive, RunDir};
+use daemon::{Active, Listener, OPENFLOW_PORT, Passive, RunDir, Tls};
 use ofproto::Bridge;
 use openflow::version::VersionSet;
 use parking_lot::Mutex;
@@ -56,16 +56,23 @@ pub struct Endpoint {
     fail_open: Arc<FailOpen>,
     runtime: Handle,
     dir: RunDir,
+    tls: Tls,
     state: Mutex<State>,
 }
 
 impl Endpoint {
     /// A bridge without connections yet.
-    pub fn new(bridge: Arc<Bridge>, clock: Arc<dyn Clock>, runtime: Handle, dir: RunDir) -> Arc<Endpoint> {
+    pub fn new(
+        bridge: Arc<Bridge>,
+        clock: Arc<dyn Clock>,
+        runtime: Handle,
+        dir: RunDir,
+        tls: Tls,
+    ) -> Arc<Endpoint> {
         let hub = Hub::new(bridge.name(), Limits::default(), clock.clone());
         bridge.set_controllers(hub.clone());
         let fail_open = FailOpen::new(bridge.clone(), hub.clone(), clock);
-        Arc::new(Endpoint { bridge, hub, fail_open, runtime, dir, state: Mutex::default() })
+        Arc::new(Endpoint { bridge, hub, fail_open, runtime, dir, tls, state: Mutex::default() })
     }
 
     /// As configured now.
@@ -139,7 +146,7 @@ impl Endpoint {
             if s.listeners.contains_key(&on) {
                 continue;
             }
-            match self.runtime.block_on(Listener::bind(&l, OPENFLOW_PORT)) {
+            match self.runtime.block_on(Listener::bind_with(&l, OPENFLOW_PORT, Some(&self.tls))) {
                 Ok(listener) => {
                     let shown = match (listener.tcp_port(), &l) {
                         (Some(port), Passive::Tcp { host, .. }) => {
@@ -163,8 +170,8 @@ impl Endpoint {
         }
         for (name, to) in targets {
             s.controllers.entry(name).or_insert_with(|| {
-                let (hub, bridge) = (self.hub.clone(), self.bridge.clone());
-                Task::run(&self.runtime, |stopped| connect_to(hub, bridge, to, stopped))
+                let (hub, bridge, tls) = (self.hub.clone(), self.bridge.clone(), self.tls.clone());
+                Task::run(&self.runtime, |stopped| connect_to(hub, bridge, to, tls, stopped))
             });
         }
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use daemon::cli::{self, Opt, Takes, UsageError};
 use daemon::detach::Daemon;
 use daemon::rundir::RunDir;
+use daemon::{Tls, TlsFiles};
 use vswitchd::source::Source;
 use vswitchd::{Config, Database, Switch, SwitchOptions};
 
@@ -21,18 +22,18 @@ const OPTIONS: &[Opt] = &[
     Opt::long("disable-system-route", Takes::Nothing),
     Opt::long("dummy-numa", Takes::Value),
     Opt::long("mlockall", Takes::Nothing),
-    Opt::short('p', "private-key", Takes::Value),
-    Opt::short('c', "certificate", Takes::Value),
-    Opt::short('C', "ca-cert", Takes::Value),
-    Opt::long("peer-ca-cert", Takes::Value),
-    Opt::long("bootstrap-ca-cert", Takes::Value),
     Opt::long("ssl-protocols", Takes::Value),
     Opt::long("ssl-ciphers", Takes::Value),
 ];
 
+/// The program's own options, those of TLS among them.
+fn own() -> Vec<Opt> {
+    OPTIONS.iter().chain(&daemon::tls::OPTIONS).copied().collect()
+}
+
 /// Runs under that name.
 pub fn main(program: &str) -> ExitCode {
-    let line = match cli::parse(program, OPTIONS, std::env::args_os().skip(1)) {
+    let line = match cli::parse(program, &own(), std::env::args_os().skip(1)) {
         Ok(l) => l,
         Err(e) => return wrong(program, &e),
     };
@@ -73,6 +74,10 @@ fn run(program: &str, line: &cli::CommandLine) -> anyhow::Result<()> {
             "--mlockall: buffers of packets are never paged out anyway; the rest is left to the system"
         );
     }
+    let mut files = TlsFiles::default();
+    for (name, value) in &line.own {
+        files.set_option(name, value.as_deref().unwrap_or_default());
+    }
     let mut config = Config::default();
     config.daemon.run_dir = Some(run_dir.path().to_owned());
     let options = SwitchOptions {
@@ -82,6 +87,7 @@ fn run(program: &str, line: &cli::CommandLine) -> anyhow::Result<()> {
         source: Source::Database(remote.to_string()),
         database: Some(Database::Remote(remote.in_dir(run_dir.path()))),
         host: host(given("enable-dummy"), given("disable-system")),
+        tls: Tls::new(files),
         logging: Some(daemon.logging().clone()),
         ..SwitchOptions::default()
     };

@@ -21,7 +21,7 @@ use clock::{Clock, HostClock};
 use daemon::log::Logging;
 use daemon::signals::{StopRequest, stop_channel};
 use daemon::unixctl::{self, Commands, builtin};
-use daemon::{Active, PidFile, PidFileError, RunDir, StreamError};
+use daemon::{Active, PidFile, PidFileError, RunDir, StreamError, Tls, TlsFiles};
 use datapath::SoftDatapath;
 use datapath_api::DatapathError;
 use device::BufferPool;
@@ -88,6 +88,8 @@ pub struct SwitchOptions {
     pub logging: Option<Logging>,
     /// The clock of everything that ages; the host's when `None`.
     pub clock: Option<Arc<dyn Clock>>,
+    /// Keys and certificates of `ssl:` and `pssl:` streams, until the database has others.
+    pub tls: Tls,
     /// Where the configuration comes from, for reports and for `hoist/reload`.
     pub source: Source,
 }
@@ -102,6 +104,7 @@ impl Default for SwitchOptions {
             host: Host { taps: false, dummies: false, no_system: false },
             logging: None,
             clock: None,
+            tls: Tls::new(TlsFiles::default()),
             source: Source::default(),
         }
     }
@@ -207,6 +210,7 @@ impl Switch {
             run_dir: run_dir.path().to_owned(),
             since: HostInstant::now(),
             source: RwLock::new(options.source),
+            tls: options.tls,
             clock: clock.clone(),
             layer: layer.clone(),
             soft: soft.clone(),

@@ -152,6 +152,7 @@ async fn a_controller_is_connected_to_again_after_it_goes() {
         Arc::clone(&hub),
         Arc::new(ToySwitch::default()),
         target.parse().unwrap(),
+        daemon::Tls::new(daemon::TlsFiles::default()),
         stopped,
     ));
     let listener = UnixListener::bind(&socket).unwrap();

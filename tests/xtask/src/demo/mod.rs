@@ -44,21 +44,42 @@ pub struct Options {
 /// Hosts of the demo.
 const HOSTS: u8 = 4;
 
-fn configuration() -> String {
-    let wires: Vec<_> = (1..=HOSTS).map(|n| format!("\"af_packet:{}\"", lab::lan::wire(n))).collect();
-    let ports: String = (1..=HOSTS)
-        .map(|n| {
-            let port = n - 1;
-            format!(
-                "\n[[bridge.port]]\nname = \"p{n}\"\nofport = {n}\ntype = \"sim\"\ndevice = \"sim0\"\nport = {port}\n"
-            )
-        })
-        .collect();
-    format!(
-        "[daemon]\nlog_file = \"vswitchd.log\"\n\n[[device]]\nname = \"sim0\"\ntype = \"sim\"\nwires = [{}]\n\n\
-         [[bridge]]\nname = \"br0\"\ndatapath_id = \"77\"\nfail_mode = \"secure\"\n{ports}",
-        wires.join(", ")
-    )
+/// How ovs-vsctl is called: one command a line.
+fn configuration() -> Vec<String> {
+    let mut lines = vec![
+        "add-br br0 -- set-fail-mode br0 secure -- set Bridge br0 other-config:datapath-id=0000000000000077"
+            .to_owned(),
+    ];
+    lines.extend((1..=HOSTS).map(|n| {
+        let (port, wire) = (n - 1, lab::lan::wire(n));
+        format!(
+            "--may-exist add-port br0 p{n} -- set Interface p{n} type=hoist options:device=sim:0 \
+             options:port={port} options:wire=af_packet:{wire} ofport_request={n}"
+        )
+    }));
+    lines
+}
+
+/// Configures the switch as an operator would.
+fn configure(s: &Vswitchd, c: &mut Checks) -> Result<()> {
+    println!("\n== stock ovs-vsctl configures the switch, which serves its database itself");
+    for line in configuration() {
+        println!("  ovs-vsctl {line}");
+        s.vsctl(&line.split_whitespace().collect::<Vec<_>>())?;
+    }
+    print!("{}", s.vsctl(&["show"])?);
+    let has = |n: u8| {
+        s.vsctl(&["get", "Interface", &format!("p{n}"), "ofport"]).is_ok_and(|o| o.trim() == n.to_string())
+    };
+    c.check("each ovs-vsctl returned when the port was there", (1..=HOSTS).all(has), || {
+        s.vsctl(&["--columns=name,ofport,error", "list", "Interface"]).unwrap_or_default()
+    });
+    let wrong = s.vsctl(&["add-port", "br0", "nosuch0"]);
+    let error = s.vsctl(&["get", "Interface", "nosuch0", "error"])?;
+    c.check("a port that cannot be had is told of", error.contains("No such device"), || {
+        format!("{wrong:?} {error}")
+    });
+    s.vsctl(&["del-port", "nosuch0"]).map(drop)
 }
 
 /// The flows of the demo, in ovs-ofctl's syntax.
@@ -101,7 +122,7 @@ pub fn run(o: &Options) -> Result<()> {
     let mut checks = Checks::default();
     println!("== four hosts in network namespaces, their cables in the simulated NIC");
     let hosts = Lan::create("hoist", HOSTS)?;
-    let switch = Vswitchd::start(&programs, Path::new("/run/hoist-demo"), &hosts.switch(), &configuration())?;
+    let switch = Vswitchd::start_with_database(&programs, Path::new("/run/hoist-demo"), &hosts.switch())?;
     println!("{}, run directory {}", switch.appctl(&["version"])?.trim(), switch.run_dir().display());
     let result = show(&Scene { lan: &hosts, switch: &switch }, &mut checks, o.pcap.as_deref());
     if let Err(e) = &result {
@@ -111,6 +132,7 @@ pub fn run(o: &Options) -> Result<()> {
         println!("\nstill running; look around with");
         println!("  export OVS_RUNDIR={}", switch.run_dir().display());
         println!("  {} status", programs.join("hoist").display());
+        println!("  ovs-vsctl show");
         println!("  ovs-ofctl -O OpenFlow13 dump-flows br0");
         println!("  ip netns exec hoist-h1 ping 10.77.0.2");
         println!("and end it with\n  ovs-appctl -t vswitchd exit");
@@ -155,6 +177,7 @@ fn build(o: &Options) -> Result<PathBuf> {
 
 /// The story.
 fn show(scene: &Scene<'_>, c: &mut Checks, pcap: Option<&Path>) -> Result<()> {
+    configure(scene.switch, c)?;
     println!("\n== stock ovs-ofctl loads {} flows", FLOWS.lines().filter(|l| !l.starts_with('#')).count());
     let s = scene.switch;
     s.add_flows("br0", FLOWS)?;

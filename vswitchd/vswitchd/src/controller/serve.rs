@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::signals::Stopped;
-use daemon::{Active, Listener, OPENFLOW_PORT, connect};
+use daemon::stream::connect_with;
+use daemon::{Active, Listener, OPENFLOW_PORT, Tls};
 use openflow::switch::OpenFlowSwitch;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -66,7 +67,13 @@ pub async fn listen(
 }
 
 /// Keeps a connection to a controller until asked to stop, connecting again after growing pauses.
-pub async fn connect_to(hub: Arc<Hub>, switch: Arc<dyn OpenFlowSwitch>, to: Active, mut stopped: Stopped) {
+pub async fn connect_to(
+    hub: Arc<Hub>,
+    switch: Arc<dyn OpenFlowSwitch>,
+    to: Active,
+    tls: Tls,
+    mut stopped: Stopped,
+) {
     let name = to.to_string();
     let (first, longest) = hub.limits.backoff;
     let mut pause = first;
@@ -74,7 +81,7 @@ pub async fn connect_to(hub: Arc<Hub>, switch: Arc<dyn OpenFlowSwitch>, to: Acti
         hub.set_target(&name, false, "connecting");
         let stream = tokio::select! {
             () = stopped.wait() => break,
-            r = connect(&to, OPENFLOW_PORT, hub.limits.handshake) => r,
+            r = connect_with(&to, OPENFLOW_PORT, hub.limits.handshake, Some(&tls)) => r,
         };
         let why = match stream {
             Ok(stream) => {

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use daemon::Active;
 use daemon::signals::Stopped;
+use daemon::stream::connect_with;
 use ovsdb::server::Handle;
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -102,7 +103,7 @@ impl ByDatabase {
                 At::Remote(remote) => {
                     let stream = tokio::select! {
                         () = stopped.wait() => return,
-                        r = daemon::connect(remote, ovsdb::server::OVSDB_PORT, CONNECT) => r,
+                        r = connect_with(remote, ovsdb::server::OVSDB_PORT, CONNECT, Some(&self.parts.tls)) => r,
                     };
                     match stream {
                         Ok(s) => {
@@ -206,6 +207,9 @@ impl ByDatabase {
             return;
         }
         let Some(w) = wanted::wanted(&s.rows, self.host) else { return };
+        if let Some(files) = &w.tls {
+            self.parts.tls.set(files.clone());
+        }
         for words in w.ignored {
             if said.len() < MAX_SAID && said.insert(words.clone()) {
                 tracing::warn!(target: "bridge", "{words}");

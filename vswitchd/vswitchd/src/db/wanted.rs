@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use daemon::{TlsFiles, Trust};
 use ofproto::{BridgeSettings, PortSettings, PriorityTags, VlanMode, VlanSet};
 
 use super::rows::{Row, Rows, boolean, count, integer, integers, key, string};
@@ -38,13 +39,18 @@ pub struct Wanted {
     pub desired: Desired,
     /// `next_cfg`: what the switch is to acknowledge once it is like this.
     pub next_cfg: i64,
+    /// Keys and certificates; `None` leaves those of the command line.
+    pub tls: Option<TlsFiles>,
     /// Rows and settings that are not implemented, each a sentence.
     pub ignored: Vec<String>,
 }
 
 /// Columns that are looked at, by table.
 pub const COLUMNS: &[(&str, &[&str])] = &[
-    ("Open_vSwitch", &["bridges", "next_cfg", "cur_cfg", "other_config", "system_type", "system_version"]),
+    (
+        "Open_vSwitch",
+        &["bridges", "ssl", "next_cfg", "cur_cfg", "other_config", "system_type", "system_version"],
+    ),
     (
         "Bridge",
         &[
@@ -71,6 +77,7 @@ pub const COLUMNS: &[(&str, &[&str])] = &[
     ),
     ("Interface", &["name", "type", "options", "ofport_request", "ofport", "error", "mac", "mtu_request"]),
     ("Controller", &["target"]),
+    ("SSL", &["private_key", "certificate", "ca_cert", "bootstrap_ca_cert"]),
 ];
 
 /// The state that the rows want; `None` while there is no row of Open_vSwitch.
@@ -82,6 +89,7 @@ pub fn wanted(rows: &Rows, host: Host) -> Option<Wanted> {
         enabled: key(root, "other_config", "hw-offload") != Some("false"),
         min_pps: key(root, "other_config", "hoist-min-pps").and_then(|v| v.parse().ok()).unwrap_or(0),
     };
+    w.tls = rows.referred(root, "ssl", "SSL").first().map(|(_, row)| tls(row));
     let mut devices = BTreeMap::new();
     let mut bridges: Vec<_> = rows.referred(root, "bridges", "Bridge");
     bridges.sort_by_key(|(_, b)| string(b, "name"));
@@ -92,6 +100,21 @@ pub fn wanted(rows: &Rows, host: Host) -> Option<Wanted> {
     }
     w.desired.devices = devices.into_values().collect();
     Some(w)
+}
+
+/// Table SSL: where keys and certificates are.
+fn tls(row: &Row) -> TlsFiles {
+    let path = |c| string(row, c).map(PathBuf::from);
+    TlsFiles {
+        private_key: path("private_key"),
+        certificate: path("certificate"),
+        trust: match path("ca_cert") {
+            Some(file) if boolean(row, "bootstrap_ca_cert") => Trust::Bootstrap(file),
+            Some(file) => Trust::File(file),
+            None => Trust::default(),
+        },
+        peer_ca: None,
+    }
 }
 
 fn hex(text: &str) -> Option<u64> {
@@ -195,6 +218,8 @@ fn bridge(
                 interface(i, iface, host, devices)
             };
             let ofport = integer(i, "ofport_request").and_then(|n| u32::try_from(n).ok());
+            // The number in a dummy's name is its number: what tests are written by.
+            let ofport = ofport.or_else(|| if kind == PortKind::Memory { first_number(iface) } else { None });
             b.ports.push(PortConfig {
                 ofport: ofport.filter(|n| (1..=MAX_OFPORT).contains(n)),
                 settings: settings.clone(),
@@ -204,6 +229,13 @@ fn bridge(
     }
     b.name = name;
     Some(b)
+}
+
+/// The first number in a name.
+fn first_number(name: &str) -> Option<u32> {
+    let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
 }
 
 /// An interface that cannot be had, in the words that stock tools show.
@@ -404,6 +436,19 @@ mod tests {
         }
         let DeviceKind::Sim { wires, .. } = &w.desired.devices[0].kind;
         assert_eq!((w.desired.devices.len(), &wires[1]), (1, &Wire::AfPacket("w1".into())));
+    }
+
+    #[test]
+    fn dummies_are_numbered_by_their_names() {
+        let ports = [
+            ("p17", json!({}), json!({"type": "dummy"})),
+            ("tap2x3", json!({}), json!({"type": "dummy", "ofport_request": 9})),
+            ("none", json!({}), json!({"type": "dummy"})),
+        ];
+        let w = wanted(&rows(json!({}), &ports), Host { dummies: true, ..HOST }).unwrap();
+        let numbers: Vec<_> =
+            w.desired.bridges[0].ports.iter().map(|p| (p.name.as_str(), p.ofport)).collect();
+        assert_eq!(numbers, [("none", None), ("p17", Some(17)), ("tap2x3", Some(9))]);
     }
 
     #[test]

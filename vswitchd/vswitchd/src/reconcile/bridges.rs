@@ -69,8 +69,13 @@ impl Reconciler {
                     let id = datapath_id(w);
                     let bridge = self.parts.layer.add_bridge(ofproto::BridgeConfig::new(&w.name, id));
                     tracing::info!(target: "bridge", "bridge {}: added, using datapath ID {id:016x}", w.name);
-                    let endpoint =
-                        Endpoint::new(bridge, self.clock.clone(), self.runtime.clone(), self.run_dir.clone());
+                    let endpoint = Endpoint::new(
+                        bridge,
+                        self.clock.clone(),
+                        self.runtime.clone(),
+                        self.run_dir.clone(),
+                        self.parts.tls.clone(),
+                    );
                     self.bridges.push(RunningBridge {
                         name: w.name.clone(),
                         datapath_id: id,

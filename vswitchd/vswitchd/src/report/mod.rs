@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant as HostInstant;
 
 use clock::Clock;
+use daemon::Tls;
 use datapath::SoftDatapath;
 use parking_lot::{Mutex, RwLock};
 
@@ -36,6 +37,8 @@ pub struct Parts {
     pub since: HostInstant,
     /// Where the configuration comes from.
     pub source: RwLock<Source>,
+    /// Keys and certificates of `ssl:` and `pssl:` streams.
+    pub tls: Tls,
     /// The switch's time.
     pub clock: Arc<dyn Clock>,
     /// The OpenFlow layer.
