@@ -188,7 +188,9 @@ fn handshake(s: &Scene) {
     assert_eq!(features["dpid"], "00000000000000e2");
     assert_eq!(features["tables"], 254);
     let ports = s.controller().wait_for("ports", |_| true);
-    let expected: Vec<_> = (1..=HOSTS).map(|n| json!([n, format!("p{n}")])).collect();
+    // The bridge's own port comes last: OFPP_LOCAL.
+    let local = json!([0xffff_fffe_u32, "br0"]);
+    let expected: Vec<_> = (1..=HOSTS).map(|n| json!([n, format!("p{n}")])).chain([local]).collect();
     assert_eq!(ports["ports"], Value::from(expected));
     s.controller().wait_for("barrier", |_| true);
     assert!(eventually(|| s.is_connected().then_some(())).is_some(), "hoist status says so");

@@ -272,7 +272,7 @@ fn device_port(row: &Row, name: &str, devices: &mut BTreeMap<String, DeviceConfi
             why: format!("{name}: options:device is missing: want options:device=sim:0 options:port=0"),
         };
     };
-    if !device.strip_prefix("sim:").is_some_and(|n| n.parse::<u8>().is_ok()) {
+    if device.strip_prefix("sim:").is_none_or(|n| n.parse::<u8>().is_err()) {
         return PortKind::Wrong {
             why: format!("{name}: there is no driver for device {device}, only for sim:0 to sim:255"),
         };
