@@ -167,6 +167,28 @@ impl<R> Subtable<R> {
         wc: &mut PipelineMask,
         probe: &mut TrieProbe<'_>,
     ) -> Option<&Entry<R>> {
+        self.matching(key, wc, probe).next()
+    }
+
+    /// The matching rules, highest priority first. Adds the bits looked at to `wc`.
+    pub(crate) fn matching<'a>(
+        &'a self,
+        key: &PipelineKey,
+        wc: &mut PipelineMask,
+        probe: &mut TrieProbe<'_>,
+    ) -> impl Iterator<Item = &'a Entry<R>> + use<'a, R> {
+        let chain = self.chain(key, wc, probe).unwrap_or_default();
+        let first = chain.first().map(|e| e.words.clone());
+        chain.iter().filter(move |e| first.as_ref() == Some(&e.words))
+    }
+
+    /// The chain from the first rule on that matches; rules with other keys may be among those that follow.
+    fn chain(
+        &self,
+        key: &PipelineKey,
+        wc: &mut PipelineMask,
+        probe: &mut TrieProbe<'_>,
+    ) -> Option<&[Entry<R>]> {
         let (shape, words) = (&*self.shape, key.words());
         let (mut h, mut at) = (BASIS, 0);
         let last = self.indices.len();
@@ -185,7 +207,10 @@ impl<R> Subtable<R> {
                 return None;
             }
         }
-        let found = self.rules.get(&h).and_then(|c| c.iter().find(|e| shape.masked_eq(key, &e.words)));
+        let found = self.rules.get(&h).and_then(|c| {
+            let at = c.iter().position(|e| shape.masked_eq(key, &e.words))?;
+            Some(&c[at..])
+        });
         if found.is_none() && shape.ports_len() > 0 {
             self.fold_ports(key, wc);
         } else {

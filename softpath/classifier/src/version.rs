@@ -202,6 +202,37 @@ impl<R> Version<R> {
         best
     }
 
+    /// As [`Version::lookup`], but rules that are `soft` match nothing by themselves: those that match, as far as their
+    /// priority is above that of the rule found, are added to `soft_found`, in no order.
+    pub fn lookup_with<'a>(
+        &'a self,
+        key: &PipelineKey,
+        wc: &mut PipelineMask,
+        soft: impl Fn(&R) -> bool,
+        soft_found: &mut Vec<Found<'a, R>>,
+    ) -> Option<Found<'a, R>> {
+        let mut probe =
+            TrieProbe { prefixes: &self.prefixes, tries: &self.tries, done: [None; MAX_PREFIXES] };
+        let mut best: Option<Found<'a, R>> = None;
+        for s in &self.slots {
+            if best.is_some_and(|b| b.priority >= s.max_priority) {
+                break;
+            }
+            for e in s.subtable.matching(key, wc, &mut probe) {
+                if best.is_some_and(|b| b.priority >= e.priority) {
+                    break;
+                }
+                let f = Found { priority: e.priority, rule: &e.rule };
+                if !soft(&e.rule) {
+                    best = Some(f);
+                    break;
+                }
+                soft_found.push(f);
+            }
+        }
+        best
+    }
+
     /// Every rule: highest subtable first, unordered within.
     pub fn iter(&self) -> impl Iterator<Item = (MiniMatch, Found<'_, R>)> {
         self.slots.iter().flat_map(|s| {

@@ -1,7 +1,7 @@
 //! One OpenFlow switch: its tables, ports, stations and controllers.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use clock::Instant;
 use datapath_api::Punt;
 use flow::{FieldId, PacketKey, PipelineKey, PipelineMatch, PuntReason};
+use openflow::group::GroupMod;
 use openflow::message::{FlowRemoved, FlowRemovedReason, PacketIn, PacketInReason};
 use openflow::multipart::Desc;
 use openflow::port::{PortReason, PortStatus};
@@ -18,6 +19,7 @@ use openflow::{ErrorCode, FlowMod, PortNo, TableId};
 use parking_lot::Mutex;
 
 use crate::flow_mod;
+use crate::groups;
 use crate::mac_table::MacTable;
 use crate::mirror::Mirrors;
 use crate::patch::Peers;
@@ -27,7 +29,7 @@ use crate::settings::{BridgeSettings, PortSettings};
 use crate::switch::{Routes, Switch};
 use crate::tables::{N_TABLES, Pipeline, TableCounters};
 use crate::trace::Trace;
-use crate::xlate::{Environment, Outcome, Start, translate};
+use crate::xlate::{Environment, LearnedFlow, Outcome, Start, translate};
 
 /// Settings of a [`Bridge`].
 #[derive(Clone, Debug)]
@@ -91,6 +93,8 @@ pub struct Bridge {
     controllers: OnceLock<Arc<dyn ControllerSink>>,
     /// Generation that records are known to follow.
     settled: AtomicU64,
+    /// A rule's timeouts have become shorter.
+    shortened: AtomicBool,
     barriers: Mutex<Vec<Waker>>,
     removed: Mutex<VecDeque<Removed>>,
     /// Flows of which controllers are yet to be told that they went, from before the tables are published.
@@ -117,6 +121,7 @@ impl Bridge {
             table_counters: (0..=u8::MAX).map(|_| TableCounters::default()).collect(),
             controllers: OnceLock::new(),
             settled: AtomicU64::new(0),
+            shortened: AtomicBool::new(false),
             barriers: Mutex::default(),
             removed: Mutex::default(),
             untold: AtomicUsize::new(0),
@@ -210,6 +215,42 @@ impl Bridge {
         Ok(())
     }
 
+    /// Says that a rule's timeouts have become shorter.
+    pub(crate) fn note_shortened(&self) {
+        self.shortened.store(true, Ordering::Relaxed);
+    }
+
+    /// Applies a group-mod.
+    ///
+    /// # Errors
+    /// OpenFlow's code for what is wrong; nothing has changed then.
+    pub fn apply_group(&self, gm: &GroupMod, now: Instant) -> Result<(), ErrorCode> {
+        let mut removed = Vec::new();
+        self.change(false, |p| {
+            groups::apply(p, gm, now, &mut removed)?;
+            self.will_tell(&removed);
+            Ok(())
+        })?;
+        self.tell_removed(&removed, FlowRemovedReason::GroupDelete, now);
+        Ok(())
+    }
+
+    /// Adds flows that packets have made, or refreshes them. What cannot be added is left out and logged.
+    pub(crate) fn learn_flows(&self, flows: &[LearnedFlow], now: Instant) {
+        for l in flows {
+            // Refreshing needs no new version; only what changes something is published.
+            let _ =
+                self.change(false, |p| match flow_mod::learn(p, l, now, self.config.max_flows_per_table) {
+                    Ok(true) => Ok(()),
+                    Ok(false) => Err(openflow::error::FlowModFailed::Unknown.into()),
+                    Err(e) => {
+                        tracing::debug!(bridge = self.name(), error = ?e, "a flow was not learned");
+                        Err(e)
+                    }
+                });
+        }
+    }
+
     /// Sees to a flow-removed for those that asked for it. It is sent once no datapath and no device forwards by the flow any
     /// more, so that it reports all that they did.
     fn tell_removed(&self, rules: &[Arc<Rule>], reason: FlowRemovedReason, now: Instant) {
@@ -280,12 +321,13 @@ impl Bridge {
     pub(crate) fn expire(&self, now: Instant) {
         {
             let mut w = self.write.lock();
+            w.timeouts |= self.shortened.swap(false, Ordering::Relaxed);
             if !w.timeouts || now.since(w.checked) < Duration::from_millis(250) {
                 return;
             }
             w.checked = now;
             let p = self.pipeline.load();
-            w.timeouts = rules(&p).any(|r| r.idle_timeout != 0 || r.hard_timeout != 0);
+            w.timeouts = rules(&p).any(|r| r.timeouts() != (0, 0));
         }
         let p = self.pipeline();
         if !rules(&p).any(|r| due(r, now).is_some()) {
@@ -547,9 +589,10 @@ fn rules(p: &Pipeline) -> impl Iterator<Item = &Arc<Rule>> {
 fn due(r: &Rule, now: Instant) -> Option<FlowRemovedReason> {
     let passed =
         |since: Instant, secs: u16| secs != 0 && now.since(since) >= Duration::from_secs(secs.into());
-    if passed(r.modified, r.hard_timeout) {
+    let (idle, hard) = r.timeouts();
+    if passed(r.last_modified(), hard) {
         Some(FlowRemovedReason::HardTimeout)
-    } else if passed(r.last_used(), r.idle_timeout) {
+    } else if passed(r.last_used(), idle) {
         Some(FlowRemovedReason::IdleTimeout)
     } else {
         None

@@ -6,7 +6,8 @@
 
 use flow::{FieldId, PipelineMatch, Prereq};
 use openflow::error::{BadAction, BadInstruction, MeterModFailed, Nicira};
-use openflow::{Action, ErrorCode, Instructions, PortNo, Subfield};
+use openflow::extension::{Learn, LearnSource, LearnTarget};
+use openflow::{Action, ErrorCode, GroupId, Instructions, PortNo, Subfield};
 
 use crate::tables::N_TABLES;
 
@@ -21,6 +22,14 @@ pub fn check_instructions(ins: &Instructions, m: &PipelineMatch, table: u8) -> R
     let mut known = Known::of(m);
     for a in &ins.apply {
         check_action(a, &mut known, false)?;
+    }
+    // A dimension of a conjunctive match does nothing else.
+    let dimension = |a: &Action| matches!(a, Action::Conjunction { .. });
+    let silent = |a: &Action| dimension(a) || matches!(a, Action::Note(_));
+    if ins.apply.iter().any(dimension)
+        && (!ins.apply.iter().all(silent) || !ins.write.is_empty() || ins.goto_table.is_some())
+    {
+        return Err(Nicira::BadConjunction.into());
     }
     for a in &ins.write {
         if !allowed_in_set(a) {
@@ -163,7 +172,32 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         {
             return Err(BadAction::BadArgument.into());
         }
-        Action::Group(_) => return Err(BadAction::BadOutGroup.into()),
+        Action::Group(g) if *g > GroupId::MAX => return Err(BadAction::BadOutGroup.into()),
+        Action::StackPush(s) => check_read(*s, known)?,
+        Action::StackPop(s) => check_write(s.field, known)?,
+        Action::Multipath(m) => {
+            if m.fields > 6 || m.algorithm > 3 {
+                return Err(BadAction::BadArgument.into());
+            }
+            check_write(m.dst.field, known)?;
+        }
+        Action::Bundle(b) => {
+            if b.fields > 6 || b.algorithm > 1 {
+                return Err(BadAction::BadArgument.into());
+            }
+            b.dst.iter().try_for_each(|d| check_write(d.field, known))?;
+        }
+        Action::Learn(l) => check_learn(l, known)?,
+        Action::Clone(inner) => {
+            let mut copy = known.clone();
+            inner.iter().try_for_each(|a| check_action(a, &mut copy, packet_out))?;
+        }
+        Action::FinTimeout { .. } => known.need(Prereq::Tcp)?,
+        Action::Conjunction { clause, n_clauses, .. }
+            if clause >= n_clauses || !(2..=64).contains(n_clauses) =>
+        {
+            return Err(Nicira::BadConjunction.into());
+        }
         Action::SetQueue(_) => return Err(BadAction::BadQueue.into()),
         Action::Meter(_) => return Err(MeterModFailed::UnknownMeter.into()),
         Action::Enqueue { .. } => return Err(BadAction::BadQueue.into()),
@@ -174,25 +208,19 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::CopyTtlIn
         | Action::PushPbb(_)
         | Action::PopPbb
-        | Action::StackPush(_)
-        | Action::StackPop(_)
-        | Action::Learn(_)
-        | Action::Bundle(_)
-        | Action::Multipath(_)
-        | Action::Conjunction { .. }
-        | Action::FinTimeout { .. }
         | Action::Sample(_)
-        | Action::Clone(_)
         | Action::CheckPktLarger(_)
         | Action::Encap(_)
         | Action::Decap { .. }
         | Action::DecNshTtl
         | Action::DeleteField(_)
-        | Action::WriteMetadata { .. }
         | Action::DebugRecirc
         | Action::DebugSlow => return Err(BadAction::BadType.into()),
         // A packet without the field or tag stays as it is.
-        Action::SetVlanVid { .. }
+        Action::Group(_)
+        | Action::Conjunction { .. }
+        | Action::WriteMetadata { .. }
+        | Action::SetVlanVid { .. }
         | Action::SetVlanPcp { .. }
         | Action::StripVlan
         | Action::SetLegacy { .. }
@@ -206,6 +234,42 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::Note(_) => {}
     }
     known.apply(a);
+    Ok(())
+}
+
+/// Checks a flow that packets would make: what it is made of must be there, and the tables must have room for it.
+fn check_learn(l: &Learn, known: &Known) -> Result<(), ErrorCode> {
+    if l.table.0 >= N_TABLES {
+        return Err(BadAction::BadArgument.into());
+    }
+    for s in &l.specs {
+        if let LearnSource::Field(f) = &s.src {
+            check_read(*f, known)?;
+        }
+        if let LearnTarget::Load(f) = &s.dst
+            && !f.field.info().writable
+        {
+            return Err(BadAction::BadSetArgument.into());
+        }
+    }
+    Ok(())
+}
+
+/// Checks the actions of a bucket. Which packets it will meet is not known: writes to fields that one lacks have no effect.
+///
+/// # Errors
+/// As for [`check_instructions`].
+pub fn check_bucket(actions: &[Action]) -> Result<(), ErrorCode> {
+    for a in actions {
+        let group = matches!(a, Action::Group(_));
+        if !allowed_in_set(a) && !matches!(a, Action::Resubmit { .. }) {
+            return Err(BadAction::BadType.into());
+        }
+        match check_action(a, &mut Known::of(&PipelineMatch::ANY), false) {
+            Err(e) if e == BadAction::MatchInconsistent.into() && !group => {}
+            other => other?,
+        }
+    }
     Ok(())
 }
 
@@ -233,7 +297,19 @@ fn check_write(field: FieldId, known: &Known) -> Result<(), ErrorCode> {
 
 /// Whether an action can be in an action set (OpenFlow 1.3.5 5.10).
 fn allowed_in_set(a: &Action) -> bool {
-    !matches!(a, Action::Resubmit { .. } | Action::Exit | Action::PopQueue)
+    !matches!(
+        a,
+        Action::Resubmit { .. }
+            | Action::Exit
+            | Action::PopQueue
+            | Action::Learn(_)
+            | Action::Conjunction { .. }
+            | Action::StackPush(_)
+            | Action::StackPop(_)
+            | Action::Multipath(_)
+            | Action::FinTimeout { .. }
+            | Action::Clone(_)
+    )
 }
 
 #[cfg(test)]
@@ -268,7 +344,6 @@ mod tests {
     #[test]
     fn what_the_switch_lacks_is_refused_by_name() {
         let check = |a: Action| check_instructions(&Instructions::apply(vec![a]), &ip(), 0);
-        assert_eq!(check(Action::Group(openflow::GroupId(1))), Err(BadAction::BadOutGroup.into()));
         assert_eq!(check(Action::CopyTtlIn), Err(BadAction::BadType.into()));
         assert_eq!(check(Action::PushVlan(0x9999)), Err(BadAction::BadArgument.into()));
         let out = |port| check(Action::Output { port, max_len: 0 });

@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use clock::Instant;
 use flow::PipelineMatch;
-use openflow::error::{BadRequest, FlowModFailed};
+use openflow::error::{BadAction, BadRequest, FlowModFailed};
 use openflow::flow_mod::{FlowModCommand, FlowModFlags};
-use openflow::{ErrorCode, FlowMod, GroupId, PortNo, TableId};
+use openflow::{Action, ErrorCode, FlowMod, GroupId, PortNo, TableId};
 
 use crate::check::check_instructions;
-use crate::rule::{Rule, RuleCounters};
+use crate::rule::{Rule, RuleCounters, Timing};
 use crate::tables::{N_TABLES, Pipeline};
+use crate::xlate::LearnedFlow;
 
 /// Which rules, beside their match.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +74,7 @@ fn one_table(t: TableId) -> Result<u8, ErrorCode> {
 fn add(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result<(), ErrorCode> {
     let table = table_of_add(fm.table)?;
     check_instructions(&fm.instructions, &fm.matches, table)?;
+    check_groups(p, fm)?;
     let t = p.table_mut(table);
     let matches = t.rules.compact(&fm.matches);
     let priority = u32::from(fm.priority);
@@ -103,6 +105,7 @@ fn add(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result
         instructions: Arc::new(fm.instructions.clone()),
         created: now,
         modified: now,
+        since: Timing::default(),
         counters,
     };
     t.rules.insert(&matches, priority, Arc::new(rule));
@@ -151,6 +154,7 @@ fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Res
         }
         return Ok(());
     }
+    check_groups(p, fm)?;
     let instructions = Arc::new(fm.instructions.clone());
     for r in old {
         let table = r.table;
@@ -173,6 +177,7 @@ fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Res
             instructions: instructions.clone(),
             created: r.created,
             modified: now,
+            since: Timing::default(),
             counters,
         };
         t.rules.insert(&r.matches, r.priority.into(), Arc::new(new));
@@ -203,4 +208,40 @@ fn delete(p: &mut Pipeline, fm: &FlowMod, removed: &mut Vec<Arc<Rule>>) -> Resul
         removed.extend(gone);
     }
     Ok(())
+}
+
+/// Every group that the flow's actions name is there (OpenFlow 1.3.5 6.4).
+fn check_groups(p: &Pipeline, fm: &FlowMod) -> Result<(), ErrorCode> {
+    let missing = |a: &Action| matches!(a, Action::Group(g) if !p.groups.contains_key(&g.0));
+    if fm.instructions.actions().any(missing) { Err(BadAction::BadOutGroup.into()) } else { Ok(()) }
+}
+
+/// Adds a flow that a packet has made, or refreshes it when it is there as it is. Whether the tables have changed.
+///
+/// # Errors
+/// As for [`apply`].
+pub(crate) fn learn(
+    p: &mut Pipeline,
+    l: &LearnedFlow,
+    now: Instant,
+    max_rules: usize,
+) -> Result<bool, ErrorCode> {
+    let fm = &*l.flow;
+    if let Some(t) = p.table(fm.table.0) {
+        let old = t.rules.find_exact(&t.rules.compact(&fm.matches), fm.priority.into());
+        if let Some(r) = old
+            && *r.instructions == fm.instructions
+            && (r.cookie, r.idle_timeout, r.hard_timeout) == (fm.cookie, fm.idle_timeout, fm.hard_timeout)
+        {
+            r.refresh(now);
+            return Ok(false);
+        }
+        if let (None, Some(limit)) = (old, l.limit) {
+            let same = t.rules.iter().filter(|(_, f)| f.rule.cookie == fm.cookie).count();
+            if same >= limit as usize {
+                return Ok(false);
+            }
+        }
+    }
+    add(p, fm, now, max_rules).map(|()| true)
 }

@@ -10,15 +10,13 @@ use std::time::Duration;
 use clock::Deadline;
 use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
 use openflow::error::{
-    BadRequest, GroupModFailed, MeterModFailed, PortModFailed, QueueOpFailed, SwitchConfigFailed,
-    TableModFailed,
+    BadRequest, MeterModFailed, PortModFailed, QueueOpFailed, SwitchConfigFailed, TableModFailed,
 };
-use openflow::group::{GroupMod, GroupModCommand};
 use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig, TableMod};
 use openflow::meter::{MeterMod, MeterModCommand};
 use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
-use openflow::{Body, ErrorCode, GroupId, Message, PortNo, TableId, Version};
+use openflow::{Body, ErrorCode, Message, PortNo, TableId, Version};
 
 use crate::bridge::Bridge;
 use crate::check::check_packet_out;
@@ -57,7 +55,11 @@ impl OpenFlowSwitch for Bridge {
             }
             Body::PortMod(pm) => self.port_mod(&pm),
             Body::TableMod(tm) => table_mod(tm),
-            Body::GroupMod(gm) => group_mod(&gm),
+            Body::GroupMod(gm) => {
+                let now = self.switch().map_or(clock::Instant::ZERO, |s| s.now());
+                self.apply_group(&gm, now)?;
+                Ok(Reply::None)
+            }
             Body::MeterMod(mm) => meter_mod(&mm),
             Body::BarrierRequest => Ok(self.barrier()),
             Body::QueueGetConfigRequest(port) => {
@@ -187,6 +189,8 @@ impl Bridge {
         let Some(switch) = self.switch() else { return Ok(Reply::None) };
         let basis = o.basis(Some(self.index()));
         switch.credit_rules(&basis, 1, data.len() as u64, Some(switch.now()));
+        switch.note_learned(&basis.learned);
+        switch.learn_queued_flows();
         if o.actions.is_empty() {
             return Ok(Reply::None);
         }
@@ -218,19 +222,6 @@ fn table_mod(tm: TableMod) -> Result<Reply, ErrorCode> {
         return Err(TableModFailed::BadConfig.into());
     }
     Ok(Reply::None)
-}
-
-fn group_mod(gm: &GroupMod) -> Result<Reply, ErrorCode> {
-    match gm.command {
-        GroupModCommand::Add => Err(GroupModFailed::OutOfGroups.into()),
-        GroupModCommand::AddOrModify => Err(GroupModFailed::OutOfGroups.into()),
-        GroupModCommand::Modify | GroupModCommand::InsertBucket | GroupModCommand::RemoveBucket => {
-            Err(GroupModFailed::UnknownGroup.into())
-        }
-        // No group is there, so all that were to go are gone (OpenFlow 1.3.5 6.7).
-        GroupModCommand::Delete if gm.group <= GroupId::MAX || gm.group == GroupId::ALL => Ok(Reply::None),
-        GroupModCommand::Delete => Err(GroupModFailed::InvalidGroup.into()),
-    }
 }
 
 fn meter_mod(mm: &MeterMod) -> Result<Reply, ErrorCode> {

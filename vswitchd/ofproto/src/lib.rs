@@ -26,6 +26,7 @@ mod check;
 pub mod fdb;
 mod features;
 mod flow_mod;
+pub mod groups;
 mod handle;
 pub mod mac_table;
 pub mod mirror;

@@ -6,13 +6,13 @@ use clock::Instant;
 use datapath_api::FlowRecord;
 use flow::FlowId;
 use offload::{FlowRule, Provenance};
-use openflow::PortNo;
+use openflow::{GroupId, PortNo};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::mac_table::MacKey;
 use crate::rule::{Rule, RuleCounters};
-use crate::xlate::Problem;
+use crate::xlate::{LearnedFlow, Problem};
 
 /// Told when records come, change and go: how placement hears of them. Always called after software was changed.
 /// Called on the control thread; must not block.
@@ -84,6 +84,8 @@ pub struct Dependencies {
     pub configs: SmallVec<[(u32, u64); 1]>,
     /// Bridges, what was looked up in their MAC tables, and the answers.
     pub macs: SmallVec<[(u32, MacKey, Option<PortNo>); 1]>,
+    /// Bridges, groups, and their generations; 0 for one that was not there.
+    pub groups: SmallVec<[(u32, GroupId, u64); 0]>,
     /// Stations that packets of this record come from.
     pub learns: SmallVec<[Learned; 1]>,
 }
@@ -97,6 +99,10 @@ pub struct Basis {
     pub rules: SmallVec<[Arc<Rule>; 4]>,
     /// Other counters that its packets are added to: of patch ports, mirrors.
     pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
+    /// Flows that its packets learn, and refresh.
+    pub learned: SmallVec<[LearnedFlow; 0]>,
+    /// Rules whose timeouts a packet that ends its connection shortens: idle and hard, in seconds.
+    pub fin_timeouts: SmallVec<[(Arc<Rule>, u16, u16); 0]>,
     /// Where the verdict came from.
     pub provenance: Provenance,
     /// What it depended on.

@@ -234,9 +234,11 @@ impl Switch {
                 let p = b.pipeline();
                 let mut visits = d.visits.iter().filter(|v| v.bridge == *i);
                 let mut macs = d.macs.iter().filter(|m| m.0 == *i);
+                let mut groups = d.groups.iter().filter(|g| g.0 == *i);
                 *generation == p.config_generation
                     && visits.all(|v| v.generation == p.table_generation(v.table))
                     && macs.all(|(_, k, port)| b.macs().lookup(*k) == *port)
+                    && groups.all(|(_, g, n)| p.group(*g).map_or(0, |g| g.generation) == *n)
             })
         })
     }
@@ -289,6 +291,13 @@ impl Switch {
         };
         if packets > 0 || bytes > 0 {
             self.credit_basis(owner, packets, bytes, now.used);
+            let basis = owner.basis();
+            // FIN or RST.
+            if now.tcp_flags & 5 != 0 && !basis.fin_timeouts.is_empty() {
+                basis.fin_timeouts.iter().for_each(|(r, idle, hard)| r.shorten(*idle, *hard));
+                let bridges = basis.deps.configs.iter().filter_map(|(b, _)| self.bridge(*b));
+                bridges.for_each(|b| b.note_shortened());
+            }
         }
     }
 
@@ -316,6 +325,9 @@ impl Switch {
         self.credit_rules(&basis, packets, bytes, used);
         if let Some(at) = used {
             self.note_stations(&basis.deps, at);
+        }
+        if packets > 0 {
+            self.note_learned(&basis.learned);
         }
     }
 

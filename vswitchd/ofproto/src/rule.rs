@@ -4,7 +4,7 @@
 //! So a flow record that still executes the old instructions credits the flow it belongs to.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 
 use classifier::MiniMatch;
 use clock::Instant;
@@ -45,6 +45,24 @@ impl RuleCounters {
     }
 }
 
+/// What happens to a rule's timeouts while it is in a table.
+#[derive(Debug, Default)]
+pub struct Timing {
+    /// When it was last learned again.
+    refreshed_ns: AtomicU64,
+    /// Timeouts that the end of a connection brought about, in seconds; 0 for none.
+    idle: AtomicU16,
+    hard: AtomicU16,
+}
+
+/// A dimension of a conjunctive match.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Dimension {
+    pub(crate) id: u32,
+    pub(crate) clause: u8,
+    pub(crate) n_clauses: u8,
+}
+
 /// An OpenFlow flow.
 #[derive(Debug)]
 pub struct Rule {
@@ -68,8 +86,10 @@ pub struct Rule {
     pub instructions: Arc<Instructions>,
     /// When it was added.
     pub created: Instant,
-    /// When it was added or last modified; the hard timeout runs from here.
+    /// When it was added or last modified.
     pub modified: Instant,
+    /// What has happened to its timeouts since.
+    pub since: Timing,
     /// Its counters.
     pub counters: Arc<RuleCounters>,
 }
@@ -77,7 +97,51 @@ pub struct Rule {
 impl Rule {
     /// When it was last used: by a packet, or by having been added.
     pub fn last_used(&self) -> Instant {
-        self.counters.used().map_or(self.modified, |u| u.max(self.modified))
+        let modified = self.last_modified();
+        self.counters.used().map_or(modified, |u| u.max(modified))
+    }
+
+    /// When it was added, modified or learned again; the hard timeout runs from here.
+    pub fn last_modified(&self) -> Instant {
+        self.modified.max(Instant::from_nanos(self.since.refreshed_ns.load(Ordering::Relaxed)))
+    }
+
+    /// Says that it was learned again.
+    pub(crate) fn refresh(&self, now: Instant) {
+        self.since.refreshed_ns.fetch_max(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Idle and hard timeout in seconds as they are by now; 0 never.
+    pub fn timeouts(&self) -> (u16, u16) {
+        let least = |own: u16, other: &AtomicU16| match (own, other.load(Ordering::Relaxed)) {
+            (own, 0) => own,
+            (0, other) => other,
+            (own, other) => own.min(other),
+        };
+        (least(self.idle_timeout, &self.since.idle), least(self.hard_timeout, &self.since.hard))
+    }
+
+    /// Shortens its timeouts to these; 0 leaves one as it is.
+    pub(crate) fn shorten(&self, idle: u16, hard: u16) {
+        for (to, now) in [(idle, &self.since.idle), (hard, &self.since.hard)] {
+            let shorter = |n: u16| (to != 0 && (n == 0 || to < n)).then_some(to);
+            let _ = now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shorter);
+        }
+    }
+
+    /// Whether it is a dimension of conjunctive matches, and so matches nothing by itself.
+    pub(crate) fn is_dimension(&self) -> bool {
+        self.instructions.apply.iter().any(|a| matches!(a, openflow::Action::Conjunction { .. }))
+    }
+
+    /// The dimensions that it is.
+    pub(crate) fn dimensions(&self) -> impl Iterator<Item = Dimension> + '_ {
+        self.instructions.apply.iter().filter_map(|a| match a {
+            openflow::Action::Conjunction { id, clause, n_clauses } => {
+                Some(Dimension { id: *id, clause: *clause, n_clauses: *n_clauses })
+            }
+            _ => None,
+        })
     }
 
     /// Whether an output action to `port` is among its actions.

@@ -7,19 +7,17 @@ use std::task::{Context, Poll};
 
 use clock::Instant;
 use flow::FieldId;
-use openflow::error::{
-    BadRequest, GroupModFailed, MeterModFailed, Nicira, QueueOpFailed, TableFeaturesFailed,
-};
-use openflow::group::GroupFeatures;
+use openflow::error::{BadRequest, MeterModFailed, Nicira, QueueOpFailed, TableFeaturesFailed};
 use openflow::meter::MeterFeatures;
 use openflow::multipart::{AggregateStats, FlowStats, FlowStatsRequest, TableStats};
 use openflow::port::PortStats;
 use openflow::switch::{Reply, ReplyStream};
 use openflow::table_config::TableDesc;
-use openflow::{Body, ErrorCode, GroupId, MeterNo, MultipartReply, MultipartRequest, PortNo, TableId};
+use openflow::{Body, ErrorCode, MeterNo, MultipartReply, MultipartRequest, PortNo, TableId};
 
 use crate::bridge::Bridge;
 use crate::flow_mod::{Filter, within};
+use crate::groups;
 use crate::port::Port;
 use crate::rule::Rule;
 use crate::tables::N_TABLES;
@@ -68,10 +66,15 @@ impl Bridge {
                 p if self.pipeline().ports.get(p).is_none() => Err(QueueOpFailed::BadPort.into()),
                 _ => reply(MultipartReply::Queue(Vec::new())),
             },
-            MultipartRequest::Group(GroupId::ALL) => reply(MultipartReply::Group(Vec::new())),
-            MultipartRequest::Group(_) => Err(GroupModFailed::UnknownGroup.into()),
-            MultipartRequest::GroupDesc(_) => reply(MultipartReply::GroupDesc(Vec::new())),
-            MultipartRequest::GroupFeatures => reply(MultipartReply::GroupFeatures(GroupFeatures::default())),
+            MultipartRequest::Group(id) => {
+                self.collect();
+                let now = self.switch().map_or(Instant::ZERO, |s| s.now());
+                reply(MultipartReply::Group(groups::stats(&self.pipeline(), id, now)))
+            }
+            MultipartRequest::GroupDesc(id) => {
+                reply(MultipartReply::GroupDesc(groups::descs(&self.pipeline(), id)))
+            }
+            MultipartRequest::GroupFeatures => reply(MultipartReply::GroupFeatures(groups::features())),
             MultipartRequest::Meter(MeterNo::ALL) => reply(MultipartReply::Meter(Vec::new())),
             MultipartRequest::MeterConfig(MeterNo::ALL) => reply(MultipartReply::MeterConfig(Vec::new())),
             MultipartRequest::Meter(_) | MultipartRequest::MeterConfig(_) => {
@@ -102,6 +105,7 @@ impl Bridge {
     fn collect(&self) {
         if let Some(s) = self.switch() {
             s.collect();
+            s.learn_queued_flows();
         }
     }
 
@@ -224,8 +228,8 @@ fn flow_stats(r: &Rule, now: Instant) -> FlowStats {
         duration_sec: seconds(age),
         duration_nsec: age.subsec_nanos(),
         priority: r.priority,
-        idle_timeout: r.idle_timeout,
-        hard_timeout: r.hard_timeout,
+        idle_timeout: r.timeouts().0,
+        hard_timeout: r.timeouts().1,
         flags: r.flags,
         importance: r.importance,
         idle_age: Some(seconds(now.since(r.last_used()))),

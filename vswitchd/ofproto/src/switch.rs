@@ -19,7 +19,7 @@ use crate::bridge::{Bridge, BridgeConfig};
 use crate::mac_table::MacKey;
 use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, RecordSink};
 use crate::revalidate::Revalidation;
-use crate::xlate::{Outcome, Problem, Start};
+use crate::xlate::{LearnedFlow, Outcome, Problem, Start};
 
 /// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
 const PSEUDO_PORTS: u32 = 0xffff_0000;
@@ -50,7 +50,7 @@ pub struct SwitchCounters {
     pub over_flow_limit: u64,
     /// Records the datapath did not take.
     pub refused: u64,
-    /// Stations not learned because the queue was full; their next packet tries again.
+    /// Stations and flows not learned because the queue was full; their next packet tries again.
     pub learn_dropped: u64,
     /// Packets from ports of no bridge, sent to nobody.
     pub punts_unclaimed: u64,
@@ -97,6 +97,7 @@ pub struct Switch {
     routes: ArcSwap<Routes>,
     routes_write: Mutex<()>,
     learn: ArrayQueue<Learn>,
+    learn_flows: ArrayQueue<LearnedFlow>,
     next_flow: AtomicU64,
     /// Records in the datapath, as far as known between revalidations.
     pub(crate) live: AtomicUsize,
@@ -113,6 +114,7 @@ impl Switch {
             me: me.clone(),
             clock,
             learn: ArrayQueue::new(config.learn_queue.max(1)),
+            learn_flows: ArrayQueue::new(config.learn_queue.max(1)),
             config,
             datapath: OnceLock::new(),
             sink: OnceLock::new(),
@@ -283,6 +285,7 @@ impl Switch {
             self.counts.problems[p as usize].fetch_add(1, Ordering::Relaxed);
         }
         self.note_stations(&o.deps, now);
+        self.note_learned(&o.learned);
         let install = self.live.load(Ordering::Relaxed) < self.config.flow_limit;
         let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
         let record = Arc::new(FlowRecord {
@@ -318,6 +321,35 @@ impl Switch {
         }
     }
 
+    /// Queues flows to be learned or refreshed.
+    pub(crate) fn note_learned(&self, flows: &[LearnedFlow]) {
+        for f in flows {
+            if self.learn_flows.push(f.clone()).is_err() {
+                self.counts.learn_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if !flows.is_empty() {
+            self.wake();
+        }
+    }
+
+    /// Learns the flows that are queued.
+    pub(crate) fn learn_queued_flows(&self) {
+        let mut by_bridge: HashMap<u32, Vec<LearnedFlow>> = HashMap::new();
+        for _ in 0..self.learn_flows.capacity() {
+            let Some(l) = self.learn_flows.pop() else { break };
+            let all = by_bridge.entry(l.bridge).or_default();
+            if !all.contains(&l) {
+                all.push(l);
+            }
+        }
+        for (bridge, flows) in by_bridge {
+            if let Some(b) = self.bridge(bridge) {
+                b.learn_flows(&flows, self.now());
+            }
+        }
+    }
+
     /// Adds traffic to the counters of everything that a record's packets go through.
     pub(crate) fn credit_rules(&self, basis: &Basis, packets: u64, bytes: u64, used: Option<Instant>) {
         for r in &basis.rules {
@@ -342,6 +374,7 @@ impl Switch {
 
     /// Learns what is queued.
     pub(crate) fn learn_queued(&self) {
+        self.learn_queued_flows();
         let mut by_bridge: HashMap<u32, Vec<(MacKey, PortNo, Instant)>> = HashMap::new();
         for _ in 0..self.learn.capacity() {
             let Some(l) = self.learn.pop() else { break };

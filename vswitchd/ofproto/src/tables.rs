@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use classifier::Version;
+use openflow::GroupId;
 
+use crate::groups::Group;
 use crate::mirror::Mirrors;
 use crate::port::Ports;
 use crate::rule::Rule;
@@ -62,6 +64,8 @@ pub struct Pipeline {
     tables: Vec<Arc<Table>>,
     /// The bridge's ports.
     pub ports: Arc<Ports>,
+    /// Groups by number.
+    pub groups: imbl::OrdMap<u32, Arc<Group>>,
     /// How fragments are matched.
     pub frag: FragHandling,
     /// What OpenFlow does not know of the bridge.
@@ -84,6 +88,11 @@ impl Pipeline {
     /// Table `id`, unless it never had a rule.
     pub fn table(&self, id: u8) -> Option<&Table> {
         self.tables.get(usize::from(id)).map(|t| &**t)
+    }
+
+    /// Group `id`.
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.groups.get(&id.0).map(|g| &**g)
     }
 
     /// The generation of table `id`; 0 for one that never had a rule.

@@ -14,6 +14,7 @@ use flow::text::ofctl;
 use flow::text::value::PortName;
 use flow::{Action, FieldId, PacketMatch, PipelineKey, PipelineMatch};
 use offload::Origin;
+use openflow::group::BucketId;
 use openflow::{Instructions, PortNo};
 
 use crate::rule::Rule;
@@ -46,6 +47,8 @@ pub enum StepKind {
     Action(openflow::Action),
     /// An instruction other than applying actions was executed; the empty one drops.
     Instruction(Instructions),
+    /// A bucket of a group is executed; its actions follow.
+    Bucket(BucketId),
     /// The action set is executed; its actions follow.
     ActionSet,
     /// Something worth saying about the action before.
@@ -174,6 +177,7 @@ fn text_of(kind: &StepKind, names: Names<'_>) -> String {
             openflow::text::format_actions(&one, names.openflow)
         }
         StepKind::Instruction(i) => openflow::text::format_actions(i, names.openflow),
+        StepKind::Bucket(id) => format!("bucket {}", id.0),
         StepKind::ActionSet => "--. Executing action set:".into(),
         StepKind::Bridge(n) | StepKind::Note(n) => n.clone(),
     }

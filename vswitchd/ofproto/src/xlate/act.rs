@@ -3,7 +3,7 @@
 use flow::{ControllerAction, FieldId, Prereq, PuntReason, Scope};
 use openflow::{Action as OfAction, PortNo, Subfield};
 
-use super::{MAX_DEPTH, Problem, Xlate};
+use super::{MAX_STACK, Problem, Xlate};
 use crate::trace::StepKind;
 
 impl Xlate<'_> {
@@ -41,6 +41,7 @@ impl Xlate<'_> {
             OfAction::RegMove { src, dst } => {
                 let v = self.read(*src);
                 self.set_field(dst.field, shift_up(v, dst), dst.mask());
+                self.tell(*dst);
             }
             OfAction::SetTunnel { id, .. } => self.set_field(FieldId::TunId, (*id).into(), u128::MAX),
             OfAction::SetNwTtl(ttl) => self.set_field(FieldId::NwTtl, (*ttl).into(), u128::MAX),
@@ -63,34 +64,58 @@ impl Xlate<'_> {
             OfAction::PopMpls(eth_type) => self.pop_mpls(*eth_type),
             OfAction::Resubmit { port, table, .. } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
             OfAction::Exit => self.halted = true,
-            OfAction::Note(_) | OfAction::PopQueue => {}
+            OfAction::Note(_) | OfAction::PopQueue | OfAction::Conjunction { .. } => {}
+            OfAction::Group(id) => self.group(*id),
+            OfAction::StackPush(src) => {
+                let v = self.read(*src);
+                if self.stack.len() >= MAX_STACK {
+                    self.fail(Problem::StackTooDeep);
+                } else {
+                    self.stack.push((v, src.bits));
+                }
+            }
+            OfAction::StackPop(dst) => match self.stack.pop() {
+                Some((v, _)) => {
+                    self.set_field(dst.field, shift_up(v, dst), dst.mask());
+                    self.tell(*dst);
+                }
+                None => self.wrong(|| "stack underflow".into()),
+            },
+            OfAction::Learn(l) => self.learn(l),
+            OfAction::Multipath(m) => self.multipath(m),
+            OfAction::Bundle(b) => self.bundle(b, 0),
+            OfAction::Clone(actions) => {
+                if self.may_go_deeper() {
+                    self.depth += 1;
+                    self.execute_aside(actions);
+                    self.depth -= 1;
+                }
+            }
+            OfAction::FinTimeout { idle, hard } => {
+                if let Some(r) = self.rule.clone() {
+                    self.out.fin_timeouts.push((r, *idle, *hard));
+                }
+            }
+            OfAction::WriteMetadata { value, mask } => {
+                self.key.set_masked(FieldId::Metadata, (*value).into(), (*mask).into());
+            }
             // Refused when the flow was added, see `check`.
-            OfAction::Group(_)
-            | OfAction::SetQueue(_)
+            OfAction::SetQueue(_)
             | OfAction::CopyTtlOut
             | OfAction::CopyTtlIn
             | OfAction::PushPbb(_)
             | OfAction::PopPbb
             | OfAction::Enqueue { .. }
             | OfAction::Meter(_)
-            | OfAction::StackPush(_)
-            | OfAction::StackPop(_)
-            | OfAction::Learn(_)
-            | OfAction::Bundle(_)
-            | OfAction::Multipath(_)
-            | OfAction::Conjunction { .. }
-            | OfAction::FinTimeout { .. }
             | OfAction::Sample(_)
             | OfAction::Ct(_)
             | OfAction::Nat(_)
             | OfAction::CtClear
-            | OfAction::Clone(_)
             | OfAction::CheckPktLarger(_)
             | OfAction::Encap(_)
             | OfAction::Decap { .. }
             | OfAction::DecNshTtl
             | OfAction::DeleteField(_)
-            | OfAction::WriteMetadata { .. }
             | OfAction::DebugRecirc
             | OfAction::DebugSlow => self.note("not supported, skipped"),
         }
@@ -109,8 +134,7 @@ impl Xlate<'_> {
 
     /// Searches `table` again, as if the packet had come in on `port`, and executes what is found there.
     pub(super) fn resubmit(&mut self, port: PortNo, table: u8) {
-        if self.depth >= MAX_DEPTH {
-            self.fail(Problem::TooDeep);
+        if !self.may_go_deeper() {
             return;
         }
         self.depth += 1;
@@ -133,10 +157,17 @@ impl Xlate<'_> {
         self.execute(&ordered);
         self.nest -= 1;
         self.in_action_set = false;
+        self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+    }
+
+    /// Notes what a subfield has become.
+    pub(super) fn tell(&mut self, s: Subfield) {
+        let value = (self.key.get(s.field) & s.mask()) >> s.offset.min(127);
+        self.step(|| StepKind::Note(format!("-> {} is now {value:#x}", openflow::text::format_subfield(&s))));
     }
 
     /// The value of a subfield, right-aligned. Its bits are looked at.
-    fn read(&mut self, s: Subfield) -> u128 {
+    pub(super) fn read(&mut self, s: Subfield) -> u128 {
         self.look_at(s.field, s.mask());
         (self.key.get(s.field) & s.mask()) >> s.offset.min(127)
     }
@@ -267,7 +298,7 @@ fn prove_at_least(ttl: u8, n: u8) -> u8 {
     (0..8).rev().map(|k| 0xffu8 << k).find(|m| ttl & m >= n).unwrap_or(0xff)
 }
 
-fn shift_up(v: u128, s: &Subfield) -> u128 {
+pub(super) fn shift_up(v: u128, s: &Subfield) -> u128 {
     v << s.offset.min(127)
 }
 
@@ -313,8 +344,8 @@ fn prereq_holds(p: Prereq, x: &mut Xlate<'_>, get: impl Fn(&mut Xlate<'_>, Field
 }
 
 /// The actions of a set in the order in which they are executed: of each kind the last that was written, of set-fields
-/// all, in the order of writing. A group would come before an output and leave it out; sets hold none yet.
-fn order_action_set(set: &[OfAction]) -> Vec<OfAction> {
+/// all, in the order of writing. A group leaves an output out.
+pub(super) fn order_action_set(set: &[OfAction]) -> Vec<OfAction> {
     let last = |f: fn(&OfAction) -> bool| set.iter().rev().find(|a| f(a)).cloned();
     let mut out = Vec::new();
     out.extend(last(|a| matches!(a, OfAction::PopVlan | OfAction::StripVlan)));
@@ -324,10 +355,22 @@ fn order_action_set(set: &[OfAction]) -> Vec<OfAction> {
     out.extend(last(|a| matches!(a, OfAction::DecNwTtl { .. })));
     out.extend(last(|a| matches!(a, OfAction::DecMplsTtl)));
     out.extend(set.iter().filter(|a| is_set(a)).cloned());
-    out.extend(last(|a| {
-        use OfAction::{Controller, Output, OutputReg, OutputTrunc};
-        matches!(a, Output { .. } | OutputReg { .. } | OutputTrunc { .. } | Controller { .. })
-    }));
+    let group = last(|a| matches!(a, OfAction::Group(_)));
+    let outputs = group.is_none();
+    out.extend(group);
+    let output = last(|a| {
+        use OfAction::{Bundle, Controller, Output, OutputReg, OutputTrunc, Resubmit};
+        matches!(
+            a,
+            Output { .. }
+                | OutputReg { .. }
+                | OutputTrunc { .. }
+                | Controller { .. }
+                | Resubmit { .. }
+                | Bundle(_)
+        )
+    });
+    out.extend(output.filter(|_| outputs));
     out
 }
 

@@ -23,9 +23,14 @@
 //! [`Problem::NeedsReparse`].
 
 mod act;
+mod aside;
+mod choose;
 mod commit;
 mod finish;
 mod forward;
+mod group;
+mod hash;
+mod learn;
 mod mirror;
 mod normal;
 mod patch;
@@ -36,6 +41,8 @@ use flow::{FieldId, PacketKey, PacketMask, PipelineKey, PipelineMask};
 use offload::Origin;
 use openflow::{Action as OfAction, Instructions, PortNo};
 use smallvec::SmallVec;
+
+pub use learn::LearnedFlow;
 
 use crate::mac_table::MacTable;
 use crate::patch::Peers;
@@ -48,6 +55,8 @@ use crate::trace::{Step, StepKind};
 pub const MAX_DEPTH: u32 = 64;
 /// Most table lookups of one translation.
 pub const MAX_LOOKUPS: u32 = 4096;
+/// Most values on the stack.
+pub const MAX_STACK: usize = 4096;
 /// Most datapath actions of one translation.
 pub const MAX_ACTIONS: usize = 4096;
 
@@ -64,16 +73,19 @@ pub enum Problem {
     NeedsReparse,
     /// The ingress port belongs to no bridge.
     UnknownPort,
+    /// More than [`MAX_STACK`] values on the stack.
+    StackTooDeep,
 }
 
 impl Problem {
     /// All of them, in order of their numbers.
-    pub const ALL: [Problem; 5] = [
+    pub const ALL: [Problem; 6] = [
         Problem::TooDeep,
         Problem::TooManyLookups,
         Problem::TooManyActions,
         Problem::NeedsReparse,
         Problem::UnknownPort,
+        Problem::StackTooDeep,
     ];
 
     /// What a trace says of it: Open vSwitch's words where it knows the problem.
@@ -84,6 +96,7 @@ impl Problem {
             Problem::TooManyActions => "over 4096 datapath actions",
             Problem::NeedsReparse => "headers below the one that was removed are not known",
             Problem::UnknownPort => "the ingress port belongs to no bridge",
+            Problem::StackTooDeep => "resubmits yielded over 64 kB of stack",
         }
     }
 
@@ -95,6 +108,7 @@ impl Problem {
             Problem::TooManyActions => "xlate_too_many_actions",
             Problem::NeedsReparse => "xlate_needs_reparse",
             Problem::UnknownPort => "xlate_unknown_port",
+            Problem::StackTooDeep => "xlate_stack_too_deep",
         }
     }
 }
@@ -127,6 +141,10 @@ pub struct Outcome {
     pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
     /// Where the verdict came from.
     pub provenance: Vec<Origin>,
+    /// Flows that its packets have learned.
+    pub learned: SmallVec<[LearnedFlow; 0]>,
+    /// Rules whose timeouts a packet that ends its connection shortens: idle and hard, in seconds.
+    pub fin_timeouts: SmallVec<[(Arc<Rule>, u16, u16); 0]>,
     /// What it depended on beside the packet.
     pub deps: Dependencies,
     /// Why it is a drop, if the rules did not say so.
@@ -146,6 +164,8 @@ impl Outcome {
             bridge,
             rules: std::mem::take(&mut self.rules),
             credited: std::mem::take(&mut self.credited),
+            learned: std::mem::take(&mut self.learned),
+            fin_timeouts: std::mem::take(&mut self.fin_timeouts),
             provenance: std::mem::take(&mut self.provenance).into(),
             deps: std::mem::take(&mut self.deps),
             problem: self.problem,
@@ -205,6 +225,8 @@ pub(crate) struct Xlate<'a> {
     headers: commit::Headers,
     out: Outcome,
     action_set: Vec<OfAction>,
+    /// What `push` has put there: value and width.
+    stack: Vec<(u128, u16)>,
     /// Table and rule being executed.
     table: u8,
     rule: Option<Arc<Rule>>,
@@ -246,6 +268,7 @@ impl<'a> Xlate<'a> {
             headers: commit::Headers::of(key),
             out,
             action_set: Vec::new(),
+            stack: Vec::new(),
             table: 0,
             rule: None,
             in_action_set: false,
@@ -276,7 +299,9 @@ impl<'a> Xlate<'a> {
             self.mirror_arrival(in_port);
             self.nest -= 1;
             self.follow(0, found);
+            self.nest += 1;
             self.execute_action_set();
+            self.nest -= 1;
         }
     }
 
@@ -352,6 +377,7 @@ impl<'a> Xlate<'a> {
         }
         if ins.clear {
             self.step(|| StepKind::Instruction(Instructions { clear: true, ..Instructions::default() }));
+            self.tell_action_set("was");
             self.action_set.clear();
             self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
         }
@@ -360,6 +386,7 @@ impl<'a> Xlate<'a> {
                 StepKind::Instruction(Instructions { write: ins.write.clone(), ..Instructions::default() })
             });
             self.write_actions(&ins.write);
+            self.tell_action_set("is");
         }
         if let Some((value, mask)) = ins.metadata {
             self.step(|| {
@@ -380,6 +407,23 @@ impl<'a> Xlate<'a> {
                 self.key.set(FieldId::ActsetOutput, port.0.into());
             }
             self.action_set.push(a.clone());
+        }
+        if self.action_set.iter().any(|a| matches!(a, OfAction::Group(_))) {
+            // A group leaves the output out.
+            self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+        }
+    }
+
+    fn tell_action_set(&mut self, verb: &str) {
+        if self.record {
+            let ordered = act::order_action_set(&self.action_set);
+            let text = if ordered.is_empty() {
+                "empty".into()
+            } else {
+                openflow::text::format_actions(&Instructions::apply(ordered), &|_| None)
+            };
+            let sep = if self.action_set.is_empty() { "" } else { ":" };
+            self.detail(&format!("action set {verb}{sep} {text}"));
         }
     }
 
@@ -437,12 +481,53 @@ impl<'a> Xlate<'a> {
                 let mut key = self.key;
                 key.set(FieldId::TpSrc, 0);
                 key.set(FieldId::TpDst, 0);
-                let rule = rules.lookup(&key, looked).map(|f| f.rule.clone());
+                let rule = conjunctive(rules, &mut key, looked);
                 looked.set_masked(FieldId::TpSrc, 0, u128::MAX);
                 looked.set_masked(FieldId::TpDst, 0, u128::MAX);
                 rule
             }
-            _ => rules.lookup(&self.key, looked).map(|f| f.rule.clone()),
+            _ => {
+                let mut key = self.key;
+                conjunctive(rules, &mut key, looked)
+            }
         }
     }
+}
+
+/// Looks a packet up among rules some of which are only dimensions of conjunctive matches (ovs-fields(7)). These match
+/// nothing by themselves: when at one priority rules of every dimension of a conjunction match, the packet is looked up
+/// again with the conjunction's id. What was looked at to find that out is in `looked`, found or not.
+fn conjunctive(
+    rules: &classifier::Version<Rule>,
+    key: &mut PipelineKey,
+    looked: &mut PipelineMask,
+) -> Option<Arc<Rule>> {
+    let mut soft = Vec::new();
+    let hard = rules.lookup_with(key, looked, Rule::is_dimension, &mut soft);
+    let floor = hard.map(|f| f.priority);
+    soft.retain(|s| floor.is_none_or(|p| s.priority > p));
+    soft.sort_by_key(|s| std::cmp::Reverse(s.priority));
+    let id = key.get(FieldId::ConjId);
+    for same in soft.chunk_by(|a, b| a.priority == b.priority) {
+        let mut seen: Vec<(u32, u64, u8)> = Vec::new();
+        for c in same.iter().flat_map(|s| s.rule.dimensions()) {
+            let i = seen.iter().position(|s| s.0 == c.id).unwrap_or_else(|| {
+                seen.push((c.id, 0, c.n_clauses));
+                seen.len() - 1
+            });
+            seen[i].1 |= 1 << c.clause.min(63);
+        }
+        for (conj, clauses, n) in seen {
+            if clauses.count_ones() < u32::from(n) {
+                continue;
+            }
+            key.set(FieldId::ConjId, conj.into());
+            let found = rules.lookup_with(key, looked, Rule::is_dimension, &mut Vec::new());
+            key.set(FieldId::ConjId, id);
+            if let Some(f) = found {
+                return Some(f.rule.clone());
+            }
+        }
+    }
+    hard.map(|f| f.rule.clone())
 }

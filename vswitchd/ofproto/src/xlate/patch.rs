@@ -1,11 +1,9 @@
 //! Going on in another bridge.
 //!
 //! The other bridge starts with the packet as it is, and without what only a pipeline has: registers, metadata, tunnel, the
-//! state of a connection. When it is done the packet is again what it was. Fields and tags that it changed are written back
-//! when next the packet goes somewhere; where that cannot undo what it did (labels, a decremented TTL), what it did is done to
-//! a copy.
+//! state of a connection. When it is done the packet is again what it was.
 
-use flow::{Action, FieldId};
+use flow::FieldId;
 use openflow::PortNo;
 
 use super::{Environment, MAX_DEPTH, Problem, Xlate};
@@ -25,10 +23,10 @@ impl<'a> Xlate<'a> {
         }
         let was = (
             (self.env, self.in_port, self.table, self.rule.take()),
-            (self.key, self.base, self.written, self.headers.clone()),
             (std::mem::take(&mut self.action_set), std::mem::take(&mut self.in_action_set)),
-            (self.packet_out, self.nest, self.mirrored, self.for_good, self.out.actions.len()),
+            (self.packet_out, self.nest, self.mirrored, std::mem::take(&mut self.stack)),
         );
+        let kept = self.keep();
         let looked = LEFT_BEHIND.map(|i| self.wc.word(i)).collect::<Vec<_>>();
         if peer.index != self.env.index {
             self.mirrored = 0;
@@ -54,29 +52,14 @@ impl<'a> Xlate<'a> {
             self.depth -= 1;
         }
 
-        let (bridge, packet, set, rest) = was;
+        let (bridge, set, rest) = was;
         (self.env, self.in_port, self.table, self.rule) = bridge;
         (self.action_set, self.in_action_set) = set;
-        let (base, headers) = (packet.1, packet.3);
-        let (packet_out, nest, mirrored, for_good, actions) = rest;
-        (self.packet_out, self.nest, self.mirrored) = (packet_out, nest, mirrored);
-        self.key = packet.0;
+        (self.packet_out, self.nest, self.mirrored, self.stack) = rest;
         for (i, w) in LEFT_BEHIND.zip(looked) {
             self.wc.set_word(i, w);
         }
-        let all_decrements = self.headers.ttl_decrements_in_all.max(headers.ttl_decrements_in_all);
-        let now = std::mem::replace(&mut self.headers, headers);
-        self.headers.ttl_decrements_in_all = all_decrements;
-        if self.for_good == for_good {
-            self.headers.base_tags = now.base_tags;
-            self.headers.tags_changed = true;
-            self.written = self.ever_written;
-        } else {
-            let inner = self.out.actions.split_off(actions.min(self.out.actions.len()));
-            self.emit(Action::Clone(inner.into()));
-            self.base = base;
-            self.written = packet.2;
-        }
+        self.give_back(kept);
         // What goes wrong there is no concern of this bridge, unless nothing may be added any more.
         if self.out.problem != Some(Problem::TooManyActions) {
             self.out.problem = None;

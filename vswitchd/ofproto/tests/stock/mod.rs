@@ -109,7 +109,23 @@ impl Twins {
     pub fn flow(&self, b: &Bridge, text: &str) {
         self.run("ovs-ofctl", &["-OOpenFlow13", "add-flow", b.name(), text]);
         let command = openflow::FlowModCommand::Add;
-        let fm = openflow::text::parse_flow(command, text, &|_| None).expect(text);
+        let (before, actions) = text.split_once("actions=").unwrap();
+        let mut fm =
+            openflow::text::parse_flow(command, &format!("{before}actions=drop"), &|_| None).expect(text);
+        for a in split(actions) {
+            match extension(&a) {
+                Some(a) => fm.instructions.apply.push(a),
+                None => {
+                    let one = format!("actions={a}");
+                    let one = openflow::text::parse_flow(command, &one, &|_| None).expect(text).instructions;
+                    fm.instructions.apply.extend(one.apply);
+                    fm.instructions.write.extend(one.write);
+                    fm.instructions.metadata = fm.instructions.metadata.or(one.metadata);
+                    fm.instructions.goto_table = fm.instructions.goto_table.or(one.goto_table);
+                    fm.instructions.clear |= one.clear;
+                }
+            }
+        }
         b.apply(&[fm], clock::Instant::ZERO).expect(text);
     }
 
@@ -180,6 +196,45 @@ fn run(dir: &Path, program: &str, args: &[&str]) -> String {
     String::from_utf8(out.stdout).unwrap()
 }
 
+/// Splits at commas that are in no parentheses.
+fn split(actions: &str) -> Vec<String> {
+    let (mut out, mut depth) = (vec![String::new()], 0);
+    for c in actions.chars() {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        match out.last_mut() {
+            Some(_) if c == ',' && depth == 0 => out.push(String::new()),
+            Some(s) => s.push(c),
+            None => {}
+        }
+    }
+    out
+}
+
+/// Actions of Nicira that the text parser does not read.
+fn extension(a: &str) -> Option<openflow::Action> {
+    use openflow::Action as A;
+    use openflow::text::parse_subfield;
+    if let Some(f) = a.strip_prefix("push:") {
+        return Some(A::StackPush(parse_subfield(f).ok()?));
+    }
+    if let Some(f) = a.strip_prefix("pop:") {
+        return Some(A::StackPop(parse_subfield(f).ok()?));
+    }
+    if let Some(args) = a.strip_prefix("conjunction(") {
+        let (id, rest) = args.trim_end_matches(')').split_once(',')?;
+        let (clause, n) = rest.split_once('/')?;
+        let clause: u8 = clause.parse().ok()?;
+        return Some(A::Conjunction { id: id.parse().ok()?, clause: clause - 1, n_clauses: n.parse().ok()? });
+    }
+    let inner = a.strip_prefix("clone(")?.strip_suffix(')')?;
+    let parse = |a: String| {
+        let fm =
+            openflow::text::parse_flow(openflow::FlowModCommand::Add, &format!("actions={a}"), &|_| None);
+        extension(&a).map_or_else(|| fm.expect(&a).instructions.apply, |a| vec![a])
+    };
+    Some(A::Clone(split(inner).into_iter().flat_map(parse).collect()))
+}
+
 /// Which port gets the packet with which tags: how many of its own are gone, and what was pushed instead.
 pub fn delivered(actions: &str) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
@@ -196,7 +251,11 @@ fn deliver(actions: &[Action], mut popped: u32, mut changes: Vec<String>, out: &
         match a {
             Action::Output(p) => {
                 let cut = cut.take().map_or(String::new(), |n: u32| format!("cut to {n}, "));
-                let line = format!("{}: {cut}after {popped} pops and {changes:?}", p.0);
+                // In which order fields were set does not matter.
+                let (mut sets, others): (Vec<_>, Vec<_>) =
+                    changes.iter().cloned().partition(|c| c.starts_with("SetField"));
+                sets.sort();
+                let line = format!("{}: {cut}after {popped} pops, {others:?} and {sets:?}", p.0);
                 assert!(out.insert(line), "twice: {actions:?}");
             }
             Action::Trunc(n) => cut = Some(*n),

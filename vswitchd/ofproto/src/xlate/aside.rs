@@ -1,0 +1,67 @@
+//! Doing something to the packet that is not to last: the buckets of a group, `clone`, the tables of another bridge.
+//!
+//! Afterwards the packet is again what it was. Fields and tags are written back when next it goes somewhere; where that
+//! cannot undo what was done to the datapath's packet (labels, a decremented TTL), it was done to a copy.
+
+use flow::{Action, PacketKey, PacketMask, PipelineKey};
+
+use super::{Problem, Xlate, commit::Headers};
+
+/// What the packet was.
+pub(super) struct Kept {
+    key: PipelineKey,
+    base: PacketKey,
+    written: PacketMask,
+    headers: Headers,
+    for_good: u32,
+    actions: usize,
+}
+
+impl Xlate<'_> {
+    pub(super) fn keep(&self) -> Kept {
+        Kept {
+            key: self.key,
+            base: self.base,
+            written: self.written,
+            headers: self.headers.clone(),
+            for_good: self.for_good,
+            actions: self.out.actions.len(),
+        }
+    }
+
+    /// Makes the packet what it was when it was kept.
+    pub(super) fn give_back(&mut self, k: Kept) {
+        self.key = k.key;
+        let decrements = self.headers.ttl_decrements_in_all.max(k.headers.ttl_decrements_in_all);
+        let now = std::mem::replace(&mut self.headers, k.headers);
+        self.headers.ttl_decrements_in_all = decrements;
+        if self.for_good == k.for_good {
+            self.headers.base_tags = now.base_tags;
+            self.headers.tags_changed = true;
+            self.written = self.ever_written;
+        } else {
+            let inner = self.out.actions.split_off(k.actions.min(self.out.actions.len()));
+            self.emit(Action::Clone(inner.into()));
+            self.base = k.base;
+            self.written = k.written;
+        }
+    }
+
+    /// Executes actions on a copy of the packet. An exit among them is not ours.
+    pub(super) fn execute_aside(&mut self, actions: &[openflow::Action]) {
+        let kept = self.keep();
+        self.execute(actions);
+        self.give_back(kept);
+        if self.out.problem.is_none() {
+            self.halted = false;
+        }
+    }
+
+    /// Whether one more level may be entered; if not, the packet is given up.
+    pub(super) fn may_go_deeper(&mut self) -> bool {
+        if self.depth >= super::MAX_DEPTH {
+            self.fail(Problem::TooDeep);
+        }
+        self.depth < super::MAX_DEPTH
+    }
+}

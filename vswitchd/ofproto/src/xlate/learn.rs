@@ -1,0 +1,70 @@
+//! `learn`: a flow made from the packet (ovs-actions(7)). Nothing is added here: what is to be learned is part of the outcome,
+//! and whoever has a packet for it sees to that.
+
+use std::sync::Arc;
+
+use openflow::extension::{Learn, LearnSource, LearnTarget};
+use openflow::flow_mod::{FlowModCommand, FlowModFlags};
+use openflow::{Action as OfAction, FlowMod, Instructions, PortNo};
+
+use super::Xlate;
+
+impl Xlate<'_> {
+    pub(super) fn learn(&mut self, l: &Learn) {
+        let mut fm = FlowMod {
+            cookie: l.cookie,
+            table: l.table,
+            idle_timeout: l.idle_timeout,
+            hard_timeout: l.hard_timeout,
+            priority: l.priority,
+            ..FlowMod::new(FlowModCommand::Add)
+        };
+        if l.flags.has(openflow::extension::LearnFlags::SEND_FLOW_REM) {
+            fm.flags = FlowModFlags::SEND_FLOW_REM;
+        }
+        let mut actions = Vec::new();
+        if l.fin_idle_timeout != 0 || l.fin_hard_timeout != 0 {
+            actions.push(OfAction::FinTimeout { idle: l.fin_idle_timeout, hard: l.fin_hard_timeout });
+        }
+        for s in &l.specs {
+            let value = match &s.src {
+                LearnSource::Field(f) => self.read(*f),
+                LearnSource::Value(v) => *v,
+            };
+            match &s.dst {
+                LearnTarget::Match(f) => {
+                    fm.matches.set_masked(f.field, value << f.offset.min(127), f.mask());
+                }
+                LearnTarget::Load(f) if f.bits <= 64 => {
+                    actions.push(OfAction::RegLoad { dst: *f, value: value as u64 });
+                }
+                LearnTarget::Load(f) => actions.push(OfAction::SetField {
+                    field: f.field,
+                    value: value << f.offset.min(127),
+                    mask: f.mask(),
+                }),
+                LearnTarget::Output => {
+                    actions.push(OfAction::Output { port: PortNo(value as u32), max_len: 0 });
+                }
+            }
+        }
+        fm.instructions = Instructions::apply(actions);
+        if let Some(bit) = l.result {
+            // Whether there was room is known only when it is done; there nearly always is.
+            self.set_field(bit.field, 1 << bit.offset.min(127), bit.mask());
+        }
+        let limit = (l.limit > 0).then_some(l.limit);
+        self.out.learned.push(LearnedFlow { bridge: self.env.index, flow: Arc::new(fm), limit });
+    }
+}
+
+/// A flow to be learned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LearnedFlow {
+    /// The bridge.
+    pub bridge: u32,
+    /// What is added, or refreshed if it is there.
+    pub flow: Arc<FlowMod>,
+    /// Most flows with its cookie in its table.
+    pub limit: Option<u32>,
+}
