@@ -32,6 +32,10 @@ pub struct BridgeSettings {
     pub mac_ageing: Duration,
     /// Most stations; kept within 10 and a million.
     pub mac_limit: usize,
+    /// Megaflows and datapath actions are those of Open vSwitch to the bit, also where wider ones, or fewer actions, would do the
+    /// same: what its test suite looks at. A tag is changed by a pop and a push and looked at whole, a TTL is written and looked at
+    /// whole, a write to an IP header looks at the protocol, and the VLAN of a tagged packet is always looked at.
+    pub stock_megaflows: bool,
     /// Mirrors; at most [`crate::mirror::MAX_MIRRORS`].
     pub mirrors: Vec<Mirror>,
 }
@@ -43,6 +47,7 @@ impl Default for BridgeSettings {
             flood_vlans: None,
             mac_ageing: DEFAULT_AGEING,
             mac_limit: DEFAULT_LIMIT,
+            stock_megaflows: false,
             mirrors: Vec::new(),
         }
     }

@@ -313,6 +313,17 @@ impl Tags {
         self.0.iter().rev().zip(o.0.iter().rev()).take_while(|(a, b)| a.same(b)).count()
     }
 
+    /// How many of the innermost tags have the same value in both.
+    pub(crate) fn common_values(&self, o: &Tags) -> usize {
+        let same = |(a, b): &(&Tag, &Tag)| (a.tpid, a.tci) == (b.tpid, b.tci);
+        self.0.iter().rev().zip(o.0.iter().rev()).take_while(same).count()
+    }
+
+    /// Whether all values are the same.
+    pub(crate) fn equal(&self, o: &Tags) -> bool {
+        self.len() == o.len() && self.common_values(o) == self.len() && self.common(o) == self.len()
+    }
+
     /// What is written for a packet that leaves with these tags: a tag of VLAN 0 and priority 0 is no tag, and one with a
     /// priority may be added. `came` is the packet's stack before NORMAL. With it, the numbers of the packet's tags whose
     /// priority, or all of which when it was moved to another tag, this depended on.

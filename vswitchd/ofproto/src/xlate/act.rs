@@ -208,6 +208,18 @@ impl Xlate<'_> {
             return;
         }
         self.wc.set_masked(field, u128::MAX, mask);
+        let network = matches!(
+            info.canon,
+            FieldId::NwSrc
+                | FieldId::NwDst
+                | FieldId::NwTos
+                | FieldId::NwTtl
+                | FieldId::Ipv6Src
+                | FieldId::Ipv6Dst
+        );
+        if network && self.stock() && matches!(self.key.get64(FieldId::EthType), 0x0800 | 0x86dd) {
+            self.wc.set_exact(FieldId::NwProto);
+        }
         if info.canon == FieldId::NwTtl {
             self.wc.set_exact(FieldId::NwTtl);
             // What was decremented so far is as good as a written value from here on.
@@ -228,17 +240,25 @@ impl Xlate<'_> {
             self.fail(Problem::NeedsReparse);
             return;
         }
+        if self.stock() {
+            self.wc.set_exact(FieldId::NwTtl);
+            self.wc.set_exact(FieldId::NwProto);
+        }
         let ttl = self.key.get64(FieldId::NwTtl) as u8;
         let by_action = self.written.get(FieldId::NwTtl) == 0;
         if ttl <= 1 {
             self.wc.set_exact(FieldId::NwTtl);
-            self.note("TTL too small");
+            let v6 = self.key.get64(FieldId::EthType) == 0x86dd;
+            self.warn(&format!("IPv{} decrement TTL exception", if v6 { 6 } else { 4 }));
             self.controller(PuntReason::InvalidTtl, u16::MAX);
             self.halted = true;
             return;
         }
         self.key.set(FieldId::NwTtl, u128::from(ttl - 1));
-        if by_action {
+        if self.stock() {
+            self.written.set_exact(FieldId::NwTtl);
+            self.ever_written.set_exact(FieldId::NwTtl);
+        } else if by_action {
             self.headers.ttl_decrements += 1;
             self.headers.ttl_decrements_in_all += 1;
             let orig = self.orig.get64(FieldId::NwTtl) as u8;

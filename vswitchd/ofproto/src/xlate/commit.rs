@@ -70,6 +70,7 @@ impl Xlate<'_> {
 
     /// Makes the datapath's packet what the key says.
     pub(super) fn commit(&mut self) {
+        self.commit_fields(|f| matches!(f.canon, FieldId::EthSrc | FieldId::EthDst));
         self.commit_above_l2();
         self.commit_mpls();
         self.commit_vlan();
@@ -136,6 +137,18 @@ impl Xlate<'_> {
             return;
         }
         let (tags, base) = (self.headers.tags.clone(), self.headers.base_tags.clone());
+        if self.stock() {
+            // Compared by value, and looked at whole when anything differs.
+            if !tags.equal(&base) {
+                let common = tags.common_values(&base);
+                for i in 0..2 {
+                    self.look_at_tag(i);
+                }
+                self.emit_tags(&tags, &base, common);
+            }
+            self.headers.base_tags = tags;
+            return;
+        }
         let common = tags.common(&base);
         if common == tags.len() && common == base.len() {
             // The same tags; bits of the outermost may have been written.
@@ -145,14 +158,19 @@ impl Xlate<'_> {
                 self.emit(Action::SetField { field: FieldId::VlanTci, value, mask });
             }
         } else {
-            for _ in common..base.len() {
-                self.emit(Action::PopVlan);
-            }
-            for t in (0..tags.len() - common).rev().filter_map(|i| tags.get(i)) {
-                self.emit_push(t);
-            }
+            self.emit_tags(&tags, &base, common);
         }
         self.headers.base_tags = tags;
+    }
+
+    /// Makes one stack of tags of the other; the innermost `common` stay.
+    fn emit_tags(&mut self, tags: &Tags, base: &Tags, common: usize) {
+        for _ in common..base.len() {
+            self.emit(Action::PopVlan);
+        }
+        for t in (0..tags.len() - common).rev().filter_map(|i| tags.get(i)) {
+            self.emit_push(t);
+        }
     }
 
     fn commit_mpls(&mut self) {

@@ -96,7 +96,8 @@ impl Xlate<'_> {
             clear(&mut m, &[VlanTci, VlanTpid, VlanTci2, VlanTpid2]);
             m.set_masked(VlanTci, u128::MAX, 0x1fff);
         } else {
-            m.set_masked(VlanTci, u128::MAX, 0x1000);
+            let unseen = m.get(VlanTci) == 0 && self.stock();
+            m.set_masked(VlanTci, u128::MAX, if unseen { 0x1fff } else { 0x1000 });
             if k.get(VlanTci2) & 0x1000 == 0 {
                 if m.get(VlanTci2) | m.get(VlanTpid2) != 0 {
                     clear(&mut m, &[VlanTci2, VlanTpid2]);

@@ -305,6 +305,11 @@ impl<'a> Xlate<'a> {
         }
     }
 
+    /// Whether it is to be done to the bit as Open vSwitch does it.
+    fn stock(&self) -> bool {
+        self.env.pipeline.settings.stock_megaflows
+    }
+
     /// Gives up: the packet is dropped.
     fn fail(&mut self, p: Problem) {
         if self.out.problem.is_none() {

@@ -14,7 +14,7 @@ use clock::ManualClock;
 use flow::text::{odp, ofctl};
 use flow::{Action, PortId};
 use ofproto::trace::Names;
-use ofproto::{Bridge, BridgeConfig, Port, PortSettings, Switch, SwitchConfig};
+use ofproto::{Bridge, BridgeConfig, BridgeSettings, Port, PortSettings, Switch, SwitchConfig};
 use openflow::PortNo;
 use openflow::number::MacAddr;
 
@@ -33,6 +33,11 @@ pub enum Megaflows {
     Nested,
     /// They are not compared: each looks at something that the other does not.
     Apart,
+}
+
+/// What makes ours like the stock one.
+pub fn settings() -> BridgeSettings {
+    BridgeSettings { stock_megaflows: true, ..BridgeSettings::default() }
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -79,6 +84,7 @@ impl Twins {
         self.run("ovs-vsctl", &["set", "bridge", &name, "datapath_type=dummy", "fail_mode=secure"]);
         let b = self.switch.add_bridge(BridgeConfig::new(&name, u64::from(number) + 1));
         b.put_port(Port::new(PortNo::LOCAL, PortId(100 + number), &name, MacAddr([2; 6])));
+        b.set_settings(settings());
         b
     }
 
