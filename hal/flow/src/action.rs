@@ -30,6 +30,8 @@ pub enum PuntReason {
     Action = 1,
     /// TTL too small to be decremented.
     InvalidTtl = 2,
+    /// For the switch itself, which listens to multicast membership; not one of OpenFlow's.
+    Snoop = 0xff,
 }
 
 /// Parameters of [`Action::Controller`].

@@ -49,6 +49,7 @@ impl Setup {
                     &[PriorityTags::Never, PriorityTags::IfNonzero, PriorityTags::Always],
                 ),
                 protected: protects && r.random_bool(0.6),
+                ..PortSettings::default()
             })
             .collect();
         let patched = r.random_bool(0.6);

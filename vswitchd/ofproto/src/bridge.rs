@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::flow_mod;
 use crate::groups;
 use crate::mac_table::MacTable;
+use crate::mcast::McastTable;
 use crate::mirror::Mirrors;
 use crate::patch::Peers;
 use crate::port::{Port, Ports};
@@ -89,6 +90,7 @@ pub struct Bridge {
     /// Held by whoever changes the pipeline.
     write: Mutex<Writer>,
     macs: MacTable,
+    pub(crate) mcast: McastTable,
     table_counters: Box<[TableCounters]>,
     controllers: OnceLock<Arc<dyn ControllerSink>>,
     /// Generation that records are known to follow.
@@ -116,6 +118,7 @@ impl Bridge {
             index,
             switch,
             macs: MacTable::new(settings.mac_ageing, settings.mac_limit),
+            mcast: McastTable::default(),
             pipeline: ArcSwap::from_pointee(Pipeline::new(settings)),
             write: Mutex::default(),
             table_counters: (0..=u8::MAX).map(|_| TableCounters::default()).collect(),
@@ -421,6 +424,7 @@ impl Bridge {
         });
         if other_vlans {
             self.macs.forget_port(no);
+            self.mcast.forget_port(no);
         }
         done.unwrap_or(false)
     }
@@ -430,6 +434,9 @@ impl Bridge {
         let old = self.pipeline().settings.clone();
         if *old == settings {
             return;
+        }
+        if settings.snooping.is_none() {
+            self.mcast.flush();
         }
         self.macs.configure(settings.mac_ageing, settings.mac_limit, settings.flood_vlans.clone());
         // Cannot fail: nothing is refused.
@@ -451,6 +458,7 @@ impl Bridge {
             s.changed();
         }
         self.macs.forget_port(no);
+        self.mcast.forget_port(no);
         self.tell_port(PortStatus { reason: PortReason::Delete, desc: old.desc() });
         true
     }
@@ -491,7 +499,7 @@ impl Bridge {
             total_len,
             reason: match p.action.reason {
                 PuntReason::NoMatch => PacketInReason::NoMatch,
-                PuntReason::Action => PacketInReason::Action,
+                PuntReason::Action | PuntReason::Snoop => PacketInReason::Action,
                 PuntReason::InvalidTtl => PacketInReason::InvalidTtl,
             },
             table: TableId(p.action.table),
@@ -504,7 +512,14 @@ impl Bridge {
 
     /// What translations of this bridge's packets read.
     pub(crate) fn environment<'a>(&'a self, pipeline: &'a Pipeline, peers: &'a Peers<'a>) -> Environment<'a> {
-        Environment { pipeline, macs: &self.macs, name: self.name(), index: self.index, peers }
+        Environment {
+            pipeline,
+            macs: &self.macs,
+            mcast: &self.mcast,
+            name: self.name(),
+            index: self.index,
+            peers,
+        }
     }
 
     /// Translates a packet that came in on `in_port`, as it would be translated now. Changes nothing. `record` asks for the

@@ -1,4 +1,4 @@
-//! What people ask of MAC tables: the unixctl commands `fdb/*`, with the texts of Open vSwitch 3.1.
+//! What people ask of MAC tables and multicast snooping: the unixctl commands `fdb/*` and `mdb/*`, with the texts of Open vSwitch 3.1.
 
 use std::fmt::Write;
 
@@ -115,4 +115,35 @@ pub fn del(s: &Switch, name: &str, vlan: &str, mac: &str) -> Result<String, Stri
     }
     s.changed();
     Ok(String::new())
+}
+
+/// `mdb/show BRIDGE`: where members of multicast groups are, and multicast routers.
+///
+/// # Errors
+/// No such bridge, or one that does not snoop.
+pub fn mdb_show(s: &Switch, name: &str) -> Result<String, String> {
+    let b = bridge(s, name)?;
+    s.settle_stations();
+    match &b.pipeline().settings.snooping {
+        Some(settings) => Ok(b.mcast.show(settings, s.now())),
+        None => Err("multicast snooping is disabled".into()),
+    }
+}
+
+/// `mdb/flush [BRIDGE]`: forgets where members and routers are.
+///
+/// # Errors
+/// No such bridge, or one that does not snoop.
+pub fn mdb_flush(s: &Switch, name: Option<&str>) -> Result<String, String> {
+    let all = bridges(s, name)?;
+    s.settle_stations();
+    for b in &all {
+        if b.pipeline().settings.snooping.is_some() {
+            b.mcast.flush();
+        } else if name.is_some() {
+            return Err("multicast snooping is disabled".into());
+        }
+    }
+    s.changed();
+    Ok("table successfully flushed\n".into())
 }

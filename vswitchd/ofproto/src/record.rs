@@ -84,6 +84,8 @@ pub struct Dependencies {
     pub configs: SmallVec<[(u32, u64); 1]>,
     /// Bridges, what was looked up in their MAC tables, and the answers.
     pub macs: SmallVec<[(u32, MacKey, Option<PortNo>); 1]>,
+    /// Bridges and generations of what their snooping has found out.
+    pub mcast: SmallVec<[(u32, u64); 0]>,
     /// Bridges, groups, and their generations; 0 for one that was not there.
     pub groups: SmallVec<[(u32, GroupId, u64); 0]>,
     /// Stations that packets of this record come from.

@@ -79,7 +79,9 @@ impl Switch {
             for b in self.bridges() {
                 let g = b.macs().generation();
                 b.macs().age(now);
-                if b.macs().generation() != g {
+                let m = b.mcast.generation();
+                b.mcast.age(now);
+                if b.macs().generation() != g || b.mcast.generation() != m {
                     self.stale.store(true, Ordering::Release);
                 }
             }
@@ -234,10 +236,12 @@ impl Switch {
                 let p = b.pipeline();
                 let mut visits = d.visits.iter().filter(|v| v.bridge == *i);
                 let mut macs = d.macs.iter().filter(|m| m.0 == *i);
+                let mut mcast = d.mcast.iter().filter(|m| m.0 == *i);
                 let mut groups = d.groups.iter().filter(|g| g.0 == *i);
                 *generation == p.config_generation
                     && visits.all(|v| v.generation == p.table_generation(v.table))
                     && macs.all(|(_, k, port)| b.macs().lookup(*k) == *port)
+                    && mcast.all(|(_, n)| b.mcast.generation() == *n)
                     && groups.all(|(_, g, n)| p.group(*g).map_or(0, |g| g.generation) == *n)
             })
         })

@@ -19,6 +19,27 @@ pub struct PortSettings {
     pub priority_tags: PriorityTags,
     /// Sends nothing to other protected ports, whatever the rules say.
     pub protected: bool,
+    /// Gets every multicast packet of its VLANs where the bridge snoops (`mcast-snooping-flood`).
+    pub mcast_flood: bool,
+    /// Gets reports of membership where the bridge snoops (`mcast-snooping-flood-reports`).
+    pub mcast_reports: bool,
+}
+
+/// Multicast snooping of a bridge.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snooping {
+    /// Packets for groups that nobody has joined go to every port of their VLAN.
+    pub flood_unregistered: bool,
+    /// Age at which a member is forgotten.
+    pub ageing: Duration,
+    /// Most groups.
+    pub table_size: usize,
+}
+
+impl Default for Snooping {
+    fn default() -> Self {
+        Snooping { flood_unregistered: true, ageing: Duration::from_secs(300), table_size: 2048 }
+    }
 }
 
 /// Settings of a bridge.
@@ -32,6 +53,8 @@ pub struct BridgeSettings {
     pub mac_ageing: Duration,
     /// Most stations; kept within 10 and a million.
     pub mac_limit: usize,
+    /// Multicast goes where members are; `None` floods it.
+    pub snooping: Option<Snooping>,
     /// Megaflows and datapath actions are those of Open vSwitch to the bit, also where wider ones, or fewer actions, would do the
     /// same: what its test suite looks at. A tag is changed by a pop and a push and looked at whole, a TTL is written and looked at
     /// whole, a write to an IP header looks at the protocol, and the VLAN of a tagged packet is always looked at.
@@ -47,6 +70,7 @@ impl Default for BridgeSettings {
             flood_vlans: None,
             mac_ageing: DEFAULT_AGEING,
             mac_limit: DEFAULT_LIMIT,
+            snooping: None,
             stock_megaflows: false,
             mirrors: Vec::new(),
         }

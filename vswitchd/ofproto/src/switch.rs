@@ -11,7 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use datapath_api::{
     Datapath, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation, Translations,
 };
-use flow::{FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId};
+use flow::{FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId, PuntReason};
 use openflow::PortNo;
 use parking_lot::Mutex;
 
@@ -23,6 +23,9 @@ use crate::xlate::{LearnedFlow, Outcome, Problem, Start};
 
 /// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
 const PSEUDO_PORTS: u32 = 0xffff_0000;
+
+/// Most packets waiting to be listened to.
+const SNOOP_QUEUE: usize = 256;
 
 /// Settings of a [`Switch`].
 #[derive(Clone, Debug)]
@@ -98,6 +101,7 @@ pub struct Switch {
     routes_write: Mutex<()>,
     learn: ArrayQueue<Learn>,
     learn_flows: ArrayQueue<LearnedFlow>,
+    snoop: ArrayQueue<(Punt, Instant)>,
     next_flow: AtomicU64,
     /// Records in the datapath, as far as known between revalidations.
     pub(crate) live: AtomicUsize,
@@ -115,6 +119,7 @@ impl Switch {
             clock,
             learn: ArrayQueue::new(config.learn_queue.max(1)),
             learn_flows: ArrayQueue::new(config.learn_queue.max(1)),
+            snoop: ArrayQueue::new(SNOOP_QUEUE),
             config,
             datapath: OnceLock::new(),
             sink: OnceLock::new(),
@@ -350,6 +355,25 @@ impl Switch {
         }
     }
 
+    /// Listens to the packets that snooping has put aside.
+    pub(crate) fn snoop_queued(&self) {
+        for _ in 0..SNOOP_QUEUE {
+            let Some((p, at)) = self.snoop.pop() else { break };
+            let Some(b) = self.bridge(p.action.bridge) else { continue };
+            let pipeline = b.pipeline();
+            let no = PortNo(p.action.in_port);
+            let (Some(settings), Some(port)) = (&pipeline.settings.snooping, pipeline.ports.get(no)) else {
+                continue;
+            };
+            let before = b.mcast.generation();
+            let flags = (port.settings.mcast_flood, port.settings.mcast_reports);
+            b.mcast.hear(&p.packet, (p.action.metadata as u16, no), settings, flags, at);
+            if b.mcast.generation() != before {
+                self.stale.store(true, Ordering::Release);
+            }
+        }
+    }
+
     /// Adds traffic to the counters of everything that a record's packets go through.
     pub(crate) fn credit_rules(&self, basis: &Basis, packets: u64, bytes: u64, used: Option<Instant>) {
         for r in &basis.rules {
@@ -375,6 +399,7 @@ impl Switch {
     /// Learns what is queued.
     pub(crate) fn learn_queued(&self) {
         self.learn_queued_flows();
+        self.snoop_queued();
         let mut by_bridge: HashMap<u32, Vec<(MacKey, PortNo, Instant)>> = HashMap::new();
         for _ in 0..self.learn.capacity() {
             let Some(l) = self.learn.pop() else { break };
@@ -421,6 +446,14 @@ impl MissHandler for Switch {
 
 impl PuntSink for Switch {
     fn punt(&self, p: Punt) -> bool {
+        if p.action.reason == PuntReason::Snoop {
+            let taken = self.snoop.push((p, self.now())).is_ok();
+            if !taken {
+                self.counts.learn_dropped.fetch_add(1, Ordering::Relaxed);
+            }
+            self.wake();
+            return taken;
+        }
         match self.bridge(p.action.bridge) {
             Some(b) => b.packet_in(p),
             None => {

@@ -207,3 +207,56 @@ fn a_port_that_is_not_to_be_flooded_gets_what_is_for_it_and_all() {
     assert_eq!(r.packet(&ab, 1), [out(2)]);
     assert_eq!(r.packet(&ab, 4), [out(1), out(2), out(3)]);
 }
+
+#[test]
+fn multicast_goes_to_members_and_routers_and_elsewhere_only_where_asked() {
+    let hex = |s: &str| -> Vec<u8> {
+        (0..s.len()).step_by(2).map(|i| u8::from_str_radix(&s[i..i + 2], 16).unwrap()).collect()
+    };
+    let r = Rig::new();
+    normal(&r);
+    let snooping = |flood_unregistered| BridgeSettings {
+        snooping: Some(ofproto::Snooping { flood_unregistered, ..ofproto::Snooping::default() }),
+        ..BridgeSettings::default()
+    };
+    r.bridge.set_settings(snooping(true));
+    // An IGMPv2 report for 224.1.1.1, without a tag.
+    let join = hex("01005e010101000c29a027a108004500001c000100004002cbaeac10221ee001010112140ce9e0010101");
+    let data = FrameBuilder::new()
+        .eth([1, 0, 0x5e, 1, 1, 1], A)
+        .ipv4([10, 0, 0, 1], [224, 1, 1, 1])
+        .udp(1, 2)
+        .build();
+    assert_eq!(r.packet(&data, 3), [out(1), out(2), out(4)]);
+    let told = r.packet(&join, 1);
+    assert!(matches!(told[..], [Action::Controller(_)]), "no router is known: {told:?}");
+    r.switch.run(r.now());
+    assert_eq!(ofproto::fdb::mdb_show(&r.switch, "br0").unwrap().lines().count(), 2);
+    assert_eq!(r.packet(&data, 3), [out(1)]);
+    assert!(r.told.packet_ins.lock().unwrap().is_empty(), "what is overheard is nobody else's");
+    // A query from port 4: it leads to a router.
+    let query = hex("01005e0000015c8a385525520800460000200000000001027f00ac111901e0000001940400001164ec1e0000000002 7d0000"
+        .replace(' ', "").as_str());
+    let mut query = query;
+    query[16..18].copy_from_slice(&[0, 0x24]);
+    r.packet(&query, 4);
+    r.switch.run(r.now());
+    r.bridge.set_settings(snooping(false));
+    r.switch.run(r.now());
+    let other = FrameBuilder::new()
+        .eth([1, 0, 0x5e, 1, 1, 2], A)
+        .ipv4([10, 0, 0, 1], [239, 1, 1, 2])
+        .udp(1, 2)
+        .build();
+    let shown = ofproto::fdb::mdb_show(&r.switch, "br0").unwrap();
+    if shown.contains("querier") {
+        assert_eq!(r.packet(&other, 3), [out(4)]);
+        assert_eq!(r.packet(&data, 3), [out(1), out(4)]);
+    } else {
+        panic!("{shown}");
+    }
+    r.bridge.remove_port(PortNo(1));
+    ofproto::fdb::mdb_flush(&r.switch, Some("br0")).unwrap();
+    r.switch.run(r.now());
+    assert_eq!(r.packet(&data, 3), []);
+}

@@ -31,6 +31,7 @@ mod forward;
 mod group;
 mod hash;
 mod learn;
+mod mcast;
 mod mirror;
 mod normal;
 mod patch;
@@ -45,6 +46,7 @@ use smallvec::SmallVec;
 pub use learn::LearnedFlow;
 
 use crate::mac_table::MacTable;
+use crate::mcast::McastTable;
 use crate::patch::Peers;
 use crate::record::{Basis, Dependencies, Visit};
 use crate::rule::{Rule, RuleCounters};
@@ -120,6 +122,8 @@ pub struct Environment<'a> {
     pub pipeline: &'a Pipeline,
     /// Learned stations.
     pub macs: &'a MacTable,
+    /// What multicast snooping has found out.
+    pub mcast: &'a McastTable,
     /// The bridge's name, for those who want to be told.
     pub name: &'a str,
     /// The bridge's number within its switch.

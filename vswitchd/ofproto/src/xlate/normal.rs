@@ -82,6 +82,11 @@ impl Xlate<'_> {
             let key = MacKey { vlan, mac: src };
             self.out.deps.learns.push(Learned { bridge: env.index, key, port: p.no, gratuitous_arp });
         }
+        if let Some(s) = &settings.snooping
+            && self.snooped(s, in_port, &inner)
+        {
+            return;
+        }
         let to = MacKey { vlan, mac: dst };
         let found = if floods || is_multicast(dst) { None } else { env.macs.lookup(to) };
         if !floods && !is_multicast(dst) {
@@ -108,7 +113,7 @@ impl Xlate<'_> {
     }
 
     /// Sends the packet to every port of its VLAN but `in_port`.
-    fn flood_vlan(&mut self, in_port: PortNo, inner: &Tags) {
+    pub(super) fn flood_vlan(&mut self, in_port: PortNo, inner: &Tags) {
         let env = self.env;
         let to = |p: &&Port| p.no != in_port && !env.pipeline.mirrors.reserve(p.no);
         for p in env.pipeline.ports.iter().filter(to) {
