@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use daemon::unixctl::Commands;
+use ofproto::fdb;
 
 use crate::reconfigure::Reconfigure;
 use crate::report::{DumpOptions, Parts, Selection};
@@ -44,5 +45,27 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     let p = Arc::clone(parts);
     commands.register("ofproto/trace", "BRIDGE FLOW", 2..=2, move |a| p.trace(&a[0], &a[1]));
     let p = Arc::clone(parts);
-    commands.register("fdb/show", "BRIDGE", 1..=1, move |a| p.stations(&a[0]));
+    commands.register("fdb/show", "bridge", 1..=1, move |a| fdb::show(&p.layer, &a[0]));
+    let p = Arc::clone(parts);
+    commands.register("fdb/stats-show", "bridge", 1..=1, move |a| fdb::stats_show(&p.layer, &a[0]));
+    let p = Arc::clone(parts);
+    commands.register("fdb/stats-clear", "[bridge]", 0..=1, move |a| {
+        fdb::stats_clear(&p.layer, a.first().map(String::as_str))
+    });
+    let p = Arc::clone(parts);
+    commands.register("fdb/flush", "[bridge]", 0..=1, move |a| {
+        fdb::flush(&p.layer, a.first().map(String::as_str))
+    });
+    let p = Arc::clone(parts);
+    commands.register("fdb/add", "bridge port vlan mac", 4..=4, move |a| {
+        fdb::add(&p.layer, &a[0], &a[1], &a[2], &a[3])
+    });
+    let p = Arc::clone(parts);
+    commands.register("fdb/del", "bridge vlan mac", 3..=3, move |a| fdb::del(&p.layer, &a[0], &a[1], &a[2]));
+    let p = Arc::clone(parts);
+    commands.register("mdb/show", "bridge", 1..=1, move |a| fdb::mdb_show(&p.layer, &a[0]));
+    let p = Arc::clone(parts);
+    commands.register("mdb/flush", "[bridge]", 0..=1, move |a| {
+        fdb::mdb_flush(&p.layer, a.first().map(String::as_str))
+    });
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::{TlsFiles, Trust};
-use ofproto::{BridgeSettings, PortSettings, PriorityTags, VlanMode, VlanSet};
+use ofproto::{BridgeSettings, PortSettings, PriorityTags, Snooping, VlanMode, VlanSet};
 
 use super::rows::{Row, Rows, boolean, count, integer, integers, key, string};
 use crate::config::{
@@ -167,6 +167,16 @@ fn bridge(
         mac_ageing: number("mac-aging-time").map_or(usual.mac_ageing, Duration::from_secs),
         mac_limit: number("mac-table-size")
             .map_or(usual.mac_limit, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+        snooping: boolean(row, "mcast_snooping_enable").then(|| {
+            let usual = Snooping::default();
+            Snooping {
+                flood_unregistered: other("mcast-snooping-disable-flood-unregistered") != Some("true"),
+                ageing: number("mcast-snooping-aging-time")
+                    .map_or(usual.ageing, |n| Duration::from_secs(n.clamp(15, 3600))),
+                table_size: number("mcast-snooping-table-size")
+                    .map_or(usual.table_size, |n| n.clamp(1, 1_000_000) as usize),
+            }
+        }),
         ..usual
     };
     for (_, c) in rows.referred(row, "controller", "Controller") {
@@ -184,9 +194,7 @@ fn bridge(
             ignored.push(format!("bridge {name}: {what} are not implemented"));
         }
     }
-    for (column, what) in
-        [("stp_enable", "STP"), ("rstp_enable", "RSTP"), ("mcast_snooping_enable", "multicast snooping")]
-    {
+    for (column, what) in [("stp_enable", "STP"), ("rstp_enable", "RSTP")] {
         if boolean(row, column) {
             ignored.push(format!("bridge {name}: {what} is not implemented"));
         }
@@ -328,7 +336,14 @@ fn port_settings(row: &Row) -> PortSettings {
         Some("true" | "if-nonzero") => PriorityTags::IfNonzero,
         _ => PriorityTags::default(),
     };
-    PortSettings { vlan, priority_tags, protected: boolean(row, "protected") }
+    let on = |k| key(row, "other_config", k) == Some("true");
+    PortSettings {
+        vlan,
+        priority_tags,
+        protected: boolean(row, "protected"),
+        mcast_flood: on("mcast-snooping-flood"),
+        mcast_reports: on("mcast-snooping-flood-reports"),
+    }
 }
 
 #[cfg(test)]

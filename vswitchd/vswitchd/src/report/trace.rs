@@ -75,12 +75,4 @@ impl Parts {
         let _ = writeln!(out, "{actions}");
         out
     }
-
-    /// The text of `fdb/show BRIDGE`.
-    ///
-    /// # Errors
-    /// An unknown bridge.
-    pub fn stations(&self, bridge: &str) -> Result<String, String> {
-        ofproto::fdb::show(&self.layer, bridge)
-    }
 }
