@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_flow_that_is_refused_is_named() {
         let mut mods = flow_mods(3, Masks::One).unwrap();
-        mods[2].table = openflow::TableId(255);
+        mods[2].table = openflow::TableId(254);
         let (_switch, bridge) = switch();
         assert!(matches!(load(&bridge, &mods, 2), Err(BenchError::FlowMod { at: 2, .. })));
     }
