@@ -245,6 +245,23 @@ fn tour(name: &str, way: Way) {
     assert!(!net.ping(2, "10.98.0.3"), "hosts of two do not");
     r.vsctl("clear Port w1 tag -- clear Port w3 tag");
 
+    // Versions of OpenFlow, and a mirror of everything to host 3.
+    r.vsctl("set Bridge br0 protocols=OpenFlow13,OpenFlow15");
+    let versions = |v| r.tool("ovs-ofctl", &["-O", v, "show", "br0"]);
+    assert!(versions("OpenFlow10").is_err() && versions("OpenFlow13").is_ok());
+    r.vsctl("clear Bridge br0 protocols");
+    assert!(versions("OpenFlow10").is_ok() && versions("OpenFlow14").is_ok());
+    r.vsctl(
+        "-- --id=@p get Port w3 -- --id=@m create Mirror name=m0 select-all=true output-port=@p \
+         -- set Bridge br0 mirrors=@m",
+    );
+    assert!(net.ping(1, "10.98.0.2"));
+    eventually("the mirror counts", || {
+        let s = r.vsctl("get Mirror m0 statistics");
+        (s.contains("tx_bytes=") && !s.contains("tx_packets=0}")).then_some(())
+    });
+    r.vsctl("clear Bridge br0 mirrors");
+
     // The host itself, by its internal port.
     ip(&["-n", &net.names[0], "addr", "add", "10.98.0.100/24", "dev", "br0"]);
     ip(&["-n", &net.names[0], "link", "set", "br0", "up"]);
@@ -283,6 +300,7 @@ fn tour(name: &str, way: Way) {
          -- add-port br1 to0 -- set Interface to0 type=patch options:peer=to1",
     );
     eventually("hosts ping across the patch", || net.ping(1, "10.98.0.3").then_some(()));
+    assert_eq!(r.vsctl("get Interface to1 admin_state link_state"), "up\nup\n");
     r.vsctl("set-controller br1 tcp:127.0.0.1:1 -- set-fail-mode br1 secure");
     let status = || r.vsctl("get Controller br1 is_connected");
     assert_eq!(status().trim(), "false");

@@ -212,6 +212,7 @@ impl Check<'_> {
             listen,
             protocols: b.protocols.iter().filter_map(|p| self.protocol(p)).collect(),
             offload: b.offload.unwrap_or(true),
+            mirrors: Vec::new(),
             ports,
         }
     }

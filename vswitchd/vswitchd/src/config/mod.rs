@@ -147,8 +147,38 @@ pub struct BridgeConfig {
     pub protocols: Vec<openflow::Version>,
     /// Whether its flows may be placed in hardware.
     pub offload: bool,
+    /// Mirrors.
+    pub mirrors: Vec<MirrorConfig>,
     /// Ports.
     pub ports: Vec<PortConfig>,
+}
+
+/// A mirror, with its ports by name; those that are not there are left out of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct MirrorConfig {
+    /// What its statistics are asked for by; no other mirror of the bridge has it.
+    pub id: String,
+    /// Every packet is chosen.
+    pub select_all: bool,
+    /// Packets that come in here are chosen.
+    pub select_src: Vec<String>,
+    /// Packets that leave here are chosen.
+    pub select_dst: Vec<String>,
+    /// Of packets chosen by port, only those of these VLANs are.
+    pub select_vlans: Option<ofproto::VlanSet>,
+    /// Where copies go.
+    pub output: MirrorTo,
+    /// Copies are cut to this many bytes.
+    pub snaplen: Option<u16>,
+}
+
+/// Where copies go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MirrorTo {
+    /// Out of a port.
+    Port(String),
+    /// Into a VLAN.
+    Vlan(u16),
 }
 
 /// What is behind the LOCAL port of a bridge.

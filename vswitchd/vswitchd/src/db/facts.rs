@@ -58,7 +58,7 @@ pub fn outcomes(rows: &Rows, outcomes: &[PortOutcome]) -> Facts {
         let o = string(row, "name").and_then(|n| by_name.get(n));
         let no = o.and_then(|o| o.no).map(|n| if n == openflow::PortNo::LOCAL { 65_534 } else { n.0 });
         let error = o.and_then(|o| o.error.clone());
-        let f = BTreeMap::from([
+        let mut f = BTreeMap::from([
             // -1 says that it was tried.
             (
                 "ofport",
@@ -66,6 +66,11 @@ pub fn outcomes(rows: &Rows, outcomes: &[PortOutcome]) -> Facts {
             ),
             ("error", error.map_or_else(|| set::<String>([]), Value::from)),
         ]);
+        if no.is_some() && string(row, "type") == Some("patch") {
+            // Nothing of the host is behind it that could be down.
+            f.insert("admin_state", json!("up"));
+            f.insert("link_state", json!("up"));
+        }
         out.insert(("Interface", uuid.to_owned()), f);
     }
     out
@@ -128,8 +133,8 @@ fn driver(kind: &PortKind) -> &'static str {
     }
 }
 
-/// How bridges and their controllers are.
-pub fn bridges(rows: &Rows, parts: &Parts) -> Facts {
+/// How bridges and their controllers are, and with `statistics` what mirrors have counted.
+pub fn bridges(rows: &Rows, parts: &Parts, statistics: bool) -> Facts {
     let mut out = Facts::new();
     let endpoints = parts.endpoints.lock().clone();
     for (uuid, row) in rows.table("Bridge") {
@@ -141,6 +146,12 @@ pub fn bridges(rows: &Rows, parts: &Parts) -> Facts {
             ("datapath_version", json!(concat!("Hoist ", env!("CARGO_PKG_VERSION")))),
         ]);
         out.insert(("Bridge", uuid.to_owned()), f);
+        for (uuid, _) in rows.referred(row, "mirrors", "Mirror").into_iter().filter(|_| statistics) {
+            if let Some((packets, bytes)) = e.bridge.mirror_counts(uuid) {
+                let counts = map([("tx_packets", packets), ("tx_bytes", bytes)]);
+                out.insert(("Mirror", uuid.to_owned()), BTreeMap::from([("statistics", counts)]));
+            }
+        }
         let targets = e.hub.targets();
         for (uuid, c) in rows.referred(row, "controller", "Controller") {
             let Some(target) = string(c, "target").and_then(|t| t.parse().ok()) else { continue };

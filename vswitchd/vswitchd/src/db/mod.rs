@@ -239,7 +239,7 @@ impl ByDatabase {
         let mut facts = facts::of_the_program(&s.rows, &s.db_version);
         merge(&mut facts, facts::outcomes(&s.rows, &self.parts.outcomes.ports()));
         merge(&mut facts, facts::interfaces(&s.rows, &self.parts, false));
-        merge(&mut facts, facts::bridges(&s.rows, &self.parts));
+        merge(&mut facts, facts::bridges(&s.rows, &self.parts, false));
         if let Some((uuid, row)) = s.rows.table("Open_vSwitch").next()
             && integer(row, "cur_cfg") != Some(cfg)
         {
@@ -268,7 +268,7 @@ impl ByDatabase {
         // Outcomes too: an interface may have gone or come.
         let mut facts = facts::outcomes(&s.rows, &self.parts.outcomes.ports());
         merge(&mut facts, facts::interfaces(&s.rows, &self.parts, counts));
-        merge(&mut facts, facts::bridges(&s.rows, &self.parts));
+        merge(&mut facts, facts::bridges(&s.rows, &self.parts, counts));
         write(s, m, facts)
     }
 }

@@ -11,10 +11,10 @@ use std::time::Duration;
 use daemon::{TlsFiles, Trust};
 use ofproto::{BridgeSettings, PortSettings, PriorityTags, Snooping, VlanMode, VlanSet};
 
-use super::rows::{Row, Rows, boolean, count, integer, integers, key, string};
+use super::rows::{Row, Rows, boolean, count, elements, integer, integers, key, string};
 use crate::config::{
-    BridgeConfig, DeviceConfig, DeviceKind, FailMode, LocalPort, MAX_OFPORT, OffloadConfig, PortConfig,
-    PortKind, Wire,
+    BridgeConfig, DeviceConfig, DeviceKind, FailMode, LocalPort, MAX_OFPORT, MirrorConfig, MirrorTo,
+    OffloadConfig, PortConfig, PortKind, Wire,
 };
 use crate::desired::Desired;
 
@@ -77,6 +77,19 @@ pub const COLUMNS: &[(&str, &[&str])] = &[
     ),
     ("Interface", &["name", "type", "options", "ofport_request", "ofport", "error", "mac", "mtu_request"]),
     ("Controller", &["target"]),
+    (
+        "Mirror",
+        &[
+            "name",
+            "select_all",
+            "select_src_port",
+            "select_dst_port",
+            "select_vlan",
+            "output_port",
+            "output_vlan",
+            "snaplen",
+        ],
+    ),
     ("SSL", &["private_key", "certificate", "ca_cert", "bootstrap_ca_cert"]),
 ];
 
@@ -187,9 +200,22 @@ fn bridge(
             (Err(e), _) => ignored.push(format!("bridge {name}: controller \"{target}\": {e}")),
         }
     }
-    for (column, what) in
-        [("mirrors", "mirrors"), ("netflow", "NetFlow"), ("sflow", "sFlow"), ("ipfix", "IPFIX")]
-    {
+    for p in elements(row.get("protocols")).into_iter().filter_map(|p| p.as_str()) {
+        match p.parse() {
+            Ok(v) => b.protocols.push(v),
+            Err(e) => ignored.push(format!("bridge {name}: protocols: {e}")),
+        }
+    }
+    for (uuid, m) in rows.referred(row, "mirrors", "Mirror") {
+        match mirror(rows, uuid, m) {
+            Some(m) => b.mirrors.push(m),
+            None => {
+                let called = string(m, "name").unwrap_or(uuid);
+                ignored.push(format!("bridge {name}: mirror {called} does not specify output; ignoring"));
+            }
+        }
+    }
+    for (column, what) in [("netflow", "NetFlow"), ("sflow", "sFlow"), ("ipfix", "IPFIX")] {
         if count(row, column) > 0 {
             ignored.push(format!("bridge {name}: {what} are not implemented"));
         }
@@ -237,6 +263,25 @@ fn bridge(
     }
     b.name = name;
     Some(b)
+}
+
+/// A mirror; `None` when it has no output.
+fn mirror(rows: &Rows, uuid: &str, row: &Row) -> Option<MirrorConfig> {
+    let names = |column: &str| -> Vec<String> {
+        let ports = rows.referred(row, column, "Port");
+        ports.into_iter().filter_map(|(_, p)| string(p, "name")).map(str::to_owned).collect()
+    };
+    let port = names("output_port").pop().map(MirrorTo::Port);
+    let vlan = || integer(row, "output_vlan").and_then(|v| u16::try_from(v).ok()).map(MirrorTo::Vlan);
+    Some(MirrorConfig {
+        id: uuid.to_owned(),
+        select_all: boolean(row, "select_all"),
+        select_src: names("select_src_port"),
+        select_dst: names("select_dst_port"),
+        select_vlans: vlans(row, "select_vlan"),
+        output: port.or_else(vlan)?,
+        snaplen: integer(row, "snaplen").and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0),
+    })
 }
 
 /// The first number in a name.
@@ -429,7 +474,45 @@ mod tests {
         assert_eq!(vlan(1), VlanMode::Trunk { trunks: Some(VlanSet::new([1, 2])) });
         assert_eq!(vlan(2), VlanMode::NativeTagged { native: 5, trunks: None });
         assert_eq!(b.ports[2].kind, PortKind::Patch { peer: "q".into() });
-        assert_eq!(w.ignored.len(), 2, "{:?}", w.ignored);
+        assert_eq!(w.ignored.len(), 1, "{:?}", w.ignored);
+    }
+
+    #[test]
+    fn versions_and_mirrors() {
+        let bridge = json!({
+            "protocols": ["set", ["OpenFlow10", "OpenFlow13", "OpenFlow99"]],
+            "mirrors": ["set", [["uuid", "m1"], ["uuid", "m2"], ["uuid", "m3"]]]
+        });
+        let ports = [("a", json!({}), json!({})), ("b", json!({}), json!({}))];
+        let mut r = rows(bridge, &ports);
+        r.update(&json!({"Mirror": {
+            "m1": {"new": {"name": "x", "select_src_port": uuid("p-a"), "select_dst_port": ["set", []],
+                "select_vlan": ["set", [3, 4]], "output_port": uuid("p-b"), "output_vlan": 7, "snaplen": 100}},
+            "m2": {"new": {"name": "y", "select_all": true, "output_port": ["set", []], "output_vlan": 7}},
+            "m3": {"new": {"name": "z", "select_all": true}}}}));
+        let w = wanted(&r, HOST).unwrap();
+        let b = &w.desired.bridges[0];
+        assert_eq!(b.protocols, [openflow::Version::V10, openflow::Version::V13]);
+        let usual = MirrorConfig {
+            id: "m2".into(),
+            select_all: true,
+            select_src: vec![],
+            select_dst: vec![],
+            select_vlans: None,
+            output: MirrorTo::Vlan(7),
+            snaplen: None,
+        };
+        let first = MirrorConfig {
+            id: "m1".into(),
+            select_all: false,
+            select_src: vec!["a".into()],
+            select_vlans: Some(VlanSet::new([3, 4])),
+            output: MirrorTo::Port("b".into()),
+            snaplen: Some(100),
+            ..usual.clone()
+        };
+        assert_eq!(b.mirrors, [first, usual]);
+        assert_eq!(w.ignored.len(), 2, "a version that is not known, a mirror to nowhere: {:?}", w.ignored);
     }
 
     #[test]

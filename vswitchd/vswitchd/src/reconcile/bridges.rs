@@ -1,6 +1,12 @@
 //! Bridges: made, changed, removed.
 
-use crate::config::{BridgeConfig, LocalPort, PortConfig, PortKind};
+use std::collections::BTreeMap;
+
+use ofproto::BridgeSettings;
+use ofproto::mirror::{Mirror, MirrorOutput};
+use openflow::PortNo;
+
+use crate::config::{BridgeConfig, LocalPort, MirrorConfig, MirrorTo, PortConfig, PortKind};
 use crate::desired::Desired;
 use crate::endpoint::Endpoint;
 
@@ -32,6 +38,27 @@ pub fn local_port(b: &BridgeConfig) -> PortConfig {
         LocalPort::Tap => PortKind::Internal { interface: b.name.clone() },
     };
     PortConfig { settings: b.local_settings.clone(), ..PortConfig::new(&b.name, kind) }
+}
+
+/// The bridge's mirrors with the numbers of their ports. One whose output is not there chooses nothing, and is left out.
+fn mirrors(b: &BridgeConfig, numbers: &BTreeMap<String, PortNo>) -> Vec<Mirror> {
+    let number =
+        |name: &String| if *name == b.name { Some(PortNo::LOCAL) } else { numbers.get(name).copied() };
+    let one = |m: &MirrorConfig| {
+        Some(Mirror {
+            name: m.id.clone(),
+            select_all: m.select_all,
+            select_src: m.select_src.iter().filter_map(number).collect(),
+            select_dst: m.select_dst.iter().filter_map(number).collect(),
+            select_vlans: m.select_vlans.clone(),
+            output: match &m.output {
+                MirrorTo::Port(name) => MirrorOutput::Port(number(name)?),
+                MirrorTo::Vlan(vlan) => MirrorOutput::Vlan(*vlan),
+            },
+            snaplen: m.snaplen,
+        })
+    };
+    b.mirrors.iter().filter_map(one).collect()
 }
 
 impl Reconciler {
@@ -87,12 +114,13 @@ impl Reconciler {
                     self.bridges.len() - 1
                 }
             };
-            let b = &self.bridges[at];
+            let b = &mut self.bridges[at];
+            let mirrors = mirrors(w, &b.numbers.assign(&w.ports));
             let index = b.endpoint.bridge.index();
             if self.parts.hoisting.may_hoist(index) != w.offload {
                 self.parts.hoisting.set_may_hoist(index, w.offload, &self.parts.layer.records());
             }
-            b.endpoint.bridge.set_settings(w.settings.clone());
+            b.endpoint.bridge.set_settings(BridgeSettings { mirrors, ..w.settings.clone() });
             b.endpoint.apply(w);
         }
     }
