@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::report::Status;
 use e2e::lan::{DEADLINE, FLOWS, Lan, Share, address, eventually};
@@ -177,6 +177,49 @@ fn an_operator_can_rehearse_a_failure_of_a_device() {
     assert!(again.is_some(), "packets flow again");
     let after = r.share("icmp", "placed again", |s| s.in_hardware == 2);
     assert!(after.hardware >= before.hardware, "counters do not go back");
+}
+
+#[test]
+fn reports_do_not_wait_for_a_device_that_hangs() {
+    let r = start("", FLOWS);
+    assert_eq!(r.lan.hosts[0].ping(address(2), 3, Duration::ZERO).unwrap(), 3);
+    r.share("icmp", "placed", |s| s.in_hardware == 2);
+    r.lan.command("hoist/sim-fail", &["sim0", "hang-for-good"]).unwrap();
+    let mut slowest = [Duration::ZERO; 3];
+    let mut down = 0;
+    let began = Instant::now();
+    let looking = || began.elapsed() < Duration::from_secs(3);
+    std::thread::scope(|s| {
+        // Barriers that wait, as many as there are threads for sockets, and one more.
+        for n in 0..3 {
+            let lan = &r.lan;
+            s.spawn(move || {
+                while looking() {
+                    lan.ofctl(&["add-flow", "br0", &format!("priority=9,udp,tp_dst={n},actions=drop")])
+                        .unwrap();
+                }
+            });
+        }
+        while looking() {
+            let t = Instant::now();
+            let status = r.status();
+            slowest[0] = slowest[0].max(t.elapsed());
+            down += usize::from(!status.devices[0].up);
+            let t = Instant::now();
+            r.lan.flows("icmp").unwrap();
+            slowest[1] = slowest[1].max(t.elapsed());
+            let t = Instant::now();
+            r.lan.ofctl(&["dump-flows", "br0"]).unwrap();
+            slowest[2] = slowest[2].max(t.elapsed());
+        }
+    });
+    println!("slowest of status, flows, dump-flows: {slowest:?}, {down} times down");
+    assert!(down > 0, "it is known by then");
+    assert!(slowest.iter().all(|t| *t < Duration::from_millis(50)), "{slowest:?}");
+    r.lan.command("hoist/sim-fail", &["sim0", "repair"]).unwrap();
+    let again = eventually(|| (r.lan.hosts[0].ping(address(2), 1, Duration::ZERO).ok()? == 1).then_some(()));
+    assert!(again.is_some(), "packets flow again");
+    r.share("icmp", "placed again", |s| s.in_hardware == 2);
 }
 
 #[test]

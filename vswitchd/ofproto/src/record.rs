@@ -29,6 +29,10 @@ pub trait RecordSink: Send + Sync {
 pub trait HardwareStats: Send + Sync {
     /// Hands out everything counted since the last call, each packet once, whether the record is still there or not.
     fn drain(&self, each: &mut dyn FnMut(FlowId, HardwareCredit));
+    /// Like [`HardwareStats::drain`] for a report: rather than wait for a device that hangs, leaves it all for the next time.
+    fn drain_if_free(&self, each: &mut dyn FnMut(FlowId, HardwareCredit)) {
+        self.drain(each);
+    }
     /// Reads now what hardware has counted, for the next [`HardwareStats::drain`]; called before records take on other rules
     /// whose counters are about to be told for the last time.
     fn refresh(&self) {}

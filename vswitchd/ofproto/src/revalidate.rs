@@ -115,7 +115,7 @@ impl Switch {
             if let Some(h) = self.hardware().filter(|_| bridges.iter().any(|b| b.has_untold())) {
                 h.refresh();
             }
-            self.credit_hardware(&state);
+            self.credit_hardware(&state, false);
             let mut records = Vec::new();
             dp.flow_dump(&mut |r| {
                 records.push(r.clone());
@@ -305,10 +305,10 @@ impl Switch {
         }
     }
 
-    /// Moves what hardware has counted to rules.
-    fn credit_hardware(&self, state: &Revalidation) {
+    /// Moves what hardware has counted to rules; `for_report`, without waiting for a device that hangs.
+    fn credit_hardware(&self, state: &Revalidation, for_report: bool) {
         let Some(hw) = self.hardware() else { return };
-        hw.drain(&mut |id, c: HardwareCredit| {
+        let mut each = |id, c: HardwareCredit| {
             let r = state.known.get(&id).or_else(|| state.gone.get(&id).map(|(_, r)| r));
             let Some(owner) = r.and_then(|r| FlowOwner::of(r)) else {
                 tracing::warn!(flow = id.0, packets = c.packets, "hardware counted for a flow nobody knows");
@@ -321,7 +321,8 @@ impl Switch {
                 credit.used = credit.used.max(c.used);
             }
             self.credit_basis(owner, c.packets, c.bytes, c.used);
-        });
+        };
+        if for_report { hw.drain_if_free(&mut each) } else { hw.drain(&mut each) }
     }
 
     fn credit_basis(&self, owner: &FlowOwner, packets: u64, bytes: u64, used: Option<Instant>) {
@@ -338,7 +339,7 @@ impl Switch {
     /// Credits everything counted so far, so that rules' counters can be read.
     pub(crate) fn collect(&self) {
         let state = self.revalidation.lock();
-        self.credit_hardware(&state);
+        self.credit_hardware(&state, true);
         if let Some(dp) = self.datapath() {
             dp.flow_dump(&mut |r| {
                 self.credit_record(r);

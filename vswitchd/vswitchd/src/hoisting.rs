@@ -106,6 +106,11 @@ impl HardwareStats for Hoisting {
         self.placing.drain(&mut |id, packets, bytes, used| each(id, HardwareCredit { packets, bytes, used }));
     }
 
+    fn drain_if_free(&self, each: &mut dyn FnMut(FlowId, HardwareCredit)) {
+        let each = &mut |id, packets, bytes, used| each(id, HardwareCredit { packets, bytes, used });
+        self.placing.drain_if_free(each);
+    }
+
     fn refresh(&self) {
         self.placing.refresh();
     }

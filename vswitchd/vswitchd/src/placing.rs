@@ -1,11 +1,13 @@
 //! Placement in a running switch: the engine behind a lock, with names for its devices.
 //!
 //! The engine runs on the control thread alone ([`Placing::tick`]); others lock it to read a report. Forwarding cores never
-//! do.
+//! do. A tick takes as long as a device that hangs is waited for, so a report waits [`PATIENCE`] at most: then it shows what
+//! was published after the last tick.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use clock::{Clock, Instant};
 use datapath_api::FlowRecord;
@@ -15,10 +17,25 @@ use offload::{
     Credit, DeviceId, FlowRule, OffloadCapabilities, OffloadError, OffloadProvider, PlacementConfig,
     PlacementEngine, Reject, Status,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::poke::Poke;
 use crate::vacant::Vacant;
+
+/// How long a report waits for the engine, counted from when it became busy, so that many questions wait no longer than one.
+const PATIENCE: Duration = Duration::from_millis(10);
+/// Publishing takes one part in so many of the time, at most.
+const PUBLISH_SHARE: u32 = 20;
+
+/// What reports show while the engine is busy.
+#[derive(Default)]
+struct View {
+    devices: Vec<DeviceState>,
+    names: Vec<String>,
+    status: HashMap<FlowId, Status>,
+    counters: BTreeMap<String, u64>,
+    enabled: bool,
+}
 
 /// The engine and its devices.
 struct State {
@@ -37,6 +54,12 @@ struct Named {
 /// See the module's text.
 pub struct Placing {
     state: Mutex<State>,
+    /// When the engine was last locked, in the clock's nanoseconds.
+    locked_at: AtomicU64,
+    /// As of the last tick, or an earlier one when there are many records.
+    view: Mutex<Arc<View>>,
+    /// When the next view is due.
+    publish_at: Mutex<Instant>,
     clock: Arc<dyn Clock>,
     poke: Arc<Poke>,
     /// Packets and bytes that hardware has forwarded.
@@ -44,6 +67,7 @@ pub struct Placing {
 }
 
 /// What one device is like now.
+#[derive(Clone)]
 pub struct DeviceState {
     /// Name in the configuration.
     pub name: String,
@@ -61,14 +85,70 @@ impl Placing {
     /// Placement without devices yet. `poke` wakes the thread that calls [`Placing::tick`].
     pub fn new(config: PlacementConfig, clock: Arc<dyn Clock>, poke: Arc<Poke>) -> Self {
         let state = State { engine: PlacementEngine::new(config, Vec::new()), devices: Vec::new() };
-        Placing { state: Mutex::new(state), clock, poke, hardware: Default::default() }
+        let view = View { enabled: state.engine.config().enabled, ..View::default() };
+        Placing {
+            state: Mutex::new(state),
+            locked_at: AtomicU64::new(0),
+            view: Mutex::new(Arc::new(view)),
+            publish_at: Mutex::new(Instant::default()),
+            clock,
+            poke,
+            hardware: Default::default(),
+        }
+    }
+
+    /// The engine, however long that takes.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        let s = self.state.lock();
+        self.locked_at.store(self.clock.now().as_nanos(), Ordering::Relaxed);
+        s
+    }
+
+    /// The engine, unless it has been busy for [`PATIENCE`].
+    fn look(&self) -> Option<MutexGuard<'_, State>> {
+        let s = self.state.try_lock().or_else(|| {
+            let since = Instant::from_nanos(self.locked_at.load(Ordering::Relaxed));
+            let left = PATIENCE.checked_sub(self.clock.now().since(since)).filter(|d| !d.is_zero())?;
+            self.state.try_lock_for(left)
+        })?;
+        self.locked_at.store(self.clock.now().as_nanos(), Ordering::Relaxed);
+        Some(s)
+    }
+
+    /// What was published last.
+    fn view(&self) -> Arc<View> {
+        self.view.lock().clone()
+    }
+
+    /// Publishes what reports show while the engine is busy. With many records not after every tick.
+    fn publish(&self, s: &State) {
+        let began = self.clock.now();
+        let mut due = self.publish_at.lock();
+        if began < *due {
+            return;
+        }
+        let mut status = HashMap::with_capacity(s.engine.len());
+        s.engine.for_each(|id, _, _, now| {
+            status.insert(id, now);
+        });
+        let view = View {
+            devices: s.device_states(),
+            names: s.devices.iter().map(|d| d.name.clone()).collect(),
+            status,
+            counters: s.counters(),
+            enabled: s.engine.config().enabled,
+        };
+        let old = std::mem::replace(&mut *self.view.lock(), Arc::new(view));
+        drop(old);
+        let now = self.clock.now();
+        *due = now + now.since(began) * PUBLISH_SHARE;
     }
 
     /// Adds a device. False, and the device is given up, when there are too many.
     pub fn add_device(&self, name: &str, provider: Box<dyn OffloadProvider>) -> bool {
         let now = self.clock.now();
         let named = Named { name: name.to_owned(), resets: provider.generation() };
-        let mut s = self.state.lock();
+        let mut s = self.lock();
         let added = match s.devices.iter().position(|d| d.name.is_empty()) {
             Some(i) => {
                 s.devices[i] = named;
@@ -89,7 +169,7 @@ impl Placing {
 
     /// Takes a device out: its flows are software's. Dropping what comes back resets the device.
     pub fn remove_device(&self, name: &str) -> Option<Box<dyn OffloadProvider>> {
-        let mut s = self.state.lock();
+        let mut s = self.lock();
         let i = s.devices.iter().position(|d| d.name == name)?;
         s.devices[i] = Named { name: String::new(), resets: 0 };
         let old = s.engine.exchange_device(DeviceId(i as u16), Box::new(Vacant::new()), self.clock.now());
@@ -103,7 +183,7 @@ impl Placing {
     /// # Errors
     /// What the device answers; [`OffloadError::Device`] when there is none of that name.
     pub fn set_ports(&self, name: &str, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
-        let mut s = self.state.lock();
+        let mut s = self.lock();
         let i = s.devices.iter().position(|d| d.name == name);
         let i = i.ok_or_else(|| OffloadError::Device(format!("no device {name}")))?;
         let done = s.engine.set_ports(DeviceId(i as u16), ports, self.clock.now());
@@ -116,7 +196,7 @@ impl Placing {
 
     /// Switches placement on or off, and sets the packets per second that earn an entry.
     pub fn configure(&self, enabled: bool, min_pps: u64) {
-        let mut s = self.state.lock();
+        let mut s = self.lock();
         let now = self.clock.now();
         if s.engine.config().enabled != enabled {
             s.engine.set_enabled(enabled, now);
@@ -130,7 +210,7 @@ impl Placing {
 
     /// Lets the engine work and logs what happened. Returns how much it did.
     pub fn tick(&self, now: Instant) -> usize {
-        let mut guard = self.state.lock();
+        let mut guard = self.lock();
         let s = &mut *guard;
         let mut worked = s.engine.tick(now);
         let mut lost = Vec::new();
@@ -145,6 +225,7 @@ impl Placing {
             // Reset within this tick: before anybody asks, the engine takes note of what is no longer in the tables.
             worked += s.engine.tick(now);
         }
+        self.publish(s);
         let events: Vec<_> = s.engine.drain_events().map(|e| (name_of(&s.devices, e.device), e)).collect();
         drop(guard);
         for name in lost {
@@ -173,7 +254,7 @@ impl Placing {
 
     /// Gives up the devices: their drivers reset them. Nothing is followed any more.
     pub fn let_go(&self) {
-        let mut s = self.state.lock();
+        let mut s = self.lock();
         let config = s.engine.config().clone();
         s.devices.clear();
         // Dropped outside the lock: a reset takes its time.
@@ -186,7 +267,7 @@ impl Placing {
     pub fn offer(&self, record: &FlowRecord, rule: FlowRule) {
         let counters = Arc::clone(&record.counters);
         let soft = Arc::new(move || counters.read().packets);
-        if let Err(e) = self.state.lock().engine.offer(rule, soft, self.clock.now()) {
+        if let Err(e) = self.lock().engine.offer(rule, soft, self.clock.now()) {
             tracing::debug!("flow {} is not followed: {e}", record.id.0);
         }
         self.poke.poke();
@@ -196,13 +277,13 @@ impl Placing {
     pub fn replace(&self, old: FlowId, new: &FlowRecord, rule: FlowRule) {
         let counters = Arc::clone(&new.counters);
         let soft = Arc::new(move || counters.read().packets);
-        self.state.lock().engine.replace(old, rule, soft, self.clock.now());
+        self.lock().engine.replace(old, rule, soft, self.clock.now());
         self.poke.poke();
     }
 
     /// Stops following a record.
     pub fn withdraw(&self, id: FlowId) {
-        self.state.lock().engine.withdraw(id, self.clock.now());
+        self.lock().engine.withdraw(id, self.clock.now());
         self.poke.poke();
     }
 
@@ -210,7 +291,24 @@ impl Placing {
     pub fn drain(&self, each: &mut dyn FnMut(FlowId, u64, u64, Option<Instant>)) {
         // Collected first: `each` may ask about records.
         let mut all = Vec::new();
-        self.state.lock().engine.drain_stats(|id, packets, bytes, used| all.push((id, packets, bytes, used)));
+        self.lock().engine.drain_stats(|id, packets, bytes, used| all.push((id, packets, bytes, used)));
+        self.hand_out(all, each);
+    }
+
+    /// Like [`Placing::drain`], but not while a device keeps the engine busy: what was counted stays for the next time.
+    pub fn drain_if_free(&self, each: &mut dyn FnMut(FlowId, u64, u64, Option<Instant>)) {
+        let mut all = Vec::new();
+        let Some(mut s) = self.look() else { return };
+        s.engine.drain_stats(|id, packets, bytes, used| all.push((id, packets, bytes, used)));
+        drop(s);
+        self.hand_out(all, each);
+    }
+
+    fn hand_out(
+        &self,
+        all: Vec<(FlowId, u64, u64, Option<Instant>)>,
+        each: &mut dyn FnMut(FlowId, u64, u64, Option<Instant>),
+    ) {
         for (id, packets, bytes, used) in all {
             self.hardware.0.fetch_add(packets, Ordering::Relaxed);
             self.hardware.1.fetch_add(bytes, Ordering::Relaxed);
@@ -220,37 +318,45 @@ impl Placing {
 
     /// Reads all of hardware's counters now.
     pub fn refresh(&self) {
-        self.state.lock().engine.read_counters(self.clock.now());
+        self.lock().engine.read_counters(self.clock.now());
     }
 
     /// Whether counts of a record may still come.
     pub fn holds(&self, id: FlowId) -> bool {
-        self.state.lock().engine.may_count(id)
+        self.lock().engine.may_count(id)
     }
 
-    /// Whether hardware does nothing outdated.
+    /// Whether hardware does nothing outdated. Not known, so not, while a device keeps the engine busy: a barrier then asks
+    /// again after the tick, and does not hold the thread that serves everybody's sockets.
     pub fn settled(&self) -> bool {
-        self.state.lock().engine.pending() == 0
+        let settled = self.look().map(|s| s.engine.pending() == 0);
+        if settled.is_none() {
+            self.poke.poke();
+        }
+        settled.unwrap_or(false)
     }
 
     /// Whether flows are placed at all.
     pub fn is_enabled(&self) -> bool {
-        self.state.lock().engine.config().enabled
+        self.look().map_or_else(|| self.view().enabled, |s| s.engine.config().enabled)
     }
 
     /// Whether nothing is under way.
     pub fn is_quiet(&self) -> bool {
-        self.state.lock().engine.is_quiet()
+        self.lock().engine.is_quiet()
     }
 
     /// Where a record is; none when it is not followed.
     pub fn status(&self, id: FlowId) -> Option<Status> {
-        self.state.lock().engine.status(id)
+        match self.look() {
+            Some(s) => s.engine.status(id),
+            None => self.view().status.get(&id).cloned(),
+        }
     }
 
     /// What hardware has counted for a record.
     pub fn hardware_total(&self, id: FlowId) -> Credit {
-        self.state.lock().engine.hardware_total(id)
+        self.lock().engine.hardware_total(id)
     }
 
     /// Packets and bytes that hardware has forwarded, as of the last [`Placing::drain`].
@@ -261,15 +367,34 @@ impl Placing {
     /// Whether and where a rule would fit.
     ///
     /// # Errors
-    /// Why not.
+    /// Why not. [`Reject::DeviceDown`] while a device does not answer and keeps the engine busy.
     pub fn would_fit(&self, rule: &FlowRule) -> Result<String, Reject> {
-        let s = self.state.lock();
+        let s = self.look().ok_or_else(|| Reject::DeviceDown { why: "no answer yet".to_owned() })?;
         s.engine.would_fit(rule).map(|(d, _)| name_of(&s.devices, d))
     }
 
     /// What placement did, by name.
     pub fn counters(&self) -> BTreeMap<String, u64> {
-        let v = serde_json::to_value(self.state.lock().engine.counters()).unwrap_or_default();
+        self.look().map_or_else(|| self.view().counters.clone(), |s| s.counters())
+    }
+
+    /// The devices as they are now.
+    pub fn devices(&self) -> Vec<DeviceState> {
+        self.look().map_or_else(|| self.view().devices.clone(), |s| s.device_states())
+    }
+
+    /// A device's name.
+    pub fn name(&self, id: DeviceId) -> String {
+        match self.look() {
+            Some(s) => name_of(&s.devices, id),
+            None => self.view().names.get(usize::from(id.0)).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+impl State {
+    fn counters(&self) -> BTreeMap<String, u64> {
+        let v = serde_json::to_value(self.engine.counters()).unwrap_or_default();
         let Some(members) = v.as_object() else {
             return BTreeMap::new();
         };
@@ -291,26 +416,19 @@ impl Placing {
         out
     }
 
-    /// The devices as they are now.
-    pub fn devices(&self) -> Vec<DeviceState> {
-        let s = self.state.lock();
-        let usage = s.engine.occupancy();
+    fn device_states(&self) -> Vec<DeviceState> {
+        let usage = self.engine.occupancy();
         let device = |(id, caps): (DeviceId, &Arc<OffloadCapabilities>)| {
-            let d = s.devices.get(usize::from(id.0)).filter(|d| !d.name.is_empty())?;
+            let d = self.devices.get(usize::from(id.0)).filter(|d| !d.name.is_empty())?;
             Some(DeviceState {
                 name: d.name.clone(),
                 capabilities: Arc::clone(caps),
                 usage: usage.iter().filter(|u| u.device == id).cloned().collect(),
-                down: s.engine.device_down(id).map(str::to_owned),
+                down: self.engine.device_down(id).map(str::to_owned),
                 resets: d.resets,
             })
         };
-        s.engine.capabilities().filter_map(device).collect()
-    }
-
-    /// A device's name.
-    pub fn name(&self, id: DeviceId) -> String {
-        name_of(&self.state.lock().devices, id)
+        self.engine.capabilities().filter_map(device).collect()
     }
 }
 
