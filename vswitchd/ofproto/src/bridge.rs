@@ -85,6 +85,8 @@ struct Removed {
 pub struct Bridge {
     index: u32,
     pub(crate) config: BridgeConfig,
+    /// That of `config` only to begin with.
+    datapath_id: AtomicU64,
     switch: Weak<Switch>,
     pipeline: ArcSwap<Pipeline>,
     /// Held by whoever changes the pipeline.
@@ -116,6 +118,7 @@ impl Bridge {
         let settings = Arc::new(config.settings.clone());
         Bridge {
             index,
+            datapath_id: AtomicU64::new(config.datapath_id),
             switch,
             macs: MacTable::new(settings.mac_ageing, settings.mac_limit),
             mcast: McastTable::default(),
@@ -150,7 +153,13 @@ impl Bridge {
 
     /// Its OpenFlow datapath id.
     pub fn datapath_id(&self) -> u64 {
-        self.config.datapath_id
+        self.datapath_id.load(Ordering::Relaxed)
+    }
+
+    /// Changes its datapath id; tables, ports and stations stay. OpenFlow has no message that tells of it: whoever calls
+    /// this has controllers connect again. Whether it was another one before.
+    pub fn set_datapath_id(&self, id: u64) -> bool {
+        self.datapath_id.swap(id, Ordering::Relaxed) != id
     }
 
     /// The tables, ports and settings as they are now.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use daemon::memory::Usage;
 use daemon::unixctl::Commands;
 use ofproto::fdb;
 
@@ -12,12 +13,27 @@ fn json<T: serde::Serialize>(document: &T) -> Result<String, String> {
     serde_json::to_string(document).map(|s| s + "\n").map_err(|e| e.to_string())
 }
 
-/// Registers them.
-pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigure) {
+/// Registers them. What comes back is what `memory/show` tells, for others to add to.
+pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigure) -> Usage {
     let (p, to) = (Arc::clone(parts), reconfigure.clone());
     commands.register("hoist/reload", "", 0..=0, move |_| {
         p.source.read().reload(&to).map(|_| String::new()).map_err(|e| e.to_string())
     });
+    let (p, usage) = (Arc::clone(parts), Usage::new());
+    usage.report(move |amounts| {
+        for e in p.endpoints.lock().iter() {
+            let pipeline = e.bridge.pipeline();
+            let counts = [
+                ("ofconns", e.hub.connections().len()),
+                ("ports", pipeline.ports.iter().count()),
+                ("rules", pipeline.n_rules()),
+            ];
+            for (name, n) in counts {
+                *amounts.entry(name.to_owned()).or_default() += n as u64;
+            }
+        }
+    });
+    usage.register(commands);
     let p = Arc::clone(parts);
     commands.register("hoist/status", "", 0..=0, move |_| json(&p.status()));
     let p = Arc::clone(parts);
@@ -68,4 +84,5 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     commands.register("mdb/flush", "[bridge]", 0..=1, move |a| {
         fdb::mdb_flush(&p.layer, a.first().map(String::as_str))
     });
+    usage
 }

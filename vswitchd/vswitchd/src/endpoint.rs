@@ -176,6 +176,13 @@ impl Endpoint {
         }
     }
 
+    /// Ends the connections to controllers, which the next [`Endpoint::apply`] makes again. Not to be called from a thread of
+    /// the runtime.
+    pub fn disconnect_controllers(&self) {
+        let all = std::mem::take(&mut self.state.lock().controllers);
+        self.end(all.into_values().collect());
+    }
+
     /// Ends tasks and waits for them, so that their sockets are free.
     fn end(&self, tasks: Vec<Task>) {
         tasks.iter().for_each(|t| t.stop.stop());

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant as HostInstant};
 
 use clock::{Clock, HostClock};
 use daemon::log::Logging;
+use daemon::memory::Usage;
 use daemon::signals::{StopRequest, stop_channel};
 use daemon::unixctl::{self, Commands, builtin};
 use daemon::{Active, PidFile, PidFileError, RunDir, StreamError, Tls, TlsFiles};
@@ -230,7 +231,7 @@ impl Switch {
         let commands = Commands::new();
         builtin(&commands, VERSION, stop.clone(), options.logging);
         let reconfigure = Reconfigure::default();
-        commands::register(&commands, &parts, &reconfigure);
+        let usage = commands::register(&commands, &parts, &reconfigure);
         let control_socket = options
             .control
             .unwrap_or_else(|| Some(run_dir.control_socket(&options.program, std::process::id())));
@@ -268,7 +269,7 @@ impl Switch {
             _pid_file: pid_file,
         };
         let control = Control { parts: switch.parts.clone(), openflow: layer, placing, ports, clock, poke };
-        switch.run(control, &processors, options.database)?;
+        switch.run(control, &processors, options.database, &usage)?;
         tracing::info!("{VERSION} started, run directory {}", switch.run_dir.path().display());
         Ok(switch)
     }
@@ -279,6 +280,7 @@ impl Switch {
         control: Control,
         processors: &[usize],
         database: Option<Database>,
+        usage: &Usage,
     ) -> Result<(), StartError> {
         let stop = &self.stop_threads;
         self.control = Some(control.start(stop.clone()).map_err(StartError::Threads)?);
@@ -308,6 +310,15 @@ impl Switch {
                     let server = embedded::start(&file, self.run_dir.path(), tls)?;
                     let handle = server.handle().clone();
                     handle.register(&self.commands, |_| ());
+                    // One `memory/show` for both.
+                    let held = handle.clone();
+                    usage.report(move |amounts| {
+                        let text = held.memory().unwrap_or_default();
+                        let pairs = text.split_whitespace().filter_map(|w| w.rsplit_once(':'));
+                        amounts
+                            .extend(pairs.filter_map(|(name, n)| Some((name.to_owned(), n.parse().ok()?))));
+                    });
+                    usage.register(&self.commands);
                     self.serving.push(runtime.spawn(by.follow(At::Embedded(handle), self.stop.waiter())));
                     self.server = Some(server);
                 }

@@ -292,8 +292,19 @@ fn tour(name: &str, way: Way) {
     assert!(!flows().contains("NORMAL"), "{}", flows());
     r.vsctl("del-fail-mode br0");
     assert!(flows().contains("NORMAL"), "{}", flows());
+    // An id that changes leaves the flows; OpenFlow tells it to whoever connects.
+    r.ok("ovs-ofctl", &["add-flow", "br0", "priority=77,in_port=99,actions=drop"]);
+    r.vsctl("set Bridge br0 other-config:datapath-id=00000000000000bb");
+    assert_eq!(r.vsctl("get Bridge br0 datapath_id").trim(), "\"00000000000000bb\"");
+    assert!(r.ok("ovs-ofctl", &["show", "br0"]).contains("dpid:00000000000000bb"));
+    assert!(flows().contains("priority=77"), "{}", flows());
+    let memory = r.ok("ovs-appctl", &["-t", r.target(), "memory/show"]);
+    assert!(memory.contains("ports:4 rules:") && memory.contains("ofconns:"), "{memory}");
+    assert_eq!(memory.contains("cells:"), way == Way::Embedded, "{memory}");
     r.vsctl("add-br br1 -- set Bridge br1 other-config:datapath-id=00000000000000aa");
     assert_eq!(r.vsctl("get Bridge br1 datapath_id").trim(), "\"00000000000000aa\"");
+    r.vsctl("set Bridge br1 other-config:hwaddr=aa:55:aa:55:00:01");
+    assert_eq!(r.vsctl("get Interface br1 mac_in_use").trim(), "\"aa:55:aa:55:00:01\"");
     r.vsctl(
         "-- del-port w3 -- add-port br1 w3 \
          -- add-port br0 to1 -- set Interface to1 type=patch options:peer=to0 \

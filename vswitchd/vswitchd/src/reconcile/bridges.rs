@@ -64,9 +64,7 @@ fn mirrors(b: &BridgeConfig, numbers: &BTreeMap<String, PortNo>) -> Vec<Mirror> 
 impl Reconciler {
     /// Removes bridges that are not wanted any more. Whether ports have gone with them.
     pub(super) fn remove_bridges(&mut self, want: &Desired) -> bool {
-        let stays = |b: &RunningBridge| {
-            want.bridges.iter().any(|w| w.name == b.name && datapath_id(w) == b.datapath_id)
-        };
+        let stays = |b: &RunningBridge| want.bridges.iter().any(|w| w.name == b.name);
         let mut left = false;
         for at in (0..self.bridges.len()).rev() {
             if stays(&self.bridges[at]) {
@@ -105,7 +103,7 @@ impl Reconciler {
                     );
                     self.bridges.push(RunningBridge {
                         name: w.name.clone(),
-                        datapath_id: id,
+                        address: bridge_address(w),
                         endpoint,
                         numbers: OfPorts::default(),
                         ports: Default::default(),
@@ -115,6 +113,12 @@ impl Reconciler {
                 }
             };
             let b = &mut self.bridges[at];
+            b.address = bridge_address(w);
+            let id = datapath_id(w);
+            if b.endpoint.bridge.set_datapath_id(id) {
+                tracing::info!(target: "bridge", "bridge {}: using datapath ID {id:016x}", b.name);
+                b.endpoint.disconnect_controllers();
+            }
             let mirrors = mirrors(w, &b.numbers.assign(&w.ports));
             let index = b.endpoint.bridge.index();
             if self.parts.hoisting.may_hoist(index) != w.offload {

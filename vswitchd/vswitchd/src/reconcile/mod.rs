@@ -95,7 +95,8 @@ struct RunningPort {
 /// A bridge that runs.
 struct RunningBridge {
     name: String,
-    datapath_id: u64,
+    /// That of its LOCAL port.
+    address: [u8; 6],
     endpoint: Arc<Endpoint>,
     numbers: OfPorts,
     ports: BTreeMap<String, RunningPort>,

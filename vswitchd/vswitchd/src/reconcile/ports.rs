@@ -51,7 +51,9 @@ impl Reconciler {
             b.errors.retain(|name, _| wanted.contains_key(name));
             let mut gone = Vec::new();
             for (name, p) in &b.ports {
-                let stays = wanted.get(name).is_some_and(|(c, no)| same_port(p, c, *no));
+                // The address of the LOCAL port's interface is given when it is made.
+                let same_address = p.no != PortNo::LOCAL || b.address == bridge_address(w);
+                let stays = same_address && wanted.get(name).is_some_and(|(c, no)| same_port(p, c, *no));
                 if p.port.as_ref().is_some_and(|p| p.is_gone()) {
                     tracing::warn!(target: "bridge", "bridge {}: port {name}: its interface has gone", b.name);
                     gone.push(name.clone());
