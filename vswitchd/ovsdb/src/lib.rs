@@ -33,6 +33,7 @@ mod mutation;
 pub mod prepare;
 pub mod rbac;
 mod record;
+mod replay;
 pub mod row;
 pub mod schema;
 pub mod server;

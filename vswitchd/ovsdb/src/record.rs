@@ -10,13 +10,10 @@
 //! differences of more elements than the column may have.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
-
-use serde_json::Value;
 
 use crate::json;
 use crate::prepare::{Prepared, prepare};
-use crate::row::{ChangeSet, RowChange};
+use crate::row::RowChange;
 use crate::schema::FIRST_COLUMN;
 use crate::txn::Txn;
 use crate::{Database, Datum, Error, Row, Schema, Uuid};
@@ -178,45 +175,6 @@ impl Database {
         out.finish(comment, date_ms, is_diff)
     }
 
-    /// Replays a log record, as when a file is opened, and returns what it changed. After an error nothing has
-    /// changed.
-    ///
-    /// # Errors
-    /// What is wrong with the record's form, or with the state that it would lead to.
-    pub fn replay(&mut self, record: &Value) -> Result<Arc<ChangeSet>, Error> {
-        let txn = self.replayed(record)?;
-        let prepared = prepare(txn, None, false)?;
-        Ok(prepared.map(|p| self.commit(p)).unwrap_or_default())
-    }
-
-    fn replayed(&self, record: &Value) -> Result<Txn<'_>, Error> {
-        let Some(tables) = record.as_object() else { return Err(Error::syntax(record, "object expected")) };
-        let is_diff = tables.get("_is_diff").and_then(Value::as_bool) == Some(true);
-        let mut txn = Txn::new(self);
-        for (name, rows) in tables {
-            let Some(table) = self.schema().table_index(name) else {
-                match name.as_str() {
-                    "_comment" => continue,
-                    "_date" if json::integer(rows).is_some() => continue,
-                    "_is_diff" if rows.is_boolean() => continue,
-                    _ => {
-                        let e = Error::new("unknown table", format!("No table named {name}."));
-                        return Err(e.with_syntax(record));
-                    }
-                }
-            };
-            let Some(rows) = rows.as_object() else { return Err(Error::syntax(rows, "object expected")) };
-            for (uuid, row) in rows {
-                let uuid: Uuid = uuid.parse().map_err(|_| {
-                    let text = format!("\"{uuid}\" is not a valid UUID");
-                    Error::syntax(&Value::Object(rows.clone()), text)
-                })?;
-                replay_row(&mut txn, table, uuid, row, is_diff)?;
-            }
-        }
-        Ok(txn)
-    }
-
     /// The same rows under another schema: tables and columns that it does not have are left out, new ones get
     /// defaults, values are checked against their new types.
     ///
@@ -256,49 +214,4 @@ impl Database {
         }
         Ok(new)
     }
-}
-
-fn replay_row(txn: &mut Txn<'_>, table: usize, uuid: Uuid, json: &Value, is_diff: bool) -> Result<(), Error> {
-    let id = (table, uuid);
-    let there = txn.get(&id).is_some();
-    let schema = txn.schema(table);
-    if json.is_null() {
-        if !there {
-            let text = format!("transaction deletes row {uuid} that does not exist");
-            return Err(Error::new("syntax error", text));
-        }
-        txn.delete(&id);
-        return Ok(());
-    }
-    if !(there && is_diff) {
-        let values = Row::values_from_json(json, schema, None)?;
-        match txn.modify(&id) {
-            Some(row) => values.into_iter().for_each(|(c, v)| row.set(schema, c, v)),
-            None => {
-                let mut row = Row::from_values(schema, uuid, values);
-                row.set_version(Uuid::random());
-                txn.insert(table, row);
-            }
-        }
-        return Ok(());
-    }
-    let Some(columns) = json.as_object() else {
-        return Err(Error::syntax(json, "row must be JSON object"));
-    };
-    let Some(row) = txn.modify(&id) else { return Ok(()) };
-    for (name, value) in columns {
-        let Some(c) = schema.column_index(name) else {
-            let text = format!("No column {name} in table {}.", schema.name);
-            return Err(Error::new("unknown column", text).with_syntax(json));
-        };
-        let ty = &schema.columns[c].ty;
-        let diff = Datum::diff_from_json(value, ty)?;
-        let new = row.get(schema, c).apply_diff(&diff, ty);
-        if !ty.allows_size(new.len()) {
-            let text = format!("column {name}: difference leads to {} elements", new.len());
-            return Err(Error::other(text).with_syntax(value));
-        }
-        row.set(schema, c, new);
-    }
-    Ok(())
 }

@@ -69,12 +69,9 @@ impl Storage {
         let mut database = Database::new(Schema::from_json(&schema).map_err(OpenError::Schema)?);
         let mut recovery = Recovery::default();
         let tail = loop {
-            match log.next_record() {
+            match log.next_with(|text| database.replay_text(text)) {
                 Ok(None) => break None,
-                Ok(Some(record)) => match database.replay(&record) {
-                    Ok(_) => recovery.transactions += 1,
-                    Err(e) => break Some(log.unread(e.to_string())),
-                },
+                Ok(Some(_)) => recovery.transactions += 1,
                 Err(e) => break Some(e),
             }
         };

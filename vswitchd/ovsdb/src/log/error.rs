@@ -51,6 +51,17 @@ pub enum Damage {
     Transaction(String),
 }
 
+/// Why the text of a whole record is of no use to whoever reads the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Unfit {
+    /// It is not JSON; the parser's words.
+    Json(String),
+    /// It is JSON, but not an object.
+    NotAnObject,
+    /// Its transaction does not fit the database before it; the words say why.
+    Transaction(String),
+}
+
 /// Why a log could not be opened, read or written.
 #[derive(thiserror::Error, Debug)]
 pub enum LogError {

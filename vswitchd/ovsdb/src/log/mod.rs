@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use error::{Damage, LogError, os_words};
+pub use error::{Damage, LogError, Unfit, os_words};
 pub use file::{FileSystem, HostFiles, LogFile};
 pub use lock::{LockFile, lock_path};
 pub use record::{MAGIC, compose};
@@ -191,16 +191,32 @@ impl Log {
     /// # Errors
     /// [`LogError::Damaged`]: not whole, see [`Log::check_tail`]. [`LogError::Io`].
     pub fn next_record(&mut self) -> Result<Option<Value>, LogError> {
+        self.next_with(|text| match serde_json::from_slice(text) {
+            Ok(v @ Value::Object(_)) => Ok(v),
+            Ok(_) => Err(Unfit::NotAnObject),
+            Err(e) => Err(Unfit::Json(e.to_string())),
+        })
+    }
+
+    /// What `apply` makes of the text of the next record, or `None` at the end of the file. The text is handed over once
+    /// its length and checksum are those that the header promises. If `apply` refuses it, reading stops before the record.
+    ///
+    /// # Errors
+    /// [`LogError::Damaged`]: not whole, or refused, see [`Log::check_tail`]. [`LogError::Io`].
+    pub fn next_with<T>(
+        &mut self,
+        apply: impl FnOnce(&[u8]) -> Result<T, Unfit>,
+    ) -> Result<Option<T>, LogError> {
         if self.state != State::Reading {
             return Ok(None);
         }
         let at = self.end;
-        match self.read_record(at) {
+        match self.read_record(at, apply) {
             Ok(None) => Ok(None),
-            Ok(Some((value, next))) => {
+            Ok(Some((made, next))) => {
                 self.last = at;
                 self.end = next;
-                Ok(Some(value))
+                Ok(Some(made))
             }
             Err(Bad::Io(e)) => Err(self.io("read failed")(e)),
             Err(Bad::Damaged(damage)) => {
@@ -209,14 +225,23 @@ impl Log {
         }
     }
 
-    fn read_record(&mut self, at: u64) -> Result<Option<(Value, u64)>, Bad> {
-        let Some((data_offset, len)) = self.find_record(at)? else { return Ok(None) };
-        let body = &self.window.get(&*self.file, data_offset, len)?[..len];
-        match serde_json::from_slice(body) {
-            Ok(v @ Value::Object(_)) => Ok(Some((v, data_offset + len as u64))),
-            Ok(_) => Err(Bad::Damaged(Damage::NotAnObject { len: len as u64, data_offset })),
-            Err(e) => Err(Bad::Damaged(Damage::Json { len: len as u64, data_offset, reason: e.to_string() })),
-        }
+    fn read_record<T>(
+        &mut self,
+        at: u64,
+        apply: impl FnOnce(&[u8]) -> Result<T, Unfit>,
+    ) -> Result<Option<(T, u64)>, Bad> {
+        let Some((data_offset, n)) = self.find_record(at)? else { return Ok(None) };
+        // The bytes that were checked: they are in the window still.
+        let body = &self.window.get(&*self.file, data_offset, n)?[..n];
+        let len = n as u64;
+        let made = apply(body).map_err(|why| {
+            Bad::Damaged(match why {
+                Unfit::Json(reason) => Damage::Json { len, data_offset, reason },
+                Unfit::NotAnObject => Damage::NotAnObject { len, data_offset },
+                Unfit::Transaction(words) => Damage::Transaction(words),
+            })
+        })?;
+        Ok(Some((made, data_offset + len)))
     }
 
     /// Checks header, length and checksum of the record at `at`; where its JSON begins and how long it is.
@@ -248,13 +273,6 @@ impl Log {
             return Err(Bad::Damaged(Damage::Checksum { len, data_offset, actual, expected }));
         }
         Ok(Some((data_offset, n)))
-    }
-
-    /// Gives the last record back: it is whole, but its transaction does not fit the database (`words` say why). Reading
-    /// stops before it.
-    pub fn unread(&mut self, words: String) -> LogError {
-        self.end = self.last;
-        LogError::Damaged { path: self.name.clone(), offset: self.last, damage: Damage::Transaction(words) }
     }
 
     /// After a record could not be read for the reason `why`: makes sure that it is the torn tail, which nothing good follows.

@@ -251,8 +251,8 @@ fn a_transaction_that_does_not_fit_is_given_back() {
     let mut log = open(&path, &files);
     log.next_record().unwrap();
     log.next_record().unwrap();
-    log.next_record().unwrap();
-    let e = log.unread("unknown table: No table named invalid.".into());
+    let words = "unknown table: No table named invalid.";
+    let e = log.next_with(|_| Err::<(), _>(Unfit::Transaction(words.into()))).unwrap_err();
     assert_eq!(e.to_string(), "unknown table: No table named invalid.");
     log.check_tail(e).unwrap();
     log.begin_writing().unwrap();
@@ -262,8 +262,7 @@ fn a_transaction_that_does_not_fit_is_given_back() {
     let (_dir, path, files) = disk(2);
     let mut log = open(&path, &files);
     log.next_record().unwrap();
-    log.next_record().unwrap();
-    let e = log.unread("unknown table".into());
+    let e = log.next_with(|_| Err::<(), _>(Unfit::Transaction("unknown table".into()))).unwrap_err();
     assert!(matches!(log.check_tail(e), Err(LogError::CorruptMiddle { .. })));
 }
 
