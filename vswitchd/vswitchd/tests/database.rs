@@ -315,6 +315,11 @@ fn tour(name: &str, way: Way) {
     r.vsctl("set-controller br1 tcp:127.0.0.1:1 -- set-fail-mode br1 secure");
     let status = || r.vsctl("get Controller br1 is_connected");
     assert_eq!(status().trim(), "false");
+    eventually("the controller's status", || {
+        r.vsctl("get Controller br1 status").contains("state=BACKOFF").then_some(())
+    });
+    let times = r.ok("ovs-appctl", &["-t", r.target(), "coverage/read-counter", "bridge_reconfigure"]);
+    assert!(times.trim().parse::<u64>().unwrap() > 5, "{times}");
     r.vsctl("del-br br1");
     assert!(!r.path("br1.mgmt").exists());
     assert_eq!(r.vsctl("list-br").trim(), "br0");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use clock::Clock;
+use clock::{Clock, Instant};
 use openflow::error::ErrorCode;
 use openflow::message::{AsyncConfig, Body, FlowRemoved, Message, PacketIn, Role, RoleMessage, RoleReason};
 use openflow::port::PortStatus;
@@ -247,6 +247,10 @@ pub struct TargetState {
     pub connected: bool,
     /// For people: `connected`, or why not.
     pub state: String,
+    /// When it was last connected.
+    pub connected_at: Option<Instant>,
+    /// When a connection to it ended last.
+    pub disconnected_at: Option<Instant>,
 }
 
 impl Hub {
@@ -306,7 +310,21 @@ impl Hub {
     }
 
     pub(super) fn set_target(&self, name: &str, connected: bool, state: impl Into<String>) {
-        self.targets.lock().insert(name.to_owned(), TargetState { connected, state: state.into() });
+        let (now, state) = (self.clock.now(), state.into());
+        let mut targets = self.targets.lock();
+        let new = || TargetState {
+            connected: false,
+            state: String::new(),
+            connected_at: None,
+            disconnected_at: None,
+        };
+        let t = targets.entry(name.to_owned()).or_insert_with(new);
+        match (t.connected, connected) {
+            (false, true) => t.connected_at = Some(now),
+            (true, false) => t.disconnected_at = Some(now),
+            _ => {}
+        }
+        (t.connected, t.state) = (connected, state);
     }
 
     pub(super) fn drop_target(&self, name: &str) {

@@ -3,10 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use clock::{Clock as _, Instant};
+use openflow::message::Role;
 use serde_json::{Value, json};
 
 use super::rows::{Rows, map, set, string};
 use crate::config::PortKind;
+use crate::controller::TargetState;
 use crate::reconcile::PortOutcome;
 use crate::report::Parts;
 
@@ -133,6 +136,29 @@ fn driver(kind: &PortKind) -> &'static str {
     }
 }
 
+/// A controller's role in the words of the column.
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Master => "master",
+        Role::Slave => "slave",
+        _ => "other",
+    }
+}
+
+/// Column `status` of a controller; times in seconds.
+fn controller_status(state: Option<&TargetState>, now: Instant) -> Vec<(&'static str, String)> {
+    let connected = state.is_some_and(|s| s.connected);
+    let mut status = vec![("state", if connected { "ACTIVE" } else { "BACKOFF" }.to_owned())];
+    let Some(s) = state else { return status };
+    let seconds = |at: Instant| (now - at).as_secs().to_string();
+    status.extend(s.connected_at.map(|at| ("sec_since_connect", seconds(at))));
+    status.extend(s.disconnected_at.map(|at| ("sec_since_disconnect", seconds(at))));
+    if !connected {
+        status.push(("last_error", s.state.clone()));
+    }
+    status
+}
+
 /// How bridges and their controllers are, and with `statistics` what mirrors have counted.
 pub fn bridges(rows: &Rows, parts: &Parts, statistics: bool) -> Facts {
     let mut out = Facts::new();
@@ -152,20 +178,53 @@ pub fn bridges(rows: &Rows, parts: &Parts, statistics: bool) -> Facts {
                 out.insert(("Mirror", uuid.to_owned()), BTreeMap::from([("statistics", counts)]));
             }
         }
-        let targets = e.hub.targets();
+        let (targets, roles) = (e.hub.targets(), e.hub.connections());
         for (uuid, c) in rows.referred(row, "controller", "Controller") {
             let Some(target) = string(c, "target").and_then(|t| t.parse().ok()) else { continue };
-            let state = targets.get(&e.target(&target).to_string());
-            let connected = state.is_some_and(|s| s.connected);
-            let mut status = vec![("state", if connected { "ACTIVE" } else { "BACKOFF" }.to_owned())];
-            if let Some(s) = state.filter(|s| !s.connected) {
-                status.push(("last_error", s.state.clone()));
+            let name = e.target(&target).to_string();
+            let state = targets.get(&name);
+            let role = roles.iter().find(|(n, _, _)| *n == name).map(|(_, _, r)| *r);
+            let mut f = BTreeMap::from([
+                ("is_connected", json!(state.is_some_and(|s| s.connected))),
+                ("role", role.map_or_else(|| set::<String>([]), |r| json!(role_name(r)))),
+            ]);
+            // Its seconds change all the time.
+            if statistics {
+                f.insert("status", map(controller_status(state, parts.clock.now())));
             }
-            let role = if connected { json!("other") } else { set::<String>([]) };
-            let f =
-                BTreeMap::from([("is_connected", json!(connected)), ("status", map(status)), ("role", role)]);
             out.insert(("Controller", uuid.to_owned()), f);
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_controllers_status_tells_since_when() {
+        let at = |s: u64| Instant::from_nanos(s * 1_000_000_000);
+        let text = |s: Option<&TargetState>| {
+            let pairs = controller_status(s, at(60)).into_iter();
+            pairs.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(text(None), "state=BACKOFF");
+        let mut s = TargetState {
+            connected: true,
+            state: "connected".into(),
+            connected_at: Some(at(48)),
+            disconnected_at: None,
+        };
+        assert_eq!(text(Some(&s)), "state=ACTIVE sec_since_connect=12");
+        (s.connected, s.state, s.disconnected_at) = (false, "Connection refused".into(), Some(at(57)));
+        let words = "state=BACKOFF sec_since_connect=12 sec_since_disconnect=3 last_error=Connection refused";
+        assert_eq!(text(Some(&s)), words);
+    }
+
+    #[test]
+    fn roles_have_the_words_of_the_column() {
+        let names = [Role::Master, Role::Slave, Role::Equal].map(role_name);
+        assert_eq!(names, ["master", "slave", "other"]);
+    }
 }

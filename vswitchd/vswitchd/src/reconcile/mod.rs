@@ -145,6 +145,7 @@ impl Reconciler {
 
     /// Makes the switch equal to `desired`, as far as that is possible now. Not to be called from a thread of the runtime.
     pub fn apply(&mut self, desired: Desired) {
+        daemon::coverage!(bridge_reconfigure);
         self.desired = desired;
         self.look_again();
     }
