@@ -20,6 +20,8 @@ pub const STOCK_SERVER: &str = "/usr/sbin/ovsdb-server";
 /// A running server. Killed when dropped.
 pub struct OvsdbServer {
     dir: PathBuf,
+    /// Its control socket.
+    control: PathBuf,
     child: Option<Child>,
     pid: u32,
 }
@@ -40,25 +42,43 @@ impl OvsdbServer {
     /// # Errors
     /// As [`OvsdbServer::start`].
     pub fn launch(mut c: Command, dir: &Path, databases: &[&Path], more: &[&str]) -> Result<OvsdbServer> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-        let socket = dir.join("db.sock");
-        let _ = fs::remove_file(&socket);
-        let err = fs::File::create(dir.join("ovsdb-server.err"))?;
-        let child = c
-            .arg(format!("--remote=punix:{}", socket.display()))
+        c.arg(format!("--remote=punix:{}", dir.join("db.sock").display()))
             .arg(format!("--unixctl={}", dir.join("ovsdb-server.ctl").display()))
             .arg(format!("--log-file={}", dir.join("ovsdb-server.log").display()))
             .args(more)
-            .args(databases)
+            .args(databases);
+        OvsdbServer::watch(c, dir)
+    }
+
+    /// A switch, `program`, that serves `database` itself, in a network of its own where its interfaces are nobody's.
+    ///
+    /// # Errors
+    /// As [`OvsdbServer::start`].
+    pub fn embedded(program: &Path, dir: &Path, database: &Path) -> Result<OvsdbServer> {
+        let mut c = Command::new("unshare");
+        c.arg("--net").arg(program).arg("--run-dir").arg(dir).arg("--database").arg(database);
+        let mut s = OvsdbServer::watch(c, dir)?;
+        s.control = dir.join(format!("vswitchd.{}.ctl", s.pid));
+        Ok(s)
+    }
+
+    /// Starts a command that listens on `dir`/db.sock.
+    fn watch(mut c: Command, dir: &Path) -> Result<OvsdbServer> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let _ = fs::remove_file(dir.join("db.sock"));
+        let err = fs::File::create(dir.join("ovsdb-server.err"))?;
+        let child = c
             .env("OVS_RUNDIR", dir)
             .env("OVS_DBDIR", dir)
             .env("OVS_SYSLOG_METHOD", "null")
+            .env_remove("HOIST_RUNDIR")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(err)
             .spawn()
             .with_context(|| format!("cannot start {}", c.get_program().to_string_lossy()))?;
-        let mut s = OvsdbServer { dir: dir.to_owned(), pid: child.id(), child: Some(child) };
+        let control = dir.join("ovsdb-server.ctl");
+        let mut s = OvsdbServer { dir: dir.to_owned(), control, pid: child.id(), child: Some(child) };
         let up = eventually(|| match s.child.as_mut()?.try_wait() {
             Ok(None) => s.connect().and_then(|mut c| c.call("list_dbs", json!([]))).ok().map(|_| Ok(())),
             other => Some(Err(format!("it ended: {other:?}"))),
@@ -131,8 +151,7 @@ impl OvsdbServer {
     /// # Errors
     /// When it fails.
     pub fn appctl(&self, args: &[&str]) -> Result<String> {
-        let ctl = self.dir.join("ovsdb-server.ctl");
-        self.tool("ovs-appctl", &[&["-t", &ctl.to_string_lossy()], args].concat())
+        self.tool("ovs-appctl", &[&["-t", &self.control.to_string_lossy()], args].concat())
     }
 
     /// Processor time of all its threads so far.

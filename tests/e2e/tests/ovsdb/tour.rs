@@ -1,7 +1,7 @@
 //! A tour with the stock tools: every command of `ovsdb-client`, and `ovs-vsctl` without a switch.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use lab::{DEADLINE, OvsdbServer};
@@ -70,6 +70,7 @@ fn vsctl(s: &OvsdbServer, args: &[&str]) -> String {
     s.tool("ovs-vsctl", &[&[db.as_str(), "--no-wait", "--timeout=20"], args].concat()).unwrap()
 }
 
+/// Where the server is its own program.
 fn each(test: fn(&Kind, &Place, &OvsdbServer)) {
     if !have_tools() {
         return;
@@ -83,9 +84,25 @@ fn each(test: fn(&Kind, &Place, &OvsdbServer)) {
     }
 }
 
+/// There, and where a switch serves its database itself.
+fn every_way(test: fn(&Kind, &Place, &OvsdbServer)) {
+    each(test);
+    let Some(ours) = kinds().pop().filter(|_| have_tools()) else { return };
+    if !Command::new("unshare").args(["--net", "true"]).status().is_ok_and(|s| s.success()) {
+        println!("skip: the switch needs a network namespace, which needs root");
+        return;
+    }
+    println!("== embedded in vswitchd");
+    let place = Place::with_database();
+    let program = ours.program.with_file_name("vswitchd");
+    let server = OvsdbServer::embedded(&program, place.dir(), &place.path("conf.db")).unwrap();
+    test(&ours, &place, &server);
+    server.stop().unwrap();
+}
+
 #[test]
-fn ovs_vsctl_configures_it_without_a_switch() {
-    each(|_, _, s| {
+fn ovs_vsctl_configures_it_without_waiting_for_a_switch() {
+    every_way(|_, _, s| {
         vsctl(s, &["init"]);
         vsctl(s, &["init"]);
         vsctl(s, &["--may-exist", "add-br", "br0"]);
@@ -208,7 +225,7 @@ fn ovs_vsctl_configures_it_without_a_switch() {
 
 #[test]
 fn ovs_vsctl_is_told_what_is_wrong() {
-    each(|_, _, s| {
+    every_way(|_, _, s| {
         vsctl(s, &["init", "--", "add-br", "br0"]);
         let db = format!("--db={}", s.remote());
         let fails = |args: &[&str]| {
@@ -246,7 +263,7 @@ fn ovs_vsctl_is_told_what_is_wrong() {
 
 #[test]
 fn ovsdb_client_reads_schemas_and_contents() {
-    each(|_, p, s| {
+    every_way(|_, p, s| {
         let databases = client(s, &["list-dbs"]);
         assert_eq!(databases, "Open_vSwitch\n_Server\n");
         let schema: Value = serde_json::from_str(&client(s, &["get-schema", DB])).unwrap();
@@ -284,7 +301,7 @@ fn ovsdb_client_reads_schemas_and_contents() {
 
 #[test]
 fn monitors_follow_what_happens() {
-    each(|_, _, s| {
+    every_way(|_, _, s| {
         vsctl(s, &["init", "--", "add-br", "br0", "--", "add-port", "br0", "p0", "tag=7"]);
         let remote = s.remote();
         let all =
@@ -321,7 +338,7 @@ fn monitors_follow_what_happens() {
 
 #[test]
 fn waiting_and_locks_work_between_clients() {
-    each(|_, _, s| {
+    every_way(|_, _, s| {
         client(s, &["wait", DB, "connected"]);
         client(s, &["wait", DB, "added"]);
         client(s, &["wait", "Nothing", "removed"]);
@@ -351,7 +368,7 @@ fn waiting_and_locks_work_between_clients() {
 
 #[test]
 fn a_backup_is_restored() {
-    each(|_, p, s| {
+    every_way(|_, p, s| {
         vsctl(s, &["init", "--", "add-br", "br0", "--", "add-port", "br0", "p1"]);
         let backup = client(s, &["backup", DB]);
         assert!(backup.starts_with("OVSDB JSON "), "{backup}");
