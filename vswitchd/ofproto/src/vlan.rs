@@ -329,6 +329,10 @@ impl Tags {
     /// priority, or all of which when it was moved to another tag, this depended on.
     pub(crate) fn written(mut self, priority: PriorityTags, came: &Tags) -> (Tags, SmallVec<[u8; 2]>) {
         let mut looked = SmallVec::new();
+        // The packet's own second tag stays whatever it is, unless rules took off the first.
+        let outermost = came.0.first().map(|t| t.source);
+        let stays = |s: Source| matches!(s, Source::Packet(i) if i > 0) && Some(s) != outermost;
+        let mut first_stays = self.0.first().is_some_and(|t| stays(t.source));
         if priority != PriorityTags::Never {
             let first = came.0.first();
             let pcp = first.map_or(0, |t| t.tci & PCP);
@@ -351,9 +355,8 @@ impl Tags {
                 }
             }
         }
-        // What is below the packet's own outermost tag is nobody's business.
         self.0.retain(|t| {
-            let hidden = matches!(t.source, Source::Packet(i) if i > 0);
+            let hidden = std::mem::take(&mut first_stays) || stays(t.source);
             if t.tci & VID != 0 || hidden {
                 return true;
             }
