@@ -128,11 +128,13 @@ impl<F: Flow> Interpreter<'_, F> {
         });
         let (frame, key, came) = (self.frame.clone(), self.key, self.tags.clone());
         if tags != self.tags {
-            while !self.tags.is_empty() {
+            // Tags below those that change stay on the wire, with bits that the key does not have.
+            let same = tags.iter().rev().zip(self.tags.iter().rev()).take_while(|(a, b)| a == b).count();
+            while self.tags.len() > same {
                 self.frame.pop_vlan();
                 self.tags.remove(0);
             }
-            for (tpid, tci) in tags.iter().rev() {
+            for (tpid, tci) in tags[..tags.len() - same].iter().rev() {
                 self.frame.push_vlan(*tpid);
                 self.frame.set_tci(tci & !0x1000, !0x1000);
                 self.tags.insert(0, (*tpid, *tci));

@@ -330,8 +330,8 @@ impl Tags {
     pub(crate) fn written(mut self, priority: PriorityTags, came: &Tags) -> (Tags, SmallVec<[u8; 2]>) {
         let mut looked = SmallVec::new();
         // The packet's own second tag stays whatever it is, unless rules took off the first.
-        let outermost = came.0.first().map(|t| t.source);
-        let stays = |s: Source| matches!(s, Source::Packet(i) if i > 0) && Some(s) != outermost;
+        let has_first = came.0.iter().any(|t| t.source == Source::Packet(0));
+        let stays = |s: Source| has_first && matches!(s, Source::Packet(i) if i > 0);
         let mut first_stays = self.0.first().is_some_and(|t| stays(t.source));
         if priority != PriorityTags::Never {
             let first = came.0.first();
