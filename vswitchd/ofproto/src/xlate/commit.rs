@@ -130,7 +130,7 @@ impl Xlate<'_> {
         }
     }
 
-    fn commit_vlan(&mut self) {
+    pub(super) fn commit_vlan(&mut self) {
         let mask = self.written.get(FieldId::VlanTci) & !VLAN_PRESENT;
         self.written.set(FieldId::VlanTci, 0);
         if !std::mem::take(&mut self.headers.tags_changed) && mask == 0 {
