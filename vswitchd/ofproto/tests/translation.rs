@@ -119,6 +119,23 @@ fn vlan_tags_are_pushed_late_and_popped_at_once() {
 }
 
 #[test]
+fn a_tag_below_one_that_was_popped_is_written_where_it_is() {
+    let r = Rig::new();
+    let set_vid = set(FieldId::VlanVid, 0x1007);
+    let pop = Instructions { goto_table: Some(TableId(1)), ..Instructions::apply(vec![OfAction::PopVlan]) };
+    r.add(0, 1, matching(&[(FieldId::InPort, 1), (FieldId::VlanVid, 0x1005)]), pop);
+    let below = matching(&[(FieldId::VlanVid, 0x1006)]);
+    r.add(1, 1, below, Instructions::apply(vec![set_vid.clone(), output(2)]));
+    // A tag that is written and gets below another stays the packet's own.
+    let push = vec![set_vid, OfAction::PushVlan(0x88a8), output(3)];
+    r.add(0, 1, matching(&[(FieldId::InPort, 2), (FieldId::VlanVid, 0x1005)]), Instructions::apply(push));
+    let f = FrameBuilder::new().qinq(5, 6).ipv4([10, 0, 0, 1], [10, 0, 0, 2]).build();
+    let vid = Action::SetField { field: FieldId::VlanTci, value: 7, mask: 0xfff };
+    assert_eq!(r.packet(&f, 1), [Action::PopVlan, vid.clone(), out(2)]);
+    assert_eq!(r.packet(&f, 2), [vid, Action::PushVlan { tpid: 0x88a8, tci: 0 }, out(3)]);
+}
+
+#[test]
 fn a_network_header_below_three_tags_is_written_where_it_is() {
     let r = Rig::new();
     let a = vec![

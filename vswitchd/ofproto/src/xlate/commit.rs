@@ -130,7 +130,7 @@ impl Xlate<'_> {
         }
     }
 
-    pub(super) fn commit_vlan(&mut self) {
+    fn commit_vlan(&mut self) {
         let mask = self.written.get(FieldId::VlanTci) & !VLAN_PRESENT;
         self.written.set(FieldId::VlanTci, 0);
         if !std::mem::take(&mut self.headers.tags_changed) && mask == 0 {
@@ -150,15 +150,14 @@ impl Xlate<'_> {
             return;
         }
         let common = tags.common(&base);
-        if common == tags.len() && common == base.len() {
-            // The same tags; bits of the outermost may have been written.
-            let (now, was) = (tags.get(0).map_or(0, |t| t.tci), base.get(0).map_or(0, |t| t.tci));
-            let value = u128::from(now) & mask;
-            if value != u128::from(was) & mask {
+        self.emit_tags(&tags, &base, common);
+        if common == tags.len() {
+            // The outermost tag is one that was there; bits of it may have been written.
+            let tci = |t: Option<&Tag>| u128::from(t.map_or(0, |t| t.tci)) & mask;
+            let value = tci(tags.get(0));
+            if value != tci(base.get(base.len() - common)) {
                 self.emit(Action::SetField { field: FieldId::VlanTci, value, mask });
             }
-        } else {
-            self.emit_tags(&tags, &base, common);
         }
         self.headers.base_tags = tags;
     }
@@ -244,16 +243,25 @@ impl Xlate<'_> {
         self.show_tags();
     }
 
-    /// The outermost tag gets below another: if bits of it were written, it is a new tag from here on.
+    /// The outermost tag gets below another, or is one of those that NORMAL chooses from: bits of it that were written are
+    /// written now, so that it stays the packet's own, with what the key does not carry. Where stock megaflows are wanted it
+    /// is a new tag from here on.
     pub(super) fn settle_outer_tag(&mut self) {
         let written = self.written.get(FieldId::VlanTci) & !VLAN_PRESENT != 0;
-        self.written.set(FieldId::VlanTci, 0);
-        let Some(t) = self.headers.tags.outer() else { return };
-        if written && let Source::Packet(i) = t.source {
+        let stock = self.stock();
+        let own = self.headers.tags.outer().filter(|t| written && matches!(t.source, Source::Packet(_)));
+        if own.is_some() && !stock {
+            self.commit_vlan();
+            return;
+        }
+        if let Some(t) = own
+            && let Source::Packet(i) = t.source
+        {
             t.source = Source::Constant;
             self.look_at_tag(i);
             self.headers.tags_changed = true;
         }
+        self.written.set(FieldId::VlanTci, 0);
     }
 
     pub(super) fn pop_vlan(&mut self) {

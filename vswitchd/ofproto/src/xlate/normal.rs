@@ -36,12 +36,7 @@ impl Xlate<'_> {
             self.warn("no input bundle, dropping");
             return;
         }
-        if self.stock() {
-            self.settle_outer_tag();
-        } else {
-            // Written now, the tag is still the packet's own, with the bits that the key does not have.
-            self.commit_vlan();
-        }
+        self.settle_outer_tag();
         if matches!(self.key.get64(FieldId::EthType), 0x8100 | 0x88a8) && self.headers.tags.len() == 0 {
             self.warn("partial VLAN tag, dropping");
             return;
