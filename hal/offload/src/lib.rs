@@ -33,7 +33,7 @@ pub use capability::{
     TableId,
 };
 pub use ledger::{CounterLedger, Credit};
-pub use objects::{ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, SharedObjects};
+pub use objects::{NoObjects, ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, SharedObjects};
 pub use ownership::{DeviceId, ObjectOwners, Owner};
 pub use placement::{PlacementConfig, PlacementEngine, SoftwarePackets, Status};
 pub use provider::{

@@ -124,3 +124,22 @@ pub trait SharedObjects {
     /// Objects the device holds.
     fn list(&self) -> Vec<ObjectId>;
 }
+
+/// The objects of a device that has none: every one is refused as unsupported.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct NoObjects;
+
+impl SharedObjects for NoObjects {
+    fn put(&mut self, id: ObjectId, _: &ObjectSpec) -> Result<(), ObjectError> {
+        Err(ObjectError::Unsupported(id.kind))
+    }
+    fn remove(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
+        Err(ObjectError::Missing(id))
+    }
+    fn stats(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
+        Err(ObjectError::Missing(id))
+    }
+    fn list(&self) -> Vec<ObjectId> {
+        Vec::new()
+    }
+}

@@ -20,9 +20,8 @@ use clock::{Clock, Deadline, Instant};
 use device::{DeviceBacking, Interrupt};
 use flow::{FlowId, PortId};
 use offload::{
-    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, ObjectError, ObjectId, ObjectSpec,
-    ObjectStats, OffloadCapabilities, OffloadError, OffloadProvider, OpId, OpResult, RawStats, Reject,
-    SharedObjects, StatsBatch, StatsCursor,
+    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, NoObjects, OffloadCapabilities,
+    OffloadError, OffloadProvider, OpId, OpResult, RawStats, Reject, SharedObjects, StatsBatch, StatsCursor,
 };
 use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
 use simnic_defs::regs::{Caps, VECTOR_CMD};
@@ -95,24 +94,6 @@ impl Lowered {
     pub fn entry(&self, exact: bool, flow: FlowId) -> Option<FlowEntry> {
         let mask = if exact { [0; simnic_defs::KEY_BYTES] } else { self.matches.mask };
         FlowEntry::new(self.matches.key, mask, flow.0, &self.actions)
-    }
-}
-
-/// The device has no shared objects.
-struct NoObjects;
-
-impl SharedObjects for NoObjects {
-    fn put(&mut self, id: ObjectId, _: &ObjectSpec) -> Result<(), ObjectError> {
-        Err(ObjectError::Unsupported(id.kind))
-    }
-    fn remove(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
-        Err(ObjectError::Missing(id))
-    }
-    fn stats(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
-        Err(ObjectError::Missing(id))
-    }
-    fn list(&self) -> Vec<ObjectId> {
-        Vec::new()
     }
 }
 

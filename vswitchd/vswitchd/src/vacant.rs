@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use offload::{
-    Completions, FlowOp, InstalledFlow, ObjectError, ObjectId, ObjectSpec, ObjectStats, OffloadCapabilities,
-    OffloadError, OffloadProvider, SharedObjects, StatsBatch, StatsCursor,
+    Completions, FlowOp, InstalledFlow, NoObjects, OffloadCapabilities, OffloadError, OffloadProvider,
+    SharedObjects, StatsBatch, StatsCursor,
 };
 
 /// A provider without ports and tables: nothing is ever placed on it.
@@ -12,8 +12,6 @@ pub struct Vacant {
     capabilities: Arc<OffloadCapabilities>,
     objects: NoObjects,
 }
-
-struct NoObjects;
 
 impl Vacant {
     /// One.
@@ -30,21 +28,6 @@ impl Vacant {
             queue_depth: 1,
         };
         Vacant { capabilities: Arc::new(capabilities), objects: NoObjects }
-    }
-}
-
-impl SharedObjects for NoObjects {
-    fn put(&mut self, id: ObjectId, _: &ObjectSpec) -> Result<(), ObjectError> {
-        Err(ObjectError::Unsupported(id.kind))
-    }
-    fn remove(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
-        Err(ObjectError::Missing(id))
-    }
-    fn stats(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
-        Err(ObjectError::Missing(id))
-    }
-    fn list(&self) -> Vec<ObjectId> {
-        Vec::new()
     }
 }
 

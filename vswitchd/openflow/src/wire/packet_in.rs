@@ -46,9 +46,10 @@ fn in_port(port: PortNo) -> PipelineMatch {
     m
 }
 
-pub(super) fn read(v: Version, r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode> {
-    let mut p = PacketIn {
-        buffer: buffer(r.u32()?),
+/// A packet-in of which nothing has been read yet.
+fn blank() -> PacketIn {
+    PacketIn {
+        buffer: None,
         total_len: 0,
         reason: PacketInReason::NoMatch,
         table: TableId(0),
@@ -58,7 +59,11 @@ pub(super) fn read(v: Version, r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode
         controller_id: 0,
         userdata: Vec::new(),
         continuation: Vec::new(),
-    };
+    }
+}
+
+pub(super) fn read(v: Version, r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode> {
+    let mut p = PacketIn { buffer: buffer(r.u32()?), ..blank() };
     match v {
         Version::V10 => {
             p.total_len = r.u16()?;
@@ -168,18 +173,7 @@ pub(super) fn put_nxt(out: &mut Vec<u8>, v: Version, p: &PacketIn, start: usize)
 
 /// Reads Nicira's second form, or a resume.
 pub(super) fn read_nxt2(r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode> {
-    let mut p = PacketIn {
-        buffer: None,
-        total_len: 0,
-        reason: PacketInReason::NoMatch,
-        table: TableId(0),
-        cookie: NO_COOKIE,
-        matches: PipelineMatch::ANY,
-        data: Vec::new(),
-        controller_id: 0,
-        userdata: Vec::new(),
-        continuation: Vec::new(),
-    };
+    let mut p = blank();
     let mut full_len = None;
     while let Some((kind, mut value)) = properties::next(r)? {
         match kind {
