@@ -5,6 +5,10 @@ use flow::{FIELDS, FieldId};
 
 use crate::action::Subfield;
 
+/// The low bits of an input port are the port of OpenFlow 1.0, a field by itself on the wire.
+const NXM_IN_PORT: &str = "NXM_OF_IN_PORT";
+const NXM_IN_PORT_BITS: u16 = 16;
+
 /// Names that do not follow from the field's own: after the class prefix.
 const IRREGULAR: &[(FieldId, &str)] = &[
     (FieldId::InPort, "OXM_OF_IN_PORT"),
@@ -72,7 +76,7 @@ pub fn parse_subfield(text: &str) -> Result<Subfield, Reason> {
         Some((n, r)) => (n, r.strip_suffix(']').ok_or(Reason::Expected("a range of bits"))?),
     };
     let field = field(name).ok_or(Reason::UnknownKeyword)?;
-    let width = width(field);
+    let width = if name.eq_ignore_ascii_case(NXM_IN_PORT) { NXM_IN_PORT_BITS } else { width(field) };
     let number = |s: &str| s.trim().parse::<u16>().map_err(|_| Reason::Expected("a number of a bit"));
     let (first, last) = match range.split_once("..") {
         None if range.is_empty() => (0, width - 1),
@@ -87,8 +91,11 @@ pub fn parse_subfield(text: &str) -> Result<Subfield, Reason> {
 
 /// Writes a subfield as stock tools do.
 pub fn format_subfield(s: &Subfield) -> String {
-    let name = nxm_name(s.field);
-    if s.offset == 0 && s.bits == width(s.field) {
+    let (name, width) = match s.field {
+        FieldId::InPort if s.offset + s.bits <= NXM_IN_PORT_BITS => (NXM_IN_PORT.into(), NXM_IN_PORT_BITS),
+        f => (nxm_name(f), width(f)),
+    };
+    if s.offset == 0 && s.bits == width {
         format!("{name}[]")
     } else if s.bits == 1 {
         format!("{name}[{}]", s.offset)

@@ -12,7 +12,8 @@ use crate::number::{GroupId, PortNo, TableId};
 /// Reads a flow as `ovs-ofctl` takes it: `table=0,priority=10,tcp,actions=output:2`. Actions are asked for by commands
 /// that need them, and optional for deletions. What the match can never see is dropped, as `ovs-ofctl` does.
 ///
-/// In additions `cookie=X` is the flow's cookie; in other commands `cookie=X/M` says which flows.
+/// In additions `cookie=X` is the flow's cookie, in modifications the cookie that the flows get in the versions that change
+/// it; `cookie=X/M` says which flows.
 ///
 /// # Errors
 /// [`FlowTextError`].
@@ -39,9 +40,13 @@ pub fn parse_flow(
             "importance" => f.importance = number(arg, 16).map_err(wrong)? as u16,
             "cookie" => {
                 let (v, m) = masked(arg, 64).map_err(wrong)?;
-                f.cookie = v as u64;
-                if command != FlowModCommand::Add {
-                    f.cookie_mask = m as u64;
+                let masked = arg.contains('/');
+                match command {
+                    FlowModCommand::Add => f.cookie = v as u64,
+                    FlowModCommand::Modify | FlowModCommand::ModifyStrict if !masked => {
+                        f.new_cookie = Some(v as u64);
+                    }
+                    _ => (f.cookie, f.cookie_mask) = (v as u64, m as u64),
                 }
             }
             "out_port" => f.out_port = PortNo(parse_port(arg, ports).map_err(wrong)?),
@@ -58,6 +63,11 @@ pub fn parse_flow(
                 match_text.push(',');
             }
         }
+    }
+    let modify = matches!(command, FlowModCommand::Modify | FlowModCommand::ModifyStrict);
+    if modify && f.cookie_mask == 0 {
+        // A flow that is not there is added in the versions that do so, with this cookie.
+        f.new_cookie.get_or_insert(0);
     }
     f.matches = prereq::normalize(&ofctl::parse_with(&match_text, ports)?).0;
     match actions {

@@ -129,12 +129,16 @@ fn dotted(bytes: &[u8]) -> String {
     hex.join(".")
 }
 
-/// The name of a field on the right of a set-field.
+/// The name of a field where stock tools print its own and not that of flow syntax: in `set_field` and `learn`.
 fn set_name(f: FieldId) -> &'static str {
     match f {
-        FieldId::EthSrc | FieldId::EthDst | FieldId::NwSrc | FieldId::NwDst | FieldId::VlanPcp => {
-            f.info().alt_name
-        }
+        FieldId::EthSrc
+        | FieldId::EthDst
+        | FieldId::EthType
+        | FieldId::NwSrc
+        | FieldId::NwDst
+        | FieldId::NwFrag
+        | FieldId::VlanPcp => f.info().alt_name,
         _ => f.info().name,
     }
 }
@@ -229,7 +233,7 @@ fn format_spec(spec: &LearnSpec, ports: PortName<'_>) -> String {
     match (&spec.src, &spec.dst) {
         (LearnSource::Value(v), LearnTarget::Match(dst)) if whole(dst) => {
             let info = dst.field.info();
-            format!("{}={}", info.name, format_value(dst.field, *v, info.max(), ports))
+            format!("{}={}", set_name(dst.field), format_value(dst.field, *v, info.max(), ports))
         }
         (LearnSource::Value(v), LearnTarget::Match(dst)) => format!("{}={}", format_subfield(dst), hex(*v)),
         (LearnSource::Field(src), LearnTarget::Match(dst)) if src == dst => format_subfield(dst),

@@ -1,17 +1,15 @@
 //! Flows as text: the syntax of `ovs-ofctl add-flow`, `add-flows` files and `dump-flows`.
 //!
 //! The match is `flow::text::ofctl`'s; here is the rest: table, priority, timeouts, cookie, flags, actions and
-//! instructions. Actions become what stock `ovs-ofctl -O OpenFlow13` sends for them: `mod_dl_src` a set-field, `mod_vlan_vid`
-//! on a packet without a tag a push and a set-field, `enqueue` three actions.
-//!
-//! Not read: `learn`, `ct`, `bundle`, `multipath`, `conjunction`, `fin_timeout`, `sample`, `push` and `pop` of fields,
-//! `encap`, `decap`, `clone`. They are errors, never passed over. Instructions may come in any order.
+//! instructions, of every version and with Nicira's extensions. Old names stay what they say (`mod_dl_src`,
+//! `mod_vlan_vid`, `enqueue`); what they become in a version is the encoder's matter. Instructions may come in any order.
 
 mod field_name;
 mod flow_line;
 mod format;
 mod format_action;
 mod parse_actions;
+mod parse_extension;
 
 pub use field_name::{format_subfield, parse_subfield};
 pub use flow_line::{FileError, parse_file, parse_flow};

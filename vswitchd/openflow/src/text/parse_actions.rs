@@ -5,15 +5,17 @@ use flow::text::value::{self, PortByName, parse_port, parse_value};
 use flow::{FieldId, PipelineMatch};
 
 use super::field_name::{field, parse_subfield};
+use super::format_action::REASONS;
+use super::parse_extension::{self as extension, arguments, hex_bytes};
 use super::{FlowTextError, name_and_argument, split};
 use crate::action::Action;
+use crate::extension::{Ct, CtFlags, CtZone};
 use crate::flow_mod::Instructions;
 use crate::number::{GroupId, MeterNo, PortNo, QueueNo, TableId};
 
 type Parsed<T> = Result<T, Reason>;
 
-/// Reads what follows `actions=`. `matches` is the flow's match: it says which protocol `mod_tp_dst` means and whether
-/// there is a tag for `mod_vlan_vid` to change.
+/// Reads what follows `actions=`; `matches` is the flow's match.
 ///
 /// # Errors
 /// [`FlowTextError`] with the offending action.
@@ -23,8 +25,9 @@ pub fn parse_actions(
     ports: PortByName<'_>,
 ) -> Result<Instructions, FlowTextError> {
     let mut i = Instructions::default();
-    let (tci, _) = matches.get(FieldId::VlanTci);
-    let mut list = ActionList { matches, ports, tagged: tci & 0x1000 != 0, actions: Vec::new() };
+    // The same text means the same whatever the match; only the encoder looks at it.
+    let _ = matches;
+    let mut list = ActionList { ports, depth: 0, actions: Vec::new() };
     for piece in split(text)? {
         let (name, arg) = name_and_argument(piece);
         let wrong = |reason| FlowTextError::Argument { action: piece.to_owned(), reason };
@@ -57,10 +60,9 @@ pub fn parse_actions(
 
 /// A list of actions as far as it is read.
 struct ActionList<'a> {
-    matches: &'a PipelineMatch,
     ports: PortByName<'a>,
-    /// Whether the packet certainly has a VLAN tag at this point.
-    tagged: bool,
+    /// How many lists it is in.
+    depth: usize,
     actions: Vec<Action>,
 }
 
@@ -86,37 +88,29 @@ impl ActionList<'_> {
         self.actions.push(Action::Output { port, max_len });
     }
 
-    fn set(&mut self, field: FieldId, value: u128) {
-        self.actions.push(Action::SetField { field, value, mask: field.info().max() });
-    }
-
-    /// A field's value without a mask.
-    fn set_text(&mut self, field: FieldId, arg: &str) -> Parsed<()> {
+    /// Sets a field in the form of OpenFlow 1.0 and 1.1.
+    fn set_legacy(&mut self, field: FieldId, arg: &str) -> Parsed<()> {
         let (v, mask) = parse_value(field, arg, self.ports)?;
         if mask != field.info().max() {
             return Err(Reason::BadMask(field.info().name));
         }
-        self.set(field, v);
+        self.actions.push(Action::SetLegacy { field, value: v as u64 });
         Ok(())
     }
 
-    fn tag(&mut self) {
-        if !self.tagged {
-            self.actions.push(Action::PushVlan(0x8100));
-            self.tagged = true;
+    /// Actions in the parentheses of another.
+    fn inner(&self, arg: &str) -> Parsed<Vec<Action>> {
+        if self.depth >= crate::wire::MAX_NESTING {
+            return Err(Reason::Expected("less nesting"));
         }
-    }
-
-    /// The transport port of the match's protocol.
-    fn transport(&self, source: bool) -> Parsed<FieldId> {
-        use FieldId::*;
-        let (src, dst) = match self.matches.get(NwProto).0 {
-            6 => (TcpSrc, TcpDst),
-            17 => (UdpSrc, UdpDst),
-            132 => (SctpSrc, SctpDst),
-            _ => return Err(Reason::Expected("a match on TCP, UDP or SCTP")),
-        };
-        Ok(if source { src } else { dst })
+        let mut list = ActionList { ports: self.ports, depth: self.depth + 1, actions: Vec::new() };
+        for piece in arguments(arg)? {
+            list.add(piece).map_err(|e| match e {
+                FlowTextError::Argument { reason, .. } => reason,
+                _ => Reason::UnknownKeyword,
+            })?;
+        }
+        Ok(list.actions)
     }
 
     /// Adds an action by name; false when the name is none.
@@ -128,48 +122,37 @@ impl ActionList<'_> {
             "controller" => self.controller(arg)?,
             "enqueue" => {
                 let (port, queue) = arg.rsplit_once([':', ',']).ok_or(Reason::Expected("port:queue"))?;
-                let (port, queue) = (parse_port(port, self.ports)?, number(queue, 32)? as u32);
-                self.actions.push(Action::SetQueue(QueueNo(queue)));
-                self.output(PortNo(port), 0xffff);
-                self.actions.push(Action::PopQueue);
+                let (port, queue) = (PortNo(parse_port(port, self.ports)?), number(queue, 32)? as u32);
+                self.actions.push(Action::Enqueue { port, queue: QueueNo(queue) });
             }
             "group" => self.actions.push(Action::Group(GroupId(number(arg, 32)? as u32))),
             "set_queue" => self.actions.push(Action::SetQueue(QueueNo(number(arg, 32)? as u32))),
             "pop_queue" => self.actions.push(Action::PopQueue),
             "exit" => self.actions.push(Action::Exit),
-            "strip_vlan" | "pop_vlan" => {
-                self.actions.push(Action::PopVlan);
-                self.tagged = false;
-            }
-            "push_vlan" => {
-                self.actions.push(Action::PushVlan(eth_type(arg, &[0x8100, 0x88a8])?));
-                self.tagged = true;
-            }
+            "strip_vlan" => self.actions.push(Action::StripVlan),
+            "pop_vlan" => self.actions.push(Action::PopVlan),
+            "push_vlan" => self.actions.push(Action::PushVlan(eth_type(arg, &[0x8100, 0x88a8])?)),
             "mod_vlan_vid" | "set_vlan_vid" => {
-                let vid = number(arg, 12)?;
-                if name == "mod_vlan_vid" {
-                    self.tag();
-                }
-                self.set(VlanVid, 0x1000 | vid);
+                let vid = number(arg, 12)? as u16;
+                self.actions.push(Action::SetVlanVid { vid, push: name == "mod_vlan_vid" });
             }
             "mod_vlan_pcp" | "set_vlan_pcp" => {
-                let pcp = number(arg, 3)?;
-                if name == "mod_vlan_pcp" {
-                    self.tag();
-                }
-                self.set(VlanPcp, pcp);
+                let pcp = number(arg, 3)? as u8;
+                self.actions.push(Action::SetVlanPcp { pcp, push: name == "mod_vlan_pcp" });
             }
-            "mod_dl_src" => self.set_text(EthSrc, arg)?,
-            "mod_dl_dst" => self.set_text(EthDst, arg)?,
-            "mod_nw_src" => self.set_text(NwSrc, arg)?,
-            "mod_nw_dst" => self.set_text(NwDst, arg)?,
-            "mod_tp_src" => self.set_text(self.transport(true)?, arg)?,
-            "mod_tp_dst" => self.set_text(self.transport(false)?, arg)?,
+            "mod_dl_src" => self.set_legacy(EthSrc, arg)?,
+            "mod_dl_dst" => self.set_legacy(EthDst, arg)?,
+            "mod_nw_src" => self.set_legacy(NwSrc, arg)?,
+            "mod_nw_dst" => self.set_legacy(NwDst, arg)?,
+            "mod_tp_src" => self.set_legacy(TpSrc, arg)?,
+            "mod_tp_dst" => self.set_legacy(TpDst, arg)?,
             "mod_nw_tos" => match number(arg, 8)? {
-                v if v & 3 == 0 => self.set(IpDscp, v >> 2),
+                v if v & 3 == 0 => {
+                    self.actions.push(Action::SetLegacy { field: IpDscp, value: v as u64 >> 2 })
+                }
                 _ => return Err(Reason::Expected("a multiple of 4")),
             },
-            "mod_nw_ecn" => self.set_text(IpEcn, arg)?,
+            "mod_nw_ecn" => self.set_legacy(IpEcn, arg)?,
             "mod_nw_ttl" => self.actions.push(Action::SetNwTtl(number(arg, 8)? as u8)),
             "dec_ttl" => {
                 let ids = arg.split(',').filter(|s| !s.is_empty());
@@ -179,11 +162,57 @@ impl ActionList<'_> {
             }
             "push_mpls" => self.actions.push(Action::PushMpls(eth_type(arg, &[0x8847, 0x8848])?)),
             "pop_mpls" => self.actions.push(Action::PopMpls(number(arg, 16)? as u16)),
-            "set_mpls_label" => self.set_text(MplsLabel, arg)?,
-            "set_mpls_tc" => self.set_text(MplsTc, arg)?,
+            "set_mpls_label" => self.set_legacy(MplsLabel, arg)?,
+            "set_mpls_tc" => self.set_legacy(MplsTc, arg)?,
             "set_mpls_ttl" => self.actions.push(Action::SetMplsTtl(number(arg, 8)? as u8)),
             "dec_mpls_ttl" => self.actions.push(Action::DecMplsTtl),
-            "set_tunnel" | "set_tunnel64" => self.set_text(TunId, arg)?,
+            "set_tunnel" | "set_tunnel64" => {
+                let id = number(arg, 64)? as u64;
+                let wide = name == "set_tunnel64" || u32::try_from(id).is_err();
+                self.actions.push(Action::SetTunnel { id, wide });
+            }
+            "push" => self.actions.push(Action::StackPush(parse_subfield(arg)?)),
+            "pop" => {
+                let s = parse_subfield(arg)?;
+                writable(s.field)?;
+                self.actions.push(Action::StackPop(s));
+            }
+            "learn" => self.actions.push(Action::Learn(Box::new(extension::learn(arg, self.ports)?))),
+            "bundle" | "bundle_load" => {
+                let b = extension::bundle(arg, name == "bundle_load", self.ports)?;
+                self.actions.push(Action::Bundle(Box::new(b)));
+            }
+            "multipath" => self.actions.push(Action::Multipath(Box::new(extension::multipath(arg)?))),
+            "conjunction" => {
+                let (id, clause, n_clauses) = extension::conjunction(arg)?;
+                self.actions.push(Action::Conjunction { id, clause, n_clauses });
+            }
+            "fin_timeout" => {
+                let (idle, hard) = extension::fin_timeout(arg)?;
+                self.actions.push(Action::FinTimeout { idle, hard });
+            }
+            "sample" => self.actions.push(Action::Sample(Box::new(extension::sample(arg, self.ports)?))),
+            "ct" => {
+                let ct = self.ct(arg)?;
+                self.actions.push(Action::Ct(Box::new(ct)));
+            }
+            "nat" if self.depth > 0 => self.actions.push(Action::Nat(Box::new(extension::nat(arg)?))),
+            "ct_clear" => self.actions.push(Action::CtClear),
+            "clone" => {
+                let inner = self.inner(arg)?;
+                self.actions.push(Action::Clone(inner));
+            }
+            "encap" => self.actions.push(Action::Encap(Box::new(extension::encap(arg)?))),
+            "decap" => self.actions.push(Action::Decap { packet_type: extension::decap(arg)? }),
+            "dec_nsh_ttl" => self.actions.push(Action::DecNshTtl),
+            "check_pkt_larger" => {
+                self.actions.push(Action::CheckPktLarger(Box::new(extension::check_pkt_larger(arg)?)));
+            }
+            "delete_field" => {
+                self.actions.push(Action::DeleteField(field(arg).ok_or(Reason::UnknownKeyword)?));
+            }
+            "debug_recirc" => self.actions.push(Action::DebugRecirc),
+            "debug_slow" => self.actions.push(Action::DebugSlow),
             "set_field" => self.set_field(arg)?,
             "load" | "reg_load" => {
                 let (v, dst) = arg.split_once("->").ok_or(Reason::Expected("value->field"))?;
@@ -203,13 +232,7 @@ impl ActionList<'_> {
             }
             "resubmit" => self.resubmit(arg)?,
             "note" => {
-                let digits: String = arg.chars().filter(|c| *c != '.').collect();
-                if !digits.len().is_multiple_of(2) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-                    return Err(Reason::Expected("hexadecimal digits"));
-                }
-                let bytes = digits.as_bytes().chunks(2);
-                let hex = |d: u8| (d as char).to_digit(16).unwrap_or(0) as u8;
-                let mut bytes: Vec<u8> = bytes.map(|p| hex(p[0]) << 4 | hex(p[1])).collect();
+                let mut bytes = hex_bytes(arg)?;
                 // On the wire the action is a multiple of 8 bytes, ten of which are not the note.
                 bytes.resize((bytes.len() + 10).next_multiple_of(8) - 10, 0);
                 self.actions.push(Action::Note(bytes));
@@ -247,33 +270,74 @@ impl ActionList<'_> {
         }
     }
 
-    /// `controller`, `controller:LENGTH`, `controller(max_len=..,reason=..,id=..)`.
+    /// `controller`, `controller:LENGTH`, `controller(max_len=..,reason=..,id=..,userdata=..,pause,meter_id=..)`.
     fn controller(&mut self, arg: &str) -> Parsed<()> {
         let (mut max_len, mut controller_id, mut reason) = (0xffff, 0, 1);
+        let (mut userdata, mut pause, mut meter) = (Vec::new(), false, None);
         for part in arg.split(',').map(str::trim).filter(|p| !p.is_empty()) {
             match part.split_once('=') {
+                None if part == "pause" => pause = true,
                 None => max_len = number(part, 16)? as u16,
                 Some(("max_len", v)) => max_len = number(v, 16)? as u16,
                 Some(("id", v)) => controller_id = number(v, 16)? as u16,
-                Some(("reason", "no_match")) => reason = 0,
-                Some(("reason", "action")) => reason = 1,
-                Some(("reason", "invalid_ttl")) => reason = 2,
+                Some(("reason", v)) => {
+                    let at = REASONS.iter().position(|r| *r == v);
+                    reason = at.ok_or(Reason::UnknownKeyword)? as u8;
+                }
+                Some(("userdata", v)) => userdata = hex_bytes(v)?,
+                Some(("meter_id", v)) => meter = Some(MeterNo(number(v, 32)? as u32)),
                 _ => return Err(Reason::UnknownKeyword),
             }
         }
-        if controller_id == 0 && reason == 1 {
+        let plain = controller_id == 0 && reason == 1 && userdata.is_empty() && !pause && meter.is_none();
+        if plain {
             self.output(PortNo::CONTROLLER, max_len);
         } else {
-            self.actions.push(Action::Controller {
-                max_len,
-                controller_id,
-                reason,
-                userdata: Vec::new(),
-                pause: false,
-                meter: None,
-            });
+            self.actions.push(Action::Controller { max_len, controller_id, reason, userdata, pause, meter });
         }
         Ok(())
+    }
+
+    /// `ct(commit,force,table=..,zone=..,alg=..,nat(..),exec(..))`.
+    fn ct(&self, arg: &str) -> Parsed<Ct> {
+        let mut ct =
+            Ct { flags: CtFlags::NONE, zone: CtZone::Value(0), table: None, alg: 0, actions: Vec::new() };
+        for piece in arguments(arg)? {
+            let (name, value) = name_and_argument(piece);
+            match name {
+                "commit" => ct.flags |= CtFlags::COMMIT,
+                "force" => ct.flags |= CtFlags::FORCE,
+                "table" => match number(value, 8)? {
+                    255 => return Err(Reason::Expected("a table below 255")),
+                    t => ct.table = Some(TableId(t as u8)),
+                },
+                "zone" => {
+                    ct.zone = match number(value, 16) {
+                        Ok(z) => CtZone::Value(z as u16),
+                        Err(e @ Reason::TooLarge(_)) => return Err(e),
+                        Err(_) => match parse_subfield(value)? {
+                            s if s.bits == 16 => CtZone::Field(s),
+                            _ => return Err(Reason::Expected("16 bits")),
+                        },
+                    }
+                }
+                "alg" => {
+                    ct.alg = match value {
+                        "ftp" => 21,
+                        "tftp" => 69,
+                        _ => return Err(Reason::UnknownKeyword),
+                    }
+                }
+                // A translation is executed before everything else, wherever it is written.
+                "nat" => ct.actions.insert(0, Action::Nat(Box::new(extension::nat(value)?))),
+                "exec" => ct.actions.extend(self.inner(value)?),
+                _ => return Err(Reason::UnknownKeyword),
+            }
+        }
+        if ct.flags.has(CtFlags::FORCE) && !ct.flags.has(CtFlags::COMMIT) {
+            return Err(Reason::Expected("commit with force"));
+        }
+        Ok(ct)
     }
 
     fn set_field(&mut self, arg: &str) -> Parsed<()> {
@@ -291,8 +355,12 @@ impl ActionList<'_> {
         Ok(())
     }
 
-    /// `resubmit:PORT`, `resubmit(PORT)`, `resubmit([PORT],TABLE)`.
+    /// `resubmit:PORT`, `resubmit(PORT)`, `resubmit([PORT],TABLE[,ct])`.
     fn resubmit(&mut self, arg: &str) -> Parsed<()> {
+        let (arg, with_ct) = match arg.strip_suffix(",ct") {
+            Some(rest) => (rest, true),
+            None => (arg, false),
+        };
         let (port, table) = arg.split_once(',').unwrap_or((arg, ""));
         let port = match port.trim() {
             "" => PortNo::IN_PORT,
@@ -302,7 +370,7 @@ impl ActionList<'_> {
             "" => None,
             t => Some(TableId(number(t, 8)? as u8)).filter(|t| *t != TableId::ALL),
         };
-        self.actions.push(Action::Resubmit { port, table, with_ct: false });
+        self.actions.push(Action::Resubmit { port, table, with_ct });
         Ok(())
     }
 }

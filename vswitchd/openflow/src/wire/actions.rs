@@ -297,6 +297,9 @@ fn put_action(
                 _ => nicira::put_loads(out, v, *field, *value, *mask)?,
             }
         }
+        Action::SetTunnel { id, .. } if v >= Version::V12 => {
+            put_set_field(out, v, FieldId::TunId, u128::from(*id))?;
+        }
         // OpenFlow 1.5 says these two by actions of its own.
         Action::RegLoad { dst, value } if v == Version::V15 => {
             let shifted = u128::from(*value) << dst.offset.min(127);

@@ -584,7 +584,7 @@ pub(super) fn put_action(out: &mut Vec<u8>, v: Version, a: &Action, depth: usize
         }
         Action::DeleteField(f) => {
             begin(out, DELETE_FIELD);
-            super::oxm::put_short_header(out, *f).ok_or(EncodeError::Field(*f))?;
+            super::oxm::put_short_header(out, *f, f.info().bits.into()).ok_or(EncodeError::Field(*f))?;
             fill(out, start, 24);
         }
         _ => put_v10(out, v, a)?,

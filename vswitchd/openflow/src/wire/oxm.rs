@@ -189,8 +189,13 @@ pub(crate) fn put_header(out: &mut Vec<u8>, v: Version, f: FieldId, values: u8) 
 }
 
 /// As [`put_header`] but never longer than four bytes, for the Nicira actions that have room for no more: the NXM number
-/// where there is one, as stock switches send it. `None` when there is no such number.
-pub(crate) fn put_short_header(out: &mut Vec<u8>, f: FieldId) -> Option<()> {
+/// where there is one, as stock switches send it. `end` is the first bit of the field that is not meant. `None` when there
+/// is no such number.
+pub(crate) fn put_short_header(out: &mut Vec<u8>, f: FieldId, end: u16) -> Option<()> {
+    if f == FieldId::InPort && end <= 16 {
+        out.put_u32(2);
+        return Some(());
+    }
     let info = f.info();
     // NXM_OF_IN_PORT has 16 bits only.
     let number = match info.nxm {
@@ -226,7 +231,7 @@ mod tests {
                 let mut bytes = wire_bytes(f.id);
                 match version {
                     None => {
-                        put_short_header(&mut b, f.id).unwrap();
+                        put_short_header(&mut b, f.id, f.bits.into()).unwrap();
                         assert_eq!(b.len(), 4);
                     }
                     Some(v) => bytes = put_header(&mut b, v, f.id, 1).unwrap(),

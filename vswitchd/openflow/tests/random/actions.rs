@@ -156,7 +156,7 @@ fn nested_action(r: &mut Source, depth: u32) -> Action {
             pause: r.random(),
             meter: r.random::<bool>().then(|| MeterNo(r.random())),
         },
-        22 => {
+        22 if r.v < Version::V12 => {
             let wide = r.random();
             Action::SetTunnel { id: if wide { r.random() } else { r.random::<u32>().into() }, wide }
         }

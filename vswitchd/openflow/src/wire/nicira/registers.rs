@@ -36,7 +36,7 @@ pub(super) fn subfield(r: &mut Reader<'_>, offset: u16, bits: u16) -> Result<Sub
 }
 
 pub(super) fn put_subfield(out: &mut Vec<u8>, s: &Subfield) -> Result<(), EncodeError> {
-    oxm::put_short_header(out, s.field).ok_or(EncodeError::Field(s.field))
+    oxm::put_short_header(out, s.field, s.offset + s.bits).ok_or(EncodeError::Field(s.field))
 }
 
 /// The bits a subfield has on the wire.
