@@ -1,5 +1,6 @@
 //! The ports of all bridges: what is behind each, its link and its counters.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -116,6 +117,26 @@ impl SwitchPort {
         self.io.lock().as_ref().map(|io| io.counters()).unwrap_or_default()
     }
 
+    /// Its counters: the device's where a device forwards by itself, else the datapath's, `soft`. Errors are those of both,
+    /// and so is what was not sent.
+    pub fn stats(&self, soft: PortStats) -> PortStats {
+        if !self.is_on_device() {
+            return soft;
+        }
+        let c = self.counters();
+        PortStats {
+            rx_packets: c.rx_packets,
+            tx_packets: c.tx_packets,
+            rx_bytes: c.rx_bytes,
+            tx_bytes: c.tx_bytes,
+            // The device's count includes what its queues to the datapath had no room for.
+            rx_dropped: c.rx_dropped,
+            tx_dropped: c.tx_dropped + soft.tx_dropped,
+            rx_errors: c.rx_errors + soft.rx_errors,
+            tx_errors: c.tx_errors + soft.tx_errors,
+        }
+    }
+
     /// Name of the kind of port, as in the configuration.
     pub fn kind_name(&self) -> &'static str {
         match self.kind {
@@ -149,10 +170,18 @@ impl SwitchPort {
     }
 }
 
+#[derive(Default)]
+struct All {
+    /// By when they came.
+    in_order: BTreeMap<u64, Arc<SwitchPort>>,
+    by_datapath: HashMap<PortId, u64>,
+    next: u64,
+}
+
 /// All ports. Readers get a snapshot.
 #[derive(Default)]
 pub struct PortTable {
-    all: RwLock<Vec<Arc<SwitchPort>>>,
+    all: RwLock<All>,
     changing: Mutex<()>,
 }
 
@@ -160,13 +189,19 @@ impl PortTable {
     /// Adds a port.
     pub fn add(&self, p: SwitchPort) -> Arc<SwitchPort> {
         let p = Arc::new(p);
-        self.all.write().push(Arc::clone(&p));
+        let all = &mut *self.all.write();
+        all.in_order.insert(all.next, Arc::clone(&p));
+        all.by_datapath.insert(p.dp, all.next);
+        all.next += 1;
         p
     }
 
     /// Forgets a port.
     pub fn remove(&self, dp: PortId) {
-        self.all.write().retain(|p| p.dp != dp);
+        let mut all = self.all.write();
+        if let Some(at) = all.by_datapath.remove(&dp) {
+            all.in_order.remove(&at);
+        }
     }
 
     /// To be held while a port comes, goes, or is described anew, so that nobody describes one that has just gone.
@@ -176,39 +211,23 @@ impl PortTable {
 
     /// Forgets all ports, and gives up what is behind them.
     pub fn clear(&self) {
-        self.all.write().clear();
+        *self.all.write() = All::default();
     }
 
-    /// All, in the order of the configuration.
+    /// All, in the order in which they came.
     pub fn all(&self) -> Vec<Arc<SwitchPort>> {
-        self.all.read().clone()
+        self.all.read().in_order.values().cloned().collect()
     }
 
     /// The port with that datapath number.
     pub fn by_datapath(&self, dp: PortId) -> Option<Arc<SwitchPort>> {
-        self.all.read().iter().find(|p| p.dp == dp).cloned()
+        let all = self.all.read();
+        all.in_order.get(all.by_datapath.get(&dp)?).cloned()
     }
 
-    /// The counters of a port: the device's where a device forwards by itself, else the datapath's, `soft`. Errors are
-    /// those of both, and so is what was not sent.
+    /// The counters of a port; see [`SwitchPort::stats`].
     pub fn stats(&self, dp: PortId, soft: PortStats) -> PortStats {
-        match self.by_datapath(dp) {
-            Some(p) if p.is_on_device() => {
-                let c = p.counters();
-                PortStats {
-                    rx_packets: c.rx_packets,
-                    tx_packets: c.tx_packets,
-                    rx_bytes: c.rx_bytes,
-                    tx_bytes: c.tx_bytes,
-                    // The device's count includes what its queues to the datapath had no room for.
-                    rx_dropped: c.rx_dropped,
-                    tx_dropped: c.tx_dropped + soft.tx_dropped,
-                    rx_errors: c.rx_errors + soft.rx_errors,
-                    tx_errors: c.tx_errors + soft.tx_errors,
-                }
-            }
-            _ => soft,
-        }
+        self.by_datapath(dp).map_or(soft, |p| p.stats(soft))
     }
 }
 

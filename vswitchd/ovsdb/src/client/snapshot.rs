@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
+use serde_json::Value;
 
-use crate::{ColumnType, Datum, Schema, TableSchema, Uuid};
+use super::update::Form;
+use crate::{ColumnType, Datum, Error, Schema, TableSchema, Uuid};
 
 /// Which tables and columns a client wants. Tables and columns that the server's schema does not have are left out, as
 /// servers differ in age: reads see an empty value there, writes are dropped.
@@ -221,6 +223,8 @@ pub enum Change<'a> {
 #[derive(Clone, Default, Debug)]
 pub struct Snapshot {
     pub(super) tables: BTreeMap<String, Table>,
+    /// That of the server's schema.
+    pub(super) schema_version: Arc<str>,
     /// Grows with every change.
     pub(super) version: u64,
     /// Grows with changes that call for attention.
@@ -228,6 +232,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// A snapshot of rows that no server has sent: `updates` is what the reply to `monitor` would be (RFC 7047 4.1.5). For
+    /// programs that read a dump, and tests of those that read snapshots.
+    ///
+    /// # Errors
+    /// `updates` does not fit the schema, or names a table that is not wanted.
+    pub fn of_updates(schema: &Schema, wanted: &Wanted, updates: &Value) -> Result<Snapshot, Error> {
+        let mut s = Snapshot::prepare(schema, wanted);
+        s.apply(updates, Form::V1)?;
+        Ok(s)
+    }
+
     /// A table; `None` if it is not wanted or the server's schema does not have it.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
@@ -241,6 +256,22 @@ impl Snapshot {
     /// One row.
     pub fn row(&self, table: &str, uuid: Uuid) -> Option<Row<'_>> {
         self.table(table)?.row(uuid)
+    }
+
+    /// The rows that a column of references names, in the order of their UUIDs; those that are not there are left out.
+    pub fn referred<'a>(
+        &'a self,
+        row: Row<'a>,
+        column: &str,
+        table: &str,
+    ) -> impl Iterator<Item = Row<'a>> + use<'a> {
+        let t = self.table(table);
+        row.references(column).filter_map(move |u| t?.row(u))
+    }
+
+    /// Version of the server's schema, `x.y.z`; empty before the first connection.
+    pub fn schema_version(&self) -> &str {
+        &self.schema_version
     }
 
     /// Grows with every change of any kept column.

@@ -24,7 +24,12 @@ impl Snapshot {
             let columns = Arc::new(Columns::new(schema.table(name)?, columns));
             Some((name.clone(), Table { columns, rows: Default::default() }))
         });
-        Snapshot { tables: tables.collect(), version: 0, attention: 0 }
+        Snapshot {
+            tables: tables.collect(),
+            schema_version: schema.version.as_str().into(),
+            version: 0,
+            attention: 0,
+        }
     }
 
     /// What to monitor: table to requests.

@@ -5,8 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use ovsdb::server::{Server, ServerConfig, ServerError, TlsOptions};
-
-use super::session::DATABASE;
+use ovsdb::vswitch::DATABASE;
 
 /// Why there is no database.
 #[derive(thiserror::Error, Debug)]

@@ -1,20 +1,61 @@
 //! What people read in the database of how the switch is: columns of Interface, Bridge, Controller and Open_vSwitch
 //! (ovs-vswitchd.conf.db(5)), gathered from the running switch.
+//!
+//! An interface that is as it was told last costs a comparison and no value of a column: there may be many thousands of
+//! them, looked at each second. [`Told`] is what was told; it is forgotten when a commit fails, and everything is told again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use clock::{Clock as _, Instant};
+use datapath_api::{Datapath as _, PortStats};
+use device::LinkState;
+use openflow::PortNo;
 use openflow::message::Role;
-use serde_json::{Value, json};
+use ovsdb::client::{Row, Snapshot, Transaction};
+use ovsdb::{Atom, Datum, Uuid};
 
-use super::rows::{Rows, map, set, string};
+use super::wanted::string;
 use crate::config::PortKind;
 use crate::controller::TargetState;
-use crate::reconcile::PortOutcome;
 use crate::report::Parts;
 
-/// Values of columns, by table, UUID and column.
-pub type Facts = BTreeMap<(&'static str, String), BTreeMap<&'static str, Value>>;
+/// Columns that the switch writes and compares with what the database has. Statistics are not among them: they would come back
+/// with every update.
+pub const WRITTEN: &[(&str, &[&str])] = &[
+    (
+        "Open_vSwitch",
+        &[
+            "cur_cfg",
+            "ovs_version",
+            "db_version",
+            "datapath_types",
+            "iface_types",
+            "dpdk_initialized",
+            "dpdk_version",
+            "system_type",
+            "system_version",
+        ],
+    ),
+    ("Bridge", &["datapath_id", "datapath_version"]),
+    (
+        "Interface",
+        &[
+            "ofport",
+            "error",
+            "admin_state",
+            "link_state",
+            "link_resets",
+            "link_speed",
+            "duplex",
+            "ifindex",
+            "mac_in_use",
+            "mtu",
+            "status",
+        ],
+    ),
+    ("Controller", &["is_connected", "role", "status"]),
+    ("Mirror", &[]),
+];
 
 /// Version of Open vSwitch whose database, commands and behaviour this switch has; tools and agents look for it.
 const OVS_VERSION: &str = "3.1.0";
@@ -22,29 +63,89 @@ const OVS_VERSION: &str = "3.1.0";
 /// Types of interfaces that can be had.
 const INTERFACE_TYPES: [&str; 6] = ["dpdk", "hoist", "internal", "patch", "system", "tap"];
 
+/// What was told of each interface and mirror.
+#[derive(Default)]
+pub struct Told {
+    interfaces: HashMap<Uuid, State>,
+    counts: HashMap<Uuid, PortStats>,
+    mirrors: HashMap<Uuid, (u64, u64)>,
+}
+
+impl Told {
+    /// Forgets rows that are gone.
+    fn retain(&mut self, db: &Snapshot) {
+        let interfaces = db.table("Interface");
+        let is_there = |u: &Uuid| interfaces.is_some_and(|t| t.row(*u).is_some());
+        self.interfaces.retain(|u, _| is_there(u));
+        self.counts.retain(|u, _| is_there(u));
+        self.mirrors.retain(|u, _| db.row("Mirror", *u).is_some());
+    }
+}
+
+/// How an interface is, but for what it has counted.
+#[derive(Clone, PartialEq)]
+struct State {
+    no: Option<PortNo>,
+    error: Option<String>,
+    patch: bool,
+    port: Option<PortState>,
+}
+
+/// How what is behind an interface is.
+#[derive(Clone, Copy, PartialEq)]
+struct PortState {
+    link: LinkState,
+    link_resets: u64,
+    ifindex: Option<u32>,
+    mac: Option<[u8; 6]>,
+    frame_bytes: Option<usize>,
+    driver: &'static str,
+}
+
+fn text(s: &str) -> Datum {
+    Datum::One(Atom::string(s))
+}
+
+/// A counter; columns have signed integers.
+fn number(n: u64) -> Atom {
+    Atom::Integer(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn optional(n: Option<u64>) -> Datum {
+    n.map_or(Datum::Empty, |n| Datum::One(number(n)))
+}
+
+fn set(names: &[&str]) -> Datum {
+    Datum::from_atoms(names.iter().map(|n| Atom::string(n)).collect())
+}
+
+fn map<'a>(pairs: impl IntoIterator<Item = (&'a str, Atom)>) -> Datum {
+    Datum::from_pairs(pairs.into_iter().map(|(k, v)| (Atom::string(k), v)).collect())
+}
+
+fn up_or_down(up: bool) -> Datum {
+    text(if up { "up" } else { "down" })
+}
+
 /// Facts that hold for as long as the process runs.
-pub fn of_the_program(rows: &Rows, db_version: &str) -> Facts {
-    let mut out = Facts::new();
-    let Some((uuid, row)) = rows.table("Open_vSwitch").next() else { return out };
-    let mut f = BTreeMap::from([
-        ("ovs_version", json!(OVS_VERSION)),
-        ("db_version", json!(db_version)),
-        ("datapath_types", set(["netdev", "system"])),
-        ("iface_types", set(INTERFACE_TYPES)),
-        ("dpdk_initialized", json!(false)),
-        ("dpdk_version", json!("none")),
-    ]);
+pub fn of_the_program(db: &Snapshot, t: &mut Transaction) {
+    let Some(row) = db.rows("Open_vSwitch").next() else { return };
+    let mut tell = |column, value| t.set("Open_vSwitch", row.uuid(), column, value);
+    tell("ovs_version", text(OVS_VERSION));
+    tell("db_version", text(db.schema_version()));
+    tell("datapath_types", set(&["netdev", "system"]));
+    tell("iface_types", set(&INTERFACE_TYPES));
+    tell("dpdk_initialized", Datum::One(false.into()));
+    tell("dpdk_version", text("none"));
     // Set by scripts that start a stock switch; where nobody has, the host's own words.
     let os = os_release();
     for (column, key) in [("system_type", "ID"), ("system_version", "VERSION_ID")] {
         if string(row, column).is_none()
             && let Some(v) = os.get(key)
         {
-            f.insert(column, json!(v));
+            tell(column, text(v));
         }
     }
-    out.insert(("Open_vSwitch", uuid.to_owned()), f);
-    out
 }
 
 fn os_release() -> BTreeMap<String, String> {
@@ -53,77 +154,89 @@ fn os_release() -> BTreeMap<String, String> {
     text.lines().filter_map(pair).collect()
 }
 
-/// What came of each interface: its number, or why it has none.
-pub fn outcomes(rows: &Rows, outcomes: &[PortOutcome]) -> Facts {
-    let by_name: BTreeMap<&str, &PortOutcome> = outcomes.iter().map(|o| (o.port.as_str(), o)).collect();
-    let mut out = Facts::new();
-    for (uuid, row) in rows.table("Interface") {
-        let o = string(row, "name").and_then(|n| by_name.get(n));
-        let no = o.and_then(|o| o.no).map(|n| if n == openflow::PortNo::LOCAL { 65_534 } else { n.0 });
-        let error = o.and_then(|o| o.error.clone());
-        let mut f = BTreeMap::from([
-            // -1 says that it was tried.
-            (
-                "ofport",
-                no.map_or_else(|| if error.is_some() { json!(-1) } else { set::<i64>([]) }, |n| json!(n)),
-            ),
-            ("error", error.map_or_else(|| set::<String>([]), Value::from)),
-        ]);
-        if no.is_some() && string(row, "type") == Some("patch") {
-            // Nothing of the host is behind it that could be down.
-            f.insert("admin_state", json!("up"));
-            f.insert("link_state", json!("up"));
+/// How the interfaces are: numbers or why there is none, addresses, links; with `statistics` what they have counted.
+pub fn interfaces(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, t: &mut Transaction) {
+    told.retain(db);
+    let outcomes = parts.outcomes.ports();
+    let outcomes: HashMap<&str, _> = outcomes.iter().map(|o| (o.port.as_str(), o)).collect();
+    let ports = parts.port_table().all();
+    let ports: HashMap<&str, _> = ports.iter().map(|p| (p.name.as_str(), p)).collect();
+    for row in db.rows("Interface") {
+        let Some(name) = string(row, "name") else { continue };
+        let outcome = outcomes.get(name);
+        let port = ports.get(name);
+        let state = State {
+            no: outcome.and_then(|o| o.no),
+            error: outcome.and_then(|o| o.error.clone()),
+            patch: row.text("type") == Some("patch"),
+            port: port.map(|p| PortState {
+                link: p.link(),
+                link_resets: p.link_resets(),
+                ifindex: p.interface_index(),
+                mac: p.mac(),
+                frame_bytes: p.frame_bytes(),
+                driver: driver(&p.kind),
+            }),
+        };
+        if told.interfaces.get(&row.uuid()) != Some(&state) {
+            interface(row, &state, t);
+            told.interfaces.insert(row.uuid(), state);
         }
-        out.insert(("Interface", uuid.to_owned()), f);
+        if let Some(p) = port.filter(|_| statistics) {
+            let counts = p.stats(parts.soft.port_stats(p.dp).unwrap_or_default());
+            if told.counts.get(&row.uuid()) != Some(&counts) {
+                t.set("Interface", row.uuid(), "statistics", counters(&counts));
+                told.counts.insert(row.uuid(), counts);
+            }
+        }
     }
-    out
 }
 
-/// How the interfaces are: addresses, links, and with `statistics` what they have counted.
-pub fn interfaces(rows: &Rows, parts: &Parts, statistics: bool) -> Facts {
-    use datapath_api::Datapath as _;
-    let ports: BTreeMap<String, _> =
-        parts.port_table().all().into_iter().map(|p| (p.name.clone(), p)).collect();
-    let mut out = Facts::new();
-    for (uuid, row) in rows.table("Interface") {
-        let Some(p) = string(row, "name").and_then(|n| ports.get(n)) else { continue };
-        let link = p.link();
-        let state = |up: bool| if up { json!("up") } else { json!("down") };
-        let nothing = || set::<i64>([]);
-        let mut f = BTreeMap::from([
-            ("admin_state", state(link.admin_up)),
-            ("link_state", state(link.link_up)),
-            ("link_resets", json!(p.link_resets())),
-            ("ifindex", p.interface_index().map_or_else(nothing, Value::from)),
-            ("mac_in_use", p.mac().map_or_else(nothing, |m| json!(openflow::MacAddr(m).to_string()))),
-            ("mtu", p.frame_bytes().map_or_else(nothing, |n| json!(n.saturating_sub(14)))),
-            ("status", map([("driver_name", driver(&p.kind))])),
-        ]);
-        if link.speed_mbps > 0 {
-            f.insert("link_speed", json!(u64::from(link.speed_mbps) * 1_000_000));
-            f.insert("duplex", json!("full"));
-        } else {
-            f.insert("link_speed", nothing());
-            f.insert("duplex", nothing());
+/// Columns of one interface.
+fn interface(row: Row<'_>, s: &State, t: &mut Transaction) {
+    let mut tell = |column, value| t.set("Interface", row.uuid(), column, value);
+    let ofport = match s.no {
+        Some(PortNo::LOCAL) => Some(65_534),
+        Some(no) => Some(i64::from(no.0)),
+        // It was tried.
+        None => s.error.is_some().then_some(-1),
+    };
+    tell("ofport", ofport.map_or(Datum::Empty, |n| Datum::One(n.into())));
+    tell("error", s.error.as_deref().map_or(Datum::Empty, text));
+    let Some(p) = &s.port else {
+        if s.no.is_some() && s.patch {
+            // Nothing of the host is behind it that could be down.
+            tell("admin_state", up_or_down(true));
+            tell("link_state", up_or_down(true));
         }
-        if statistics {
-            let soft = parts.soft.port_stats(p.dp).unwrap_or_default();
-            let s = parts.port_table().stats(p.dp, soft);
-            let counts = [
-                ("rx_packets", s.rx_packets),
-                ("rx_bytes", s.rx_bytes),
-                ("rx_dropped", s.rx_dropped),
-                ("rx_errors", s.rx_errors),
-                ("tx_packets", s.tx_packets),
-                ("tx_bytes", s.tx_bytes),
-                ("tx_dropped", s.tx_dropped),
-                ("tx_errors", s.tx_errors),
-            ];
-            f.insert("statistics", map(counts));
-        }
-        out.insert(("Interface", uuid.to_owned()), f);
-    }
-    out
+        return;
+    };
+    tell("admin_state", up_or_down(p.link.admin_up));
+    tell("link_state", up_or_down(p.link.link_up));
+    tell("link_resets", Datum::One(number(p.link_resets)));
+    tell("ifindex", optional(p.ifindex.map(u64::from)));
+    tell("mac_in_use", p.mac.map_or(Datum::Empty, |m| text(&openflow::MacAddr(m).to_string())));
+    // The header is not part of it.
+    tell("mtu", optional(p.frame_bytes.map(|n| n.saturating_sub(14) as u64)));
+    tell("status", map([("driver_name", p.driver.into())]));
+    let speed = Some(u64::from(p.link.speed_mbps) * 1_000_000).filter(|s| *s > 0);
+    tell("link_speed", optional(speed));
+    tell("duplex", speed.map_or(Datum::Empty, |_| text("full")));
+}
+
+/// Column `statistics` of an interface.
+fn counters(s: &PortStats) -> Datum {
+    let counts = [
+        ("rx_packets", s.rx_packets),
+        ("rx_bytes", s.rx_bytes),
+        ("rx_dropped", s.rx_dropped),
+        ("rx_errors", s.rx_errors),
+        ("tx_packets", s.tx_packets),
+        ("tx_bytes", s.tx_bytes),
+        ("tx_dropped", s.tx_dropped),
+        ("tx_errors", s.tx_errors),
+    ];
+    map(counts.map(|(name, n)| (name, number(n))))
 }
 
 fn driver(kind: &PortKind) -> &'static str {
@@ -160,42 +273,39 @@ fn controller_status(state: Option<&TargetState>, now: Instant) -> Vec<(&'static
 }
 
 /// How bridges and their controllers are, and with `statistics` what mirrors have counted.
-pub fn bridges(rows: &Rows, parts: &Parts, statistics: bool) -> Facts {
-    let mut out = Facts::new();
+pub fn bridges(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, t: &mut Transaction) {
     let endpoints = parts.endpoints.lock().clone();
-    for (uuid, row) in rows.table("Bridge") {
+    for row in db.rows("Bridge") {
         let Some(e) = endpoints.iter().find(|e| string(row, "name") == Some(e.bridge.name())) else {
             continue;
         };
-        let f = BTreeMap::from([
-            ("datapath_id", json!(format!("{:016x}", e.bridge.datapath_id()))),
-            ("datapath_version", json!(concat!("Hoist ", env!("CARGO_PKG_VERSION")))),
-        ]);
-        out.insert(("Bridge", uuid.to_owned()), f);
-        for (uuid, _) in rows.referred(row, "mirrors", "Mirror").into_iter().filter(|_| statistics) {
-            if let Some((packets, bytes)) = e.bridge.mirror_counts(uuid) {
-                let counts = map([("tx_packets", packets), ("tx_bytes", bytes)]);
-                out.insert(("Mirror", uuid.to_owned()), BTreeMap::from([("statistics", counts)]));
+        t.set("Bridge", row.uuid(), "datapath_id", text(&format!("{:016x}", e.bridge.datapath_id())));
+        let version = concat!("Hoist ", env!("CARGO_PKG_VERSION"));
+        t.set("Bridge", row.uuid(), "datapath_version", text(version));
+        for mirror in row.references("mirrors").filter(|_| statistics) {
+            if let Some((packets, bytes)) = e.bridge.mirror_counts(&mirror.to_text())
+                && told.mirrors.insert(mirror, (packets, bytes)) != Some((packets, bytes))
+            {
+                let counts = map([("tx_packets", number(packets)), ("tx_bytes", number(bytes))]);
+                t.set("Mirror", mirror, "statistics", counts);
             }
         }
         let (targets, roles) = (e.hub.targets(), e.hub.connections());
-        for (uuid, c) in rows.referred(row, "controller", "Controller") {
+        for c in db.referred(row, "controller", "Controller") {
             let Some(target) = string(c, "target").and_then(|t| t.parse().ok()) else { continue };
             let name = e.target(&target).to_string();
             let state = targets.get(&name);
             let role = roles.iter().find(|(n, _, _)| *n == name).map(|(_, _, r)| *r);
-            let mut f = BTreeMap::from([
-                ("is_connected", json!(state.is_some_and(|s| s.connected))),
-                ("role", role.map_or_else(|| set::<String>([]), |r| json!(role_name(r)))),
-            ]);
+            let mut tell = |column, value| t.set("Controller", c.uuid(), column, value);
+            tell("is_connected", Datum::One(state.is_some_and(|s| s.connected).into()));
+            tell("role", role.map_or(Datum::Empty, |r| text(role_name(r))));
             // Its seconds change all the time.
             if statistics {
-                f.insert("status", map(controller_status(state, parts.clock.now())));
+                let status = controller_status(state, parts.clock.now());
+                tell("status", map(status.iter().map(|(k, v)| (*k, v.as_str().into()))));
             }
-            out.insert(("Controller", uuid.to_owned()), f);
         }
     }
-    out
 }
 
 #[cfg(test)]

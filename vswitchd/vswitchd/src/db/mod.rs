@@ -1,9 +1,9 @@
 //! The switch by its database: what the rows want becomes the switch's wanted state, how the switch is goes back into the rows.
 //!
 //! ```text
-//!   update ─► Rows ─► wanted() ─► Reconfigure ─► (thread "config") ─► outcomes
-//!                                                                        │
-//!   database ◄── ofport, error, ... and then cur_cfg ◄───────────────────┘
+//!   replica ─► wanted() ─► Reconfigure ─► (thread "config") ─► outcomes
+//!                                                                 │
+//!   database ◄── ofport, error, ... and then cur_cfg ◄────────────┘
 //!            ◄── addresses, links, connections: each second;  statistics: each stats-update-interval
 //! ```
 //!
@@ -13,37 +13,36 @@
 
 pub mod embedded;
 mod facts;
-mod rows;
-mod session;
 mod wanted;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::Active;
 use daemon::signals::Stopped;
-use daemon::stream::connect_with;
+use daemon::{Active, reconnect};
+use ovsdb::Datum;
+use ovsdb::client::{Client, CommitError, Io, Options, Snapshot, Status, Transaction};
 use ovsdb::server::Handle;
-use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite};
+use ovsdb::vswitch::DATABASE;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::desired::Desired;
 use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
-use facts::Facts;
-use rows::{integer, key};
-use session::{Session, SessionError, Told};
+use facts::Told;
 
 pub use wanted::{Host, Wanted};
 
-/// First and longest wait before connecting again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
+/// Held by the one switch that works by a database.
+const LOCK: &str = "ovs_vswitchd";
+/// First wait before connecting again to a server in this process.
+const EMBEDDED_BACKOFF: Duration = Duration::from_millis(100);
 /// Room of each direction of the connection to a server in this process.
 const PIPE_BYTES: usize = 256 << 10;
-/// Longest wait for a connection.
-const CONNECT: Duration = Duration::from_secs(5);
+/// Longest wait for the answer to a transaction.
+const COMMIT: Duration = Duration::from_secs(60);
 /// Between looks at addresses, links and connections.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between statistics, unless `other_config:stats-update-interval` asks for longer.
@@ -71,147 +70,105 @@ pub enum At {
     Embedded(Handle),
 }
 
-/// Memory of one conversation.
+/// What is known while the database is followed.
 #[derive(Default)]
 struct Memory {
+    /// The replica is whole and the lock ours.
+    in_charge: bool,
+    /// It was said that the lock is not ours.
+    waits_for_lock: bool,
+    /// The snapshot that the switch was made like last, by [`Snapshot::attention`].
+    looked_at: Option<u64>,
     /// What the switch was made like last.
     applied: Option<Desired>,
     /// Number and `next_cfg` of what it is being made like.
     under_way: Option<(u64, i64)>,
     /// To be acknowledged.
     reached: Option<i64>,
-    /// The rows have changed since they were looked at.
-    stale: bool,
-    /// What columns were set to.
-    written: Facts,
-    transactions: BTreeSet<u64>,
+    /// Was refused, and is tried again with the next look.
+    refused: Option<i64>,
+    told: Told,
     statistics_at: Option<Instant>,
+    said: BTreeSet<String>,
 }
+
+/// What a transaction was to acknowledge, and what came of it.
+type Done = (Option<i64>, Result<(), CommitError>);
 
 impl ByDatabase {
     /// Works by a database, connecting again and again.
     pub async fn follow(self, at: At, mut stopped: Stopped) {
-        let name = match &at {
-            At::Remote(remote) => remote.to_string(),
-            At::Embedded(_) => "embedded database".to_owned(),
-        };
-        let mut said = BTreeSet::new();
-        let mut pause = BACKOFF.0;
-        while !stopped.is_stopped() {
-            let began = Instant::now();
-            let end = match &at {
-                At::Remote(remote) => {
-                    let stream = tokio::select! {
-                        () = stopped.wait() => return,
-                        r = connect_with(remote, ovsdb::server::OVSDB_PORT, CONNECT, Some(&self.parts.tls)) => r,
-                    };
-                    match stream {
-                        Ok(s) => {
-                            self.converse(s, &name, &mut said, &mut stopped).await.map_err(|e| e.to_string())
-                        }
-                        Err(e) => Err(e.to_string()),
-                    }
-                }
-                At::Embedded(server) => {
-                    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-                    match server.attach("switch", theirs) {
-                        Ok(()) => self
-                            .converse(ours, &name, &mut said, &mut stopped)
-                            .await
-                            .map_err(|e| e.to_string()),
-                        Err(e) => Err(e.to_string()),
-                    }
-                }
-            };
-            let Err(why) = end else { return };
-            if began.elapsed() > BACKOFF.1 {
-                pause = BACKOFF.0;
-            }
-            tracing::info!(target: "reconnect", "{name}: {why}; trying again in {} s", pause.as_secs_f32());
-            tokio::select! {
-                () = stopped.wait() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = BACKOFF.1.min(pause * 2);
-        }
-    }
-
-    /// Works by the database at the other end of `stream`, until asked to stop or the conversation ends.
-    ///
-    /// # Errors
-    /// [`SessionError`]: why it has ended.
-    async fn converse(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
-        name: &str,
-        said: &mut BTreeSet<String>,
-        stopped: &mut Stopped,
-    ) -> Result<(), SessionError> {
-        let mut s = tokio::select! {
-            () = stopped.wait() => return Ok(()),
-            s = Session::begin(stream, wanted::COLUMNS) => s?,
-        };
-        tracing::info!(target: "reconnect", "{name}: connected");
         if !self.host.taps && !self.host.no_system {
             tracing::info!(target: "bridge", "not root: bridges' own ports and internal ones are there without an interface of the host");
         }
-        if !s.locked {
-            tracing::info!(target: "bridge", "another ovs-vswitchd process holds the lock of the database, disabling this process until it goes away");
-        }
-        let mut m = Memory { stale: true, ..Memory::default() };
+        let mut client = Client::start(self.options(at), self.parts.clock.clone());
+        let mut m = Memory::default();
+        let mut commits = JoinSet::new();
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut done = self.to.subscribe();
+        let mut reached = self.to.subscribe();
         loop {
-            if s.locked {
-                self.look_at_rows(&s, &mut m, said);
-                self.acknowledge(&mut s, &mut m)?;
-            }
-            tokio::select! {
-                () = stopped.wait() => return Ok(()),
-                told = s.receive() => match told? {
-                    Told::Rows => m.stale = true,
-                    Told::Lock => {
-                        m = Memory { stale: true, ..Memory::default() };
-                        tracing::info!(target: "bridge", "{} the lock of the database", if s.locked { "got" } else { "lost" });
-                    }
-                    Told::Done(n, r) => {
-                        m.transactions.remove(&n);
-                        if let Err(e) = r {
-                            tracing::warn!(target: "bridge", "the database refused what was to be written: {e}");
-                            m.written.clear();
-                        }
-                    }
-                    Told::Nothing => {}
-                },
-                _ = done.changed() => {}
-                _ = look.tick() => if s.locked && m.applied.is_some() { self.tell_how_it_is(&mut s, &mut m)? },
-            }
+            notice(&client.status(), &mut m);
             if let Some((n, cfg)) = m.under_way
-                && *done.borrow() >= n
+                && *reached.borrow_and_update() >= n
             {
                 m.under_way = None;
                 m.reached = Some(cfg);
             }
+            if m.in_charge {
+                let db = client.snapshot();
+                self.look_at_rows(&db, &mut m);
+                self.acknowledge(&client, db, &mut m, &mut commits);
+            }
+            tokio::select! {
+                () = stopped.wait() => return,
+                more = client.changed() => if !more { return },
+                Some(done) = commits.join_next(), if !commits.is_empty() => {
+                    if let Ok(done) = done {
+                        committed(done, &mut m);
+                    }
+                }
+                _ = reached.changed() => {}
+                _ = look.tick() => if m.in_charge && m.applied.is_some() {
+                    self.tell_how_it_is(&client, &mut m, &mut commits);
+                },
+            }
+        }
+    }
+
+    fn options(&self, at: At) -> Options {
+        let usual = reconnect::Options::default();
+        let (server, reconnect) = match at {
+            At::Remote(remote) => (ovsdb::client::Server::Remotes(vec![remote]), usual),
+            At::Embedded(handle) => {
+                let open = move || {
+                    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+                    handle.attach("switch", theirs).ok()?;
+                    Some(Box::new(ours) as Box<dyn Io>)
+                };
+                let patience = reconnect::Options { min_backoff: EMBEDDED_BACKOFF, ..usual };
+                (ovsdb::client::Server::InProcess(Arc::new(open)), patience)
+            }
+        };
+        Options {
+            lock: Some(LOCK.to_owned()),
+            tls: Some(self.parts.tls.clone()),
+            reconnect,
+            ..Options::new(server, DATABASE, wanted::columns(facts::WRITTEN))
         }
     }
 
     /// Makes the switch like the rows want it.
-    fn look_at_rows<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        s: &Session<S>,
-        m: &mut Memory,
-        said: &mut BTreeSet<String>,
-    ) {
-        if !std::mem::take(&mut m.stale) {
+    fn look_at_rows(&self, db: &Snapshot, m: &mut Memory) {
+        if m.looked_at.replace(db.attention()) == Some(db.attention()) {
             return;
         }
-        let Some(w) = wanted::wanted(&s.rows, self.host) else { return };
+        let Some(w) = wanted::wanted(db, self.host) else { return };
         if let Some(files) = &w.tls {
             self.parts.tls.set(files.clone());
         }
         for words in w.ignored {
-            if said.len() < MAX_SAID && said.insert(words.clone()) {
+            if m.said.len() < MAX_SAID && m.said.insert(words.clone()) {
                 tracing::warn!(target: "bridge", "{words}");
             }
         }
@@ -227,38 +184,30 @@ impl ByDatabase {
     }
 
     /// Writes what came of each interface, and that the switch is like the configuration.
-    fn acknowledge<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        s: &mut Session<S>,
-        m: &mut Memory,
-    ) -> Result<(), SessionError> {
-        if m.under_way.is_some() || m.transactions.len() >= MAX_UNDER_WAY {
-            return Ok(());
+    fn acknowledge(&self, client: &Client, db: Arc<Snapshot>, m: &mut Memory, commits: &mut JoinSet<Done>) {
+        if m.under_way.is_some() || commits.len() >= MAX_UNDER_WAY {
+            return;
         }
-        let Some(cfg) = m.reached.take() else { return Ok(()) };
-        let mut facts = facts::of_the_program(&s.rows, &s.db_version);
-        merge(&mut facts, facts::outcomes(&s.rows, &self.parts.outcomes.ports()));
-        merge(&mut facts, facts::interfaces(&s.rows, &self.parts, false));
-        merge(&mut facts, facts::bridges(&s.rows, &self.parts, false));
-        if let Some((uuid, row)) = s.rows.table("Open_vSwitch").next()
-            && integer(row, "cur_cfg") != Some(cfg)
-        {
-            facts.entry(("Open_vSwitch", uuid.to_owned())).or_default().insert("cur_cfg", json!(cfg));
+        let Some(cfg) = m.reached.take() else { return };
+        let mut t = Transaction::new(Arc::clone(&db));
+        facts::of_the_program(&db, &mut t);
+        facts::interfaces(&db, &self.parts, &mut m.told, false, &mut t);
+        facts::bridges(&db, &self.parts, &mut m.told, false, &mut t);
+        if let Some(row) = db.rows("Open_vSwitch").next() {
+            t.set("Open_vSwitch", row.uuid(), "cur_cfg", Datum::One(cfg.into()));
         }
-        write(s, m, facts)
+        commit(client, t, Some(cfg), commits);
     }
 
     /// Writes what changes by itself.
-    fn tell_how_it_is<S: AsyncRead + AsyncWrite + Unpin>(
-        &self,
-        s: &mut Session<S>,
-        m: &mut Memory,
-    ) -> Result<(), SessionError> {
-        if m.under_way.is_some() || m.transactions.len() >= MAX_UNDER_WAY {
-            return Ok(());
+    fn tell_how_it_is(&self, client: &Client, m: &mut Memory, commits: &mut JoinSet<Done>) {
+        m.reached = m.reached.or(m.refused.take());
+        if m.under_way.is_some() || commits.len() >= MAX_UNDER_WAY {
+            return;
         }
-        let root = s.rows.table("Open_vSwitch").next().map(|(_, r)| r);
-        let every = root.and_then(|r| key(r, "other_config", "stats-update-interval"));
+        let db = client.snapshot();
+        let every =
+            db.rows("Open_vSwitch").next().and_then(|r| r.key("other_config", "stats-update-interval"));
         let every =
             every.and_then(|v| v.parse().ok()).map_or(STATISTICS, Duration::from_millis).max(STATISTICS);
         let counts = m.statistics_at.is_none_or(|t| t.elapsed() >= every);
@@ -266,47 +215,49 @@ impl ByDatabase {
             m.statistics_at = Some(Instant::now());
         }
         // Outcomes too: an interface may have gone or come.
-        let mut facts = facts::outcomes(&s.rows, &self.parts.outcomes.ports());
-        merge(&mut facts, facts::interfaces(&s.rows, &self.parts, counts));
-        merge(&mut facts, facts::bridges(&s.rows, &self.parts, counts));
-        write(s, m, facts)
+        let mut t = Transaction::new(Arc::clone(&db));
+        facts::interfaces(&db, &self.parts, &mut m.told, counts, &mut t);
+        facts::bridges(&db, &self.parts, &mut m.told, counts, &mut t);
+        commit(client, t, None, commits);
     }
 }
 
-fn merge(into: &mut Facts, more: Facts) {
-    for (row, columns) in more {
-        into.entry(row).or_default().extend(columns);
+/// Takes in how the connection is.
+fn notice(status: &Status, m: &mut Memory) {
+    let locked = status.holds_lock == Some(true);
+    if status.synced && !locked && !m.waits_for_lock {
+        m.waits_for_lock = true;
+        tracing::info!(target: "bridge", "another ovs-vswitchd process holds the lock of the database, disabling this process until it goes away");
+    }
+    if locked && std::mem::take(&mut m.waits_for_lock) {
+        tracing::info!(target: "bridge", "got the lock of the database");
+    }
+    let in_charge = status.synced && locked;
+    if in_charge && !m.in_charge {
+        // Somebody else may have written meanwhile.
+        (m.told, m.looked_at, m.statistics_at) = (Told::default(), None, None);
+    }
+    m.in_charge = in_charge;
+}
+
+/// Sends a transaction, if there is anything to do.
+fn commit(client: &Client, t: Transaction, cfg: Option<i64>, commits: &mut JoinSet<Done>) {
+    if !t.is_empty() {
+        let client = client.clone();
+        commits.spawn(async move { (cfg, client.commit(&t, COMMIT).await.map(drop)) });
     }
 }
 
-/// Writes those of `facts` that are new, in one transaction.
-fn write<S: AsyncRead + AsyncWrite + Unpin>(
-    s: &mut Session<S>,
-    m: &mut Memory,
-    facts: Facts,
-) -> Result<(), SessionError> {
-    // What is known of rows that are gone is of no use any more.
-    m.written.retain(|(table, uuid), _| s.rows.row(table, uuid).is_some());
-    let mut operations = Vec::new();
-    for ((table, uuid), columns) in facts {
-        let known = m.written.entry((table, uuid.clone())).or_default();
-        let mut new = BTreeMap::new();
-        for (column, value) in columns {
-            // `cur_cfg` was compared with the row itself: others write it too.
-            let is_new = column == "cur_cfg" || known.get(column) != Some(&value);
-            if s.has(table, column) && is_new {
-                known.insert(column, value.clone());
-                new.insert(column, value);
-            }
+/// Takes in what came of a transaction: what failed is told again.
+fn committed((cfg, result): Done, m: &mut Memory) {
+    let Err(e) = result else { return };
+    m.told = Told::default();
+    match e {
+        CommitError::Refused(_) => {
+            tracing::warn!(target: "bridge", "the database refused what was to be written: {e}");
+            m.refused = cfg;
         }
-        if !new.is_empty() {
-            let at: Value = json!([["_uuid", "==", ["uuid", uuid]]]);
-            operations.push(json!({ "op": "update", "table": table, "where": at, "row": new }));
-        }
+        // Waits until the connection, and the lock, are there again.
+        _ => m.reached = m.reached.or(cfg),
     }
-    if !operations.is_empty() {
-        let n = s.transact(operations)?;
-        m.transactions.insert(n);
-    }
-    Ok(())
 }

@@ -1,0 +1,288 @@
+//! What the database wants of the switch: tables Open_vSwitch, Bridge, Port, Interface and Controller as a [`Desired`]
+//! (ovs-vswitchd.conf.db(5)).
+//!
+//! A value that makes no sense is treated as absent, as Open vSwitch does; an interface that cannot be had as it is
+//! configured becomes a port with the reason in its column `error`.
+
+mod ports;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use daemon::{TlsFiles, Trust};
+use ofproto::{BridgeSettings, Snooping, VlanSet};
+use ovsdb::client::{Row, Snapshot, Wanted as Columns};
+
+use crate::config::{BridgeConfig, DeviceConfig, FailMode, LocalPort, MirrorConfig, MirrorTo, OffloadConfig};
+use crate::desired::Desired;
+
+/// What this process may and should do beside what the database says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// TAP interfaces can be made.
+    pub taps: bool,
+    /// Interfaces of type `dummy` are ports in memory.
+    pub dummies: bool,
+    /// Interfaces of the host are not touched.
+    pub no_system: bool,
+}
+
+/// The wanted state, and what there was to say about it.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Wanted {
+    /// For the switch.
+    pub desired: Desired,
+    /// `next_cfg`: what the switch is to acknowledge once it is like this.
+    pub next_cfg: i64,
+    /// Keys and certificates; `None` leaves those of the command line.
+    pub tls: Option<TlsFiles>,
+    /// Rows and settings that are not implemented, each a sentence.
+    pub ignored: Vec<String>,
+}
+
+/// Columns of which changes mean that the switch is to be looked at, by table.
+const LOOKED_AT: &[(&str, &[&str])] = &[
+    ("Open_vSwitch", &["bridges", "ssl", "next_cfg", "other_config"]),
+    (
+        "Bridge",
+        &[
+            "name",
+            "ports",
+            "controller",
+            "fail_mode",
+            "protocols",
+            "other_config",
+            "datapath_type",
+            "flood_vlans",
+            "mirrors",
+            "netflow",
+            "sflow",
+            "ipfix",
+            "stp_enable",
+            "rstp_enable",
+            "mcast_snooping_enable",
+        ],
+    ),
+    (
+        "Port",
+        &["name", "interfaces", "tag", "trunks", "cvlans", "vlan_mode", "protected", "qos", "other_config"],
+    ),
+    ("Interface", &["name", "type", "options", "ofport_request", "mac", "mtu_request"]),
+    ("Controller", &["target"]),
+    (
+        "Mirror",
+        &[
+            "name",
+            "select_all",
+            "select_src_port",
+            "select_dst_port",
+            "select_vlan",
+            "output_port",
+            "output_vlan",
+            "snaplen",
+        ],
+    ),
+    ("SSL", &["private_key", "certificate", "ca_cert", "bootstrap_ca_cert"]),
+];
+
+/// What the replica of the database holds: [`LOOKED_AT`], and `written` by the switch itself.
+pub fn columns(written: &[(&str, &[&str])]) -> Columns {
+    let looked_at = LOOKED_AT.iter().fold(Columns::new(), |w, (table, columns)| w.table(table, columns));
+    written.iter().fold(looked_at, |w, (table, columns)| w.quiet(table, columns))
+}
+
+/// A string column, optional or not; `None` when it is empty.
+pub(super) fn string<'a>(row: Row<'a>, column: &str) -> Option<&'a str> {
+    row.text(column).filter(|s| !s.is_empty())
+}
+
+fn is_set(row: Row<'_>, column: &str) -> bool {
+    row.boolean(column).unwrap_or(false)
+}
+
+/// The state that the rows want; `None` while there is no row of Open_vSwitch.
+pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
+    let root = db.rows("Open_vSwitch").next()?;
+    let mut w = Wanted { next_cfg: root.integer("next_cfg").unwrap_or(0), ..Wanted::default() };
+    w.desired.offload = OffloadConfig {
+        // On unless switched off: it is what this switch is for.
+        enabled: root.key("other_config", "hw-offload") != Some("false"),
+        min_pps: root.key("other_config", "hoist-min-pps").and_then(|v| v.parse().ok()).unwrap_or(0),
+    };
+    w.tls = db.referred(root, "ssl", "SSL").next().map(tls);
+    let mut devices = BTreeMap::new();
+    let mut bridges: Vec<_> = db.referred(root, "bridges", "Bridge").collect();
+    bridges.sort_by_key(|b| string(*b, "name"));
+    for row in bridges {
+        if let Some(b) = bridge(db, row, host, &mut devices, &mut w.ignored) {
+            w.desired.bridges.push(b);
+        }
+    }
+    w.desired.devices = devices.into_values().collect();
+    Some(w)
+}
+
+/// Table SSL: where keys and certificates are.
+fn tls(row: Row<'_>) -> TlsFiles {
+    let path = |c| string(row, c).map(PathBuf::from);
+    TlsFiles {
+        private_key: path("private_key"),
+        certificate: path("certificate"),
+        trust: match path("ca_cert") {
+            Some(file) if is_set(row, "bootstrap_ca_cert") => Trust::Bootstrap(file),
+            Some(file) => Trust::File(file),
+            None => Trust::default(),
+        },
+        peer_ca: None,
+    }
+}
+
+fn hex(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    (!digits.is_empty() && digits.len() <= 16)
+        .then(|| u64::from_str_radix(digits, 16).ok())?
+        .filter(|id| *id != 0)
+}
+
+/// An Ethernet address, unicast and not zero.
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let mut out = [0; 6];
+    let mut parts = text.split(':');
+    for byte in &mut out {
+        *byte = u8::from_str_radix(parts.next()?, 16).ok()?;
+    }
+    (parts.next().is_none() && out[0] & 1 == 0 && out != [0; 6]).then_some(out)
+}
+
+fn vlans(row: Row<'_>, column: &str) -> Option<VlanSet> {
+    let v: Vec<u16> = row.integers(column).filter_map(|v| u16::try_from(v).ok()).collect();
+    (!v.is_empty()).then(|| VlanSet::new(v))
+}
+
+fn bridge(
+    db: &Snapshot,
+    row: Row<'_>,
+    host: Host,
+    devices: &mut BTreeMap<String, DeviceConfig>,
+    ignored: &mut Vec<String>,
+) -> Option<BridgeConfig> {
+    let name = string(row, "name")?.to_owned();
+    let other = |k: &str| row.key("other_config", k);
+    let mut b = BridgeConfig {
+        datapath_id: other("datapath-id").and_then(hex),
+        hwaddr: other("hwaddr").and_then(mac),
+        fail_mode: if string(row, "fail_mode") == Some("secure") {
+            FailMode::Secure
+        } else {
+            FailMode::Standalone
+        },
+        offload: other("hoist-offload") != Some("false"),
+        settings: settings(row),
+        ..BridgeConfig::default()
+    };
+    for c in db.referred(row, "controller", "Controller") {
+        let Some(target) = string(c, "target") else { continue };
+        match (target.parse(), target.parse()) {
+            (Ok(active), _) => b.controllers.push(active),
+            (_, Ok(passive)) => b.listen.push(passive),
+            (Err(e), _) => ignored.push(format!("bridge {name}: controller \"{target}\": {e}")),
+        }
+    }
+    for p in row.texts("protocols") {
+        match p.parse() {
+            Ok(v) => b.protocols.push(v),
+            Err(e) => ignored.push(format!("bridge {name}: protocols: {e}")),
+        }
+    }
+    for m in db.referred(row, "mirrors", "Mirror") {
+        match mirror(db, m) {
+            Some(m) => b.mirrors.push(m),
+            None => {
+                let called = string(m, "name").map_or_else(|| m.uuid().to_text(), str::to_owned);
+                ignored.push(format!("bridge {name}: mirror {called} does not specify output; ignoring"));
+            }
+        }
+    }
+    for (column, what) in [("netflow", "NetFlow"), ("sflow", "sFlow"), ("ipfix", "IPFIX")] {
+        if !row.datum(column).is_empty() {
+            ignored.push(format!("bridge {name}: {what} is not implemented"));
+        }
+    }
+    for (column, what) in [("stp_enable", "STP"), ("rstp_enable", "RSTP")] {
+        if is_set(row, column) {
+            ignored.push(format!("bridge {name}: {what} is not implemented"));
+        }
+    }
+    let mut ports: Vec<_> = db.referred(row, "ports", "Port").collect();
+    ports.sort_by_key(|p| string(*p, "name"));
+    for p in ports {
+        if !p.datum("qos").is_empty() {
+            ignored.push(format!("port {}: QoS is not implemented", string(p, "name").unwrap_or_default()));
+        }
+        let settings = ports::settings(p);
+        let interfaces: Vec<_> = db.referred(p, "interfaces", "Interface").collect();
+        let bond = interfaces.len() > 1;
+        for i in interfaces {
+            let Some(iface) = string(i, "name") else { continue };
+            if iface == name {
+                // The bridge's own port: the host is on the bridge through it, where it may be.
+                b.local = if host.taps && !host.no_system && string(row, "datapath_type") != Some("dummy") {
+                    LocalPort::Tap
+                } else {
+                    LocalPort::None
+                };
+                b.local_settings = settings.clone();
+                continue;
+            }
+            b.ports.push(ports::port(i, iface, bond, settings.clone(), host, devices));
+        }
+    }
+    b.name = name;
+    Some(b)
+}
+
+/// What OpenFlow does not know of a bridge.
+fn settings(row: Row<'_>) -> BridgeSettings {
+    let usual = BridgeSettings::default();
+    let other = |k: &str| row.key("other_config", k);
+    let number = |k: &str| other(k).and_then(|v| v.parse::<u64>().ok());
+    BridgeSettings {
+        forward_bpdu: other("forward-bpdu") == Some("true"),
+        flood_vlans: vlans(row, "flood_vlans"),
+        mac_ageing: number("mac-aging-time").map_or(usual.mac_ageing, Duration::from_secs),
+        mac_limit: number("mac-table-size")
+            .map_or(usual.mac_limit, |n| usize::try_from(n).unwrap_or(usize::MAX)),
+        snooping: is_set(row, "mcast_snooping_enable").then(|| {
+            let usual = Snooping::default();
+            Snooping {
+                flood_unregistered: other("mcast-snooping-disable-flood-unregistered") != Some("true"),
+                ageing: number("mcast-snooping-aging-time")
+                    .map_or(usual.ageing, |n| Duration::from_secs(n.clamp(15, 3600))),
+                table_size: number("mcast-snooping-table-size")
+                    .map_or(usual.table_size, |n| n.clamp(1, 1_000_000) as usize),
+            }
+        }),
+        ..usual
+    }
+}
+
+/// A mirror; `None` when it has no output.
+fn mirror(db: &Snapshot, row: Row<'_>) -> Option<MirrorConfig> {
+    let names = |column: &str| -> Vec<String> {
+        db.referred(row, column, "Port").filter_map(|p| string(p, "name")).map(str::to_owned).collect()
+    };
+    let port = names("output_port").pop().map(MirrorTo::Port);
+    let vlan = || row.integer("output_vlan").and_then(|v| u16::try_from(v).ok()).map(MirrorTo::Vlan);
+    Some(MirrorConfig {
+        id: row.uuid().to_text(),
+        select_all: is_set(row, "select_all"),
+        select_src: names("select_src_port"),
+        select_dst: names("select_dst_port"),
+        select_vlans: vlans(row, "select_vlan"),
+        output: port.or_else(vlan)?,
+        snaplen: row.integer("snaplen").and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0),
+    })
+}

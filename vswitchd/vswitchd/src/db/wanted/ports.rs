@@ -1,0 +1,141 @@
+//! Ports and interfaces: VLAN settings, and what is behind a port by the interface's type and options.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ofproto::{PortSettings, PriorityTags, VlanMode};
+use ovsdb::client::Row;
+
+use super::{Host, is_set, string, vlans};
+use crate::config::{DeviceConfig, DeviceKind, MAX_OFPORT, PortConfig, PortKind, Wire};
+
+/// Ports of a simulated device.
+const SIM_PORTS: usize = 4;
+
+/// The port of an interface, which is one of several of a bond or the only one.
+pub(super) fn port(
+    row: Row<'_>,
+    name: &str,
+    bond: bool,
+    settings: PortSettings,
+    host: Host,
+    devices: &mut BTreeMap<String, DeviceConfig>,
+) -> PortConfig {
+    let kind =
+        if bond { wrong(name, "bonds are not implemented") } else { interface(row, name, host, devices) };
+    let ofport = row.integer("ofport_request").and_then(|n| u32::try_from(n).ok());
+    // The number in a dummy's name is its number: what tests are written by.
+    let ofport = ofport.or_else(|| if kind == PortKind::Memory { first_number(name) } else { None });
+    PortConfig {
+        ofport: ofport.filter(|n| (1..=MAX_OFPORT).contains(n)),
+        settings,
+        ..PortConfig::new(name, kind)
+    }
+}
+
+/// The first number in a name.
+fn first_number(name: &str) -> Option<u32> {
+    let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
+
+/// An interface that cannot be had, in the words that stock tools show.
+fn wrong(name: &str, why: &str) -> PortKind {
+    PortKind::Wrong { why: format!("could not open network device {name} ({why})") }
+}
+
+fn interface(row: Row<'_>, name: &str, host: Host, devices: &mut BTreeMap<String, DeviceConfig>) -> PortKind {
+    let interface = name.to_owned();
+    match string(row, "type").unwrap_or("system") {
+        "system" if host.no_system => wrong(name, "Address family not supported by protocol"),
+        "system" => PortKind::AfPacket { interface },
+        "internal" if !host.taps || host.no_system => PortKind::Null,
+        "internal" => PortKind::Internal { interface },
+        "tap" => PortKind::Tap { interface },
+        "patch" => match row.key("options", "peer") {
+            Some(peer) if peer != name => PortKind::Patch { peer: peer.to_owned() },
+            Some(_) => {
+                PortKind::Wrong { why: format!("{name}: patch port must have a peer other than itself") }
+            }
+            None => PortKind::Wrong { why: format!("{name}: patch ports require a 'peer' argument") },
+        },
+        "dummy" | "dummy-internal" | "dummy-pmd" if host.dummies => PortKind::Memory,
+        "hoist" | "dpdk" => device_port(row, name, devices),
+        _ => wrong(name, "Address family not supported by protocol"),
+    }
+}
+
+/// `options:device=sim:0 options:port=1`, and `options:dpdk-devargs=` for the same.
+fn device_port(row: Row<'_>, name: &str, devices: &mut BTreeMap<String, DeviceConfig>) -> PortKind {
+    let option = |k| row.key("options", k);
+    let Some(device) = option("device").or(option("dpdk-devargs")) else {
+        return PortKind::Wrong {
+            why: format!("{name}: options:device is missing: want options:device=sim:0 options:port=0"),
+        };
+    };
+    if device.strip_prefix("sim:").is_none_or(|n| n.parse::<u8>().is_err()) {
+        return PortKind::Wrong {
+            why: format!("{name}: there is no driver for device {device}, only for sim:0 to sim:255"),
+        };
+    }
+    let port =
+        option("port").map_or(Some(0), |p| p.parse::<u16>().ok()).filter(|p| usize::from(*p) < SIM_PORTS);
+    let Some(port) = port else {
+        let last = SIM_PORTS - 1;
+        return PortKind::Wrong {
+            why: format!("{name}: options:port is not a port of device {device}, which has 0 to {last}"),
+        };
+    };
+    let wire = match option("wire").map(|w| w.split_once(':').map_or((w, ""), |(k, i)| (k, i))) {
+        None | Some(("none", "")) => Wire::None,
+        Some(("af_packet", i)) if !i.is_empty() => Wire::AfPacket(i.to_owned()),
+        Some(("tap", i)) if !i.is_empty() => Wire::Tap(i.to_owned()),
+        Some(_) => {
+            return PortKind::Wrong {
+                why: format!("{name}: options:wire is none of none, af_packet:INTERFACE and tap:INTERFACE"),
+            };
+        }
+    };
+    let d = devices.entry(device.to_owned()).or_insert_with(|| DeviceConfig {
+        name: device.to_owned(),
+        kind: DeviceKind::Sim { profile: None, wires: vec![Wire::None; SIM_PORTS] },
+    });
+    let DeviceKind::Sim { profile, wires } = &mut d.kind;
+    if let Some(file) = option("profile") {
+        *profile = Some(PathBuf::from(file));
+    }
+    wires[usize::from(port)] = wire;
+    PortKind::Sim { device: device.to_owned(), port }
+}
+
+pub(super) fn settings(row: Row<'_>) -> PortSettings {
+    let tag = row.integer("tag").and_then(|t| u16::try_from(t).ok()).filter(|t| *t < 4096);
+    let trunks = vlans(row, "trunks");
+    // Without a mode: access with a tag, else a trunk.
+    let vlan = match (string(row, "vlan_mode"), tag) {
+        (Some("access"), t) => VlanMode::Access { vlan: t.unwrap_or(0) },
+        (Some("native-tagged"), t) => VlanMode::NativeTagged { native: t.unwrap_or(0), trunks },
+        (Some("native-untagged"), t) => VlanMode::NativeUntagged { native: t.unwrap_or(0), trunks },
+        (Some("dot1q-tunnel"), t) => VlanMode::Dot1qTunnel {
+            vlan: t.unwrap_or(0),
+            cvlans: vlans(row, "cvlans"),
+            tpid: if row.key("other_config", "qinq-ethtype") == Some("802.1q") { 0x8100 } else { 0x88a8 },
+        },
+        (None, Some(vlan)) => VlanMode::Access { vlan },
+        _ => VlanMode::Trunk { trunks },
+    };
+    let priority_tags = match row.key("other_config", "priority-tags") {
+        Some("always") => PriorityTags::Always,
+        Some("true" | "if-nonzero") => PriorityTags::IfNonzero,
+        _ => PriorityTags::default(),
+    };
+    let on = |k| row.key("other_config", k) == Some("true");
+    PortSettings {
+        vlan,
+        priority_tags,
+        protected: is_set(row, "protected"),
+        mcast_flood: on("mcast-snooping-flood"),
+        mcast_reports: on("mcast-snooping-flood-reports"),
+    }
+}

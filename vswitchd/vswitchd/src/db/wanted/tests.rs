@@ -1,0 +1,198 @@
+use serde_json::{Value, json};
+
+use ovsdb::Uuid;
+
+use super::*;
+use crate::config::{DeviceKind, PortConfig, PortKind, Wire};
+use ofproto::VlanMode;
+
+const HOST: Host = Host { taps: true, dummies: false, no_system: false };
+
+/// A name's UUID: the name itself, filled up.
+fn id(name: &str) -> Uuid {
+    let mut bytes = [0; 16];
+    bytes[..name.len()].copy_from_slice(name.as_bytes());
+    Uuid(bytes)
+}
+
+fn uuid(name: &str) -> Value {
+    json!(["uuid", id(name).to_text()])
+}
+
+/// Rows by table and name.
+#[derive(Default)]
+struct Rows(serde_json::Map<String, Value>);
+
+impl Rows {
+    fn put(&mut self, table: &str, name: &str, row: Value) {
+        self.0.entry(table).or_insert_with(|| json!({}))[id(name).to_text()] = json!({ "new": row });
+    }
+
+    fn wanted(&self, host: Host) -> Option<Wanted> {
+        let schema = ovsdb::vswitch::schema().unwrap();
+        let updates = Value::Object(self.0.clone());
+        let s = Snapshot::of_updates(&schema, &columns(&[]), &updates);
+        wanted(&s.unwrap_or_else(|e| panic!("{e}: {updates}")), host)
+    }
+}
+
+/// A bridge br0 with its own port and the interfaces given: name and columns.
+fn rows(bridge: Value, interfaces: &[(&str, Value, Value)]) -> Rows {
+    let mut r = Rows::default();
+    r.put("Open_vSwitch", "o", json!({"bridges": uuid("b"), "next_cfg": 7}));
+    let mut ports = vec![uuid("p-br0")];
+    r.put("Interface", "i-br0", json!({"name": "br0", "type": "internal"}));
+    r.put("Port", "p-br0", json!({"name": "br0", "interfaces": uuid("i-br0")}));
+    for (name, port, columns) in interfaces {
+        let (mut p, mut i) = (port.clone(), columns.clone());
+        p["name"] = json!(name);
+        p["interfaces"] = uuid(&format!("i-{name}"));
+        i["name"] = json!(name);
+        r.put("Port", &format!("p-{name}"), p);
+        r.put("Interface", &format!("i-{name}"), i);
+        ports.push(uuid(&format!("p-{name}")));
+    }
+    let mut b = bridge;
+    b["name"] = json!("br0");
+    b["ports"] = json!(["set", ports]);
+    r.put("Bridge", "b", b);
+    r
+}
+
+#[test]
+fn a_bridge_as_ovs_vsctl_makes_it() {
+    let w = rows(json!({}), &[("eth1", json!({}), json!({"type": ""}))]).wanted(HOST).unwrap();
+    assert_eq!((w.next_cfg, w.desired.bridges.len()), (7, 1));
+    let b = &w.desired.bridges[0];
+    assert_eq!((b.name.as_str(), b.local, b.fail_mode), ("br0", LocalPort::Tap, FailMode::Standalone));
+    assert_eq!(b.ports, [PortConfig::new("eth1", PortKind::AfPacket { interface: "eth1".into() })]);
+    assert!(w.ignored.is_empty(), "{:?}", w.ignored);
+    assert!(Rows::default().wanted(HOST).is_none(), "there is no row to go by");
+}
+
+#[test]
+fn settings_of_bridges_and_ports() {
+    let bridge = json!({
+        "fail_mode": "secure", "other_config": ["map", [["datapath-id", "fedcba9876543210"],
+        ["hwaddr", "aa:55:aa:55:00:00"], ["mac-aging-time", "60"], ["forward-bpdu", "true"]]],
+        "controller": ["set", [uuid("c1"), uuid("c2"), uuid("c3")]], "mirrors": uuid("m")
+    });
+    let ports = [
+        ("p1", json!({"tag": 5}), json!({"type": "internal", "ofport_request": 9})),
+        ("p2", json!({"trunks": ["set", [1, 2]]}), json!({"type": "tap"})),
+        (
+            "p3",
+            json!({"tag": 5, "vlan_mode": "native-tagged"}),
+            json!({"type": "patch", "options": ["map", [["peer", "q"]]]}),
+        ),
+    ];
+    let mut r = rows(bridge, &ports);
+    for (c, target) in [("c1", "tcp:127.0.0.1:6653"), ("c2", "ptcp:6654"), ("c3", "carrier:pigeon")] {
+        r.put("Controller", c, json!({"target": target}));
+    }
+    let w = r.wanted(HOST).unwrap();
+    let b = &w.desired.bridges[0];
+    assert_eq!(
+        (b.datapath_id, b.hwaddr),
+        (Some(0xfedc_ba98_7654_3210), Some([0xaa, 0x55, 0xaa, 0x55, 0, 0]))
+    );
+    assert_eq!(
+        (b.fail_mode, b.settings.forward_bpdu, b.settings.mac_ageing.as_secs()),
+        (FailMode::Secure, true, 60)
+    );
+    assert_eq!(b.controllers[0].to_string(), "tcp:127.0.0.1:6653");
+    assert_eq!(b.listen.len(), 1);
+    assert_eq!((b.ports[0].ofport, b.ports[1].ofport), (Some(9), None));
+    let vlan = |i: usize| b.ports[i].settings.vlan.clone();
+    assert_eq!(vlan(0), VlanMode::Access { vlan: 5 });
+    assert_eq!(vlan(1), VlanMode::Trunk { trunks: Some(VlanSet::new([1, 2])) });
+    assert_eq!(vlan(2), VlanMode::NativeTagged { native: 5, trunks: None });
+    assert_eq!(b.ports[2].kind, PortKind::Patch { peer: "q".into() });
+    assert_eq!(w.ignored.len(), 1, "{:?}", w.ignored);
+}
+
+#[test]
+fn versions_and_mirrors() {
+    let bridge = json!({
+        "protocols": ["set", ["OpenFlow10", "OpenFlow13"]],
+        "mirrors": ["set", [uuid("m1"), uuid("m2"), uuid("m3")]]
+    });
+    let ports = [("a", json!({}), json!({})), ("b", json!({}), json!({}))];
+    let mut r = rows(bridge, &ports);
+    r.put(
+        "Mirror",
+        "m1",
+        json!({"name": "x", "select_src_port": uuid("p-a"), "select_vlan": ["set", [3, 4]],
+            "output_port": uuid("p-b"), "output_vlan": 7, "snaplen": 100}),
+    );
+    r.put("Mirror", "m2", json!({"name": "y", "select_all": true, "output_vlan": 7}));
+    r.put("Mirror", "m3", json!({"name": "z", "select_all": true}));
+    let w = r.wanted(HOST).unwrap();
+    let b = &w.desired.bridges[0];
+    assert_eq!(b.protocols, [openflow::Version::V10, openflow::Version::V13]);
+    let usual = MirrorConfig {
+        id: id("m2").to_text(),
+        select_all: true,
+        select_src: vec![],
+        select_dst: vec![],
+        select_vlans: None,
+        output: MirrorTo::Vlan(7),
+        snaplen: None,
+    };
+    let first = MirrorConfig {
+        id: id("m1").to_text(),
+        select_all: false,
+        select_src: vec!["a".into()],
+        select_vlans: Some(VlanSet::new([3, 4])),
+        output: MirrorTo::Port("b".into()),
+        snaplen: Some(100),
+        ..usual.clone()
+    };
+    assert_eq!(b.mirrors, [first, usual]);
+    assert_eq!(w.ignored.len(), 1, "a mirror to nowhere: {:?}", w.ignored);
+}
+
+#[test]
+fn device_ports_make_their_device() {
+    let on = |options: Value| json!({"type": "hoist", "options": ["map", options]});
+    let ports = [
+        ("a", json!({}), on(json!([["device", "sim:0"], ["port", "1"], ["wire", "af_packet:w1"]]))),
+        ("b", json!({}), json!({"type": "dpdk", "options": ["map", [["dpdk-devargs", "sim:0"]]]})),
+        ("c", json!({}), on(json!([["device", "sim:0"], ["port", "4"]]))),
+        ("d", json!({}), on(json!([["device", "0000:06:00.0"]]))),
+        ("e", json!({}), on(json!([]))),
+    ];
+    let w = rows(json!({}), &ports).wanted(HOST).unwrap();
+    let kinds: Vec<_> = w.desired.bridges[0].ports.iter().map(|p| p.kind.clone()).collect();
+    assert_eq!(kinds[0], PortKind::Sim { device: "sim:0".into(), port: 1 });
+    assert_eq!(kinds[1], PortKind::Sim { device: "sim:0".into(), port: 0 });
+    for (i, words) in [(2, "has 0 to 3"), (3, "no driver"), (4, "options:device is missing")] {
+        assert!(matches!(&kinds[i], PortKind::Wrong { why } if why.contains(words)), "{:?}", kinds[i]);
+    }
+    let DeviceKind::Sim { wires, .. } = &w.desired.devices[0].kind;
+    assert_eq!((w.desired.devices.len(), &wires[1]), (1, &Wire::AfPacket("w1".into())));
+}
+
+#[test]
+fn dummies_are_numbered_by_their_names() {
+    let ports = [
+        ("p17", json!({}), json!({"type": "dummy"})),
+        ("tap2x3", json!({}), json!({"type": "dummy", "ofport_request": 9})),
+        ("none", json!({}), json!({"type": "dummy"})),
+    ];
+    let w = rows(json!({}), &ports).wanted(Host { dummies: true, ..HOST }).unwrap();
+    let numbers: Vec<_> = w.desired.bridges[0].ports.iter().map(|p| (p.name.as_str(), p.ofport)).collect();
+    assert_eq!(numbers, [("none", None), ("p17", Some(17)), ("tap2x3", Some(9))]);
+}
+
+#[test]
+fn what_cannot_be_had_says_so_in_open_vswitchs_words() {
+    let ports = [("x", json!({}), json!({"type": "gre"})), ("y", json!({}), json!({"type": "patch"}))];
+    let w = rows(json!({}), &ports).wanted(HOST).unwrap();
+    let why = |i: usize| match &w.desired.bridges[0].ports[i].kind {
+        PortKind::Wrong { why } => why.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(why(0), "could not open network device x (Address family not supported by protocol)");
+    assert_eq!(why(1), "y: patch ports require a 'peer' argument");
+}
