@@ -116,9 +116,17 @@ impl Lan {
     /// # Errors
     /// When ping does not run.
     pub fn ping(&self, from: u8, to: u8, count: u32, interval: Duration) -> Result<u32> {
+        self.ping_address(from, &address(to), count, interval)
+    }
+
+    /// The same to any address.
+    ///
+    /// # Errors
+    /// When ping does not run, or has no route.
+    pub fn ping_address(&self, from: u8, to: &str, count: u32, interval: Duration) -> Result<u32> {
         let o = inside(&self.host(from), "ping")
             .args(["-n", "-q", "-W", "2", "-c", &count.to_string()])
-            .args(["-i", &interval.as_secs_f64().to_string(), &address(to)])
+            .args(["-i", &interval.as_secs_f64().to_string(), to])
             .output()
             .context("cannot start ping")?;
         let text = String::from_utf8_lossy(&o.stdout);
@@ -128,6 +136,17 @@ impl Lan {
         received.with_context(|| {
             format!("ping says nothing about packets: {text}{}", String::from_utf8_lossy(&o.stderr))
         })
+    }
+
+    /// Gives host `n` `address` (with its prefix length) in place of its own, and `gateway` as the way to everywhere else.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn set_address(&self, n: u8, address: &str, gateway: &str) -> Result<()> {
+        let ns = self.host(n);
+        ip(&["-n", &ns, "addr", "flush", "dev", "eth0"])?;
+        ip(&["-n", &ns, "addr", "add", address, "dev", "eth0"])?;
+        ip(&["-n", &ns, "route", "add", "default", "via", gateway])
     }
 
     /// Plugs the cable of host `n` in or out, at the host's end; the carrier at the switch's end follows.

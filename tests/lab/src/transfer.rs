@@ -1,7 +1,7 @@
 //! Data over TCP from one host to another, compared by its digest.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -27,6 +27,57 @@ impl Transfer {
     }
 }
 
+/// A process in the namespace of a host; ended when dropped.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts Python `code` on host `n` and waits until it says `ready`; its output comes with it.
+fn start(lan: &Lan, n: u8, code: &str) -> Result<(Process, BufReader<std::process::ChildStdout>)> {
+    let child = inside(&lan.host(n), "python3").args(["-c", code]).stdout(Stdio::piped()).spawn();
+    let mut process = Process(child.context("cannot start the server")?);
+    let mut out = BufReader::new(process.0.stdout.take().context("the server has no output")?);
+    let mut line = String::new();
+    out.read_line(&mut line)?;
+    if line.trim() != "ready" {
+        bail!("the TCP server does not start: {line}");
+    }
+    Ok((process, out))
+}
+
+/// A server on a host that accepts connections, says `hello` to each and closes it. Ended when dropped.
+pub struct Listener {
+    _process: Process,
+}
+
+impl Listener {
+    /// Listens on `port` of host `n`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(lan: &Lan, n: u8, port: u16) -> Result<Listener> {
+        let code = format!(
+            "import socket\n\
+             l=socket.create_server(('',{port}));print('ready',flush=True)\n\
+             while True: a,_=l.accept();a.sendall(b'hello');a.close()"
+        );
+        Ok(Listener { _process: start(lan, n, &code)?.0 })
+    }
+}
+
+/// Whether host `from` reaches a [`Listener`] at `address` and `port`: it answers within two seconds.
+pub fn reaches(lan: &Lan, from: u8, address: &str, port: u16) -> bool {
+    let code = format!(
+        "import socket;s=socket.create_connection(('{address}',{port}),2);assert s.recv(5)==b'hello'"
+    );
+    done(inside(&lan.host(from), "timeout").args([TIMEOUT_S, "python3", "-c", &code])).is_ok()
+}
+
 /// Moves `bytes` random bytes from host `from` to host `to`.
 ///
 /// # Errors
@@ -46,23 +97,10 @@ pub fn tcp(lan: &Lan, from: u8, to: u8, bytes: u64) -> Result<Transfer> {
          print(len(d),hashlib.sha256(d).hexdigest())",
         address(to)
     );
-    let mut listening = inside(&lan.host(to), "timeout")
-        .args([TIMEOUT_S, "python3", "-c", &server])
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start the server")?;
-    let mut out = BufReader::new(listening.stdout.take().context("the server has no output")?);
-    let mut line = String::new();
-    out.read_line(&mut line)?;
-    if line.trim() != "ready" {
-        let _ = listening.wait();
-        bail!("the TCP server does not start: {line}");
-    }
-    // A server that nobody talks to ends by its timeout.
+    let (_listening, mut out) = start(lan, to, &server)?;
     let sent = done(inside(&lan.host(from), "timeout").args([TIMEOUT_S, "python3", "-c", &client]))?;
     let mut received = String::new();
     out.read_to_string(&mut received)?;
-    let _ = listening.wait();
     let sent = String::from_utf8_lossy(&sent.stdout).trim().to_owned();
     Ok(Transfer { sent, received: received.trim().to_owned() })
 }

@@ -23,8 +23,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ethtool", "ethtool"),
 ];
 
-/// The last release of os-ken that still has osken-manager.
-const OS_KEN: &str = "os-ken==3.1.0";
+/// Controllers: the last release of os-ken that still has osken-manager, and Faucet, which stands on it.
+const CONTROLLERS: &[&str] = &["setuptools<81", "os-ken==3.1.0", "faucet==1.10.12"];
 /// Open vSwitch's Python client, of the release that the rest of it has here.
 const PYTHON_OVS: &str = "ovs==3.1.7";
 
@@ -82,12 +82,20 @@ pub fn packages() -> Result<()> {
     result
 }
 
-/// A Python environment with os-ken, for the learning controller; returns its `osken-manager`.
+/// A Python environment with controllers; returns its `osken-manager`, for the learning application.
 ///
 /// # Errors
 /// When Python or pip fail.
 pub fn os_ken() -> Result<PathBuf> {
-    environment("os-ken", &["setuptools<81", OS_KEN], "bin/osken-manager", &["--version"])
+    environment("controllers", CONTROLLERS, "bin/osken-manager", &["--version"])
+}
+
+/// The same environment; returns its `faucet`.
+///
+/// # Errors
+/// When Python or pip fail.
+pub fn faucet() -> Result<PathBuf> {
+    environment("controllers", CONTROLLERS, "bin/faucet", &["--version"])
 }
 
 /// A Python environment with Open vSwitch's package; returns its `python`.
@@ -141,11 +149,11 @@ fn environment(name: &str, packages: &[&str], program: &str, args: &[&str]) -> R
 /// Everything, for `cargo xtask setup`.
 ///
 /// # Errors
-/// As [`packages`], [`os_ken`] and [`python_ovs`].
+/// As [`packages`], [`os_ken`], [`faucet`] and [`python_ovs`].
 pub fn everything() -> Result<()> {
     packages()?;
-    let m = os_ken()?;
-    let p = python_ovs()?;
-    println!("ready; osken-manager is {}, Python with ovs is {}", m.display(), p.display());
+    for program in [os_ken()?, faucet()?, python_ovs()?] {
+        println!("ready: {}", program.display());
+    }
     Ok(())
 }

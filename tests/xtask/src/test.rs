@@ -126,6 +126,7 @@ pub fn run(o: &Options) -> Result<()> {
     if !o.quick {
         let environments = [
             ("HOIST_OSKEN_MANAGER", setup::os_ken as fn() -> Result<_>, "os-ken"),
+            ("HOIST_FAUCET", setup::faucet, "Faucet"),
             ("HOIST_PYTHON_OVS", setup::python_ovs, "the Python package ovs"),
         ];
         for (variable, set_up, what) in environments {

@@ -25,7 +25,7 @@ pub fn manager() -> Option<PathBuf> {
         return Some(p.into());
     }
     let own = std::env::current_exe().ok()?;
-    let installed = own.ancestors().nth(3)?.join("xtask/os-ken/bin/osken-manager");
+    let installed = own.ancestors().nth(3)?.join("xtask/controllers/bin/osken-manager");
     installed.is_file().then_some(installed)
 }
 
