@@ -11,7 +11,7 @@ pub struct DatapathConfig {
     pub cores: usize,
     /// Records that the table holds at most.
     pub max_flows: usize,
-    /// Slots of each core's exact-match cache, 8 bytes each; rounded up to a power of two.
+    /// Slots of each core's exact-match cache, 8 bytes each; rounded up to a power of two. 0 switches it off.
     pub exact_slots: usize,
     /// Seed of the hashes; a random one when `None`. Give one only to repeat a run: a known seed can be attacked.
     pub seed: Option<u64>,

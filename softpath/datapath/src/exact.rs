@@ -23,14 +23,16 @@ struct Set {
 pub(crate) struct ExactCache {
     sets: Box<[Set]>,
     mask: usize,
+    /// Remembers nothing.
+    off: bool,
 }
 
 impl ExactCache {
-    /// With at least `slots` slots.
+    /// With at least `slots` slots; with none it remembers nothing.
     pub(crate) fn new(slots: usize) -> Self {
         let sets = (slots / WAYS).clamp(1, 1 << 26).next_power_of_two();
         let empty = Set { tags: [0; WAYS], entries: [u32::MAX; WAYS] };
-        ExactCache { sets: vec![empty; sets].into_boxed_slice(), mask: sets - 1 }
+        ExactCache { sets: vec![empty; sets].into_boxed_slice(), mask: sets - 1, off: slots == 0 }
     }
 
     #[inline(always)]
@@ -68,6 +70,9 @@ impl ExactCache {
     /// hash chooses.
     #[inline]
     pub(crate) fn insert(&mut self, hash: u64, entry: u32) {
+        if self.off {
+            return;
+        }
         let set = &mut self.sets[hash as usize & self.mask];
         let tag = Self::tag(hash);
         let way = (0..WAYS)

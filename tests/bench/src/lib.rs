@@ -21,5 +21,6 @@ pub mod parse;
 pub mod part;
 pub mod sim;
 pub mod softpath;
+pub mod switching;
 pub mod target;
 pub mod workload;

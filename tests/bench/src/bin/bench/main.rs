@@ -1,5 +1,7 @@
 //! `cargo xtask bench [PART...]`: measures the parts of the forwarding path and holds the figures against the targets.
 
+mod softpath;
+
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -53,7 +55,10 @@ struct Told<'a> {
 
 fn parts_help() -> String {
     let lines = PARTS.iter().map(|p| format!("  {:<10} {}\n", p.name, p.about));
-    format!("Parts:\n{}", lines.collect::<String>())
+    format!(
+        "Parts:\n{}\nsoftpath DIR...  the whole datapath on workload directories; `bench softpath --help` says more\n",
+        lines.collect::<String>()
+    )
 }
 
 /// The figures of a part, by its name.
@@ -114,8 +119,20 @@ fn run(args: &Args, out: &mut dyn Write) -> io::Result<bool> {
     Ok(succeeds(whole, args.check, &verdicts))
 }
 
+/// Workload directories have a command line of their own.
+fn dispatch(out: &mut dyn Write) -> io::Result<bool> {
+    let mut words = std::env::args_os();
+    match words.nth(1) {
+        Some(w) if w == "softpath" => {
+            let name = std::ffi::OsString::from("cargo xtask bench softpath");
+            softpath::main(&softpath::Args::parse_from(std::iter::once(name).chain(words)), out)
+        }
+        _ => run(&Args::parse(), out),
+    }
+}
+
 fn main() -> ExitCode {
-    match run(&Args::parse(), &mut io::stdout()) {
+    match dispatch(&mut io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         // Whoever reads has read enough.

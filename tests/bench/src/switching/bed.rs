@@ -1,0 +1,139 @@
+//! The switch under test: our datapath on one core between two ports in memory, the OpenFlow layer behind it, loaded with a
+//! workload's rules. What runs on other cores in a daemon (revalidation, learning) runs here between the measured
+//! polls and is not in the figure.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use clock::{Clock, HostClock, Instant};
+use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
+use datapath_api::{Datapath, DatapathStats};
+use device::BufferPool;
+use flow::PortId;
+use ofproto::{Bridge, BridgeConfig, Port, Switch, SwitchConfig, fdb};
+use openflow::PortNo;
+use openflow::number::MacAddr;
+
+use super::directory::{Directory, N0, N1};
+use super::queues::{Replay, Silent, Sink, Source};
+use super::{Options, SwitchingError};
+use crate::cycles::now;
+
+/// Polls between two readings of the counter.
+const POLLS: usize = 32;
+/// Pause between revalidations, of the host's time.
+const REVALIDATE: Duration = Duration::from_millis(500);
+/// Pause between looks at what the switch has to do.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Cycles and packets of some polls.
+#[derive(Clone, Copy)]
+pub struct Chunk {
+    /// Cycles that the polls took.
+    pub cycles: u64,
+    /// Packets received by them.
+    pub packets: u64,
+}
+
+/// The switch.
+pub struct Bed {
+    switch: Arc<Switch>,
+    bridge: Arc<Bridge>,
+    dp: Arc<SoftDatapath>,
+    core: Core,
+    clock: Arc<HostClock>,
+    allowance: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
+    looked: Instant,
+    revalidated: Instant,
+}
+
+impl Bed {
+    /// With the rules of `d`, receiving `source`.
+    ///
+    /// # Errors
+    /// [`SwitchingError`].
+    pub fn new(d: &Directory, source: Source, o: &Options) -> Result<Self, SwitchingError> {
+        let clock = Arc::new(HostClock::new());
+        let switch = Switch::new(clock.clone(), SwitchConfig::default());
+        let config = DatapathConfig {
+            exact_slots: if o.no_emc { 0 } else { DatapathConfig::default().exact_slots },
+            ..DatapathConfig::default()
+        };
+        let dp = SoftDatapath::new(config, clock.clone(), switch.clone(), switch.clone())?;
+        switch.set_datapath(dp.clone());
+        let bridge = switch.add_bridge(BridgeConfig::new("br0", 1));
+        let core = dp.take_core(0)?;
+        let (allowance, sent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let pool = BufferPool::new(4096)?;
+        let replay = Replay::new(source, pool, allowance.clone());
+        let back = Arc::new(AtomicU64::new(0));
+        dp.attach(PortConfig::new(PortId(1), "n0"), Box::new(replay), Box::new(Sink(back)))?;
+        dp.attach(PortConfig::new(PortId(2), "n1"), Box::new(Silent), Box::new(Sink(sent.clone())))?;
+        for (name, no, dp) in [("n0", N0, 1u8), ("n1", N1, 2)] {
+            let mac = MacAddr([2, 0, 0, 0, 0xff, dp]);
+            bridge.put_port(Port::new(PortNo(no), PortId(dp.into()), name, mac));
+        }
+        for some in d.flows.chunks(1000) {
+            bridge
+                .apply(some, clock.now())
+                .map_err(|(at, e)| SwitchingError::FlowMod(format!("{at}: {e:?}")))?;
+        }
+        for (port, mac) in &d.stations {
+            fdb::add(&switch, "br0", port, "0", mac).map_err(SwitchingError::FlowMod)?;
+        }
+        let zero = Instant::ZERO;
+        Ok(Bed { switch, bridge, dp, core, clock, allowance, sent, looked: zero, revalidated: zero })
+    }
+
+    /// What control threads do meanwhile.
+    fn control(&mut self) {
+        let now = self.clock.now();
+        if now.since(self.looked) >= LOOK {
+            self.looked = now;
+            self.switch.run(now);
+        }
+        if now.since(self.revalidated) >= REVALIDATE {
+            self.revalidated = now;
+            self.switch.revalidate(now);
+        }
+    }
+
+    /// Receives `packets`, telling `each` of every few polls, as long as that says to go on.
+    pub fn run(&mut self, packets: u64, mut each: impl FnMut(Chunk) -> bool) {
+        self.allowance.store(packets, Ordering::Relaxed);
+        loop {
+            self.control();
+            let at = self.clock.now();
+            let before = self.allowance.load(Ordering::Relaxed);
+            let start = now();
+            for _ in 0..POLLS {
+                self.core.poll_once(at);
+            }
+            let cycles = now().wrapping_sub(start);
+            let left = self.allowance.load(Ordering::Relaxed);
+            let go_on = each(Chunk { cycles, packets: before - left });
+            if left == 0 || !go_on {
+                return;
+            }
+        }
+    }
+
+    /// Packets sent so far.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The datapath's counters.
+    pub fn stats(&self) -> DatapathStats {
+        self.dp.stats()
+    }
+
+    /// Packets that all rules of the bridge have counted.
+    pub fn counted_by_rules(&self) -> u64 {
+        self.switch.revalidate(self.clock.now());
+        let p = self.bridge.pipeline();
+        p.tables().flat_map(|(_, t)| t.rules.iter()).map(|(_, f)| f.rule.counters.packets()).sum()
+    }
+}

@@ -1,0 +1,119 @@
+//! A workload directory, read whole: see [`crate::workload`] for what is in it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use netio::pcap::PcapReader;
+use openflow::FlowMod;
+use openflow::text::parse_file;
+
+use super::SwitchingError;
+
+/// OpenFlow number of the port that frames come in on.
+pub const N0: u32 = 10;
+/// OpenFlow number of the port that they leave by.
+pub const N1: u32 = 1;
+
+/// Frames one behind the other.
+#[derive(Default)]
+pub struct Frames {
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+}
+
+impl Frames {
+    /// Appends one.
+    pub fn push(&mut self, frame: &[u8]) {
+        self.bytes.extend_from_slice(frame);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Frame `i`; empty when there are not so many.
+    #[inline]
+    pub fn get(&self, i: usize) -> &[u8] {
+        let start = i.checked_sub(1).and_then(|b| self.ends.get(b)).map_or(0, |e| *e as usize);
+        let end = self.ends.get(i).map_or(start, |e| *e as usize);
+        &self.bytes[start..end]
+    }
+}
+
+/// What a directory holds.
+pub struct Directory {
+    /// Name of the workload.
+    pub name: String,
+    /// `plain`, `l2`, `ct`, `encap`, `decap`.
+    pub topo: String,
+    /// What is received.
+    pub frames: Arc<Frames>,
+    /// Rules of the bridge.
+    pub flows: Vec<FlowMod>,
+    /// Static stations: port name and address.
+    pub stations: Vec<(String, String)>,
+    /// Percent of the frames that leave by `n1`, with two decimals.
+    pub expect_fwd: String,
+}
+
+/// The OpenFlow number of a port by its name.
+pub fn port_number(name: &str) -> Option<u32> {
+    match name {
+        "n0" => Some(N0),
+        "n1" => Some(N1),
+        _ => None,
+    }
+}
+
+impl Directory {
+    /// Reads `dir`.
+    ///
+    /// # Errors
+    /// What cannot be read or is not understood.
+    pub fn read(dir: &Path) -> Result<Self, SwitchingError> {
+        let text = |file: &str| {
+            let path = dir.join(file);
+            fs::read_to_string(&path).map_err(|source| SwitchingError::Read { path, source })
+        };
+        let meta = text("meta")?;
+        let meta: HashMap<&str, &str> = meta.lines().filter_map(|l| l.split_once('=')).collect();
+        let of = |k: &str| meta.get(k).copied().unwrap_or("").to_owned();
+        let mut frames = Frames::default();
+        for f in PcapReader::open(&dir.join("in.pcap"))? {
+            frames.push(&f?.data);
+        }
+        if frames.is_empty() {
+            return Err(SwitchingError::NoFrames(dir.to_owned()));
+        }
+        let stations = match text("fdb.txt") {
+            Ok(t) => t
+                .lines()
+                .filter_map(|l| l.split_once(' ').map(|(p, m)| (p.to_owned(), m.to_owned())))
+                .collect(),
+            Err(_) => Vec::new(),
+        };
+        let topo = of("topo");
+        let flows = match topo.as_str() {
+            "plain" | "l2" => parse_file(&text("rules.flows")?, &port_number)?,
+            // What the topology needs is said to be missing before its rules are looked at.
+            _ => Vec::new(),
+        };
+        Ok(Directory {
+            name: of("name"),
+            topo,
+            frames: Arc::new(frames),
+            flows,
+            stations,
+            expect_fwd: of("expect_fwd"),
+        })
+    }
+}
