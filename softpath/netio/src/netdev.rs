@@ -18,6 +18,7 @@ const ETHTOOL_SGSO: u32 = 0x24;
 const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SFLAGS: u32 = 0x26;
 const ETHTOOL_SGRO: u32 = 0x2c;
+const ETHTOOL_GCHANNELS: u32 = 0x3c;
 /// Flags of ETHTOOL_SFLAGS: VLAN tags in metadata on transmission and reception, large receive offload.
 const FLAG_TXVLAN: u32 = 1 << 7;
 const FLAG_RXVLAN: u32 = 1 << 8;
@@ -208,6 +209,17 @@ impl Netdev {
         match half(28) << 16 | half(12) {
             u32::MAX => 0,
             mbps => mbps,
+        }
+    }
+
+    /// How many receive queues it has; 1 when it does not say.
+    pub fn rx_queues(&self) -> u32 {
+        // struct ethtool_channels: cmd, four maxima, then receive, transmit, other and combined.
+        let mut c = [0u32; 9];
+        c[0] = ETHTOOL_GCHANNELS;
+        match self.ethtool(&mut c) {
+            Ok(()) => c[5].saturating_add(c[8]).max(1),
+            Err(_) => 1,
         }
     }
 

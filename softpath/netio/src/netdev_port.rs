@@ -27,19 +27,29 @@ pub(crate) fn add(c: &AtomicU64, n: u64) {
     c.fetch_add(n, Ordering::Relaxed);
 }
 
-/// An interface of the kernel with one pair of queues: [`crate::af_packet::AfPacketPort`], [`crate::tap::TapPort`].
+/// An interface of the kernel: [`crate::af_packet::AfPacketPort`], [`crate::tap::TapPort`], which have one pair of queues, and
+/// [`crate::af_xdp::AfXdpPort`].
 pub struct NetdevPort<Rx, Tx> {
     netdev: Netdev,
     mac: [u8; 6],
     mtu: usize,
-    queues: Option<(Rx, Tx)>,
+    /// Those not taken yet, by number.
+    queues: Vec<Option<(Rx, Tx)>>,
     counters: Arc<Counters>,
 }
 
 impl<Rx, Tx> NetdevPort<Rx, Tx> {
     pub(crate) fn new(netdev: Netdev, queues: (Rx, Tx), counters: Arc<Counters>) -> Result<Self, OpenError> {
+        Self::with_queues(netdev, vec![queues], counters)
+    }
+
+    pub(crate) fn with_queues(
+        netdev: Netdev,
+        queues: Vec<(Rx, Tx)>,
+        counters: Arc<Counters>,
+    ) -> Result<Self, OpenError> {
         let (mac, mtu) = (netdev.mac()?, netdev.mtu()?);
-        Ok(NetdevPort { netdev, mac, mtu, queues: Some(queues), counters })
+        Ok(NetdevPort { netdev, mac, mtu, queues: queues.into_iter().map(Some).collect(), counters })
     }
 
     /// The interface.
@@ -50,15 +60,13 @@ impl<Rx, Tx> NetdevPort<Rx, Tx> {
 
 impl<Rx: RxQueue + 'static, Tx: TxQueue + 'static> PacketIo for NetdevPort<Rx, Tx> {
     fn take_queues(&mut self, q: QueueId) -> Result<QueuePair, IoError> {
-        if q != QueueId(0) {
-            return Err(IoError::Gone);
-        }
-        let (rx, tx) = self.queues.take().ok_or(IoError::Gone)?;
+        let pair = self.queues.get_mut(usize::from(q.0)).and_then(Option::take);
+        let (rx, tx) = pair.ok_or(IoError::Gone)?;
         Ok((Box::new(rx), Box::new(tx)))
     }
 
     fn queue_pairs(&self) -> u16 {
-        1
+        self.queues.len() as u16
     }
 
     fn mac(&self) -> [u8; 6] {

@@ -1,84 +1,20 @@
 //! Packet sockets and TAP interfaces against the kernel, each test in a network namespace of its own.
 //!
-//! They need root (or the capabilities SYS_ADMIN, NET_ADMIN, NET_RAW), `ip` and, for TAP, /dev/net/tun; where that is
-//! missing they say so and do nothing.
+//! They need what [`support`] needs and, for TAP, /dev/net/tun; where that is missing they say so and do nothing.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::expect_used)]
 
+mod support;
+
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, RxQueue};
 use flow::checksum::Sum;
-use flow::frame::FrameBuilder;
 use netio::af_packet::AfPacketPort;
 use netio::netdev::{Netdev, disable_offloads};
 use netio::tap::TapPort;
-
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Runs `test` on a thread that has a network namespace of its own; says why when there is none to be had.
-fn in_namespace(test: fn()) {
-    let thread = std::thread::spawn(move || {
-        // SAFETY: affects the calling thread only.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 {
-            eprintln!("skipped: no network namespace: {}", std::io::Error::last_os_error());
-            return;
-        }
-        if Command::new("ip").arg("-V").output().is_err() {
-            eprintln!("skipped: there is no ip command");
-            return;
-        }
-        test();
-    });
-    if let Err(e) = thread.join() {
-        std::panic::resume_unwind(e);
-    }
-}
-
-/// `ip` in the calling thread's namespace.
-fn ip(args: &str) {
-    let out = Command::new("ip").args(args.split(' ')).output().unwrap();
-    assert!(out.status.success(), "ip {args}: {}", String::from_utf8_lossy(&out.stderr));
-}
-
-fn veth() {
-    ip("link add v0 type veth peer name v1");
-    ip("link set v0 up");
-    ip("link set v1 up");
-}
-
-/// The next packet that `wanted` accepts; others (the kernel's own chatter) are thrown away.
-fn receive(rx: &mut dyn RxQueue, wanted: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut b = PacketBatch::new();
-    loop {
-        rx.rx_burst(&mut b).unwrap();
-        if let Some(p) = b.drain_all().find(|p| wanted(p)) {
-            return Some(p.to_vec());
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return None;
-        }
-        let mut p = libc::pollfd { fd: rx.poll_fd().unwrap().as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one live pollfd.
-        unsafe { libc::poll(&mut p, 1, left.as_millis() as i32 + 1) };
-    }
-}
-
-fn batch(pool: &BufferPool, frames: &[&[u8]]) -> PacketBatch {
-    let mut b = PacketBatch::new();
-    for f in frames {
-        b.push(pool.copy_from(f).unwrap()).unwrap();
-    }
-    b
-}
-
-fn udp() -> FrameBuilder {
-    FrameBuilder::new().ipv4([192, 0, 2, 1], [192, 0, 2, 2]).udp(7, 7).payload(b"across the cable")
-}
+use support::{PATIENCE, batch, in_namespace, ip, receive, udp, veth};
 
 #[test]
 fn frames_cross_a_veth_pair_whole_and_are_not_heard_by_their_sender() {

@@ -58,7 +58,7 @@ const NO_ASYNC: &[&str] = &[
 /// Crates that may contain `unsafe`, and why.
 const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("device", "DMA memory, packet buffers, eventfd"),
-    ("netio", "packet sockets, their mapped rings, the ring of a memory queue"),
+    ("netio", "packet and XDP sockets, their mapped rings, the ring of a memory queue"),
     ("datapath", "the prefetch hint"),
     ("bench", "time-stamp counter, counting allocator"),
 ];

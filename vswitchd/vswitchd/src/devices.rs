@@ -163,7 +163,7 @@ impl RunningSim {
             let (old, port) = (std::mem::take(end), i as u8);
             let opened = open::wire(is, pool).and_then(|w| match w {
                 None => Ok(None),
-                Some((mut io, far)) => Ok(Some((io.take_queues(QueueId(0))?, io, far))),
+                Some((mut io, far)) => Ok(Some((netio::merged::take_all(&mut *io)?, io, far))),
             });
             match opened {
                 Ok(Some(((rx, tx), io, far))) => {

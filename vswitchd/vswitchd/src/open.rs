@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clock::Clock;
 use device::{BufferPool, IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair};
 use netio::af_packet::AfPacketPort;
+use netio::af_xdp::{AfXdpPort, XdpMode};
 use netio::memory::{MemoryConfig, MemoryPort, cable};
 use netio::pcap::CaptureError;
 use netio::tap::TapPort;
@@ -107,6 +108,7 @@ pub fn port(
     match kind {
         PortKind::Sim { .. } | PortKind::Patch { .. } => Err(IoError::Gone.into()),
         PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
+        PortKind::AfXdp { interface, mode } => Ok((af_xdp(interface, *mode, pool)?, None)),
         PortKind::Tap { interface } => Ok((tap(interface, pool)?, None)),
         PortKind::Internal { interface } => {
             let port = TapPort::create(interface, pool)?;
@@ -134,6 +136,7 @@ pub fn wire(w: &Wire, pool: &BufferPool) -> Result<Option<Opened>, OpenError> {
     Ok(Some(match w {
         Wire::None => return Ok(None),
         Wire::AfPacket(interface) => (af_packet(interface, pool)?, None),
+        Wire::AfXdp(interface) => (af_xdp(interface, XdpMode::default(), pool)?, None),
         Wire::Tap(interface) => (tap(interface, pool)?, None),
         Wire::Memory => memory()?,
     }))
@@ -141,6 +144,12 @@ pub fn wire(w: &Wire, pool: &BufferPool) -> Result<Option<Opened>, OpenError> {
 
 fn af_packet(interface: &str, pool: &BufferPool) -> Result<Box<dyn PacketIo>, OpenError> {
     let p = AfPacketPort::open(interface, pool)?;
+    p.netdev().set_up()?;
+    Ok(Box::new(p))
+}
+
+fn af_xdp(interface: &str, mode: XdpMode, pool: &BufferPool) -> Result<Box<dyn PacketIo>, OpenError> {
+    let p = AfXdpPort::open(interface, pool, mode)?;
     p.netdev().set_up()?;
     Ok(Box::new(p))
 }

@@ -142,6 +142,7 @@ impl SwitchPort {
         match self.kind {
             PortKind::Sim { .. } => "sim",
             PortKind::AfPacket { .. } => "af_packet",
+            PortKind::AfXdp { .. } => "af_xdp",
             PortKind::Tap { .. } => "tap",
             PortKind::Internal { .. } => "internal",
             PortKind::Patch { .. } => "patch",
@@ -157,6 +158,7 @@ impl SwitchPort {
         match &self.kind {
             PortKind::Sim { device, port } => format!("{device}:{port}"),
             PortKind::AfPacket { interface }
+            | PortKind::AfXdp { interface, .. }
             | PortKind::Tap { interface }
             | PortKind::Internal { interface } => interface.clone(),
             PortKind::Pcap { path, out } => {

@@ -141,6 +141,30 @@ fn packet_sockets_and_a_tap_carry_pings() {
 }
 
 #[test]
+fn af_xdp_carries_pings_between_ports_and_from_a_wire_of_the_nic() {
+    let Some(ns) = Namespaces::create("xdp", 4) else { return };
+    for n in 1..=3 {
+        ns.host(n, &format!("w{n}"));
+        // A frame taken by AF_XDP says nothing of what the sender left to be done.
+        let o = ns
+            .inside(n, &["ethtool", "-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "txvlan", "off"]);
+        assert!(o.status.success(), "ethtool: {}", String::from_utf8_lossy(&o.stderr));
+    }
+    let s = Switch::start(
+        &ns,
+        "[[device]]\nname = 'sim0'\ntype = 'sim'\nwires = ['af_xdp:w3']\n\
+         [[bridge]]\nname = 'br0'\nfail_mode = 'standalone'\n\
+         [[bridge.port]]\nname = 'w1'\ntype = 'af_xdp'\ninterface = 'w1'\n\
+         [[bridge.port]]\nname = 'w2'\ntype = 'af_xdp'\ninterface = 'w2'\nmode = 'generic'\n\
+         [[bridge.port]]\nname = 'p3'\ntype = 'sim'\ndevice = 'sim0'\nport = 0\n",
+    );
+    eventually("hosts ping through AF_XDP", || ns.ping(1, "10.99.0.2").then_some(()));
+    eventually("a host pings one behind the NIC", || ns.ping(1, "10.99.0.3").then_some(()));
+    let status = s.tool("ovs-appctl", &["-t", "vswitchd", "hoist/status"]).unwrap();
+    assert!(!status.contains("PROBLEM"), "{status}\n{}", s.log());
+}
+
+#[test]
 fn tcp_between_kernels_goes_through_the_nic() {
     let Some(ns) = Namespaces::create("nic", 3) else { return };
     ns.host(1, "w1");

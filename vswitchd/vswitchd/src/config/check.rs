@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use netio::af_xdp::XdpMode;
 use toml::Spanned;
 
 use super::error::{ConfigError, Locator, Problem};
@@ -168,10 +169,11 @@ impl Check<'_> {
             ("none", None) => return Wire::None,
             ("memory", None) => return Wire::Memory,
             ("af_packet", Some(i)) => Wire::AfPacket(self.interface(w.span(), i)),
+            ("af_xdp", Some(i)) => Wire::AfXdp(self.interface(w.span(), i)),
             ("tap", Some(i)) => Wire::Tap(self.interface(w.span(), i)),
             _ => {
                 let text = format!(
-                    "\"{}\" is not a wire: want \"af_packet:INTERFACE\", \"tap:INTERFACE\", \"memory\" or \"none\"",
+                    "\"{}\" is not a wire: want \"af_packet:INTERFACE\", \"af_xdp:INTERFACE\", \"tap:INTERFACE\", \"memory\" or \"none\"",
                     w.get_ref()
                 );
                 self.wrong(w.span(), text);
@@ -180,6 +182,17 @@ impl Check<'_> {
         };
         self.interfaces.entry(interface.unwrap_or_default().to_owned()).or_insert(user);
         wire
+    }
+
+    fn xdp_mode(&mut self, mode: Option<&Text>) -> XdpMode {
+        let Some(m) = mode else { return XdpMode::default() };
+        XdpMode::by_name(m.get_ref()).unwrap_or_else(|| {
+            self.wrong(
+                m.span(),
+                format!("\"{}\" is no mode of AF_XDP: want {}", m.get_ref(), XdpMode::NAMES),
+            );
+            XdpMode::default()
+        })
     }
 
     fn bridge(&mut self, b: &Bridge, devices: &[DeviceConfig], known: &[BridgeConfig]) -> BridgeConfig {
@@ -283,9 +296,9 @@ impl Check<'_> {
                 self.only(p, &["device", "port"]);
                 self.device_port(p, whole, &user, devices)?
             }
-            "af_packet" | "tap" | "internal" => {
-                self.only(p, &["interface"]);
-                let tap = p.r#type.get_ref() != "af_packet";
+            of_host @ ("af_packet" | "af_xdp" | "tap" | "internal") => {
+                self.only(p, if of_host == "af_xdp" { &["interface", "mode"] } else { &["interface"] });
+                let tap = matches!(of_host, "tap" | "internal");
                 let interface = match &p.interface {
                     Some(i) => self.interface(i.span(), i.get_ref()),
                     // A TAP is made by us, so its name may be the port's.
@@ -293,13 +306,14 @@ impl Check<'_> {
                     None => {
                         self.wrong(
                             whole,
-                            format!("port \"{name}\" of type \"af_packet\" needs an interface"),
+                            format!("port \"{name}\" of type \"{of_host}\" needs an interface"),
                         );
                         return None;
                     }
                 };
                 self.interfaces.entry(interface.clone()).or_insert(user);
-                match p.r#type.get_ref().as_str() {
+                match of_host {
+                    "af_xdp" => PortKind::AfXdp { interface, mode: self.xdp_mode(p.mode.as_ref()) },
                     "tap" => PortKind::Tap { interface },
                     "internal" => PortKind::Internal { interface },
                     _ => PortKind::AfPacket { interface },
@@ -335,7 +349,7 @@ impl Check<'_> {
             }
             other => {
                 let text = format!(
-                    "unknown port type \"{other}\", want \"sim\", \"af_packet\", \"tap\", \"internal\", \"patch\", \"pcap\" or \"memory\""
+                    "unknown port type \"{other}\", want \"sim\", \"af_packet\", \"af_xdp\", \"tap\", \"internal\", \"patch\", \"pcap\" or \"memory\""
                 );
                 self.wrong(p.r#type.span(), text);
                 return None;
@@ -350,6 +364,7 @@ impl Check<'_> {
             ("device", p.device.as_ref().map(Spanned::span)),
             ("port", p.port.as_ref().map(Spanned::span)),
             ("interface", p.interface.as_ref().map(Spanned::span)),
+            ("mode", p.mode.as_ref().map(Spanned::span)),
             ("peer", p.peer.as_ref().map(Spanned::span)),
             ("path", p.path.as_ref().map(Spanned::span)),
             ("out", p.out.as_ref().map(Spanned::span)),

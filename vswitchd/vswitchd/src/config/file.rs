@@ -86,6 +86,7 @@ pub(super) struct Port {
     pub device: Option<Text>,
     pub port: Option<Spanned<u16>>,
     pub interface: Option<Text>,
+    pub mode: Option<Text>,
     pub peer: Option<Text>,
     pub path: Option<Text>,
     pub out: Option<Text>,

@@ -11,6 +11,7 @@ mod file;
 use std::path::{Path, PathBuf};
 
 use daemon::{Active, Passive};
+use netio::af_xdp::XdpMode;
 use ofproto::{BridgeSettings, PortSettings};
 
 pub use error::{ConfigError, Problem};
@@ -116,6 +117,8 @@ pub enum Wire {
     None,
     /// An existing interface, by a packet socket.
     AfPacket(String),
+    /// An existing network interface, taken over by AF_XDP.
+    AfXdp(String),
     /// A TAP interface, made if it does not exist.
     Tap(String),
     /// A memory cable whose other end the embedding program takes.
@@ -237,6 +240,13 @@ pub enum PortKind {
     AfPacket {
         /// Its name.
         interface: String,
+    },
+    /// An existing network interface whose frames the switch takes by AF_XDP: the host's stack sees none of them.
+    AfXdp {
+        /// Its name.
+        interface: String,
+        /// How.
+        mode: XdpMode,
     },
     /// A TAP interface, made if it does not exist, and brought up.
     Tap {

@@ -61,7 +61,7 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
 const OVS_VERSION: &str = "3.1.0";
 
 /// Types of interfaces that can be had.
-const INTERFACE_TYPES: [&str; 6] = ["dpdk", "hoist", "internal", "patch", "system", "tap"];
+const INTERFACE_TYPES: [&str; 7] = ["afxdp", "dpdk", "hoist", "internal", "patch", "system", "tap"];
 
 /// What was told of each interface and mirror.
 #[derive(Default)]
@@ -243,6 +243,7 @@ fn driver(kind: &PortKind) -> &'static str {
     match kind {
         PortKind::Sim { .. } => "simnic",
         PortKind::AfPacket { .. } => "af_packet",
+        PortKind::AfXdp { .. } => "af_xdp",
         PortKind::Tap { .. } | PortKind::Internal { .. } => "tun",
         PortKind::Patch { .. } => "patch",
         _ => "none",

@@ -240,7 +240,7 @@ impl Reconciler {
         let is_local = c.name == w.name;
         let (mut io, far) = open::port(&c.kind, is_local.then(|| bridge_address(w)), &self.pool, &self.clock)
             .map_err(words)?;
-        let queues = io.take_queues(device::QueueId(0)).map_err(|e| words(e.into()))?;
+        let queues = netio::merged::take_all(&mut *io).map_err(|e| words(e.into()))?;
         self.memory.lock().extend(far.map(|f| (c.name.clone(), f)));
         Ok(Opened { io, queues })
     }

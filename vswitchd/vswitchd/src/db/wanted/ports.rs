@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use netio::af_xdp::XdpMode;
 use ofproto::{PortSettings, PriorityTags, VlanMode};
 use ovsdb::client::Row;
 
@@ -52,6 +53,13 @@ fn interface(row: Row<'_>, name: &str, host: Host, devices: &mut BTreeMap<String
         "system" => PortKind::AfPacket { interface },
         "internal" if !host.taps || host.no_system => PortKind::Null,
         "internal" => PortKind::Internal { interface },
+        "afxdp" if host.no_system => wrong(name, "Address family not supported by protocol"),
+        "afxdp" => match row.key("options", "xdp-mode").map_or(Some(XdpMode::default()), XdpMode::by_name) {
+            Some(mode) => PortKind::AfXdp { interface, mode },
+            None => {
+                PortKind::Wrong { why: format!("{name}: options:xdp-mode is none of {}", XdpMode::NAMES) }
+            }
+        },
         "tap" => PortKind::Tap { interface },
         "patch" => match row.key("options", "peer") {
             Some(peer) if peer != name => PortKind::Patch { peer: peer.to_owned() },
@@ -90,10 +98,13 @@ fn device_port(row: Row<'_>, name: &str, devices: &mut BTreeMap<String, DeviceCo
     let wire = match option("wire").map(|w| w.split_once(':').map_or((w, ""), |(k, i)| (k, i))) {
         None | Some(("none", "")) => Wire::None,
         Some(("af_packet", i)) if !i.is_empty() => Wire::AfPacket(i.to_owned()),
+        Some(("af_xdp", i)) if !i.is_empty() => Wire::AfXdp(i.to_owned()),
         Some(("tap", i)) if !i.is_empty() => Wire::Tap(i.to_owned()),
         Some(_) => {
             return PortKind::Wrong {
-                why: format!("{name}: options:wire is none of none, af_packet:INTERFACE and tap:INTERFACE"),
+                why: format!(
+                    "{name}: options:wire is none of none, af_packet:INTERFACE, af_xdp:INTERFACE and tap:INTERFACE"
+                ),
             };
         }
     };

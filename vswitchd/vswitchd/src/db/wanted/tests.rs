@@ -1,5 +1,6 @@
 use serde_json::{Value, json};
 
+use netio::af_xdp::XdpMode;
 use ovsdb::Uuid;
 
 use super::*;
@@ -171,6 +172,21 @@ fn device_ports_make_their_device() {
     }
     let DeviceKind::Sim { wires, .. } = &w.desired.devices[0].kind;
     assert_eq!((w.desired.devices.len(), &wires[1]), (1, &Wire::AfPacket("w1".into())));
+}
+
+#[test]
+fn af_xdp_is_a_type_with_a_mode() {
+    let with = |mode: &str| json!({"type": "afxdp", "options": ["map", [["xdp-mode", mode]]]});
+    let ports = [
+        ("a", json!({}), json!({"type": "afxdp"})),
+        ("b", json!({}), with("native")),
+        ("c", json!({}), with("quick")),
+    ];
+    let w = rows(json!({}), &ports).wanted(HOST).unwrap();
+    let kinds: Vec<_> = w.desired.bridges[0].ports.iter().map(|p| p.kind.clone()).collect();
+    let kind = |interface: &str, mode| PortKind::AfXdp { interface: interface.into(), mode };
+    assert_eq!(kinds[..2], [kind("a", XdpMode::BestEffort), kind("b", XdpMode::Native)]);
+    assert!(matches!(&kinds[2], PortKind::Wrong { why } if why.contains("best-effort")), "{:?}", kinds[2]);
 }
 
 #[test]
