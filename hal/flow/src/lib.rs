@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod checksum;
+pub mod compose;
 pub mod field;
 pub mod frame;
 pub mod headers;

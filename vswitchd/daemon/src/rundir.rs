@@ -76,7 +76,7 @@ impl RunDir {
 }
 
 /// Whether a program goes by one of Open vSwitch's names.
-fn is_stock_name(program: &str) -> bool {
+pub(crate) fn is_stock_name(program: &str) -> bool {
     program.starts_with("ovs")
 }
 

@@ -15,7 +15,6 @@ use openflow::port::{PortConfig, PortState};
 
 use crate::placing::Placing;
 use crate::poke::Poke;
-use crate::ports::PortTable;
 use crate::report::Parts;
 
 /// Between rounds while hardware operations are under way; also the longest rest between rounds when poked.
@@ -33,8 +32,6 @@ pub struct Control {
     pub placing: Arc<Placing>,
     /// Its simulated devices, whose links are those of their wires.
     pub parts: Arc<Parts>,
-    /// Ports.
-    pub ports: Arc<PortTable>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Wakes it.
@@ -53,6 +50,7 @@ impl Control {
     fn run(&self, stop: &AtomicBool) {
         let (mut revalidated, mut looked) = (None::<Instant>, None::<Instant>);
         while !stop.load(Ordering::Acquire) {
+            self.parts.rounds.begin();
             let now = self.clock.now();
             let due = |last: Option<Instant>, every| last.is_none_or(|t| now.since(t) >= every);
             if self.openflow.run(now) {
@@ -64,9 +62,10 @@ impl Control {
             }
             let worked = self.placing.tick(now);
             if due(looked, IDLE) {
-                self.look_at_links();
+                tell_links(&self.parts);
                 looked = Some(now);
             }
+            self.parts.rounds.end();
             let wait = if worked > 0 || !self.placing.is_quiet() {
                 HOT
             } else if self.openflow.live_records() > 0 {
@@ -82,30 +81,26 @@ impl Control {
             }
         }
     }
+}
 
-    /// Tells the bridges which links have changed.
-    fn look_at_links(&self) {
-        for s in self.parts.sims.lock().iter() {
-            s.carry_links();
+/// Tells the bridges which links have changed.
+pub fn tell_links(parts: &Parts) {
+    for s in parts.sims.lock().iter() {
+        s.carry_links();
+    }
+    for p in parts.ports.all() {
+        // Looked at now and then, so that little is lost when a device is reset.
+        p.counters();
+        let _one = parts.ports.changing();
+        let Some(link) = p.link_change() else { continue };
+        if parts.ports.by_datapath(p.dp).is_none() {
+            continue;
         }
-        for p in self.ports.all() {
-            // Looked at now and then, so that little is lost when a device is reset.
-            p.counters();
-            let _one = self.ports.changing();
-            let Some(link) = p.link_change() else { continue };
-            if self.ports.by_datapath(p.dp).is_none() {
-                continue;
-            }
-            let Some(bridge) = self.openflow.bridge(p.bridge) else { continue };
-            let Some(port) = bridge.pipeline().ports.get(p.no).cloned() else { continue };
-            tracing::info!(
-                "port {} of {}: link {}",
-                p.name,
-                bridge.name(),
-                if link.link_up { "up" } else { "down" }
-            );
-            bridge.put_port(with_link(port, link, p.is_the_hosts()));
-        }
+        let Some(bridge) = parts.layer.bridge(p.bridge) else { continue };
+        let Some(port) = bridge.pipeline().ports.get(p.no).cloned() else { continue };
+        let word = if link.link_up { "up" } else { "down" };
+        tracing::info!("port {} of {}: link {word}", p.name, bridge.name());
+        bridge.put_port(with_link(port, link, p.is_the_hosts()));
     }
 }
 

@@ -13,8 +13,9 @@ use clap::Parser;
 use daemon::log::{Level, LogOptions, Logging};
 use daemon::signals;
 use vswitchd::db::Host;
+use vswitchd::dummy::Dummies;
 use vswitchd::source::Source;
-use vswitchd::{Config, ConfigError, Database, PROGRAM, Switch, SwitchOptions};
+use vswitchd::{Config, ConfigError, Database, PROGRAM, Switch, SwitchOptions, VERSION};
 
 const AFTER_HELP: &str = "\
 Without --config the switch is configured by its database: ovs-vsctl add-br br0.
@@ -73,7 +74,7 @@ fn main() -> ExitCode {
         println!("{}: {} bridges, {} devices", file.display(), config.bridges.len(), config.devices.len());
         return ExitCode::SUCCESS;
     }
-    let mut options = SwitchOptions { host: host(false, false), ..SwitchOptions::default() };
+    let mut options = SwitchOptions { host: host(Dummies::None, false), ..SwitchOptions::default() };
     match (&cli.config, cli.db.take()) {
         (Some(file), _) => {
             options.source = Source::File { path: file.clone(), started_with: Box::new(config.clone()) };
@@ -111,7 +112,7 @@ fn words(e: &anyhow::Error) -> String {
 }
 
 /// What this process may do for a database.
-fn host(dummies: bool, no_system: bool) -> Host {
+fn host(dummies: Dummies, no_system: bool) -> Host {
     Host { taps: nix::unistd::geteuid().is_root(), dummies, no_system }
 }
 
@@ -134,6 +135,7 @@ fn run(config: Config, mut options: SwitchOptions, verbose: &[String]) -> anyhow
     log.install();
     options.logging = Some(log);
     let switch = Switch::start(config, options)?;
+    tracing::info!("{VERSION} started, run directory {}", switch.run_dir().display());
     serve(switch, || tracing::info!("ready"))
 }
 

@@ -106,7 +106,7 @@ pub fn port(
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, OpenError> {
     match kind {
-        PortKind::Sim { .. } | PortKind::Patch { .. } => Err(IoError::Gone.into()),
+        PortKind::Sim { .. } | PortKind::Patch { .. } | PortKind::Dummy { .. } => Err(IoError::Gone.into()),
         PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
         PortKind::AfXdp { interface, mode } => Ok((af_xdp(interface, *mode, pool)?, None)),
         PortKind::Tap { interface } => Ok((tap(interface, pool)?, None)),

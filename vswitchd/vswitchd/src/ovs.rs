@@ -6,6 +6,7 @@ use daemon::cli::{self, Opt, Takes, UsageError};
 use daemon::detach::Daemon;
 use daemon::rundir::RunDir;
 use daemon::{Tls, TlsFiles};
+use vswitchd::dummy::Dummies;
 use vswitchd::source::Source;
 use vswitchd::{Config, Database, Switch, SwitchOptions};
 
@@ -80,13 +81,17 @@ fn run(program: &str, line: &cli::CommandLine) -> anyhow::Result<()> {
     }
     let mut config = Config::default();
     config.daemon.run_dir = Some(run_dir.path().to_owned());
+    let dummies = match line.own.iter().find(|(n, _)| *n == "enable-dummy") {
+        Some((_, which)) => Dummies::of_option(which.as_deref()),
+        None => Dummies::None,
+    };
     let options = SwitchOptions {
         program: program.to_owned(),
         pid_file: false,
         control: Some(line.daemon.control_socket(program)),
         source: Source::Database(remote.to_string()),
         database: Some(Database::Remote(remote.in_dir(run_dir.path()))),
-        host: host(given("enable-dummy"), given("disable-system")),
+        host: host(dummies, given("disable-system")),
         tls: Tls::new(files),
         logging: Some(daemon.logging().clone()),
         ..SwitchOptions::default()

@@ -84,9 +84,9 @@ impl SwitchPort {
         self.link_resets.load(Ordering::Relaxed)
     }
 
-    /// Whether the host decides if it is up: then it shows in the port's OpenFlow configuration.
+    /// Whether the host, or whoever plays it, decides if it is up: then it shows in the port's OpenFlow configuration.
     pub fn is_the_hosts(&self) -> bool {
-        matches!(self.kind, PortKind::Internal { .. } | PortKind::Null)
+        matches!(self.kind, PortKind::Internal { .. } | PortKind::Null | PortKind::Dummy { .. })
     }
 
     /// Link state now; `Some` with it when it differs from the last time this was asked.
@@ -118,8 +118,18 @@ impl SwitchPort {
     }
 
     /// Its counters: the device's where a device forwards by itself, else the datapath's, `soft`. Errors are those of both,
-    /// and so is what was not sent.
+    /// and so is what was not sent. A dummy says of neither; what is not known is all ones, as OpenFlow has it.
     pub fn stats(&self, soft: PortStats) -> PortStats {
+        if let PortKind::Dummy { .. } = self.kind {
+            let unknown = u64::MAX;
+            return PortStats {
+                rx_dropped: unknown,
+                tx_dropped: unknown,
+                rx_errors: unknown,
+                tx_errors: unknown,
+                ..soft
+            };
+        }
         if !self.is_on_device() {
             return soft;
         }
@@ -147,6 +157,7 @@ impl SwitchPort {
             PortKind::Internal { .. } => "internal",
             PortKind::Patch { .. } => "patch",
             PortKind::Null => "null",
+            PortKind::Dummy { class, .. } => class.name(),
             PortKind::Wrong { .. } => "wrong",
             PortKind::Pcap { .. } => "pcap",
             PortKind::Memory => "memory",
@@ -167,7 +178,9 @@ impl SwitchPort {
                 names.join(" > ")
             }
             PortKind::Patch { peer } => peer.clone(),
-            PortKind::Memory | PortKind::Null | PortKind::Wrong { .. } => String::new(),
+            PortKind::Memory | PortKind::Null | PortKind::Dummy { .. } | PortKind::Wrong { .. } => {
+                String::new()
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant as HostInstant};
 
-use clock::{Clock, HostClock};
+use clock::{Clock, HostClock, WarpClock};
 use daemon::log::Logging;
 use daemon::memory::Usage;
 use daemon::signals::{StopRequest, stop_channel};
@@ -40,6 +40,7 @@ use crate::counted::CountedDatapath;
 use crate::db::embedded::{self, EmbedError};
 use crate::db::{At, ByDatabase, Host};
 use crate::desired::Desired;
+use crate::dummy::{self, Dummies};
 use crate::forwarding;
 use crate::hoisting::Hoisting;
 use crate::link_events;
@@ -49,6 +50,7 @@ use crate::ports::PortTable;
 use crate::reconcile::{MemoryEnds, Reconciler};
 use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
+use crate::rounds::Rounds;
 use crate::source::{ReloadError, Source};
 
 /// The program's name in file names of the run directory.
@@ -102,7 +104,7 @@ impl Default for SwitchOptions {
             pid_file: true,
             control: None,
             database: None,
-            host: Host { taps: false, dummies: false, no_system: false },
+            host: Host { taps: false, dummies: Dummies::None, no_system: false },
             logging: None,
             clock: None,
             tls: Tls::new(TlsFiles::default()),
@@ -183,7 +185,13 @@ impl Switch {
             true => Some(PidFile::take(&run_dir.pid_file(&options.program))?),
             false => None,
         };
-        let clock: Arc<dyn Clock> = options.clock.unwrap_or_else(|| Arc::new(HostClock::new()));
+        let warp = (options.clock.is_none() && options.host.dummies != Dummies::None)
+            .then(|| Arc::new(WarpClock::new()));
+        let clock: Arc<dyn Clock> = match (options.clock, &warp) {
+            (Some(c), _) => c,
+            (None, Some(w)) => w.clone(),
+            (None, None) => Arc::new(HostClock::new()),
+        };
         let poke = Arc::new(Poke::default());
         let pool = BufferPool::new(config.datapath.buffers)?;
         let ports = Arc::new(PortTable::default());
@@ -205,6 +213,7 @@ impl Switch {
         let waker = poke.clone();
         layer.set_wakeup(move || waker.poke());
 
+        let (stop, _) = stop_channel();
         let (desired, processors) = (config.desired(), config.datapath.cores.clone());
         let parts = Arc::new(Parts {
             version: VERSION,
@@ -220,6 +229,9 @@ impl Switch {
             endpoints: Mutex::default(),
             sims: Mutex::default(),
             outcomes: Default::default(),
+            dummies: Default::default(),
+            rounds: Rounds::new(poke.clone()),
+            stop: stop.clone(),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(SOCKET_THREADS)
@@ -227,11 +239,13 @@ impl Switch {
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
-        let (stop, _) = stop_channel();
         let commands = Commands::new();
         builtin(&commands, VERSION, stop.clone(), options.logging);
         let reconfigure = Reconfigure::default();
         let usage = commands::register(&commands, &parts, &reconfigure);
+        if let Some(w) = &warp {
+            dummy::register(&commands, &parts, w, runtime.handle());
+        }
         let control_socket = options
             .control
             .unwrap_or_else(|| Some(run_dir.control_socket(&options.program, std::process::id())));
@@ -268,9 +282,8 @@ impl Switch {
             runtime: Some(runtime),
             _pid_file: pid_file,
         };
-        let control = Control { parts: switch.parts.clone(), openflow: layer, placing, ports, clock, poke };
+        let control = Control { parts: switch.parts.clone(), openflow: layer, placing, clock, poke };
         switch.run(control, &processors, options.database, &usage)?;
-        tracing::info!("{VERSION} started, run directory {}", switch.run_dir.path().display());
         Ok(switch)
     }
 

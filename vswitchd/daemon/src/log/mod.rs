@@ -35,6 +35,7 @@ use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
+use crate::rundir::is_stock_name;
 pub use level::{Destination, Level, SpecError};
 use level::{Each, Levels};
 use pattern::{Line, Pattern};
@@ -295,7 +296,8 @@ impl<S: Subscriber> Layer<S> for LogLayer {
         }
         let sequence = inner.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         let thread = std::thread::current();
-        let thread = thread.name().filter(|n| *n != "main");
+        // Under a stock program's name all is one thread's work, which scripts that filter its log rely on.
+        let thread = thread.name().filter(|n| *n != "main" && !is_stock_name(&inner.program));
         let priority = inner.syslog.read().priority(level);
         let line = Line {
             at: SystemTime::now(),

@@ -14,6 +14,8 @@ use daemon::{Active, Passive};
 use netio::af_xdp::XdpMode;
 use ofproto::{BridgeSettings, PortSettings};
 
+use crate::dummy::{DummyClass, DummyOptions};
+
 pub use error::{ConfigError, Problem};
 
 /// Most bridges that one file may name.
@@ -193,6 +195,9 @@ pub enum LocalPort {
     None,
     /// A TAP interface named as the bridge, through which the host itself is on the bridge. It is made down.
     Tap,
+    /// A dummy port.
+    #[serde(skip)]
+    Dummy,
 }
 
 /// What a bridge does while it has controllers configured and none connected.
@@ -265,6 +270,13 @@ pub enum PortKind {
     },
     /// Nothing: the port is there, and down.
     Null,
+    /// A dummy port.
+    Dummy {
+        /// Its type.
+        class: DummyClass,
+        /// Its options.
+        options: DummyOptions,
+    },
     /// Configured in a way that cannot be carried out.
     Wrong {
         /// What is wrong, as people read it.

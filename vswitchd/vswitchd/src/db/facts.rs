@@ -236,7 +236,8 @@ fn counters(s: &PortStats) -> Datum {
         ("tx_dropped", s.tx_dropped),
         ("tx_errors", s.tx_errors),
     ];
-    map(counts.map(|(name, n)| (name, number(n))))
+    // What is not known is not said.
+    map(counts.into_iter().filter(|(_, n)| *n != u64::MAX).map(|(name, n)| (name, number(n))))
 }
 
 fn driver(kind: &PortKind) -> &'static str {
@@ -246,6 +247,7 @@ fn driver(kind: &PortKind) -> &'static str {
         PortKind::AfXdp { .. } => "af_xdp",
         PortKind::Tap { .. } | PortKind::Internal { .. } => "tun",
         PortKind::Patch { .. } => "patch",
+        PortKind::Dummy { class, .. } => class.name(),
         _ => "none",
     }
 }

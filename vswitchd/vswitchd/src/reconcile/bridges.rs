@@ -8,6 +8,7 @@ use openflow::PortNo;
 
 use crate::config::{BridgeConfig, LocalPort, MirrorConfig, MirrorTo, PortConfig, PortKind};
 use crate::desired::Desired;
+use crate::dummy::{DummyClass, DummyOptions};
 use crate::endpoint::Endpoint;
 
 use super::numbers::OfPorts;
@@ -36,6 +37,10 @@ pub fn local_port(b: &BridgeConfig) -> PortConfig {
     let kind = match b.local {
         LocalPort::None => PortKind::Null,
         LocalPort::Tap => PortKind::Internal { interface: b.name.clone() },
+        LocalPort::Dummy => PortKind::Dummy {
+            class: DummyClass::Internal,
+            options: DummyOptions { mac: Some(bridge_address(b)), ..DummyOptions::default() },
+        },
     };
     PortConfig { settings: b.local_settings.clone(), ..PortConfig::new(&b.name, kind) }
 }

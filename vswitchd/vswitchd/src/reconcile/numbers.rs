@@ -87,6 +87,19 @@ impl DatapathNumbers {
         Some(PortId(dp))
     }
 
+    /// Takes a number for a dummy port: the first one in its name, and a hundred more when the name begins with `br`, if that
+    /// is free, else the lowest free one. What tests are written by. `None` when there is none left.
+    pub fn take_by_name(&mut self, name: &str) -> Option<PortId> {
+        let free = |n: &u32| *n > 0 && *n < DATAPATH_PORTS && !self.0.contains(n);
+        let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        let base: u32 = if name.starts_with("br") { 100 } else { 0 };
+        let named = digits[..end].parse::<u32>().ok().and_then(|n| n.checked_add(base));
+        let dp = named.filter(free).or_else(|| (1..DATAPATH_PORTS).find(free))?;
+        self.0.insert(dp);
+        Some(PortId(dp))
+    }
+
     /// Gives a number back.
     pub fn give_back(&mut self, dp: PortId) {
         self.0.remove(&dp.0);
@@ -133,6 +146,13 @@ mod tests {
         let both = [port("a", None), port("b", Some(1)), port("c", Some(1))];
         assert_eq!(assigned(&mut o, &both), want(&[("a", 2), ("b", 1), ("c", 3)]));
         assert_eq!(assigned(&mut o, &[port("a", Some(0))]), want(&[("a", 2)]), "0 is no number");
+    }
+
+    #[test]
+    fn a_dummys_datapath_number_is_in_its_name() {
+        let mut d = DatapathNumbers::default();
+        let mut take = |n| d.take_by_name(n).unwrap().0;
+        assert_eq!(["br0", "p1", "p1x", "vif7.2", "none", "br0b"].map(&mut take), [100, 1, 2, 7, 3, 4]);
     }
 
     #[test]

@@ -35,7 +35,12 @@ fn wanted_ports<'a>(
 
 /// Whether a port that runs can stay when this is wanted: what else changes is changed on the spot.
 fn same_port(running: &RunningPort, config: &PortConfig, no: PortNo) -> bool {
-    running.config.kind == config.kind && running.no == no
+    let same = match (&running.config.kind, &config.kind) {
+        // Its options are changed on the spot.
+        (PortKind::Dummy { class, .. }, PortKind::Dummy { class: wanted, .. }) => class == wanted,
+        (kind, wanted) => kind == wanted,
+    };
+    same && running.no == no
 }
 
 impl Reconciler {
@@ -123,6 +128,10 @@ impl Reconciler {
             PortKind::Memory => {
                 self.memory.lock().remove(name);
             }
+            PortKind::Dummy { .. } => {
+                self.parts.dummies.close(name);
+                drop((io, queues));
+            }
             _ => drop((io, queues)),
         }
     }
@@ -152,7 +161,11 @@ impl Reconciler {
                 patches.push((at, c, no, peer));
                 continue;
             }
-            let Some(dp) = self.dp_numbers.take(no) else {
+            let number = match &c.kind {
+                PortKind::Dummy { .. } => self.dp_numbers.take_by_name(&c.name),
+                _ => self.dp_numbers.take(no),
+            };
+            let Some(dp) = number else {
                 self.port_failed(at, &c.name, "no port number of the datapath is left".to_owned());
                 continue;
             };
@@ -205,6 +218,14 @@ impl Reconciler {
                     b.endpoint.bridge.set_port_settings(p.no, c.settings.clone());
                     p.config.settings = c.settings.clone();
                 }
+                if let Some(p) = b.ports.get_mut(&c.name)
+                    && p.config.kind != c.kind
+                    && let PortKind::Dummy { options, .. } = &c.kind
+                    && let Some(dummy) = self.parts.dummies.get(&c.name)
+                {
+                    dummy.configure(options, &self.runtime);
+                    p.config.kind = c.kind.clone();
+                }
             }
         }
     }
@@ -237,6 +258,13 @@ impl Reconciler {
             return Ok(Opened { io, queues });
         }
         let words = |e: OpenError| e.as_interface_error(&c.name);
+        if let PortKind::Dummy { class, options } = &c.kind {
+            let dummy = self.parts.dummies.open(&c.name, *class, &self.pool, &self.clock);
+            let mut io = dummy.map_err(|e| words(e.into()))?;
+            io.port().configure(options, &self.runtime);
+            let queues = io.take_queues(device::QueueId(0)).map_err(|e| words(e.into()))?;
+            return Ok(Opened { io: Box::new(io), queues });
+        }
         let is_local = c.name == w.name;
         let (mut io, far) = open::port(&c.kind, is_local.then(|| bridge_address(w)), &self.pool, &self.clock)
             .map_err(words)?;

@@ -13,14 +13,17 @@ use std::time::Instant as HostInstant;
 
 use clock::Clock;
 use daemon::Tls;
+use daemon::signals::StopRequest;
 use datapath::SoftDatapath;
 use parking_lot::{Mutex, RwLock};
 
 use crate::devices::RunningSim;
+use crate::dummy::DummyPorts;
 use crate::endpoint::Endpoint;
 use crate::hoisting::Hoisting;
 use crate::ports::PortTable;
 use crate::reconcile::Outcomes;
+use crate::rounds::Rounds;
 use crate::source::Source;
 
 pub use dump::DumpOptions;
@@ -50,9 +53,18 @@ pub struct Parts {
     pub(crate) sims: Mutex<Vec<RunningSim>>,
     /// What came of the configuration.
     pub outcomes: Outcomes,
+    /// Dummy ports.
+    pub dummies: DummyPorts,
+    pub(crate) rounds: Rounds,
+    pub(crate) stop: StopRequest,
 }
 
 impl Parts {
+    /// Whether the switch is about to end.
+    pub(crate) fn stopping(&self) -> bool {
+        self.stop.waiter().is_stopped()
+    }
+
     /// The ports.
     pub(crate) fn port_table(&self) -> &PortTable {
         &self.ports

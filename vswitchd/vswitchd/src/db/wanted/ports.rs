@@ -7,26 +7,26 @@ use netio::af_xdp::XdpMode;
 use ofproto::{PortSettings, PriorityTags, VlanMode};
 use ovsdb::client::Row;
 
-use super::{Host, is_set, string, vlans};
+use super::{Host, is_set, mac, string, vlans};
 use crate::config::{DeviceConfig, DeviceKind, MAX_OFPORT, PortConfig, PortKind, Wire};
+use crate::dummy::{Dummies, DummyClass, DummyOptions};
 
 /// Ports of a simulated device.
 const SIM_PORTS: usize = 4;
 
-/// The port of an interface, which is one of several of a bond or the only one.
+/// The port of an interface, which is one of several of a bond or the only one, on a bridge of which is said whether its
+/// datapath is a dummy.
 pub(super) fn port(
     row: Row<'_>,
     name: &str,
     bond: bool,
     settings: PortSettings,
-    host: Host,
+    on: (Host, bool),
     devices: &mut BTreeMap<String, DeviceConfig>,
 ) -> PortConfig {
     let kind =
-        if bond { wrong(name, "bonds are not implemented") } else { interface(row, name, host, devices) };
+        if bond { wrong(name, "bonds are not implemented") } else { interface(row, name, on, devices) };
     let ofport = row.integer("ofport_request").and_then(|n| u32::try_from(n).ok());
-    // The number in a dummy's name is its number: what tests are written by.
-    let ofport = ofport.or_else(|| if kind == PortKind::Memory { first_number(name) } else { None });
     PortConfig {
         ofport: ofport.filter(|n| (1..=MAX_OFPORT).contains(n)),
         settings,
@@ -34,11 +34,13 @@ pub(super) fn port(
     }
 }
 
-/// The first number in a name.
-fn first_number(name: &str) -> Option<u32> {
-    let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    digits[..end].parse().ok()
+/// Whether the datapath of a bridge with that `datapath_type` is a dummy.
+pub(super) fn is_dummy_datapath(datapath_type: Option<&str>, dummies: Dummies) -> bool {
+    match (dummies, datapath_type.unwrap_or_default()) {
+        (Dummies::None, _) => false,
+        (_, "dummy") | (Dummies::Override, _) | (Dummies::System, "" | "system") => true,
+        _ => false,
+    }
 }
 
 /// An interface that cannot be had, in the words that stock tools show.
@@ -46,9 +48,29 @@ fn wrong(name: &str, why: &str) -> PortKind {
     PortKind::Wrong { why: format!("could not open network device {name} ({why})") }
 }
 
-fn interface(row: Row<'_>, name: &str, host: Host, devices: &mut BTreeMap<String, DeviceConfig>) -> PortKind {
+fn interface(
+    row: Row<'_>,
+    name: &str,
+    (host, dummy): (Host, bool),
+    devices: &mut BTreeMap<String, DeviceConfig>,
+) -> PortKind {
     let interface = name.to_owned();
-    match string(row, "type").unwrap_or("system") {
+    let kind = string(row, "type").unwrap_or("system");
+    let class = match (kind, host.dummies) {
+        (_, Dummies::None) => None,
+        ("dummy", _) => Some(DummyClass::Plain),
+        ("dummy-pmd", _) => Some(DummyClass::Pmd),
+        ("dummy-internal", _) => Some(DummyClass::Internal),
+        ("internal", _) if dummy => Some(DummyClass::Internal),
+        ("system", Dummies::System | Dummies::Override) => Some(DummyClass::Instead("system")),
+        ("internal", Dummies::Override) => Some(DummyClass::Instead("internal")),
+        ("tap", Dummies::Override) => Some(DummyClass::Instead("tap")),
+        _ => None,
+    };
+    if let Some(class) = class {
+        return PortKind::Dummy { class, options: dummy_options(row) };
+    }
+    match kind {
         "system" if host.no_system => wrong(name, "Address family not supported by protocol"),
         "system" => PortKind::AfPacket { interface },
         "internal" if !host.taps || host.no_system => PortKind::Null,
@@ -68,9 +90,24 @@ fn interface(row: Row<'_>, name: &str, host: Host, devices: &mut BTreeMap<String
             }
             None => PortKind::Wrong { why: format!("{name}: patch ports require a 'peer' argument") },
         },
-        "dummy" | "dummy-internal" | "dummy-pmd" if host.dummies => PortKind::Memory,
         "hoist" | "dpdk" => device_port(row, name, devices),
         _ => wrong(name, "Address family not supported by protocol"),
+    }
+}
+
+/// Options and address of a dummy.
+fn dummy_options(row: Row<'_>) -> DummyOptions {
+    let option = |k| row.key("options", k);
+    let file = |k| option(k).map(PathBuf::from);
+    DummyOptions {
+        mac: string(row, "mac").and_then(mac),
+        pcap: file("pcap"),
+        rxq_pcap: file("rxq_pcap"),
+        tx_pcap: file("tx_pcap"),
+        pstream: option("pstream").map(str::to_owned),
+        stream: option("stream").map(str::to_owned),
+        ifindex: option("ifindex").and_then(|n| n.parse().ok()),
+        n_rxq: option("n_rxq").and_then(|n| n.parse().ok()).unwrap_or(1),
     }
 }
 

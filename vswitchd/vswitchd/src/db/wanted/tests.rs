@@ -7,7 +7,9 @@ use super::*;
 use crate::config::{DeviceKind, PortConfig, PortKind, Wire};
 use ofproto::VlanMode;
 
-const HOST: Host = Host { taps: true, dummies: false, no_system: false };
+use crate::dummy::DummyOptions;
+
+const HOST: Host = Host { taps: true, dummies: Dummies::None, no_system: false };
 
 /// A name's UUID: the name itself, filled up.
 fn id(name: &str) -> Uuid {
@@ -190,15 +192,39 @@ fn af_xdp_is_a_type_with_a_mode() {
 }
 
 #[test]
-fn dummies_are_numbered_by_their_names() {
+fn dummies_are_what_the_command_line_says() {
+    let options = json!(["map", [["tx_pcap", "out.pcap"], ["ifindex", "7"], ["n_rxq", "2"]]]);
     let ports = [
-        ("p17", json!({}), json!({"type": "dummy"})),
-        ("tap2x3", json!({}), json!({"type": "dummy", "ofport_request": 9})),
-        ("none", json!({}), json!({"type": "dummy"})),
+        ("a", json!({}), json!({"type": "dummy", "options": options, "mac": "aa:55:00:00:00:07"})),
+        ("b", json!({}), json!({"type": "internal"})),
+        ("c", json!({}), json!({"type": ""})),
     ];
-    let w = rows(json!({}), &ports).wanted(Host { dummies: true, ..HOST }).unwrap();
-    let numbers: Vec<_> = w.desired.bridges[0].ports.iter().map(|p| (p.name.as_str(), p.ofport)).collect();
-    assert_eq!(numbers, [("none", None), ("p17", Some(17)), ("tap2x3", Some(9))]);
+    let kinds = |datapath: &str, dummies| {
+        let w = rows(json!({"datapath_type": datapath}), &ports).wanted(Host { dummies, ..HOST }).unwrap();
+        let b = w.desired.bridges[0].clone();
+        assert_eq!(b.settings.stock_megaflows, dummies != Dummies::None);
+        let class = |k: &PortKind| match k {
+            PortKind::Dummy { class, .. } => class.name(),
+            _ => "-",
+        };
+        let all = b.ports.iter().map(|p| class(&p.kind)).collect::<Vec<_>>().join(" ");
+        (b.local == LocalPort::Dummy, all, b.ports[0].kind.clone())
+    };
+    let (local, classes, first) = kinds("dummy", Dummies::ByType);
+    assert_eq!((local, classes.as_str()), (true, "dummy dummy-internal -"));
+    let PortKind::Dummy { options, .. } = first else { panic!("{first:?}") };
+    let want = DummyOptions {
+        mac: Some([0xaa, 0x55, 0, 0, 0, 7]),
+        tx_pcap: Some("out.pcap".into()),
+        ifindex: Some(7),
+        n_rxq: 2,
+        ..DummyOptions::default()
+    };
+    assert_eq!(options, want);
+    assert_eq!(kinds("", Dummies::ByType).1, "dummy - -");
+    assert_eq!(kinds("", Dummies::System).1, "dummy dummy-internal system");
+    assert!(kinds("netdev", Dummies::Override).0);
+    assert_eq!(kinds("dummy", Dummies::None).1, "- - -");
 }
 
 #[test]

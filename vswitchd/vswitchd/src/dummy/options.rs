@@ -1,0 +1,49 @@
+//! What the database says of a dummy port.
+
+use std::path::PathBuf;
+
+/// Types of dummy interfaces. They differ in name alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DummyClass {
+    /// `dummy`.
+    Plain,
+    /// `dummy-pmd`.
+    Pmd,
+    /// `dummy-internal`, and `internal` on a bridge whose datapath is a dummy.
+    Internal,
+    /// A type of the host's that `--enable-dummy` has put in a dummy's place.
+    Instead(&'static str),
+}
+
+impl DummyClass {
+    /// The type's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            DummyClass::Plain => "dummy",
+            DummyClass::Pmd => "dummy-pmd",
+            DummyClass::Internal => "dummy-internal",
+            DummyClass::Instead(name) => name,
+        }
+    }
+}
+
+/// Options, and column `mac`, of a dummy interface. They change while the port stays.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DummyOptions {
+    /// Its address, instead of one that is handed out.
+    pub mac: Option<[u8; 6]>,
+    /// Packets received and sent are written there.
+    pub pcap: Option<PathBuf>,
+    /// Packets received are written there.
+    pub rxq_pcap: Option<PathBuf>,
+    /// Packets sent are written there.
+    pub tx_pcap: Option<PathBuf>,
+    /// Listens there for peers of its cable.
+    pub pstream: Option<String>,
+    /// Connects there.
+    pub stream: Option<String>,
+    /// The index that it says it has.
+    pub ifindex: Option<u32>,
+    /// Receive queues that it says it has.
+    pub n_rxq: u16,
+}
