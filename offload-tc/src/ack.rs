@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::action::{ActionSpec, TcAction, VlanAction};
     use crate::filter::{FilterAt, Flower, Hook};
-    use crate::message::{add_filter, messages};
+    use crate::message::{Add, add_filter, messages};
     use crate::wire::{Writer, find};
 
     fn body(code: i32, request: &[u8], tlvs: &[u8]) -> Vec<u8> {
@@ -177,7 +177,7 @@ mod tests {
         f.actions.push(TcAction::pipe(ActionSpec::Vlan(VlanAction::Pop)));
         let at = FilterAt { hook: Hook::Ingress(3), chain: 0, prio: 1, protocol: 0x0800, handle: 1 };
         let mut w = Writer::new();
-        add_filter(&mut w, 1, &at, &f, false);
+        add_filter(&mut w, 1, &at, &f, Add::New);
         let request = w.bytes();
         let m = messages(request).next().unwrap().unwrap();
         let options = find(&m.body[20..], 2).unwrap().unwrap();

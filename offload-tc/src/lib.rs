@@ -2,14 +2,23 @@
 //!
 //! * [`wire`], [`error`], [`keys`], [`tunnel_opts`], [`action`], [`filter`], [`message`], [`ack`]: the codec, from flower's
 //!   keys and actions to whole netlink messages and back.
+//! * [`lower_match`], [`lower_action`], [`capability`]: flow records to filters, and what can be said in filters at all.
+//! * [`provider`]: the kernel's filters as an [`offload::OffloadProvider`], over a [`transport`]: the kernel's socket, or a
+//!   [`fake`] kernel for tests.
 #![forbid(unsafe_code)]
 
 pub mod ack;
 pub mod action;
+pub mod capability;
 pub mod error;
+pub mod fake;
 pub mod filter;
 pub mod keys;
+pub mod lower_action;
+pub mod lower_match;
 pub mod message;
+pub mod provider;
+pub mod transport;
 pub mod tunnel_opts;
 pub mod wire;
 
@@ -17,3 +26,5 @@ pub use action::{ActionReport, ActionSpec, Cookie, TcAction, Verdict};
 pub use error::CodecError;
 pub use filter::{FilterAt, FilterReport, Flower, Head, Hook, KeyMatch};
 pub use keys::{FlowerKey, KEYS};
+pub use provider::{TcConfig, TcCounters, TcPolicy, TcProvider};
+pub use transport::{Kernel, Transport};

@@ -56,10 +56,25 @@ fn filter_head(w: &mut Writer, at: &FilterAt) {
     tcmsg(w, ifindex, at.handle, parent, u32::from(at.prio) << 16 | u32::from(at.protocol.to_be()));
 }
 
-/// Adds a filter that must not be there; or, with `replace`, changes the one that is if there is one.
-pub fn add_filter(w: &mut Writer, seq: u32, at: &FilterAt, f: &Flower, replace: bool) {
-    let how = if replace { flag::CREATE } else { flag::CREATE | flag::EXCL };
-    let m = w.message(kind::NEW_FILTER, flag::REQUEST | flag::ACK | how, seq);
+/// How a filter is added.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Add {
+    /// It must not be there.
+    New,
+    /// It must not be there; the kernel answers with the filter as it has it, then the acknowledgement.
+    NewAndTell,
+    /// The one that is there is changed, if there is one.
+    Replace,
+}
+
+/// Adds a filter.
+pub fn add_filter(w: &mut Writer, seq: u32, at: &FilterAt, f: &Flower, how: Add) {
+    let how = match how {
+        Add::New => flag::EXCL,
+        Add::NewAndTell => flag::EXCL | flag::ECHO,
+        Add::Replace => 0,
+    };
+    let m = w.message(kind::NEW_FILTER, flag::REQUEST | flag::ACK | flag::CREATE | how, seq);
     filter_head(w, at);
     w.text(TCA_KIND, "flower");
     w.u32(TCA_CHAIN, at.chain);

@@ -8,7 +8,7 @@ use offload_tc::action::{
     Ct, CtNat, MAX_ACTIONS, MirredMode, PeditCmd, PeditHeader, PeditKey, Police, Skbedit, TunnelSet,
     VlanAction,
 };
-use offload_tc::message::{add_filter, messages, read_shared_action};
+use offload_tc::message::{Add, add_filter, messages, read_shared_action};
 use offload_tc::tunnel_opts::{CfmMatch, LseMatch, TunnelOpt};
 use offload_tc::wire::Writer;
 use offload_tc::{ActionSpec, Cookie, FilterAt, Flower, Head, Hook, KEYS, TcAction, Verdict};
@@ -191,7 +191,7 @@ proptest! {
     #[test]
     fn a_filter_comes_back_as_it_was_written(at in place(), f in flower()) {
         let mut w = Writer::new();
-        add_filter(&mut w, 1, &at, &f, false);
+        add_filter(&mut w, 1, &at, &f, Add::New);
         let m = messages(w.bytes()).next().unwrap().unwrap();
         let h = Head::read(m.body).unwrap().unwrap();
         let (back, report) = h.flower().unwrap();
@@ -214,7 +214,7 @@ proptest! {
     #[test]
     fn bytes_that_were_changed_never_panic(at in place(), f in flower(), flips in vec((any::<prop::sample::Index>(), any::<u8>()), 1..20)) {
         let mut w = Writer::new();
-        add_filter(&mut w, 1, &at, &f, false);
+        add_filter(&mut w, 1, &at, &f, Add::New);
         let mut b = w.bytes().to_vec();
         for (i, v) in flips {
             let i = i.index(b.len());

@@ -150,8 +150,9 @@ fn again(m: &Message<'_>) -> Option<Vec<u8>> {
     match m.kind {
         kind::NEW_FILTER => {
             let h = Head::read(m.body).unwrap().unwrap();
-            let replace = m.flags & message::flag::EXCL == 0;
-            message::add_filter(&mut w, m.seq, &h.at, &h.flower().unwrap().0, replace);
+            let exclusive = m.flags & message::flag::EXCL != 0;
+            let how = if exclusive { message::Add::New } else { message::Add::Replace };
+            message::add_filter(&mut w, m.seq, &h.at, &h.flower().unwrap().0, how);
         }
         kind::DEL_FILTER | kind::GET_FILTER => {
             let h = Head::read(m.body).unwrap().unwrap();

@@ -50,6 +50,8 @@ pub enum MaskForm {
     Prefix,
     /// Any of the bits.
     Any,
+    /// One of these masks: a field of parts, each of which is matched whole or not at all.
+    OneOf(&'static [u128]),
 }
 
 /// Fields that a rule must match exactly, each with the values it may have there: the headers without which a field is
@@ -92,6 +94,11 @@ impl KeyField {
     /// Any bits of the field.
     pub fn any(field: FieldId) -> Self {
         Self::with_form(field, MaskForm::Any)
+    }
+
+    /// One of these masks of the field, or nothing of it.
+    pub fn one_of(field: FieldId, masks: &'static [u128]) -> Self {
+        Self::with_form(field, MaskForm::OneOf(masks))
     }
 
     /// The same, sees only `mask` of the field.
@@ -174,6 +181,11 @@ impl ActionCap {
     /// The same, sets only all of `bits` at once.
     pub fn whole_field(self) -> Self {
         ActionCap { form: MaskForm::Whole, ..self }
+    }
+
+    /// The same, sets only one of these masks of the field.
+    pub fn one_of(self, masks: &'static [u128]) -> Self {
+        ActionCap { form: MaskForm::OneOf(masks), ..self }
     }
 
     /// The same, can set only these bits of the field.

@@ -242,6 +242,7 @@ impl FieldDescription {
             MaskForm::Whole => "",
             MaskForm::Prefix => "/prefix",
             MaskForm::Any => "/any",
+            MaskForm::OneOf(_) => "/parts",
         };
         let mask = self.mask.as_ref().map_or_else(String::new, |m| format!("&{m}"));
         let values =

@@ -456,7 +456,7 @@ impl<P: OffloadProvider> OffloadProvider for FaultProvider<P> {
         self.inner.generation() + self.generation
     }
 
-    fn set_ports(&mut self, ports: &[(flow::PortId, u16)]) -> Result<(), OffloadError> {
+    fn set_ports(&mut self, ports: &[(flow::PortId, u32)]) -> Result<(), OffloadError> {
         if let Some(e) = self.is_down() {
             return Err(e);
         }

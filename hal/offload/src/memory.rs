@@ -433,7 +433,7 @@ impl OffloadProvider for MemoryProvider {
         self.generation
     }
 
-    fn set_ports(&mut self, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+    fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
         let now: Vec<PortId> = ports.iter().map(|(id, _)| *id).collect();
         if self.caps.ports.iter().any(|p| !now.contains(p)) {
             self.lose_tables();

@@ -195,7 +195,7 @@ pub trait OffloadProvider: Send {
     /// # Errors
     /// [`OffloadError::Device`] when a port does not exist or is named twice, or the device's ports are what they are;
     /// nothing has changed then. Others as the device answers.
-    fn set_ports(&mut self, _ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+    fn set_ports(&mut self, _ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
         Err(OffloadError::Device("its ports cannot be changed".to_owned()))
     }
 }
@@ -231,7 +231,7 @@ impl<T: OffloadProvider + ?Sized> OffloadProvider for Box<T> {
     fn generation(&self) -> u64 {
         (**self).generation()
     }
-    fn set_ports(&mut self, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+    fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
         (**self).set_ports(ports)
     }
 }

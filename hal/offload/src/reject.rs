@@ -421,6 +421,7 @@ impl Reject {
                 MaskForm::Whole => format!("match all of {field} (mask {offered:#x}), or none of it"),
                 MaskForm::Prefix => format!("match a prefix of {field} within mask {offered:#x}"),
                 MaskForm::Any => format!("match {field} within mask {offered:#x}"),
+                MaskForm::OneOf(masks) => format!("match {field} under mask {}", one_of(masks)),
             },
             Reject::FieldNeeds { needs, values, .. } | Reject::ActionNeeds { needs, values, .. } => {
                 format!("match on {needs} as well, with {}", one_of(values))
@@ -484,6 +485,7 @@ impl fmt::Display for Reject {
                     MaskForm::Whole => "all of",
                     MaskForm::Prefix => "prefixes within",
                     MaskForm::Any => "bits of",
+                    MaskForm::OneOf(_) => "whole parts of",
                 };
                 write!(
                     f,

@@ -207,6 +207,7 @@ pub(crate) fn mask_fits(wanted: u128, offered: u128, form: MaskForm, bits: u8) -
         MaskForm::Whole => wanted == offered,
         MaskForm::Prefix => wanted & !offered == 0 && is_prefix(wanted, bits),
         MaskForm::Any => wanted & !offered == 0,
+        MaskForm::OneOf(masks) => masks.contains(&wanted),
     }
 }
 

@@ -483,8 +483,8 @@ impl<B: DeviceBacking> OffloadProvider for SimnicProvider<B> {
         self.generation
     }
 
-    fn set_ports(&mut self, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
-        let number = |p: u16| u8::try_from(p).map_err(|_| OffloadError::Device(format!("no port {p}")));
+    fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
+        let number = |p: u32| u8::try_from(p).map_err(|_| OffloadError::Device(format!("no port {p}")));
         let ports =
             ports.iter().map(|(id, p)| Ok((*id, number(*p)?))).collect::<Result<_, OffloadError>>()?;
         SimnicProvider::set_ports(self, ports)

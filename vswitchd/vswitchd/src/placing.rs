@@ -182,7 +182,7 @@ impl Placing {
     ///
     /// # Errors
     /// What the device answers; [`OffloadError::Device`] when there is none of that name.
-    pub fn set_ports(&self, name: &str, ports: &[(PortId, u16)]) -> Result<(), OffloadError> {
+    pub fn set_ports(&self, name: &str, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
         let mut s = self.lock();
         let i = s.devices.iter().position(|d| d.name == name);
         let i = i.ok_or_else(|| OffloadError::Device(format!("no device {name}")))?;

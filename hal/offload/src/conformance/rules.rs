@@ -175,6 +175,11 @@ pub fn random_rule(
         if k.field == FieldId::DpPort || !(k.required || seed.percent(35)) {
             continue;
         }
+        // Mostly fields that the packet has; a key may have many that go with other packets.
+        let has = |(f, values): &(FieldId, &[u128])| values.contains(&key.get(*f));
+        if !k.needs.iter().all(has) && !seed.percent(5) {
+            continue;
+        }
         let bits = k.field.info().bits;
         let mask = match (k.form, seed.below(20)) {
             (_, 0) => u128::from(seed.next_u64()) << 64 | u128::from(seed.next_u64()),
@@ -182,11 +187,12 @@ pub fn random_rule(
                 let n = 1 + seed.below(u64::from(bits)) as u32;
                 (u128::MAX << (u32::from(bits) - n)) & k.mask
             }
+            (MaskForm::OneOf(masks), 1..) => *seed.pick(masks),
             (MaskForm::Any, 1..=6) => k.mask & u128::from(seed.next_u64()),
             _ => k.mask,
         };
         m.set_masked(k.field, key.get(k.field), mask);
-        for p in prerequisites(k.field) {
+        for p in prerequisites(k.field).iter().chain(k.needs.iter().map(|(f, _)| f)) {
             m.set(*p, key.get(*p));
         }
     }
@@ -240,7 +246,12 @@ fn set_field(seed: &mut Seed, t: &TableCaps, f: FieldId, shape: Shape, tagged: b
         _ => false,
     };
     let offered = t.action(ActionKind::SetField(f)).map_or(f.info().max(), |c| c.bits);
-    let mut mask = if seed.percent(70) { offered } else { offered & u128::from(seed.next_u64()) };
+    let form = t.action(ActionKind::SetField(f)).map_or(MaskForm::Any, |c| c.form);
+    let mut mask = match form {
+        MaskForm::OneOf(masks) if seed.percent(70) => *seed.pick(masks),
+        _ if seed.percent(70) => offered,
+        _ => offered & u128::from(seed.next_u64()),
+    };
     let mut value = u128::from(seed.next_u64()) << 32 & f.info().max() | u128::from(seed.next_u64() >> 32);
     if f == FieldId::VlanTci {
         // The present bit stays: a tag is removed by popping it.

@@ -48,7 +48,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
     pub fn set_ports(
         &mut self,
         id: DeviceId,
-        ports: &[(PortId, u16)],
+        ports: &[(PortId, u32)],
         now: Instant,
     ) -> Result<(), OffloadError> {
         let d = usize::from(id.0);

@@ -100,7 +100,7 @@ impl Reconciler {
         }
         device.ports.clone_from(&map);
         drop(sims);
-        let ports: Vec<(PortId, u16)> = map.into_iter().map(|(n, dp)| (dp, n)).collect();
+        let ports: Vec<(PortId, u32)> = map.into_iter().map(|(n, dp)| (dp, n.into())).collect();
         self.parts.hoisting.placing().set_ports(name, &ports).map_err(|e| e.to_string())
     }
 }

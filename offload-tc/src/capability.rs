@@ -1,0 +1,67 @@
+//! What a host's TC can do, in the offload layer's terms.
+
+use flow::{ActionKind, FieldId, PortId};
+use offload::capability::FIRST_PASS_FIELDS;
+use offload::{CounterCaps, MatchKind, ObjectKind, OffloadCapabilities, TableCaps, TableId};
+
+use crate::action::MAX_ACTIONS;
+use crate::lower_action::action_caps;
+use crate::lower_match::{TABLE, key_fields};
+
+/// Number of the one table.
+pub const TABLE_ID: TableId = TableId(0);
+/// Meters at most.
+pub const MAX_METERS: u32 = 65_536;
+/// A round trip to the kernel for one filter, typically.
+const INSERT_NS: u64 = 20_000;
+
+/// What was found missing on a device when it was asked.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Missing {
+    /// Fields that its filters cannot match.
+    pub fields: Vec<FieldId>,
+    /// Actions that its filters cannot perform.
+    pub actions: Vec<ActionKind>,
+}
+
+/// The description of a device of `entries` filters and `queue_depth` operations at a time, without what is missing.
+pub fn capabilities(
+    device: &str,
+    ports: &[(PortId, u32)],
+    entries: usize,
+    queue_depth: usize,
+    missing: &Missing,
+) -> OffloadCapabilities {
+    let mut key = key_fields();
+    key.retain(|k| k.required || !missing.fields.contains(&k.field));
+    let mut actions = action_caps();
+    actions.retain(|a| !missing.actions.contains(&a.kind));
+    let meters = actions.iter().any(|a| a.kind == ActionKind::Meter);
+    OffloadCapabilities {
+        device: device.to_owned(),
+        tables: vec![TableCaps {
+            id: TABLE_ID,
+            name: TABLE,
+            kind: MatchKind::Ternary,
+            key,
+            entries,
+            actions,
+            // Outputs and the rest share the kernel's limit.
+            max_actions: MAX_ACTIONS,
+            max_outputs: MAX_ACTIONS,
+            repeated_outputs: true,
+            hairpin: true,
+            counters: CounterCaps { packet_bits: 64, byte_bits: 64 },
+            insert_ns: INSERT_NS,
+            next: Vec::new(),
+            tag_bits: 0,
+        }],
+        entry: vec![TABLE_ID],
+        ports: ports.iter().map(|(p, _)| *p).collect(),
+        zero_fields: FIRST_PASS_FIELDS.to_vec(),
+        atomic_replace: true,
+        resume_point: false,
+        objects: if meters { vec![(ObjectKind::Meter, MAX_METERS)] } else { Vec::new() },
+        queue_depth,
+    }
+}

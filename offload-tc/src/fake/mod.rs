@@ -1,0 +1,260 @@
+//! A kernel that is not there: interfaces, clsact qdiscs, chains, filters, shared actions, counters, acknowledgements with words,
+//! and faults on demand, behind [`Transport`]. Packets can be sent through its filters.
+//!
+//! It reads requests with this crate's codec, so it cannot tell whether the codec is right; the golden bytes and the kernel in
+//! the lab can. What it checks is what Linux 6.1 checks, with the same error numbers and words.
+//!
+//! *Not modelled*: qdiscs other than clsact, classifiers other than flower (a foreign filter of another kind is a name that
+//! matches nothing), conntrack, tunnels, rates of policers.
+
+mod classify;
+mod headers;
+mod request;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use clock::Instant;
+use flow::PacketKey;
+use nix::errno::Errno;
+use offload::seed::Seed;
+
+use crate::action::{Counts, TcAction};
+use crate::filter::{FilterAt, Flower, Hook};
+use crate::transport::Transport;
+
+/// A filter that is there.
+#[derive(Clone, Debug)]
+pub struct FakeFilter {
+    /// Kind of classifier; anything but `flower` matches nothing.
+    pub kind: String,
+    /// What it matches and does.
+    pub flower: Flower,
+    /// Whether the interface's hardware has it.
+    pub in_hw: bool,
+    /// What each action has counted.
+    pub counts: Vec<Counts>,
+    /// When it was last hit.
+    pub used: Option<Instant>,
+}
+
+/// An action with a number of its own.
+#[derive(Clone, Debug)]
+struct Shared {
+    action: TcAction,
+    counts: Counts,
+}
+
+/// An interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Link {
+    clsact: bool,
+    block: Option<u32>,
+    /// Its driver takes filters.
+    hardware: bool,
+}
+
+/// How often what goes wrong, in percent of the requests or datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Faults {
+    /// A request that changes something is refused.
+    pub refuse: u8,
+    /// An answer is lost, and the next receive says ENOBUFS.
+    pub overrun: u8,
+    /// An answer is lost without a word.
+    pub lose: u8,
+    /// A dump says that it was interrupted.
+    pub interrupt: u8,
+    /// Somebody else removes a filter of ours before a request is looked at.
+    pub meddle: u8,
+    /// A send fails.
+    pub send: u8,
+}
+
+#[derive(Debug)]
+struct State {
+    links: BTreeMap<u32, Link>,
+    filters: BTreeMap<FilterAt, FakeFilter>,
+    shared: BTreeMap<(String, u32), Shared>,
+    inbox: VecDeque<io::Result<Vec<u8>>>,
+    /// Filters that a driver has room for, and the kernel, all together.
+    limit: usize,
+    terse: bool,
+    faults: Faults,
+    seed: Seed,
+    /// Refusals to come: error number, words.
+    refusals: VecDeque<(i32, &'static str)>,
+    now: Instant,
+    requests: u64,
+}
+
+/// A handle to a fake kernel; clones are the same kernel.
+#[derive(Clone, Debug)]
+pub struct FakeKernel {
+    state: Arc<Mutex<State>>,
+}
+
+/// What becomes of a packet: `None` when no filter was hit, else what is sent by which interface.
+pub type Outcome = Option<Vec<(u32, PacketKey)>>;
+
+impl FakeKernel {
+    /// A kernel with these interfaces, which have no hardware and no qdiscs, and room for a million filters.
+    pub fn new(interfaces: &[u32]) -> Self {
+        let links = interfaces.iter().map(|i| (*i, Link::default())).collect();
+        FakeKernel {
+            state: Arc::new(Mutex::new(State {
+                links,
+                filters: BTreeMap::new(),
+                shared: BTreeMap::new(),
+                inbox: VecDeque::new(),
+                limit: 1_000_000,
+                terse: true,
+                faults: Faults::default(),
+                seed: Seed::new(1),
+                refusals: VecDeque::new(),
+                now: Instant::ZERO,
+                requests: 0,
+            })),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A socket of it.
+    pub fn socket(&self) -> FakeSocket {
+        FakeSocket { kernel: self.clone() }
+    }
+
+    /// How many filters fit; one more is refused with ENOSPC.
+    pub fn set_limit(&self, filters: usize) {
+        self.state().limit = filters;
+    }
+
+    /// Whether dumps can be terse; Linux before 5.8 takes no notice of the wish.
+    pub fn set_terse(&self, can: bool) {
+        self.state().terse = can;
+    }
+
+    /// Whether an interface's driver takes filters.
+    pub fn set_hardware(&self, ifindex: u32, takes: bool) {
+        self.state().links.entry(ifindex).or_default().hardware = takes;
+    }
+
+    /// From now on things go wrong so often.
+    pub fn set_faults(&self, faults: Faults, seed: u64) {
+        let mut s = self.state();
+        s.faults = faults;
+        s.seed = Seed::new(seed);
+    }
+
+    /// The next request that changes something is refused.
+    pub fn refuse_next(&self, errno: i32, text: &'static str) {
+        self.state().refusals.push_back((errno, text));
+    }
+
+    /// An interface and everything on it disappears.
+    pub fn remove_interface(&self, ifindex: u32) {
+        let mut s = self.state();
+        s.links.remove(&ifindex);
+        s.filters.retain(|at, _| !matches!(at.hook, Hook::Ingress(i) | Hook::Egress(i) if i == ifindex));
+    }
+
+    /// An interface appears.
+    pub fn add_interface(&self, ifindex: u32) {
+        self.state().links.insert(ifindex, Link::default());
+    }
+
+    /// Somebody removes a clsact qdisc with everything on it.
+    pub fn remove_qdisc(&self, ifindex: u32) {
+        let mut s = self.state();
+        if let Some(l) = s.links.get_mut(&ifindex) {
+            l.clsact = false;
+        }
+        s.filters.retain(|at, _| at.hook != Hook::Ingress(ifindex));
+    }
+
+    /// Somebody adds a filter.
+    pub fn add_filter(&self, at: FilterAt, kind: &str, flower: Flower) {
+        let mut s = self.state();
+        if let Hook::Ingress(i) | Hook::Egress(i) = at.hook {
+            s.links.entry(i).or_default().clsact = true;
+        }
+        let counts = vec![Counts::default(); flower.actions.len()];
+        s.filters.insert(at, FakeFilter { kind: kind.to_owned(), flower, in_hw: false, counts, used: None });
+    }
+
+    /// Somebody removes a filter; false when it is not there.
+    pub fn remove_filter(&self, at: &FilterAt) -> bool {
+        self.state().filters.remove(at).is_some()
+    }
+
+    /// All filters.
+    pub fn filters(&self) -> Vec<(FilterAt, FakeFilter)> {
+        self.state().filters.iter().map(|(a, f)| (*a, f.clone())).collect()
+    }
+
+    /// Requests seen so far.
+    pub fn requests(&self) -> u64 {
+        self.state().requests
+    }
+
+    /// Its time.
+    pub fn set_now(&self, now: Instant) {
+        self.state().now = now;
+    }
+
+    /// A packet comes in by an interface. Filters count it.
+    pub fn receive(&self, ifindex: u32, key: &PacketKey, len_bytes: u32) -> Outcome {
+        self.state().classify(ifindex, key, len_bytes)
+    }
+}
+
+/// A socket to a [`FakeKernel`].
+#[derive(Clone, Debug)]
+pub struct FakeSocket {
+    kernel: FakeKernel,
+}
+
+impl Transport for FakeSocket {
+    fn send(&mut self, messages: &[u8]) -> io::Result<()> {
+        let mut s = self.kernel.state();
+        let percent = s.faults.send;
+        if s.seed.percent(percent) {
+            return Err(Errno::ENOMEM.into());
+        }
+        for m in crate::message::messages(messages) {
+            let m = m.map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e.to_string()))?;
+            s.requests += 1;
+            s.request(&m);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, into: &mut Vec<u8>, _: Duration) -> io::Result<bool> {
+        into.clear();
+        match self.kernel.state().inbox.pop_front() {
+            None => Ok(false),
+            Some(Ok(b)) => {
+                into.extend_from_slice(&b);
+                Ok(true)
+            }
+            Some(Err(e)) => Err(e),
+        }
+    }
+}
+
+impl State {
+    /// Puts a datagram where it can be received, or loses it.
+    fn answer(&mut self, b: Vec<u8>) {
+        let (overrun, lose) = (self.faults.overrun, self.faults.lose);
+        if self.seed.percent(overrun) {
+            self.inbox.push_back(Err(Errno::ENOBUFS.into()));
+        } else if !self.seed.percent(lose) {
+            self.inbox.push_back(Ok(b));
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What the fake kernel does with requests.
+
+use nix::errno::Errno;
+
+use super::{FakeFilter, Shared, State};
+use crate::action::{self, ActionSpec, Counts, TcAction};
+use crate::filter::{FilterAt, Flower, Head, Hook, flags};
+use crate::message::{Message, flag, kind, read_shared_action};
+use crate::wire::{NLMSG_HEADER, Writer, attrs, find, read_text, read_u32, word};
+
+/// A refusal: error number, words, offset of what is meant.
+struct Refused(Errno, &'static str);
+
+type Done = Result<(), Refused>;
+
+/// Filters in one datagram of a dump.
+const PER_DATAGRAM: usize = 32;
+
+impl State {
+    pub(super) fn request(&mut self, m: &Message<'_>) {
+        let meddle = self.faults.meddle;
+        if self.seed.percent(meddle) {
+            let n = self.filters.len() as u64;
+            let at = self.seed.below(n) as usize;
+            if let Some(at) = self.filters.keys().nth(at).copied() {
+                self.filters.remove(&at);
+            }
+        }
+        if m.kind == kind::GET_FILTER && m.flags & flag::DUMP == flag::DUMP {
+            return self.dump(m);
+        }
+        let done = self.change(m);
+        let (errno, text) = match &done {
+            Ok(()) => (0, ""),
+            Err(Refused(e, text)) => (*e as i32, *text),
+        };
+        if m.flags & flag::ACK != 0 || errno != 0 {
+            self.acknowledge(m, errno, text);
+        }
+    }
+
+    fn change(&mut self, m: &Message<'_>) -> Done {
+        let changes = !matches!(m.kind, kind::GET_FILTER | kind::GET_ACTION);
+        let refuse = self.faults.refuse;
+        if changes && let Some((errno, text)) = self.refusals.pop_front() {
+            return Err(Refused(Errno::from_raw(errno), text));
+        }
+        if changes && self.seed.percent(refuse) {
+            let errno = *self.seed.pick(&[Errno::ENOMEM, Errno::EOPNOTSUPP, Errno::ENOSPC, Errno::EINVAL]);
+            return Err(Refused(errno, "the driver has had enough"));
+        }
+        let bad = |_| Refused(Errno::EINVAL, "malformed");
+        match m.kind {
+            kind::NEW_QDISC | kind::DEL_QDISC => self.qdisc(m),
+            kind::NEW_FILTER | kind::DEL_FILTER | kind::GET_FILTER => {
+                let head = Head::read(m.body).map_err(bad)?;
+                let head = head.ok_or(Refused(Errno::EINVAL, "Parent Qdisc doesn't exists"))?;
+                self.hook_is_there(head.at.hook)?;
+                match m.kind {
+                    kind::NEW_FILTER => self.new_filter(m, &head),
+                    kind::DEL_FILTER => self.delete_filter(m, &head.at),
+                    _ => self.get_filter(m, &head.at),
+                }
+            }
+            kind::NEW_ACTION => {
+                let (a, _) = read_shared_action(m.body).map_err(bad)?;
+                let key = (a.spec.kind().to_owned(), a.index);
+                match self.shared.get_mut(&key) {
+                    Some(s) => s.action = a,
+                    None => drop(self.shared.insert(key, Shared { action: a, counts: Counts::default() })),
+                }
+                Ok(())
+            }
+            kind::DEL_ACTION | kind::GET_ACTION => self.shared_action(m),
+            _ => Err(Refused(Errno::EOPNOTSUPP, "")),
+        }
+    }
+
+    fn hook_is_there(&self, hook: Hook) -> Done {
+        match hook {
+            Hook::Ingress(i) | Hook::Egress(i) => match self.links.get(&i) {
+                None => Err(Refused(Errno::ENODEV, "Cannot find specified device")),
+                Some(l) if !l.clsact => Err(Refused(Errno::EINVAL, "Parent Qdisc doesn't exists")),
+                Some(_) => Ok(()),
+            },
+            Hook::Block(b) if self.links.values().any(|l| l.block == Some(b)) => Ok(()),
+            Hook::Block(_) => Err(Refused(Errno::EINVAL, "Block of given index was not found")),
+        }
+    }
+
+    fn qdisc(&mut self, m: &Message<'_>) -> Done {
+        let ifindex = word("tcmsg", m.body, 1).map_err(|_| Refused(Errno::EINVAL, "malformed"))?;
+        let block = m.body.get(20..).and_then(|b| find(b, 13).ok().flatten());
+        let link = self.links.get_mut(&ifindex).ok_or(Refused(Errno::ENODEV, ""))?;
+        if m.kind == kind::DEL_QDISC {
+            if !std::mem::take(&mut link.clsact) {
+                return Err(Refused(Errno::ENOENT, "Cannot find specified qdisc on specified device"));
+            }
+            let gone = |at: &FilterAt| matches!(at.hook, Hook::Ingress(i) | Hook::Egress(i) if i == ifindex);
+            self.filters.retain(|at, _| !gone(at));
+            return Ok(());
+        }
+        if link.clsact {
+            return Err(Refused(Errno::EEXIST, "Exclusivity flag on, cannot modify"));
+        }
+        link.clsact = true;
+        link.block = block.and_then(|b| read_u32("block", b).ok());
+        Ok(())
+    }
+
+    fn new_filter(&mut self, m: &Message<'_>, head: &Head<'_>) -> Done {
+        let at = head.at;
+        let (mut f, _) = head.flower().map_err(|_| Refused(Errno::EINVAL, "malformed"))?;
+        if !head.is_flower() {
+            return Err(Refused(Errno::ENOENT, "TC classifier not found"));
+        }
+        let same_prio = |a: &FilterAt| (a.hook, a.chain, a.prio) == (at.hook, at.chain, at.prio);
+        if self.filters.keys().any(|a| same_prio(a) && a.protocol != at.protocol) {
+            return Err(Refused(Errno::EINVAL, "Specified filter protocol does not match existing one"));
+        }
+        let exists = self.filters.contains_key(&at);
+        if exists && m.flags & flag::EXCL != 0 {
+            return Err(Refused(Errno::EEXIST, "Filter already exists"));
+        }
+        let twin = |a: &FilterAt, o: &FakeFilter| same_prio(a) && *a != at && o.flower.keys == f.keys;
+        if self.filters.range(range_of(&at)).any(|(a, o)| twin(a, o)) {
+            return Err(Refused(Errno::EEXIST, ""));
+        }
+        let hardware = match at.hook {
+            Hook::Ingress(i) => self.links.get(&i).is_some_and(|l| l.hardware),
+            _ => false,
+        };
+        let in_hw = hardware && f.flags & flags::SKIP_HW == 0;
+        if f.flags & flags::SKIP_SW != 0 && !in_hw {
+            return Err(Refused(Errno::EOPNOTSUPP, "the device does not take filters"));
+        }
+        if !exists && self.filters.len() >= self.limit {
+            return Err(Refused(Errno::ENOSPC, "the table is full"));
+        }
+        for a in &mut f.actions {
+            self.bind(a)?;
+        }
+        let counts = vec![Counts::default(); f.actions.len()];
+        let kind = "flower".to_owned();
+        self.filters.insert(at, FakeFilter { kind, flower: f, in_hw, counts, used: None });
+        Ok(())
+    }
+
+    /// An action with a number is the one of that number, which is made if it is not there.
+    fn bind(&mut self, a: &TcAction) -> Done {
+        if let ActionSpec::Mirred { ifindex, .. } = a.spec
+            && !self.links.contains_key(&ifindex)
+        {
+            return Err(Refused(Errno::EINVAL, "mirred: target device does not exist"));
+        }
+        if a.index != 0 {
+            let key = (a.spec.kind().to_owned(), a.index);
+            let shared = Shared { action: a.clone(), counts: Counts::default() };
+            self.shared.entry(key).or_insert(shared);
+        }
+        Ok(())
+    }
+
+    fn get_filter(&mut self, m: &Message<'_>, at: &FilterAt) -> Done {
+        let f = self.filters.get(at).ok_or(Refused(Errno::ENOENT, "Specified filter handle not found"))?;
+        let mut w = Writer::new();
+        self.put_filter(&mut w, m.seq, 0, at, f, false);
+        self.answer(w.bytes().to_vec());
+        Ok(())
+    }
+
+    fn delete_filter(&mut self, m: &Message<'_>, at: &FilterAt) -> Done {
+        let f = self.filters.remove(at).ok_or(Refused(Errno::ENOENT, "Specified filter handle not found"))?;
+        if m.flags & flag::ECHO != 0 {
+            let mut w = Writer::new();
+            self.put_filter(&mut w, m.seq, 0, at, &f, false);
+            let echo = w.bytes().to_vec();
+            let at = echo.get(4..6).map(|_| ());
+            let mut echo = echo;
+            if at.is_some() {
+                echo[4..6].copy_from_slice(&kind::DEL_FILTER.to_ne_bytes());
+            }
+            self.answer(echo);
+        }
+        Ok(())
+    }
+
+    fn shared_action(&mut self, m: &Message<'_>) -> Done {
+        let bad = || Refused(Errno::EINVAL, "malformed");
+        let tab = m.body.get(4..).and_then(|b| find(b, 1).ok().flatten()).ok_or_else(bad)?;
+        let one = attrs(tab).next().and_then(Result::ok).ok_or_else(bad)?.1;
+        let name = find(one, 1).ok().flatten().map(read_text).ok_or_else(bad)?;
+        let index = find(one, 3).ok().flatten().and_then(|b| read_u32("", b).ok()).ok_or_else(bad)?;
+        let key = (name, index);
+        let gone = Refused(Errno::ENOENT, "TC action with specified index not found");
+        if m.kind == kind::GET_ACTION {
+            let s = self.shared.get(&key).ok_or(gone)?;
+            let mut w = Writer::new();
+            let o = w.message(kind::NEW_ACTION, 0, m.seq);
+            w.raw(&[0; 4]);
+            let all = w.nest(1);
+            let one = w.nest(1);
+            action::put_action(&mut w, &s.action);
+            put_stats(&mut w, s.counts);
+            w.end(one);
+            w.end(all);
+            w.end_message(o);
+            self.answer(w.bytes().to_vec());
+            return Ok(());
+        }
+        let used = |f: &FakeFilter| {
+            f.flower.actions.iter().any(|a| (a.spec.kind(), a.index) == (key.0.as_str(), key.1))
+        };
+        if self.filters.values().any(used) {
+            return Err(Refused(Errno::EPERM, "Action is bound to filters"));
+        }
+        self.shared.remove(&key).map(drop).ok_or(gone)
+    }
+
+    fn dump(&mut self, m: &Message<'_>) {
+        let (ifindex, parent) = (word("", m.body, 1).unwrap_or(0), word("", m.body, 3).unwrap_or(0));
+        let terse = m.body.get(20..).and_then(|b| find(b, 15).ok().flatten()).is_some() && self.terse;
+        let hook = Hook::from_raw(ifindex, parent);
+        if let Some(Hook::Ingress(i)) = hook
+            && !self.links.contains_key(&i)
+        {
+            // The kernel says no more than that there is nothing.
+            return self.done(m);
+        }
+        let found: Vec<_> =
+            self.filters.iter().filter(|(a, _)| Some(a.hook) == hook).map(|(a, f)| (*a, f.clone())).collect();
+        for part in found.chunks(PER_DATAGRAM) {
+            let interrupt = self.faults.interrupt;
+            let broken = if self.seed.percent(interrupt) { flag::DUMP_INTR } else { 0 };
+            let mut w = Writer::new();
+            for (at, f) in part {
+                self.put_filter(&mut w, m.seq, flag::MULTI | broken, at, f, terse);
+            }
+            self.answer(w.bytes().to_vec());
+        }
+        self.done(m);
+    }
+
+    fn done(&mut self, m: &Message<'_>) {
+        let mut w = Writer::new();
+        let o = w.message(kind::DONE, flag::MULTI, m.seq);
+        w.raw(&[0; 4]);
+        w.end_message(o);
+        self.answer(w.bytes().to_vec());
+    }
+
+    fn put_filter(&self, w: &mut Writer, seq: u32, more: u16, at: &FilterAt, f: &FakeFilter, terse: bool) {
+        let m = w.message(kind::NEW_FILTER, more, seq);
+        let (ifindex, parent) = at.hook.raw();
+        let info = u32::from(at.prio) << 16 | u32::from(at.protocol.to_be());
+        for v in [0, ifindex, at.handle, parent, info] {
+            w.raw(&v.to_ne_bytes());
+        }
+        w.text(1, &f.kind);
+        w.u32(11, at.chain);
+        let o = w.nest(2);
+        if !terse {
+            let bare = Flower { actions: Vec::new(), flags: 0, ..f.flower.clone() };
+            bare.put(w);
+        }
+        let state = if f.in_hw { flags::IN_HW } else { flags::NOT_IN_HW };
+        w.u32(22, f.flower.flags | state);
+        w.u32(86, u32::from(f.in_hw));
+        let all = w.nest(3);
+        for (i, a) in f.flower.actions.iter().enumerate() {
+            let one = w.nest(i as u16 + 1);
+            if terse {
+                w.text(1, a.spec.kind());
+                if let Some(c) = &a.cookie {
+                    w.attr(6, c.bytes());
+                }
+            } else {
+                action::put_action(w, a);
+            }
+            put_stats(w, self.counts_of(a, f.counts.get(i).copied()));
+            w.end(one);
+        }
+        w.end(all);
+        w.end(o);
+        w.end_message(m);
+    }
+
+    fn counts_of(&self, a: &TcAction, own: Option<Counts>) -> Counts {
+        let shared = self.shared.get(&(a.spec.kind().to_owned(), a.index));
+        shared.map(|s| s.counts).or(own).unwrap_or_default()
+    }
+
+    fn acknowledge(&mut self, m: &Message<'_>, errno: i32, text: &str) {
+        let tlvs = if text.is_empty() { 0 } else { flag::ACK_TLVS };
+        let mut w = Writer::new();
+        let o = w.message(kind::ERROR, flag::CAPPED | tlvs, m.seq);
+        w.raw(&(-errno).to_ne_bytes());
+        w.raw(&((m.body.len() + NLMSG_HEADER) as u32).to_ne_bytes());
+        w.raw(&m.kind.to_ne_bytes());
+        w.raw(&m.flags.to_ne_bytes());
+        w.raw(&m.seq.to_ne_bytes());
+        w.raw(&[0; 4]);
+        if !text.is_empty() {
+            w.text(1, text);
+        }
+        w.end_message(o);
+        self.answer(w.bytes().to_vec());
+    }
+}
+
+/// The places of filters of the same priority.
+fn range_of(at: &FilterAt) -> std::ops::RangeInclusive<FilterAt> {
+    FilterAt { protocol: 0, handle: 0, ..*at }..=FilterAt { protocol: u16::MAX, handle: u32::MAX, ..*at }
+}
+
+/// Writes TCA_ACT_STATS.
+fn put_stats(w: &mut Writer, c: Counts) {
+    let s = w.nest(4);
+    let b = w.nest(1);
+    w.raw(&c.bytes.to_ne_bytes());
+    w.raw(&(c.packets as u32).to_ne_bytes());
+    w.raw(&[0; 4]);
+    w.end(b);
+    w.u64(8, c.packets);
+    w.end(s);
+}

@@ -1,0 +1,211 @@
+//! The provider beside other users of the kernel, across restarts, and when interfaces go.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clock::ManualClock;
+use flow::{Action, FieldId, FlowId, PacketKey, PacketMatch, PortId};
+use offload::conformance::rules::{SHAPES, packet};
+use offload::{FlowOp, FlowRule, HwHandle, OffloadProvider, OpId, OpResult, Reject, StatsCursor};
+use offload_tc::fake::{FakeKernel, FakeSocket};
+use offload_tc::{
+    Cookie, FilterAt, Flower, FlowerKey, Hook, TcAction, TcConfig, TcPolicy, TcProvider, Verdict,
+};
+
+const PORTS: [(PortId, u32); 2] = [(PortId(11), 1), (PortId(12), 2)];
+
+fn provider(kernel: &FakeKernel, config: TcConfig) -> TcProvider<FakeSocket> {
+    let mut p = TcProvider::new(kernel.socket(), config, Arc::new(ManualClock::new()));
+    p.set_interfaces(&PORTS).unwrap();
+    p
+}
+
+fn config() -> TcConfig {
+    TcConfig { timeout: Duration::ZERO, retry: Duration::ZERO, ..TcConfig::new("br0") }
+}
+
+fn key(n: u32) -> PacketKey {
+    packet(SHAPES[0], n, PortId(11))
+}
+
+fn rule(n: u32) -> FlowRule {
+    let k = key(n);
+    let mut matches = PacketMatch::ANY;
+    for f in [FieldId::DpPort, FieldId::EthType, FieldId::NwDst] {
+        matches.set(f, k.get(f));
+    }
+    matches.set_masked(FieldId::VlanTci, 0, 0x1fff);
+    let actions = [Action::Output(PortId(12))].into();
+    FlowRule { id: FlowId(n.into()), matches, actions, provenance: [].into() }
+}
+
+fn run(p: &mut TcProvider<FakeSocket>, op: FlowOp) -> OpResult {
+    assert_eq!(p.submit(&[op]), 1);
+    let mut done = Vec::new();
+    p.poll(&mut done, 8);
+    assert_eq!(done.len(), 1);
+    done.pop().unwrap().result
+}
+
+fn install(p: &mut TcProvider<FakeSocket>, n: u32) -> HwHandle {
+    match run(p, FlowOp::Install(OpId(n.into()), rule(n))) {
+        OpResult::Installed(h, _) => h,
+        r => panic!("{r:?}"),
+    }
+}
+
+#[test]
+fn the_kernels_words_are_the_reason() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let mut p = provider(&kernel, config());
+    kernel.refuse_next(95, "vxlan on this NIC is out of order");
+    let OpResult::Rejected(r, None) = run(&mut p, FlowOp::Install(OpId(1), rule(1))) else { panic!() };
+    let text = "vxlan on this NIC is out of order".to_owned();
+    assert_eq!(r, Reject::Device { errno: 95, attribute: String::new(), text });
+    kernel.refuse_next(12, "");
+    let OpResult::Rejected(Reject::Device { text, .. }, None) =
+        run(&mut p, FlowOp::Install(OpId(2), rule(1)))
+    else {
+        panic!()
+    };
+    assert!(text.contains("memory"), "{text}");
+    install(&mut p, 1);
+}
+
+#[test]
+fn skip_sw_is_refused_where_the_driver_takes_no_filters() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let mut p = provider(&kernel, TcConfig { policy: TcPolicy::SkipSw, ..config() });
+    let r = run(&mut p, FlowOp::Install(OpId(1), rule(1)));
+    assert!(matches!(r, OpResult::Rejected(Reject::Device { errno: 95, .. }, None)), "{r:?}");
+    kernel.set_hardware(1, true);
+    install(&mut p, 1);
+    assert!(kernel.filters().iter().all(|(_, f)| f.in_hw));
+}
+
+fn foreign(kernel: &FakeKernel) -> FilterAt {
+    let at = FilterAt { hook: Hook::Ingress(1), chain: 0, prio: 7, protocol: 0x0800, handle: 1 };
+    let mut f = Flower::default();
+    f.set(FlowerKey::IpProto, 89);
+    f.actions = vec![TcAction::verdict(Verdict::Drop).with_cookie(Cookie::new(b"somebody else's!").unwrap())];
+    kernel.add_filter(at, "flower", f);
+    kernel.add_filter(FilterAt { prio: 8, ..at }, "bpf", Flower::default());
+    at
+}
+
+#[test]
+fn filters_of_others_are_never_touched() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    foreign(&kernel);
+    let mut p = provider(&kernel, config());
+    // Another switch of ours on the same host.
+    let mut other = provider(&kernel, TcConfig { owner: 99, first_prio: 0x4000, ..config() });
+    install(&mut other, 500);
+    install(&mut p, 1);
+    assert_eq!(p.dump().unwrap().len(), 1);
+    assert_eq!(p.poll_stats(&mut StatsCursor::default(), 100).unwrap().stats.len(), 1);
+    p.flush().unwrap();
+    assert_eq!(kernel.filters().len(), 3);
+    p.set_interfaces(&[]).unwrap();
+    assert_eq!(kernel.filters().len(), 3, "the qdisc has others' filters on it and stays");
+    assert_eq!(other.dump().unwrap().len(), 1);
+}
+
+#[test]
+fn a_qdisc_that_was_given_is_taken_back_when_nobody_uses_it() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let mut p = provider(&kernel, config());
+    install(&mut p, 1);
+    p.set_interfaces(&[]).unwrap();
+    assert!(kernel.filters().is_empty());
+    let at = FilterAt { hook: Hook::Ingress(1), chain: 0, prio: 1, protocol: 3, handle: 1 };
+    assert!(!kernel.remove_filter(&at));
+    let mut again = provider(&kernel, config());
+    install(&mut again, 1);
+}
+
+#[test]
+fn what_a_former_life_left_is_found_by_its_cookie_and_can_be_removed() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let mut first = provider(&kernel, config());
+    let h = install(&mut first, 1);
+    install(&mut first, 2);
+    let mut other = rule(1);
+    other.actions = [Action::Output(PortId(11)), Action::Output(PortId(12))].into();
+    run(&mut first, FlowOp::Replace(OpId(9), h, other));
+    kernel.receive(1, &key(1), 100);
+    drop(first);
+    foreign(&kernel);
+    let mut second = provider(&kernel, config());
+    let mut found = second.dump().unwrap();
+    found.sort_by_key(|f| f.rule.id);
+    assert_eq!(found.iter().map(|f| f.rule.id).collect::<Vec<_>>(), [FlowId(1), FlowId(2)]);
+    assert_eq!(found[0].rule.actions[..], [Action::Output(PortId(11)), Action::Output(PortId(12))]);
+    assert_eq!((found[0].stats.packets, found[0].stats.bytes), (1, 100));
+    let (dst, mask) = found[0].rule.matches.get(FieldId::NwDst);
+    assert_eq!((dst, mask), (key(1).get(FieldId::NwDst), 0xffff_ffff));
+    // The same rules again while the old ones are there: the old ones have to go first.
+    for f in &found {
+        assert!(matches!(run(&mut second, FlowOp::Remove(OpId(3), f.handle)), OpResult::Removed(..)));
+    }
+    assert_eq!(kernel.filters().len(), 2);
+    install(&mut second, 1);
+}
+
+#[test]
+fn a_filter_that_somebody_removed_comes_back_and_counts_on() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let mut p = provider(&kernel, config());
+    let h = install(&mut p, 1);
+    kernel.receive(1, &key(1), 100);
+    let read =
+        |p: &mut TcProvider<FakeSocket>| p.poll_stats(&mut StatsCursor::default(), 9).unwrap().stats[0];
+    assert_eq!(read(&mut p).2.packets, 1);
+    let (at, _) = kernel.filters()[0].clone();
+    assert!(kernel.remove_filter(&at));
+    assert_eq!(kernel.receive(1, &key(1), 100), None, "software has it meanwhile");
+    assert_eq!(read(&mut p).2.packets, 1);
+    assert_eq!(p.counters().put_back, 1);
+    assert!(kernel.receive(1, &key(1), 100).is_some());
+    assert_eq!(read(&mut p).2.packets, 2);
+    kernel.remove_qdisc(1);
+    assert_eq!(read(&mut p).2.packets, 2);
+    assert!(kernel.receive(1, &key(1), 100).is_some(), "with a qdisc of its own again");
+    // Gone for good when it is to go: that is no failure.
+    kernel.remove_qdisc(1);
+    let OpResult::Removed(_, last) = run(&mut p, FlowOp::Remove(OpId(5), h)) else { panic!() };
+    assert_eq!((last.packets, last.bytes), (2, 200), "what was not read is lost with the qdisc");
+}
+
+#[test]
+fn an_interface_that_goes_takes_its_filters_along() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let mut p = provider(&kernel, config());
+    install(&mut p, 1);
+    kernel.remove_interface(2);
+    let r = run(&mut p, FlowOp::Install(OpId(2), rule(2)));
+    assert!(matches!(r, OpResult::Rejected(Reject::Device { errno: 22, .. }, None)), "{r:?}");
+    kernel.remove_interface(1);
+    let r = run(&mut p, FlowOp::Install(OpId(2), rule(2)));
+    assert!(matches!(r, OpResult::Rejected(Reject::Device { errno: 19, .. }, None)), "{r:?}");
+    let before = p.generation();
+    p.set_interfaces(&[]).unwrap();
+    assert!(p.generation() > before && p.dump().unwrap().is_empty());
+    assert!(p.set_interfaces(&PORTS).is_err());
+    kernel.add_interface(1);
+    kernel.add_interface(2);
+    p.set_interfaces(&PORTS).unwrap();
+    install(&mut p, 1);
+}
+
+#[test]
+fn a_match_that_is_there_already_is_refused_and_nothing_leaks() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let mut p = provider(&kernel, config());
+    let h = install(&mut p, 1);
+    let r = run(&mut p, FlowOp::Install(OpId(2), FlowRule { id: FlowId(77), ..rule(1) }));
+    assert!(matches!(r, OpResult::Rejected(Reject::Device { errno: 17, .. }, None)), "{r:?}");
+    run(&mut p, FlowOp::Remove(OpId(3), h));
+    assert!(kernel.filters().is_empty());
+}
