@@ -54,6 +54,35 @@ pub struct ControllerAction {
     pub bridge: u32,
 }
 
+/// Which headers [`Action::Hash`] hashes. Numbers are those of `ovs_hash_alg`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u8)]
+pub enum HashAlg {
+    /// Network addresses, IP protocol and transport ports.
+    L4 = 0,
+    /// The same in either direction.
+    SymmetricL4 = 1,
+}
+
+impl HashAlg {
+    /// By its number.
+    pub fn from_number(n: u32) -> Option<HashAlg> {
+        match n {
+            0 => Some(HashAlg::L4),
+            1 => Some(HashAlg::SymmetricL4),
+            _ => None,
+        }
+    }
+
+    /// Its name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            HashAlg::L4 => "l4",
+            HashAlg::SymmetricL4 => "sym_l4",
+        }
+    }
+}
+
 /// One datapath action.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Action {
@@ -98,6 +127,14 @@ pub enum Action {
     },
     /// Starts again at the datapath's flow table with `recirc_id` set.
     Recirc(u32),
+    /// Sets `dp_hash` to a hash of the packet's headers, which is never zero. What the hash of a packet is differs from
+    /// datapath to datapath.
+    Hash {
+        /// What is hashed.
+        alg: HashAlg,
+        /// Start of the hash.
+        basis: u32,
+    },
     /// Passes the packet through a meter, which may drop it.
     Meter(MeterId),
     /// Cuts the packet to at most this many bytes in the next output only.
@@ -119,6 +156,7 @@ pub enum ActionKind {
     PushMpls,
     PopMpls,
     Recirc,
+    Hash,
     Meter,
     Trunc,
     Clone,
@@ -137,6 +175,7 @@ impl Action {
             Action::PushMpls { .. } => ActionKind::PushMpls,
             Action::PopMpls { .. } => ActionKind::PopMpls,
             Action::Recirc(_) => ActionKind::Recirc,
+            Action::Hash { .. } => ActionKind::Hash,
             Action::Meter(_) => ActionKind::Meter,
             Action::Trunc(_) => ActionKind::Trunc,
             Action::Clone(_) => ActionKind::Clone,
@@ -156,6 +195,7 @@ impl std::fmt::Display for ActionKind {
             ActionKind::PushMpls => f.write_str("push_mpls"),
             ActionKind::PopMpls => f.write_str("pop_mpls"),
             ActionKind::Recirc => f.write_str("recirc"),
+            ActionKind::Hash => f.write_str("hash"),
             ActionKind::Meter => f.write_str("meter"),
             ActionKind::Trunc => f.write_str("trunc"),
             ActionKind::Clone => f.write_str("clone"),

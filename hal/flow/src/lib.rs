@@ -15,7 +15,7 @@ pub mod parse;
 pub mod prereq;
 pub mod text;
 
-pub use action::{Action, ActionKind, ControllerAction, FlowId, MeterId, PortId, PuntReason};
+pub use action::{Action, ActionKind, ControllerAction, FlowId, HashAlg, MeterId, PortId, PuntReason};
 pub use field::{FIELDS, Field, FieldId, Maskable, PACKET_WORDS, PIPELINE_WORDS, Prereq, Scope, TextForm};
 pub use headers::MacAddr;
 pub use key::{

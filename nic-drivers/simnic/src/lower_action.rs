@@ -78,7 +78,7 @@ pub fn lower_actions(
                 out.push(HwAction::PushVlan { tpid: *tpid, tci: tci & !VLAN_PRESENT })
             }
             Action::PopVlan => out.push(HwAction::PopVlan),
-            Action::Controller(_) | Action::Recirc(_) => {
+            Action::Controller(_) | Action::Recirc(_) | Action::Hash { .. } => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
             Action::Meter(_) => {

@@ -12,6 +12,7 @@ use datapath_api::{DropReason, Punt, PuntSink};
 use device::{PacketBuf, TakeEach, TxQueue};
 use flow::{Action, ControllerAction, FieldId, Layout, PacketKey, PortId};
 
+use crate::dp_hash::dp_hash;
 use crate::edit::{self, Headers};
 use crate::link::CoreLink;
 use crate::meter::{MeterTable, Verdict, remarked};
@@ -240,6 +241,13 @@ impl Outputs {
                         Some(copy) => self.recirculate(copy, m, passes),
                         None => self.tally.drop(DropReason::NoBuffer),
                     }
+                }
+                Action::Hash { alg, basis } => {
+                    if p.changed {
+                        p.reparse();
+                    }
+                    let hash = dp_hash(p.key, *alg, *basis);
+                    p.key.set(FieldId::DpHash, hash.into());
                 }
                 Action::Meter(id) => {
                     let meter = self.meters.load().get(&id.0).cloned();

@@ -29,6 +29,7 @@ pub mod bench;
 mod config;
 mod core;
 mod datapath;
+mod dp_hash;
 mod edit;
 mod exact;
 mod execute;

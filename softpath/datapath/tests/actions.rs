@@ -310,7 +310,7 @@ fn interpret(
                     again.push_back((f.bytes.clone(), *id, pass + 1));
                 }
             }
-            Action::Meter(_) => {}
+            Action::Meter(_) | Action::Hash { .. } => {}
             Action::Trunc(n) => cut = Some(*n as usize),
             Action::Clone(list) => {
                 given = true;

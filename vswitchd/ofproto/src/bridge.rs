@@ -25,6 +25,7 @@ use crate::mcast::McastTable;
 use crate::mirror::Mirrors;
 use crate::patch::Peers;
 use crate::port::{Port, Ports};
+use crate::recirc::Recircs;
 use crate::rule::Rule;
 use crate::settings::{BridgeSettings, PortSettings};
 use crate::switch::{Routes, Switch};
@@ -93,6 +94,7 @@ pub struct Bridge {
     write: Mutex<Writer>,
     macs: MacTable,
     pub(crate) mcast: McastTable,
+    recircs: Arc<Recircs>,
     table_counters: Box<[TableCounters]>,
     controllers: OnceLock<Arc<dyn ControllerSink>>,
     /// Generation that records are known to follow.
@@ -114,7 +116,7 @@ struct Writer {
 }
 
 impl Bridge {
-    pub(crate) fn new(index: u32, config: BridgeConfig, switch: Weak<Switch>) -> Self {
+    pub(crate) fn new(index: u32, config: BridgeConfig, switch: Weak<Switch>, recircs: Arc<Recircs>) -> Self {
         let settings = Arc::new(config.settings.clone());
         Bridge {
             index,
@@ -122,6 +124,7 @@ impl Bridge {
             switch,
             macs: MacTable::new(settings.mac_ageing, settings.mac_limit),
             mcast: McastTable::default(),
+            recircs,
             pipeline: ArcSwap::from_pointee(Pipeline::new(settings)),
             write: Mutex::default(),
             table_counters: (0..=u8::MAX).map(|_| TableCounters::default()).collect(),
@@ -528,6 +531,7 @@ impl Bridge {
             name: self.name(),
             index: self.index,
             peers,
+            recircs: &self.recircs,
         }
     }
 

@@ -214,7 +214,6 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::Decap { .. }
         | Action::DecNshTtl
         | Action::DeleteField(_)
-        | Action::DebugRecirc
         | Action::DebugSlow => return Err(BadAction::BadType.into()),
         // A packet without the field or tag stays as it is.
         Action::Group(_)
@@ -231,6 +230,7 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::SetTunnel { .. }
         | Action::PopQueue
         | Action::Exit
+        | Action::DebugRecirc
         | Action::Note(_) => {}
     }
     known.apply(a);
@@ -309,6 +309,7 @@ fn allowed_in_set(a: &Action) -> bool {
             | Action::Multipath(_)
             | Action::FinTimeout { .. }
             | Action::Clone(_)
+            | Action::DebugRecirc
     )
 }
 

@@ -14,6 +14,7 @@ use openflow::group::{
 use openflow::{Action, ErrorCode, GroupId, PortNo};
 
 use crate::check::check_bucket;
+use crate::dp_hash::DpHash;
 use crate::rule::{Rule, RuleCounters};
 use crate::tables::Pipeline;
 
@@ -31,6 +32,8 @@ pub struct Group {
     pub group_type: GroupType,
     /// How a select group chooses.
     pub selection: Selection,
+    /// How a select group chooses by a hash that the datapath makes, if it can.
+    pub(crate) dp_hash: Option<DpHash>,
     /// Its buckets, in order.
     pub buckets: Vec<GroupBucket>,
     /// Packets that went through it.
@@ -163,6 +166,7 @@ fn numbered(had: &[Bucket], mut new: Vec<Bucket>) -> Result<Vec<Bucket>, ErrorCo
 
 fn put(p: &mut Pipeline, gm: &GroupMod, buckets: Vec<Bucket>, created: Instant) -> Result<(), ErrorCode> {
     let group = Group {
+        dp_hash: DpHash::of(gm.group_type, &gm.selection, buckets.iter()),
         id: gm.group,
         group_type: gm.group_type,
         selection: gm.selection.clone(),
@@ -183,8 +187,12 @@ fn change(p: &mut Pipeline, old: &Group, buckets: Vec<Bucket>) -> Result<(), Err
         let counters = was.map_or_else(Arc::default, |o| o.counters.clone());
         GroupBucket { bucket: b, counters }
     };
-    let group =
-        Group { buckets: buckets.into_iter().map(kept).collect(), generation: p.generation, ..old.clone() };
+    let group = Group {
+        dp_hash: DpHash::of(old.group_type, &old.selection, buckets.iter()),
+        buckets: buckets.into_iter().map(kept).collect(),
+        generation: p.generation,
+        ..old.clone()
+    };
     check(&group)?;
     p.groups.insert(old.id.0, Arc::new(group));
     Ok(())

@@ -23,6 +23,7 @@
 
 pub mod bridge;
 mod check;
+mod dp_hash;
 pub mod fdb;
 mod features;
 mod flow_mod;
@@ -33,6 +34,7 @@ pub mod mcast;
 pub mod mirror;
 pub mod patch;
 pub mod port;
+pub mod recirc;
 pub mod record;
 pub mod revalidate;
 pub mod rule;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::mac_table::MacKey;
+use crate::recirc::Recirc;
 use crate::rule::{Rule, RuleCounters};
 use crate::xlate::{LearnedFlow, Problem};
 
@@ -107,6 +108,8 @@ pub struct Basis {
     pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
     /// Flows that its packets learn, and refresh.
     pub learned: SmallVec<[LearnedFlow; 0]>,
+    /// Translations that go on when its packets come back from the datapath.
+    pub recircs: SmallVec<[Arc<Recirc>; 1]>,
     /// Rules whose timeouts a packet that ends its connection shortens: idle and hard, in seconds.
     pub fin_timeouts: SmallVec<[(Arc<Rule>, u16, u16); 0]>,
     /// Where the verdict came from.

@@ -86,6 +86,7 @@ impl Switch {
                 }
             }
         }
+        self.recircs.sweep(now);
         let stale = self.stale.load(Ordering::Acquire);
         if stale {
             self.revalidate(now);

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::mac_table::MacKey;
+use crate::recirc::Recircs;
 use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, RecordSink};
 use crate::revalidate::Revalidation;
 use crate::xlate::{LearnedFlow, Outcome, Problem, Start};
@@ -108,6 +109,7 @@ pub struct Switch {
     /// Tables have changed since the last revalidation.
     pub(crate) stale: AtomicBool,
     counts: Counts,
+    pub(crate) recircs: Arc<Recircs>,
     pub(crate) revalidation: Mutex<Revalidation>,
 }
 
@@ -131,6 +133,7 @@ impl Switch {
             live: AtomicUsize::new(0),
             stale: AtomicBool::new(false),
             counts: Counts::default(),
+            recircs: Arc::default(),
             revalidation: Mutex::new(Revalidation::default()),
         })
     }
@@ -188,7 +191,8 @@ impl Switch {
     pub fn add_bridge(&self, config: BridgeConfig) -> Arc<Bridge> {
         let _w = self.routes_write.lock();
         let mut r = (**self.routes.load()).clone();
-        let bridge = Arc::new(Bridge::new(r.bridges.len() as u32, config, self.me.clone()));
+        let bridge =
+            Arc::new(Bridge::new(r.bridges.len() as u32, config, self.me.clone(), self.recircs.clone()));
         r.bridges.push(Some(bridge.clone()));
         self.routes.store(Arc::new(r));
         bridge
@@ -263,22 +267,32 @@ impl Switch {
         PortId(PSEUDO_PORTS | bridge & 0xffff)
     }
 
-    /// Translates a packet as it would be translated now. The bridge's index is that of its ingress port.
+    /// Translates a packet as it would be translated now. The bridge is that of its ingress port, or the one in which
+    /// its translation was frozen.
     pub(crate) fn translate_key(&self, key: &PacketKey) -> (Option<u32>, Outcome) {
         let r = self.routes.load();
-        let found = r.ports.get(&PortId(key.get64(FieldId::DpPort) as u32));
-        let bridge = found.and_then(|(b, no)| Some((r.bridges.get(*b as usize)?.as_ref()?, *no)));
-        match bridge {
-            Some((b, no)) => {
-                let o = b.translate_by(&r, &b.pipeline(), key, no, Start::Tables, false);
-                (Some(b.index()), o)
+        let of = |index: u32| r.bridges.get(index as usize)?.as_ref();
+        let mut mask = PacketMask::ZERO;
+        for f in [FieldId::DpPort, FieldId::RecircId] {
+            mask.set_exact(f);
+        }
+        let lost = |problem| (None, Outcome { mask, problem: Some(problem), ..Outcome::default() });
+        match key.get64(FieldId::RecircId) as u32 {
+            0 => {
+                let found = r.ports.get(&PortId(key.get64(FieldId::DpPort) as u32));
+                let Some((b, no)) = found.and_then(|(b, no)| Some((of(*b)?, *no))) else {
+                    return lost(Problem::UnknownPort);
+                };
+                (Some(b.index()), b.translate_by(&r, &b.pipeline(), key, no, Start::Tables, false))
             }
-            None => {
-                let mut mask = PacketMask::ZERO;
-                for f in [FieldId::DpPort, FieldId::RecircId] {
-                    mask.set_exact(f);
-                }
-                (None, Outcome { mask, problem: Some(Problem::UnknownPort), ..Outcome::default() })
+            id => {
+                let found = self.recircs.thaw(id);
+                let Some((recirc, b)) = found.and_then(|f| Some((f.clone(), of(f.state.bridge)?))) else {
+                    return lost(Problem::NoRecircContext);
+                };
+                let f = &recirc.state;
+                let o = b.translate_by(&r, &b.pipeline(), key, f.in_port, Start::Frozen(f), false);
+                (Some(b.index()), o)
             }
         }
     }

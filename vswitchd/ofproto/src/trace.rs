@@ -51,6 +51,10 @@ pub enum StepKind {
     Bucket(BucketId),
     /// The action set is executed; its actions follow.
     ActionSet,
+    /// The packet has come back; what is below says what it goes on with.
+    Thaw,
+    /// Something that was put back.
+    Restored(String),
     /// Something worth saying about the action before.
     Note(String),
 }
@@ -179,7 +183,8 @@ fn text_of(kind: &StepKind, names: Names<'_>) -> String {
         StepKind::Instruction(i) => openflow::text::format_actions(i, names.openflow),
         StepKind::Bucket(id) => format!("bucket {}", id.0),
         StepKind::ActionSet => "--. Executing action set:".into(),
-        StepKind::Bridge(n) | StepKind::Note(n) => n.clone(),
+        StepKind::Thaw => "thaw".into(),
+        StepKind::Bridge(n) | StepKind::Restored(n) | StepKind::Note(n) => n.clone(),
     }
 }
 

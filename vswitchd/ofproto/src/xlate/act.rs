@@ -9,12 +9,18 @@ use crate::trace::StepKind;
 impl Xlate<'_> {
     /// Executes a list of actions in order.
     pub(super) fn execute(&mut self, actions: &[OfAction]) {
-        for a in actions {
+        for (i, a) in actions.iter().enumerate() {
+            if !self.halted && self.headers.reparse_needed && self.needs_fresh_look(a) {
+                self.freeze();
+            }
             if self.halted {
-                return;
+                return self.leave(&actions[i..]);
             }
             self.step(|| StepKind::Action(a.clone()));
             self.execute_one(a);
+            if self.frozen.takes_again() {
+                return self.leave(&actions[i..]);
+            }
         }
     }
 
@@ -84,6 +90,7 @@ impl Xlate<'_> {
             OfAction::Learn(l) => self.learn(l),
             OfAction::Multipath(m) => self.multipath(m),
             OfAction::Bundle(b) => self.bundle(b, 0),
+            OfAction::DebugRecirc => self.freeze(),
             OfAction::Clone(actions) => {
                 if self.may_go_deeper() {
                     self.depth += 1;
@@ -116,7 +123,6 @@ impl Xlate<'_> {
             | OfAction::Decap { .. }
             | OfAction::DecNshTtl
             | OfAction::DeleteField(_)
-            | OfAction::DebugRecirc
             | OfAction::DebugSlow => self.note("not supported, skipped"),
         }
     }
@@ -322,11 +328,13 @@ pub(super) fn shift_up(v: u128, s: &Subfield) -> u128 {
     v << s.offset.min(127)
 }
 
-fn below_l2(f: FieldId) -> bool {
-    !matches!(
-        f.info().canon,
-        FieldId::EthSrc | FieldId::EthDst | FieldId::VlanTci | FieldId::PktMark | FieldId::TunId
-    ) && !matches!(f.info().canon, FieldId::MplsLse0)
+pub(super) fn below_l2(f: FieldId) -> bool {
+    f.info().scope == Scope::Packet
+        && !matches!(
+            f.info().canon,
+            FieldId::EthSrc | FieldId::EthDst | FieldId::VlanTci | FieldId::PktMark | FieldId::TunId
+        )
+        && !matches!(f.info().canon, FieldId::MplsLse0)
 }
 
 /// Whether a field with this prerequisite is there. `get` reads a field and notes that it did; the Ethernet type is always

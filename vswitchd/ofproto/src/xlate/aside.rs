@@ -51,6 +51,7 @@ impl Xlate<'_> {
     pub(super) fn execute_aside(&mut self, actions: &[openflow::Action]) {
         let kept = self.keep();
         self.execute(actions);
+        self.finish_freezing();
         self.give_back(kept);
         if self.out.problem.is_none() {
             self.halted = false;

@@ -1,5 +1,6 @@
 //! Groups: which buckets a packet goes through, and each of them on a copy.
 
+use flow::FieldId;
 use openflow::group::{Bucket, GroupType};
 use openflow::port::PortState;
 use openflow::{GroupId, PortNo};
@@ -27,11 +28,29 @@ impl Xlate<'_> {
             return;
         };
         self.out.provenance.push(offload::Origin::Group(id.0));
+        if group.group_type == GroupType::Select && self.headers.reparse_needed {
+            return self.freeze_for_fresh_look();
+        }
+        // Open vSwitch chooses by the datapath's hash unless told otherwise. That takes a record for each value, and goes
+        // through the datapath twice; by a hash made here a connection has its own record, which hardware can take.
+        let dp_hash = group.dp_hash.as_ref().filter(|_| self.stock() || !group.selection.method.is_empty());
+        if let Some(d) = dp_hash
+            && self.key.get(FieldId::DpHash) == 0
+        {
+            return self.freeze_for_hash(d.alg, d.basis);
+        }
         let all = matches!(group.group_type, GroupType::All | GroupType::Indirect);
         let chosen = match group.group_type {
             GroupType::All | GroupType::Indirect => None,
             GroupType::FastFailover => group.buckets.iter().position(|b| self.may_choose(&b.bucket, true)),
-            GroupType::Select => self.select(group),
+            GroupType::Select => match dp_hash {
+                Some(d) => {
+                    self.wc.set_masked(FieldId::DpHash, u128::MAX, d.mask().into());
+                    let hash = self.key.get64(FieldId::DpHash) as u32;
+                    d.choose(hash, |i| self.may_choose(&group.buckets[i].bucket, false))
+                }
+                None => self.select(group),
+            },
         };
         if let (false, Some(i)) = (all, chosen) {
             let text = format!("using bucket {}", group.buckets[i].bucket.id.0);

@@ -19,8 +19,8 @@
 //!
 //! **Layers that are not seen.** The pipeline sees a packet as it was parsed on arrival and as actions changed it since. Two
 //! VLAN tags are parsed; a third that a packet came in with is payload to every table. What is below an MPLS label that the
-//! rules popped was never parsed: a packet that goes on to be matched or written to there is dropped with
-//! [`Problem::NeedsReparse`].
+//! rules popped was never parsed: a packet that goes on to be matched or written to there goes through the datapath again
+//! ([`crate::recirc`]).
 
 mod act;
 mod aside;
@@ -28,6 +28,7 @@ mod choose;
 mod commit;
 mod finish;
 mod forward;
+mod freeze;
 mod group;
 mod hash;
 mod learn;
@@ -48,6 +49,7 @@ pub use learn::LearnedFlow;
 use crate::mac_table::MacTable;
 use crate::mcast::McastTable;
 use crate::patch::Peers;
+use crate::recirc::{Frozen, Recirc, Recircs};
 use crate::record::{Basis, Dependencies, Visit};
 use crate::rule::{Rule, RuleCounters};
 use crate::tables::{FragHandling, Pipeline};
@@ -75,18 +77,24 @@ pub enum Problem {
     NeedsReparse,
     /// The ingress port belongs to no bridge.
     UnknownPort,
+    /// The packet came back from the datapath with an id that nobody knows any more.
+    NoRecircContext,
+    /// More than [`crate::recirc::MAX_RECIRCS`] translations wait for packets to come back.
+    TooManyRecircs,
     /// More than [`MAX_STACK`] values on the stack.
     StackTooDeep,
 }
 
 impl Problem {
     /// All of them, in order of their numbers.
-    pub const ALL: [Problem; 6] = [
+    pub const ALL: [Problem; 8] = [
         Problem::TooDeep,
         Problem::TooManyLookups,
         Problem::TooManyActions,
         Problem::NeedsReparse,
         Problem::UnknownPort,
+        Problem::NoRecircContext,
+        Problem::TooManyRecircs,
         Problem::StackTooDeep,
     ];
 
@@ -98,6 +106,8 @@ impl Problem {
             Problem::TooManyActions => "over 4096 datapath actions",
             Problem::NeedsReparse => "headers below the one that was removed are not known",
             Problem::UnknownPort => "the ingress port belongs to no bridge",
+            Problem::NoRecircContext => "no recirculation context",
+            Problem::TooManyRecircs => "Failed to allocate recirculation id",
             Problem::StackTooDeep => "resubmits yielded over 64 kB of stack",
         }
     }
@@ -110,6 +120,8 @@ impl Problem {
             Problem::TooManyActions => "xlate_too_many_actions",
             Problem::NeedsReparse => "xlate_needs_reparse",
             Problem::UnknownPort => "xlate_unknown_port",
+            Problem::NoRecircContext => "xlate_no_recirc_context",
+            Problem::TooManyRecircs => "xlate_too_many_recircs",
             Problem::StackTooDeep => "xlate_stack_too_deep",
         }
     }
@@ -130,6 +142,8 @@ pub struct Environment<'a> {
     pub index: u32,
     /// Where patch ports lead.
     pub peers: &'a Peers<'a>,
+    /// Translations that go on when packets come back from the datapath.
+    pub recircs: &'a Recircs,
 }
 
 /// What a translation came to.
@@ -145,6 +159,8 @@ pub struct Outcome {
     pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
     /// Where the verdict came from.
     pub provenance: Vec<Origin>,
+    /// Translations that go on when its packets come back from the datapath.
+    pub recircs: SmallVec<[Arc<Recirc>; 1]>,
     /// Flows that its packets have learned.
     pub learned: SmallVec<[LearnedFlow; 0]>,
     /// Rules whose timeouts a packet that ends its connection shortens: idle and hard, in seconds.
@@ -168,6 +184,7 @@ impl Outcome {
             bridge,
             rules: std::mem::take(&mut self.rules),
             credited: std::mem::take(&mut self.credited),
+            recircs: std::mem::take(&mut self.recircs),
             learned: std::mem::take(&mut self.learned),
             fin_timeouts: std::mem::take(&mut self.fin_timeouts),
             provenance: std::mem::take(&mut self.provenance).into(),
@@ -183,6 +200,8 @@ pub enum Start<'a> {
     Tables,
     /// With these actions, as a packet-out says.
     Actions(&'a [OfAction]),
+    /// Where a translation was frozen.
+    Frozen(&'a Frozen),
 }
 
 /// Translates a packet with key `key`, which came in on OpenFlow port `in_port`. `record` asks for the steps.
@@ -202,7 +221,9 @@ pub fn translate(
             x.packet_out = true;
             x.execute(actions);
         }
+        Start::Frozen(f) => x.thaw(f),
     }
+    x.finish_freezing();
     x.finish()
 }
 
@@ -243,6 +264,7 @@ pub(crate) struct Xlate<'a> {
     lookups: u32,
     /// No further action is executed.
     halted: bool,
+    frozen: freeze::Freezing,
     record: bool,
 }
 
@@ -281,6 +303,7 @@ impl<'a> Xlate<'a> {
             nest: 0,
             lookups: 0,
             halted: false,
+            frozen: freeze::Freezing::default(),
             record,
         }
     }
@@ -351,6 +374,10 @@ impl<'a> Xlate<'a> {
     /// Looks the packet up in `table` as if it had come in on `port`, and executes what is found there and in the tables it
     /// goes on to. The port counts for the first search alone (ovs-actions(7)).
     fn table_chain(&mut self, table: u8, port: Option<PortNo>) {
+        if self.headers.reparse_needed {
+            self.freeze();
+            return self.go_on_in(table);
+        }
         let in_port = self.key.get(FieldId::InPort);
         if let Some(p) = port {
             self.key.set(FieldId::InPort, p.0.into());
@@ -382,6 +409,7 @@ impl<'a> Xlate<'a> {
         }
         self.execute(&ins.apply);
         if self.halted {
+            self.leave_instructions(ins);
             return None;
         }
         if ins.clear {
@@ -404,6 +432,11 @@ impl<'a> Xlate<'a> {
             self.key.set_masked(FieldId::Metadata, value.into(), mask.into());
         }
         let next = ins.goto_table?;
+        if self.headers.reparse_needed {
+            self.freeze();
+            self.go_on_in(next.0);
+            return None;
+        }
         self.step(|| {
             StepKind::Instruction(Instructions { goto_table: Some(next), ..Instructions::default() })
         });

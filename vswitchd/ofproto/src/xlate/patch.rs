@@ -48,6 +48,7 @@ impl<'a> Xlate<'a> {
             if other.receives() {
                 self.table_chain(0, None);
                 self.execute_action_set();
+                self.finish_freezing();
             }
             self.depth -= 1;
         }

@@ -2,7 +2,7 @@
 
 use super::attr::{self, Form};
 use super::parse_match::{at, each_part, group_parts, mpls_number, next_attr, tunnel_parts};
-use crate::action::{Action, ControllerAction, MeterId, PortId, PuntReason};
+use crate::action::{Action, ControllerAction, HashAlg, MeterId, PortId, PuntReason};
 use crate::field::{FieldId as F, Scope};
 use crate::headers::eth_type;
 use crate::text::scan::{MAX_DEPTH, Scan};
@@ -14,7 +14,6 @@ const UNSUPPORTED: &[&str] = &[
     "ct",
     "ct_clear",
     "sample",
-    "hash",
     "check_pkt_len",
     "tnl_push",
     "tnl_pop",
@@ -131,6 +130,7 @@ fn one_with_arguments(
             out.push(Action::PopMpls { eth_type });
         }
         "recirc" => out.push(Action::Recirc(number(32)?)),
+        "hash" => out.push(hash(inside)?),
         "meter" => out.push(Action::Meter(MeterId(number(32)?))),
         "trunc" => out.push(Action::Trunc(number(32)?)),
         "clone" => out.push(Action::Clone(list(inside, depth + 1, ports)?.into_boxed_slice())),
@@ -141,6 +141,15 @@ fn one_with_arguments(
         _ => return Err(TextError::new(s.text, a.at, Reason::UnknownKeyword)),
     }
     Ok(())
+}
+
+/// Reads the inside of `hash(..)`.
+fn hash(mut s: Scan<'_>) -> Result<Action, TextError> {
+    let Some(a) = next_attr(&mut s)? else { return s.fail(Reason::MissingValue) };
+    let alg = [HashAlg::L4, HashAlg::SymmetricL4].into_iter().find(|h| h.name() == a.name);
+    let Some(alg) = alg else { return Err(TextError::new(s.text, a.at, Reason::UnknownKeyword)) };
+    let (basis, _) = at(&a.inside, value::number(a.inside.rest(), 32))?;
+    Ok(Action::Hash { alg, basis: basis as u32 })
 }
 
 /// Adds a set-field action for (a view of) a field.
