@@ -14,4 +14,4 @@ pub mod pcap;
 mod spsc;
 pub mod tap;
 
-pub use netdev::OpenError;
+pub use netdev::{Driver, Netdev, OpenError};

@@ -10,6 +10,7 @@ use device::LinkState;
 
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GSET: u32 = 0x01;
+const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_SRXCSUM: u32 = 0x15;
 const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_SSG: u32 = 0x19;
@@ -84,6 +85,17 @@ impl IfName {
         r.ifr_name = self.0;
         r
     }
+}
+
+/// What drives an interface.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Driver {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Version of the device's firmware; empty where there is none.
+    pub firmware: String,
 }
 
 /// An interface of one network namespace.
@@ -221,6 +233,23 @@ impl Netdev {
             Ok(()) => c[5].saturating_add(c[8]).max(1),
             Err(_) => 1,
         }
+    }
+
+    /// The driver that it has (ETHTOOL_GDRVINFO).
+    ///
+    /// # Errors
+    /// [`OpenError::Os`]: there is none that tells of itself.
+    pub fn driver(&self) -> Result<Driver, OpenError> {
+        // struct ethtool_drvinfo: cmd, then driver, version, fw_version, 32 bytes each, and more; 196 bytes together.
+        let mut info = [0u32; 49];
+        info[0] = ETHTOOL_GDRVINFO;
+        self.ethtool(&mut info)?;
+        let bytes: Vec<u8> = info.iter().flat_map(|w| w.to_ne_bytes()).collect();
+        let text = |at: usize| {
+            let b = &bytes[at..at + 32];
+            String::from_utf8_lossy(b.split(|c| *c == 0).next().unwrap_or_default()).into_owned()
+        };
+        Ok(Driver { name: text(4), version: text(36), firmware: text(68) })
     }
 
     /// Brings it up.

@@ -37,5 +37,5 @@ pub use address::{Active, AddressError, OPENFLOW_PORT, Passive};
 pub use detach::{Daemon, StartError};
 pub use pidfile::{PidFile, PidFileError};
 pub use rundir::RunDir;
-pub use stream::{Listener, Stream, StreamError, connect, connect_with};
+pub use stream::{Listener, Stream, StreamError, connect, connect_with, os_words};
 pub use tls::{Tls, TlsError, TlsFiles, Trust};

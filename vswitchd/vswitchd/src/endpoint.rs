@@ -14,11 +14,13 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::config::{BridgeConfig, FailMode};
-use crate::controller::{Hub, Limits, connect_to, listen};
+use crate::controller::{ControllerSettings, Hub, Limits, SharedSettings, connect_to, listen};
 use crate::fail_mode::{FailOpen, Policy};
 
 /// How long what ends gets to do so before the next step.
 const END_DEADLINE: Duration = Duration::from_secs(2);
+/// Between probes on the bridge's own socket.
+const OWN_PROBE: Duration = Duration::from_secs(60);
 
 /// A task and the way to end it.
 struct Task {
@@ -42,9 +44,30 @@ struct State {
     /// By what they were asked to listen on; with where they do, as it can be connected to.
     listeners: BTreeMap<String, (String, Task)>,
     controllers: BTreeMap<String, Task>,
+    /// How each of them is treated, by the same names.
+    settings: BTreeMap<String, SharedSettings>,
     /// What cannot be listened on, and why.
     failed: BTreeMap<String, String>,
     watch: Option<Task>,
+}
+
+impl State {
+    /// Has those that are there treated so from now on, and those that come.
+    fn treat(&mut self, settings: BTreeMap<String, ControllerSettings>, hub: &Hub) {
+        self.settings.retain(|name, _| settings.contains_key(name));
+        let mut changed = false;
+        for (name, new) in settings {
+            let shared = self.settings.entry(name).or_default();
+            changed |= std::mem::replace(&mut *shared.write(), new) != new;
+        }
+        if changed {
+            hub.settings_changed();
+        }
+    }
+
+    fn settings_of(&self, name: &str) -> SharedSettings {
+        self.settings.get(name).cloned().unwrap_or_default()
+    }
 }
 
 /// A bridge with its connections.
@@ -118,9 +141,10 @@ impl Endpoint {
             .map(|l| l.clone().in_dir(self.dir.path()))
             .map(|l| (l.to_string(), l))
             .collect();
-        listen_on.insert(own.to_string(), own);
+        listen_on.insert(own.to_string(), own.clone());
         let targets: BTreeMap<String, Active> =
             config.controllers.iter().map(|c| self.target(c)).map(|c| (c.to_string(), c)).collect();
+        let settings = self.treatment(config, &own);
 
         self.hub.set_versions(VersionSet::of(config.protocols.iter().copied()));
         let mut s = self.state.lock();
@@ -135,6 +159,7 @@ impl Endpoint {
         }
         self.end(ending);
 
+        s.treat(settings, &self.hub);
         let policy =
             Policy { standalone: config.fail_mode == FailMode::Standalone, controllers: !targets.is_empty() };
         self.fail_open.set_policy(policy);
@@ -155,7 +180,9 @@ impl Endpoint {
                         _ => on.clone(),
                     };
                     let (hub, bridge) = (self.hub.clone(), self.bridge.clone());
-                    let task = Task::run(&self.runtime, |stopped| listen(hub, bridge, listener, stopped));
+                    let settings = s.settings_of(&on);
+                    let task =
+                        Task::run(&self.runtime, |stopped| listen(hub, bridge, listener, settings, stopped));
                     s.failed.remove(&on);
                     s.listeners.insert(on, (shown, task));
                 }
@@ -169,11 +196,29 @@ impl Endpoint {
             }
         }
         for (name, to) in targets {
-            s.controllers.entry(name).or_insert_with(|| {
-                let (hub, bridge, tls) = (self.hub.clone(), self.bridge.clone(), self.tls.clone());
-                Task::run(&self.runtime, |stopped| connect_to(hub, bridge, to, tls, stopped))
-            });
+            if s.controllers.contains_key(&name) {
+                continue;
+            }
+            let (hub, bridge, tls) = (self.hub.clone(), self.bridge.clone(), self.tls.clone());
+            let settings = s.settings_of(&name);
+            let task =
+                Task::run(&self.runtime, |stopped| connect_to(hub, bridge, to, tls, settings, stopped));
+            s.controllers.insert(name, task);
         }
+    }
+
+    /// How its controllers and listeners are to be treated, by their names as streams.
+    fn treatment(&self, config: &BridgeConfig, own: &Passive) -> BTreeMap<String, ControllerSettings> {
+        let usual = |name: &str| config.treatment.get(name).copied().unwrap_or_default();
+        let dir = self.dir.path();
+        let active = config.controllers.iter().map(|c| (self.target(c).to_string(), usual(&c.to_string())));
+        let passive =
+            config.listen.iter().map(|l| (l.clone().in_dir(dir).to_string(), usual(&l.to_string())));
+        let mut all: BTreeMap<_, _> = active.chain(passive).collect();
+        // Tools of this machine may think for long.
+        let patient = ControllerSettings { probe: Some(OWN_PROBE), ..ControllerSettings::default() };
+        all.entry(own.to_string()).or_insert(patient);
+        all
     }
 
     /// Ends the connections to controllers, which the next [`Endpoint::apply`] makes again. Not to be called from a thread of

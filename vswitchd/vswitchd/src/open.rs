@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clock::Clock;
+use daemon::os_words;
 use device::{BufferPool, IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair};
+use netio::Netdev;
 use netio::af_packet::AfPacketPort;
 use netio::af_xdp::{AfXdpPort, XdpMode};
 use netio::memory::{MemoryConfig, MemoryPort, cable};
@@ -13,6 +15,9 @@ use netio::tap::TapPort;
 
 use crate::capture::CapturePort;
 use crate::config::{PortKind, Wire};
+
+/// What a frame has beside its MTU: an Ethernet header and two VLAN tags.
+const FRAME_OVERHEAD_BYTES: usize = 14 + 8;
 
 /// A port's packet I/O, and the other end of its cable when it is in memory.
 pub type Opened = (Box<dyn PacketIo>, Option<MemoryPort>);
@@ -50,11 +55,6 @@ pub enum OpenError {
 impl OpenError {
     /// As column `error` of an `Interface` has it: the words that stock tools show, with the operating system's reason.
     pub fn as_interface_error(&self, name: &str) -> String {
-        let os = |e: &std::io::Error| {
-            // Without Rust's number behind it.
-            let words = e.to_string();
-            words.split(" (os error").next().unwrap_or_default().to_owned()
-        };
         let why = match self {
             OpenError::Wrong(why) => return why.clone(),
             OpenError::Interface(netio::OpenError::NoInterface { .. }) => "No such device".to_owned(),
@@ -62,8 +62,8 @@ impl OpenError {
                 "Operation not permitted".to_owned()
             }
             OpenError::Interface(netio::OpenError::BadName { .. }) => "Invalid argument".to_owned(),
-            OpenError::Interface(netio::OpenError::Os { source, .. }) => os(source),
-            OpenError::File { path, source } => format!("{}: {}", path.display(), os(source)),
+            OpenError::Interface(netio::OpenError::Os { source, .. }) => os_words(source),
+            OpenError::File { path, source } => format!("{}: {}", path.display(), os_words(source)),
             other => other.to_string(),
         };
         format!("could not open network device {name} ({why})")
@@ -126,6 +126,27 @@ pub fn port(
         }
         PortKind::Memory => memory(),
     }
+}
+
+/// Gives the interface behind a port an MTU in bytes.
+///
+/// # Errors
+/// Why not, for people: there is no interface, a buffer of `pool` does not hold its frames, the kernel refuses.
+pub fn set_mtu(kind: &PortKind, mtu: u32, pool: &BufferPool) -> Result<(), String> {
+    let interface = match kind {
+        PortKind::AfPacket { interface }
+        | PortKind::AfXdp { interface, .. }
+        | PortKind::Tap { interface }
+        | PortKind::Internal { interface } => interface,
+        // Takes frames of any length that a buffer holds.
+        PortKind::Dummy { .. } => return Ok(()),
+        _ => return Err("there is no interface of the host behind it".to_owned()),
+    };
+    let most = pool.data_bytes().saturating_sub(FRAME_OVERHEAD_BYTES);
+    if mtu as usize > most {
+        return Err(format!("packet buffers hold up to {most}"));
+    }
+    Netdev::open(interface).and_then(|n| n.set_mtu(mtu)).map_err(|e| e.to_string())
 }
 
 /// Opens what a device's wire ends in; `None` for a wire that ends in nothing.

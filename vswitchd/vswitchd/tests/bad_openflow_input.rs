@@ -398,7 +398,13 @@ async fn remote_connections_leave_room_for_local_ones() {
     let remote = daemon::Listener::bind(&remote, 0).await.unwrap();
     let port = remote.tcp_port().unwrap();
     let (_stop, stopped) = daemon::signals::stop_channel();
-    tokio::spawn(vswitchd::controller::listen(Arc::clone(&rig.hub), switch, remote, stopped));
+    tokio::spawn(vswitchd::controller::listen(
+        Arc::clone(&rig.hub),
+        switch,
+        remote,
+        Default::default(),
+        stopped,
+    ));
     let connect = || tokio::net::TcpStream::connect(("127.0.0.1", port));
     let _held = [connect().await.unwrap(), connect().await.unwrap()];
     rig.until("both places are taken", |h| h.accepted_free() == 0).await;

@@ -6,211 +6,14 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Command;
 
+use support::by_database::{Rig, Way};
+use support::net::Net;
 use support::{eventually, program, require};
 
-fn run(args: &[&str]) -> Output {
-    Command::new("ip").args(args).output().unwrap()
-}
-
-fn ip(args: &[&str]) {
-    let o = run(args);
-    assert!(o.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&o.stderr));
-}
-
-/// Namespaces of a test: 0 has the switch, the others a host each.
-struct Net {
-    names: Vec<String>,
-}
-
-impl Net {
-    fn create(test: &str, hosts: usize) -> Option<Net> {
-        for tool in ["ovs-vsctl", "ovs-ofctl", "ovs-appctl"] {
-            require(tool);
-        }
-        let names: Vec<_> = (0..=hosts).map(|i| format!("hoist-{test}-{}-{i}", std::process::id())).collect();
-        let o = run(&["netns", "add", &names[0]]);
-        if !o.status.success() {
-            println!(
-                "SKIP {test}: network namespaces need root: {}",
-                String::from_utf8_lossy(&o.stderr).trim()
-            );
-            return None;
-        }
-        let net = Net { names };
-        ip(&["-n", &net.names[0], "link", "set", "lo", "up"]);
-        for n in 1..=hosts {
-            ip(&["netns", "add", &net.names[n]]);
-            net.host(n);
-        }
-        Some(net)
-    }
-
-    fn host(&self, n: usize) {
-        let (sw, ns, wire) = (&self.names[0], &self.names[n], format!("w{n}"));
-        ip(&["-n", sw, "link", "add", "name", &wire, "type", "veth", "peer", "name", "eth0", "netns", ns]);
-        ip(&["-n", ns, "addr", "add", &format!("10.98.0.{n}/24"), "dev", "eth0"]);
-        ip(&["-n", ns, "link", "set", "eth0", "up"]);
-    }
-
-    fn ping(&self, from: usize, to: &str) -> bool {
-        let args = ["netns", "exec", &self.names[from], "ping", "-n", "-q", "-c", "1", "-W", "1", to];
-        run(&args).status.success()
-    }
-}
-
-impl Drop for Net {
-    fn drop(&mut self) {
-        for n in &self.names {
-            let _ = run(&["netns", "del", n]);
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Way {
-    /// `vswitchd`, nothing else.
-    Embedded,
-    /// The stock `ovsdb-server`, and the switch as `ovs-vswitchd --detach`.
-    Stock,
-    /// Our `ovsdb-server`, and `vswitchd --db`.
-    Ours,
-}
-
-/// A switch, its database, and their directory. Ended when dropped.
-struct Rig<'a> {
-    net: &'a Net,
-    way: Way,
-    dir: tempfile::TempDir,
-    switch: Option<Child>,
-    server: Option<Child>,
-}
-
-impl<'a> Rig<'a> {
-    fn start(net: &'a Net, way: Way) -> Rig<'a> {
-        let mut r = Rig { net, way, dir: tempfile::tempdir().unwrap(), switch: None, server: None };
-        if way != Way::Embedded {
-            r.ok(
-                "ovsdb-tool",
-                &["create", r.path("conf.db").to_str().unwrap(), "/usr/share/openvswitch/vswitch.ovsschema"],
-            );
-            r.start_server();
-            r.ok("ovs-vsctl", &["--no-wait", "init"]);
-        }
-        r.start_switch();
-        r
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        let d = self.dir.path();
-        let mut c = Command::new("ip");
-        c.args(["netns", "exec", &self.net.names[0]]).arg(program).stdin(Stdio::null());
-        for k in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVS_PKGDATADIR"] {
-            c.env(k, d);
-        }
-        c.env("OVS_SYSLOG_METHOD", "null").env_remove("HOIST_RUNDIR");
-        c
-    }
-
-    fn start_server(&mut self) {
-        let server = match self.way {
-            Way::Ours => program("ovsdb-server"),
-            _ => PathBuf::from("/usr/sbin/ovsdb-server"),
-        };
-        let remote = format!("--remote=punix:{}", self.path("db.sock").display());
-        let mut c = self.command(&server);
-        c.arg(self.path("conf.db")).arg(remote).arg("--pidfile").stderr(Stdio::null());
-        self.server = Some(c.spawn().unwrap());
-        eventually("the database server listens", || self.path("db.sock").exists().then_some(()));
-    }
-
-    fn start_switch(&mut self) {
-        if self.way == Way::Stock {
-            let name = self.path("ovs-vswitchd");
-            let _ = std::os::unix::fs::symlink(program("vswitchd"), &name);
-            // The start contract: nothing is said, and when the command returns the pid file and the control socket are there.
-            let o = self
-                .command(&name)
-                .args([
-                    "--disable-system-route",
-                    "--detach",
-                    "--no-chdir",
-                    "--pidfile",
-                    "--log-file",
-                    "-vconsole:off",
-                ])
-                .output()
-                .unwrap();
-            let words = String::from_utf8_lossy(&o.stderr).into_owned();
-            assert!(o.status.success() && o.stdout.is_empty() && words.is_empty(), "{words}");
-            let pid = std::fs::read_to_string(self.path("ovs-vswitchd.pid")).unwrap();
-            assert!(self.path(&format!("ovs-vswitchd.{}.ctl", pid.trim())).exists());
-            return;
-        }
-        let log = std::fs::File::create(self.path("ovs-vswitchd.log")).unwrap();
-        let mut c = self.command(&program("vswitchd"));
-        if self.way == Way::Ours {
-            c.arg("--db").arg(format!("unix:{}", self.path("db.sock").display()));
-        }
-        self.switch = Some(c.stderr(log).spawn().unwrap());
-        eventually("the switch answers", || self.tool("ovs-appctl", &["-t", self.target(), "version"]).ok());
-    }
-
-    fn target(&self) -> &'static str {
-        if self.way == Way::Stock { "ovs-vswitchd" } else { "vswitchd" }
-    }
-
-    fn tool(&self, name: &str, args: &[&str]) -> Result<String, String> {
-        let o = self.command(Path::new(name)).args(args).output().unwrap();
-        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-        if o.status.success() { Ok(text(&o.stdout)) } else { Err(text(&o.stdout) + &text(&o.stderr)) }
-    }
-
-    fn ok(&self, name: &str, args: &[&str]) -> String {
-        self.tool(name, args).unwrap_or_else(|e| panic!("{name} {args:?}: {e}\n{}", self.log()))
-    }
-
-    /// `ovs-vsctl`, which waits until the switch has done it.
-    fn vsctl(&self, line: &str) -> String {
-        let args: Vec<&str> = ["--timeout=10"].into_iter().chain(line.split_whitespace()).collect();
-        self.ok("ovs-vsctl", &args)
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.path("ovs-vswitchd.log")).unwrap_or_default()
-    }
-
-    fn stop_switch(&mut self) {
-        self.ok("ovs-appctl", &["-t", self.target(), "exit", "--cleanup"]);
-        match self.switch.take() {
-            Some(mut c) => assert!(c.wait().unwrap().success(), "{}", self.log()),
-            None => {
-                eventually("the switch has gone", || (!self.path("ovs-vswitchd.pid").exists()).then_some(()))
-            }
-        }
-    }
-}
-
-impl Drop for Rig<'_> {
-    fn drop(&mut self) {
-        if let Ok(pid) = std::fs::read_to_string(self.path("ovs-vswitchd.pid")) {
-            let _ = Command::new("kill").arg(pid.trim()).status();
-        }
-        for mut c in self.switch.take().into_iter().chain(self.server.take()) {
-            let _ = c.kill();
-            let _ = c.wait();
-        }
-    }
-}
-
 fn tour(name: &str, way: Way) {
-    let Some(net) = Net::create(name, 3) else { return };
+    let Some(net) = Net::with_hosts(name, 3) else { return };
     let mut r = Rig::start(&net, way);
 
     // As libvirt does it, and each command returns when the switch has done it.
@@ -225,7 +28,7 @@ fn tour(name: &str, way: Way) {
     for port in ["1(w1)", "2(w2)", "LOCAL(br0)"] {
         assert!(show.contains(port), "{show}");
     }
-    eventually("hosts ping: the bridge is a learning switch", || net.ping(1, "10.98.0.2").then_some(()));
+    eventually("hosts ping: the bridge is a learning switch", || net.ping(1, "10.99.0.2").then_some(()));
 
     // An interface that is not there: ovs-vsctl tells, the row keeps the reason, everything else goes on.
     let told = r.tool("ovs-vsctl", &["--timeout=10", "add-port", "br0", "nosuch0"]);
@@ -241,8 +44,8 @@ fn tour(name: &str, way: Way) {
     r.vsctl("add-port br0 w3 tag=7 -- set Interface w3 ofport_request=33");
     assert_eq!(r.vsctl("get Interface w3 ofport").trim(), "33");
     r.vsctl("set Port w1 tag=7");
-    eventually("hosts of one VLAN ping", || net.ping(1, "10.98.0.3").then_some(()));
-    assert!(!net.ping(2, "10.98.0.3"), "hosts of two do not");
+    eventually("hosts of one VLAN ping", || net.ping(1, "10.99.0.3").then_some(()));
+    assert!(!net.ping(2, "10.99.0.3"), "hosts of two do not");
     r.vsctl("clear Port w1 tag -- clear Port w3 tag");
 
     // Versions of OpenFlow, and a mirror of everything to host 3.
@@ -255,7 +58,7 @@ fn tour(name: &str, way: Way) {
         "-- --id=@p get Port w3 -- --id=@m create Mirror name=m0 select-all=true output-port=@p \
          -- set Bridge br0 mirrors=@m",
     );
-    assert!(net.ping(1, "10.98.0.2"));
+    assert!(net.ping(1, "10.99.0.2"));
     eventually("the mirror counts", || {
         let s = r.vsctl("get Mirror m0 statistics");
         (s.contains("tx_bytes=") && !s.contains("tx_packets=0}")).then_some(())
@@ -263,16 +66,16 @@ fn tour(name: &str, way: Way) {
     r.vsctl("clear Bridge br0 mirrors");
 
     // The host itself, by its internal port.
-    ip(&["-n", &net.names[0], "addr", "add", "10.98.0.100/24", "dev", "br0"]);
-    ip(&["-n", &net.names[0], "link", "set", "br0", "up"]);
-    eventually("the host pings", || net.ping(0, "10.98.0.1").then_some(()));
+    net.ip(&["addr", "add", "10.99.0.100/24", "dev", "br0"]);
+    net.ip(&["link", "set", "br0", "up"]);
+    eventually("the host pings", || net.ping(0, "10.99.0.1").then_some(()));
 
     // What people read.
     let text = |column: &str| r.vsctl(&format!("get Interface w1 {column}")).trim().to_owned();
     assert_eq!((text("admin_state"), text("error")), ("up".into(), "[]".into()));
     assert_ne!((text("mac_in_use"), text("ifindex")), ("[]".into(), "[]".into()));
     assert_eq!(text("mtu"), "1500");
-    assert!(text("status").contains("driver_name=af_packet"));
+    assert!(text("status").contains("driver_name=veth"));
     eventually("statistics come", || {
         (!text("statistics").starts_with("{}") && !text("statistics").contains("rx_packets=0")).then_some(())
     });
@@ -310,7 +113,7 @@ fn tour(name: &str, way: Way) {
          -- add-port br0 to1 -- set Interface to1 type=patch options:peer=to0 \
          -- add-port br1 to0 -- set Interface to0 type=patch options:peer=to1",
     );
-    eventually("hosts ping across the patch", || net.ping(1, "10.98.0.3").then_some(()));
+    eventually("hosts ping across the patch", || net.ping(1, "10.99.0.3").then_some(()));
     assert_eq!(r.vsctl("get Interface to1 admin_state link_state"), "up\nup\n");
     r.vsctl("set-controller br1 tcp:127.0.0.1:1 -- set-fail-mode br1 secure");
     let status = || r.vsctl("get Controller br1 is_connected");
@@ -329,7 +132,7 @@ fn tour(name: &str, way: Way) {
         let _ = server.kill();
         let _ = server.wait();
         let _ = std::fs::remove_file(r.path("db.sock"));
-        assert!(net.ping(1, "10.98.0.2"), "it forwards without its database");
+        assert!(net.ping(1, "10.99.0.2"), "it forwards without its database");
         r.start_server();
     }
     r.vsctl("add-port br0 tap1 -- set Interface tap1 type=tap");
@@ -338,7 +141,7 @@ fn tour(name: &str, way: Way) {
     // The switch goes and comes: the configuration is the database's.
     r.stop_switch();
     r.start_switch();
-    eventually("hosts ping again", || net.ping(1, "10.98.0.2").then_some(()));
+    eventually("hosts ping again", || net.ping(1, "10.99.0.2").then_some(()));
     assert!(!r.log().contains("|ERR|"), "{}", r.log());
     r.stop_switch();
 }

@@ -5,68 +5,10 @@
 
 mod support;
 
-use std::process::{Command, Output};
+use std::process::Command;
 
-use support::{DEADLINE, eventually, program, require};
-
-/// Namespaces named after this process, removed at the end.
-struct Namespaces {
-    names: Vec<String>,
-}
-
-fn run(args: &[&str]) -> Output {
-    Command::new("ip").args(args).output().unwrap()
-}
-
-fn ip(args: &[&str]) {
-    let o = run(args);
-    assert!(o.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&o.stderr));
-}
-
-impl Namespaces {
-    /// `None`, and a line that says so, where namespaces cannot be made.
-    fn create(test: &str, n: usize) -> Option<Namespaces> {
-        require("ovs-ofctl");
-        let names: Vec<_> = (0..n).map(|i| format!("hoist-{test}-{}-{i}", std::process::id())).collect();
-        let o = run(&["netns", "add", &names[0]]);
-        if !o.status.success() {
-            println!(
-                "SKIP {test}: network namespaces need root: {}",
-                String::from_utf8_lossy(&o.stderr).trim()
-            );
-            return None;
-        }
-        let made = Namespaces { names };
-        made.names[1..].iter().for_each(|n| ip(&["netns", "add", n]));
-        Some(made)
-    }
-
-    /// Runs a program in namespace `n` and gives its output.
-    fn inside(&self, n: usize, args: &[&str]) -> Output {
-        Command::new("ip").args(["netns", "exec", &self.names[n]]).args(args).output().unwrap()
-    }
-
-    /// A veth pair: `wire` in namespace 0, `eth0` with an address in namespace `n`.
-    fn host(&self, n: usize, wire: &str) {
-        let (sw, ns) = (&self.names[0], &self.names[n]);
-        ip(&["-n", sw, "link", "add", "name", wire, "type", "veth", "peer", "name", "eth0", "netns", ns]);
-        ip(&["-n", ns, "addr", "add", &format!("10.99.0.{n}/24"), "dev", "eth0"]);
-        ip(&["-n", ns, "link", "set", "eth0", "up"]);
-        ip(&["-n", sw, "link", "set", wire, "up"]);
-    }
-
-    fn ping(&self, from: usize, to: &str) -> bool {
-        self.inside(from, &["ping", "-n", "-q", "-c", "1", "-W", "1", to]).status.success()
-    }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for n in &self.names {
-            let _ = run(&["netns", "del", n]);
-        }
-    }
-}
+use support::net::{Net, ip};
+use support::{DEADLINE, eventually, program};
 
 /// A vswitchd in namespace 0. Killed when dropped.
 struct Switch {
@@ -75,7 +17,7 @@ struct Switch {
 }
 
 impl Switch {
-    fn start(ns: &Namespaces, config: &str) -> Switch {
+    fn start(ns: &Net, config: &str) -> Switch {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("switch.toml");
         std::fs::write(&file, config).unwrap();
@@ -123,9 +65,9 @@ impl Drop for Switch {
 
 #[test]
 fn packet_sockets_and_a_tap_carry_pings() {
-    let Some(ns) = Namespaces::create("io", 3) else { return };
-    ns.host(1, "w1");
-    ns.host(2, "w2");
+    let Some(ns) = Net::create("io", 2) else { return };
+    ns.host(1);
+    ns.host(2);
     let s = Switch::start(
         &ns,
         "[[bridge]]\nname = 'br0'\nfail_mode = 'standalone'\n\
@@ -134,7 +76,7 @@ fn packet_sockets_and_a_tap_carry_pings() {
          [[bridge.port]]\nname = 'tap9'\ntype = 'tap'\n",
     );
     eventually("hosts ping through packet sockets", || ns.ping(1, "10.99.0.2").then_some(()));
-    ip(&["-n", &ns.names[0], "addr", "add", "10.99.0.9/24", "dev", "tap9"]);
+    ns.ip(&["addr", "add", "10.99.0.9/24", "dev", "tap9"]);
     eventually("the switch's own host pings through its TAP", || ns.ping(0, "10.99.0.2").then_some(()));
     let macs = s.tool("ovs-appctl", &["-t", "vswitchd", "fdb/show", "br0"]).unwrap();
     assert!(macs.lines().count() >= 4, "three stations are learned: {macs}\n{}", s.log());
@@ -142,9 +84,9 @@ fn packet_sockets_and_a_tap_carry_pings() {
 
 #[test]
 fn af_xdp_carries_pings_between_ports_and_from_a_wire_of_the_nic() {
-    let Some(ns) = Namespaces::create("xdp", 4) else { return };
+    let Some(ns) = Net::create("xdp", 3) else { return };
     for n in 1..=3 {
-        ns.host(n, &format!("w{n}"));
+        ns.host(n);
         // A frame taken by AF_XDP says nothing of what the sender left to be done.
         let o = ns
             .inside(n, &["ethtool", "-K", "eth0", "tx", "off", "tso", "off", "gso", "off", "txvlan", "off"]);
@@ -166,9 +108,9 @@ fn af_xdp_carries_pings_between_ports_and_from_a_wire_of_the_nic() {
 
 #[test]
 fn tcp_between_kernels_goes_through_the_nic() {
-    let Some(ns) = Namespaces::create("nic", 3) else { return };
-    ns.host(1, "w1");
-    ns.host(2, "w2");
+    let Some(ns) = Net::create("nic", 2) else { return };
+    ns.host(1);
+    ns.host(2);
     let s = Switch::start(
         &ns,
         "[[device]]\nname = 'sim0'\ntype = 'sim'\nwires = ['af_packet:w1', 'af_packet:w2']\n\
@@ -208,8 +150,8 @@ fn tcp_between_kernels_goes_through_the_nic() {
 
 #[test]
 fn an_interface_that_is_missing_is_named_and_attached_when_it_comes_again_and_again() {
-    let Some(ns) = Namespaces::create("miss", 3) else { return };
-    ns.host(1, "w1");
+    let Some(ns) = Net::create("miss", 2) else { return };
+    ns.host(1);
     let port = |n: &str| format!("[[bridge.port]]\nname = '{n}'\ntype = 'af_packet'\ninterface = '{n}'\n");
     let s = Switch::start(
         &ns,
@@ -220,13 +162,13 @@ fn an_interface_that_is_missing_is_named_and_attached_when_it_comes_again_and_ag
     let status = s.tool("ovs-appctl", &["-t", "vswitchd", "hoist/status"]).unwrap();
     assert!(status.contains("could not open network device w2 (No such device)"), "{status}");
     for _ in 0..2 {
-        ns.host(2, "w2");
+        ns.host(2);
         // It has another address than last time.
         ip(&["-n", &ns.names[1], "neigh", "flush", "all"]);
         eventually("hosts ping", || ns.ping(1, "10.99.0.2").then_some(()));
         let ports = s.tool("ovs-ofctl", &["-O", "OpenFlow13", "show", "br0"]).unwrap();
         assert!(ports.contains(" 2(w2): "), "the number stays: {ports}");
-        ip(&["-n", &ns.names[0], "link", "del", "w2"]);
+        ns.ip(&["link", "del", "w2"]);
         eventually("the port goes", || {
             let ports = s.tool("ovs-ofctl", &["-O", "OpenFlow13", "show", "br0"]).ok()?;
             (!ports.contains("(w2)")).then_some(())
@@ -237,9 +179,9 @@ fn an_interface_that_is_missing_is_named_and_attached_when_it_comes_again_and_ag
 
 #[test]
 fn a_file_read_again_changes_bridges_ports_and_sockets_of_a_switch_that_forwards() {
-    let Some(ns) = Namespaces::create("reload", 4) else { return };
+    let Some(ns) = Net::create("reload", 3) else { return };
     for n in 1..=3 {
-        ns.host(n, &format!("w{n}"));
+        ns.host(n);
     }
     let port = |n: &str, more: &str| {
         format!("[[bridge.port]]\nname = '{n}'\ntype = 'af_packet'\ninterface = '{n}'\n{more}")
@@ -268,7 +210,7 @@ fn a_file_read_again_changes_bridges_ports_and_sockets_of_a_switch_that_forwards
     assert!(show().contains(" 7(w2): ") && show().contains(" 1(w1): "), "numbers stay: {}", show());
     let flows = s.tool("ovs-ofctl", &["-O", "OpenFlow13", "dump-flows", "br0", "table=5"]).unwrap();
     assert!(flows.contains("priority=3 actions=drop"), "flows stay: {flows}");
-    let taps = String::from_utf8(run(&["-n", &ns.names[0], "-br", "link"]).stdout).unwrap();
+    let taps = ns.ip(&["-br", "link"]);
     for tap in ["int0", "br1"] {
         assert!(
             taps.lines().any(|l| l.starts_with(tap) && l.contains("DOWN")),
@@ -280,9 +222,9 @@ fn a_file_read_again_changes_bridges_ports_and_sockets_of_a_switch_that_forwards
         s.tool("ovs-ofctl", &["-O", "OpenFlow13", "show", &other]).ok()
     });
     // LOCAL is the host's.
-    let up = |n: &str| ip(&["-n", &ns.names[0], "link", "set", n, "up"]);
+    let up = |n: &str| ns.ip(&["link", "set", n, "up"]);
     up("int0");
-    ip(&["-n", &ns.names[0], "addr", "add", "10.99.0.100/24", "dev", "int0"]);
+    ns.ip(&["addr", "add", "10.99.0.100/24", "dev", "int0"]);
     eventually("the host pings through its internal port", || ns.ping(0, "10.99.0.1").then_some(()));
     up("br1");
     eventually("OpenFlow sees LOCAL up", || {
@@ -316,7 +258,7 @@ fn a_file_read_again_changes_bridges_ports_and_sockets_of_a_switch_that_forwards
         let dump = s.tool("ovs-appctl", &["-t", "vswitchd", "dpctl/dump-flows"]).ok()?;
         dump.lines().filter(|l| l.contains("in_port(")).all(|l| l.ends_with("actions:drop")).then_some(())
     });
-    let left = String::from_utf8(run(&["-n", &ns.names[0], "-br", "link"]).stdout).unwrap();
+    let left = ns.ip(&["-br", "link"]);
     assert!(!left.contains("int0") && !left.contains("br1"), "{left}");
     let devices = s.tool("ovs-appctl", &["-t", "vswitchd", "hoist/devices"]).unwrap();
     assert_eq!(devices.trim(), "[]");

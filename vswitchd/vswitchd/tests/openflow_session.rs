@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::{Clock, ManualClock};
+use clock::{Clock, HostClock, ManualClock};
 use daemon::signals::stop_channel;
 use flow::{FieldId, PipelineMatch, PortId};
 use ofproto::{Bridge, BridgeConfig, Port};
@@ -140,7 +140,7 @@ async fn a_silent_peer_is_probed_and_stays_while_it_answers() {
 async fn a_controller_is_connected_to_again_after_it_goes() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("controller");
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
+    let clock: Arc<dyn Clock> = Arc::new(HostClock::new());
     let limits =
         Limits { backoff: (Duration::from_millis(1), Duration::from_millis(8)), ..Limits::default() };
     let hub = Hub::new("br0", limits, clock);
@@ -153,6 +153,7 @@ async fn a_controller_is_connected_to_again_after_it_goes() {
         Arc::new(ToySwitch::default()),
         target.parse().unwrap(),
         daemon::Tls::new(daemon::TlsFiles::default()),
+        Default::default(),
         stopped,
     ));
     let listener = UnixListener::bind(&socket).unwrap();

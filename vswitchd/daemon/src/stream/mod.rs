@@ -90,6 +90,26 @@ pub enum StreamError {
     },
 }
 
+/// What `strerror(3)` says, without the number that the standard library appends.
+pub fn os_words(e: &io::Error) -> String {
+    let text = e.to_string();
+    match text.rfind(" (os error ") {
+        Some(at) => text[..at].to_owned(),
+        None => text,
+    }
+}
+
+impl StreamError {
+    /// What went wrong without the stream's name, as logs and status columns have it beside the name.
+    pub fn words(&self) -> String {
+        match self {
+            StreamError::Io { source, .. } => os_words(source),
+            StreamError::TimedOut { .. } => "Connection timed out".to_owned(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// A connected byte stream.
 #[derive(Debug)]
 pub enum Stream {

@@ -227,7 +227,7 @@ impl Session {
                     .map_or(Duration::from_secs(1), |d| d.since(self.clock.now()))
                     .max(Duration::from_secs(1));
                 let s = daemon::connect_with(&to, PORT, deadline, self.options.tls.as_ref()).await;
-                Ok(Box::new(s.map_err(|e| e.to_string())?))
+                Ok(Box::new(s.map_err(|e| e.words())?))
             }
             Server::InProcess(open) => open().ok_or_else(|| "the server is not running".to_owned()),
         }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use daemon::os_words;
+
 use super::record::hex;
 
 /// What is wrong with a record.
@@ -116,15 +118,6 @@ pub enum LogError {
 impl LogError {
     pub(super) fn io(path: &Path, what: &'static str) -> impl Fn(io::Error) -> LogError {
         move |source| LogError::Io { path: path.to_owned(), what, source }
-    }
-}
-
-/// What `strerror(3)` says, without the number that the standard library appends.
-pub fn os_words(e: &io::Error) -> String {
-    let text = e.to_string();
-    match text.rfind(" (os error ") {
-        Some(at) => text[..at].to_owned(),
-        None => text,
     }
 }
 

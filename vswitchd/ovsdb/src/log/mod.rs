@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use error::{Damage, LogError, Unfit, os_words};
+pub use error::{Damage, LogError, Unfit};
 pub use file::{FileSystem, HostFiles, LogFile};
 pub use lock::{LockFile, lock_path};
 pub use record::{MAGIC, compose};

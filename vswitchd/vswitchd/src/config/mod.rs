@@ -8,12 +8,14 @@ mod check;
 mod error;
 mod file;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use daemon::{Active, Passive};
 use netio::af_xdp::XdpMode;
 use ofproto::{BridgeSettings, PortSettings};
 
+use crate::controller::ControllerSettings;
 use crate::dummy::{DummyClass, DummyOptions};
 
 pub use error::{ConfigError, Problem};
@@ -140,6 +142,8 @@ pub struct BridgeConfig {
     pub local: LocalPort,
     /// What OpenFlow does not know of its LOCAL port.
     pub local_settings: PortSettings,
+    /// MTU that the LOCAL port's interface is to have, in bytes; `None` leaves it.
+    pub local_mtu: Option<u32>,
     /// What OpenFlow does not know of it.
     pub settings: BridgeSettings,
     /// What to do while no controller is connected.
@@ -148,6 +152,8 @@ pub struct BridgeConfig {
     pub controllers: Vec<Active>,
     /// Where to listen for OpenFlow connections, besides `<rundir>/<bridge>.mgmt`.
     pub listen: Vec<Passive>,
+    /// How controllers and listeners are treated that are not treated as usual, by their names.
+    pub treatment: BTreeMap<String, ControllerSettings>,
     /// Versions of OpenFlow it speaks; none at all means every one.
     pub protocols: Vec<openflow::Version>,
     /// Whether its flows may be placed in hardware.
@@ -220,6 +226,10 @@ pub struct PortConfig {
     pub ofport: Option<u32>,
     /// What is behind it.
     pub kind: PortKind,
+    /// MTU that the interface behind it is to have, in bytes; `None` leaves it.
+    pub mtu: Option<u32>,
+    /// Ethernet address that an internal port's interface is to have; `None` leaves it.
+    pub mac: Option<[u8; 6]>,
     /// What OpenFlow does not know of it.
     pub settings: PortSettings,
 }
@@ -227,7 +237,14 @@ pub struct PortConfig {
 impl PortConfig {
     /// A port that asks for no number.
     pub fn new(name: impl Into<String>, kind: PortKind) -> PortConfig {
-        PortConfig { name: name.into(), ofport: None, kind, settings: PortSettings::default() }
+        PortConfig {
+            name: name.into(),
+            ofport: None,
+            kind,
+            mtu: None,
+            mac: None,
+            settings: PortSettings::default(),
+        }
     }
 }
 

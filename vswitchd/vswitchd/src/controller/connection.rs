@@ -19,7 +19,7 @@ use openflow::{Dialect, Version, decode, decode_as, encode, encode_as};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::dispatch::dispatch;
-use super::hub::{Counts, Disconnect, Hub, Peer, PeerKind};
+use super::hub::{Counts, Disconnect, Hub, Peer, Who};
 use super::liveness::{Liveness, Verdict};
 
 /// Messages handled before other connections get their turn.
@@ -38,8 +38,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     hub: &Arc<Hub>,
     switch: &Arc<dyn OpenFlowSwitch>,
     stream: S,
-    name: &str,
-    kind: PeerKind,
+    who: Who<'_>,
     stopped: &mut Stopped,
     connected: impl FnOnce(),
 ) -> Disconnect {
@@ -55,7 +54,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
             return why;
         }
     };
-    let (conn, peer) = hub.join(name.to_owned(), kind, version);
+    let (conn, peer) = hub.join(who, version);
     switch.connected(conn, version);
     connected();
     let now = hub.clock.now();
@@ -213,6 +212,7 @@ impl Connection<'_> {
             }
             let now = self.hub.clock.now();
             self.live.waiting(self.sent < self.out.len(), now);
+            self.live.set_probe(self.peer.limits(self.hub).probe);
             let look_again = match self.live.check(now) {
                 Verdict::Wait(until) => until.since(now).min(LONGEST_SLEEP),
                 Verdict::Probe => {

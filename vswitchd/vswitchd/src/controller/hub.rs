@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clock::{Clock, Instant};
+use daemon::reconnect::{self, Reconnect};
 use openflow::error::ErrorCode;
 use openflow::message::{AsyncConfig, Body, FlowRemoved, Message, PacketIn, Role, RoleMessage, RoleReason};
 use openflow::port::PortStatus;
@@ -17,9 +18,20 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use super::pending::{PacketInDrop, Pending};
 use super::roles::{Standing, change_role};
+use super::settings::SharedSettings;
 
 /// Miss length of a new controller connection (OpenFlow 1.3.5 7.3.2).
 const DEFAULT_MISS_SEND_LEN: u16 = 128;
+
+/// What a connection hears that is to ask for each kind of message first.
+const SILENCE: AsyncConfig = AsyncConfig {
+    packet_in: [0; 2],
+    port_status: [0; 2],
+    flow_removed: [0; 2],
+    role_status: [0; 2],
+    table_status: [0; 2],
+    request_forward: [0; 2],
+};
 
 /// Bounds of every connection of a bridge.
 #[derive(Clone, Debug)]
@@ -189,13 +201,27 @@ impl Counts {
 pub(super) struct Peer {
     pub(super) name: String,
     kind: PeerKind,
+    settings: SharedSettings,
     pub(super) wake: Notify,
     pending: Mutex<Pending>,
     /// Set once the connection must end.
     overflow: std::sync::atomic::AtomicBool,
 }
 
+/// Who is at the other end of a new connection.
+#[derive(Clone, Copy)]
+pub(super) struct Who<'a> {
+    pub(super) name: &'a str,
+    pub(super) kind: PeerKind,
+    pub(super) settings: &'a SharedSettings,
+}
+
 impl Peer {
+    /// Its limits as they are now.
+    pub(super) fn limits(&self, hub: &Hub) -> Limits {
+        self.settings.read().over(&hub.limits)
+    }
+
     pub(super) fn overflowed(&self) -> bool {
         self.overflow.load(Ordering::Acquire)
     }
@@ -245,12 +271,21 @@ pub struct Hub {
 pub struct TargetState {
     /// Whether a version is agreed on.
     pub connected: bool,
+    /// The state machine of the connection, as it was at [`TargetState::at`].
+    pub status: reconnect::Status,
+    /// See [`TargetState::status`].
+    pub at: Instant,
+}
+
+impl TargetState {
     /// For people: `connected`, or why not.
-    pub state: String,
-    /// When it was last connected.
-    pub connected_at: Option<Instant>,
-    /// When a connection to it ended last.
-    pub disconnected_at: Option<Instant>,
+    pub fn words(&self) -> String {
+        match &self.status.last_error {
+            _ if self.connected => "connected".to_owned(),
+            Some(e) => e.clone(),
+            None => "connecting".to_owned(),
+        }
+    }
 }
 
 impl Hub {
@@ -309,22 +344,19 @@ impl Hub {
         self.targets.lock().clone()
     }
 
-    pub(super) fn set_target(&self, name: &str, connected: bool, state: impl Into<String>) {
-        let (now, state) = (self.clock.now(), state.into());
-        let mut targets = self.targets.lock();
-        let new = || TargetState {
-            connected: false,
-            state: String::new(),
-            connected_at: None,
-            disconnected_at: None,
-        };
-        let t = targets.entry(name.to_owned()).or_insert_with(new);
-        match (t.connected, connected) {
-            (false, true) => t.connected_at = Some(now),
-            (true, false) => t.disconnected_at = Some(now),
-            _ => {}
+    pub(super) fn set_target(&self, name: &str, connection: &Reconnect) {
+        let at = self.clock.now();
+        let status = connection.status(at);
+        let state = TargetState { connected: status.state.is_connected(), status, at };
+        self.targets.lock().insert(name.to_owned(), state);
+    }
+
+    /// Has connections look at their settings, which have changed.
+    pub fn settings_changed(&self) {
+        for (peer, _) in self.roster.lock().peers.values() {
+            peer.pending.lock().set_limits(&peer.limits(self));
+            peer.wake.notify_one();
         }
-        (t.connected, t.state) = (connected, state);
     }
 
     pub(super) fn drop_target(&self, name: &str) {
@@ -337,20 +369,23 @@ impl Hub {
     }
 
     /// Adds a connection that has agreed on a version.
-    pub(super) fn join(&self, name: String, kind: PeerKind, version: Version) -> (ConnId, Arc<Peer>) {
+    pub(super) fn join(&self, who: Who<'_>, version: Version) -> (ConnId, Arc<Peer>) {
+        let Who { name, kind, settings } = who;
+        let now = *settings.read();
         let conn = ConnId(self.next.fetch_add(1, Ordering::Relaxed));
         let peer = Arc::new(Peer {
-            name,
+            name: name.to_owned(),
             kind,
+            settings: Arc::clone(settings),
             wake: Notify::new(),
-            pending: Mutex::new(Pending::new(&self.limits, self.clock.now())),
+            pending: Mutex::new(Pending::new(&now.over(&self.limits), self.clock.now())),
             overflow: Default::default(),
         });
         let visitor = kind == PeerKind::Visitor;
         let standing = Standing {
             conn,
             role: Role::Equal,
-            events: AsyncConfig::default(),
+            events: if now.asynchronous { AsyncConfig::default() } else { SILENCE },
             miss_send_len: if visitor { 0 } else { DEFAULT_MISS_SEND_LEN },
             controller_id: 0,
             dialect: Dialect::new(version),

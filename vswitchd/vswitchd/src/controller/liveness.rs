@@ -53,6 +53,11 @@ impl Liveness {
         }
     }
 
+    /// Another interval between probes from now on; `None` is never.
+    pub(super) fn set_probe(&mut self, probe: Option<Duration>) {
+        self.probe = probe;
+    }
+
     /// What to do now. [`Verdict::Probe`] comes once for each silence.
     pub(super) fn check(&mut self, now: Instant) -> Verdict {
         let mut next = Instant::FAR_FUTURE;

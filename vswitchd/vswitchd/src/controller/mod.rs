@@ -26,6 +26,8 @@ mod liveness;
 mod pending;
 mod roles;
 mod serve;
+mod settings;
 
 pub use hub::{Disconnect, Hub, HubCounters, Limits, PeerKind, TargetState};
 pub use serve::{connect_to, listen};
+pub use settings::{ControllerSettings, SharedSettings};

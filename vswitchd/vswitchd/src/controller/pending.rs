@@ -46,6 +46,13 @@ impl Pending {
         }
     }
 
+    /// Other limits from now on. What is queued stays.
+    pub(super) fn set_limits(&mut self, limits: &Limits) {
+        self.max_event_bytes = limits.pending_bytes;
+        self.max_packet_ins = limits.packet_ins;
+        self.rate.set(limits.packet_in_rate_pps, limits.packet_in_burst);
+    }
+
     /// Adds an encoded message that may not be lost.
     pub(super) fn push_event(&mut self, message: &[u8]) -> Result<(), Overflow> {
         if self.events.len() + message.len() > self.max_event_bytes {
@@ -95,6 +102,13 @@ impl TokenBucket {
     fn new(rate: u32, burst: u32, now: Instant) -> Self {
         let full = u64::from(burst.max(1)) * TOKEN;
         TokenBucket { rate, level: full, full, filled: now }
+    }
+
+    fn set(&mut self, rate: u32, burst: u32) {
+        let full = u64::from(burst.max(1)) * TOKEN;
+        // One that was full is full again.
+        self.level = if self.level == self.full { full } else { self.level.min(full) };
+        (self.rate, self.full) = (rate, full);
     }
 
     fn take(&mut self, now: Instant) -> bool {
@@ -160,6 +174,20 @@ mod tests {
         assert_eq!(p.push_packet_in(&packet_in(), at_ms(10)), Ok(()));
         let sent = (0..50).filter(|_| p.push_packet_in(&packet_in(), at_ms(60_000)).is_ok()).count();
         assert_eq!(sent, 10, "a long pause gives one burst");
+    }
+
+    #[test]
+    fn limits_change_while_packet_ins_wait() {
+        let mut p = Pending::new(&Limits { packet_in_rate_pps: 0, ..Limits::default() }, at_ms(0));
+        let slow = Limits { packet_ins: 10, packet_in_rate_pps: 10, packet_in_burst: 2, ..Limits::default() };
+        p.set_limits(&slow);
+        let push = |p: &mut Pending, ms| {
+            (0..50).filter(|_| p.push_packet_in(&packet_in(), at_ms(ms)).is_ok()).count()
+        };
+        assert_eq!(push(&mut p, 0), 2);
+        assert_eq!(push(&mut p, 100), 1);
+        p.set_limits(&Limits { packet_in_rate_pps: 0, ..slow });
+        assert_eq!(push(&mut p, 100), 7, "as many as are kept");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use clock::Clock;
+use daemon::reconnect::{self, Action, Reconnect};
 use daemon::signals::Stopped;
 use daemon::stream::connect_with;
 use daemon::{Active, Listener, OPENFLOW_PORT, Tls};
@@ -11,16 +13,21 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::connection::run;
-use super::hub::{Counts, Disconnect, Hub, PeerKind};
+use super::hub::{Counts, Disconnect, Hub, PeerKind, Who};
+use super::settings::SharedSettings;
 
 /// Wait after a failed accept, which mostly means that file descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between looks at the state of a connection to be made: the clock may stand still, or be warped.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 
 /// Accepts connections and serves them until asked to stop; returns once all have ended.
 pub async fn listen(
     hub: Arc<Hub>,
     switch: Arc<dyn OpenFlowSwitch>,
     listener: Listener,
+    settings: SharedSettings,
     mut stopped: Stopped,
 ) {
     let mut open = JoinSet::new();
@@ -50,9 +57,11 @@ pub async fn listen(
         accepted += 1;
         let name = format!("{peer}#{accepted}");
         let (hub, switch, mut stopped) = (Arc::clone(&hub), Arc::clone(&switch), stopped.clone());
+        let settings = Arc::clone(&settings);
         open.spawn(async move {
             let said = || tracing::debug!(target: "rconn", "{}<->{name}: connected", hub.bridge());
-            let why = run(&hub, &switch, stream, &name, PeerKind::Visitor, &mut stopped, said).await;
+            let who = Who { name: &name, kind: PeerKind::Visitor, settings: &settings };
+            let why = run(&hub, &switch, stream, who, &mut stopped, said).await;
             match why {
                 Disconnect::Closed | Disconnect::Shutdown => {
                     tracing::debug!(target: "rconn", "{}<->{name}: {why}", hub.bridge());
@@ -72,48 +81,53 @@ pub async fn connect_to(
     switch: Arc<dyn OpenFlowSwitch>,
     to: Active,
     tls: Tls,
+    settings: SharedSettings,
     mut stopped: Stopped,
 ) {
     let name = to.to_string();
-    let (first, longest) = hub.limits.backoff;
-    let mut pause = first;
-    loop {
-        hub.set_target(&name, false, "connecting");
+    // Silence is the connection's own business: it speaks OpenFlow.
+    let options = |settings: &SharedSettings| {
+        let (min_backoff, max_backoff) = settings.read().over(&hub.limits).backoff;
+        reconnect::Options { min_backoff, max_backoff, probe_interval: None, ..Default::default() }
+    };
+    let mut r = Reconnect::new(format!("{}<->{name}", hub.bridge()), options(&settings), hub.clock.now());
+    r.enable(hub.clock.now());
+    while !stopped.is_stopped() {
+        let now = hub.clock.now();
+        r.set_options(options(&settings));
+        if r.run(now) != Some(Action::Connect) {
+            hub.set_target(&name, &r);
+            let left = r.deadline().map_or(LONGEST_SLEEP, |d| d.since(now));
+            tokio::select! {
+                () = stopped.wait() => {}
+                () = tokio::time::sleep(left.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)) => {}
+            }
+            continue;
+        }
+        r.connecting(now);
+        hub.set_target(&name, &r);
         let stream = tokio::select! {
             () = stopped.wait() => break,
-            r = connect_with(&to, OPENFLOW_PORT, hub.limits.handshake, Some(&tls)) => r,
+            s = connect_with(&to, OPENFLOW_PORT, hub.limits.handshake, Some(&tls)) => s,
         };
         let why = match stream {
             Ok(stream) => {
-                let mut agreed = false;
                 let said = || {
-                    agreed = true;
-                    hub.set_target(&name, true, "connected");
-                    tracing::info!(target: "rconn", "{}<->{name}: connected", hub.bridge());
+                    r.connected(hub.clock.now());
+                    hub.set_target(&name, &r);
                 };
-                let why = run(&hub, &switch, stream, &name, PeerKind::Controller, &mut stopped, said).await;
-                if agreed {
-                    pause = first;
+                let who = Who { name: &name, kind: PeerKind::Controller, settings: &settings };
+                match run(&hub, &switch, stream, who, &mut stopped, said).await {
+                    // An ordinary end, once there was a beginning.
+                    Disconnect::Closed if r.state().is_connected() => None,
+                    why => Some(why.to_string()),
                 }
-                why.to_string()
             }
-            Err(e) => e.to_string(),
+            Err(e) => Some(e.words()),
         };
-        if stopped.is_stopped() {
-            break;
+        if !stopped.is_stopped() {
+            r.disconnected(hub.clock.now(), why.as_deref());
         }
-        tracing::info!(
-            target: "rconn",
-            "{}<->{name}: {why}; trying again in {} s",
-            hub.bridge(),
-            pause.as_secs_f32()
-        );
-        hub.set_target(&name, false, why);
-        tokio::select! {
-            () = stopped.wait() => break,
-            () = tokio::time::sleep(pause) => {}
-        }
-        pause = longest.min(pause * 2);
     }
     hub.drop_target(&name);
 }

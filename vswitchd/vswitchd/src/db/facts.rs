@@ -5,6 +5,7 @@
 //! them, looked at each second. [`Told`] is what was told; it is forgotten when a commit fails, and everything is told again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use clock::{Clock as _, Instant};
 use datapath_api::{Datapath as _, PortStats};
@@ -26,6 +27,7 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
         "Open_vSwitch",
         &[
             "cur_cfg",
+            "datapaths",
             "ovs_version",
             "db_version",
             "datapath_types",
@@ -54,7 +56,7 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
         ],
     ),
     ("Controller", &["is_connected", "role", "status"]),
-    ("Mirror", &[]),
+    ("Datapath", &["datapath_version", "capabilities"]),
 ];
 
 /// Version of Open vSwitch whose database, commands and behaviour this switch has; tools and agents look for it.
@@ -127,9 +129,53 @@ fn up_or_down(up: bool) -> Datum {
     text(if up { "up" } else { "down" })
 }
 
+/// Version of what forwards.
+const DATAPATH_VERSION: &str = concat!("Hoist ", env!("CARGO_PKG_VERSION"));
+
+/// What the datapath can do, in the words of the column `capabilities`.
+const CAPABILITIES: &[(&str, &str)] = &[
+    ("add_mpls", "false"),
+    ("check_pkt_len", "false"),
+    ("clone", "true"),
+    ("ct_clear", "false"),
+    ("ct_eventmask", "false"),
+    ("ct_flush", "false"),
+    ("ct_label", "false"),
+    ("ct_mark", "false"),
+    ("ct_orig_tuple", "false"),
+    ("ct_orig_tuple6", "false"),
+    ("ct_state", "false"),
+    ("ct_state_nat", "false"),
+    ("ct_timeout", "false"),
+    ("ct_zero_snat", "false"),
+    ("ct_zone", "false"),
+    ("explicit_drop_action", "false"),
+    ("lb_output_action", "false"),
+    ("masked_set_action", "true"),
+    ("max_hash_alg", "0"),
+    ("max_mpls_depth", "1"),
+    ("max_vlan_headers", "2"),
+    ("nd_ext", "false"),
+    ("recirc", "true"),
+    ("sample_nesting", "0"),
+    ("tnl_push_pop", "false"),
+    ("trunc", "true"),
+    ("ufid", "false"),
+];
+
+/// Rows of table Datapath, which people make; the switch says in them what its datapath can do.
+fn datapaths(db: &Snapshot, root: Row<'_>, t: &mut Transaction) {
+    let rows = root.datum("datapaths").pairs().iter().filter_map(|(_, row)| row.as_uuid());
+    for row in rows.filter(|r| db.row("Datapath", *r).is_some()) {
+        t.set("Datapath", row, "datapath_version", text(DATAPATH_VERSION));
+        t.set("Datapath", row, "capabilities", map(CAPABILITIES.iter().map(|(k, v)| (*k, (*v).into()))));
+    }
+}
+
 /// Facts that hold for as long as the process runs.
 pub fn of_the_program(db: &Snapshot, t: &mut Transaction) {
     let Some(row) = db.rows("Open_vSwitch").next() else { return };
+    datapaths(db, row, t);
     let mut tell = |column, value| t.set("Open_vSwitch", row.uuid(), column, value);
     tell("ovs_version", text(OVS_VERSION));
     tell("db_version", text(db.schema_version()));
@@ -218,10 +264,22 @@ fn interface(row: Row<'_>, s: &State, t: &mut Transaction) {
     tell("mac_in_use", p.mac.map_or(Datum::Empty, |m| text(&openflow::MacAddr(m).to_string())));
     // The header is not part of it.
     tell("mtu", optional(p.frame_bytes.map(|n| n.saturating_sub(14) as u64)));
-    tell("status", map([("driver_name", p.driver.into())]));
+    tell("status", status(row.text("name").filter(|_| p.ifindex.is_some()), p.driver));
     let speed = Some(u64::from(p.link.speed_mbps) * 1_000_000).filter(|s| *s > 0);
     tell("link_speed", optional(speed));
     tell("duplex", speed.map_or(Datum::Empty, |_| text("full")));
+}
+
+/// Column `status` of an interface: the driver of the host's interface called `name`, or `own`.
+fn status(name: Option<&str>, own: &'static str) -> Datum {
+    let Some(d) = name.and_then(|n| netio::Netdev::open(n).and_then(|n| n.driver()).ok()) else {
+        return map([("driver_name", own.into())]);
+    };
+    map([
+        ("driver_name", d.name.as_str().into()),
+        ("driver_version", d.version.as_str().into()),
+        ("firmware_version", d.firmware.as_str().into()),
+    ])
 }
 
 /// Column `statistics` of an interface.
@@ -263,15 +321,12 @@ fn role_name(role: Role) -> &'static str {
 
 /// Column `status` of a controller; times in seconds.
 fn controller_status(state: Option<&TargetState>, now: Instant) -> Vec<(&'static str, String)> {
-    let connected = state.is_some_and(|s| s.connected);
-    let mut status = vec![("state", if connected { "ACTIVE" } else { "BACKOFF" }.to_owned())];
-    let Some(s) = state else { return status };
-    let seconds = |at: Instant| (now - at).as_secs().to_string();
-    status.extend(s.connected_at.map(|at| ("sec_since_connect", seconds(at))));
-    status.extend(s.disconnected_at.map(|at| ("sec_since_disconnect", seconds(at))));
-    if !connected {
-        status.push(("last_error", s.state.clone()));
-    }
+    let Some(s) = state else { return Vec::new() };
+    let mut status = vec![("state", s.status.state.name().to_owned())];
+    let seconds = |before: Duration| (before + now.since(s.at)).as_secs().to_string();
+    status.extend(s.status.since_connect.map(|d| ("sec_since_connect", seconds(d))));
+    status.extend(s.status.since_disconnect.map(|d| ("sec_since_disconnect", seconds(d))));
+    status.extend(s.status.last_error.clone().map(|e| ("last_error", e)));
     status
 }
 
@@ -283,8 +338,7 @@ pub fn bridges(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, 
             continue;
         };
         t.set("Bridge", row.uuid(), "datapath_id", text(&format!("{:016x}", e.bridge.datapath_id())));
-        let version = concat!("Hoist ", env!("CARGO_PKG_VERSION"));
-        t.set("Bridge", row.uuid(), "datapath_version", text(version));
+        t.set("Bridge", row.uuid(), "datapath_version", text(DATAPATH_VERSION));
         for mirror in row.references("mirrors").filter(|_| statistics) {
             if let Some((packets, bytes)) = e.bridge.mirror_counts(&mirror.to_text())
                 && told.mirrors.insert(mirror, (packets, bytes)) != Some((packets, bytes))
@@ -313,6 +367,8 @@ pub fn bridges(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, 
 
 #[cfg(test)]
 mod tests {
+    use daemon::reconnect::{self, Reconnect};
+
     use super::*;
 
     #[test]
@@ -322,17 +378,21 @@ mod tests {
             let pairs = controller_status(s, at(60)).into_iter();
             pairs.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ")
         };
-        assert_eq!(text(None), "state=BACKOFF");
-        let mut s = TargetState {
-            connected: true,
-            state: "connected".into(),
-            connected_at: Some(at(48)),
-            disconnected_at: None,
+        assert_eq!(text(None), "");
+        let state = |r: &Reconnect, at| {
+            let status = r.status(at);
+            TargetState { connected: status.state.is_connected(), status, at }
         };
-        assert_eq!(text(Some(&s)), "state=ACTIVE sec_since_connect=12");
-        (s.connected, s.state, s.disconnected_at) = (false, "Connection refused".into(), Some(at(57)));
-        let words = "state=BACKOFF sec_since_connect=12 sec_since_disconnect=3 last_error=Connection refused";
-        assert_eq!(text(Some(&s)), words);
+        let mut r = Reconnect::new("br0<->tcp:c", reconnect::Options::default(), at(0));
+        r.enable(at(0));
+        assert_eq!(text(Some(&state(&r, at(40)))), "state=BACKOFF");
+        r.connecting(at(47));
+        r.connected(at(48));
+        assert_eq!(text(Some(&state(&r, at(50)))), "state=ACTIVE sec_since_connect=12");
+        r.disconnected(at(57), Some("Connection reset by peer"));
+        let words =
+            "state=BACKOFF sec_since_connect=12 sec_since_disconnect=3 last_error=Connection reset by peer";
+        assert_eq!(text(Some(&state(&r, at(57)))), words);
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub fn local_port(b: &BridgeConfig) -> PortConfig {
             options: DummyOptions { mac: Some(bridge_address(b)), ..DummyOptions::default() },
         },
     };
-    PortConfig { settings: b.local_settings.clone(), ..PortConfig::new(&b.name, kind) }
+    PortConfig { settings: b.local_settings.clone(), mtu: b.local_mtu, ..PortConfig::new(&b.name, kind) }
 }
 
 /// The bridge's mirrors with the numbers of their ports. One whose output is not there chooses nothing, and is left out.

@@ -35,12 +35,14 @@ fn wanted_ports<'a>(
 
 /// Whether a port that runs can stay when this is wanted: what else changes is changed on the spot.
 fn same_port(running: &RunningPort, config: &PortConfig, no: PortNo) -> bool {
-    let same = match (&running.config.kind, &config.kind) {
+    let r = &running.config;
+    let same = match (&r.kind, &config.kind) {
         // Its options are changed on the spot.
         (PortKind::Dummy { class, .. }, PortKind::Dummy { class: wanted, .. }) => class == wanted,
         (kind, wanted) => kind == wanted,
     };
-    same && running.no == no
+    // The datapath and its rings are made for an MTU.
+    same && running.no == no && (r.mtu, r.mac) == (config.mtu, config.mac)
 }
 
 impl Reconciler {
@@ -266,8 +268,13 @@ impl Reconciler {
             return Ok(Opened { io: Box::new(io), queues });
         }
         let is_local = c.name == w.name;
-        let (mut io, far) = open::port(&c.kind, is_local.then(|| bridge_address(w)), &self.pool, &self.clock)
-            .map_err(words)?;
+        let mac = if is_local { Some(bridge_address(w)) } else { c.mac };
+        let (mut io, far) = open::port(&c.kind, mac, &self.pool, &self.clock).map_err(words)?;
+        if let Some(mtu) = c.mtu
+            && let Err(why) = open::set_mtu(&c.kind, mtu, &self.pool)
+        {
+            tracing::warn!(target: "bridge", "bridge {}: interface {}: cannot set MTU {mtu}: {why}", w.name, c.name);
+        }
         let queues = netio::merged::take_all(&mut *io).map_err(|e| words(e.into()))?;
         self.memory.lock().extend(far.map(|f| (c.name.clone(), f)));
         Ok(Opened { io, queues })

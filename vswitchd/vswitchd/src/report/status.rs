@@ -7,6 +7,7 @@ use datapath_api::{Datapath as _, DatapathStats, DropReason};
 
 use super::{Parts, kind_name};
 use crate::config::FailMode;
+use crate::controller::TargetState;
 use crate::endpoint::Endpoint;
 
 impl Parts {
@@ -72,7 +73,7 @@ impl Parts {
             let state = targets.get(&target);
             Controller {
                 connected: state.is_some_and(|s| s.connected),
-                state: state.map(|s| s.state.clone()).unwrap_or_default(),
+                state: state.map(TargetState::words).unwrap_or_default(),
                 target,
             }
         };

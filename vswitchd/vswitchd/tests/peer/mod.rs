@@ -105,7 +105,7 @@ impl Rig {
         let socket = dir.path().join("br0.mgmt");
         let listener = Listener::bind(&Passive::Unix(socket.clone()), 0).await.unwrap();
         let (stop, stopped) = stop_channel();
-        tokio::spawn(listen(Arc::clone(&hub), switch, listener, stopped));
+        tokio::spawn(listen(Arc::clone(&hub), switch, listener, Default::default(), stopped));
         Rig { hub, clock, socket, stop, dir }
     }
 

@@ -123,7 +123,7 @@ fn run(command: &str, stop: &StopRequest) -> anyhow::Result<Beside> {
     let child: Child = Command::new("/bin/sh")
         .args(["-c", command])
         .spawn()
-        .map_err(|e| anyhow::anyhow!("{command}: process failed to start ({})", ovsdb::log::os_words(&e)))?;
+        .map_err(|e| anyhow::anyhow!("{command}: process failed to start ({})", daemon::os_words(&e)))?;
     let (tx, done) = std::sync::mpsc::sync_channel(1);
     let stop = stop.clone();
     std::thread::Builder::new().name("run".to_owned()).spawn(move || {

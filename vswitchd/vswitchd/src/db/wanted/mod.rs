@@ -4,6 +4,7 @@
 //! A value that makes no sense is treated as absent, as Open vSwitch does; an interface that cannot be had as it is
 //! configured becomes a port with the reason in its column `error`.
 
+mod controllers;
 mod ports;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use daemon::{TlsFiles, Trust};
+use daemon::{Active, Passive, TlsFiles, Trust};
+use ofproto::mirror::MAX_MIRRORS;
 use ofproto::{BridgeSettings, Snooping, VlanSet};
 use ovsdb::client::{Row, Snapshot, Wanted as Columns};
 
@@ -65,14 +67,54 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
             "stp_enable",
             "rstp_enable",
             "mcast_snooping_enable",
+            "auto_attach",
+            "flow_tables",
         ],
     ),
     (
         "Port",
-        &["name", "interfaces", "tag", "trunks", "cvlans", "vlan_mode", "protected", "qos", "other_config"],
+        &[
+            "name",
+            "interfaces",
+            "tag",
+            "trunks",
+            "cvlans",
+            "vlan_mode",
+            "protected",
+            "qos",
+            "lacp",
+            "other_config",
+        ],
     ),
-    ("Interface", &["name", "type", "options", "ofport_request", "mac", "mtu_request"]),
-    ("Controller", &["target"]),
+    (
+        "Interface",
+        &[
+            "name",
+            "type",
+            "options",
+            "ofport_request",
+            "mac",
+            "mtu_request",
+            "ingress_policing_rate",
+            "ingress_policing_kpkts_rate",
+            "bfd",
+            "cfm_mpid",
+            "lldp",
+        ],
+    ),
+    (
+        "Controller",
+        &[
+            "target",
+            "max_backoff",
+            "inactivity_probe",
+            "connection_mode",
+            "enable_async_messages",
+            "controller_queue_size",
+            "controller_rate_limit",
+            "controller_burst_limit",
+        ],
+    ),
     (
         "Mirror",
         &[
@@ -187,10 +229,22 @@ fn bridge(
     let dummy = ports::is_dummy_datapath(string(row, "datapath_type"), host.dummies);
     for c in db.referred(row, "controller", "Controller") {
         let Some(target) = string(c, "target") else { continue };
-        match (target.parse(), target.parse()) {
-            (Ok(active), _) => b.controllers.push(active),
-            (_, Ok(passive)) => b.listen.push(passive),
+        let treatment = controllers::treatment(c, other("controller-queue-size"));
+        match (target.parse::<Active>(), target.parse::<Passive>()) {
+            (Ok(active), _) => {
+                b.treatment.insert(active.to_string(), treatment);
+                b.controllers.push(active);
+            }
+            (_, Ok(passive)) => {
+                b.treatment.insert(passive.to_string(), treatment);
+                b.listen.push(passive);
+            }
             (Err(e), _) => ignored.push(format!("bridge {name}: controller \"{target}\": {e}")),
+        }
+        if string(c, "connection_mode") == Some("in-band") {
+            ignored.push(format!(
+                "bridge {name}: controller \"{target}\": in-band control is not implemented, it is out of band"
+            ));
         }
     }
     for p in row.texts("protocols") {
@@ -208,7 +262,21 @@ fn bridge(
             }
         }
     }
-    for (column, what) in [("netflow", "NetFlow"), ("sflow", "sFlow"), ("ipfix", "IPFIX")] {
+    if b.mirrors.len() > MAX_MIRRORS {
+        ignored.push(format!(
+            "bridge {name}: {} mirrors are configured, and {MAX_MIRRORS} is the most that there can be: the others do nothing",
+            b.mirrors.len()
+        ));
+        b.mirrors.truncate(MAX_MIRRORS);
+    }
+    let tables = [
+        ("netflow", "NetFlow"),
+        ("sflow", "sFlow"),
+        ("ipfix", "IPFIX"),
+        ("auto_attach", "auto attach"),
+        ("flow_tables", "the configuration of flow tables"),
+    ];
+    for (column, what) in tables {
         if !row.datum(column).is_empty() {
             ignored.push(format!("bridge {name}: {what} is not implemented"));
         }
@@ -221,14 +289,13 @@ fn bridge(
     let mut ports: Vec<_> = db.referred(row, "ports", "Port").collect();
     ports.sort_by_key(|p| string(*p, "name"));
     for p in ports {
-        if !p.datum("qos").is_empty() {
-            ignored.push(format!("port {}: QoS is not implemented", string(p, "name").unwrap_or_default()));
-        }
+        ports::not_there(p, ignored);
         let settings = ports::settings(p);
         let interfaces: Vec<_> = db.referred(p, "interfaces", "Interface").collect();
         let bond = interfaces.len() > 1;
         for i in interfaces {
             let Some(iface) = string(i, "name") else { continue };
+            ports::interface_not_there(i, iface, ignored);
             if iface == name {
                 // The bridge's own port: the host is on the bridge through it, where it may be.
                 b.local = if dummy {
@@ -239,6 +306,12 @@ fn bridge(
                     LocalPort::None
                 };
                 b.local_settings = settings.clone();
+                b.local_mtu = ports::mtu(i);
+                if string(i, "mac").is_some() {
+                    ignored.push(format!(
+                        "interface {iface}: ignoring mac in Interface record (use Bridge record to set local port's mac)"
+                    ));
+                }
                 continue;
             }
             b.ports.push(ports::port(i, iface, bond, settings.clone(), (host, dummy), devices));

@@ -29,6 +29,9 @@ pub(super) fn port(
     let ofport = row.integer("ofport_request").and_then(|n| u32::try_from(n).ok());
     PortConfig {
         ofport: ofport.filter(|n| (1..=MAX_OFPORT).contains(n)),
+        mtu: mtu(row),
+        // Of the host's interfaces the host decides.
+        mac: string(row, "type").filter(|t| *t == "internal").and_then(|_| mac(string(row, "mac")?)),
         settings,
         ..PortConfig::new(name, kind)
     }
@@ -41,6 +44,39 @@ pub(super) fn is_dummy_datapath(datapath_type: Option<&str>, dummies: Dummies) -
         (_, "dummy") | (Dummies::Override, _) | (Dummies::System, "" | "system") => true,
         _ => false,
     }
+}
+
+/// The MTU that an interface is to have.
+pub(super) fn mtu(row: Row<'_>) -> Option<u32> {
+    row.integer("mtu_request").and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0)
+}
+
+/// Says what of a port's configuration is not implemented.
+pub(super) fn not_there(row: Row<'_>, ignored: &mut Vec<String>) {
+    let name = string(row, "name").unwrap_or_default();
+    if !row.datum("qos").is_empty() {
+        ignored.push(format!("port {name}: QoS is not implemented"));
+    }
+    if row.text("lacp").is_some_and(|l| l != "off") {
+        ignored.push(format!("port {name}: LACP is not implemented"));
+    }
+    if row.references("interfaces").nth(1).is_some() {
+        ignored.push(format!("port {name}: bonds are not implemented"));
+    }
+}
+
+/// Says what of an interface's configuration is not implemented.
+pub(super) fn interface_not_there(row: Row<'_>, name: &str, ignored: &mut Vec<String>) {
+    let rates = ["ingress_policing_rate", "ingress_policing_kpkts_rate"];
+    let on = |column: &str| row.key(column, "enable") == Some("true");
+    let there = [
+        (rates.iter().any(|c| row.integer(c).is_some_and(|n| n > 0)), "ingress policing"),
+        (on("bfd"), "BFD"),
+        (row.integer("cfm_mpid").is_some(), "CFM"),
+        (on("lldp"), "LLDP"),
+    ];
+    let there = there.iter().filter(|(is, _)| *is);
+    ignored.extend(there.map(|(_, what)| format!("interface {name}: {what} is not implemented")));
 }
 
 /// An interface that cannot be had, in the words that stock tools show.
