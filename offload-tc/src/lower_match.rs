@@ -367,7 +367,8 @@ pub fn raise_match(f: &Flower, port: PortId) -> PacketMatch {
     let mut m = PacketMatch::ANY;
     m.set(FieldId::DpPort, port.0.into());
     let get = |k| f.get(k).map(|(v, _)| v);
-    let tagged = f.get(FlowerKey::EthType).is_some_and(|(t, _)| matches!(t, 0x8100 | 0x88a8));
+    // Of tagged packets the kernel tells the innermost type as the Ethernet type.
+    let tagged = f.get(FlowerKey::VlanEthType).is_some();
     let two = f.get(FlowerKey::CvlanEthType).is_some();
     let eth_type = match (tagged, two) {
         (false, _) => get(FlowerKey::EthType),

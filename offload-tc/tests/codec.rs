@@ -130,8 +130,15 @@ fn action() -> impl Strategy<Value = TcAction> {
         (0..1u32 << 28).prop_map(Verdict::Jump),
     ];
     let cookie = of(vec(any::<u8>(), 1..=16).prop_map(|b| Cookie::new(&b).unwrap()));
-    (spec(), verdict, any::<u32>(), cookie, of(1u8..4)).prop_map(
-        |(spec, verdict, index, cookie, hw_stats)| TcAction { spec, verdict, index, cookie, hw_stats },
+    (spec(), verdict, any::<u32>(), cookie, of(1u8..4), 0..8u32).prop_map(
+        |(spec, verdict, index, cookie, hw_stats, flags)| TcAction {
+            spec,
+            verdict,
+            index,
+            cookie,
+            hw_stats,
+            flags,
+        },
     )
 }
 

@@ -191,6 +191,16 @@ pub mod hw_stats {
     pub const DELAYED: u8 = 2;
 }
 
+/// Bits of an action's flags (TCA_ACT_FLAGS_*).
+pub mod act_flags {
+    /// Not for hardware.
+    pub const SKIP_HW: u32 = 2;
+    /// For hardware only.
+    pub const SKIP_SW: u32 = 4;
+    /// What whoever writes an action may set.
+    pub const ALL: u32 = 7;
+}
+
 /// One action.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TcAction {
@@ -205,12 +215,14 @@ pub struct TcAction {
     pub cookie: Option<Cookie>,
     /// Which hardware statistics it is to have; `None` lets the driver choose. See [`hw_stats`].
     pub hw_stats: Option<u8>,
+    /// [`act_flags`]. A shared action must agree with the filters that use it.
+    pub flags: u32,
 }
 
 impl TcAction {
     /// `spec`, then the next action.
     pub fn pipe(spec: ActionSpec) -> Self {
-        TcAction { spec, verdict: Verdict::Pipe, index: 0, cookie: None, hw_stats: None }
+        TcAction { spec, verdict: Verdict::Pipe, index: 0, cookie: None, hw_stats: None, flags: 0 }
     }
 
     /// Only a verdict.

@@ -1,7 +1,7 @@
 //! An action as a nest: kind, options, cookie, statistics.
 
 use super::packet::{self, TC_GEN};
-use super::{ActionReport, ActionSpec, Cookie, MAX_ACTIONS, TcAction, Verdict, path, state};
+use super::{ActionReport, ActionSpec, Cookie, MAX_ACTIONS, TcAction, Verdict, act_flags, path, state};
 use crate::error::CodecError;
 use crate::wire::{NESTED, Writer, attrs, find, read_text, read_u32, word};
 
@@ -9,6 +9,7 @@ const KIND: u16 = 1;
 const OPTIONS: u16 = 2;
 const STATS: u16 = 4;
 const COOKIE: u16 = 6;
+const FLAGS: u16 = 7;
 const HW_STATS: u16 = 8;
 const USED_HW_STATS: u16 = 9;
 const IN_HW_COUNT: u16 = 10;
@@ -49,6 +50,9 @@ pub fn put_action(w: &mut Writer, a: &TcAction) {
     if let Some(c) = &a.cookie {
         w.attr(COOKIE, c.bytes());
     }
+    if a.flags != 0 {
+        put_bits(w, FLAGS, a.flags & act_flags::ALL, a.flags & act_flags::ALL);
+    }
     if let Some(v) = a.hw_stats {
         // As tc has it: what is asked for selects itself, and nothing at all is said about every kind.
         put_bits(w, HW_STATS, v.into(), if v == 0 { ALL_HW_STATS } else { v.into() });
@@ -85,13 +89,14 @@ pub fn get_actions(b: &[u8]) -> Result<Vec<(TcAction, ActionReport)>, CodecError
 pub fn get_action(b: &[u8]) -> Result<(TcAction, ActionReport), CodecError> {
     let mut report = ActionReport::default();
     let (mut kind, mut options) = (None, None);
-    let (mut cookie, mut hw_stats) = (None, None);
+    let (mut cookie, mut hw_stats, mut flags) = (None, None, 0);
     for a in attrs(b) {
         match a? {
             (KIND, v) => kind = Some(read_text(v)),
             (OPTIONS, v) => options = Some(v),
             (STATS, v) => report.read_stats(v)?,
             (COOKIE, v) => cookie = Cookie::new(v),
+            (FLAGS, v) => flags = word("action flags", v, 0)? & act_flags::ALL,
             (HW_STATS, v) => hw_stats = Some(word("hardware statistics", v, 0)? as u8),
             (USED_HW_STATS, v) => report.used_hw_stats = word("hardware statistics", v, 0)? as u8,
             (IN_HW_COUNT, v) => report.in_hw_count = read_u32("hardware count", v)?,
@@ -101,7 +106,7 @@ pub fn get_action(b: &[u8]) -> Result<(TcAction, ActionReport), CodecError> {
     let kind = kind.ok_or(CodecError::Missing("kind of action"))?;
     let options = options.ok_or(CodecError::Missing("options of an action"))?;
     let (spec, verdict) = get_spec(&kind, options, &mut report)?;
-    Ok((TcAction { spec, verdict, index: report.index, cookie, hw_stats }, report))
+    Ok((TcAction { spec, verdict, index: report.index, cookie, hw_stats, flags }, report))
 }
 
 /// The action's statistics and cookie only, as a terse dump has them.

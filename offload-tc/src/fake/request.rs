@@ -3,8 +3,9 @@
 use nix::errno::Errno;
 
 use super::{FakeFilter, Shared, State};
-use crate::action::{self, ActionSpec, Counts, TcAction};
+use crate::action::{self, ActionSpec, Counts, TcAction, act_flags};
 use crate::filter::{FilterAt, Flower, Head, Hook, flags};
+use crate::keys::FlowerKey;
 use crate::message::{Message, flag, kind, read_shared_action};
 use crate::wire::{NLMSG_HEADER, Writer, attrs, find, read_text, read_u32, word};
 
@@ -110,7 +111,7 @@ impl State {
 
     fn new_filter(&mut self, m: &Message<'_>, head: &Head<'_>) -> Done {
         let at = head.at;
-        let (mut f, _) = head.flower().map_err(|_| Refused(Errno::EINVAL, "malformed"))?;
+        let (f, _) = head.flower().map_err(|_| Refused(Errno::EINVAL, "malformed"))?;
         if !head.is_flower() {
             return Err(Refused(Errno::ENOENT, "TC classifier not found"));
         }
@@ -137,8 +138,8 @@ impl State {
         if !exists && self.filters.len() >= self.limit {
             return Err(Refused(Errno::ENOSPC, "the table is full"));
         }
-        for a in &mut f.actions {
-            self.bind(a)?;
+        for a in &f.actions {
+            self.bind(f.flags, a)?;
         }
         let counts = vec![Counts::default(); f.actions.len()];
         let kind = "flower".to_owned();
@@ -147,14 +148,22 @@ impl State {
     }
 
     /// An action with a number is the one of that number, which is made if it is not there.
-    fn bind(&mut self, a: &TcAction) -> Done {
+    fn bind(&mut self, filter: u32, a: &TcAction) -> Done {
         if let ActionSpec::Mirred { ifindex, .. } = a.spec
             && !self.links.contains_key(&ifindex)
         {
             return Err(Refused(Errno::EINVAL, "mirred: target device does not exist"));
         }
         if a.index != 0 {
+            let wanted = match filter {
+                f if f & flags::SKIP_HW != 0 => act_flags::SKIP_HW,
+                f if f & flags::SKIP_SW != 0 => act_flags::SKIP_SW,
+                _ => 0,
+            };
             let key = (a.spec.kind().to_owned(), a.index);
+            if self.shared.get(&key).is_some_and(|s| s.action.flags != wanted) {
+                return Err(Refused(Errno::EINVAL, "Mismatch between action and filter offload flags"));
+            }
             let shared = Shared { action: a.clone(), counts: Counts::default() };
             self.shared.entry(key).or_insert(shared);
         }
@@ -260,8 +269,12 @@ impl State {
         w.u32(11, at.chain);
         let o = w.nest(2);
         if !terse {
-            let bare = Flower { actions: Vec::new(), flags: 0, ..f.flower.clone() };
-            bare.put(w);
+            let mut told = Flower { actions: Vec::new(), flags: 0, ..f.flower.clone() };
+            // As Linux does: of tagged packets the innermost type.
+            if let Some((t, _)) = told.get(FlowerKey::CvlanEthType).or(told.get(FlowerKey::VlanEthType)) {
+                told.set(FlowerKey::EthType, t);
+            }
+            told.put(w);
         }
         let state = if f.in_hw { flags::IN_HW } else { flags::NOT_IN_HW };
         w.u32(22, f.flower.flags | state);

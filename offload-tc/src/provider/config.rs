@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::action::act_flags;
 use crate::filter::flags;
 
 /// Where filters may be (`other_config:tc-policy`).
@@ -24,6 +25,15 @@ impl TcPolicy {
             "skip_sw" => Some(TcPolicy::SkipSw),
             "skip_hw" => Some(TcPolicy::SkipHw),
             _ => None,
+        }
+    }
+
+    /// Flags of an action that filters share.
+    pub fn action_flags(self) -> u32 {
+        match self {
+            TcPolicy::None => 0,
+            TcPolicy::SkipSw => act_flags::SKIP_SW,
+            TcPolicy::SkipHw => act_flags::SKIP_HW,
         }
     }
 

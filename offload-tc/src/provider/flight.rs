@@ -14,6 +14,7 @@ use crate::ack::Ack;
 use crate::action::{ActionSpec, Counts, TcAction, VlanAction};
 use crate::capability::TABLE_ID;
 use crate::filter::{FilterAt, Flower, Head, Terse};
+use crate::keys::FlowerKey;
 use crate::message::{Message, kind, messages};
 use crate::transport::Transport;
 use crate::wire::Writer;
@@ -71,9 +72,18 @@ impl Flight {
 fn same(meant: &Flower, told: &Flower) -> bool {
     let rest = (&meant.enc_opts, &meant.mpls, &meant.cfm) == (&told.enc_opts, &told.mpls, &told.cfm);
     let alike = |(a, b): (&TcAction, &TcAction)| a.verdict == b.verdict && same_action(&a.spec, &b.spec);
-    rest && meant.keys == told.keys
+    rest && same_keys(meant, told)
         && meant.actions.len() == told.actions.len()
         && meant.actions.iter().zip(&told.actions).all(alike)
+}
+
+/// Of tagged packets the kernel tells the innermost type as the Ethernet type.
+fn same_keys(meant: &Flower, told: &Flower) -> bool {
+    let inner = meant.get(FlowerKey::CvlanEthType).or(meant.get(FlowerKey::VlanEthType));
+    meant.keys.len() == told.keys.len()
+        && meant.keys.iter().zip(&told.keys).all(|(m, t)| {
+            m == t || m.key == FlowerKey::EthType && t.key == m.key && inner == Some((t.value, t.mask))
+        })
 }
 
 fn same_action(meant: &ActionSpec, told: &ActionSpec) -> bool {

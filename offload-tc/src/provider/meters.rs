@@ -90,7 +90,12 @@ impl<T: Transport> SharedObjects for TcProvider<T> {
             return Err(ObjectError::Full(id.kind));
         }
         let index = index_of(self.config.owner, id.number);
-        let a = TcAction { index, verdict: Verdict::Drop, ..TcAction::pipe(ActionSpec::Police(police)) };
+        let a = TcAction {
+            index,
+            verdict: Verdict::Drop,
+            flags: self.config.policy.action_flags(),
+            ..TcAction::pipe(ActionSpec::Police(police))
+        };
         let ack = self.ask(|w, seq| message::put_shared_action(w, seq, &a)).map_err(broke)?;
         if ack.errno != 0 {
             return Err(said(&ack));

@@ -1,6 +1,7 @@
 //! A laboratory for the switch as its users run it: hosts in network namespaces, the real `vswitchd` between them, stock
 //! tools beside it. The demo and the end-to-end tests share it. Needs root and iproute2.
 //!
+//! * [`kernel`]: a Linux kernel of its own to run a program in.
 //! * [`lan`]: the namespaces, their cables and addresses, pings.
 //! * [`ovsdb`]: a process of an OVSDB server, ours or the stock one.
 //! * [`rpc`]: a plain JSON-RPC client.
@@ -13,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod command;
+pub mod kernel;
 pub mod lan;
 pub mod ovsdb;
 pub mod rpc;

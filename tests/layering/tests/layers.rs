@@ -34,6 +34,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("xtask", &["lab"]),
     ("layering", &["*"]),
     ("e2e", &["*"]),
+    ("guest", &["*"]),
     ("differential", &["*"]),
     ("bench", &["*"]),
 ];

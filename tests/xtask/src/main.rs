@@ -3,6 +3,7 @@
 
 mod compat;
 mod demo;
+mod kernel_lab;
 mod passed_on;
 mod setup;
 mod step;
@@ -37,6 +38,8 @@ enum Task {
     Differential(passed_on::Arguments),
     /// Runs our programs under somebody else's test suite, in a folder of the caller's. `compat ovs --help` says more.
     Compat(compat::Options),
+    /// Boots a Linux kernel as a process and shows in it, with packets, what the host's kernel may not have.
+    Lab(kernel_lab::Options),
     /// Installs the packages that tests and demo use, and says what it did.
     Setup,
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
             Ok(false) => return ExitCode::FAILURE,
             Err(e) => Err(e),
         },
+        Task::Lab(o) => kernel_lab::run(&o),
         Task::Setup => setup::everything(),
     };
     match result {

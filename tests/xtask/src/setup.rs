@@ -21,6 +21,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("prlimit", "util-linux"),
     ("python3", "python3"),
     ("ethtool", "ethtool"),
+    ("tc", "iproute2"),
+    ("modprobe", "kmod"),
 ];
 
 /// Controllers: the last release of os-ken that still has osken-manager, and Faucet, which stands on it.

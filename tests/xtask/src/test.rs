@@ -184,6 +184,8 @@ fn demo(step: &mut dyn FnMut(&str, &mut std::process::Command, Option<&mut Count
         let mut c = step::cargo(&["run", "--quiet", "--package", "xtask", "--", "demo"]);
         step(title, c.args(more).arg(&pcap), None);
     }
+    let mut lab = step::cargo(&["run", "--quiet", "--package", "xtask", "--", "lab", "tc"]);
+    step("kernel lab", &mut lab, None);
 }
 
 #[cfg(test)]

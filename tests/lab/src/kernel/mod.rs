@@ -1,0 +1,191 @@
+//! A Linux kernel of its own to run a program in: User Mode Linux of the distribution, a kernel as a process.
+//!
+//! For what the host's kernel may not have (TC flower, say) or what should not happen to it. The guest's root is the host's, read
+//! only: a program built here runs there. Results go to a folder that both see. Needs neither KVM nor root for running, root or
+//! the package for installing nothing: the packages are unpacked, not installed.
+//!
+//! *Not there*: PCI, switchdev, conntrack zones.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::done;
+
+/// The package with the kernel.
+const PACKAGE: &str = "user-mode-linux";
+/// The guest's first process.
+const INIT: &str = include_str!("init.sh");
+/// The guest's memory. What is not used is not taken from the host.
+const MEMORY: &str = "1024M";
+/// How often it is looked whether the guest has ended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// An unpacked kernel.
+pub struct KernelLab {
+    dir: PathBuf,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// The program's exit status; `None` when the guest ended without leaving one, as after a panic.
+    pub status: Option<i32>,
+    /// The guest's console: what the program printed, and the kernel.
+    pub console: String,
+    /// From start to end.
+    pub took: Duration,
+}
+
+impl KernelLab {
+    /// Unpacks the kernel under `dir`, unless it is there.
+    ///
+    /// # Errors
+    /// When the package cannot be had or unpacked.
+    pub fn prepare(dir: &Path) -> Result<KernelLab> {
+        let lab = KernelLab { dir: dir.to_path_buf() };
+        if lab.linux().is_file() && dir.join("ready").is_file() {
+            return Ok(lab);
+        }
+        let _ = std::fs::remove_dir_all(dir);
+        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
+        // As this user, into a folder that the sandbox of apt could not write to.
+        let user = format!("APT::Sandbox::User={}", user());
+        let download =
+            || done(Command::new("apt-get").current_dir(dir).args(["download", "-qq", "-o", &user, PACKAGE]));
+        if download().is_err() {
+            // The lists may name a version that is gone.
+            done(Command::new("apt-get").args(["update", "-q"]))?;
+            download()?;
+        }
+        let deb = std::fs::read_dir(dir)?
+            .filter_map(|e| Some(e.ok()?.path()))
+            .find(|p| p.extension().is_some_and(|x| x == "deb"))
+            .with_context(|| format!("apt-get downloaded no {PACKAGE}"))?;
+        done(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(dir))?;
+        std::fs::remove_file(&deb)?;
+        // Where modprobe looks for modules.
+        std::fs::create_dir_all(dir.join("lib"))?;
+        std::os::unix::fs::symlink("../usr/lib/uml/modules", dir.join("lib/modules"))?;
+        let version = lab.version()?;
+        done(Command::new("depmod").arg("-b").arg(dir).arg(&version))?;
+        std::fs::write(dir.join("ready"), version)?;
+        Ok(lab)
+    }
+
+    fn linux(&self) -> PathBuf {
+        self.dir.join("usr/bin/linux.uml")
+    }
+
+    /// The kernel's version.
+    ///
+    /// # Errors
+    /// When it is not as the package has it.
+    pub fn version(&self) -> Result<String> {
+        let mut all = std::fs::read_dir(self.dir.join("usr/lib/uml/modules"))?;
+        let first = all.next().context("no modules")??;
+        Ok(first.file_name().to_string_lossy().into_owned())
+    }
+
+    /// Runs `program` with `args` in a guest, whose folder for results is `results`, and waits for its end. Lines of the
+    /// console go to `seen` as they come.
+    ///
+    /// # Errors
+    /// When the kernel cannot be started, or the program does not end within `limit`; the guest has been ended then.
+    pub fn run(
+        &self,
+        program: &Path,
+        args: &[&str],
+        results: &Path,
+        limit: Duration,
+        seen: &mut dyn FnMut(&str),
+    ) -> Result<Ended> {
+        std::fs::create_dir_all(results)?;
+        let results = results.canonicalize()?;
+        let status = results.join("status");
+        let _ = std::fs::remove_file(&status);
+        let init = results.join("init.sh");
+        std::fs::write(&init, INIT)?;
+        std::fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let words =
+            std::iter::once(program.display().to_string()).chain(args.iter().map(|a| (*a).to_owned()));
+        std::fs::write(results.join("job"), words.map(|w| w + "\n").collect::<String>())?;
+        let console = results.join("console");
+        let file = std::fs::File::create(&console)?;
+        // Its memory is a file that it maps executable.
+        let memory = if Path::new("/dev/shm").is_dir() { Path::new("/dev/shm") } else { &results };
+        let began = Instant::now();
+        let child = Command::new(self.linux())
+            .arg(format!("mem={MEMORY}"))
+            .args(["rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1", "quiet"])
+            .arg(format!("init={}", init.display()))
+            .arg(format!("HOIST_RESULTS={}", results.display()))
+            .arg(format!("HOIST_MODULES={}", self.dir.canonicalize()?.display()))
+            .arg(format!("uml_dir={}/uml", results.display()))
+            .current_dir(&results)
+            .env("TMPDIR", memory)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .context("cannot start the kernel")?;
+        let mut guest = Guest(child);
+        let mut shown = 0;
+        let ended = loop {
+            let over = guest.0.try_wait()?.is_some();
+            shown = show(&console, shown, seen);
+            if over {
+                break true;
+            }
+            if began.elapsed() > limit {
+                break false;
+            }
+            std::thread::sleep(LOOK);
+        };
+        drop(guest);
+        let text = String::from_utf8_lossy(&std::fs::read(&console)?).into_owned();
+        if !ended {
+            bail!("no end within {} s; the console is in {}", limit.as_secs(), console.display());
+        }
+        let status = std::fs::read_to_string(&status).ok().and_then(|s| s.trim().parse().ok());
+        Ok(Ended { status, console: text, took: began.elapsed() })
+    }
+}
+
+/// Hands whole lines of `file` from byte `from` on to `seen`; where the rest begins.
+fn show(file: &Path, from: usize, seen: &mut dyn FnMut(&str)) -> usize {
+    let mut text = Vec::new();
+    if std::fs::File::open(file).and_then(|mut f| f.read_to_end(&mut text)).is_err() {
+        return from;
+    }
+    let new = text.get(from..).unwrap_or_default();
+    let whole = new.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+    String::from_utf8_lossy(&new[..whole]).lines().for_each(|l| seen(l.trim_end()));
+    from + whole
+}
+
+fn user() -> String {
+    let o = Command::new("id").arg("-un").output();
+    o.map_or_else(|_| "root".into(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
+}
+
+/// A running guest. It has helper processes in its process group, which would outlive it.
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.0.id());
+        for signal in ["-TERM", "-KILL"] {
+            let _ = Command::new("kill").args([signal, "--", &group]).stderr(Stdio::null()).status();
+            if signal == "-TERM" {
+                std::thread::sleep(LOOK);
+            }
+        }
+        let _ = self.0.wait();
+    }
+}
