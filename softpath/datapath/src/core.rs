@@ -28,6 +28,7 @@ use flow::{FieldId, Layout, PacketKey, PortId, parse_into};
 use crate::datapath::Shared;
 use crate::execute::{Metadata, Outputs, restore};
 use crate::flow_table::{Installed, Put};
+use crate::journal;
 use crate::link::{FlowChange, PortChange, bump};
 use crate::port::{OutPort, PortShared};
 use crate::prefetch;
@@ -340,6 +341,7 @@ impl Core {
             if b.asking.is_empty() {
                 return;
             }
+            b.misses.iter().for_each(|m| journal::missed(&m.key));
             let mut answers = std::mem::take(&mut b.translations);
             shared.miss.translate(&b.misses, now, &mut answers);
             let mut it = answers.drain(..);
@@ -369,7 +371,10 @@ impl Core {
                 return Verdict::Entry(e);
             }
             match shared.install(t.record.clone()) {
-                Ok(installed) => return Verdict::Entry(self.tables.insert(installed)),
+                Ok(installed) => {
+                    journal::added(&t.record, &b.keys[i]);
+                    return Verdict::Entry(self.tables.insert(installed));
+                }
                 Err(_) => true,
             }
         };

@@ -30,7 +30,7 @@ use crate::rule::Rule;
 use crate::settings::{BridgeSettings, PortSettings};
 use crate::switch::{Routes, Switch};
 use crate::tables::{N_TABLES, Pipeline, TableCounters};
-use crate::trace::Trace;
+use crate::trace::{Trace, TraceStart};
 use crate::xlate::{Environment, LearnedFlow, Outcome, Start, translate};
 
 /// Settings of a [`Bridge`].
@@ -558,8 +558,21 @@ impl Bridge {
 
     /// What would happen to a packet that came in on `in_port`. Changes nothing.
     pub fn trace(&self, key: &PacketKey, in_port: PortNo) -> Trace {
+        self.trace_from(&PipelineKey::from_packet(key, in_port.0), in_port, TraceStart::Tables, false)
+    }
+
+    /// What would happen to a packet that came in on `in_port`, with registers and metadata as `key` has them. With `effects`
+    /// its stations and flows are learned as if it had come in; nothing else changes, and nothing is counted.
+    pub fn trace_from(
+        &self,
+        key: &PipelineKey,
+        in_port: PortNo,
+        start: TraceStart<'_>,
+        effects: bool,
+    ) -> Trace {
         let pipeline = self.pipeline();
-        let mut key = *key;
+        let mut flow = *key;
+        let mut key = flow.packet();
         if let Some(p) = pipeline.ports.get(in_port) {
             key.set(FieldId::DpPort, p.dp.0.into());
         }
@@ -569,10 +582,50 @@ impl Bridge {
                 key.set(tpid, 0x8100);
             }
         }
-        let o = self.translate(&key, in_port, Start::Tables, true);
-        let mut flow = PipelineKey::from_packet(&key, in_port.0);
+        for f in flow::FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == flow::Scope::Packet) {
+            flow.set(f.id, key.get(f.id));
+        }
+        flow.set(FieldId::InPort, in_port.0.into());
         flow.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+        let start = match start {
+            TraceStart::Tables => Start::Traced(&flow),
+            TraceStart::Actions(a) => Start::Actions(a),
+        };
+        let o = self.translate(&key, in_port, start, true);
+        if let Some(s) = self.switch().filter(|_| effects) {
+            s.note_stations(&o.deps, s.now());
+            s.note_learned(&o.learned);
+        }
         Trace::new(flow, o)
+    }
+
+    /// The text of `bridge/dump-flows`: every flow, a line each.
+    pub fn dump_flows(&self) -> String {
+        use std::fmt::Write;
+        let mut out = String::new();
+        let Some(switch) = self.switch() else { return out };
+        switch.collect();
+        let now = switch.now();
+        let pipeline = self.pipeline();
+        for r in rules(&pipeline) {
+            if r.table != 0 {
+                let _ = write!(out, "table_id={}, ", r.table);
+            }
+            let age = now.since(r.created).as_secs();
+            let (packets, bytes) = (r.counters.packets(), r.counters.bytes());
+            let _ = write!(out, "duration={age}s, n_packets={packets}, n_bytes={bytes}, ");
+            let matches = flow::text::ofctl::format(&r.matches.expand());
+            let mut words = Vec::new();
+            if r.priority != 0x8000 {
+                words.push(format!("priority={}", r.priority));
+            }
+            if !matches.is_empty() {
+                words.push(matches);
+            }
+            words.push(format!("actions={}", openflow::text::format_actions(&r.instructions, &|_| None)));
+            let _ = writeln!(out, "{}", words.join(","));
+        }
+        out
     }
 
     /// Records follow the tables up to this generation.

@@ -57,6 +57,6 @@ pub use rule::{Rule, RuleCounters};
 pub use settings::{BridgeSettings, PortSettings, Snooping};
 pub use switch::{Switch, SwitchConfig, SwitchCounters};
 pub use tables::{FragHandling, N_TABLES, Pipeline};
-pub use trace::Trace;
+pub use trace::{Trace, TraceStart};
 pub use vlan::{PriorityTags, VlanMode, VlanSet};
 pub use xlate::Problem;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clock::Instant;
 use datapath_api::FlowRecord;
-use flow::FlowId;
+use flow::{FlowId, PacketKey};
 use offload::{FlowRule, Provenance};
 use openflow::{GroupId, PortNo};
 use parking_lot::Mutex;
@@ -126,6 +126,8 @@ pub struct FlowOwner {
     basis: Mutex<Arc<Basis>>,
     /// What has been credited to rules already; carried on by replacements.
     pub(crate) credit: Arc<Mutex<Credit>>,
+    /// The packet that the record was made for, where it is asked for.
+    pub(crate) packet: Option<Arc<PacketKey>>,
 }
 
 /// How much of a record's traffic has been credited.
@@ -143,7 +145,18 @@ pub(crate) struct Credit {
 
 impl FlowOwner {
     pub(crate) fn new(basis: Basis, credit: Arc<Mutex<Credit>>) -> Self {
-        FlowOwner { basis: Mutex::new(Arc::new(basis)), credit }
+        FlowOwner { basis: Mutex::new(Arc::new(basis)), credit, packet: None }
+    }
+
+    /// With the packet that it was made for.
+    pub(crate) fn made_for(self, packet: Option<Arc<PacketKey>>) -> Self {
+        FlowOwner { packet, ..self }
+    }
+
+    /// The packet that the record was made for, bits that it does not match on included; kept where a bridge is told to be
+    /// as Open vSwitch, which prints it.
+    pub fn packet(&self) -> Option<&PacketKey> {
+        self.packet.as_deref()
     }
 
     /// The owner's part of a record made by this crate.

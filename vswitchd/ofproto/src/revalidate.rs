@@ -164,6 +164,10 @@ impl Switch {
             return;
         };
         self.credit_record(&r);
+        if self.paused.load(Ordering::Relaxed) {
+            state.known.insert(r.id, r);
+            return;
+        }
         let idle = now.since(owner.used().map_or(r.created, |u| u.max(r.created)));
         let verdict = if idle >= max_idle {
             out.expired += 1;
@@ -277,7 +281,7 @@ impl Switch {
             matches: r.matches,
             actions: o.actions.into(),
             counters: r.counters.clone(),
-            owner: Arc::new(FlowOwner::new(fresh, owner.credit.clone())),
+            owner: Arc::new(FlowOwner::new(fresh, owner.credit.clone()).made_for(owner.packet.clone())),
             created: r.created,
         }))
     }
@@ -335,6 +339,18 @@ impl Switch {
         if packets > 0 {
             self.note_learned(&basis.learned);
         }
+    }
+
+    /// Removes every record, crediting what it has counted: `revalidator/purge`.
+    pub fn purge(&self, now: Instant) {
+        let mut state = self.revalidation.lock();
+        self.credit_hardware(&state, false);
+        for r in self.records() {
+            let known = state.known.remove(&r.id).is_some();
+            self.credit_record(&r);
+            self.delete(&mut state, r, known, now);
+        }
+        self.live.store(state.known.len(), Ordering::Relaxed);
     }
 
     /// Credits everything counted so far, so that rules' counters can be read.

@@ -111,6 +111,10 @@ pub struct Switch {
     counts: Counts,
     pub(crate) recircs: Arc<Recircs>,
     pub(crate) revalidation: Mutex<Revalidation>,
+    /// Records match on every bit of the packets that made them.
+    exact: AtomicBool,
+    /// Records stay as they are.
+    pub(crate) paused: AtomicBool,
 }
 
 impl Switch {
@@ -135,7 +139,25 @@ impl Switch {
             counts: Counts::default(),
             recircs: Arc::default(),
             revalidation: Mutex::new(Revalidation::default()),
+            exact: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
         })
+    }
+
+    /// Whether records made from now on match on no more than the verdict depended on, as usual, or on every bit of the packet.
+    pub fn set_megaflows(&self, on: bool) {
+        self.exact.store(!on, Ordering::Relaxed);
+    }
+
+    /// Most flow records.
+    pub fn flow_limit(&self) -> usize {
+        self.config.flow_limit
+    }
+
+    /// Keeps records as they are, whatever changes, until called with false.
+    pub fn pause_revalidation(&self, pause: bool) {
+        self.paused.store(pause, Ordering::Relaxed);
+        self.changed();
     }
 
     /// Names the datapath. Only the first call has an effect, as with the other `set_` functions.
@@ -305,12 +327,19 @@ impl Switch {
         }
         self.note_stations(&o.deps, now);
         self.note_learned(&o.learned);
+        if self.exact.load(Ordering::Relaxed) {
+            o.mask = whole(&miss.key);
+        }
+        let stock =
+            bridge.and_then(|b| self.bridge(b)).is_some_and(|b| b.pipeline().settings.stock_megaflows);
         let install = self.live.load(Ordering::Relaxed) < self.config.flow_limit;
         let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
         let record = Arc::new(FlowRecord {
             id,
             matches: PacketMatch::new(&miss.key, &o.mask),
-            owner: Arc::new(FlowOwner::new(o.basis(bridge), Arc::default())),
+            owner: Arc::new(
+                FlowOwner::new(o.basis(bridge), Arc::default()).made_for(stock.then(|| Arc::new(miss.key))),
+            ),
             actions: o.actions.into(),
             counters: Arc::new(FlowCounters::default()),
             created: now,
@@ -443,6 +472,17 @@ impl Switch {
             problems: std::array::from_fn(|i| read(&c.problems[i])),
         }
     }
+}
+
+/// Every bit of what a packet with this key has.
+fn whole(key: &PacketKey) -> PacketMask {
+    let mut mask = PacketMask::ZERO;
+    for f in flow::FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == flow::Scope::Packet) {
+        if flow::prereq::holds(key, f.prereq) || key.get(f.id) != 0 {
+            mask.set_exact(f.id);
+        }
+    }
+    mask
 }
 
 impl MissHandler for Switch {

@@ -66,6 +66,15 @@ impl StepKind {
     }
 }
 
+/// Where a trace starts.
+#[derive(Clone, Copy, Debug)]
+pub enum TraceStart<'a> {
+    /// At table 0, as a packet that comes in.
+    Tables,
+    /// With these actions, as a packet that a controller sends.
+    Actions(&'a [openflow::Action]),
+}
+
 /// The whole story of a packet.
 #[derive(Clone, Debug)]
 pub struct Trace {

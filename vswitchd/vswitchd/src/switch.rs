@@ -230,6 +230,7 @@ impl Switch {
             sims: Mutex::default(),
             outcomes: Default::default(),
             dummies: Default::default(),
+            dummy: warp.is_some(),
             rounds: Rounds::new(poke.clone()),
             stop: stop.clone(),
         });

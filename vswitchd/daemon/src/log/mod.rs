@@ -290,7 +290,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
                 rate::Verdict::Suppress => return,
             }
         }
-        let mut message = message_of(event);
+        let (mut message, lines) = message_of(event);
         if let Some(n) = suppressed {
             message.push_str(&format!(" ({n} messages like this one were suppressed)"));
         }
@@ -308,6 +308,7 @@ impl<S: Subscriber> Layer<S> for LogLayer {
             level,
             priority,
             message: &message,
+            lines,
             program: &inner.program,
         };
         let text = |d| {
@@ -328,12 +329,17 @@ impl<S: Subscriber> Layer<S> for LogLayer {
     }
 }
 
-/// The event's message, followed by its other fields as `name=value`.
-fn message_of(event: &Event<'_>) -> String {
+/// Field of an event whose message may have several lines.
+const LINES: &str = "lines";
+
+/// The event's message, followed by its other fields as `name=value`, and whether its newlines are to stay: a boolean field
+/// [`LINES`], for texts of several lines that are ours.
+fn message_of(event: &Event<'_>) -> (String, bool) {
     #[derive(Default)]
     struct Collect {
         message: String,
         fields: String,
+        lines: bool,
     }
     impl Visit for Collect {
         fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
@@ -342,6 +348,12 @@ fn message_of(event: &Event<'_>) -> String {
                 "message" => write!(self.message, "{value:?}"),
                 name => write!(self.fields, " {name}={value:?}"),
             };
+        }
+        fn record_bool(&mut self, field: &Field, value: bool) {
+            match field.name() {
+                LINES => self.lines = value,
+                _ => self.record_debug(field, &value),
+            }
         }
         fn record_str(&mut self, field: &Field, value: &str) {
             use std::fmt::Write;
@@ -354,7 +366,7 @@ fn message_of(event: &Event<'_>) -> String {
     let mut c = Collect::default();
     event.record(&mut c);
     c.message.push_str(&c.fields);
-    c.message
+    (c.message, c.lines)
 }
 
 #[cfg(test)]
@@ -377,7 +389,7 @@ mod tests {
         text.lines()
             .map(|l| {
                 let mut parts = l.splitn(5, '|').skip(2);
-                let module = parts.next().unwrap();
+                let Some(module) = parts.next() else { return l.to_owned() };
                 // The thread's name is that of the test.
                 let module = module.split('(').next().unwrap();
                 format!("{module}|{}", parts.collect::<Vec<_>>().join("|"))
@@ -437,6 +449,8 @@ mod tests {
         });
         assert_eq!(lines.len(), 1000, "without a limit");
 
+        let lines = logged(&[], |_| tracing::info!(target: "x", lines = true, "two\nlines\x1b"));
+        assert_eq!(lines.len(), 2, "a message of several lines");
         let lines = logged(&[], |_| tracing::info!(target: "x", "two\nlines\x1b[0m"));
         assert_eq!(lines, ["x|INFO|two\\nlines\\u{1b}[0m"], "a message stays on its line");
     }

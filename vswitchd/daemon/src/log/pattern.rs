@@ -24,6 +24,8 @@ pub(super) struct Line<'a> {
     /// Syslog's facility and severity in one number.
     pub priority: u8,
     pub message: &'a str,
+    /// Whether newlines of the message stay.
+    pub lines: bool,
     pub program: &'a str,
 }
 
@@ -158,8 +160,11 @@ fn put(item: Item, l: &Line<'_>, out: &mut String) {
         Item::Message => {
             // Whatever a peer made us say stays on one line and harmless to a terminal.
             for c in l.message.chars() {
-                let _ =
-                    if c.is_control() { write!(out, "{}", c.escape_default()) } else { out.write_char(c) };
+                let _ = match c {
+                    '\n' if l.lines => out.write_char(c),
+                    c if c.is_control() => write!(out, "{}", c.escape_default()),
+                    c => out.write_char(c),
+                };
             }
             Ok(())
         }
@@ -259,6 +264,7 @@ mod tests {
             level: Level::Warn,
             priority: 28,
             message: "a\tb|c",
+            lines: false,
             program: "vswitchd",
         }
     }

@@ -202,6 +202,8 @@ pub enum Start<'a> {
     Actions(&'a [OfAction]),
     /// Where a translation was frozen.
     Frozen(&'a Frozen),
+    /// At table 0, with registers and metadata of this key.
+    Traced(&'a PipelineKey),
 }
 
 /// Translates a packet with key `key`, which came in on OpenFlow port `in_port`. `record` asks for the steps.
@@ -217,6 +219,12 @@ pub fn translate(
     x.nest = 1;
     match start {
         Start::Tables => x.arrive(),
+        Start::Traced(key) => {
+            for f in flow::FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == flow::Scope::Pipeline) {
+                x.key.set(f.id, key.get(f.id));
+            }
+            x.arrive();
+        }
         Start::Actions(actions) => {
             x.packet_out = true;
             x.execute(actions);

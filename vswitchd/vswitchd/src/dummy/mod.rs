@@ -23,6 +23,7 @@ use clock::Clock;
 use device::{BufferPool, IoError};
 use parking_lot::Mutex;
 
+pub(crate) use commands::hex;
 pub use commands::register;
 pub use options::{DummyClass, DummyOptions};
 pub use port::{DummyIo, DummyPort};

@@ -2,15 +2,19 @@
 
 use std::fmt::Write;
 
+use datapath::Ufid;
 use datapath_api::FlowRecord;
-use flow::text::odp::{Context, format_actions, format_match};
+use flow::PipelineMatch;
+use flow::text::odp::{Context, format_actions, format_flow};
+use flow::text::ofctl;
 use offload::Status;
 use ofproto::FlowOwner;
 
 use super::Parts;
+use super::flows::overlaps;
 
 /// Which flow records, and how.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DumpOptions {
     /// Port names in place of numbers.
     pub names: bool,
@@ -18,6 +22,8 @@ pub struct DumpOptions {
     pub more: bool,
     /// Only those in hardware (`Some(true)`), or only the others.
     pub offloaded: Option<bool>,
+    /// Only those that packets like these may use.
+    pub filter: Option<PipelineMatch>,
 }
 
 impl DumpOptions {
@@ -32,9 +38,14 @@ impl DumpOptions {
                 "--names" => o.names = true,
                 "--no-names" => o.names = false,
                 "-m" | "--more" => o.more = true,
-                "type=offloaded" => o.offloaded = Some(true),
+                "type=offloaded" | "type=dpdk,offloaded" | "type=tc,offloaded" => o.offloaded = Some(true),
                 "type=non-offloaded" | "type=ovs" => o.offloaded = Some(false),
                 "type=all" => o.offloaded = None,
+                filter if filter.starts_with("filter=") => {
+                    let text = &filter["filter=".len()..];
+                    o.filter = Some(ofctl::parse(text).map_err(|e| format!("Failed to parse filter ({e})"))?);
+                }
+                flag if flag.starts_with("pmd=") => {}
                 flag if flag.starts_with('-') || flag.contains('=') => {
                     return Err(format!("unknown option \"{flag}\""));
                 }
@@ -46,10 +57,16 @@ impl DumpOptions {
 }
 
 impl Parts {
-    /// The text of `dpctl/dump-flows`.
-    pub fn dump_flows(&self, o: DumpOptions) -> String {
+    /// The lines of `dpctl/dump-flows` and `dpif/dump-flows`, of one bridge or of all.
+    pub fn dump_flows(&self, o: &DumpOptions, bridge: Option<u32>) -> String {
         let mut out = String::new();
         for r in self.layer.records() {
+            let of = FlowOwner::of(&r).and_then(|o| o.basis().bridge);
+            if bridge.is_some_and(|b| of != Some(b))
+                || o.filter.as_ref().is_some_and(|f| !overlaps(&r.matches, f))
+            {
+                continue;
+            }
             let device = match self.hoisting.status(&r) {
                 Status::Hardware { device, .. } => Some(self.hoisting.placing().name(device)),
                 _ => None,
@@ -61,12 +78,16 @@ impl Parts {
         out
     }
 
-    fn dump_line(&self, r: &FlowRecord, device: Option<&str>, o: DumpOptions) -> String {
+    /// One record.
+    pub fn dump_line(&self, r: &FlowRecord, device: Option<&str>, o: &DumpOptions) -> String {
         let name = |dp: u32| if o.names { self.port_name(dp) } else { None };
         let soft = r.counters.read();
         let owner = FlowOwner::of(r);
         let (packets, bytes) = owner.map(FlowOwner::hardware_totals).unwrap_or_default();
-        let mut line = format_match(&r.matches, &name);
+        // As Open vSwitch has it: with the bits of the packet that it was made for.
+        let key = owner.and_then(FlowOwner::packet).unwrap_or_else(|| r.matches.key());
+        let mut line = if o.more { format!("{}, ", Ufid(r.id)) } else { String::new() };
+        line.push_str(&format_flow(key, r.matches.mask(), &name));
         let _ = write!(line, ", packets:{}, bytes:{}, used:", soft.packets + packets, soft.bytes + bytes);
         match owner.and_then(FlowOwner::used).max(soft.used) {
             None => line.push_str("never"),
@@ -86,7 +107,7 @@ impl Parts {
             None if o.more => line.push_str(", dp:ovs"),
             None => {}
         }
-        let _ = write!(line, ", actions:{}", format_actions(&r.actions, Context::of(r.matches.key()), &name));
+        let _ = write!(line, ", actions:{}", format_actions(&r.actions, Context::of(key), &name));
         line
     }
 }

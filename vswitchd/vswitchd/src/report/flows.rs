@@ -147,7 +147,7 @@ impl Parts {
 }
 
 /// Whether a packet can match both.
-fn overlaps(record: &PacketMatch, wanted: &PipelineMatch) -> bool {
+pub(super) fn overlaps(record: &PacketMatch, wanted: &PipelineMatch) -> bool {
     wanted.mask().fields().filter(|f| *f != FieldId::InPort).all(|f| {
         let (value, mask) = wanted.get(f);
         // What only the pipeline knows says nothing about a record.

@@ -18,7 +18,7 @@ use datapath::SoftDatapath;
 use parking_lot::{Mutex, RwLock};
 
 use crate::devices::RunningSim;
-use crate::dummy::DummyPorts;
+use crate::dummy::{DummyClass, DummyPorts};
 use crate::endpoint::Endpoint;
 use crate::hoisting::Hoisting;
 use crate::ports::PortTable;
@@ -55,6 +55,8 @@ pub struct Parts {
     pub outcomes: Outcomes,
     /// Dummy ports.
     pub dummies: DummyPorts,
+    /// Whether dummies were asked for.
+    pub(crate) dummy: bool,
     pub(crate) rounds: Rounds,
     pub(crate) stop: StopRequest,
 }
@@ -68,6 +70,29 @@ impl Parts {
     /// The ports.
     pub(crate) fn port_table(&self) -> &PortTable {
         &self.ports
+    }
+
+    /// The type of a port and its options, as `dpif/show` has them.
+    pub(crate) fn port_kind(&self, port: &ofproto::Port) -> String {
+        if let Some(p) = &port.patch {
+            return format!("patch: peer={}", p.peer);
+        }
+        let Some(p) = self.ports.by_datapath(port.dp) else { return "?".to_owned() };
+        let Some(d) = self.dummies.get(&p.name) else { return p.kind_name().to_owned() };
+        let o = d.options();
+        let mut words: Vec<String> = Vec::new();
+        if d.class() == DummyClass::Pmd {
+            let n = o.n_rxq.max(1);
+            words.push(format!("configured_rx_queues={n}, configured_tx_queues=1"));
+            words.push(format!("requested_rx_queues={n}, requested_tx_queues=1"));
+        }
+        words.extend(o.ifindex.map(|i| format!("ifindex={i}")));
+        words.extend(o.pstream.map(|s| format!("pstream={s}")));
+        words.extend(o.stream.map(|s| format!("stream={s}")));
+        match words.is_empty() {
+            true => d.class().name().to_owned(),
+            false => format!("{}: {}", d.class().name(), words.join(", ")),
+        }
     }
 
     /// Name of the bridge with that index.

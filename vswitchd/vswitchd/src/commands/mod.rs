@@ -1,5 +1,8 @@
 //! The switch's own unixctl commands, beside those that every daemon has.
 
+mod dpif;
+mod revalidator;
+
 use std::sync::Arc;
 
 use daemon::memory::Usage;
@@ -55,11 +58,23 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     let p = Arc::clone(parts);
     commands.register("hoist/ports", "", 0..=0, move |_| json(&p.ports()));
     let p = Arc::clone(parts);
-    commands.register("dpctl/dump-flows", "[-m] [--names | --no-names] [dp] [type=TYPE]", 0..=4, move |a| {
-        Ok(p.dump_flows(DumpOptions::parse(a)?))
-    });
+    commands.register(
+        "dpctl/dump-flows",
+        "[-m] [--names | --no-names] [dp] [filter=..] [type=..] [pmd=..]",
+        0..=6,
+        move |a| {
+            let flows = p.dump_flows(&DumpOptions::parse(a)?, None);
+            Ok(if flows.is_empty() { flows } else { format!("flow-dump from the main thread:\n{flows}") })
+        },
+    );
     let p = Arc::clone(parts);
-    commands.register("ofproto/trace", "BRIDGE FLOW", 2..=2, move |a| p.trace(&a[0], &a[1]));
+    let words = "{[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet]";
+    commands.register("ofproto/trace", words, 1..=usize::MAX, move |a| p.trace(a));
+    let p = Arc::clone(parts);
+    let words = "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
+    commands.register("ofproto/trace-packet-out", words, 2..=usize::MAX, move |a| p.trace_packet_out(a));
+    dpif::register(commands, parts);
+    revalidator::register(commands, parts);
     let p = Arc::clone(parts);
     commands.register("fdb/show", "bridge", 1..=1, move |a| fdb::show(&p.layer, &a[0]));
     let p = Arc::clone(parts);

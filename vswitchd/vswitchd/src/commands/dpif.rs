@@ -1,0 +1,69 @@
+//! `dpif/*`, `ofproto/list*`, `bridge/dump-flows`: what bridges and their datapath are like, in the texts of Open vSwitch 3.1.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use daemon::unixctl::Commands;
+use datapath_api::Datapath as _;
+use ofproto::{Bridge, Port};
+use openflow::PortNo;
+
+use crate::report::{DumpOptions, Parts};
+
+/// Name of the one datapath that is shared by all bridges, as Open vSwitch's dummy has it.
+pub(super) const DATAPATH: &str = "dummy@ovs-dummy";
+
+pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
+    let p = Arc::clone(parts);
+    commands.register("dpif/show", "", 0..=0, move |_| Ok(show(&p)));
+    let p = Arc::clone(parts);
+    commands.register("dpif/dump-dps", "", 0..=0, move |_| {
+        Ok(bridges(&p).iter().map(|b| format!("dummy@{}\n", b.name())).collect())
+    });
+    let p = Arc::clone(parts);
+    commands.register("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1..=4, move |a| {
+        let o = DumpOptions::parse(a)?;
+        let name = a.last().map_or("", String::as_str);
+        let bridge = find(&p, name).ok_or("no such bridge")?;
+        Ok(p.dump_flows(&o, Some(bridge.index())))
+    });
+    let p = Arc::clone(parts);
+    commands.register("ofproto/list", "", 0..=0, move |_| {
+        Ok(bridges(&p).iter().map(|b| format!("{}\n", b.name())).collect())
+    });
+    let p = Arc::clone(parts);
+    commands.register("bridge/dump-flows", "[--offload-stats] bridge", 1..=2, move |a| {
+        let name = a.last().map_or("", String::as_str);
+        find(&p, name).map(|b| b.dump_flows()).ok_or_else(|| "no such bridge".to_owned())
+    });
+}
+
+/// Every bridge, in order of name.
+fn bridges(p: &Parts) -> Vec<Arc<Bridge>> {
+    let mut all = p.layer.bridges();
+    all.sort_by(|a, b| a.name().cmp(b.name()));
+    all
+}
+
+fn find(p: &Parts, name: &str) -> Option<Arc<Bridge>> {
+    p.layer.bridges().into_iter().find(|b| b.name() == name)
+}
+
+fn show(p: &Parts) -> String {
+    let s = p.soft.stats();
+    let mut out = String::new();
+    let _ = writeln!(out, "{DATAPATH}: hit:{} missed:{}", s.exact_hits + s.megaflow_hits, s.misses);
+    for b in bridges(p) {
+        let _ = writeln!(out, "  {}:", b.name());
+        let pipeline = b.pipeline();
+        let mut ports: Vec<&Port> = pipeline.ports.iter().collect();
+        ports.sort_by(|a, b| a.name.cmp(&b.name));
+        for port in ports {
+            let no = if port.no == PortNo::LOCAL { 65_534 } else { port.no.0 };
+            let dp = port.patch.is_none().then(|| port.dp.0.to_string());
+            let dp = dp.unwrap_or_else(|| "none".to_owned());
+            let _ = writeln!(out, "    {} {no}/{dp}: ({})", port.name, p.port_kind(port));
+        }
+    }
+    out
+}
