@@ -59,6 +59,24 @@ pub trait Registers: Send + Sync {
     fn read32(&self, r: RegOffset) -> u32;
     /// Writes 32 bits at `r`. Ordered after every earlier write to DMA memory (the doorbell rule).
     fn write32(&self, r: RegOffset, v: u32);
+    /// Reads 8 bits at `r`. Where a device minds the width of an access, the implementation reads no more than that.
+    fn read8(&self, r: RegOffset) -> u8 {
+        (self.read32(RegOffset(r.0 & !3)) >> (8 * (r.0 & 3))) as u8
+    }
+    /// Reads 16 bits at `r` (2-byte aligned), like [`Registers::read8`].
+    fn read16(&self, r: RegOffset) -> u16 {
+        (self.read32(RegOffset(r.0 & !3)) >> (8 * (r.0 & 2))) as u16
+    }
+    /// Writes 8 bits at `r`. Without an implementation of its own the word around it is read and written back.
+    fn write8(&self, r: RegOffset, v: u8) {
+        let (word, shift) = (RegOffset(r.0 & !3), 8 * (r.0 & 3));
+        self.write32(word, self.read32(word) & !(0xff << shift) | u32::from(v) << shift);
+    }
+    /// Writes 16 bits at `r` (2-byte aligned), like [`Registers::write8`].
+    fn write16(&self, r: RegOffset, v: u16) {
+        let (word, shift) = (RegOffset(r.0 & !3), 8 * (r.0 & 2));
+        self.write32(word, self.read32(word) & !(0xffff << shift) | u32::from(v) << shift);
+    }
     /// Reads 64 bits at `r` (8-byte aligned).
     fn read64(&self, r: RegOffset) -> u64 {
         u64::from(self.read32(r)) | u64::from(self.read32(RegOffset(r.0 + 4))) << 32

@@ -2,15 +2,17 @@
 //!
 //! * [`discover`]: lists them from sysfs, whose root is an argument, so that tests use a tree of their own.
 //! * [`config_bytes`]: capabilities from the bytes of configuration space.
-//! * [`binding`]: the exact commands that bind a device to `vfio-pci` and back.
+//! * [`binding`]: the exact commands that bind a device to `vfio-pci` and back, and the same done.
+//! * [`vfio`]: a bound device as a [`device::DeviceBacking`].
 //!
-//! Nothing here changes anything: the commands are for an operator to look at and run.
-#![forbid(unsafe_code)]
+//! `unsafe` is confined to [`vfio`]: mapped registers, ioctls, memory given to an IOMMU.
 
 pub mod binding;
 pub mod config_bytes;
 pub mod discover;
+pub mod vfio;
 
-pub use binding::{Caution, bind_to_vfio, cautions, give_back};
+pub use binding::{BindError, Caution, Change, bind_to_vfio, cautions, give_back, rebind};
 pub use config_bytes::{ConfigError, ConfigInfo, MsixInfo};
 pub use discover::{DiscoverError, Discovery, NetDevice, SYSFS, discover, parse_address};
+pub use vfio::VfioBacking;

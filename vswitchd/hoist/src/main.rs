@@ -10,7 +10,7 @@ mod pki;
 mod show;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -74,6 +74,21 @@ enum Command {
     },
     /// Offload devices with their tables, and PCI devices that could be one
     Devices,
+    /// Hand PCI devices to vfio-pci, for a driver in user space; needs root
+    Bind {
+        /// Their addresses, 0000:06:00.0
+        #[arg(required = true)]
+        addresses: Vec<String>,
+        /// Although the kernel's interfaces on them disappear
+        #[arg(long)]
+        force: bool,
+    },
+    /// Give PCI devices back to the driver that the kernel chooses for them; needs root
+    Unbind {
+        /// Their addresses, 0000:06:00.0
+        #[arg(required = true)]
+        addresses: Vec<String>,
+    },
     /// Ports with their counters
     Ports,
     /// Keys and certificates for ssl: and pssl: connections, as ovs-pki makes them
@@ -134,6 +149,12 @@ async fn run(cli: &Cli) -> anyhow::Result<String> {
         Command::Pki(p) => p.run(),
         Command::Sim => answer::<Vec<report::Sim>>(o, "hoist/sim", &[], |d| show::sim(d)).await,
         Command::Devices => devices(o).await,
+        Command::Bind { addresses, force } => {
+            pci_devices::change(Path::new(pci::SYSFS), addresses, pci::Change::Bind, *force)
+        }
+        Command::Unbind { addresses } => {
+            pci_devices::change(Path::new(pci::SYSFS), addresses, pci::Change::GiveBack, false)
+        }
     }
 }
 
@@ -157,7 +178,7 @@ async fn devices(o: &Options) -> anyhow::Result<String> {
         Err(AskError::NotRunning { .. }) => None,
         Err(e) => return Err(e.into()),
     };
-    let (candidates, unreadable) = pci_devices::candidates(std::path::Path::new(pci::SYSFS));
+    let (candidates, unreadable) = pci_devices::candidates(Path::new(pci::SYSFS));
     for u in unreadable {
         eprintln!("hoist: {u}");
     }

@@ -1,7 +1,9 @@
 //! Devices on the PCI bus that could be offload devices, as `hoist devices` shows them.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 /// A candidate.
@@ -46,6 +48,41 @@ pub fn candidates(sysfs: &Path) -> (Vec<Candidate>, Vec<String>) {
     (found.devices.iter().map(candidate).collect(), unreadable)
 }
 
+/// Hands each of `addresses` over or gives it back, and says what was done. Without `force` a device that the kernel has
+/// interfaces on is left alone: the host's own connection may be one of them.
+///
+/// # Errors
+/// The first that failed; those before it are done.
+pub fn change(
+    sysfs: &Path,
+    addresses: &[String],
+    change: pci::Change,
+    force: bool,
+) -> anyhow::Result<String> {
+    let mut said = String::new();
+    for text in addresses {
+        let address = pci::parse_address(text)
+            .with_context(|| format!("{text} is not a PCI address, as 0000:06:00.0"))?;
+        let all = pci::discover(sysfs)?;
+        if let Some(d) = all.devices.iter().find(|d| d.address == address)
+            && change == pci::Change::Bind
+            && !d.interfaces.is_empty()
+            && !force
+        {
+            bail!("{address}: takes {} away from the kernel; --force does it", d.interfaces.join(", "));
+        }
+        let changed = pci::rebind(sysfs, address, change).with_context(|| address.to_string())?;
+        let now = match (change, changed) {
+            (pci::Change::Bind, true) => "bound to vfio-pci",
+            (pci::Change::Bind, false) => "is bound to vfio-pci already",
+            (pci::Change::GiveBack, true) => "given back to the kernel",
+            (pci::Change::GiveBack, false) => "is not bound to vfio-pci",
+        };
+        writeln!(said, "{address} {now}")?;
+    }
+    Ok(said)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +117,22 @@ mod tests {
     fn a_host_without_pci_has_no_candidates() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(candidates(root.path()), (Vec::new(), Vec::new()));
+    }
+
+    #[test]
+    fn a_device_with_interfaces_of_the_kernel_is_not_taken_unasked() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("bus/pci/devices/0000:03:00.0");
+        std::fs::create_dir_all(dir.join("net/eth7")).unwrap();
+        for (name, text) in [("class", "0x020000"), ("vendor", "0x15b3"), ("device", "0x1017")] {
+            std::fs::write(dir.join(name), text).unwrap();
+        }
+        let bind =
+            |a: &str| change(root.path(), &[a.into()], pci::Change::Bind, false).unwrap_err().to_string();
+        assert!(bind("0000:03:00.0").contains("takes eth7 away"));
+        assert!(!dir.join("driver_override").exists());
+        assert!(bind("eth7").contains("is not a PCI address"));
+        let back = change(root.path(), &["03:00.0".into()], pci::Change::GiveBack, false).unwrap();
+        assert_eq!(back, "0000:03:00.0 is not bound to vfio-pci\n");
     }
 }
