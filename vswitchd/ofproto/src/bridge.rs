@@ -10,19 +10,22 @@ use arc_swap::ArcSwap;
 use clock::Instant;
 use datapath_api::Punt;
 use flow::{FieldId, PacketKey, PipelineKey, PipelineMatch, PuntReason};
+use openflow::flow_monitor::MonitorRequest;
 use openflow::group::GroupMod;
 use openflow::message::{FlowRemoved, FlowRemovedReason, PacketIn, PacketInReason};
 use openflow::multipart::Desc;
 use openflow::port::{PortReason, PortStatus};
-use openflow::switch::{ConnId, ControllerSink};
+use openflow::switch::{ConnId, ControllerSink, Reply};
 use openflow::{ErrorCode, FlowMod, PortNo, TableId};
 use parking_lot::Mutex;
 
+use crate::changes::{Changes, Origin};
 use crate::flow_mod;
 use crate::groups;
 use crate::mac_table::MacTable;
 use crate::mcast::McastTable;
 use crate::mirror::Mirrors;
+use crate::monitors::Monitors;
 use crate::patch::Peers;
 use crate::port::{Port, Ports};
 use crate::recirc::Recircs;
@@ -113,6 +116,7 @@ struct Writer {
     /// Whether some rule may have a timeout.
     timeouts: bool,
     checked: Instant,
+    monitors: Monitors,
 }
 
 impl Bridge {
@@ -194,16 +198,35 @@ impl Bridge {
         config: bool,
         change: impl FnOnce(&mut Pipeline) -> Result<T, ErrorCode>,
     ) -> Result<T, ErrorCode> {
+        self.change_rules(Instant::ZERO, None, |p, _| {
+            if config {
+                p.config_generation = p.generation;
+            }
+            change(p)
+        })
+    }
+
+    /// As [`Bridge::change`], of rules too: flow monitors are told, and flow-removed messages are seen to.
+    pub(crate) fn change_rules<T>(
+        &self,
+        now: Instant,
+        origin: Option<Origin>,
+        change: impl FnOnce(&mut Pipeline, &mut Changes) -> Result<T, ErrorCode>,
+    ) -> Result<T, ErrorCode> {
         let mut w = self.write.lock();
         let mut p = (**self.pipeline.load()).clone();
         p.generation += 1;
-        if config {
-            p.config_generation = p.generation;
-        }
-        let out = change(&mut p)?;
+        let generation = p.generation;
+        let mut changes = Changes::new(!w.monitors.is_empty(), origin);
+        let out = change(&mut p, &mut changes)?;
         w.timeouts = true;
+        self.will_tell(&changes);
         self.pipeline.store(Arc::new(p));
+        if let Some(sink) = self.controllers.get() {
+            w.monitors.tell(&changes, generation, &**sink);
+        }
         drop(w);
+        self.tell_removed(&changes, generation, now);
         if let Some(s) = self.switch() {
             s.changed();
         }
@@ -215,19 +238,39 @@ impl Bridge {
     /// # Errors
     /// Which flow-mod failed, and why.
     pub fn apply(&self, mods: &[FlowMod], now: Instant) -> Result<(), (usize, ErrorCode)> {
-        let mut removed = Vec::new();
         let mut at = 0;
-        self.change(false, |p| {
-            for (i, fm) in mods.iter().enumerate() {
+        self.change_rules(now, None, |p, changes| {
+            mods.iter().enumerate().try_for_each(|(i, fm)| {
                 at = i;
-                flow_mod::apply(p, fm, now, self.config.max_flows_per_table, &mut removed)?;
-            }
-            self.will_tell(&removed);
-            Ok(())
+                self.apply_flow(p, fm, now, changes)
+            })
         })
-        .map_err(|e| (at, e))?;
-        self.tell_removed(&removed, FlowRemovedReason::Delete, now);
-        Ok(())
+        .map_err(|e| (at, e))
+    }
+
+    /// Applies one flow-mod to a working copy.
+    pub(crate) fn apply_flow(
+        &self,
+        p: &mut Pipeline,
+        fm: &FlowMod,
+        now: Instant,
+        changes: &mut Changes,
+    ) -> Result<(), ErrorCode> {
+        flow_mod::apply(p, fm, now, self.config.max_flows_per_table, changes)
+    }
+
+    /// Carries out requests for flow monitors.
+    pub(crate) fn monitor(&self, conn: ConnId, requests: Vec<MonitorRequest>) -> Result<Reply, ErrorCode> {
+        let mut w = self.write.lock();
+        let p = self.pipeline();
+        w.monitors.request(conn, requests, &p)
+    }
+
+    /// Runs `f` on the monitors and what is published.
+    pub(crate) fn with_monitors<T>(&self, f: impl FnOnce(&mut Monitors, &Arc<Pipeline>) -> T) -> T {
+        let mut w = self.write.lock();
+        let p = self.pipeline();
+        f(&mut w.monitors, &p)
     }
 
     /// Says that a rule's timeouts have become shorter.
@@ -240,22 +283,16 @@ impl Bridge {
     /// # Errors
     /// OpenFlow's code for what is wrong; nothing has changed then.
     pub fn apply_group(&self, gm: &GroupMod, now: Instant) -> Result<(), ErrorCode> {
-        let mut removed = Vec::new();
-        self.change(false, |p| {
-            groups::apply(p, gm, now, &mut removed)?;
-            self.will_tell(&removed);
-            Ok(())
-        })?;
-        self.tell_removed(&removed, FlowRemovedReason::GroupDelete, now);
-        Ok(())
+        self.change_rules(now, None, |p, changes| groups::apply(p, gm, now, changes))
     }
 
     /// Adds flows that packets have made, or refreshes them. What cannot be added is left out and logged.
     pub(crate) fn learn_flows(&self, flows: &[LearnedFlow], now: Instant) {
+        let max = self.config.max_flows_per_table;
         for l in flows {
             // Refreshing needs no new version; only what changes something is published.
             let _ =
-                self.change(false, |p| match flow_mod::learn(p, l, now, self.config.max_flows_per_table) {
+                self.change_rules(now, None, |p, changes| match flow_mod::learn(p, l, now, max, changes) {
                     Ok(true) => Ok(()),
                     Ok(false) => Err(openflow::error::FlowModFailed::Unknown.into()),
                     Err(e) => {
@@ -267,14 +304,12 @@ impl Bridge {
     }
 
     /// Sees to a flow-removed for those that asked for it. It is sent once no datapath and no device forwards by the flow any
-    /// more, so that it reports all that they did.
-    fn tell_removed(&self, rules: &[Arc<Rule>], reason: FlowRemovedReason, now: Instant) {
-        if self.to_tell(rules).next().is_none() {
+    /// more, so that it reports all that they did. `generation` is that of the tables without the flows.
+    fn tell_removed(&self, changes: &Changes, generation: u64, now: Instant) {
+        if self.to_tell(changes).next().is_none() {
             return;
         }
-        // Now or a little later than theirs, which is on the safe side.
-        let generation = self.pipeline().generation;
-        self.removed.lock().extend(self.to_tell(rules).map(|r| Removed {
+        self.removed.lock().extend(self.to_tell(changes).map(|(r, reason)| Removed {
             rule: r.clone(),
             reason,
             at: now,
@@ -283,16 +318,16 @@ impl Bridge {
         self.send_removed(now);
     }
 
-    /// Those of `rules` whose end is told.
-    fn to_tell<'a>(&self, rules: &'a [Arc<Rule>]) -> impl Iterator<Item = &'a Arc<Rule>> {
+    /// The rules that have gone and whose end is told.
+    fn to_tell<'a>(&self, changes: &'a Changes) -> impl Iterator<Item = (&'a Arc<Rule>, FlowRemovedReason)> {
         use openflow::flow_mod::FlowModFlags;
         let heard = self.controllers.get().is_some();
-        rules.iter().filter(move |r| heard && r.flags.has(FlowModFlags::SEND_FLOW_REM))
+        changes.gone().filter(move |(r, _)| heard && r.flags.has(FlowModFlags::SEND_FLOW_REM))
     }
 
     /// [`Bridge::tell_removed`] will be called for these, once the tables without them are published.
-    fn will_tell(&self, rules: &[Arc<Rule>]) {
-        self.untold.fetch_add(self.to_tell(rules).count(), Ordering::AcqRel);
+    fn will_tell(&self, changes: &Changes) {
+        self.untold.fetch_add(self.to_tell(changes).count(), Ordering::AcqRel);
     }
 
     /// Whether controllers are yet to be told of flows that have gone.
@@ -352,24 +387,18 @@ impl Bridge {
         if let Some(s) = self.switch() {
             s.collect();
         }
-        for reason in [FlowRemovedReason::HardTimeout, FlowRemovedReason::IdleTimeout] {
-            let mut gone = Vec::new();
-            let done = self.change(false, |p| {
-                gone = rules(p).filter(|r| due(r, now) == Some(reason)).cloned().collect();
-                if gone.is_empty() {
-                    // Nothing to publish.
-                    return Err(openflow::error::FlowModFailed::Unknown.into());
-                }
-                for r in &gone {
-                    p.table_mut(r.table).rules.remove(&r.matches, r.priority.into());
-                }
-                self.will_tell(&gone);
-                Ok(())
-            });
-            if done.is_ok() {
-                self.tell_removed(&gone, reason, now);
+        // Fails, and publishes nothing, when there is nothing to do.
+        let _ = self.change_rules(now, None, |p, changes| {
+            let gone: Vec<_> = rules(p).filter_map(|r| Some((r.clone(), due(r, now)?))).collect();
+            if gone.is_empty() {
+                return Err(ErrorCode::from(openflow::error::FlowModFailed::Unknown));
             }
-        }
+            for (r, reason) in gone {
+                p.table_mut(r.table).rules.remove(&r.matches, r.priority.into());
+                changes.removed(r, reason);
+            }
+            Ok(())
+        });
     }
 
     /// Adds or changes a port, and tells the controllers.

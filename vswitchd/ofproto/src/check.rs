@@ -278,7 +278,8 @@ fn check_port(port: PortNo, packet_out: bool) -> Result<(), ErrorCode> {
     match port {
         PortNo::TABLE if packet_out => Ok(()),
         PortNo::IN_PORT | PortNo::NORMAL | PortNo::FLOOD | PortNo::ALL | PortNo::CONTROLLER => Ok(()),
-        p if p.is_port() => Ok(()),
+        // Nothing has the number 0, and yet Open vSwitch takes it.
+        p if p.is_port() || p == PortNo(0) => Ok(()),
         _ => Err(BadAction::BadOutPort.into()),
     }
 }
@@ -348,7 +349,7 @@ mod tests {
         assert_eq!(check(Action::CopyTtlIn), Err(BadAction::BadType.into()));
         assert_eq!(check(Action::PushVlan(0x9999)), Err(BadAction::BadArgument.into()));
         let out = |port| check(Action::Output { port, max_len: 0 });
-        assert_eq!(out(PortNo(0)), Err(BadAction::BadOutPort.into()));
+        assert_eq!(out(PortNo(0)), Ok(()));
         assert_eq!(out(PortNo::ANY), Err(BadAction::BadOutPort.into()));
         assert_eq!(out(PortNo::TABLE), Err(BadAction::BadOutPort.into()));
         assert_eq!(out(PortNo(77)), Ok(()));

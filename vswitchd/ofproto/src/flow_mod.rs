@@ -9,8 +9,10 @@ use clock::Instant;
 use flow::PipelineMatch;
 use openflow::error::{BadAction, BadRequest, FlowModFailed};
 use openflow::flow_mod::{FlowModCommand, FlowModFlags};
+use openflow::message::FlowRemovedReason;
 use openflow::{Action, ErrorCode, FlowMod, GroupId, PortNo, TableId};
 
+use crate::changes::Changes;
 use crate::check::check_instructions;
 use crate::rule::{Rule, RuleCounters, Timing};
 use crate::tables::{N_TABLES, Pipeline};
@@ -33,7 +35,7 @@ impl Filter {
     }
 }
 
-/// Applies `fm` to `p`; rules that left the tables for good are added to `removed`. `max_rules` is the limit of a table.
+/// Applies `fm` to `p` and says in `changes` what became of rules. `max_rules` is the limit of a table.
 ///
 /// # Errors
 /// OpenFlow's code for what is wrong; `p` is then to be discarded.
@@ -42,7 +44,7 @@ pub(crate) fn apply(
     fm: &FlowMod,
     now: Instant,
     max_rules: usize,
-    removed: &mut Vec<Arc<Rule>>,
+    changes: &mut Changes,
 ) -> Result<(), ErrorCode> {
     if fm.buffer.is_some() && !is_delete(fm.command) {
         // Nothing is ever buffered, see `FeaturesReply::n_buffers`.
@@ -52,9 +54,23 @@ pub(crate) fn apply(
         return Err(FlowModFailed::BadFlags.into());
     }
     match fm.command {
-        FlowModCommand::Add => add(p, fm, now, max_rules),
-        FlowModCommand::Modify | FlowModCommand::ModifyStrict => modify(p, fm, now, max_rules),
-        FlowModCommand::Delete | FlowModCommand::DeleteStrict => delete(p, fm, removed),
+        FlowModCommand::Add => add(p, fm, now, max_rules, changes),
+        FlowModCommand::Modify | FlowModCommand::ModifyStrict => modify(p, fm, now, max_rules, changes),
+        FlowModCommand::Delete | FlowModCommand::DeleteStrict => delete(p, fm, changes),
+    }
+}
+
+/// What can be said of a flow-mod whatever the tables are.
+///
+/// # Errors
+/// OpenFlow's code for what is wrong.
+pub(crate) fn admit(fm: &FlowMod) -> Result<(), ErrorCode> {
+    match fm.command {
+        FlowModCommand::Add => {
+            let table = table_of_add(fm.table)?;
+            check_instructions(&fm.instructions, &fm.matches, table)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -67,14 +83,22 @@ fn table_of_add(t: TableId) -> Result<u8, ErrorCode> {
     if t == TableId::ALL { Ok(0) } else { one_table(t) }
 }
 
+/// The last table but [`TableId::ALL`] is the switch's own, as in Open vSwitch.
 fn one_table(t: TableId) -> Result<u8, ErrorCode> {
-    if t.0 < N_TABLES { Ok(t.0) } else { Err(FlowModFailed::BadTableId.into()) }
+    if t.0 < N_TABLES { Ok(t.0) } else { Err(BadRequest::Eperm.into()) }
 }
 
-fn add(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result<(), ErrorCode> {
+fn add(
+    p: &mut Pipeline,
+    fm: &FlowMod,
+    now: Instant,
+    max_rules: usize,
+    changes: &mut Changes,
+) -> Result<(), ErrorCode> {
     let table = table_of_add(fm.table)?;
     check_instructions(&fm.instructions, &fm.matches, table)?;
-    check_groups(p, fm)?;
+    check_groups(p, fm.instructions.actions())?;
+    let generation = p.generation;
     let t = p.table_mut(table);
     let matches = t.rules.compact(&fm.matches);
     let priority = u32::from(fm.priority);
@@ -105,10 +129,14 @@ fn add(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result
         instructions: Arc::new(fm.instructions.clone()),
         created: now,
         modified: now,
+        added_in: generation,
+        modified_in: generation,
         since: Timing::default(),
         counters,
     };
-    t.rules.insert(&matches, priority, Arc::new(rule));
+    let rule = Arc::new(rule);
+    changes.added(&rule);
+    t.rules.insert(&matches, priority, rule);
     Ok(())
 }
 
@@ -130,7 +158,13 @@ pub(crate) fn within(p: &Pipeline, table: u8, m: &PipelineMatch, filter: Filter)
     t.rules.within(m).filter(|f| filter.passes(f.rule)).map(|f| f.rule.clone()).collect()
 }
 
-fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Result<(), ErrorCode> {
+fn modify(
+    p: &mut Pipeline,
+    fm: &FlowMod,
+    now: Instant,
+    max_rules: usize,
+    changes: &mut Changes,
+) -> Result<(), ErrorCode> {
     let tables: Vec<u8> = match fm.table {
         TableId::ALL => p.tables().map(|(id, _)| id).collect(),
         t => vec![one_table(t)?],
@@ -144,18 +178,19 @@ fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Res
     let strict = fm.command == FlowModCommand::ModifyStrict;
     let old: Vec<_> = tables.iter().flat_map(|t| selected(p, *t, fm, strict, filter)).collect();
     if old.is_empty() {
-        // In OpenFlow 1.0 and 1.1 what is not there to be changed is added.
+        // In OpenFlow 1.0 and 1.1 what is not there to be changed is added (OpenFlow 1.1.0 4.6).
         if let (Some(cookie), 0) = (fm.new_cookie, fm.cookie_mask) {
             let fm = FlowMod { command: FlowModCommand::Add, cookie, ..fm.clone() };
-            return add(p, &fm, now, max_rules);
+            return add(p, &fm, now, max_rules, changes);
         }
         for table in tables {
             check_instructions(&fm.instructions, &fm.matches, table)?;
         }
         return Ok(());
     }
-    check_groups(p, fm)?;
+    check_groups(p, fm.instructions.actions())?;
     let instructions = Arc::new(fm.instructions.clone());
+    let generation = p.generation;
     for r in old {
         let table = r.table;
         check_instructions(&fm.instructions, &fm.matches, table)?;
@@ -169,7 +204,7 @@ fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Res
             table,
             priority: r.priority,
             matches: r.matches.clone(),
-            cookie: fm.new_cookie.unwrap_or(r.cookie),
+            cookie: fm.new_cookie.filter(|_| fm.modify_cookie).unwrap_or(r.cookie),
             flags: r.flags,
             idle_timeout: r.idle_timeout,
             hard_timeout: r.hard_timeout,
@@ -177,15 +212,21 @@ fn modify(p: &mut Pipeline, fm: &FlowMod, now: Instant, max_rules: usize) -> Res
             instructions: instructions.clone(),
             created: r.created,
             modified: now,
+            added_in: r.added_in,
+            modified_in: generation,
             since: Timing::default(),
             counters,
         };
-        t.rules.insert(&r.matches, r.priority.into(), Arc::new(new));
+        let new = Arc::new(new);
+        t.rules.insert(&r.matches, r.priority.into(), new.clone());
+        if new.cookie != r.cookie || new.instructions != r.instructions {
+            changes.modified(&r, &new);
+        }
     }
     Ok(())
 }
 
-fn delete(p: &mut Pipeline, fm: &FlowMod, removed: &mut Vec<Arc<Rule>>) -> Result<(), ErrorCode> {
+fn delete(p: &mut Pipeline, fm: &FlowMod, changes: &mut Changes) -> Result<(), ErrorCode> {
     let tables: Vec<u8> = match fm.table {
         TableId::ALL => p.tables().map(|(id, _)| id).collect(),
         t => vec![one_table(t)?],
@@ -205,15 +246,18 @@ fn delete(p: &mut Pipeline, fm: &FlowMod, removed: &mut Vec<Arc<Rule>>) -> Resul
         for r in &gone {
             t.rules.remove(&r.matches, r.priority.into());
         }
-        removed.extend(gone);
+        gone.into_iter().for_each(|r| changes.removed(r, FlowRemovedReason::Delete));
     }
     Ok(())
 }
 
-/// Every group that the flow's actions name is there (OpenFlow 1.3.5 6.4).
-fn check_groups(p: &Pipeline, fm: &FlowMod) -> Result<(), ErrorCode> {
+/// Every group that actions name is there (OpenFlow 1.3.5 6.4).
+pub(crate) fn check_groups<'a>(
+    p: &Pipeline,
+    actions: impl IntoIterator<Item = &'a Action>,
+) -> Result<(), ErrorCode> {
     let missing = |a: &Action| matches!(a, Action::Group(g) if !p.groups.contains_key(&g.0));
-    if fm.instructions.actions().any(missing) { Err(BadAction::BadOutGroup.into()) } else { Ok(()) }
+    if actions.into_iter().any(missing) { Err(BadAction::BadOutGroup.into()) } else { Ok(()) }
 }
 
 /// Adds a flow that a packet has made, or refreshes it when it is there as it is. Whether the tables have changed.
@@ -225,6 +269,7 @@ pub(crate) fn learn(
     l: &LearnedFlow,
     now: Instant,
     max_rules: usize,
+    changes: &mut Changes,
 ) -> Result<bool, ErrorCode> {
     let fm = &*l.flow;
     if let Some(t) = p.table(fm.table.0) {
@@ -243,5 +288,5 @@ pub(crate) fn learn(
             }
         }
     }
-    add(p, fm, now, max_rules).map(|()| true)
+    add(p, fm, now, max_rules, changes).map(|()| true)
 }

@@ -11,8 +11,10 @@ use openflow::group::{
     Bucket, BucketCounter, BucketId, GroupDesc, GroupFeatures, GroupMod, GroupModCommand, GroupStats,
     GroupType, Selection,
 };
+use openflow::message::FlowRemovedReason;
 use openflow::{Action, ErrorCode, GroupId, PortNo};
 
+use crate::changes::Changes;
 use crate::check::check_bucket;
 use crate::dp_hash::DpHash;
 use crate::rule::{Rule, RuleCounters};
@@ -81,7 +83,7 @@ impl Group {
     }
 }
 
-/// Applies a group-mod to a working copy of the pipeline; flows that go with a group are added to `removed`.
+/// Applies a group-mod to a working copy of the pipeline; what becomes of flows is said in `changes`.
 ///
 /// # Errors
 /// OpenFlow's code for what is wrong; `p` is then to be discarded.
@@ -89,11 +91,11 @@ pub(crate) fn apply(
     p: &mut Pipeline,
     gm: &GroupMod,
     now: Instant,
-    removed: &mut Vec<Arc<Rule>>,
+    changes: &mut Changes,
 ) -> Result<(), ErrorCode> {
     let old = p.groups.get(&gm.group.0).cloned();
     match (gm.command, old) {
-        (GroupModCommand::Delete, _) => delete(p, gm.group, removed),
+        (GroupModCommand::Delete, _) => delete(p, gm.group, changes),
         (GroupModCommand::Add, Some(_)) => Err(GroupModFailed::GroupExists.into()),
         (GroupModCommand::Add | GroupModCommand::AddOrModify, None) => {
             if p.groups.len() >= MAX_GROUPS {
@@ -221,7 +223,7 @@ fn check(g: &Group) -> Result<(), ErrorCode> {
     }
 }
 
-fn delete(p: &mut Pipeline, id: GroupId, removed: &mut Vec<Arc<Rule>>) -> Result<(), ErrorCode> {
+fn delete(p: &mut Pipeline, id: GroupId, changes: &mut Changes) -> Result<(), ErrorCode> {
     let gone: Vec<u32> = match id {
         GroupId::ALL => p.groups.keys().copied().collect(),
         id if id > GroupId::MAX => return Err(GroupModFailed::InvalidGroup.into()),
@@ -241,7 +243,7 @@ fn delete(p: &mut Pipeline, id: GroupId, removed: &mut Vec<Arc<Rule>>) -> Result
     for r in &with_it {
         p.table_mut(r.table).rules.remove(&r.matches, r.priority.into());
     }
-    removed.extend(with_it);
+    with_it.into_iter().for_each(|r| changes.removed(r, FlowRemovedReason::GroupDelete));
     Ok(())
 }
 

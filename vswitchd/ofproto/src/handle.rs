@@ -19,10 +19,13 @@ use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
 use openflow::{Body, ErrorCode, Message, PortNo, TableId, Version};
 
 use crate::bridge::Bridge;
+use crate::changes::Origin;
 use crate::check::check_packet_out;
+use crate::flow_mod;
+use crate::groups;
 use crate::port::Port;
 use crate::switch::Switch;
-use crate::tables::{FragHandling, N_TABLES};
+use crate::tables::{FragHandling, N_TABLES, Pipeline};
 use crate::xlate::Start;
 
 /// Longest that a barrier waits for records and hardware.
@@ -40,6 +43,7 @@ impl OpenFlowSwitch for Bridge {
     }
 
     fn handle(&self, conn: ConnId, msg: Message) -> Result<Reply, ErrorCode> {
+        let origin = Some(Origin { conn, xid: msg.xid });
         match msg.body {
             Body::FeaturesRequest => Ok(Reply::One(Body::FeaturesReply(self.features()))),
             Body::GetConfigRequest => Ok(Reply::One(Body::GetConfigReply(SwitchConfig {
@@ -49,15 +53,15 @@ impl OpenFlowSwitch for Bridge {
             Body::SetConfig(c) => self.set_config(conn, c),
             Body::PacketOut(po) => self.packet_out(&po),
             Body::FlowMod(fm) => {
-                let now = self.switch().map_or(clock::Instant::ZERO, |s| s.now());
-                self.apply(std::slice::from_ref(&*fm), now).map_err(|(_, e)| e)?;
+                let now = self.now();
+                self.change_rules(now, origin, |p, changes| self.apply_flow(p, &fm, now, changes))?;
                 Ok(Reply::None)
             }
             Body::PortMod(pm) => self.port_mod(&pm),
             Body::TableMod(tm) => table_mod(tm),
             Body::GroupMod(gm) => {
-                let now = self.switch().map_or(clock::Instant::ZERO, |s| s.now());
-                self.apply_group(&gm, now)?;
+                let now = self.now();
+                self.change_rules(now, origin, |p, changes| groups::apply(p, &gm, now, changes))?;
                 Ok(Reply::None)
             }
             Body::MeterMod(mm) => meter_mod(&mm),
@@ -69,15 +73,39 @@ impl OpenFlowSwitch for Bridge {
                 Ok(Reply::One(Body::QueueGetConfigReply { port, queues: Vec::new() }))
             }
             Body::MultipartRequest { more: true, .. } => Err(BadRequest::MultipartBufferOverflow.into()),
-            Body::MultipartRequest { request, .. } => self.multipart(request),
+            Body::MultipartRequest { request, .. } => self.multipart(conn, request),
+            Body::FlowMonitorCancel(id) => {
+                self.with_monitors(|m, _| m.cancel(conn, id))?;
+                Ok(Reply::None)
+            }
             Body::Experimenter { .. } => Err(BadRequest::BadExperimenter.into()),
             // Connections answer these themselves; replies are not requests.
             _ => Err(BadRequest::BadType.into()),
         }
     }
 
+    fn admit(&self, msg: &Message) -> Result<(), ErrorCode> {
+        match &msg.body {
+            Body::FlowMod(fm) => flow_mod::admit(fm),
+            _ => Ok(()),
+        }
+    }
+
+    fn commit(
+        &self,
+        conn: ConnId,
+        messages: &mut dyn Iterator<Item = Message>,
+    ) -> Result<(), (usize, ErrorCode)> {
+        self.commit_bundle(conn, messages)
+    }
+
+    fn resume_updates(&self, conn: ConnId) -> Reply {
+        self.with_monitors(|m, p| m.resume(conn, p))
+    }
+
     fn disconnected(&self, conn: ConnId) {
         self.miss_send_len.lock().remove(&conn);
+        self.with_monitors(|m, _| m.forget(conn));
     }
 }
 
@@ -124,42 +152,26 @@ impl Bridge {
     }
 
     fn port_mod(&self, pm: &PortMod) -> Result<Reply, ErrorCode> {
-        const SETTABLE: u32 = PortConfig::PORT_DOWN.0
-            | PortConfig::NO_RECV.0
-            | PortConfig::NO_FWD.0
-            | PortConfig::NO_FLOOD.0
-            | PortConfig::NO_PACKET_IN.0;
-        let changed = self.change(true, |p| {
-            let mut port = p.ports.get(pm.port).ok_or(PortModFailed::BadPort)?.clone();
-            if port.hw_addr != pm.hw_addr {
-                return Err(PortModFailed::BadHwAddr.into());
-            }
-            if pm.mask.0 & !SETTABLE != 0 {
-                return Err(PortModFailed::BadConfig.into());
-            }
-            if pm.advertise.0 != 0 {
-                return Err(PortModFailed::BadAdvertise.into());
-            }
-            let config = PortConfig(port.config.0 & !pm.mask.0 | pm.config.0 & pm.mask.0);
-            if config == port.config {
-                return Ok(None);
-            }
-            port.config = config;
-            let desc = port.desc();
-            Arc::make_mut(&mut p.ports).put(port);
-            Ok(Some(desc))
-        })?;
-        if let Some(desc) = changed {
-            self.tell_port(PortStatus { reason: PortReason::Modify, desc });
-        }
+        let changed = self.change(false, |p| port_mod(p, pm))?;
+        changed.into_iter().for_each(|s| self.tell_port(s));
         Ok(Reply::None)
     }
 
     fn packet_out(&self, po: &PacketOut) -> Result<Reply, ErrorCode> {
+        let prepared = self.prepare_packet_out(&self.pipeline(), po)?;
+        self.carry_out(&po.data, prepared);
+        Ok(Reply::None)
+    }
+
+    /// Translates a packet-out through the tables of `pipeline`. Changes nothing.
+    pub(crate) fn prepare_packet_out(
+        &self,
+        pipeline: &Arc<Pipeline>,
+        po: &PacketOut,
+    ) -> Result<PreparedPacketOut, ErrorCode> {
         if po.buffer.is_some() {
             return Err(BadRequest::BufferUnknown.into());
         }
-        let pipeline = self.pipeline();
         let (dp_port, in_port) = match po.in_port {
             PortNo::CONTROLLER | PortNo::ANY => (Switch::pseudo_port(self.index()), PortNo::CONTROLLER),
             no => match pipeline.ports.get(no) {
@@ -174,25 +186,25 @@ impl Bridge {
             // Registers and metadata that a packet begins with are not carried into translation.
             return Err(BadRequest::PipelineFieldsOnly.into());
         }
+        flow_mod::check_groups(pipeline, &po.actions)?;
         check_packet_out(&po.actions, &everything(&PipelineKey::from_packet(&parsed.key, in_port.0)))?;
-        let outcome = self.translate(&parsed.key, in_port, Start::Actions(&po.actions), false);
-        self.carry_out(&po.data, dp_port, outcome)
+        let switch = self.switch();
+        let routes = switch.as_ref().map_or_else(Arc::default, |s| s.routes());
+        let start = Start::Actions(&po.actions);
+        let outcome = self.translate_by(&routes, pipeline, &parsed.key, in_port, start, false);
+        Ok(PreparedPacketOut { dp_port, outcome })
     }
 
     /// Executes a translated packet-out and counts it for the rules it went through.
-    fn carry_out(
-        &self,
-        data: &[u8],
-        dp_port: PortId,
-        mut o: crate::xlate::Outcome,
-    ) -> Result<Reply, ErrorCode> {
-        let Some(switch) = self.switch() else { return Ok(Reply::None) };
+    pub(crate) fn carry_out(&self, data: &[u8], prepared: PreparedPacketOut) {
+        let PreparedPacketOut { dp_port, outcome: mut o } = prepared;
+        let Some(switch) = self.switch() else { return };
         let basis = o.basis(Some(self.index()));
         switch.credit_rules(&basis, 1, data.len() as u64, Some(switch.now()));
         switch.note_learned(&basis.learned);
         switch.learn_queued_flows();
         if o.actions.is_empty() {
-            return Ok(Reply::None);
+            return;
         }
         if let Some(dp) = switch.datapath()
             && let Err(e) = dp.execute(data, dp_port, o.actions.into())
@@ -200,8 +212,49 @@ impl Bridge {
             // OpenFlow has no reply for this: a packet-out is as lossy as a wire.
             tracing::debug!(bridge = self.name(), error = %e, "packet-out was not carried out");
         }
-        Ok(Reply::None)
     }
+
+    /// The time that requests go by.
+    pub(crate) fn now(&self) -> clock::Instant {
+        self.switch().map_or(clock::Instant::ZERO, |s| s.now())
+    }
+}
+
+/// A packet-out that is ready to be executed.
+pub(crate) struct PreparedPacketOut {
+    dp_port: PortId,
+    outcome: crate::xlate::Outcome,
+}
+
+/// Changes a port in a working copy; what controllers are to be told if it was not so already.
+///
+/// # Errors
+/// `PortModFailed`.
+pub(crate) fn port_mod(p: &mut Pipeline, pm: &PortMod) -> Result<Option<PortStatus>, ErrorCode> {
+    const SETTABLE: u32 = PortConfig::PORT_DOWN.0
+        | PortConfig::NO_RECV.0
+        | PortConfig::NO_FWD.0
+        | PortConfig::NO_FLOOD.0
+        | PortConfig::NO_PACKET_IN.0;
+    let mut port = p.ports.get(pm.port).ok_or(PortModFailed::BadPort)?.clone();
+    if port.hw_addr != pm.hw_addr {
+        return Err(PortModFailed::BadHwAddr.into());
+    }
+    if pm.mask.0 & !SETTABLE != 0 {
+        return Err(PortModFailed::BadConfig.into());
+    }
+    if pm.advertise.0 != 0 {
+        return Err(PortModFailed::BadAdvertise.into());
+    }
+    let config = PortConfig(port.config.0 & !pm.mask.0 | pm.config.0 & pm.mask.0);
+    if config == port.config {
+        return Ok(None);
+    }
+    port.config = config;
+    let desc = port.desc();
+    Arc::make_mut(&mut p.ports).put(port);
+    p.config_generation = p.generation;
+    Ok(Some(PortStatus { reason: PortReason::Modify, desc }))
 }
 
 /// A match on every bit of `key`.

@@ -22,7 +22,9 @@
 #![forbid(unsafe_code)]
 
 pub mod bridge;
+mod changes;
 mod check;
+mod commit;
 mod dp_hash;
 pub mod fdb;
 mod features;
@@ -32,6 +34,7 @@ mod handle;
 pub mod mac_table;
 pub mod mcast;
 pub mod mirror;
+mod monitors;
 pub mod patch;
 pub mod port;
 pub mod recirc;

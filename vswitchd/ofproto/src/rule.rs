@@ -88,6 +88,10 @@ pub struct Rule {
     pub created: Instant,
     /// When it was added or last modified.
     pub modified: Instant,
+    /// Generation of the tables it was added in.
+    pub added_in: u64,
+    /// Generation of the tables it was added or last modified in.
+    pub modified_in: u64,
     /// What has happened to its timeouts since.
     pub since: Timing,
     /// Its counters.

@@ -11,7 +11,7 @@ use openflow::error::{BadRequest, MeterModFailed, Nicira, QueueOpFailed, TableFe
 use openflow::meter::MeterFeatures;
 use openflow::multipart::{AggregateStats, FlowStats, FlowStatsRequest, TableStats};
 use openflow::port::PortStats;
-use openflow::switch::{Reply, ReplyStream};
+use openflow::switch::{ConnId, Reply, ReplyStream};
 use openflow::table_config::TableDesc;
 use openflow::{Body, ErrorCode, MeterNo, MultipartReply, MultipartRequest, PortNo, TableId};
 
@@ -23,14 +23,14 @@ use crate::rule::Rule;
 use crate::tables::N_TABLES;
 
 /// Bytes that the flows of one part are to take at most, as estimated.
-const PART_BYTES: usize = 32 * 1024;
+pub(crate) const PART_BYTES: usize = 32 * 1024;
 
 fn reply(r: MultipartReply) -> Result<Reply, ErrorCode> {
     Ok(Reply::One(Body::MultipartReply { more: false, reply: r }))
 }
 
 impl Bridge {
-    pub(crate) fn multipart(&self, request: MultipartRequest) -> Result<Reply, ErrorCode> {
+    pub(crate) fn multipart(&self, conn: ConnId, request: MultipartRequest) -> Result<Reply, ErrorCode> {
         match request {
             MultipartRequest::Desc => reply(MultipartReply::Desc(Box::new(self.config.desc.clone()))),
             MultipartRequest::Flow(r) => {
@@ -94,7 +94,7 @@ impl Bridge {
                 p if self.pipeline().ports.get(p).is_none() => Err(QueueOpFailed::BadPort.into()),
                 _ => reply(MultipartReply::QueueDesc(Vec::new())),
             },
-            MultipartRequest::FlowMonitor(_) => Err(BadRequest::BadMultipart.into()),
+            MultipartRequest::FlowMonitor(requests) => self.monitor(conn, requests),
             MultipartRequest::BundleFeatures => Err(BadRequest::BadMultipart.into()),
             // There is no exporter.
             MultipartRequest::IpfixBridge | MultipartRequest::IpfixFlow => Err(Nicira::NotConfigured.into()),
@@ -243,7 +243,7 @@ fn flow_stats(r: &Rule, now: Instant) -> FlowStats {
 }
 
 /// More bytes than a flow takes on the wire: fixed part, each field with mask, each action at its longest but for notes.
-fn estimated_bytes(r: &Rule) -> usize {
+pub(crate) fn estimated_bytes(r: &Rule) -> usize {
     let fields: usize =
         r.matches.mask().fields().map(|f: FieldId| 8 + usize::from(f.info().bits.div_ceil(8)) * 2).sum();
     let actions: usize = r

@@ -49,7 +49,7 @@ fn wrong_flow_mods_get_their_error_and_change_nothing() {
         f(&mut fm);
         r.flow_mod(fm).unwrap_err()
     };
-    assert_eq!(bad(&|f| f.table = TableId(254)), FlowModFailed::BadTableId.into());
+    assert_eq!(bad(&|f| f.table = TableId(254)), BadRequest::Eperm.into());
     assert_eq!(bad(&|f| f.flags = FlowModFlags(0x100)), FlowModFailed::BadFlags.into());
     assert_eq!(bad(&|f| f.buffer = Some(BufferId(3))), BadRequest::BufferUnknown.into());
     assert_eq!(bad(&|f| f.instructions.goto_table = Some(TableId(0))), BadInstruction::BadTableId.into());
@@ -62,7 +62,7 @@ fn wrong_flow_mods_get_their_error_and_change_nothing() {
     assert_eq!((r.bridge.pipeline().generation, cookies(&r)), (before, vec![1]));
     // The second of two fails, so the first does not happen either.
     let batch = [add(0, 5, matching(&[]), to(1)), add(254, 6, matching(&[]), to(1))];
-    assert_eq!(r.bridge.apply(&batch, r.now()), Err((1, FlowModFailed::BadTableId.into())));
+    assert_eq!(r.bridge.apply(&batch, r.now()), Err((1, BadRequest::Eperm.into())));
     assert_eq!(cookies(&r), [1]);
 }
 

@@ -38,8 +38,8 @@ flag_set! {
 }
 
 impl FlowModFlags {
-    /// The flags that stay with a flow; the others are about the command.
-    pub const STATE: FlowModFlags = FlowModFlags(1 | 8 | 16);
+    /// The flags that stay with a flow and are told with it (OpenFlow 1.3.5 7.3.5.2): all.
+    pub const STATE: FlowModFlags = FlowModFlags::KNOWN;
 }
 
 /// What a flow does. At most one of each instruction, executed in the order of the members (OpenFlow 1.3.5 5.9).
@@ -85,9 +85,11 @@ pub struct FlowMod {
     pub cookie: u64,
     /// For modify and delete: only flows whose cookie agrees with `cookie` in these bits.
     pub cookie_mask: u64,
-    /// Modifications in OpenFlow 1.0 and 1.1: the cookie that changed flows get. Unless there is a `cookie_mask`, such a
-    /// modification that finds no flow adds one. `None` in other commands and versions.
+    /// Modifications in OpenFlow 1.0 and 1.1: the cookie of the flow that is added when there is none to modify and no
+    /// `cookie_mask`. `None` in other commands and versions.
     pub new_cookie: Option<u64>,
+    /// Modified flows get `new_cookie`: in OpenFlow 1.0 and its Nicira extension.
+    pub modify_cookie: bool,
     /// Table. [`TableId::ALL`] means every table in deletions, and in modifications of OpenFlow 1.0; in additions of
     /// OpenFlow 1.0 it leaves the choice to the switch.
     pub table: TableId,
@@ -121,6 +123,7 @@ impl FlowMod {
             cookie: 0,
             cookie_mask: 0,
             new_cookie: None,
+            modify_cookie: false,
             table: TableId(0),
             idle_timeout: 0,
             hard_timeout: 0,

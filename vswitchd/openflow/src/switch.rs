@@ -9,7 +9,8 @@
 
 use std::task::{Context, Poll};
 
-use crate::error::ErrorCode;
+use crate::error::{BundleFailed, ErrorCode};
+use crate::flow_monitor::FlowUpdate;
 use crate::message::{Body, FlowRemoved, Message, PacketIn};
 use crate::port::PortStatus;
 use crate::version::Version;
@@ -49,6 +50,36 @@ pub trait OpenFlowSwitch: Send + Sync {
     /// Goes to the peer as an error message with the request's first bytes.
     fn handle(&self, conn: ConnId, msg: Message) -> Result<Reply, ErrorCode>;
 
+    /// Looks at a message that is added to a bundle. What can be known to be wrong then is said at once.
+    ///
+    /// # Errors
+    /// Why it could never be carried out; it is not added then.
+    fn admit(&self, msg: &Message) -> Result<(), ErrorCode> {
+        let _ = msg;
+        Ok(())
+    }
+
+    /// Carries out the messages of a bundle (flow-mods, group-mods, port-mods, packet-outs) in their order: all of them, or
+    /// none. Nobody sees a part of it.
+    ///
+    /// # Errors
+    /// The position of the message that cannot be carried out, and why.
+    fn commit(
+        &self,
+        conn: ConnId,
+        messages: &mut dyn Iterator<Item = Message>,
+    ) -> Result<(), (usize, ErrorCode)> {
+        // A switch without bundles takes empty ones.
+        let _ = conn;
+        if messages.next().is_some() { Err((0, BundleFailed::MsgUnsup.into())) } else { Ok(()) }
+    }
+
+    /// The updates of flow monitors that paused on this connection have all been read: what changed meanwhile.
+    fn resume_updates(&self, conn: ConnId) -> Reply {
+        let _ = conn;
+        Reply::None
+    }
+
     /// A connection has ended.
     fn disconnected(&self, conn: ConnId);
 }
@@ -63,4 +94,11 @@ pub trait ControllerSink: Send + Sync {
     fn port_status(&self, msg: PortStatus);
     /// A flow that asked for it ended.
     fn flow_removed(&self, msg: FlowRemoved);
+    /// Updates of a connection's flow monitors, which fit one message; `more` follow of the same change. Whether there is
+    /// room for more: otherwise the switch pauses, says so in an update, and goes on when
+    /// [`OpenFlowSwitch::resume_updates`] is called.
+    fn flow_updates(&self, conn: ConnId, updates: Vec<FlowUpdate>, more: bool) -> bool {
+        let _ = (conn, updates, more);
+        true
+    }
 }

@@ -238,7 +238,7 @@ async fn a_peer_without_hello_is_dropped_in_time() {
 #[tokio::test]
 async fn a_reply_without_end_is_made_only_as_it_is_read_and_its_reader_given_up() {
     let toy = Arc::new(ToySwitch::default());
-    let limits = Limits { output_bytes: 64 << 10, ..Limits::default() };
+    let limits = Limits { output_bytes: 64 << 10, local_stall: Limits::default().stall, ..Limits::default() };
     let rig = Rig::new(limits, Arc::clone(&toy) as _).await;
     let mut c = rig.client().await;
     c.send(Message {
@@ -274,7 +274,7 @@ async fn a_reply_without_end_is_made_only_as_it_is_read_and_its_reader_given_up(
 
 #[tokio::test]
 async fn requests_of_a_peer_that_does_not_read_stay_in_its_socket() {
-    let limits = Limits { output_bytes: 64 << 10, ..Limits::default() };
+    let limits = Limits { output_bytes: 64 << 10, local_stall: Limits::default().stall, ..Limits::default() };
     let rig = Rig::new(limits, Arc::new(ToySwitch::default())).await;
     let c = rig.client().await;
     // 60 kB of echo each: after socket buffers and output are full, writing blocks.

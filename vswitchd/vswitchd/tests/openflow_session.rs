@@ -120,7 +120,8 @@ async fn a_slave_may_look_but_not_touch() {
 
 #[tokio::test]
 async fn a_silent_peer_is_probed_and_stays_while_it_answers() {
-    let rig = toy().await;
+    let limits = Limits { local_probe: Limits::default().probe, ..Limits::default() };
+    let rig = Rig::new(limits, Arc::new(ToySwitch::default())).await;
     let mut c = rig.client().await;
     for _ in 0..3 {
         rig.clock.advance(Duration::from_secs(5));

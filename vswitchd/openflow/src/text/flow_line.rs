@@ -44,7 +44,7 @@ pub fn parse_flow(
                 match command {
                     FlowModCommand::Add => f.cookie = v as u64,
                     FlowModCommand::Modify | FlowModCommand::ModifyStrict if !masked => {
-                        f.new_cookie = Some(v as u64);
+                        (f.new_cookie, f.modify_cookie) = (Some(v as u64), true);
                     }
                     _ => (f.cookie, f.cookie_mask) = (v as u64, m as u64),
                 }

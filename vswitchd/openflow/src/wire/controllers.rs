@@ -95,6 +95,14 @@ pub(super) fn read_bundle_add(d: Dialect, xid: Xid, r: &mut Reader<'_>) -> Resul
     }
 }
 
+/// The encoded message within a bundle-add message, which has been decoded; `None` when there is none.
+pub fn bundled(frame: &[u8]) -> Option<&[u8]> {
+    // Header, and in ONF's extension of OpenFlow 1.3 the experimenter's; then bundle and flags.
+    let at = if *frame.first()? >= 5 { 16 } else { 24 };
+    let inner = frame.get(at..)?;
+    inner.get(..usize::from(super::Header::parse(inner)?.len))
+}
+
 pub(super) fn put_bundle_add(
     out: &mut Vec<u8>,
     d: Dialect,

@@ -76,6 +76,7 @@ pub(super) fn read_mod(d: Dialect, r: &mut Reader<'_>) -> Result<FlowMod, ErrorC
         cookie,
         cookie_mask,
         new_cookie: None,
+        modify_cookie: false,
         table,
         idle_timeout: r.u16()?,
         hard_timeout: r.u16()?,
@@ -154,11 +155,13 @@ impl Head {
         if add && cookie_mask != 0 {
             return Err(Nicira::NxmInvalid.into());
         }
+        let new_cookie = (is_modify(command) && self.cookie != NO_COOKIE).then_some(self.cookie);
         Ok(FlowMod {
             command,
             cookie: if add { self.cookie } else { cookie },
             cookie_mask,
-            new_cookie: (is_modify(command) && self.cookie != NO_COOKIE).then_some(self.cookie),
+            new_cookie,
+            modify_cookie: new_cookie.is_some(),
             table,
             idle_timeout: self.idle_timeout,
             hard_timeout: self.hard_timeout,

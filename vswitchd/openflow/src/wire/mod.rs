@@ -42,6 +42,7 @@ mod tables;
 use flow::FieldId;
 
 pub(crate) use actions::TYPES as ACTION_TYPES;
+pub use controllers::bundled;
 pub(crate) use instructions::TYPES as INSTRUCTION_TYPES;
 pub use nicira::{NICIRA, ONF};
 pub use oxm::has_number;
@@ -59,7 +60,7 @@ pub const MAX_MESSAGE_BYTES: usize = 65_535;
 /// How deep action lists may nest: an action list in a `clone` in a `ct` in a bucket, and so on.
 pub const MAX_NESTING: usize = 16;
 /// How much of an offending message an error carries.
-const ERROR_DATA_BYTES: usize = 128;
+const ERROR_DATA_BYTES: usize = MAX_MESSAGE_BYTES - 32;
 
 /// A header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

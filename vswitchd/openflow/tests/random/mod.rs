@@ -761,6 +761,7 @@ fn flow_mod(r: &mut Source) -> FlowMod {
         cookie: r.random(),
         cookie_mask: if old { 0 } else { r.random() },
         new_cookie: (old && command == ModifyStrict).then(|| r.random()),
+        modify_cookie: r.v == Version::V10 && command == ModifyStrict,
         table: TableId(r.random_range(0..255)),
         idle_timeout: r.random(),
         hard_timeout: r.random(),

@@ -3,23 +3,27 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use clock::Clock;
+use clock::{Clock, Instant};
 use daemon::signals::Stopped;
-use openflow::error::{BadRequest, ErrorCode, HelloFailed};
+use openflow::error::{BadRequest, BundleFailed, ErrorCode, HelloFailed};
 use openflow::framing::Decoder;
-use openflow::message::{Body, ErrorMessage, Message, PacketIn, PacketInReason};
+use openflow::message::{
+    Body, BundleControl, BundleFlags, ErrorMessage, Message, PacketIn, PacketInReason, Role,
+};
 use openflow::multipart::MultipartRequest;
 use openflow::number::Xid;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
 use openflow::version::{VersionSet, negotiate};
-use openflow::wire::{Header, error_reply, hello};
+use openflow::wire::{Header, bundled, error_reply, hello};
 use openflow::{Dialect, Version, decode, decode_as, encode, encode_as};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::bundles::{self, Bundles};
 use super::dispatch::dispatch;
-use super::hub::{Counts, Disconnect, Hub, Peer, Who};
+use super::hub::{Counts, Disconnect, Hub, Peer, Who, fit};
 use super::liveness::{Liveness, Verdict};
 
 /// Messages handled before other connections get their turn.
@@ -58,6 +62,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     switch.connected(conn, version);
     connected();
     let now = hub.clock.now();
+    let limits = peer.limits(hub);
     let mut c = Connection {
         hub,
         switch: &**switch,
@@ -67,7 +72,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
         out: Vec::new(),
         sent: 0,
         active: None,
-        live: Liveness::new(hub.limits.probe, hub.limits.stall, now),
+        live: Liveness::new(limits.probe, limits.stall, now),
+        bundles: Bundles::default(),
     };
     let why = c.serve(&mut rd, &mut wr, decoder, stopped).await;
     if !matches!(why, Disconnect::Failed | Disconnect::Stalled | Disconnect::QueueFull | Disconnect::Inactive)
@@ -171,6 +177,8 @@ struct Active {
     request: Vec<u8>,
     dialect: Dialect,
     stream: Box<dyn ReplyStream>,
+    /// Asynchronous messages wait for its end: they are about what it tells.
+    holds: bool,
 }
 
 struct Connection<'a> {
@@ -185,6 +193,7 @@ struct Connection<'a> {
     sent: usize,
     active: Option<Active>,
     live: Liveness,
+    bundles: Bundles,
 }
 
 impl Connection<'_> {
@@ -211,6 +220,9 @@ impl Connection<'_> {
                 return Disconnect::QueueFull;
             }
             let now = self.hub.clock.now();
+            self.expire_bundles(now);
+            self.resume_updates();
+            self.peer.unsent.store(self.out.len() - self.sent, Ordering::Relaxed);
             self.live.waiting(self.sent < self.out.len(), now);
             self.live.set_probe(self.peer.limits(self.hub).probe);
             let look_again = match self.live.check(now) {
@@ -250,12 +262,17 @@ impl Connection<'_> {
 
     /// Handles what has been read, up to a turn's worth. True when there may be more.
     fn take_turn(&mut self, decoder: &mut Decoder) -> Result<bool, Disconnect> {
+        self.collect_events();
         for _ in 0..MESSAGES_PER_TURN {
             if self.active.is_some() || !self.has_room() {
                 return Ok(false);
             }
             match decoder.next_frame() {
-                Ok(Some(frame)) => self.answer(frame),
+                Ok(Some(frame)) => {
+                    self.answer(frame);
+                    // What it brought about goes before the reply to the next.
+                    self.collect_events();
+                }
                 Ok(None) => return Ok(false),
                 Err(_) => {
                     self.error(decoder.pending(), BadRequest::BadLen.into());
@@ -276,16 +293,21 @@ impl Connection<'_> {
                 return self.error(frame, e.code);
             }
         };
+        if matches!(msg.body, Body::BundleControl(_) | Body::BundleAdd { .. }) {
+            return self.bundle(msg, frame);
+        }
         let xid = msg.xid;
         let dialect = Dialect { nicira_stats: in_nicira_form(&msg.body), ..self.dialect };
         let may_change = changes_dialect(&msg.body);
+        let holds =
+            matches!(msg.body, Body::MultipartRequest { request: MultipartRequest::FlowMonitor(_), .. });
         match dispatch(self.hub, self.switch, self.conn, msg) {
             Ok(Reply::None) => {}
             Ok(Reply::One(body)) => self.put(dialect, xid, body, frame),
             Ok(Reply::Many(bodies)) => bodies.into_iter().for_each(|b| self.put(dialect, xid, b, frame)),
             Ok(Reply::Stream(stream)) => {
                 let request = frame[..frame.len().min(REQUEST_KEPT)].to_vec();
-                self.active = Some(Active { xid, request, dialect, stream });
+                self.active = Some(Active { xid, request, dialect, stream, holds });
             }
             Err(code) => self.error(frame, code),
         }
@@ -296,7 +318,7 @@ impl Connection<'_> {
 
     /// Adds a message to the output; an error about `request` when it has no encoding.
     fn put(&mut self, dialect: Dialect, xid: Xid, body: Body, request: &[u8]) {
-        if let Err(e) = encode_as(dialect, &Message { xid, body }, &mut self.out) {
+        if let Err(e) = encode_as(dialect, &Message { xid, body: fit(dialect, body) }, &mut self.out) {
             Counts::add(&self.hub.counts.unencodable);
             tracing::warn!(target: "rconn", "{}<->{}: a reply has no encoding: {e}", self.hub.bridge(), self.peer.name);
             if !request.is_empty() {
@@ -309,6 +331,66 @@ impl Connection<'_> {
         Counts::add(&self.hub.counts.errors_out);
         // An error message always has an encoding.
         let _ = encode_as(self.dialect, &error_reply(request, code), &mut self.out);
+    }
+
+    /// A step of a bundle, or a message for one.
+    fn bundle(&mut self, msg: Message, frame: &[u8]) {
+        if self.hub.standing(self.conn, |s| s.role) == Some(Role::Slave) {
+            return self.error(frame, BadRequest::IsSlave.into());
+        }
+        let now = self.hub.clock.now();
+        match msg.body {
+            Body::BundleControl(c) => {
+                let (switch, conn, dialect) = (self.switch, self.conn, self.dialect);
+                let mut failed = None;
+                let commit = |messages: &[u8], starts: &[usize]| {
+                    bundles::commit(switch, conn, dialect, messages, starts)
+                };
+                let request = &frame[..frame.len().min(REQUEST_KEPT)];
+                let answer = self.bundles.control(&c, request, now, commit, &mut failed);
+                if let Some(f) = failed {
+                    self.error(&f.frame, f.code);
+                }
+                self.collect_events();
+                match answer {
+                    Ok(step) => {
+                        let reply = BundleControl { bundle: c.bundle, step, flags: BundleFlags::NONE };
+                        self.put(dialect, msg.xid, Body::BundleControl(reply), frame);
+                    }
+                    Err(code) => self.error(frame, code),
+                }
+            }
+            Body::BundleAdd { bundle, flags, message } => {
+                let inner = bundled(frame).unwrap_or_default();
+                if let Err(code) = self.switch.admit(&message) {
+                    return self.error(inner, code);
+                }
+                let request = &frame[..frame.len().min(REQUEST_KEPT)];
+                if let Err(code) = self.bundles.add(bundle, flags, inner, request, now) {
+                    self.error(frame, code);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Ends bundles that nothing was done with for too long.
+    fn expire_bundles(&mut self, now: Instant) {
+        while let Some(opened_by) = self.bundles.expire(now, self.hub.limits.bundle_idle) {
+            self.error(&opened_by, BundleFailed::Timeout.into());
+        }
+    }
+
+    /// Goes on with flow monitors that paused once the peer has read everything.
+    fn resume_updates(&mut self) {
+        if self.active.is_none()
+            && self.sent == self.out.len()
+            && self.peer.may_resume()
+            && let Reply::Stream(stream) = self.switch.resume_updates(self.conn)
+        {
+            self.active =
+                Some(Active { xid: 0, request: Vec::new(), dialect: self.dialect, stream, holds: true });
+        }
     }
 
     /// Takes the next message of the reply that is being made.
@@ -340,13 +422,17 @@ impl Connection<'_> {
         }
     }
 
+    /// Moves messages that may not be lost to the output if there is room.
+    fn collect_events(&mut self) {
+        if self.has_room() && !self.active.as_ref().is_some_and(|a| a.holds) {
+            let events = self.peer.take_events();
+            self.out.extend_from_slice(&events);
+        }
+    }
+
     /// Moves asynchronous messages to the output while there is room.
     fn collect_async(&mut self) {
-        if !self.has_room() {
-            return;
-        }
-        let events = self.peer.take_events();
-        self.out.extend_from_slice(&events);
+        self.collect_events();
         while self.has_room() {
             let Some(p) = self.peer.pop_packet_in() else { return };
             let miss_len = self.hub.standing(self.conn, |s| s.miss_send_len).unwrap_or_default();

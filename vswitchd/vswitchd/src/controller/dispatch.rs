@@ -1,6 +1,6 @@
 //! What a connection answers by itself, and what it hands to the switch.
 
-use openflow::error::{BadRequest, BundleFailed, ErrorCode, FlowMonitorFailed, Nicira};
+use openflow::error::{BadRequest, BundleFailed, ErrorCode, Nicira};
 use openflow::message::{Body, Message, PacketInReason, Role, SwitchConfig, TlvTableCommand};
 use openflow::multipart::MultipartRequest;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply};
@@ -84,7 +84,6 @@ pub(super) fn dispatch(
         }
         // Nothing ever paused, so there is nothing to go on with.
         Body::Resume(_) => Err(Nicira::ResumeStale.into()),
-        Body::FlowMonitorCancel(_) => Err(FlowMonitorFailed::UnknownMonitor.into()),
         // No tunnel option has a field.
         Body::TlvTableRequest => {
             one(Body::TlvTableReply { max_option_bytes: 0, max_fields: 0, maps: Vec::new() })
@@ -92,6 +91,7 @@ pub(super) fn dispatch(
         Body::TlvTableMod { command: TlvTableCommand::Add, .. } => Err(Nicira::TlvTableFull.into()),
         Body::TlvTableMod { .. } => Ok(Reply::None),
         Body::CtFlushZone(_) => Err(Nicira::CtActionUnsupported.into()),
+        // The connection sees to them.
         Body::BundleControl(_) | Body::BundleAdd { .. } => Err(BundleFailed::Eperm.into()),
         Body::Experimenter { experimenter, .. } => Err(match experimenter {
             NICIRA | ONF => BadRequest::BadExpType.into(),
@@ -131,6 +131,7 @@ pub(super) fn dispatch(
         | Body::MultipartRequest { .. }
         | Body::BarrierRequest
         | Body::QueueGetConfigRequest(_)
+        | Body::FlowMonitorCancel(_)
         | Body::MeterMod(_)) => switch.handle(conn, Message { xid: msg.xid, body }),
     }
 }
@@ -149,6 +150,8 @@ fn changes_the_switch(body: &Body) -> bool {
         | Body::GroupMod(_)
         | Body::PortMod(_)
         | Body::TableMod(_)
+        | Body::BundleControl(_)
+        | Body::BundleAdd { .. }
         | Body::MeterMod(_) => true,
         Body::MultipartRequest { request: MultipartRequest::TableFeatures(t), .. } => !t.is_empty(),
         _ => false,

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clock::{Clock, Instant};
 use daemon::reconnect::{self, Reconnect};
 use openflow::error::ErrorCode;
+use openflow::flow_monitor::FlowUpdate;
 use openflow::message::{AsyncConfig, Body, FlowRemoved, Message, PacketIn, Role, RoleMessage, RoleReason};
 use openflow::port::PortStatus;
 use openflow::switch::{ConnId, ControllerSink};
 use openflow::version::VersionSet;
-use openflow::{Dialect, Version, encode_as};
+use openflow::{Dialect, MultipartReply, Version, encode_as};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -40,6 +41,10 @@ pub struct Limits {
     pub output_bytes: usize,
     /// Port status and flow-removed messages kept for a peer that does not read; it is disconnected beyond.
     pub pending_bytes: usize,
+    /// Output, of any kind, that a peer may be behind before its flow monitors pause.
+    pub update_bytes: usize,
+    /// How long a bundle stays when nothing is done with it.
+    pub bundle_idle: Duration,
     /// Packet-ins kept; more are dropped.
     pub packet_ins: usize,
     /// Packet-ins per second and connection; 0 is no limit.
@@ -53,8 +58,12 @@ pub struct Limits {
     pub reserved: usize,
     /// Silence before an echo request, and again before the end; `None` never.
     pub probe: Option<Duration>,
+    /// The same for those that came to a unix socket, who need not answer: their end is seen.
+    pub local_probe: Option<Duration>,
     /// How long a peer may take nothing while output waits.
     pub stall: Duration,
+    /// The same on a unix socket, where a person may be reading what a tool prints.
+    pub local_stall: Duration,
     /// Longest wait for a connection, and for its hello.
     pub handshake: Duration,
     /// First and longest wait before connecting again.
@@ -66,13 +75,17 @@ impl Default for Limits {
         Limits {
             output_bytes: 256 << 10,
             pending_bytes: 16 << 20,
+            update_bytes: 128 << 10,
+            bundle_idle: Duration::from_secs(10),
             packet_ins: 512,
             packet_in_rate_pps: 10_000,
             packet_in_burst: 2_000,
             accepted: 64,
             reserved: 8,
             probe: Some(Duration::from_secs(5)),
+            local_probe: None,
             stall: Duration::from_secs(15),
+            local_stall: Duration::from_secs(600),
             handshake: Duration::from_secs(5),
             backoff: (Duration::from_secs(1), Duration::from_secs(8)),
         }
@@ -86,6 +99,8 @@ pub enum PeerKind {
     Controller,
     /// Its own: it came to a listener.
     Visitor,
+    /// The same, on a unix socket.
+    LocalVisitor,
 }
 
 /// Why a connection ended.
@@ -183,6 +198,8 @@ counters! {
     packet_ins_rate,
     /// Packet-ins that no connection wanted.
     packet_ins_unwanted,
+    /// Times that flow monitors paused because their connection was behind.
+    monitor_pauses,
 }
 
 impl Counts {
@@ -205,7 +222,11 @@ pub(super) struct Peer {
     pub(super) wake: Notify,
     pending: Mutex<Pending>,
     /// Set once the connection must end.
-    overflow: std::sync::atomic::AtomicBool,
+    overflow: AtomicBool,
+    /// Bytes of output that have left `pending` and not been read by the peer's socket yet.
+    pub(super) unsent: AtomicUsize,
+    /// Flow monitors have paused.
+    paused: AtomicBool,
 }
 
 /// Who is at the other end of a new connection.
@@ -219,7 +240,14 @@ pub(super) struct Who<'a> {
 impl Peer {
     /// Its limits as they are now.
     pub(super) fn limits(&self, hub: &Hub) -> Limits {
-        self.settings.read().over(&hub.limits)
+        let settings = *self.settings.read();
+        match self.kind {
+            PeerKind::LocalVisitor => {
+                let (probe, stall) = (hub.limits.local_probe, hub.limits.local_stall);
+                settings.over(&Limits { probe, stall, ..hub.limits.clone() })
+            }
+            _ => settings.over(&hub.limits),
+        }
     }
 
     pub(super) fn overflowed(&self) -> bool {
@@ -228,6 +256,13 @@ impl Peer {
 
     pub(super) fn take_events(&self) -> Vec<u8> {
         self.pending.lock().take_events()
+    }
+
+    /// Whether flow monitors have paused and everything before has been taken; asking ends the pause.
+    pub(super) fn may_resume(&self) -> bool {
+        self.paused.load(Ordering::Acquire)
+            && self.pending.lock().event_bytes() == 0
+            && self.paused.swap(false, Ordering::AcqRel)
     }
 
     pub(super) fn pop_packet_in(&self) -> Option<Arc<PacketIn>> {
@@ -379,9 +414,11 @@ impl Hub {
             settings: Arc::clone(settings),
             wake: Notify::new(),
             pending: Mutex::new(Pending::new(&now.over(&self.limits), self.clock.now())),
-            overflow: Default::default(),
+            overflow: AtomicBool::new(false),
+            unsent: AtomicUsize::new(0),
+            paused: AtomicBool::new(false),
         });
-        let visitor = kind == PeerKind::Visitor;
+        let visitor = kind != PeerKind::Controller;
         let standing = Standing {
             conn,
             role: Role::Equal,
@@ -466,6 +503,23 @@ impl Hub {
     }
 }
 
+/// The form that a version has for a message: before OpenFlow 1.4 the pause of flow monitors is a message of its own.
+pub(super) fn fit(dialect: Dialect, body: Body) -> Body {
+    let said = match &body {
+        Body::MultipartReply { reply: MultipartReply::FlowMonitor(u), .. }
+            if dialect.version < Version::V14 =>
+        {
+            &u[..]
+        }
+        _ => return body,
+    };
+    match said {
+        [FlowUpdate::Paused] => Body::FlowMonitorPaused,
+        [FlowUpdate::Resumed] => Body::FlowMonitorResumed,
+        _ => body,
+    }
+}
+
 impl ControllerSink for Hub {
     fn packet_in(&self, msg: PacketIn) {
         let reason = msg.reason as u8;
@@ -490,6 +544,22 @@ impl ControllerSink for Hub {
     fn port_status(&self, msg: PortStatus) {
         let peers = self.those(|s| s.wants_port_status(msg.reason as u8));
         self.broadcast(&peers, Body::PortStatus(msg));
+    }
+
+    fn flow_updates(&self, conn: ConnId, updates: Vec<FlowUpdate>, more: bool) -> bool {
+        let peer = self.roster.lock().peers.get(&conn.0).map(|(p, s)| (Arc::clone(p), s.dialect));
+        // The monitors of a connection that has just ended will be forgotten.
+        let Some((peer, dialect)) = peer else { return true };
+        let pause = matches!(updates[..], [FlowUpdate::Paused]);
+        let reply = MultipartReply::FlowMonitor(updates);
+        self.broadcast(&[(Arc::clone(&peer), dialect)], fit(dialect, Body::MultipartReply { more, reply }));
+        if pause {
+            Counts::add(&self.counts.monitor_pauses);
+            peer.paused.store(true, Ordering::Release);
+            peer.wake.notify_one();
+        }
+        let behind = peer.pending.lock().event_bytes() + peer.unsent.load(Ordering::Relaxed);
+        behind <= self.limits.update_bytes
     }
 
     fn flow_removed(&self, msg: FlowRemoved) {

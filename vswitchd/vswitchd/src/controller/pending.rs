@@ -74,6 +74,11 @@ impl Pending {
         Ok(())
     }
 
+    /// Bytes of events that wait.
+    pub(super) fn event_bytes(&self) -> usize {
+        self.events.len()
+    }
+
     /// Takes every event, as bytes.
     pub(super) fn take_events(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.events)

@@ -33,6 +33,7 @@ pub async fn listen(
     let mut open = JoinSet::new();
     let mut accepted = 0u64;
     let is_local = listener.name().starts_with("punix:");
+    let kind = if is_local { PeerKind::LocalVisitor } else { PeerKind::Visitor };
     loop {
         let r = tokio::select! {
             () = stopped.wait() => break,
@@ -60,7 +61,7 @@ pub async fn listen(
         let settings = Arc::clone(&settings);
         open.spawn(async move {
             let said = || tracing::debug!(target: "rconn", "{}<->{name}: connected", hub.bridge());
-            let who = Who { name: &name, kind: PeerKind::Visitor, settings: &settings };
+            let who = Who { name: &name, kind, settings: &settings };
             let why = run(&hub, &switch, stream, who, &mut stopped, said).await;
             match why {
                 Disconnect::Closed | Disconnect::Shutdown => {

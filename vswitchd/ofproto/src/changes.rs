@@ -1,0 +1,78 @@
+//! What a change did to the rules: for flow-removed messages and flow monitors.
+
+use std::sync::Arc;
+
+use openflow::message::FlowRemovedReason;
+use openflow::number::Xid;
+use openflow::switch::ConnId;
+
+use crate::rule::Rule;
+
+/// Whose message made a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Origin {
+    pub(crate) conn: ConnId,
+    pub(crate) xid: Xid,
+}
+
+/// What became of a rule.
+#[derive(Clone, Debug)]
+pub(crate) enum RuleChange {
+    /// It is new, or took the place of one with the same match.
+    Added(Arc<Rule>),
+    /// Another took its place that says something else.
+    Modified { old: Arc<Rule>, new: Arc<Rule> },
+    /// It has left the tables for good.
+    Removed(Arc<Rule>, FlowRemovedReason),
+}
+
+/// The changes of one commit, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Whether somebody wants to hear of more than what was removed.
+    monitored: bool,
+    origin: Option<Origin>,
+    list: Vec<(Option<Origin>, RuleChange)>,
+}
+
+impl Changes {
+    pub(crate) fn new(monitored: bool, origin: Option<Origin>) -> Self {
+        Changes { monitored, origin, list: Vec::new() }
+    }
+
+    /// What follows was made by the message of that transaction.
+    pub(crate) fn made_by(&mut self, xid: Xid) {
+        if let Some(o) = &mut self.origin {
+            o.xid = xid;
+        }
+    }
+
+    pub(crate) fn added(&mut self, rule: &Arc<Rule>) {
+        if self.monitored {
+            self.list.push((self.origin, RuleChange::Added(rule.clone())));
+        }
+    }
+
+    pub(crate) fn modified(&mut self, old: &Arc<Rule>, new: &Arc<Rule>) {
+        if self.monitored {
+            self.list.push((self.origin, RuleChange::Modified { old: old.clone(), new: new.clone() }));
+        }
+    }
+
+    pub(crate) fn removed(&mut self, rule: Arc<Rule>, reason: FlowRemovedReason) {
+        self.list.push((self.origin, RuleChange::Removed(rule, reason)));
+    }
+
+    /// Every change, each with who made it.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(Option<Origin>, RuleChange)> {
+        self.list.iter()
+    }
+
+    /// The rules that have gone, and why.
+    pub(crate) fn gone(&self) -> impl Iterator<Item = (&Arc<Rule>, FlowRemovedReason)> {
+        self.list.iter().filter_map(|(_, c)| match c {
+            RuleChange::Removed(r, reason) => Some((r, *reason)),
+            _ => None,
+        })
+    }
+}
