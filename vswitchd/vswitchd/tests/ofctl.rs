@@ -177,7 +177,7 @@ fn datapath_flows_are_dumped_in_open_vswitchs_form() {
         "ovs-appctl".as_ref(),
         &["-t", d.control_socket().to_str().unwrap(), "ofproto/trace", "nobr", "in_port=1"],
     );
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no bridge \"nobr\""));
+    assert!(!unknown.status.success(), "there is no such bridge");
     let dump = d.appctl(&["dpctl/dump-flows"]);
     assert_eq!(dump, "", "no packet has come in yet");
 }
