@@ -20,6 +20,9 @@ const MAX_PATH: usize = 8;
 /// Most paths that are considered.
 const MAX_PATHS: usize = 256;
 
+/// Bit of `vlan_tci` that says a tag is there.
+const VLAN_PRESENT: u128 = 0x1000;
+
 /// What stands between a rule and one path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PathVerdict {
@@ -195,11 +198,12 @@ impl OffloadCapabilities {
     }
 }
 
-/// The first of `needs` that `rule` does not match.
+/// The first of `needs` that `rule` does not match. A tag that is matched as absent is matched whole: nothing else is in it.
 fn unmet(rule: &FlowRule, needs: Needs) -> Option<(FieldId, &'static [u128])> {
     needs.iter().copied().find(|(f, values)| {
         let (v, mask) = rule.matches.get(*f);
-        mask != f.info().max() || !values.contains(&v)
+        let absent_tag = *f == FieldId::VlanTci && mask & VLAN_PRESENT != 0 && v & VLAN_PRESENT == 0;
+        !(mask == f.info().max() && values.contains(&v) || absent_tag && values.contains(&0))
     })
 }
 

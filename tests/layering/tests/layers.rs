@@ -17,6 +17,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("simnic-defs", &[]),
     ("simnic", &["device", "flow", "offload", "clock", "simnic-defs"]),
     ("pci", &["device", "clock"]),
+    ("rocker-defs", &[]),
+    ("rocker", &["device", "flow", "offload", "clock", "rocker-defs"]),
     ("datapath-api", &["flow", "clock"]),
     ("classifier", &["flow"]),
     ("netio", &["device", "clock"]),
@@ -54,6 +56,8 @@ const NO_ASYNC: &[&str] = &[
     "netio",
     "simnic",
     "simnic-defs",
+    "rocker",
+    "rocker-defs",
 ];
 
 /// Crates that may contain `unsafe`, and why.

@@ -13,6 +13,7 @@
 
 mod bench;
 mod checks;
+mod frames;
 mod robust;
 pub mod rules;
 
@@ -22,6 +23,8 @@ use clock::Instant;
 use flow::{PacketKey, PortId};
 
 use crate::provider::OffloadProvider;
+
+pub use frames::frame;
 
 /// What became of a packet that was put into a port of the device.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,0 +1,394 @@
+//! The device as an [`OffloadProvider`]: operations are done one after the other, each a list of commands.
+//!
+//! ```text
+//!   Install: groups that are missing ─► FLOW_ADD                     refused: groups go again, nothing is left
+//!   Replace: groups that are missing ─► FLOW_MOD ─► groups unused    the device changes the entry in place
+//!   Remove:  FLOW_DEL ─► groups unused
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use clock::{Deadline, Instant};
+use device::{DeviceBacking, Interrupt, RegOffset, Registers};
+use flow::{FlowId, PortId};
+use offload::{
+    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, NoObjects, OffloadCapabilities,
+    OffloadError, OffloadProvider, OpId, OpResult, RawStats, SharedObjects, StatsBatch, StatsCursor, TableId,
+};
+use rocker_defs::Tlvs;
+use rocker_defs::cmd::{command, of_dpa as t, table};
+use rocker_defs::regs::{PORT_PHYS_ENABLE, VECTOR_CMD};
+
+use crate::bring_up::check_ports;
+use crate::capability::{QUEUE_DEPTH, capabilities};
+use crate::cmd_ring::{CmdPoll, CmdRing};
+use crate::config::RockerConfig;
+use crate::events::{Event, EventRing};
+use crate::groups::Groups;
+use crate::life::{Life, Violation, ViolationCounts};
+use crate::ops::{Job, Step, packets_of};
+use crate::port::RockerPort;
+
+/// A device that is up.
+pub struct Rocker<B: DeviceBacking> {
+    /// Its tables; owns the device.
+    pub provider: RockerProvider<B>,
+    /// Its ports, by number.
+    pub ports: Vec<RockerPort<B::Regs>>,
+}
+
+/// An entry of the ACL policy table.
+pub(crate) struct Entry {
+    pub rule: FlowRule,
+    /// The group it names, if any.
+    pub group: Option<u32>,
+}
+
+/// See the module's text.
+pub struct RockerProvider<B: DeviceBacking> {
+    pub(crate) backing: B,
+    pub(crate) regs: B::Regs,
+    pub(crate) life: Arc<Life>,
+    pub(crate) config: RockerConfig,
+    pub(crate) cmd: CmdRing<B::Regs>,
+    pub(crate) events: EventRing<B::Regs>,
+    pub(crate) groups: Groups,
+    pub(crate) entries: HashMap<HwHandle, Entry>,
+    pub(crate) queue: VecDeque<FlowOp>,
+    pub(crate) job: Option<Job>,
+    pub(crate) done: VecDeque<Completion>,
+    capabilities: Arc<OffloadCapabilities>,
+    objects: NoObjects,
+    pub(crate) n_ports: u16,
+    next_handle: u64,
+    pub(crate) generation: u64,
+    pub(crate) down: Option<String>,
+    pub(crate) retry_at: Instant,
+    pub(crate) failed_attempts: u32,
+    pub(crate) next_check: Instant,
+    pub(crate) violations_before: u64,
+    pub(crate) fatal_before: u64,
+}
+
+/// First cookie of a flow record; those below are of the driver's own entries.
+pub(crate) const FIRST_COOKIE: u64 = 1 << 16;
+
+impl<B: DeviceBacking> RockerProvider<B> {
+    pub(crate) fn new(
+        backing: B,
+        regs: B::Regs,
+        life: Arc<Life>,
+        n_ports: u16,
+        rings: (CmdRing<B::Regs>, EventRing<B::Regs>),
+        config: RockerConfig,
+    ) -> Self {
+        let next_check = backing.now() + config.health_interval;
+        let mut p = RockerProvider {
+            capabilities: Arc::new(capabilities("", &[], 1, false)),
+            fatal_before: backing.errors().fatal(),
+            backing,
+            regs,
+            life,
+            config,
+            cmd: rings.0,
+            events: rings.1,
+            groups: Groups::default(),
+            entries: HashMap::new(),
+            queue: VecDeque::new(),
+            job: None,
+            done: VecDeque::new(),
+            objects: NoObjects,
+            n_ports,
+            next_handle: FIRST_COOKIE,
+            generation: 0,
+            down: None,
+            retry_at: Instant::ZERO,
+            failed_attempts: 0,
+            next_check,
+            violations_before: 0,
+        };
+        p.describe();
+        p
+    }
+
+    /// Makes the capabilities what ports and configuration say.
+    fn describe(&mut self) {
+        let c = &self.config;
+        let counts = !c.quirks.no_flow_counters;
+        self.capabilities = Arc::new(capabilities(self.backing.name(), &c.ports, c.max_flows, counts));
+    }
+
+    /// What the device did against its guide so far.
+    pub fn violations(&self) -> ViolationCounts {
+        self.life.violations()
+    }
+
+    /// What the device has told since the last call, oldest first.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.events.drain(&self.life);
+        self.events.take()
+    }
+
+    /// The interrupt of the command ring.
+    pub fn interrupt(&self) -> Option<Interrupt> {
+        self.life.interrupt(VECTOR_CMD)
+    }
+
+    /// The device, for tests that reach around the driver.
+    pub fn backing(&self) -> &B {
+        &self.backing
+    }
+
+    /// Flow records in the device.
+    pub fn entries(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Groups in the device that records use.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    pub(crate) fn finish(&mut self, op: OpId, flow: FlowId, result: OpResult) {
+        self.done.push_back(Completion { op, flow, result });
+    }
+
+    pub(crate) fn new_handle(&mut self) -> HwHandle {
+        self.next_handle += 1;
+        HwHandle(self.next_handle)
+    }
+
+    pub(crate) fn due(&self) -> Deadline {
+        Deadline::after(self.backing.now(), self.config.cmd_timeout)
+    }
+
+    /// Goes on with what is under way until it has to wait for the device.
+    pub(crate) fn drive(&mut self) {
+        while self.down.is_none() {
+            match self.cmd.poll(self.backing.now()) {
+                CmdPoll::Waiting => return,
+                CmdPoll::Overdue => {
+                    let why = format!("command not completed within {:?}", self.config.cmd_timeout);
+                    return self.fail(why);
+                }
+                CmdPoll::Nonsense => {
+                    self.life.violated(Violation::Command);
+                    return self.fail("a command's completion is not one of it".into());
+                }
+                CmdPoll::Done(errno, answer) => self.step_done(errno, &answer),
+                CmdPoll::Idle if self.job.is_some() => self.next_step(),
+                CmdPoll::Idle => match self.queue.pop_front() {
+                    Some(op) => self.begin(op),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Waits until nothing is under way.
+    fn settle(&mut self) {
+        for _ in 0..=4 * QUEUE_DEPTH {
+            self.drive();
+            if self.down.is_some() || self.job.is_none() && self.queue.is_empty() {
+                return;
+            }
+            self.wait_command();
+        }
+    }
+
+    /// Waits until the command under way is done or late.
+    fn wait_command(&mut self) {
+        let due = self.due();
+        let (cmd, backing) = (&mut self.cmd, &self.backing);
+        // What became of it is found out by the next poll; a deadline that has passed, too.
+        let _ = backing.wait_until(&mut || cmd.is_done(), due);
+    }
+
+    /// One command by itself, waited for: the errno and the answer.
+    pub(crate) fn call(&mut self, command: u16, info: &Tlvs) -> Result<(u16, Vec<u8>), OffloadError> {
+        if !self.cmd.submit(command, info, self.due()) {
+            return Err(OffloadError::Device("the command ring is busy".into()));
+        }
+        self.wait_command();
+        match self.cmd.poll(self.backing.now()) {
+            CmdPoll::Done(errno, answer) => Ok((errno, answer)),
+            CmdPoll::Nonsense => {
+                self.life.violated(Violation::Command);
+                Err(OffloadError::Device("a command's completion is not one of it".into()))
+            }
+            _ => Err(OffloadError::TimedOut(format!("command {command}"))),
+        }
+    }
+
+    fn down_error(&self) -> Option<OffloadError> {
+        self.down.clone().map(OffloadError::DeviceDown)
+    }
+
+    /// Counters of an entry, as far as the device has them.
+    fn read_stats(&mut self, h: HwHandle) -> Result<RawStats, OffloadError> {
+        if self.config.quirks.no_flow_counters {
+            return Ok(RawStats::default());
+        }
+        let (errno, answer) = self.call(command::FLOW_GET_STATS, &Tlvs::new().u64(t::COOKIE, h.0))?;
+        match packets_of(&answer) {
+            Some(packets) if errno == 0 => Ok(RawStats { packets, bytes: 0, last_used: None }),
+            _ => Err(OffloadError::Device(format!("counters: errno {errno}"))),
+        }
+    }
+
+    fn sorted_handles(&self) -> Vec<HwHandle> {
+        let mut v: Vec<_> = self.entries.keys().copied().collect();
+        v.sort_unstable();
+        v
+    }
+
+    pub(crate) fn enable_ports(&self) {
+        self.regs.write64(RegOffset(PORT_PHYS_ENABLE), self.life.enabled());
+    }
+}
+
+impl<B: DeviceBacking> OffloadProvider for RockerProvider<B> {
+    fn capabilities(&self) -> Arc<OffloadCapabilities> {
+        self.capabilities.clone()
+    }
+
+    fn submit(&mut self, ops: &[FlowOp]) -> usize {
+        let n = ops.len().min(QUEUE_DEPTH.saturating_sub(self.outstanding()));
+        self.queue.extend(ops[..n].iter().cloned());
+        n
+    }
+
+    fn poll(&mut self, out: &mut Completions, budget: usize) -> usize {
+        self.check();
+        self.events.drain(&self.life);
+        self.drive();
+        if self.down.is_some() {
+            self.refuse_queue();
+            if self.backing.now() >= self.retry_at {
+                self.recover();
+            }
+        }
+        let n = budget.min(self.done.len());
+        out.extend(self.done.drain(..n));
+        n
+    }
+
+    fn outstanding(&self) -> usize {
+        self.queue.len() + usize::from(self.job.is_some()) + self.done.len()
+    }
+
+    fn objects(&mut self) -> &mut dyn SharedObjects {
+        &mut self.objects
+    }
+
+    fn poll_stats(&mut self, cursor: &mut StatsCursor, budget: usize) -> Result<StatsBatch, OffloadError> {
+        self.settle();
+        if let Some(e) = self.down_error() {
+            return Err(e);
+        }
+        let mut batch = StatsBatch::default();
+        let all = self.sorted_handles();
+        let from = all.partition_point(|h| h.0 < cursor.0);
+        for h in all[from..].iter().take(budget) {
+            let flow = self.entries.get(h).map(|e| e.rule.id).unwrap_or_default();
+            let raw = self.read_stats(*h)?;
+            batch.stats.push((*h, flow, raw));
+        }
+        batch.wrapped = from + budget >= all.len();
+        cursor.0 = match batch.stats.last() {
+            Some((h, ..)) if !batch.wrapped => h.0 + 1,
+            _ => 0,
+        };
+        Ok(batch)
+    }
+
+    fn dump(&mut self) -> Result<Vec<InstalledFlow>, OffloadError> {
+        self.settle();
+        if let Some(e) = self.down_error() {
+            return Err(e);
+        }
+        // The device cannot be asked what it holds; it was reset when this driver took it, so this is all.
+        let mut out = Vec::new();
+        for handle in self.sorted_handles() {
+            let stats = self.read_stats(handle)?;
+            if let Some(e) = self.entries.get(&handle) {
+                let table = TableId(table::ACL_POLICY);
+                out.push(InstalledFlow { handle, rule: e.rule.clone(), table, stats });
+            }
+        }
+        Ok(out)
+    }
+
+    fn flush(&mut self) -> Result<(), OffloadError> {
+        self.settle();
+        if let Some(e) = self.down_error() {
+            return Err(e);
+        }
+        for h in self.sorted_handles() {
+            let mut job = Job::removal(OpId(u64::MAX), h, FlowId::default());
+            self.plan_removal(&mut job, h);
+            for step in std::mem::take(&mut job.steps) {
+                let (command, info) = self.encode(&step, h);
+                let (errno, _) = self.call(command, &info)?;
+                if errno != 0 {
+                    return Err(OffloadError::Device(format!("{step:?}: errno {errno}")));
+                }
+            }
+            self.entries.remove(&h);
+        }
+        Ok(())
+    }
+
+    fn health(&self) -> Result<(), OffloadError> {
+        self.down_error().map_or(Ok(()), Err)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
+        // What does not fit is a port that the device does not have.
+        let ports: Vec<(PortId, u16)> =
+            ports.iter().map(|(id, p)| (*id, u16::try_from(*p).unwrap_or(u16::MAX))).collect();
+        if ports == self.config.ports {
+            return Ok(());
+        }
+        check_ports(&ports, self.n_ports).map_err(OffloadError::Device)?;
+        if self.config.ports.iter().any(|old| !ports.contains(old)) {
+            // Entries name ports: they go before a port is another one.
+            self.flush()?;
+            self.generation += 1;
+        }
+        self.life.set_ports(&ports);
+        self.config.ports = ports;
+        self.describe();
+        self.enable_ports();
+        Ok(())
+    }
+}
+
+impl<B: DeviceBacking> Drop for RockerProvider<B> {
+    fn drop(&mut self) {
+        self.life.down();
+        // Tables outlive the program otherwise. No DMA afterwards, so that buffers can go home.
+        self.regs.write32(RegOffset(rocker_defs::regs::CONTROL), rocker_defs::regs::CONTROL_RESET);
+        let _ = self.backing.set_bus_master(false);
+        self.life.reclaim_parked();
+    }
+}
+
+impl Step {
+    /// A name for messages.
+    pub(crate) fn what(&self) -> &'static str {
+        match self {
+            Step::Stats => "flow get stats",
+            Step::GroupAdd(_) => "group add",
+            Step::GroupDel(_) => "group delete",
+            Step::FlowAdd => "flow add",
+            Step::FlowMod => "flow modify",
+            Step::FlowDel => "flow delete",
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What the device that QEMU emulates does otherwise than the programming guide says: one table, with the version it was
+//! seen in and what the driver makes of it.
+
+/// A deviation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quirk {
+    /// Where it was seen.
+    pub seen_in: &'static str,
+    /// What the device does.
+    pub device: &'static str,
+    /// What the driver does about it.
+    pub driver: &'static str,
+}
+
+/// All of them.
+pub const QUIRKS: &[Quirk] = &[
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "FLOW_GET_STATS answers 0 packets whatever was forwarded",
+        driver: "declares no counters: an entry's age is unknown, and software deletes idle records as if unused",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "GET_PORT_STATS is refused with EINVAL",
+        driver: "counts what passes its rings; frames that the device forwarded are in no port's counters",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "the ACL table compares the IPv4 TOS byte with DSCP | ECN << 6, and 0 for IPv6",
+        driver: "gives the whole TOS byte as DSCP, and matches on it in IPv4 only",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "a VLAN id in a match is compared with the tag's 16 bits, priority included",
+        driver: "gives and masks the whole tag",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "an ACL entry whose VLAN id is 0 is refused, even where the mask leaves nothing of it",
+        driver: "sets a bit of it that the mask leaves out",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "a rewrite group destroys the type of frames that came tagged when it writes their VLAN",
+        driver: "pushes tags onto untagged frames only, and has no set-field for VLAN",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "tables have no end, and the time to find an entry grows with their number",
+        driver: "puts in as many flows as it is told to, at most",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "it has no function-level reset, and tables outlive the program that filled them",
+        driver: "resets it by its CONTROL register, at start and at end",
+    },
+];
+
+/// Those that change what the driver does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quirks {
+    /// FLOW_GET_STATS counts nothing.
+    pub no_flow_counters: bool,
+}
+
+impl Quirks {
+    /// The device as QEMU emulates it.
+    pub const QEMU: Quirks = Quirks { no_flow_counters: true };
+    /// The device as its guide has it.
+    pub const NONE: Quirks = Quirks { no_flow_counters: false };
+}

@@ -1,0 +1,423 @@
+//! The driver on a model of the device: rules forward as the conformance suite wants it, packets go both ways, and every
+//! failure ends in a typed error, with software taking the traffic and the device coming back.
+#![allow(clippy::unwrap_used)] // a test may panic
+
+mod support;
+
+use std::time::Duration;
+
+use clock::{Clock, Instant};
+use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, RxQueue, TxQueue};
+use flow::frame::FrameBuilder;
+use flow::{Action, FieldId, FlowId, PacketKey, PacketMatch, PortId, parse};
+use offload::conformance::{Harness, Sent, frame};
+use offload::{
+    FlowOp, FlowRule, HwHandle, OffloadError, OffloadProvider, OpId, OpResult, Reject, StatsCursor,
+};
+use rocker::events::Event;
+use rocker::quirks::{QUIRKS, Quirks};
+use rocker::{Fault, Rocker, RockerConfig, RockerDriver, Step};
+use rocker_defs::cmd::{command, errno};
+use support::{Backing, CmdFault, Model, RxFault};
+
+const N: u32 = 3;
+
+fn dp(port: u16) -> PortId {
+    PortId(10 + u32::from(port))
+}
+
+fn config() -> RockerConfig {
+    let ports = (0..N as u16).map(|p| (dp(p), p)).collect();
+    RockerConfig { ring_log2: 5, max_flows: 64, ..RockerConfig::new(ports) }
+}
+
+struct Bench {
+    model: Model,
+    nic: Rocker<Backing>,
+    queues: Vec<(Box<dyn RxQueue>, Box<dyn TxQueue>)>,
+    pool: BufferPool,
+}
+
+impl Bench {
+    fn new(config: RockerConfig) -> Self {
+        let model = Model::new(N);
+        model.lock().counts = !config.quirks.no_flow_counters;
+        let pool = BufferPool::new(512).unwrap();
+        let mut nic = RockerDriver::bring_up(model.backing(), pool.clone(), config).unwrap();
+        let queues = nic.ports.iter_mut().map(|p| p.take_queues(QueueId(0)).unwrap()).collect();
+        Bench { model, nic, queues, pool }
+    }
+
+    fn received(&mut self, port: usize) -> Vec<Vec<u8>> {
+        let (mut batch, mut out) = (PacketBatch::new(), Vec::new());
+        while self.queues[port].0.rx_burst(&mut batch).unwrap() > 0 {
+            out.extend(batch.drain_all().map(|p| p.to_vec()));
+        }
+        out
+    }
+
+    fn send(&mut self, port: usize, frames: &[&[u8]]) -> Result<usize, IoError> {
+        let mut batch = PacketBatch::new();
+        for f in frames {
+            assert!(batch.push(self.pool.copy_from(f).unwrap()).is_ok());
+        }
+        self.queues[port].1.tx_burst(&mut batch)
+    }
+
+    fn run(&mut self, op: FlowOp) -> OpResult {
+        assert_eq!(self.nic.provider.submit(&[op]), 1);
+        let mut out = Vec::new();
+        for _ in 0..1000 {
+            if self.nic.provider.poll(&mut out, 1) == 1 {
+                return out.remove(0).result;
+            }
+            self.model.clock.advance(Duration::from_millis(10));
+        }
+        panic!("no completion")
+    }
+
+    fn install(&mut self, r: &FlowRule) -> HwHandle {
+        match self.run(FlowOp::Install(OpId(1), r.clone())) {
+            OpResult::Installed(h, _) => h,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The model finds nothing to complain of.
+    fn assert_clean(&self) {
+        assert_eq!(self.model.lock().dma_faults, 0);
+        assert_eq!(self.nic.provider.violations(), Default::default());
+    }
+}
+
+fn untagged() -> Vec<u8> {
+    FrameBuilder::new()
+        .eth([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1])
+        .ipv4([10, 0, 0, 1], [10, 0, 0, 2])
+        .udp(1, 2)
+        .build()
+}
+
+fn tagged(vid: u16) -> Vec<u8> {
+    let f = FrameBuilder::new().eth([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]).vlan(vid, 3);
+    f.ipv4([10, 0, 0, 1], [10, 0, 0, 2]).udp(1, 2).build()
+}
+
+fn rule(tci: (u128, u128), actions: Vec<Action>) -> FlowRule {
+    let mut m = PacketMatch::ANY;
+    m.set(FieldId::DpPort, dp(0).0.into());
+    m.set(FieldId::EthType, 0x0800);
+    m.set_masked(FieldId::VlanTci, tci.0, tci.1);
+    FlowRule { id: FlowId(7), matches: m, actions: actions.into(), provenance: [].into() }
+}
+
+const NO_TAG: (u128, u128) = (0, 0x1fff);
+
+fn output(port: u16) -> Action {
+    Action::Output(dp(port))
+}
+
+struct Conforming(Bench);
+
+impl Harness for Conforming {
+    fn provider(&mut self) -> &mut dyn OffloadProvider {
+        &mut self.0.nic.provider
+    }
+    fn send(&mut self, key: &PacketKey, len_bytes: u32) -> Sent {
+        let b = &mut self.0;
+        let port = (key.get64(FieldId::DpPort) as u32 - dp(0).0) as u16;
+        b.model.inject(port, &frame(key, len_bytes));
+        if !b.received(port.into()).is_empty() {
+            return Sent::Missed;
+        }
+        let key = |f: &[u8]| parse::parse(f, PortId(0)).unwrap().key;
+        Sent::Forwarded(b.model.collect().iter().map(|(p, f)| (dp(*p), key(f))).collect())
+    }
+    fn advance(&mut self, d: Duration) {
+        self.0.model.clock.advance(d);
+    }
+    fn now(&self) -> Instant {
+        self.0.model.clock.now()
+    }
+}
+
+impl Drop for Conforming {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.0.assert_clean();
+        }
+    }
+}
+
+#[test]
+fn the_provider_conforms_with_qemus_quirks_and_without() {
+    offload::conformance::run(&mut || Box::new(Conforming(Bench::new(config()))));
+    let counting = || RockerConfig { quirks: Quirks::NONE, ..config() };
+    offload::conformance::run(&mut || Box::new(Conforming(Bench::new(counting()))));
+    assert!(QUIRKS.iter().all(|q| q.seen_in.starts_with("QEMU ")));
+}
+
+#[test]
+fn what_no_record_matches_comes_to_the_cpu_as_it_was_and_goes_out_again() {
+    let mut b = Bench::new(config());
+    for f in [untagged(), tagged(5), tagged(0)] {
+        b.model.inject(1, &f);
+        assert_eq!(b.received(1), std::slice::from_ref(&f));
+        assert_eq!(b.send(2, &[&f, &f]).unwrap(), 2);
+        assert_eq!(b.model.collect(), [(2, f.clone()), (2, f)]);
+    }
+    b.model.inject(1, &tagged(0xfff));
+    assert!(b.received(1).is_empty(), "no wire has frames of the internal VLAN");
+    let c = b.nic.ports[1].counters();
+    assert_eq!((c.rx_packets, c.rx_bytes), (3, 42 + 46 + 46));
+    assert_eq!(b.nic.ports[2].counters().tx_packets, 6);
+    assert!(b.nic.ports[2].link().link_up);
+    assert_eq!(b.nic.ports[2].mac(), [0x52, 0x54, 0, 0, 0, 3]);
+    // Many more than a ring holds.
+    for _ in 0..100 {
+        b.model.inject(1, &untagged());
+        assert_eq!(b.received(1).len(), 1);
+        assert_eq!(b.send(0, &[&untagged()]).unwrap(), 1);
+    }
+    assert_eq!(b.model.collect().len(), 100);
+    b.assert_clean();
+}
+
+#[test]
+fn tags_are_pushed_popped_and_kept_by_groups_that_go_with_their_last_user() {
+    let mut b = Bench::new(config());
+    let before = b.model.groups();
+    let push = Action::PushVlan { tpid: 0x8100, tci: 0x6005 };
+    let set = |f, v| Action::SetField { field: f, value: v, mask: 0xffff_ffff_ffff };
+    let flood = vec![output(1), push, set(FieldId::EthSrc, 0x0a00_0000_0009), output(2)];
+    let h = b.install(&rule(NO_TAG, flood));
+    b.model.inject(0, &untagged());
+    let sent = b.model.collect();
+    assert_eq!(sent[0], (1, untagged()));
+    assert_eq!((sent[1].0, &sent[1].1[6..18]), (2, &[0x0a, 0, 0, 0, 0, 9, 0x81, 0, 0x60, 5, 8, 0][..]));
+    let k = b.install(&rule((0x1007, 0x1fff), vec![output(1), Action::PopVlan, output(2)]));
+    b.model.inject(0, &tagged(7));
+    assert_eq!(b.model.collect(), [(1, tagged(7)), (2, untagged())]);
+    for h in [h, k] {
+        assert!(matches!(b.run(FlowOp::Remove(OpId(1), h)), OpResult::Removed(..)));
+    }
+    assert_eq!((b.model.groups(), b.model.records(), b.nic.provider.groups()), (before, 0, 0));
+    // A rule without actions drops.
+    b.install(&rule(NO_TAG, vec![]));
+    b.model.inject(0, &untagged());
+    assert!(b.model.collect().is_empty() && b.received(0).is_empty());
+    b.assert_clean();
+}
+
+#[test]
+fn refusals_name_the_table_and_the_field() {
+    let mut b = Bench::new(config());
+    let refuse = |b: &mut Bench, r: FlowRule| match b.run(FlowOp::Install(OpId(1), r)) {
+        OpResult::Rejected(r, None) => r,
+        other => panic!("{other:?}"),
+    };
+    let mut r = rule(NO_TAG, vec![output(1)]);
+    r.matches.set(FieldId::TpDst, 53);
+    let why = refuse(&mut b, r);
+    assert_eq!(why, Reject::Field { table: "acl-policy", field: FieldId::TpDst });
+    assert_eq!(why.to_string(), "table acl-policy cannot match on tp_dst");
+    let why = refuse(&mut b, rule(NO_TAG, vec![output(0)]));
+    assert_eq!(why, Reject::Hairpin { table: "acl-policy", port: dp(0) });
+    let why = refuse(&mut b, rule(NO_TAG, vec![Action::DecTtl, output(1)]));
+    assert!(why.to_string().contains("acl-policy"), "{why}");
+    // What the device itself refuses comes with its errno, and leaves nothing behind.
+    let groups = b.model.groups();
+    for (cmd, code) in [(command::GROUP_ADD, errno::ENOMEM), (command::FLOW_ADD, errno::EINVAL)] {
+        b.model.lock().cmd_faults.push_back((cmd, CmdFault::Refuse(code)));
+        let why = refuse(&mut b, rule(NO_TAG, vec![output(1), output(2)]));
+        assert!(matches!(why, Reject::Device { errno, .. } if errno == i32::from(code)), "{why:?}");
+    }
+    let here = b.model.lock().flows.len();
+    b.model.lock().flow_limit = here;
+    assert!(refuse(&mut b, rule(NO_TAG, vec![output(1)])).is_out_of_room());
+    assert_eq!((b.model.groups(), b.model.records(), b.nic.provider.groups()), (groups, 0, 0));
+    b.assert_clean();
+}
+
+#[test]
+fn a_device_that_does_not_complete_its_commands_is_reset_and_comes_back_empty() {
+    for fault in [CmdFault::Swallow, CmdFault::WrongCookie, CmdFault::HugeAnswer, CmdFault::ResetsItself] {
+        let mut b = Bench::new(config());
+        b.install(&rule((0x1005, 0x1fff), vec![output(1)]));
+        let resets = b.model.lock().resets;
+        b.model.lock().cmd_faults.push_back((command::FLOW_ADD, fault));
+        match b.run(FlowOp::Install(OpId(2), rule(NO_TAG, vec![output(1)]))) {
+            OpResult::Failed { error: OffloadError::DeviceDown(_), left: None, .. } => {}
+            other => panic!("{fault:?}: {other:?}"),
+        }
+        let p = &mut b.nic.provider;
+        assert_eq!((p.generation(), p.health().is_ok(), p.entries()), (1, true, 0), "{fault:?}");
+        assert!(b.model.lock().resets > resets);
+        assert_eq!(b.model.records(), 0);
+        // Everything works again; queues start anew by themselves.
+        b.model.inject(0, &untagged());
+        assert!(b.received(0).len() <= 1);
+        b.model.inject(0, &untagged());
+        assert_eq!(b.received(0), [untagged()], "{fault:?}");
+        b.install(&rule(NO_TAG, vec![output(1)]));
+        b.model.inject(0, &untagged());
+        assert_eq!(b.model.collect(), [(1, untagged())]);
+        assert_eq!(b.send(1, &[&untagged()]).unwrap(), 1);
+        assert_eq!(b.model.lock().dma_faults, 0);
+    }
+}
+
+#[test]
+fn a_device_that_is_pulled_out_is_noticed_by_everybody_and_taken_back() {
+    let mut b = Bench::new(config());
+    let h = b.install(&rule(NO_TAG, vec![output(1)]));
+    b.model.lock().gone = true;
+    b.model.clock.advance(Duration::from_secs(1));
+    b.nic.provider.poll(&mut Vec::new(), 1);
+    assert!(matches!(b.nic.provider.health(), Err(OffloadError::DeviceDown(w)) if w.contains("gone")));
+    let mut batch = PacketBatch::new();
+    assert!(matches!(b.queues[0].0.rx_burst(&mut batch), Err(IoError::Down)));
+    assert!(matches!(b.send(0, &[&untagged()]), Err(IoError::Down)));
+    assert!(!b.nic.ports[0].link().link_up);
+    assert!(b.nic.provider.poll_stats(&mut StatsCursor::default(), 9).is_err());
+    assert!(matches!(b.run(FlowOp::Remove(OpId(3), h)), OpResult::Failed { left: None, .. }));
+    {
+        let mut m = b.model.lock();
+        m.gone = false;
+        m.flows.clear();
+    }
+    b.model.clock.advance(Duration::from_secs(10));
+    b.nic.provider.poll(&mut Vec::new(), 1);
+    assert!(b.nic.provider.health().is_ok());
+    assert!(b.received(0).is_empty());
+    b.model.inject(0, &untagged());
+    assert_eq!(b.received(0), [untagged()]);
+}
+
+#[test]
+fn received_frames_that_make_no_sense_are_counted_and_cost_nothing_else() {
+    let mut b = Bench::new(config());
+    let cells = b.pool.free_cells();
+    let faults = [
+        RxFault::TooLong,
+        RxFault::Empty,
+        RxFault::WrongCookie,
+        RxFault::HugeTlvs,
+        RxFault::Error(errno::ENXIO),
+        RxFault::Missing,
+    ];
+    for fault in faults {
+        b.model.lock().rx_faults.push_back(fault);
+        b.model.inject(0, &untagged());
+        assert!(b.received(0).is_empty(), "{fault:?}");
+        b.model.inject(0, &untagged());
+        assert_eq!(b.received(0), [untagged()], "{fault:?}");
+    }
+    assert_eq!(b.nic.ports[0].counters().rx_errors, 5);
+    let v = b.nic.provider.violations();
+    assert_eq!((v.rx_cookie, v.rx_shape), (1, 3));
+    for (wrong, code) in [(true, 0), (false, errno::ENXIO)] {
+        b.model.lock().tx_faults.push_back((wrong, code));
+        assert_eq!(b.send(1, &[&untagged()]).unwrap(), 1);
+        assert_eq!(b.send(1, &[&untagged()]).unwrap(), 1);
+    }
+    assert_eq!((b.nic.provider.violations().tx, b.nic.ports[1].counters().tx_errors), (1, 1));
+    b.queues[1].1.flush().unwrap();
+    assert!(b.pool.free_cells() + 32 >= cells, "no buffer is lost");
+    // Too many of them, and the device is reset.
+    for _ in 0..80 {
+        b.model.lock().rx_faults.push_back(RxFault::TooLong);
+        b.model.inject(0, &untagged());
+        b.received(0);
+    }
+    b.nic.provider.poll(&mut Vec::new(), 1);
+    assert_eq!(b.nic.provider.generation(), 1);
+    assert!(b.nic.provider.health().is_ok());
+}
+
+#[test]
+fn a_lost_interrupt_delays_and_loses_nothing() {
+    let mut b = Bench::new(config());
+    b.model.lock().deaf = true;
+    b.model.inject(0, &untagged());
+    assert!(b.queues[0].0.poll_fd().is_some());
+    assert_eq!(b.received(0).len(), 1);
+    b.install(&rule(NO_TAG, vec![output(1)]));
+    b.model.lock().deaf = false;
+    b.model.inject(0, &tagged(9));
+    assert_eq!(b.received(0).len(), 1);
+    let raised = b.model.lock().raised[&5];
+    assert!(raised >= 2, "one for each time that the ring was empty: {raised}");
+    b.assert_clean();
+}
+
+#[test]
+fn links_and_addresses_are_told() {
+    let mut b = Bench::new(RockerConfig { learning: true, ..config() });
+    b.model.link_event(1, false);
+    b.model.inject(2, &untagged());
+    let mac = [2, 0, 0, 0, 0, 1];
+    let want = [Event::Link { port: 1, up: false }, Event::MacSeen { port: 2, mac, vlan: 0xfff }];
+    assert_eq!(b.nic.provider.take_events(), want);
+    // More than are kept; the newest are.
+    for _ in 0..400 {
+        b.model.link_event(0, true);
+        b.nic.provider.poll(&mut Vec::new(), 1);
+    }
+    assert_eq!(b.nic.provider.take_events().len(), 256);
+    let mut b = Bench::new(config());
+    b.model.inject(2, &untagged());
+    assert_eq!(b.nic.provider.take_events(), [], "nothing is learned unless asked for");
+}
+
+#[test]
+fn ports_come_and_go_and_take_their_entries_along() {
+    let mut b = Bench::new(RockerConfig { ports: Vec::new(), ..config() });
+    let p = &mut b.nic.provider;
+    assert!(p.set_ports(&[(dp(0), 9)]).is_err());
+    p.set_ports(&[(dp(0), 0), (dp(1), 1)]).unwrap();
+    assert_eq!(p.generation(), 0);
+    b.install(&rule(NO_TAG, vec![output(1)]));
+    b.model.inject(2, &untagged());
+    assert!(b.received(2).is_empty(), "not enabled");
+    b.nic.provider.set_ports(&[(dp(0), 0), (dp(2), 2)]).unwrap();
+    assert_eq!((b.nic.provider.generation(), b.model.records()), (1, 0));
+    b.model.inject(0, &untagged());
+    assert_eq!(b.received(0).len(), 1);
+}
+
+#[test]
+fn bring_up_names_the_step_that_failed() {
+    let pool = BufferPool::new(512).unwrap();
+    let fails = |m: &Model, c: RockerConfig| match RockerDriver::bring_up(m.backing(), pool.clone(), c) {
+        Err(e) => e,
+        Ok(_) => panic!("it came up"),
+    };
+    let m = Model::new(N);
+    m.lock().gone = true;
+    let e = fails(&m, config());
+    assert!(matches!((e.step, e.fault), (Step::Identify, Fault::Gone)));
+    let m = Model::new(N);
+    m.lock().lies.insert(0, 7);
+    assert_eq!(
+        fails(&m, config()).to_string(),
+        "bring-up failed at step identify: BOGUS_REG0 reads 0x7, not 0xdeadbabe"
+    );
+    let m = Model::new(N);
+    m.lock().lies.insert(0x100c, 9);
+    assert!(matches!(fails(&m, config()).fault, Fault::TimedOut { .. }));
+    let m = Model::new(1);
+    assert_eq!(fails(&m, config()).step, Step::Configuration);
+    for (cmd, fault, step) in [
+        (command::GET_PORT_SETTINGS, CmdFault::Swallow, Step::PortSettings),
+        (command::GET_PORT_SETTINGS, CmdFault::BadTlvs, Step::PortSettings),
+        (command::SET_PORT_SETTINGS, CmdFault::Refuse(22), Step::PortSettings),
+        (command::GROUP_ADD, CmdFault::Refuse(12), Step::Tables),
+        (command::FLOW_ADD, CmdFault::WrongCookie, Step::Tables),
+    ] {
+        let m = Model::new(N);
+        m.lock().cmd_faults.push_back((cmd, fault));
+        assert_eq!(fails(&m, config()).step, step, "{fault:?}");
+    }
+    assert_eq!(pool.free_cells(), 512, "every buffer is home");
+}
