@@ -14,6 +14,9 @@
 //!      no rule has for this address is skipped at the price of the leading bits that prove it
 //! ```
 //!
+//! [`Version::find`] is the same search without the bits: the subtables that can match are found by the values of rules
+//! (`pruning.rs`), and those alone are probed.
+//!
 //! **Versions.** A [`Version`] is persistent: a clone costs a few reference counts and shares everything until one side is
 //! changed. [`Classifier`] publishes versions through an atomic pointer, so a reader sees the table before an update, or
 //! after it, or after a whole batch, and never between; it takes no lock and is never waited for. Writers are serialised
@@ -23,6 +26,7 @@
 //! gives the same answer.
 #![forbid(unsafe_code)]
 
+mod pruning;
 mod publish;
 mod shape;
 mod subtable;

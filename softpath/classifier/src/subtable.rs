@@ -170,6 +170,15 @@ impl<R> Subtable<R> {
         self.matching(key, wc, probe).next()
     }
 
+    /// The matching rule of highest priority, by one probe of the table.
+    #[inline]
+    pub(crate) fn find(&self, key: &PipelineKey) -> Option<&Entry<R>> {
+        let words = key.words();
+        let slots = self.shape.slots();
+        let h = slots.iter().fold(BASIS, |h, &(w, m)| mix(h, words[usize::from(w)] & m));
+        self.rules.get(&h)?.iter().find(|e| self.shape.masked_eq(key, &e.words))
+    }
+
     /// The matching rules, highest priority first. Adds the bits looked at to `wc`.
     pub(crate) fn matching<'a>(
         &'a self,

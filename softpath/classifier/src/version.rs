@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, Prereq};
 
+use crate::pruning::{MOST, Pruning};
 use crate::shape::{MiniMatch, Shape};
-use crate::subtable::Subtable;
+use crate::subtable::{HashMap, Subtable};
 use crate::trie::{Prefixes, Trie, lead};
 
 /// How many fields can have a prefix trie.
@@ -31,10 +32,10 @@ impl<R> Clone for Found<'_, R> {
 }
 impl<R> Copy for Found<'_, R> {}
 
-/// A subtable in its place.
+/// A subtable. Its number is its index.
 struct Slot<R> {
     max_priority: u32,
-    /// Order of making, which decides between equals.
+    /// Order of making.
     serial: u64,
     hash: u64,
     subtable: Arc<Subtable<R>>,
@@ -46,10 +47,27 @@ impl<R> Clone for Slot<R> {
     }
 }
 
+/// A subtable's place in the order of search.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    max_priority: std::cmp::Reverse<u32>,
+    /// Order of making, which decides between equals.
+    serial: u64,
+    number: u32,
+}
+
 /// One state of the table. Cloning is cheap, and a clone is not affected by changes of the original.
 pub struct Version<R> {
+    slots: Vec<Option<Slot<R>>>,
     /// Highest priority first.
-    slots: Vec<Slot<R>>,
+    order: Vec<Place>,
+    /// Number of the subtable by its mask's hash; of two with one hash, one.
+    numbers: HashMap<u32>,
+    /// How many subtables are not in `numbers`.
+    unnamed: usize,
+    pruning: Pruning,
+    /// Every bit that a rule may match on, and some that no rule matches on any more.
+    union: PipelineMask,
     prefixes: Arc<[FieldId]>,
     tries: [Trie; MAX_PREFIXES],
     len: usize,
@@ -60,6 +78,11 @@ impl<R> Clone for Version<R> {
     fn clone(&self) -> Self {
         Version {
             slots: self.slots.clone(),
+            order: self.order.clone(),
+            numbers: self.numbers.clone(),
+            unnamed: self.unnamed,
+            pruning: self.pruning.clone(),
+            union: self.union,
             prefixes: self.prefixes.clone(),
             tries: self.tries.clone(),
             len: self.len,
@@ -83,7 +106,18 @@ impl<R> Version<R> {
     /// An empty table with tries on these fields; more than [`MAX_PREFIXES`] are ignored.
     pub fn with_prefixes(prefixes: &[FieldId]) -> Self {
         let prefixes = prefixes.iter().copied().take(MAX_PREFIXES).collect();
-        Version { slots: Vec::new(), prefixes, tries: Default::default(), len: 0, next_serial: 0 }
+        Version {
+            slots: Vec::new(),
+            order: Vec::new(),
+            numbers: HashMap::default(),
+            unnamed: 0,
+            pruning: Pruning::default(),
+            union: PipelineMask::ZERO,
+            prefixes,
+            tries: Default::default(),
+            len: 0,
+            next_serial: 0,
+        }
     }
 
     /// How many rules.
@@ -98,19 +132,85 @@ impl<R> Version<R> {
 
     /// How many distinct masks.
     pub fn masks(&self) -> usize {
-        self.slots.len()
+        self.order.len()
     }
 
+    /// Bits that verdicts may depend on: those of every rule's mask, and perhaps some of rules that were there.
+    pub fn union(&self) -> &PipelineMask {
+        &self.union
+    }
+
+    fn slot(&self, number: u32) -> Option<&Slot<R>> {
+        self.slots.get(number as usize)?.as_ref()
+    }
+
+    /// Subtables, highest priority first.
+    fn in_order(&self) -> impl Iterator<Item = &Slot<R>> {
+        self.order.iter().filter_map(|p| self.slot(p.number))
+    }
+
+    /// The number of the subtable of a mask.
     fn position(&self, hash: u64, mask: &PipelineMask) -> Option<usize> {
-        self.slots.iter().position(|s| s.hash == hash && s.subtable.shape.mask() == mask)
+        let is = |s: &Slot<R>| s.hash == hash && s.subtable.shape.mask() == mask;
+        match self.numbers.get(&hash) {
+            Some(n) if self.slot(*n).is_some_and(is) => Some(*n as usize),
+            None if self.unnamed == 0 => None,
+            _ => self.slots.iter().position(|s| s.as_ref().is_some_and(is)),
+        }
     }
 
     /// `m` in compact form, on the shape the table has for its mask already when it has one.
     pub fn compact(&self, m: &PipelineMatch) -> MiniMatch {
         let shape = Shape::new(m.mask());
-        match self.position(shape.hash(), m.mask()) {
-            Some(i) => MiniMatch::with_shape(self.slots[i].subtable.shape.clone(), m),
+        match self.position(shape.hash(), m.mask()).and_then(|i| self.slots[i].as_ref()) {
+            Some(s) => MiniMatch::with_shape(s.subtable.shape.clone(), m),
             None => MiniMatch::with_shape(Arc::new(shape), m),
+        }
+    }
+
+    /// Adds a subtable for the mask of `m`; its number.
+    fn add_subtable(&mut self, m: &MiniMatch) -> usize {
+        let mut lens = [0; MAX_PREFIXES];
+        for (l, f) in lens.iter_mut().zip(self.prefixes.iter()) {
+            *l = m.shape.prefix_len(*f);
+        }
+        let subtable = Arc::new(Subtable::new(m.shape.clone(), lens));
+        let hash = m.shape.hash();
+        let i = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        let there = |(i, s): (usize, &'_ Option<Slot<R>>)| s.as_ref().map(|_| i as u32);
+        let numbers: Vec<u32> = self.slots.iter().enumerate().filter_map(there).collect();
+        let shapes =
+            numbers.iter().filter_map(|n| Some((*n, &*self.slots[*n as usize].as_ref()?.subtable.shape)));
+        self.pruning.add_subtable(i as u32, &m.shape, shapes);
+        self.slots[i] = Some(Slot { max_priority: 0, serial: self.next_serial, hash, subtable });
+        match self.numbers.get(&hash) {
+            None => {
+                self.numbers.insert(hash, i as u32);
+            }
+            Some(_) => self.unnamed += 1,
+        }
+        let place = Place { max_priority: std::cmp::Reverse(0), serial: self.next_serial, number: i as u32 };
+        self.next_serial += 1;
+        self.order.push(place);
+        self.union.union(m.mask());
+        i
+    }
+
+    /// Removes subtable `i`, which has no rules.
+    fn remove_subtable(&mut self, i: usize) {
+        let Some(s) = self.slots[i].take() else { return };
+        self.pruning.remove_subtable(i as u32, &s.subtable.shape);
+        if self.numbers.get(&s.hash) == Some(&(i as u32)) {
+            self.numbers.remove(&s.hash);
+        } else {
+            self.unnamed -= 1;
+        }
+        self.order.retain(|p| p.number != i as u32);
+        if self.order.is_empty() {
+            self.union = PipelineMask::ZERO;
         }
     }
 
@@ -118,22 +218,14 @@ impl<R> Version<R> {
     pub fn insert(&mut self, m: &MiniMatch, priority: u32, rule: Arc<R>) -> Option<Arc<R>> {
         let i = match self.position(m.shape.hash(), m.mask()) {
             Some(i) => i,
-            None => {
-                let mut lens = [0; MAX_PREFIXES];
-                for (l, f) in lens.iter_mut().zip(self.prefixes.iter()) {
-                    *l = m.shape.prefix_len(*f);
-                }
-                let subtable = Arc::new(Subtable::new(m.shape.clone(), lens));
-                let (hash, serial) = (m.shape.hash(), self.next_serial);
-                self.next_serial += 1;
-                self.slots.push(Slot { max_priority: 0, serial, hash, subtable });
-                self.slots.len() - 1
-            }
+            None => self.add_subtable(m),
         };
-        let sub = Arc::make_mut(&mut self.slots[i].subtable);
+        let slot = self.slots[i].as_mut()?;
+        let sub = Arc::make_mut(&mut slot.subtable);
         let old = sub.insert(m, priority, rule);
         if old.is_none() {
             self.len += 1;
+            self.pruning.add_rule(i as u32, &m.shape, &m.key());
             self.count_prefixes(i, m, Trie::insert);
             self.reorder(i);
         }
@@ -143,12 +235,15 @@ impl<R> Version<R> {
     /// Removes the rule with this match and priority.
     pub fn remove(&mut self, m: &MiniMatch, priority: u32) -> Option<Arc<R>> {
         let i = self.position(m.shape.hash(), m.mask())?;
-        self.slots[i].subtable.find_exact(&m.words, priority)?;
-        let old = Arc::make_mut(&mut self.slots[i].subtable).remove(m, priority)?;
+        let slot = self.slots[i].as_mut()?;
+        slot.subtable.find_exact(&m.words, priority)?;
+        let old = Arc::make_mut(&mut slot.subtable).remove(m, priority)?;
+        let empty = slot.subtable.len == 0;
         self.len -= 1;
+        self.pruning.remove_rule(i as u32, &m.shape, &m.key());
         self.count_prefixes(i, m, Trie::remove);
-        if self.slots[i].subtable.len == 0 {
-            self.slots.remove(i);
+        if empty {
+            self.remove_subtable(i);
         } else {
             self.reorder(i);
         }
@@ -156,7 +251,8 @@ impl<R> Version<R> {
     }
 
     fn count_prefixes(&mut self, i: usize, m: &MiniMatch, op: fn(&mut Trie, u128, u8)) {
-        let lens = self.slots[i].subtable.prefix_lens;
+        let Some(slot) = &self.slots[i] else { return };
+        let lens = slot.subtable.prefix_lens;
         for ((trie, f), len) in self.tries.iter_mut().zip(self.prefixes.iter()).zip(lens) {
             if len > 0 {
                 op(trie, align(*f, m.key().get(*f)), len);
@@ -164,23 +260,24 @@ impl<R> Version<R> {
         }
     }
 
-    /// Moves slot `i` to where its highest priority puts it.
+    /// Moves subtable `i` to where its highest priority puts it.
     fn reorder(&mut self, i: usize) {
-        let max = self.slots[i].subtable.max_priority();
-        if self.slots[i].max_priority != max {
-            let mut s = self.slots.remove(i);
-            s.max_priority = max;
-            let at = self.slots.partition_point(|o| {
-                (std::cmp::Reverse(o.max_priority), o.serial) < (std::cmp::Reverse(max), s.serial)
-            });
-            self.slots.insert(at, s);
+        let Some(slot) = &mut self.slots[i] else { return };
+        let max = slot.subtable.max_priority();
+        if slot.max_priority != max {
+            slot.max_priority = max;
+            let Some(at) = self.order.iter().position(|p| p.number == i as u32) else { return };
+            let mut place = self.order.remove(at);
+            place.max_priority = std::cmp::Reverse(max);
+            let to = self.order.partition_point(|o| *o < place);
+            self.order.insert(to, place);
         }
     }
 
     /// The rule with exactly this match and priority.
     pub fn find_exact(&self, m: &MiniMatch, priority: u32) -> Option<&Arc<R>> {
         let i = self.position(m.shape.hash(), m.mask())?;
-        self.slots[i].subtable.find_exact(&m.words, priority)
+        self.slots[i].as_ref()?.subtable.find_exact(&m.words, priority)
     }
 
     /// The rule of highest priority that matches `key`. Adds every bit that was looked at to `wc`: any key that equals
@@ -189,7 +286,7 @@ impl<R> Version<R> {
         let mut probe =
             TrieProbe { prefixes: &self.prefixes, tries: &self.tries, done: [None; MAX_PREFIXES] };
         let mut best: Option<Found<'_, R>> = None;
-        for s in &self.slots {
+        for s in self.in_order() {
             if best.is_some_and(|b| b.priority >= s.max_priority) {
                 break;
             }
@@ -200,6 +297,26 @@ impl<R> Version<R> {
             }
         }
         best
+    }
+
+    /// The rule that [`Version::lookup`] finds, without finding out which bits that depends on: the fast way.
+    pub fn find(&self, key: &PipelineKey) -> Option<Found<'_, R>> {
+        let mut best: Option<(Found<'_, R>, &Slot<R>)> = None;
+        let mut look = |n: u32| {
+            let Some(s) = self.slot(n) else { return };
+            if best.is_some_and(|(b, _)| b.priority > s.max_priority) {
+                return;
+            }
+            let Some(e) = s.subtable.find(key) else { return };
+            // Between equals, the subtable that comes first in the order decides.
+            let rank = |s: &Slot<R>, priority| (priority, s.max_priority, std::cmp::Reverse(s.serial));
+            if best.is_none_or(|(b, o)| rank(s, e.priority) > rank(o, b.priority)) {
+                best = Some((Found { priority: e.priority, rule: &e.rule }, s));
+            }
+        };
+        self.pruning.for_each_candidate(key, self.order.len(), &mut look);
+        (MOST as u32..self.slots.len() as u32).for_each(look);
+        best.map(|(b, _)| b)
     }
 
     /// As [`Version::lookup`], but rules that are `soft` match nothing by themselves: those that match, as far as their
@@ -214,7 +331,7 @@ impl<R> Version<R> {
         let mut probe =
             TrieProbe { prefixes: &self.prefixes, tries: &self.tries, done: [None; MAX_PREFIXES] };
         let mut best: Option<Found<'a, R>> = None;
-        for s in &self.slots {
+        for s in self.in_order() {
             if best.is_some_and(|b| b.priority >= s.max_priority) {
                 break;
             }
@@ -235,7 +352,7 @@ impl<R> Version<R> {
 
     /// Every rule: highest subtable first, unordered within.
     pub fn iter(&self) -> impl Iterator<Item = (MiniMatch, Found<'_, R>)> {
-        self.slots.iter().flat_map(|s| {
+        self.in_order().flat_map(|s| {
             s.subtable.entries().map(|e| {
                 let m = MiniMatch { shape: s.subtable.shape.clone(), words: e.words.clone() };
                 (m, Found { priority: e.priority, rule: &e.rule })
@@ -246,12 +363,10 @@ impl<R> Version<R> {
     /// Every rule whose match is `criteria` or more specific: what a non-strict OpenFlow modify or delete is about
     /// (OpenFlow 1.3.5 6.4).
     pub fn within<'a>(&'a self, criteria: &'a PipelineMatch) -> impl Iterator<Item = Found<'a, R>> + 'a {
-        self.slots.iter().filter(|s| criteria.mask().is_subset_of(s.subtable.shape.mask())).flat_map(
-            move |s| {
-                let any = criteria.mask().is_zero();
-                s.subtable.entries().filter(move |e| any || criteria.matches(&expand(s, e))).map(found)
-            },
-        )
+        self.in_order().filter(|s| criteria.mask().is_subset_of(s.subtable.shape.mask())).flat_map(move |s| {
+            let any = criteria.mask().is_zero();
+            s.subtable.entries().filter(move |e| any || criteria.matches(&expand(s, e))).map(found)
+        })
     }
 
     /// Every rule of this priority that some packet matches together with `m` (OpenFlow 1.3.5 6.4, CHECK_OVERLAP).
@@ -260,7 +375,7 @@ impl<R> Version<R> {
         m: &'a PipelineMatch,
         priority: u32,
     ) -> impl Iterator<Item = Found<'a, R>> + 'a {
-        self.slots.iter().filter(move |s| s.max_priority >= priority).flat_map(move |s| {
+        self.in_order().filter(move |s| s.max_priority >= priority).flat_map(move |s| {
             s.subtable
                 .entries()
                 .filter(move |e| {

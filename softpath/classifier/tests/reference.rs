@@ -98,6 +98,8 @@ fn check(seed: u64, steps: usize, most: usize) {
             let mut wc = PipelineMask::ZERO;
             let got = answer(&c, &k, &mut wc);
             assert_eq!(got, list.lookup(&k), "seed {seed} step {step} {k:?}");
+            let fast = c.find(&k).map(|f| (f.priority, **f.rule));
+            assert_eq!(fast, got, "seed {seed} step {step}: the fast way {k:?}");
             assert_eq!(
                 answer(&snapshot, &k, &mut PipelineMask::default()),
                 before.lookup(&k),
@@ -157,6 +159,12 @@ fn criteria_and_overlap_agree_with_a_list() {
         let over = sorted(v.overlapping(&m, p).map(|f| **f.rule).collect());
         let want = sorted(list.iter().filter(|r| r.1 == p && r.0.overlaps(&m)).map(|r| r.2).collect());
         assert_eq!(over, want, "seed {seed} {m:?}");
+    }
+    for _ in 0..2000 {
+        let k = random_key(&mut rng);
+        let of = |f: classifier::Found<'_, u32>| **f.rule;
+        let slow = v.lookup(&k, &mut PipelineMask::default()).map(of);
+        assert_eq!(v.find(&k).map(of), slow, "seed {seed}: rules of one priority {k:?}");
     }
     assert_eq!(v.iter().count(), v.len());
     for (m, f) in v.iter() {

@@ -19,7 +19,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use clock::{Deadline, Instant};
-use flow::{Action, ControllerAction, FlowId, MeterId, PacketKey, PacketMatch, PortId};
+use flow::{Action, ControllerAction, FlowId, MeterId, PacketKey, PacketMask, PacketMatch, PortId};
 
 mod counters;
 mod meter;
@@ -84,6 +84,29 @@ pub type Translations = Vec<Translation>;
 pub trait MissHandler: Send + Sync {
     /// Translates each of `misses` and appends exactly one answer each to `out`.
     fn translate(&self, misses: &[Miss], now: Instant, out: &mut Translations);
+
+    /// A number that changes whenever an answer of [`MissHandler::classify`] may change, once it has. What a burst remembers of
+    /// answers, it remembers for the number read before it asked.
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    /// The bits of packets that answers of [`MissHandler::classify`] may depend on: packets equal in these get the same
+    /// answer as long as the epoch stays.
+    fn relevant(&self) -> PacketMask {
+        PacketMask::ZERO
+    }
+
+    /// Names the shortcut of each packet whose bit is set in `wanted`: a verdict that needs no record, found without finding out which
+    /// bits it rests on. 0 where there is none; the packet is then a miss like any other. Called on forwarding cores; takes no
+    /// lock.
+    fn classify(&self, _keys: &[PacketKey], _wanted: u32, _names: &mut [u64]) {}
+
+    /// The record that counts for a shortcut: its actions are the verdict, its match means nothing. The same for every caller;
+    /// a name never means two. `None` when the packet is to be translated after all. May lock: it is asked once for each name.
+    fn shortcut(&self, _name: u64, _miss: &Miss, _now: Instant) -> Option<Arc<FlowRecord>> {
+        None
+    }
 
     /// A record of an answer with `install` could not be kept: the datapath's table is full. The packet was forwarded by it
     /// and is counted in it; whoever keeps rules' statistics takes them from it, for the datapath forgets it.
@@ -190,6 +213,8 @@ pub struct DatapathStats {
     pub exact_hits: u64,
     /// Hits among the megaflows.
     pub megaflow_hits: u64,
+    /// Packets that took a shortcut that no cache knew: classified by the tables themselves.
+    pub shortcuts: u64,
     /// Packets that had to be translated, or waited for a packet of the same burst that was.
     pub misses: u64,
     /// Packets handed to output ports' queues.

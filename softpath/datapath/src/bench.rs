@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datapath_api::FlowRecord;
 use flow::PacketKey;
 
+use crate::config::DatapathConfig;
 use crate::flow_table::{FlowTable, Put};
 use crate::tables::Tables;
 
@@ -15,7 +16,8 @@ impl Caches {
     /// Tables that hold `records`, with an exact-match cache of `exact_slots` slots.
     pub fn new(records: &[Arc<FlowRecord>], exact_slots: usize) -> Self {
         let mut table = FlowTable::new(records.len());
-        let mut tables = Tables::new(Some(1), exact_slots, 1);
+        let config = DatapathConfig { seed: Some(1), exact_slots, ..DatapathConfig::default() };
+        let mut tables = Tables::new(&config, 1);
         for r in records {
             if let Ok(Put::Added(i) | Put::Replaced(i)) = table.put(r.clone()) {
                 tables.insert(i);

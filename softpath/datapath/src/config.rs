@@ -11,8 +11,15 @@ pub struct DatapathConfig {
     pub cores: usize,
     /// Records that the table holds at most.
     pub max_flows: usize,
-    /// Slots of each core's exact-match cache, 8 bytes each; rounded up to a power of two. 0 switches it off.
+    /// Most slots of each core's exact-match cache, 8 bytes each; rounded up to a power of two. It begins with fewer and grows with
+    /// the working set. 0 switches it off.
     pub exact_slots: usize,
+    /// Most memory of each core for keys of flows that took shortcuts (see [`datapath_api::MissHandler::classify`]), in bytes; 64
+    /// bytes are a flow. The oldest flows give way.
+    pub flow_bytes: usize,
+    /// Masks of megaflows beyond which packets that no cache knows take shortcuts where there are any, rather than get megaflows of
+    /// their own.
+    pub shortcuts_beyond_masks: usize,
     /// Seed of the hashes; a random one when `None`. Give one only to repeat a run: a known seed can be attacked.
     pub seed: Option<u64>,
     /// Passes through the flow table that a packet may take, the first one included.
@@ -28,7 +35,9 @@ impl Default for DatapathConfig {
         DatapathConfig {
             cores: 1,
             max_flows: 200_000,
-            exact_slots: 65_536,
+            exact_slots: 1 << 21,
+            flow_bytes: 96 << 20,
+            shortcuts_beyond_masks: 8,
             seed: None,
             max_passes: 6,
             busy_poll: Duration::from_micros(50),

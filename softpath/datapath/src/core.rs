@@ -33,7 +33,7 @@ use crate::link::{FlowChange, PortChange, bump};
 use crate::port::{OutPort, PortShared};
 use crate::prefetch;
 use crate::run::{Sleeper, WakesBy};
-use crate::tables::Tables;
+use crate::tables::{Known, Tables};
 
 /// Numbers writers of counters; 0 is nobody.
 static WRITERS: AtomicU32 = AtomicU32::new(1);
@@ -73,6 +73,8 @@ struct Burst {
     misses: Vec<Miss>,
     /// Which packet each of `misses` is.
     asking: Vec<usize>,
+    /// Names of shortcuts.
+    names: [u64; BATCH],
     translations: Translations,
 }
 
@@ -98,7 +100,7 @@ impl Core {
         let mut core = Core {
             index,
             inputs: Vec::new(),
-            tables: Tables::new(c.seed, c.exact_slots, writer),
+            tables: Tables::new(c, writer),
             out: Outputs::new(
                 shared.links.clone(),
                 shared.punts.clone(),
@@ -113,6 +115,7 @@ impl Core {
                 direct: Vec::with_capacity(BATCH),
                 misses: Vec::with_capacity(BATCH),
                 asking: Vec::with_capacity(BATCH),
+                names: [0; BATCH],
                 translations: Vec::with_capacity(BATCH),
             },
             rx: Some(Box::default()),
@@ -134,6 +137,7 @@ impl Core {
         if link.has_changes() {
             self.take_changes(&shared);
         }
+        self.tables.begin(&*shared.miss, self.out.tally.exact_hits);
         let mut n = if link.has_packets() { self.take_handoffs(&shared, now) } else { 0 };
         for i in 0..self.inputs.len() {
             n += self.receive(i, now);
@@ -228,6 +232,7 @@ impl Core {
         let n = batch.len();
         let b = &mut self.burst;
         let tally = &mut self.out.tally;
+        let front = self.tables.front();
         for (i, p) in batch.iter_mut().enumerate() {
             let key = &mut b.keys[i];
             if !parse(&mut b.layouts, i, key, p) {
@@ -235,29 +240,51 @@ impl Core {
                 continue;
             }
             b.verdicts[i] = Verdict::Miss;
-            b.hashes[i] = self.tables.hash(key);
-            self.tables.prefetch(b.hashes[i]);
+            if front.is_none() {
+                b.hashes[i] = self.tables.hash(key);
+                self.tables.prefetch(b.hashes[i]);
+            }
             if let Some(f) = b.layouts[i].fault {
                 tally.fault(f);
             }
         }
-        for (v, hash) in b.verdicts.iter_mut().zip(&b.hashes).take(n) {
-            if *v == Verdict::Miss
-                && let Some(e) = self.tables.candidate(*hash)
-            {
-                *v = Verdict::Candidate(e);
+        if front.is_none() {
+            for (v, hash) in b.verdicts.iter_mut().zip(&b.hashes).take(n) {
+                if *v == Verdict::Miss
+                    && let Some(what) = self.tables.candidate(*hash)
+                {
+                    *v = Verdict::Candidate(what);
+                }
             }
         }
-        let mut missed = false;
+        // Packets that no cache knows, one bit each; those of which a record is wanted.
+        let (mut unknown, mut wanted) = (0u32, 0u32);
         for i in 0..n {
             match b.verdicts[i] {
-                Verdict::Candidate(e) if self.tables.verify(e, &b.keys[i]) => {
-                    tally.exact_hits += 1;
-                    b.verdicts[i] = Verdict::Entry(e);
-                    continue;
+                Verdict::Candidate(what) => {
+                    if let Some(e) = self.tables.verify(what, &b.keys[i]) {
+                        if self.tables.promotes(what) {
+                            b.verdicts[i] = Verdict::Miss;
+                            tally.misses += 1;
+                            wanted |= 1 << i;
+                            continue;
+                        }
+                        tally.exact_hits += 1;
+                        b.verdicts[i] = Verdict::Entry(e);
+                        continue;
+                    }
+                    b.verdicts[i] = Verdict::Miss;
                 }
-                Verdict::Candidate(_) => b.verdicts[i] = Verdict::Miss,
-                Verdict::Miss => {}
+                Verdict::Miss => {
+                    if let Some(f) = front {
+                        if let Some(e) = self.tables.find_in_front(f, &b.keys[i]) {
+                            tally.megaflow_hits += 1;
+                            b.verdicts[i] = Verdict::Entry(e);
+                            continue;
+                        }
+                        b.hashes[i] = self.tables.hash(&b.keys[i]);
+                    }
+                }
                 _ => continue,
             }
             if let Some(e) = self.tables.find_exact(b.hashes[i], &b.keys[i]) {
@@ -267,14 +294,76 @@ impl Core {
                 tally.megaflow_hits += 1;
                 b.verdicts[i] = Verdict::Entry(e);
             } else {
-                tally.misses += 1;
-                missed = true;
+                unknown |= 1 << i;
             }
         }
-        if missed {
+        if unknown != 0 {
+            wanted |= self.classify(batch, unknown, now);
+        }
+        if wanted != 0 {
             self.translate(batch, now);
         }
+        if let Some(v) = self.burst.verdicts.first() {
+            self.tables.sample(match v {
+                Verdict::Entry(e) => Some(*e),
+                _ => None,
+            });
+        }
         self.execute(batch, now, passes);
+    }
+
+    /// Has the packets of `unknown` take shortcuts, or finds them among the megaflows that were not looked at before. Those that are
+    /// left are misses.
+    fn classify(&mut self, batch: &PacketBatch, mut unknown: u32, now: Instant) -> u32 {
+        let n = unknown.count_ones();
+        if !self.tables.wants_shortcuts() {
+            self.tables.not_asked(n);
+            self.out.tally.misses += u64::from(n);
+            return unknown;
+        }
+        let shared = self.shared.clone();
+        let b = &mut self.burst;
+        shared.miss.classify(&b.keys[..batch.len()], unknown, &mut b.names);
+        let mut taken = 0;
+        let mut left = unknown;
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let name = std::mem::take(&mut b.names[i]);
+            if name == 0 {
+                continue;
+            }
+            let entry = match self.tables.shortcut(name) {
+                Known::Entry(e) => Some(e),
+                Known::Refused => None,
+                Known::Nothing => {
+                    let (key, tcp_flags) = (b.keys[i], b.layouts[i].tcp_flags);
+                    let miss = Miss { key, len_bytes: batch[i].len() as u32, tcp_flags };
+                    self.tables.add_shortcut(name, shared.miss.shortcut(name, &miss, now))
+                }
+            };
+            if let Some(e) = entry {
+                b.verdicts[i] = Verdict::Entry(e);
+                self.tables.remember_flow(&*shared.miss, b.hashes[i], &b.keys[i], e);
+                unknown &= !(1 << i);
+                taken += 1;
+            }
+        }
+        self.out.tally.shortcuts += u64::from(taken);
+        self.tables.asked(n, taken);
+        let mut left = unknown;
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            left &= left - 1;
+            if let Some(e) = self.tables.find_any_megaflow(b.hashes[i], &b.keys[i]) {
+                self.out.tally.megaflow_hits += 1;
+                b.verdicts[i] = Verdict::Entry(e);
+                unknown &= !(1 << i);
+            } else {
+                self.out.tally.misses += 1;
+            }
+        }
+        unknown
     }
 
     #[inline(always)]
@@ -325,7 +414,7 @@ impl Core {
                 if b.verdicts[i] != Verdict::Miss {
                     continue;
                 }
-                if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
+                if let Some(e) = self.tables.find_any_megaflow(b.hashes[i], &b.keys[i]) {
                     b.verdicts[i] = Verdict::Entry(e);
                     continue;
                 }
@@ -367,13 +456,15 @@ impl Core {
     ) -> Verdict {
         let b = &mut self.burst;
         let refused = t.install && {
-            if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
+            if let Some(e) = self.tables.find_any_megaflow(b.hashes[i], &b.keys[i]) {
                 return Verdict::Entry(e);
             }
             match shared.install(t.record.clone()) {
                 Ok(installed) => {
                     journal::added(&t.record, &b.keys[i]);
-                    return Verdict::Entry(self.tables.insert(installed));
+                    let e = self.tables.insert(installed);
+                    self.tables.remember(b.hashes[i], e);
+                    return Verdict::Entry(e);
                 }
                 Err(_) => true,
             }

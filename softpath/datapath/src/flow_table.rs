@@ -31,7 +31,7 @@ pub(crate) struct Installed {
 }
 
 impl Installed {
-    fn new(record: Arc<FlowRecord>) -> Arc<Self> {
+    pub(crate) fn new(record: Arc<FlowRecord>) -> Arc<Self> {
         Arc::new(Installed {
             retired: AtomicBool::new(false),
             counters: record.counters.clone(),

@@ -34,6 +34,7 @@ mod edit;
 mod exact;
 mod execute;
 mod flow_table;
+mod flows;
 mod hash;
 mod journal;
 mod link;

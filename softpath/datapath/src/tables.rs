@@ -1,11 +1,20 @@
-//! A core's own tables: exact-match cache in front of a tuple space of megaflows.
+//! A core's own tables: exact-match cache in front of a tuple space of megaflows, and shortcuts.
 //!
 //! ```text
-//!   hash of the whole key ─► exact-match cache ──┐
-//!                                                ├─► entry: masked key, record, counts of this burst
-//!   for each mask, most used first:              │
-//!   hash of the masked key ─► subtable ──────────┘
+//!   hash of the key's bits that ─► exact-match cache ──┬──────────► entry: masked key, record, counts of this burst
+//!   anybody looks at                                   └─► flow ──┐     ▲        ▲
+//!   for each mask worth it, most used first:                      │     │        │
+//!   hash of the masked key ─► subtable ─────────────────────────────────┘        │
+//!   the switch classifies ─► name ─► shortcut ────────────────────┴──────────────┘
 //! ```
+//!
+//! **What is looked at.** The cache's key is the packet under the union of all masks here and of the bits that shortcuts may
+//! depend on: a TTL or TCP flag that no rule asks for makes no two flows of one.
+//!
+//! **How many masks are probed.** All, as long as they are few. Beyond, where packets can take shortcuts, those that answer
+//! at least one in [`WORTH`] lookups and [`HOT_MOST`] at most: each other would cost more than it saves. Where they cannot, the
+//! first [`PROBES_MOST`], so that no traffic makes a lookup cost more than that. One mask that answers most packets is probed
+//! before the cache.
 //!
 //! Only the owning core touches them, so nothing here is locked or atomic. They change between bursts, and by what misses
 //! of a burst add.
@@ -18,19 +27,45 @@
 use std::sync::Arc;
 
 use clock::Instant;
-use datapath_api::FlowCounters;
+use datapath_api::{FlowCounters, FlowRecord, MissHandler};
 use flow::{Action, PacketKey, PacketMask, PacketMatch, PortId, WordIter};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
+use crate::config::DatapathConfig;
 use crate::exact::ExactCache;
 use crate::flow_table::Installed;
+use crate::flows::Flows;
 use crate::hash::{KeyHasher, MaskWord};
 use crate::prefetch;
 
 /// Lookups after which the order of the subtables is looked at.
 const REORDER_AFTER: u32 = 4096;
+/// Share of lookups, one in so many, from which on a mask is worth probing when there are shortcuts.
+const WORTH: u32 = 32;
+/// Masks that are probed at most when there are shortcuts.
+const HOT_MOST: usize = 16;
+/// Masks that are probed at most.
+const PROBES_MOST: usize = 256;
+/// Bursts after which it is looked at whether one mask answers most packets.
+const SAMPLES: u32 = 1024;
+/// Megaflows up to which a mask may be probed before the cache: they stay near.
+const FRONT_MEGAFLOWS: usize = 1024;
+/// Packets of remembered flows, one of which is translated so that its flow gets a record.
+const PROMOTE_EVERY: u32 = 8192;
+/// Answers after which it is looked at whether asking for shortcuts pays.
+const ASKED: u32 = 1024;
+/// Packets that are not asked for when it does not.
+const REST: u32 = 16_384;
+/// Shortcuts above which they are forgotten when tables change.
+const SHORTCUTS_MOST: usize = 65_536;
+/// Insertions after which it is looked at whether remembering pays.
+const ADMISSION_WINDOW: u32 = 65_536;
+/// In the place of the subtable of an entry that is a shortcut.
+const SHORTCUT: u32 = u32::MAX;
+/// Marks what the exact-match cache has as a flow.
+const FLOW: u32 = 1 << 31;
 
 /// A megaflow of this core.
 #[repr(align(64))]
@@ -54,6 +89,22 @@ struct Subtable {
     /// Upper half of the masked hash and index of the entry.
     table: HashTable<(u32, u32)>,
     hits: u32,
+    /// Bursts whose first packet it answered, itself or by the exact-match cache.
+    sampled: u32,
+}
+
+/// What is known of a shortcut by its name.
+pub(crate) enum Known {
+    /// Its entry.
+    Entry(u32),
+    /// That it has none: its packets are translated.
+    Refused,
+    /// Nothing.
+    Nothing,
+}
+
+fn words_of(mask: &PacketMask) -> Box<[MaskWord]> {
+    WordIter(mask.present()).map(|i| MaskWord { bits: mask.word(i), index: i as u8 }).collect()
 }
 
 #[inline(always)]
@@ -72,9 +123,35 @@ pub(crate) struct Tables {
     /// Who counts: see [`datapath_api::FlowCounters::claim`].
     writer: u32,
     exact: ExactCache,
+    flows: Flows,
+    /// Bits that a verdict may depend on; whole fields.
+    looked: PacketMask,
+    looked_words: Box<[MaskWord]>,
+    /// Entries of shortcuts by name; `None` where there is none to be had.
+    shortcuts: HashMap<u64, Option<u32>, RandomState>,
+    /// The tables' epoch that flows of `generation` are of; 0 while the tables change.
+    epoch: u64,
+    generation: u32,
+    /// Masks beyond which shortcuts are asked for.
+    shortcuts_beyond: usize,
     subtables: Vec<Subtable>,
     /// Subtables that hold entries, most used first.
     order: Vec<u32>,
+    /// How many of them are worth probing when there are shortcuts.
+    hot: usize,
+    /// The subtable that is probed before the exact-match cache.
+    front: Option<u32>,
+    bursts: u32,
+    promote_in: u32,
+    asked: u32,
+    named: u32,
+    rest: u32,
+    /// Since it was last looked at whether remembering pays: insertions, and exact-match hits by then.
+    inserted: u32,
+    hits_before: u64,
+    hits: u64,
+    /// Hash bits of which all must be zero for something to be remembered.
+    admission: u64,
     by_mask: HashMap<PacketMask, u32, RandomState>,
     free_subtables: Vec<u32>,
     entries: Vec<Entry>,
@@ -85,13 +162,31 @@ pub(crate) struct Tables {
 }
 
 impl Tables {
-    pub(crate) fn new(seed: Option<u64>, exact_slots: usize, writer: u32) -> Self {
+    pub(crate) fn new(config: &DatapathConfig, writer: u32) -> Self {
         Tables {
-            hasher: KeyHasher::new(seed),
+            hasher: KeyHasher::new(config.seed),
             writer,
-            exact: ExactCache::new(exact_slots),
+            exact: ExactCache::new(config.exact_slots),
+            flows: Flows::new(config.flow_bytes),
+            looked: PacketMask::ZERO,
+            looked_words: Box::default(),
+            shortcuts: HashMap::default(),
+            epoch: 0,
+            generation: 0,
+            shortcuts_beyond: config.shortcuts_beyond_masks,
             subtables: Vec::new(),
             order: Vec::new(),
+            hot: HOT_MOST,
+            front: None,
+            bursts: 0,
+            promote_in: PROMOTE_EVERY,
+            asked: 0,
+            named: 0,
+            rest: 0,
+            inserted: 0,
+            hits_before: 0,
+            hits: 0,
+            admission: 0,
             by_mask: HashMap::default(),
             free_subtables: Vec::new(),
             entries: Vec::new(),
@@ -102,9 +197,103 @@ impl Tables {
         }
     }
 
+    /// Looks at whether the switch's tables have changed. At the beginning of a poll: nothing is counted that is not flushed.
+    #[inline]
+    pub(crate) fn begin(&mut self, switch: &dyn MissHandler, exact_hits: u64) {
+        self.hits = exact_hits;
+        let epoch = switch.epoch();
+        if epoch != self.epoch {
+            self.take_epoch(switch, epoch);
+        }
+    }
+
+    #[cold]
+    fn take_epoch(&mut self, switch: &dyn MissHandler, epoch: u64) {
+        self.epoch = epoch;
+        if epoch == 0 {
+            return;
+        }
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            self.flows.reset(self.looked_words.len());
+        }
+        self.rest = 0;
+        let relevant = switch.relevant();
+        self.widen(&relevant);
+        if self.shortcuts.len() > SHORTCUTS_MOST {
+            for e in self.shortcuts.drain().filter_map(|(_, e)| e) {
+                let entry = &mut self.entries[e as usize];
+                (entry.installed, entry.counters) = (None, None);
+                self.free.push(e);
+            }
+        }
+    }
+
+    /// Has the cache's keys contain the bits of `mask`, with all of their fields.
+    fn widen(&mut self, mask: &PacketMask) {
+        if mask.is_subset_of(&self.looked) {
+            return;
+        }
+        self.looked.union(mask);
+        for f in mask.fields() {
+            self.looked.set_exact(f);
+        }
+        self.looked_words = words_of(&self.looked);
+        self.exact.clear();
+        self.flows.reset(self.looked_words.len());
+    }
+
+    /// Hash of the bits of `key` that verdicts may depend on.
     #[inline(always)]
     pub(crate) fn hash(&self, key: &PacketKey) -> u64 {
-        self.hasher.hash(key)
+        self.hasher.hash_masked(key, &self.looked_words)
+    }
+
+    /// The subtable to be probed before the cache.
+    #[inline(always)]
+    pub(crate) fn front(&self) -> Option<u32> {
+        self.front
+    }
+
+    /// Looks among the megaflows of the subtable that is probed first.
+    #[inline(always)]
+    pub(crate) fn find_in_front(&self, front: u32, key: &PacketKey) -> Option<u32> {
+        let s = self.subtables.get(front as usize)?;
+        let entries = &self.entries;
+        let hash = self.hasher.hash_masked(key, &s.words);
+        let tag = (hash >> 32) as u32;
+        let hit =
+            s.table.find(hash, |(t, e)| *t == tag && masked_equal(&s.words, &entries[*e as usize].key, key));
+        hit.map(|(_, e)| *e)
+    }
+
+    /// Takes note of the entry that answered the first packet of a burst.
+    #[inline]
+    pub(crate) fn sample(&mut self, e: Option<u32>) {
+        self.bursts += 1;
+        if let Some(e) = e
+            && let Some(entry) = self.entries.get(e as usize)
+            && let Some(s) = self.subtables.get_mut(entry.subtable as usize)
+        {
+            s.sampled += 1;
+        }
+        if self.bursts >= SAMPLES {
+            self.choose_front();
+        }
+    }
+
+    #[cold]
+    fn choose_front(&mut self) {
+        self.bursts = 0;
+        let subtables = &mut self.subtables;
+        let top = self.order.iter().max_by_key(|s| subtables[**s as usize].sampled).copied();
+        self.front = top.filter(|s| {
+            let s = &subtables[*s as usize];
+            s.sampled >= SAMPLES / 4 * 3 && s.table.len() <= FRONT_MEGAFLOWS
+        });
+        for s in &self.order {
+            subtables[*s as usize].sampled = 0;
+        }
     }
 
     /// Asks for what [`Tables::candidate`] reads.
@@ -113,45 +302,157 @@ impl Tables {
         self.exact.prefetch(hash);
     }
 
-    /// The entry that the exact-match cache has for a hash, not verified; asks for what [`Tables::verify`] reads.
+    /// What the exact-match cache has for a hash, not verified; asks for what [`Tables::verify`] reads.
     #[inline(always)]
     pub(crate) fn candidate(&self, hash: u64) -> Option<u32> {
-        let e = self.exact.candidate(hash)?;
-        let entry = self.entries.get(e as usize)?;
-        prefetch::line(entry);
-        prefetch::ahead(entry, 64);
-        Some(e)
+        let what = self.exact.candidate(hash)?;
+        if what & FLOW != 0 {
+            self.flows.prefetch(what & !FLOW);
+        } else {
+            let entry = self.entries.get(what as usize)?;
+            prefetch::line(entry);
+            prefetch::ahead(entry, 64);
+        }
+        Some(what)
     }
 
-    /// Whether entry `e` matches `key`.
+    /// The entry of what the exact-match cache has, if that is for `key`.
     #[inline(always)]
-    pub(crate) fn verify(&self, e: u32, key: &PacketKey) -> bool {
-        let Some(e) = self.entries.get(e as usize) else { return false };
-        let Some(s) = self.subtables.get(e.subtable as usize) else { return false };
-        e.counters.is_some() && masked_equal(&s.words, &e.key, key)
+    pub(crate) fn verify(&self, what: u32, key: &PacketKey) -> Option<u32> {
+        if what & FLOW != 0 {
+            return self.flows.check(what & !FLOW, key, &self.looked_words, self.generation);
+        }
+        let e = self.entries.get(what as usize)?;
+        let s = self.subtables.get(e.subtable as usize)?;
+        (e.counters.is_some() && masked_equal(&s.words, &e.key, key)).then_some(what)
+    }
+
+    /// Whether this packet of a remembered flow is the one to be translated, so that its flow gets a record of its own.
+    #[inline(always)]
+    pub(crate) fn promotes(&mut self, what: u32) -> bool {
+        if what & FLOW == 0 {
+            return false;
+        }
+        self.promote_in -= 1;
+        if self.promote_in > 0 {
+            return false;
+        }
+        self.promote_in = PROMOTE_EVERY;
+        true
     }
 
     /// Looks in the exact-match cache.
     #[inline]
     pub(crate) fn find_exact(&self, hash: u64, key: &PacketKey) -> Option<u32> {
-        self.exact.find(hash, |e| self.verify(e, key))
+        self.exact.find(hash, |what| self.verify(what, key))
     }
 
-    /// Looks among the megaflows and remembers what it finds in the exact-match cache.
+    /// Whether to remember something of this hash. When the cache has grown as it may and still hardly ever hits, little is
+    /// remembered: that costs more than it brings, and what there is stays for those that come again.
+    #[inline]
+    fn admits(&mut self, hash: u64) -> bool {
+        self.inserted += 1;
+        if self.inserted >= ADMISSION_WINDOW {
+            let hits = self.hits.saturating_sub(self.hits_before);
+            let pays = !self.exact.is_grown() || hits * 8 >= u64::from(self.inserted);
+            self.admission = if pays { 0 } else { 0xf };
+            (self.inserted, self.hits_before) = (0, self.hits);
+        }
+        hash & self.admission == 0
+    }
+
+    /// Has the exact-match cache remember entry `e`.
+    #[inline]
+    pub(crate) fn remember(&mut self, hash: u64, e: u32) {
+        if self.admits(hash) {
+            self.exact.insert(hash, e);
+        }
+    }
+
+    /// Looks among the megaflows, those worth it when there are shortcuts, and remembers what it finds in the exact-match cache.
     pub(crate) fn find_megaflow(&mut self, hash: u64, key: &PacketKey) -> Option<u32> {
+        let most = if self.wants_shortcuts() { self.hot } else { PROBES_MOST };
+        self.find_among(most, hash, key)
+    }
+
+    /// Looks among all megaflows that are ever probed.
+    pub(crate) fn find_any_megaflow(&mut self, hash: u64, key: &PacketKey) -> Option<u32> {
+        self.find_among(PROBES_MOST, hash, key)
+    }
+
+    fn find_among(&mut self, most: usize, hash: u64, key: &PacketKey) -> Option<u32> {
         self.lookups += 1;
         if self.lookups >= REORDER_AFTER {
             self.reorder();
         }
-        let e = self.search(key)?;
-        self.exact.insert(hash, e);
+        let e = self.search(most, key)?;
+        self.remember(hash, e);
         Some(e)
     }
 
-    fn search(&mut self, key: &PacketKey) -> Option<u32> {
+    /// Whether packets that no cache knows are asked about.
+    #[inline]
+    pub(crate) fn wants_shortcuts(&self) -> bool {
+        self.order.len() > self.shortcuts_beyond && self.epoch != 0 && self.rest == 0
+    }
+
+    /// How many packets were asked about, and how many of them can take a shortcut. When hardly any can, packets are not asked
+    /// about for a while.
+    pub(crate) fn asked(&mut self, asked: u32, named: u32) {
+        self.asked += asked;
+        self.named += named;
+        if self.asked >= ASKED {
+            if self.named * 16 < self.asked {
+                self.rest = REST;
+            }
+            (self.asked, self.named) = (0, 0);
+        }
+    }
+
+    /// Packets were not asked about.
+    #[inline]
+    pub(crate) fn not_asked(&mut self, n: u32) {
+        self.rest = self.rest.saturating_sub(n);
+    }
+
+    /// What is known of the shortcut of that name.
+    #[inline]
+    pub(crate) fn shortcut(&self, name: u64) -> Known {
+        match self.shortcuts.get(&name) {
+            Some(Some(e)) => Known::Entry(*e),
+            Some(None) => Known::Refused,
+            None => Known::Nothing,
+        }
+    }
+
+    /// Remembers the record of a shortcut, or that there is none; its entry.
+    pub(crate) fn add_shortcut(&mut self, name: u64, record: Option<Arc<FlowRecord>>) -> Option<u32> {
+        let e = record.map(|r| {
+            let e = self.new_entry(SHORTCUT, SmallVec::new());
+            self.assign(e, Installed::new(r));
+            e
+        });
+        if self.shortcuts.len() < 2 * SHORTCUTS_MOST || e.is_some() {
+            self.shortcuts.insert(name, e);
+        }
+        e
+    }
+
+    /// Remembers that packets like `key` belong to shortcut `e`, unless the tables have changed since the poll began.
+    #[inline]
+    pub(crate) fn remember_flow(&mut self, switch: &dyn MissHandler, hash: u64, key: &PacketKey, e: u32) {
+        if self.exact.is_off() || !self.admits(hash) || switch.epoch() != self.epoch {
+            return;
+        }
+        if let Some(flow) = self.flows.insert(key, &self.looked_words, self.generation, e) {
+            self.exact.insert(hash, FLOW | flow);
+        }
+    }
+
+    fn search(&mut self, most: usize, key: &PacketKey) -> Option<u32> {
         let entries = &self.entries;
         let mut found = None;
-        for s in &self.order {
+        for s in self.order.iter().take(most) {
             let Some(s) = self.subtables.get_mut(*s as usize) else { continue };
             let hash = self.hasher.hash_masked(key, &s.words);
             let tag = (hash >> 32) as u32;
@@ -224,17 +525,31 @@ impl Tables {
         let st = &mut self.subtables[s as usize];
         let key = i.record.matches.key();
         let hash = self.hasher.hash_masked(key, &st.words);
+        let words = st.words.iter().map(|m| key.word(usize::from(m.index)) & m.bits).collect();
+        let e = self.new_entry(s, words);
+        let (hasher, entries) = (&self.hasher, &self.entries);
+        let st = &mut self.subtables[s as usize];
+        // Packets ask for it: its mask may become worth probing.
+        st.hits = st.hits.saturating_add(1);
+        st.table.insert_unique(hash, ((hash >> 32) as u32, e), |(_, e)| {
+            hasher.hash_words(&entries[*e as usize].key)
+        });
+        self.assign(e, i);
+        e
+    }
+
+    fn new_entry(&mut self, subtable: u32, key: SmallVec<[u64; 8]>) -> u32 {
         let entry = Entry {
             installed: None,
             counters: None,
             only_output: None,
-            subtable: s,
+            subtable,
             packets: 0,
             tcp_flags: 0,
             bytes: 0,
-            key: st.words.iter().map(|m| key.word(usize::from(m.index)) & m.bits).collect(),
+            key,
         };
-        let e = match self.free.pop() {
+        match self.free.pop() {
             Some(e) => {
                 self.entries[e as usize] = entry;
                 e
@@ -243,19 +558,12 @@ impl Tables {
                 self.entries.push(entry);
                 self.entries.len() as u32 - 1
             }
-        };
-        let (hasher, entries) = (&self.hasher, &self.entries);
-        st.table.insert_unique(hash, ((hash >> 32) as u32, e), |(_, e)| {
-            hasher.hash_words(&entries[*e as usize].key)
-        });
-        self.assign(e, i);
-        e
+        }
     }
 
     fn add_subtable(&mut self, mask: PacketMask) -> u32 {
-        let words =
-            WordIter(mask.present()).map(|i| MaskWord { bits: mask.word(i), index: i as u8 }).collect();
-        let new = Subtable { mask, words, table: HashTable::new(), hits: 0 };
+        self.widen(&mask);
+        let new = Subtable { mask, words: words_of(&mask), table: HashTable::new(), hits: 0, sampled: 0 };
         let s = match self.free_subtables.pop() {
             Some(s) => {
                 self.subtables[s as usize] = new;
@@ -293,7 +601,8 @@ impl Tables {
     /// Takes out every entry whose record no longer stands.
     pub(crate) fn sweep(&mut self) {
         for e in 0..self.entries.len() as u32 {
-            if self.entries[e as usize].installed.is_some() {
+            let entry = &self.entries[e as usize];
+            if entry.installed.is_some() && entry.subtable != SHORTCUT {
                 self.revive(e);
             }
         }
@@ -312,6 +621,7 @@ impl Tables {
                 self.by_mask.remove(&st.mask);
                 st.table = HashTable::new();
                 self.order.retain(|o| *o != s);
+                self.front = self.front.filter(|f| *f != s);
                 self.free_subtables.push(s);
             }
         }
@@ -322,6 +632,8 @@ impl Tables {
         let subtables = &mut self.subtables;
         // Few, and nearly sorted: no allocation.
         self.order.sort_unstable_by_key(|s| std::cmp::Reverse(subtables[*s as usize].hits));
+        let worth = |s: &&u32| subtables[**s as usize].hits >= REORDER_AFTER / WORTH;
+        self.hot = self.order.iter().take(HOT_MOST).take_while(worth).count();
         for s in &self.order {
             subtables[*s as usize].hits /= 2;
         }
@@ -360,9 +672,10 @@ impl Tables {
         &self.entries[e as usize]
     }
 
-    /// Entries held.
+    /// Megaflows held.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len() - self.condemned.len()
+        let shortcuts = self.shortcuts.values().flatten().count();
+        self.entries.len() - self.free.len() - self.condemned.len() - shortcuts
     }
 }
 

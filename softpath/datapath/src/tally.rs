@@ -11,6 +11,7 @@ pub(crate) struct Tally {
     pub(crate) rx_packets: u64,
     pub(crate) exact_hits: u64,
     pub(crate) megaflow_hits: u64,
+    pub(crate) shortcuts: u64,
     pub(crate) misses: u64,
     pub(crate) tx_packets: u64,
     pub(crate) punts: u64,
@@ -20,7 +21,7 @@ pub(crate) struct Tally {
     faults: [u64; Fault::ALL.len()],
 }
 
-const PLAIN: usize = 8;
+const PLAIN: usize = 9;
 const DROPS: usize = DropReason::ALL.len();
 const FAULTS: usize = Fault::ALL.len();
 
@@ -45,6 +46,7 @@ impl Tally {
             self.rx_packets,
             self.exact_hits,
             self.megaflow_hits,
+            self.shortcuts,
             self.misses,
             self.tx_packets,
             self.punts,
@@ -82,6 +84,7 @@ impl Published {
             &mut s.rx_packets,
             &mut s.exact_hits,
             &mut s.megaflow_hits,
+            &mut s.shortcuts,
             &mut s.misses,
             &mut s.tx_packets,
             &mut s.punts,

@@ -221,13 +221,18 @@ impl Bridge {
         let out = change(&mut p, &mut changes)?;
         w.timeouts = true;
         self.will_tell(&changes);
-        self.pipeline.store(Arc::new(p));
+        let switch = self.switch();
+        let publish = || self.pipeline.store(Arc::new(p));
+        match &switch {
+            Some(s) => s.publish(publish),
+            None => publish(),
+        }
         if let Some(sink) = self.controllers.get() {
             w.monitors.tell(&changes, generation, &**sink);
         }
         drop(w);
         self.tell_removed(&changes, generation, now);
-        if let Some(s) = self.switch() {
+        if let Some(s) = switch {
             s.changed();
         }
         Ok(out)

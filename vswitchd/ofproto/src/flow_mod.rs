@@ -15,6 +15,7 @@ use openflow::{Action, ErrorCode, FlowMod, GroupId, PortNo, TableId};
 use crate::changes::Changes;
 use crate::check::check_instructions;
 use crate::rule::{Rule, RuleCounters, Timing};
+use crate::shortcut::Plainness;
 use crate::tables::{N_TABLES, Pipeline};
 use crate::xlate::LearnedFlow;
 
@@ -132,6 +133,7 @@ fn add(
         added_in: generation,
         modified_in: generation,
         since: Timing::default(),
+        fast: Plainness::of(&fm.instructions),
         counters,
     };
     let rule = Arc::new(rule);
@@ -215,6 +217,7 @@ fn modify(
             added_in: r.added_in,
             modified_in: generation,
             since: Timing::default(),
+            fast: Plainness::of(&fm.instructions),
             counters,
         };
         let new = Arc::new(new);

@@ -42,6 +42,7 @@ pub mod record;
 pub mod revalidate;
 pub mod rule;
 pub mod settings;
+pub mod shortcut;
 mod stats;
 pub mod switch;
 pub mod tables;

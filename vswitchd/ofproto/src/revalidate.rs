@@ -136,6 +136,8 @@ impl Switch {
             }
             self.live.store(state.known.len(), Ordering::Relaxed);
         }
+        self.credit_shortcuts();
+        self.forget_shortcuts();
         state.gone.retain(|_, (when, r)| {
             self.credit_record(r);
             now.since(*when) < LINGER || self.hardware().is_some_and(|h| h.holds(r.id))
@@ -366,6 +368,7 @@ impl Switch {
         for (_, r) in state.gone.values() {
             self.credit_record(r);
         }
+        self.credit_shortcuts();
     }
 
     /// How many flow records there are, those included that the next revalidation will look at for the first time.

@@ -10,6 +10,8 @@ use classifier::MiniMatch;
 use clock::Instant;
 use openflow::flow_mod::{FlowModFlags, Instructions};
 
+use crate::shortcut::Plainness;
+
 /// Counters of a rule: everything that has been credited to it, by software and hardware.
 #[derive(Debug, Default)]
 pub struct RuleCounters {
@@ -94,6 +96,8 @@ pub struct Rule {
     pub modified_in: u64,
     /// What has happened to its timeouts since.
     pub since: Timing,
+    /// What shortcuts know it by.
+    pub fast: Plainness,
     /// Its counters.
     pub counters: Arc<RuleCounters>,
 }

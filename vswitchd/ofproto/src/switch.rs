@@ -20,6 +20,7 @@ use crate::mac_table::MacKey;
 use crate::recirc::Recircs;
 use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, RecordSink};
 use crate::revalidate::Revalidation;
+use crate::shortcut::Shortcuts;
 use crate::xlate::{LearnedFlow, Outcome, Problem, Start};
 
 /// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
@@ -104,6 +105,11 @@ pub struct Switch {
     learn_flows: ArrayQueue<LearnedFlow>,
     snoop: ArrayQueue<(Punt, Instant)>,
     next_flow: AtomicU64,
+    /// Changes of what shortcuts depend on: begun, and done. Each is begun before it is published and done after.
+    changes: [AtomicU64; 2],
+    pub(crate) shortcuts: Shortcuts,
+    /// The owner of records that are not kept.
+    nobody: Arc<FlowOwner>,
     /// Records in the datapath, as far as known between revalidations.
     pub(crate) live: AtomicUsize,
     /// Tables have changed since the last revalidation.
@@ -134,6 +140,9 @@ impl Switch {
             routes: ArcSwap::default(),
             routes_write: Mutex::new(()),
             next_flow: AtomicU64::new(1),
+            changes: [AtomicU64::new(1), AtomicU64::new(1)],
+            shortcuts: Shortcuts::default(),
+            nobody: Arc::new(FlowOwner::new(Basis::default(), Arc::default())),
             live: AtomicUsize::new(0),
             stale: AtomicBool::new(false),
             counts: Counts::default(),
@@ -146,7 +155,7 @@ impl Switch {
 
     /// Whether records made from now on match on no more than the verdict depended on, as usual, or on every bit of the packet.
     pub fn set_megaflows(&self, on: bool) {
-        self.exact.store(!on, Ordering::Relaxed);
+        self.publish(|| self.exact.store(!on, Ordering::Relaxed));
     }
 
     /// Most flow records.
@@ -216,7 +225,7 @@ impl Switch {
         let bridge =
             Arc::new(Bridge::new(r.bridges.len() as u32, config, self.me.clone(), self.recircs.clone()));
         r.bridges.push(Some(bridge.clone()));
-        self.routes.store(Arc::new(r));
+        self.publish(|| self.routes.store(Arc::new(r)));
         bridge
     }
 
@@ -231,7 +240,7 @@ impl Switch {
         let patches = r.patches.len();
         r.patches.retain(|_, (b, _)| *b != bridge.index());
         let patched = r.patches.len() != patches;
-        self.routes.store(Arc::new(r));
+        self.publish(|| self.routes.store(Arc::new(r)));
         drop(_w);
         if patched {
             self.touch_bridges();
@@ -256,7 +265,7 @@ impl Switch {
             Some(to) => r.ports.insert(dp, to),
             None => r.ports.remove(&dp),
         };
-        self.routes.store(Arc::new(r));
+        self.publish(|| self.routes.store(Arc::new(r)));
     }
 
     /// Says that a patch port is there, or is gone. Where others lead may change with it.
@@ -268,7 +277,7 @@ impl Switch {
                 Some(to) => r.patches.insert(name.to_owned(), to),
                 None => r.patches.remove(name),
             };
-            self.routes.store(Arc::new(r));
+            self.publish(|| self.routes.store(Arc::new(r)));
         }
         self.touch_bridges();
     }
@@ -282,6 +291,29 @@ impl Switch {
 
     pub(crate) fn routes(&self) -> Arc<Routes> {
         self.routes.load_full()
+    }
+
+    /// Publishes something that shortcuts depend on. What cores remember of shortcuts is not remembered beyond it.
+    pub(crate) fn publish(&self, f: impl FnOnce()) {
+        let [begun, done] = &self.changes;
+        begun.fetch_add(1, Ordering::AcqRel);
+        f();
+        done.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether every record is to match its packet whole.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.exact.load(Ordering::Relaxed)
+    }
+
+    /// As [`Switch::routes`], to be used at once and let go.
+    pub(crate) fn routes_now(&self) -> arc_swap::Guard<Arc<Routes>> {
+        self.routes.load()
+    }
+
+    /// A name for a record.
+    pub(crate) fn next_flow_id(&self) -> u64 {
+        self.next_flow.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The datapath port that stands for "from a controller" of a bridge.
@@ -327,31 +359,31 @@ impl Switch {
         }
         self.note_stations(&o.deps, now);
         self.note_learned(&o.learned);
-        if self.exact.load(Ordering::Relaxed) {
+        if self.is_exact() {
             o.mask = whole(&miss.key);
         }
         let stock =
             bridge.and_then(|b| self.bridge(b)).is_some_and(|b| b.pipeline().settings.stock_megaflows);
         let install = self.live.load(Ordering::Relaxed) < self.config.flow_limit;
-        let id = FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed));
+        let id = FlowId(self.next_flow_id());
+        let basis = o.basis(bridge);
+        let owner = if install {
+            self.live.fetch_add(1, Ordering::Relaxed);
+            Arc::new(FlowOwner::new(basis, Arc::default()).made_for(stock.then(|| Arc::new(miss.key))))
+        } else {
+            // Counted here and now, and never looked at again.
+            self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);
+            self.credit_rules(&basis, 1, miss.len_bytes.into(), Some(now));
+            self.nobody.clone()
+        };
         let record = Arc::new(FlowRecord {
             id,
             matches: PacketMatch::new(&miss.key, &o.mask),
-            owner: Arc::new(
-                FlowOwner::new(o.basis(bridge), Arc::default()).made_for(stock.then(|| Arc::new(miss.key))),
-            ),
+            owner,
             actions: o.actions.into(),
             counters: Arc::new(FlowCounters::default()),
             created: now,
         });
-        if install {
-            self.live.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);
-            if let Some(owner) = FlowOwner::of(&record) {
-                self.credit_rules(&owner.basis(), 1, miss.len_bytes.into(), Some(now));
-            }
-        }
         Translation { record, install }
     }
 
@@ -488,6 +520,25 @@ fn whole(key: &PacketKey) -> PacketMask {
 impl MissHandler for Switch {
     fn translate(&self, misses: &[Miss], now: Instant, out: &mut Translations) {
         out.extend(misses.iter().map(|m| self.answer(m, now)));
+    }
+
+    fn epoch(&self) -> u64 {
+        // Done first: when both are equal, none was between begun and done in between.
+        let [begun, done] = &self.changes;
+        let d = done.load(Ordering::Acquire);
+        if begun.load(Ordering::Acquire) == d { d } else { 0 }
+    }
+
+    fn relevant(&self) -> PacketMask {
+        self.relevant_bits()
+    }
+
+    fn classify(&self, keys: &[PacketKey], wanted: u32, names: &mut [u64]) {
+        self.classify_all(keys, wanted, names);
+    }
+
+    fn shortcut(&self, name: u64, miss: &Miss, now: Instant) -> Option<Arc<FlowRecord>> {
+        self.shortcut_of(name, miss, now)
     }
 
     fn refused(&self, record: &Arc<FlowRecord>) {

@@ -26,6 +26,8 @@ use stream::{Stream, forwarded};
 const SAMPLE: usize = 20_480;
 /// Longest that one repeat takes, of the host's time.
 const REPEAT_LIMIT: Duration = Duration::from_secs(3);
+/// Rounds of a workload before it is measured, as far as time allows.
+const WARM_LOOPS: u64 = 10;
 /// Chunks that took more than this times the median are of a machine that did something else.
 const OUTLIER: f64 = 6.0;
 
@@ -93,11 +95,11 @@ pub fn run(dir: &Path, o: &Options) -> Result<Row, SwitchingError> {
         wrong.push(format!("forwarded {} % at first, {expect} % are to be", fwd(cold, checked)));
     }
     // Warm: caches know what they will know.
-    let warm = if stream.is_some() { loop_packets.min(2 * o.packets) } else { loop_packets };
+    let warm = loop_packets * (WARM_LOOPS * o.packets).div_ceil(loop_packets).min(WARM_LOOPS);
     let started = Instant::now();
     bed.run(warm, |c| {
         received += c.packets;
-        started.elapsed() < 2 * REPEAT_LIMIT || stream.is_none()
+        started.elapsed() < REPEAT_LIMIT || stream.is_none() && received < 2 * loop_packets
     });
     let before = bed.stats();
     let mut repeats = Vec::new();

@@ -70,6 +70,8 @@ pub struct Row {
     pub exact_percent: f64,
     /// Of lookups, percent that megaflows answered.
     pub megaflow_percent: f64,
+    /// Of lookups, percent that took shortcuts which no cache knew: classified by the tables.
+    pub shortcut_percent: f64,
     /// Of lookups, percent that had to be translated.
     pub miss_percent: f64,
     /// Records at the end.
@@ -117,6 +119,7 @@ impl Row {
             expect_fwd: String::new(),
             exact_percent: 0.0,
             megaflow_percent: 0.0,
+            shortcut_percent: 0.0,
             miss_percent: 0.0,
             megaflows: 0,
             masks: 0,
@@ -141,8 +144,9 @@ impl Row {
     ) -> Row {
         repeats.sort_by(f64::total_cmp);
         let delta = |f: fn(&DatapathStats) -> u64| (f(after) - f(before)) as f64;
-        let (exact, mega, miss) = (delta(|s| s.exact_hits), delta(|s| s.megaflow_hits), delta(|s| s.misses));
-        let percent = |v: f64| v * 100.0 / (exact + mega + miss).max(1.0);
+        let (exact, mega) = (delta(|s| s.exact_hits), delta(|s| s.megaflow_hits));
+        let (short, miss) = (delta(|s| s.shortcuts), delta(|s| s.misses));
+        let percent = |v: f64| v * 100.0 / (exact + mega + short + miss).max(1.0);
         Row {
             name: d.name.clone(),
             variant: variant(o),
@@ -153,6 +157,7 @@ impl Row {
             expect_fwd: expect_fwd.into(),
             exact_percent: percent(exact),
             megaflow_percent: percent(mega),
+            shortcut_percent: percent(short),
             miss_percent: percent(miss),
             megaflows: after.flows,
             masks: after.masks,
@@ -171,7 +176,7 @@ pub fn table(rows: &[Row]) -> String {
     // Writing to a string does not fail.
     let _ = writeln!(
         out,
-        "{:<12} {:<20} {:>10} {:>21} {:>8} {:>7} {:>6} {:>6} {:>6} {:>9} {:>6} {:>7} {:>6} {:>9} {:>7}",
+        "{:<12} {:<20} {:>10} {:>21} {:>8} {:>7} {:>6} {:>6} {:>6} {:>6} {:>9} {:>6} {:>7} {:>6} {:>9} {:>7}",
         "workload",
         "",
         "cycles/pkt",
@@ -180,6 +185,7 @@ pub fn table(rows: &[Row]) -> String {
         "fwd%",
         "exact%",
         "mega%",
+        "short%",
         "miss%",
         "megaflows",
         "masks",
@@ -199,7 +205,7 @@ pub fn table(rows: &[Row]) -> String {
         };
         let _ = writeln!(
             out,
-            "{:<12} {:<20} {:>10} {:>21} {:>8.3} {:>7} {:>6.1} {:>6.1} {:>6.1} {:>9} {:>6} {:>7} {:>6.1} {:>9} {:>7}",
+            "{:<12} {:<20} {:>10} {:>21} {:>8.3} {:>7} {:>6.1} {:>6.1} {:>6.1} {:>6.1} {:>9} {:>6} {:>7} {:>6.1} {:>9} {:>7}",
             r.name,
             r.variant,
             number(r.cycles),
@@ -208,6 +214,7 @@ pub fn table(rows: &[Row]) -> String {
             r.expect_fwd,
             r.exact_percent,
             r.megaflow_percent,
+            r.shortcut_percent,
             r.miss_percent,
             r.megaflows,
             r.masks,
