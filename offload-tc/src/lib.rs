@@ -3,6 +3,7 @@
 //! * [`wire`], [`error`], [`keys`], [`tunnel_opts`], [`action`], [`filter`], [`message`], [`ack`]: the codec, from flower's
 //!   keys and actions to whole netlink messages and back.
 //! * [`lower_match`], [`lower_action`], [`capability`]: flow records to filters, and what can be said in filters at all.
+//! * [`divert`]: what no filter catches goes where software receives.
 //! * [`provider`]: the kernel's filters as an [`offload::OffloadProvider`], over a [`transport`]: the kernel's socket, or a
 //!   [`fake`] kernel for tests.
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@
 pub mod ack;
 pub mod action;
 pub mod capability;
+pub mod divert;
 pub mod error;
 pub mod fake;
 pub mod filter;

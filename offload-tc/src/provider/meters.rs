@@ -20,6 +20,10 @@ const OURS: u32 = 1 << 30;
 /// Smallest bucket of bytes: a frame has to fit.
 const MIN_BURST_BYTES: u64 = 2048;
 
+/// How often, and how long after each other, an action is to be removed that filters have just let go of.
+const RELEASE_TRIES: u32 = 50;
+const RELEASE_PAUSE: Duration = Duration::from_millis(4);
+
 /// Meters that the device has been given.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Meters {
@@ -113,7 +117,15 @@ impl<T: Transport> SharedObjects for TcProvider<T> {
         }
         let last = self.read_meter(id.number).unwrap_or_default();
         let index = index_of(self.config.owner, id.number);
-        let ack = self.ask(|w, seq| message::delete_shared_action(w, seq, KIND, index)).map_err(broke)?;
+        let mut ack = self.ask(|w, seq| message::delete_shared_action(w, seq, KIND, index)).map_err(broke)?;
+        for _ in 0..RELEASE_TRIES {
+            if Errno::from_raw(ack.errno) != Errno::EPERM {
+                break;
+            }
+            // Filters that are gone let go of their actions a moment later, on a work queue of the kernel's.
+            std::thread::sleep(RELEASE_PAUSE);
+            ack = self.ask(|w, seq| message::delete_shared_action(w, seq, KIND, index)).map_err(broke)?;
+        }
         match Errno::from_raw(ack.errno) {
             // Somebody was faster.
             _ if ack.errno == 0 => {}

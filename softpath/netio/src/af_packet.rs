@@ -158,6 +158,17 @@ fn bind(socket: &OwnedFd, index: i32, protocol: u16) -> io::Result<()> {
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Keeps the interface in promiscuous mode for as long as the socket is open.
+fn set_promiscuous(socket: &OwnedFd, netdev: &Netdev) -> io::Result<()> {
+    let promiscuous = libc::packet_mreq {
+        mr_ifindex: netdev.index(),
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(socket, libc::PACKET_ADD_MEMBERSHIP, &promiscuous)
+}
+
 fn open_rx(netdev: &Netdev, pool: BufferPool, counters: Arc<Counters>) -> Result<AfPacketRx, OpenError> {
     let name = netdev.name();
     let err = |op| move |e| OpenError::from_io(name, op, e);
@@ -176,13 +187,7 @@ fn open_rx(netdev: &Netdev, pool: BufferPool, counters: Arc<Counters>) -> Result
     set(&socket, libc::PACKET_RX_RING, &request).map_err(err("receive ring"))?;
     let ring = Ring::map(&socket).map_err(err("map receive ring"))?;
     set(&socket, libc::PACKET_IGNORE_OUTGOING, &1i32).map_err(err("PACKET_IGNORE_OUTGOING"))?;
-    let promiscuous = libc::packet_mreq {
-        mr_ifindex: netdev.index(),
-        mr_type: libc::PACKET_MR_PROMISC as u16,
-        mr_alen: 0,
-        mr_address: [0; 8],
-    };
-    set(&socket, libc::PACKET_ADD_MEMBERSHIP, &promiscuous).map_err(err("promiscuous mode"))?;
+    set_promiscuous(&socket, netdev).map_err(err("promiscuous mode"))?;
     bind(&socket, netdev.index(), libc::ETH_P_ALL as u16).map_err(err("bind"))?;
     Ok(AfPacketRx {
         socket,
@@ -197,11 +202,19 @@ fn open_rx(netdev: &Netdev, pool: BufferPool, counters: Arc<Counters>) -> Result
     })
 }
 
-fn open_tx(netdev: &Netdev, counters: Arc<Counters>) -> Result<AfPacketTx, OpenError> {
+/// A socket that only sends; with `promiscuous` it keeps the interface in that mode all the same.
+pub(crate) fn open_tx(
+    netdev: &Netdev,
+    counters: Arc<Counters>,
+    promiscuous: bool,
+) -> Result<AfPacketTx, OpenError> {
     let name = netdev.name();
     let err = |op| move |e| OpenError::from_io(name, op, e);
     let socket = packet_socket().map_err(err("packet socket"))?;
     set(&socket, libc::PACKET_QDISC_BYPASS, &1i32).map_err(err("PACKET_QDISC_BYPASS"))?;
+    if promiscuous {
+        set_promiscuous(&socket, netdev).map_err(err("promiscuous mode"))?;
+    }
     bind(&socket, netdev.index(), 0).map_err(err("bind"))?;
     Ok(AfPacketTx { socket, counters })
 }
@@ -216,7 +229,7 @@ impl AfPacketPort {
         let netdev = Netdev::open(name)?;
         let counters = Arc::new(Counters::default());
         let rx = open_rx(&netdev, pool.clone(), counters.clone())?;
-        let tx = open_tx(&netdev, counters.clone())?;
+        let tx = open_tx(&netdev, counters.clone(), false)?;
         NetdevPort::new(netdev, (rx, tx), counters)
     }
 }

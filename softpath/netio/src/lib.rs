@@ -6,6 +6,7 @@
 pub mod af_packet;
 pub mod af_xdp;
 mod checksum;
+pub mod diverted;
 pub mod memory;
 pub mod merged;
 pub mod netdev;

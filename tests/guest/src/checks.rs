@@ -33,6 +33,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("the kernel's words are the reason of a refusal", refusals_have_words),
     ("filters of others stay", others_filters_stay),
     ("VXLAN both ways", vxlan_both_ways),
+    ("the daemon: each frame arrives once", crate::daemon::each_frame_arrives_once),
     ("a restart finds what was left", a_restart_finds_filters),
 ];
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod daemon;
 mod measure;
 mod net;
 mod switch;

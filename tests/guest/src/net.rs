@@ -26,6 +26,7 @@ const MODULES: &[&str] = &[
     "act_mpls",
     "vxlan",
     "8021q",
+    "tun",
 ];
 
 /// Loads them from where the lab unpacked them.

@@ -57,6 +57,11 @@ impl Switch {
         Ok(Switch { provider, next: 1 })
     }
 
+    /// Takes every filter and qdisc away.
+    pub fn provider_off(&mut self) -> Result<()> {
+        Ok(self.provider.set_interfaces(&[])?)
+    }
+
     fn run(&mut self, op: FlowOp) -> Result<OpResult> {
         let began = Instant::now();
         let mut done = Vec::new();

@@ -31,8 +31,9 @@ enum What {
 pub fn run(o: &Options) -> Result<()> {
     let What::Tc = o.what;
     setup::packages()?;
-    let status =
-        step::cargo(&["build", "--quiet", "--package", "guest"]).status().context("cannot start cargo")?;
+    let status = step::cargo(&["build", "--quiet", "--bins", "--package", "guest", "--package", "vswitchd"])
+        .status()
+        .context("cannot start cargo")?;
     if !status.success() {
         bail!("the guest's program does not build ({status})");
     }

@@ -27,6 +27,7 @@ pub mod report;
 mod rounds;
 pub mod source;
 mod switch;
+mod tc;
 mod vacant;
 
 pub use config::{Config, ConfigError};

@@ -113,7 +113,7 @@ fn words(e: &anyhow::Error) -> String {
 
 /// What this process may do for a database.
 fn host(dummies: Dummies, no_system: bool) -> Host {
-    Host { taps: nix::unistd::geteuid().is_root(), dummies, no_system }
+    Host { taps: nix::unistd::geteuid().is_root(), dummies, no_system, tc: false }
 }
 
 /// Where databases are: `$OVS_DBDIR`, or else `usual`.

@@ -15,6 +15,7 @@ use netio::tap::TapPort;
 
 use crate::capture::CapturePort;
 use crate::config::{PortKind, Wire};
+use crate::tc::TcPort;
 
 /// What a frame has beside its MTU: an Ethernet header and two VLAN tags.
 const FRAME_OVERHEAD_BYTES: usize = 14 + 8;
@@ -108,6 +109,7 @@ pub fn port(
     match kind {
         PortKind::Sim { .. } | PortKind::Patch { .. } | PortKind::Dummy { .. } => Err(IoError::Gone.into()),
         PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
+        PortKind::Tc { interface } => Ok((Box::new(TcPort::open(interface, pool)?), None)),
         PortKind::AfXdp { interface, mode } => Ok((af_xdp(interface, *mode, pool)?, None)),
         PortKind::Tap { interface } => Ok((tap(interface, pool)?, None)),
         PortKind::Internal { interface } => {
@@ -135,6 +137,7 @@ pub fn port(
 pub fn set_mtu(kind: &PortKind, mtu: u32, pool: &BufferPool) -> Result<(), String> {
     let interface = match kind {
         PortKind::AfPacket { interface }
+        | PortKind::Tc { interface }
         | PortKind::AfXdp { interface, .. }
         | PortKind::Tap { interface }
         | PortKind::Internal { interface } => interface,

@@ -109,7 +109,7 @@ impl SwitchPort {
 
     /// Whether the device behind it forwards by itself, so that the datapath does not see every packet.
     pub fn is_on_device(&self) -> bool {
-        matches!(self.kind, PortKind::Sim { .. })
+        matches!(self.kind, PortKind::Sim { .. } | PortKind::Tc { .. })
     }
 
     /// What the device, interface or file behind it has counted.
@@ -152,6 +152,7 @@ impl SwitchPort {
         match self.kind {
             PortKind::Sim { .. } => "sim",
             PortKind::AfPacket { .. } => "af_packet",
+            PortKind::Tc { .. } => "tc",
             PortKind::AfXdp { .. } => "af_xdp",
             PortKind::Tap { .. } => "tap",
             PortKind::Internal { .. } => "internal",
@@ -169,6 +170,7 @@ impl SwitchPort {
         match &self.kind {
             PortKind::Sim { device, port } => format!("{device}:{port}"),
             PortKind::AfPacket { interface }
+            | PortKind::Tc { interface }
             | PortKind::AfXdp { interface, .. }
             | PortKind::Tap { interface }
             | PortKind::Internal { interface } => interface.clone(),

@@ -104,7 +104,7 @@ impl Default for SwitchOptions {
             pid_file: true,
             control: None,
             database: None,
-            host: Host { taps: false, dummies: Dummies::None, no_system: false },
+            host: Host { taps: false, dummies: Dummies::None, no_system: false, tc: false },
             logging: None,
             clock: None,
             tls: Tls::new(TlsFiles::default()),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use netio::af_xdp::XdpMode;
+use offload_tc::TcPolicy;
 use toml::Spanned;
 
 use super::error::{ConfigError, Locator, Problem};
@@ -32,10 +33,18 @@ struct Check<'a> {
     interfaces: HashMap<String, String>,
     /// Which port each port of each device was given to.
     device_ports: HashMap<(String, u16), String>,
+    /// Interfaces of the host have their flows in the kernel's TC.
+    tc: bool,
 }
 
 pub(super) fn check(file: File, at: &Locator<'_>) -> Result<Config, ConfigError> {
-    let mut c = Check { at, problems: Vec::new(), interfaces: HashMap::new(), device_ports: HashMap::new() };
+    let mut c = Check {
+        at,
+        problems: Vec::new(),
+        interfaces: HashMap::new(),
+        device_ports: HashMap::new(),
+        tc: false,
+    };
     let daemon = DaemonConfig {
         run_dir: file.daemon.run_dir.as_deref().map(|p| at.path(p)),
         log_file: file.daemon.log_file.as_deref().map(|p| at.path(p)),
@@ -45,7 +54,9 @@ pub(super) fn check(file: File, at: &Locator<'_>) -> Result<Config, ConfigError>
     let offload = OffloadConfig {
         enabled: file.offload.enabled.unwrap_or(default.enabled),
         min_pps: file.offload.min_pps.unwrap_or(default.min_pps),
+        tc: c.tc_policy(file.offload.tc.as_ref()),
     };
+    c.tc = offload.tc.is_some();
     let mut devices = Vec::new();
     for d in &file.device {
         if let Some(d) = c.device(d.get_ref(), &devices) {
@@ -184,6 +195,17 @@ impl Check<'_> {
         wire
     }
 
+    /// Where in the kernel's TC flows may be.
+    fn tc_policy(&mut self, t: Option<&Text>) -> Option<TcPolicy> {
+        let t = t?;
+        let policy = TcPolicy::by_name(t.get_ref());
+        if policy.is_none() {
+            let said = format!("tc = \"{}\" is none of \"none\", \"skip_sw\", \"skip_hw\"", t.get_ref());
+            self.wrong(t.span(), said);
+        }
+        policy
+    }
+
     fn xdp_mode(&mut self, mode: Option<&Text>) -> XdpMode {
         let Some(m) = mode else { return XdpMode::default() };
         XdpMode::by_name(m.get_ref()).unwrap_or_else(|| {
@@ -318,6 +340,7 @@ impl Check<'_> {
                     "af_xdp" => PortKind::AfXdp { interface, mode: self.xdp_mode(p.mode.as_ref()) },
                     "tap" => PortKind::Tap { interface },
                     "internal" => PortKind::Internal { interface },
+                    _ if self.tc => PortKind::Tc { interface },
                     _ => PortKind::AfPacket { interface },
                 }
             }

@@ -45,6 +45,7 @@ pub(super) struct Datapath {
 pub(super) struct Offload {
     pub enabled: Option<bool>,
     pub min_pps: Option<u64>,
+    pub tc: Option<Text>,
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use daemon::{Active, Passive};
 use netio::af_xdp::XdpMode;
+use offload_tc::TcPolicy;
 use ofproto::{BridgeSettings, PortSettings};
 
 use crate::controller::ControllerSettings;
@@ -85,11 +86,13 @@ pub struct OffloadConfig {
     pub enabled: bool,
     /// Packets per second from which a flow is worth a hardware entry.
     pub min_pps: u64,
+    /// Whether flows of the host's interfaces are placed in the kernel's TC, and where in it they may be.
+    pub tc: Option<TcPolicy>,
 }
 
 impl Default for OffloadConfig {
     fn default() -> Self {
-        OffloadConfig { enabled: true, min_pps: 0 }
+        OffloadConfig { enabled: true, min_pps: 0, tc: None }
     }
 }
 
@@ -260,6 +263,11 @@ pub enum PortKind {
     },
     /// An existing network interface.
     AfPacket {
+        /// Its name.
+        interface: String,
+    },
+    /// An existing network interface whose flows the kernel's TC forwards where it can.
+    Tc {
         /// Its name.
         interface: String,
     },

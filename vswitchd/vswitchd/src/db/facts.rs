@@ -302,6 +302,7 @@ fn driver(kind: &PortKind) -> &'static str {
     match kind {
         PortKind::Sim { .. } => "simnic",
         PortKind::AfPacket { .. } => "af_packet",
+        PortKind::Tc { .. } => "tc",
         PortKind::AfXdp { .. } => "af_xdp",
         PortKind::Tap { .. } | PortKind::Internal { .. } => "tun",
         PortKind::Patch { .. } => "patch",

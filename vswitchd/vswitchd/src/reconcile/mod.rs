@@ -18,6 +18,7 @@ mod bridges;
 mod devices;
 mod numbers;
 mod ports;
+mod tc;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,6 +117,8 @@ pub struct Reconciler {
     dp_numbers: DatapathNumbers,
     /// Why devices are not there.
     device_errors: BTreeMap<String, String>,
+    /// The kernel's TC, while interfaces want it.
+    tc: Option<tc::RunningTc>,
     desired: Desired,
 }
 
@@ -139,6 +142,7 @@ impl Reconciler {
             bridges: Vec::new(),
             dp_numbers: DatapathNumbers::default(),
             device_errors: BTreeMap::new(),
+            tc: None,
             desired: Desired::default(),
         }
     }
@@ -158,12 +162,14 @@ impl Reconciler {
         left |= self.remove_ports(&want);
         self.remove_devices(&want);
         if left {
+            self.map_tc_ports(&want);
             // Before a number or a name means something else, nothing may still be sent by what it meant.
             self.parts.layer.revalidate(self.clock.now());
         }
         self.start_devices(&want);
         self.add_bridges(&want);
         self.add_ports(&want);
+        self.map_tc_ports(&want);
         self.settle_ports(&want);
         self.parts.endpoints.lock().clone_from(&self.in_order(&want));
         self.tell_outcomes();
@@ -175,6 +181,7 @@ impl Reconciler {
         for b in &self.bridges {
             b.endpoint.close();
         }
+        self.stop_tc();
     }
 
     /// The endpoints in the order of the configuration.

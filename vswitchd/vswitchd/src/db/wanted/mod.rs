@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::{Active, Passive, TlsFiles, Trust};
+use offload_tc::TcPolicy;
 use ofproto::mirror::MAX_MIRRORS;
 use ofproto::{BridgeSettings, Snooping, VlanSet};
 use ovsdb::client::{Row, Snapshot, Wanted as Columns};
@@ -31,6 +32,8 @@ pub struct Host {
     pub dummies: Dummies,
     /// Interfaces of the host are not touched.
     pub no_system: bool,
+    /// Flows of interfaces of the host are placed in the kernel's TC: what the database says of it comes first.
+    pub tc: bool,
 }
 
 /// The wanted state, and what there was to say about it.
@@ -154,7 +157,11 @@ pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
         // On unless switched off: it is what this switch is for.
         enabled: root.key("other_config", "hw-offload") != Some("false"),
         min_pps: root.key("other_config", "hoist-min-pps").and_then(|v| v.parse().ok()).unwrap_or(0),
+        // The kernel's interfaces only when it is asked for: it takes them from the host's stack.
+        tc: (root.key("other_config", "hw-offload") == Some("true"))
+            .then(|| root.key("other_config", "tc-policy").and_then(TcPolicy::by_name).unwrap_or_default()),
     };
+    let host = Host { tc: w.desired.offload.tc.is_some(), ..host };
     w.tls = db.referred(root, "ssl", "SSL").next().map(tls);
     let mut devices = BTreeMap::new();
     let mut bridges: Vec<_> = db.referred(root, "bridges", "Bridge").collect();

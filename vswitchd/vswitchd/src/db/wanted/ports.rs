@@ -108,6 +108,7 @@ fn interface(
     }
     match kind {
         "system" if host.no_system => wrong(name, "Address family not supported by protocol"),
+        "system" if host.tc => PortKind::Tc { interface },
         "system" => PortKind::AfPacket { interface },
         "internal" if !host.taps || host.no_system => PortKind::Null,
         "internal" => PortKind::Internal { interface },

@@ -9,7 +9,7 @@ use ofproto::VlanMode;
 
 use crate::dummy::DummyOptions;
 
-const HOST: Host = Host { taps: true, dummies: Dummies::None, no_system: false };
+const HOST: Host = Host { taps: true, dummies: Dummies::None, no_system: false, tc: false };
 
 /// A name's UUID: the name itself, filled up.
 fn id(name: &str) -> Uuid {
@@ -237,4 +237,24 @@ fn what_cannot_be_had_says_so_in_open_vswitchs_words() {
     };
     assert_eq!(why(0), "could not open network device x (Address family not supported by protocol)");
     assert_eq!(why(1), "y: patch ports require a 'peer' argument");
+}
+
+#[test]
+fn interfaces_of_the_host_are_the_kernels_where_hardware_is_asked_for() {
+    let kind = |config: &[(&str, &str)]| {
+        let mut r = rows(json!({}), &[("eth1", json!({}), json!({}))]);
+        let other: Vec<_> = config.iter().map(|(k, v)| json!([k, v])).collect();
+        let root = json!({"bridges": uuid("b"), "next_cfg": 7, "other_config": ["map", other]});
+        r.put("Open_vSwitch", "o", root);
+        let w = r.wanted(HOST).unwrap();
+        (w.desired.bridges[0].ports[0].kind.clone(), w.desired.offload.tc)
+    };
+    let (af_packet, tc) =
+        (PortKind::AfPacket { interface: "eth1".into() }, PortKind::Tc { interface: "eth1".into() });
+    assert_eq!(kind(&[]), (af_packet.clone(), None));
+    assert_eq!(kind(&[("hw-offload", "false")]), (af_packet, None));
+    assert_eq!(kind(&[("hw-offload", "true")]), (tc.clone(), Some(TcPolicy::None)));
+    let with = |policy| kind(&[("hw-offload", "true"), ("tc-policy", policy)]);
+    assert_eq!(with("skip_hw"), (tc.clone(), Some(TcPolicy::SkipHw)));
+    assert_eq!(with("sometimes"), (tc, Some(TcPolicy::None)));
 }
