@@ -38,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("e2e", &["*"]),
     ("guest", &["*"]),
     ("differential", &["*"]),
+    ("fuzz", &["*"]),
     ("bench", &["*"]),
 ];
 
