@@ -89,6 +89,9 @@ pub struct Datapath {
     pub exact_hits: u64,
     /// Of these, found among the megaflows.
     pub megaflow_hits: u64,
+    /// Of these, classified by the tables themselves, without a record.
+    #[serde(default)]
+    pub shortcuts: u64,
     /// Of these, translated through the OpenFlow tables.
     pub misses: u64,
     /// Packets dropped, by reason; reasons without drops are left out.

@@ -76,8 +76,8 @@ fn datapath_lines(d: &Datapath) -> Vec<(&'static str, String)> {
         (
             "software",
             format!(
-                "{} packets: {} exact-match hits, {} megaflow hits, {} misses",
-                d.rx_packets, d.exact_hits, d.megaflow_hits, d.misses
+                "{} packets: {} exact-match hits, {} megaflow hits, {} shortcuts, {} misses",
+                d.rx_packets, d.exact_hits, d.megaflow_hits, d.shortcuts, d.misses
             ),
         ),
         ("drops", listed(&d.drops)),

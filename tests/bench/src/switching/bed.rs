@@ -87,6 +87,13 @@ impl Bed {
         Ok(Bed { switch, bridge, dp, core, clock, allowance, sent, looked: zero, revalidated: zero })
     }
 
+    /// Applies flow-mods in one change of the tables; records follow at once.
+    #[cfg(test)]
+    pub fn change(&mut self, mods: &[openflow::FlowMod]) {
+        self.bridge.apply(mods, self.clock.now()).unwrap();
+        self.switch.revalidate(self.clock.now());
+    }
+
     /// What control threads do meanwhile.
     fn control(&mut self) {
         let now = self.clock.now();

@@ -11,6 +11,8 @@ mod directory;
 mod queues;
 mod report;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -52,7 +52,8 @@ fn find(p: &Parts, name: &str) -> Option<Arc<Bridge>> {
 fn show(p: &Parts) -> String {
     let s = p.soft.stats();
     let mut out = String::new();
-    let _ = writeln!(out, "{DATAPATH}: hit:{} missed:{}", s.exact_hits + s.megaflow_hits, s.misses);
+    let _ =
+        writeln!(out, "{DATAPATH}: hit:{} missed:{}", s.exact_hits + s.megaflow_hits + s.shortcuts, s.misses);
     for b in bridges(p) {
         let _ = writeln!(out, "  {}:", b.name());
         let pipeline = b.pipeline();

@@ -128,6 +128,7 @@ impl Parts {
             rx_packets: s.rx_packets,
             exact_hits: s.exact_hits,
             megaflow_hits: s.megaflow_hits,
+            shortcuts: s.shortcuts,
             misses: s.misses,
             drops: drops.filter(|(_, n)| *n > 0).collect(),
             malformed: malformed.filter(|(_, n)| *n > 0).collect(),
