@@ -138,7 +138,10 @@ impl Rig {
         clock.advance(Duration::from_secs(1));
         let switch = Switch::new(clock.clone(), SwitchConfig::default());
         let controllers = Arc::new(Controllers::default());
-        let config = DatapathConfig { seed: Some(seed), ..DatapathConfig::default() };
+        // Every other seed has packets take shortcuts from the first mask on.
+        let shortcuts_beyond_masks =
+            if seed % 2 == 1 { 0 } else { DatapathConfig::default().shortcuts_beyond_masks };
+        let config = DatapathConfig { seed: Some(seed), shortcuts_beyond_masks, ..DatapathConfig::default() };
         let datapath = SoftDatapath::new(config, clock.clone(), switch.clone(), switch.clone())?;
         switch.set_datapath(datapath.clone() as Arc<dyn Datapath>);
         let bridge = switch.add_bridge(BridgeConfig::new("br0", 1));
