@@ -12,7 +12,7 @@
 //! in the tables and ports takes effect in [`Chip::commit`].
 
 use kernel::{Cycles, Machine, Rng, Wake};
-use pcie::{BarSpec, ConfigRegs, DmaClient, DmaEngine, Host, Identity, Msix};
+use pcie::{BarSpec, ConfigRegs, DmaClient, DmaEngine, Host, HostMemory, Identity, Msix, Translation};
 use simnic_defs::regs::{
     BAR_MSIX, BAR_MSIX_BYTES, BAR_REGS, BAR_REGS_BYTES, CLASS_CODE, Caps, DEVICE_ID, MSIX_PBA_OFFSET,
     MSIX_TABLE_OFFSET, REVISION, VECTOR_EVENT, VENDOR_ID,
@@ -33,6 +33,9 @@ use crate::tx_engine::TxEngine;
 
 /// DMA client of event interrupts and of those that were held back.
 const EVENTS: DmaClient = DmaClient(3);
+
+/// Decides how access times of the host's DRAM vary; any will do.
+const MEMORY_SEED: u64 = 1;
 
 /// What the engines use together.
 pub(crate) struct Shared<'a> {
@@ -129,7 +132,13 @@ impl Chip {
             BarSpec { index: BAR_REGS, len_bytes: BAR_REGS_BYTES as u32 },
             BarSpec { index: BAR_MSIX, len_bytes: BAR_MSIX_BYTES as u32 },
         ];
-        let dma = DmaEngine::new(config.link(), 4).map_err(|e| ConfigError {
+        let machine = config.machine()?;
+        let mut host = Host::new();
+        host.memory = machine.as_ref().map(|m| {
+            let timing = m.host(Translation::Off, false);
+            Box::new(HostMemory::new(&timing, d.clock_hz, config.pcie.max_payload_bytes, MEMORY_SEED))
+        });
+        let dma = DmaEngine::new(config.link(machine.as_ref()), 4).map_err(|e| ConfigError {
             line: 0,
             key: format!("pcie.{}", e.key),
             reason: e.reason.into(),
@@ -144,7 +153,7 @@ impl Chip {
             tx: TxEngine::new(&config),
             cmd: CmdEngine::new(&config),
             dma,
-            host: Host::new(),
+            host,
             pci: ConfigRegs::new(id, &bars, (d.msix_vectors, MSIX_TABLE_OFFSET, MSIX_PBA_OFFSET), BAR_MSIX),
             msix: Msix::new(d.msix_vectors),
             faults: FaultLog::default(),

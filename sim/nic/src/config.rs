@@ -4,7 +4,7 @@
 //! line and the reason.
 
 use kernel::Timing;
-use pcie::LinkConfig;
+use pcie::{EngineTiming, Generation, LinkConfig, System, Systems};
 use serde::{Deserialize, Serialize};
 use simnic_defs::regs::{MAX_PORTS, MAX_QUEUE_PAIRS};
 
@@ -162,20 +162,30 @@ section! {
 section! {
     /// `[pcie]`; see [`LinkConfig`].
     PcieConfig {
-        /// Bytes each direction carries per cycle.
-        bytes_per_cycle: u32 = 32,
+        /// Generation, 1 to 5.
+        generation: u32 = 3,
+        /// Lanes.
+        lanes: u32 = 8,
         /// Flight time in cycles.
         latency_cycles: u32 = 60,
-        /// Bytes of a TLP beside the payload.
-        header_bytes: u32 = 24,
+        /// Bytes of a write or read request beside the payload.
+        request_header_bytes: u32 = 24,
+        /// Bytes of a completion beside the payload.
+        completion_header_bytes: u32 = 20,
+        /// Bytes of TLPs between two pairs of Ack and flow-control DLLPs; 0: none.
+        dllp_interval_bytes: u32 = 305,
         /// Largest payload.
         max_payload_bytes: u32 = 256,
         /// Largest read request.
         max_read_request_bytes: u32 = 512,
         /// Read requests outstanding.
         read_tags: u32 = 64,
-        /// Cycles the host's memory takes.
+        /// A machine of `sim/pcie/data/systems.toml` whose caches, memory and credits the device meets; empty: memory that takes a fixed time.
+        host: String = String::new(),
+        /// Cycles the host's memory takes, when `host` is empty.
         host_latency_cycles: u32 = 30,
+        /// Of 10^9 TLPs sent so many arrive damaged and are sent again.
+        damaged_per_billion: u32 = 0,
         /// Transfers each engine has under way.
         requests_per_client: u32 = 32,
     }
@@ -277,24 +287,44 @@ impl Config {
         let most = h.ring_log2_max.min(h.command_log2_max);
         range("host.ring_log2_min", h.ring_log2_min.into(), 1, most.into())?;
         range("command.max_records", self.command.max_records.into(), 1, 1024)?;
-        self.link().check().map_err(|e| ConfigError {
+        range("pcie.generation", self.pcie.generation.into(), 1, 5)?;
+        range("pcie.lanes", self.pcie.lanes.into(), 1, 32)?;
+        let host = self.machine()?;
+        self.link(host.as_ref()).check().map_err(|e| ConfigError {
             line: 0,
             key: format!("pcie.{}", e.key),
             reason: e.reason.into(),
         })
     }
 
-    pub(crate) fn link(&self) -> LinkConfig {
+    /// The machine the device is in, when one is named.
+    pub(crate) fn machine(&self) -> Result<Option<System>, ConfigError> {
+        if self.pcie.host.is_empty() {
+            return Ok(None);
+        }
+        let named = Systems::published().and_then(|s| s.get(&self.pcie.host));
+        let key = "pcie.host".to_string();
+        named.map(Some).map_err(|e| ConfigError { line: 0, key, reason: e.to_string() })
+    }
+
+    /// The link, to `host`.
+    pub(crate) fn link(&self, host: Option<&System>) -> LinkConfig {
         let p = &self.pcie;
+        let generation = Generation::from_number(p.generation);
         LinkConfig {
-            bytes_per_cycle: p.bytes_per_cycle,
+            bytes_per_kcycle: generation.map_or(0, |g| g.bytes_per_kcycle(p.lanes, self.device.clock_hz)),
+            dllp_interval_bytes: [p.dllp_interval_bytes; 2],
             latency_cycles: p.latency_cycles,
-            header_bytes: p.header_bytes,
+            request_header_bytes: p.request_header_bytes,
+            completion_header_bytes: p.completion_header_bytes,
             max_payload_bytes: p.max_payload_bytes,
             max_read_request_bytes: p.max_read_request_bytes,
             read_tags: p.read_tags,
             host_latency_cycles: p.host_latency_cycles,
             requests_per_client: p.requests_per_client,
+            credits: host.map(System::credits).unwrap_or_default(),
+            damaged_per_billion: p.damaged_per_billion,
+            engine: EngineTiming::default(),
         }
     }
 
@@ -356,6 +386,9 @@ mod tests {
         assert!(e.reason.contains("unknown field"), "{e}");
         let e = err("[parser]\nlatency_cycles = \"x\"\n");
         assert_eq!((e.line, e.key.as_str()), (2, "parser.latency_cycles"));
+        let e = err("[pcie]\nlanes = 8\nhost = \"vax\"\n");
+        assert_eq!((e.line, e.key.as_str()), (3, "pcie.host"));
+        assert!(e.reason.contains("not described"), "{e}");
         let e = err("[pcie]\nread_tags = 0\n");
         assert_eq!((e.line, e.key.as_str()), (2, "pcie.read_tags"));
         assert!(err("[device\n").line == 1);

@@ -18,6 +18,9 @@ pub(crate) const ENTRIES: usize = 1 << LOG2;
 /// Bytes of a packet buffer.
 pub(crate) const BUFFER: usize = 2048;
 
+/// Of the device's clock; of the host's when the device runs live, where a busy host may take its time.
+const WAIT: Duration = Duration::from_millis(500);
+
 /// Memory the device can reach.
 pub(crate) struct Mapped {
     pub memory: DmaMemory,
@@ -128,7 +131,7 @@ impl RawHost {
     }
 
     pub fn wait(&mut self, mut done: impl FnMut(&mut Self) -> bool) -> Result<(), RawError> {
-        let deadline = Deadline::after(self.backing.now(), Duration::from_millis(20));
+        let deadline = Deadline::after(self.backing.now(), WAIT);
         while !done(self) {
             let tail = Deadline::after(self.backing.now(), Duration::from_micros(1)).min(deadline);
             let _ = self.backing.wait_until(&mut || false, tail);

@@ -122,6 +122,8 @@ pub struct PcieStats {
     pub from_host_payload_bytes: u64,
     pub from_host_busy_cycles: u64,
     pub tag_stall_cycles: u64,
+    /// Cycles in which a TLP waited for the host's credits.
+    pub credit_stall_cycles: u64,
     pub transfers: u64,
     pub failed_transfers: u64,
 }
@@ -171,7 +173,7 @@ impl SimStats {
             stages.push(stage(name.into(), u, now));
         }
         queues.extend(c.pipeline.pipes().iter().map(|(n, p)| queue((*n).into(), p, now)));
-        let dma = c.dma.stats();
+        let dma = c.dma.stats(now);
         SimStats {
             cycles: now.0,
             clock_hz: c.config.device.clock_hz,
@@ -199,6 +201,7 @@ impl SimStats {
                 from_host_payload_bytes: dma.downstream.payload_bytes,
                 from_host_busy_cycles: dma.downstream.busy_cycles,
                 tag_stall_cycles: dma.tag_stall_cycles,
+                credit_stall_cycles: dma.credit_stall_cycles,
                 transfers: dma.completed,
                 failed_transfers: dma.failed,
             },

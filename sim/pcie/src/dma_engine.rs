@@ -8,9 +8,18 @@
 //!
 //! Requests of one client are sent in order, so a client's interrupt stays behind its writes; reads and writes of one
 //! client may complete in another order than they were made. Writes are posted: a completion of a write says that it has
-//! landed, which a device on a real link would not be told; it is used for buffer ownership and for diagnostics only.
+//! landed, which a device on a real link would not be told; it is used for buffer ownership and for diagnostics only. With
+//! [`EngineTiming::posted_done`](crate::EngineTiming::posted_done) it says, as on a real link, that the last TLP has left.
 //!
-//! An access that the IOMMU refuses completes with [`DmaError::Fault`]; the rest of that request is not sent.
+//! An access that the IOMMU refuses completes with [`DmaError::Fault`]; the rest of that request is not sent. After a write
+//! that was already done nobody is told; the fault is counted.
+//!
+//! `upstream.rs` prepares and sends, `arrivals.rs` is what happens at the other end and on the way back.
+
+mod arrivals;
+#[cfg(test)]
+mod tests;
+mod upstream;
 
 use std::collections::VecDeque;
 
@@ -18,7 +27,9 @@ use device::Iova;
 use kernel::{Cycles, Pipe, Timing, Wake};
 
 use crate::host::Host;
-use crate::link::{Lane, LinkConfig, LinkConfigError, LinkStats};
+use crate::host_memory::Chunk;
+use crate::link::{CreditState, Lane, LinkConfig, LinkConfigError, LinkStats};
+use crate::ticks;
 
 /// Index of a client of the engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +55,7 @@ pub struct DmaRequest {
     pub iova: Iova,
     /// What is read or written: bytes from `start` on.
     pub buf: Vec<u8>,
-    /// First byte of the buffer that takes part.
+    /// First byte of the buffer that takes part; its low bits are the address in device memory.
     pub start: usize,
 }
 
@@ -75,6 +86,8 @@ pub struct DmaStats {
     pub downstream: LinkStats,
     /// Cycles in which a read could have been sent but for want of a tag.
     pub tag_stall_cycles: u64,
+    /// Cycles in which a TLP could have been sent but for want of the host's credits.
+    pub credit_stall_cycles: u64,
     /// Requests completed.
     pub completed: u64,
     /// Of these with an error.
@@ -86,31 +99,75 @@ pub struct DmaStats {
 struct Slot {
     request: DmaRequest,
     client: usize,
-    /// Bytes put on the link.
+    /// Bytes put on the link, bytes that came back.
     sent: usize,
+    received: usize,
     /// TLPs under way.
     outstanding: u32,
+    /// TLPs sent, completions received.
+    tlps: u32,
+    completions: u32,
     error: Option<DmaError>,
+    /// Tick from which it may be sent, and at which its data begins to be pulled out of device memory.
+    ready: u64,
+    /// A write whose completion does not wait for its landing.
+    posted: bool,
+    /// The client has its completion already; the slot waits for the last TLP to land.
+    handed_over: bool,
+}
+
+impl Slot {
+    fn total(&self) -> usize {
+        self.request.buf.len() - self.request.start
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Tlp {
+    /// Tick.
     at: u64,
     slot: u16,
+    /// The last one of its read request.
+    last: bool,
     /// Range in the buffer.
-    start: usize,
-    len: usize,
+    start: u32,
+    len: u32,
 }
 
 struct Client {
     requests: Pipe<DmaRequest>,
     completions: Pipe<DmaCompletion>,
-    /// Being put on the link.
-    active: Option<u16>,
+    /// Being put on the link or prepared for it, in order.
+    active: VecDeque<u16>,
     /// All data transferred, not handed over yet.
     finished: VecDeque<u16>,
     /// Requests taken and not handed over.
     taken: u32,
+}
+
+/// Cycles counted whether they are evaluated or not.
+#[derive(Clone, Copy, Default)]
+struct Stall {
+    counted: u64,
+    /// Since when, in cycles; what is before is counted.
+    since: Option<u64>,
+}
+
+impl Stall {
+    fn set(&mut self, on: bool, now: Cycles) {
+        match (on, self.since) {
+            (true, None) => self.since = Some(now.0),
+            (false, Some(since)) => {
+                self.counted += now.0 - since;
+                self.since = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn cycles(&self, now: Cycles) -> u64 {
+        self.counted + self.since.map_or(0, |s| now.0.saturating_sub(s))
+    }
 }
 
 /// The engine.
@@ -121,11 +178,25 @@ pub struct DmaEngine {
     slots: Vec<Option<Slot>>,
     free_slots: Vec<u16>,
     tags_free: u32,
+    credits: CreditState,
     up: Lane,
     down: Lane,
     up_flight: VecDeque<Tlp>,
     at_memory: VecDeque<Tlp>,
     down_flight: VecDeque<Tlp>,
+    /// Tags that come free when the receive unit is done with a completion.
+    tags_due: VecDeque<u64>,
+    /// Requests whose completion is due at a tick.
+    finishing: VecDeque<(u64, u16)>,
+    /// Ticks until which the units are taken.
+    pull_free: u64,
+    receive_free: u64,
+    bus_free: u64,
+    chunks: Vec<Chunk>,
+    /// Buffers of writes that were done before they had landed.
+    spare: Vec<Vec<u8>>,
+    tag_stall: Stall,
+    credit_stall: Stall,
     stats: DmaStats,
 }
 
@@ -139,14 +210,16 @@ impl DmaEngine {
         let per_client = config.requests_per_client;
         let queue = Timing::queue(per_client)
             .map_err(|_| LinkConfigError { key: "requests_per_client", reason: "out of range" })?;
-        let slots = usize::from(clients) * per_client as usize;
+        // Slots of posted writes outlive their completions.
+        let slots =
+            usize::from(clients) * per_client as usize * if config.engine.posted_done { 2 } else { 1 };
+        let slots = slots.min(usize::from(u16::MAX));
         Ok(DmaEngine {
-            config,
             clients: (0..clients)
                 .map(|_| Client {
                     requests: Pipe::new(queue),
                     completions: Pipe::new(queue),
-                    active: None,
+                    active: VecDeque::new(),
                     finished: VecDeque::with_capacity(per_client as usize),
                     taken: 0,
                 })
@@ -155,12 +228,23 @@ impl DmaEngine {
             slots: (0..slots).map(|_| None).collect(),
             free_slots: (0..slots as u16).rev().collect(),
             tags_free: config.read_tags,
-            up: Lane::default(),
-            down: Lane::default(),
+            credits: CreditState::new(config.credits),
+            up: config.lane(0),
+            down: config.lane(1),
             up_flight: VecDeque::new(),
             at_memory: VecDeque::new(),
             down_flight: VecDeque::new(),
+            tags_due: VecDeque::new(),
+            finishing: VecDeque::new(),
+            pull_free: 0,
+            receive_free: 0,
+            bus_free: 0,
+            chunks: Vec::new(),
+            spare: Vec::new(),
+            tag_stall: Stall::default(),
+            credit_stall: Stall::default(),
             stats: DmaStats::default(),
+            config,
         })
     }
 
@@ -199,148 +283,35 @@ impl DmaEngine {
         let mut happened = self.arrivals(now, host);
         for c in 0..self.clients.len() {
             happened |= self.hand_over(now, c);
+            happened |= self.prepare(now, c);
         }
-        if self.up.is_free(now) {
-            happened |= self.send(now, bus_master);
-        }
-        happened
+        happened | self.send(now, bus_master)
     }
 
-    fn arrivals(&mut self, now: Cycles, host: &mut Host) -> bool {
-        let mut happened = false;
-        while let Some(t) = due(&mut self.up_flight, now) {
-            happened = true;
-            let Some(s) = self.slots[usize::from(t.slot)].as_mut() else { continue };
-            if s.request.kind == DmaKind::Read {
-                let at = t.at + u64::from(self.config.host_latency_cycles);
-                self.at_memory.push_back(Tlp { at, ..t });
-                continue;
-            }
-            let iova = Iova(s.request.iova.0.wrapping_add((t.start - s.request.start) as u64));
-            if let Err(f) = host.write(iova, &s.request.buf[t.start..t.start + t.len], now) {
-                s.error.get_or_insert(DmaError::Fault(f.iova));
-            }
-            self.landed(t.slot);
-        }
-        while let Some(t) = due(&mut self.at_memory, now) {
-            happened = true;
-            let Some(s) = self.slots[usize::from(t.slot)].as_mut() else { continue };
-            let iova = Iova(s.request.iova.0.wrapping_add((t.start - s.request.start) as u64));
-            let mut payload = t.len;
-            if let Err(f) = host.read(iova, &mut s.request.buf[t.start..t.start + t.len], now) {
-                s.error.get_or_insert(DmaError::Fault(f.iova));
-                payload = 0;
-            }
-            let tlps = payload.div_ceil(self.config.max_payload_bytes as usize).max(1) as u32;
-            let at = self.down.send(now, tlps, payload, &self.config).0;
-            self.down_flight.push_back(Tlp { at, ..t });
-        }
-        while let Some(t) = due(&mut self.down_flight, now) {
-            happened = true;
-            self.tags_free += 1;
-            self.landed(t.slot);
-        }
-        happened
-    }
-
-    /// One TLP of a slot has done its work.
-    fn landed(&mut self, slot: u16) {
-        if let Some(s) = self.slots[usize::from(slot)].as_mut() {
-            s.outstanding -= 1;
-            if s.outstanding == 0 && (s.sent == s.request.buf.len() - s.request.start || s.error.is_some()) {
-                let c = &mut self.clients[s.client];
-                if c.active == Some(slot) {
-                    c.active = None;
-                }
-                c.finished.push_back(slot);
-            }
-        }
-    }
-
+    /// Gives a finished request back to its client.
     fn hand_over(&mut self, now: Cycles, c: usize) -> bool {
         let client = &mut self.clients[c];
         if client.finished.is_empty() || !client.completions.can_push(now) {
             return false;
         }
         let Some(i) = client.finished.pop_front() else { return false };
-        let Some(s) = self.slots[usize::from(i)].take() else { return false };
-        self.free_slots.push(i);
+        let Some(s) = self.slots[usize::from(i)].as_mut() else { return false };
         client.taken -= 1;
         self.stats.completed += 1;
         self.stats.failed += u64::from(s.error.is_some());
-        let done = DmaCompletion { request: s.request, result: s.error.map_or(Ok(()), Err) };
-        client.completions.push(now, done).is_ok()
-    }
-
-    /// Puts one TLP on the link.
-    fn send(&mut self, now: Cycles, bus_master: bool) -> bool {
-        let n = self.clients.len();
-        let mut want_tag = false;
-        for i in 0..n {
-            let c = (self.next_client + i) % n;
-            let Some(slot) = self.clients[c].active.or_else(|| self.take(now, c)) else { continue };
-            let Some(s) = self.slots[usize::from(slot)].as_mut() else { continue };
-            if s.request.kind == DmaKind::Read && self.tags_free == 0 {
-                want_tag = true;
-                continue;
-            }
-            self.next_client = (c + 1) % n;
-            if !bus_master {
-                s.error.get_or_insert(DmaError::NoBusMaster);
-            }
-            let total = s.request.buf.len() - s.request.start;
-            if s.error.is_some() {
-                // Nothing more is sent; what is under way finishes first.
-                s.sent = total;
-                self.clients[c].active = None;
-                if s.outstanding == 0 {
-                    self.clients[c].finished.push_back(slot);
-                }
-                return true;
-            }
-            let limit = match s.request.kind {
-                DmaKind::Read => self.config.max_read_request_bytes,
-                DmaKind::Write => self.config.max_payload_bytes,
-            } as usize;
-            let at = s.request.iova.0.wrapping_add(s.sent as u64);
-            let len = (limit - at as usize % limit).min(total - s.sent);
-            let start = s.request.start + s.sent;
-            s.sent += len;
-            s.outstanding += 1;
-            if s.sent == total {
-                self.clients[c].active = None;
-            }
-            let payload = match s.request.kind {
-                DmaKind::Read => {
-                    self.tags_free -= 1;
-                    0
-                }
-                DmaKind::Write => len,
-            };
-            let arrives = self.up.send(now, 1, payload, &self.config).0;
-            self.up_flight.push_back(Tlp { at: arrives, slot, start, len });
-            return true;
+        let result = s.error.map_or(Ok(()), Err);
+        if s.outstanding > 0 {
+            // Posted and done, not landed: the data stays here, the client gets another buffer.
+            s.handed_over = true;
+            let (tag, kind, iova, start) = (s.request.tag, s.request.kind, s.request.iova, s.request.start);
+            let mut buf = self.spare.pop().unwrap_or_default();
+            buf.resize(s.request.buf.len(), 0);
+            let request = DmaRequest { tag, kind, iova, buf, start };
+            return client.completions.push(now, DmaCompletion { request, result }).is_ok();
         }
-        self.stats.tag_stall_cycles += u64::from(want_tag);
-        false
-    }
-
-    /// Takes the next request of client `c` into a slot.
-    fn take(&mut self, now: Cycles, c: usize) -> Option<u16> {
-        let client = &mut self.clients[c];
-        if !client.requests.is_ready(now)
-            || client.taken + client.completions.held(now) >= self.config.requests_per_client
-        {
-            return None;
-        }
-        let mut request = client.requests.pop(now)?;
-        request.start = request.start.min(request.buf.len());
-        let slot = self.free_slots.pop()?;
-        self.slots[usize::from(slot)] =
-            Some(Slot { request, client: c, sent: 0, outstanding: 0, error: None });
-        client.active = Some(slot);
-        client.taken += 1;
-        Some(slot)
+        let Some(s) = self.slots[usize::from(i)].take() else { return false };
+        self.free_slots.push(i);
+        client.completions.push(now, DmaCompletion { request: s.request, result }).is_ok()
     }
 
     /// When the engine or a client of it next has something to do.
@@ -348,18 +319,23 @@ impl DmaEngine {
         let mut w = Wake::NEVER;
         for q in [&self.up_flight, &self.at_memory, &self.down_flight] {
             if let Some(t) = q.front() {
-                w = w.or(Wake::at(Cycles(t.at.max(now.0 + 1))));
+                w = w.or(ticks::wake_after(t.at, now));
             }
+        }
+        let due = [self.finishing.front().map(|f| f.0), self.tags_due.front().copied(), self.credits.next()];
+        for t in due.into_iter().flatten() {
+            w = w.or(ticks::wake_after(t, now));
         }
         for c in &self.clients {
             w = w.or(c.completions.wake(now));
             if !c.finished.is_empty() {
                 w = w.or(Wake::at(Cycles(now.0 + 1)));
             }
-            if c.active.is_some() {
-                w = w.or(Wake::at(Cycles(self.up.free_at().0.max(now.0 + 1))));
-            } else if let Some(at) = c.requests.wake(now).cycle() {
-                w = w.or(Wake::at(at.max(self.up.free_at())));
+            if let Some(slot) = c.active.front() {
+                w = w.or(self.send_event(*slot, now));
+            }
+            if c.active.len() < self.config.engine.lookahead as usize {
+                w = w.or(c.requests.wake(now));
             }
         }
         w
@@ -370,36 +346,35 @@ impl DmaEngine {
         for c in &mut self.clients {
             c.requests.drain(now).for_each(drop);
             c.completions.drain(now).for_each(drop);
-            c.active = None;
+            c.active.clear();
             c.finished.clear();
             c.taken = 0;
         }
         self.slots.iter_mut().for_each(|s| *s = None);
         self.free_slots = (0..self.slots.len() as u16).rev().collect();
         self.tags_free = self.config.read_tags;
+        self.credits.reset();
         self.up.reset();
         self.down.reset();
-        self.up_flight.clear();
-        self.at_memory.clear();
-        self.down_flight.clear();
+        for q in [&mut self.up_flight, &mut self.at_memory, &mut self.down_flight] {
+            q.clear();
+        }
+        self.tags_due.clear();
+        self.finishing.clear();
+        (self.pull_free, self.receive_free, self.bus_free) = (0, 0, 0);
+        self.tag_stall.set(false, now);
+        self.credit_stall.set(false, now);
     }
 
-    /// The account.
-    pub fn stats(&self) -> DmaStats {
+    /// The account of the cycles before `now`.
+    pub fn stats(&self, now: Cycles) -> DmaStats {
         DmaStats {
-            upstream: self.up.stats,
-            downstream: self.down.stats,
+            upstream: self.up.stats(),
+            downstream: self.down.stats(),
+            tag_stall_cycles: self.tag_stall.cycles(now),
+            credit_stall_cycles: self.credit_stall.cycles(now),
             in_flight: (self.slots.len() - self.free_slots.len()) as u32,
             ..self.stats
         }
     }
 }
-
-/// Takes the front TLP when its time has come.
-#[inline]
-fn due(q: &mut VecDeque<Tlp>, now: Cycles) -> Option<Tlp> {
-    if q.front().is_some_and(|t| t.at <= now.0) { q.pop_front() } else { None }
-}
-
-#[cfg(test)]
-mod tests;

@@ -7,6 +7,7 @@
 use device::{DmaMemory, Interrupt, Iova};
 use kernel::Cycles;
 
+use crate::host_memory::HostMemory;
 use crate::iommu::{Direction, Iommu, IommuFault};
 
 /// First address of the window in which a 4-byte write is an interrupt.
@@ -21,6 +22,8 @@ const SMALL_BYTES: usize = 64;
 pub struct Host {
     /// The address translation.
     pub iommu: Iommu,
+    /// How long accesses take; without it a fixed time.
+    pub memory: Option<Box<HostMemory>>,
     interrupts: Vec<Interrupt>,
     raised: u64,
 }

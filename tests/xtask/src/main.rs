@@ -33,6 +33,9 @@ enum Task {
     /// Writes benchmark inputs: frames, flows, expected verdicts. `workload --help` lists them.
     #[command(disable_help_flag = true)]
     Workload(passed_on::Arguments),
+    /// Simulates what was measured on hardware and prints how far the simulator is off. `validate pcie --help` says more.
+    #[command(disable_help_flag = true)]
+    Validate(passed_on::Arguments),
     /// Runs the differential test for as long as told. `differential --help` says more.
     #[command(disable_help_flag = true)]
     Differential(passed_on::Arguments),
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Demo(o) => demo::run(&o),
         Task::Bench(a) => passed_on::build("ovsdb").and_then(|()| passed_on::run("bench", "bench", &a)),
         Task::Workload(a) => passed_on::run("bench", "workload", &a),
+        Task::Validate(a) => passed_on::run("pcie", "validate", &a),
         Task::Differential(a) => passed_on::run("differential", "differential", &a),
         Task::Compat(o) => match compat::run(&o) {
             Ok(true) => Ok(()),

@@ -4,16 +4,21 @@ use super::*;
 use device::DmaMemory;
 use kernel::Rng;
 
-const CONFIG: LinkConfig = LinkConfig {
-    bytes_per_cycle: 16,
-    latency_cycles: 50,
-    header_bytes: 24,
-    max_payload_bytes: 256,
-    max_read_request_bytes: 512,
-    read_tags: 4,
-    host_latency_cycles: 20,
-    requests_per_client: 8,
-};
+fn config() -> LinkConfig {
+    LinkConfig {
+        bytes_per_kcycle: 16 * 1024,
+        dllp_interval_bytes: [0; 2],
+        latency_cycles: 50,
+        request_header_bytes: 24,
+        completion_header_bytes: 24,
+        max_payload_bytes: 256,
+        max_read_request_bytes: 512,
+        read_tags: 4,
+        host_latency_cycles: 20,
+        requests_per_client: 8,
+        ..LinkConfig::default()
+    }
+}
 
 fn run(e: &mut DmaEngine, h: &mut Host, from: u64, cycles: u64, c: DmaClient) -> Vec<(u64, DmaCompletion)> {
     let mut out = vec![];
@@ -32,7 +37,7 @@ fn read(tag: u64, iova: Iova, len: usize) -> DmaRequest {
 
 #[test]
 fn a_read_takes_both_flights_and_the_memory_latency() {
-    let (mut e, mut h) = (DmaEngine::new(CONFIG, 1).unwrap(), Host::new());
+    let (mut e, mut h) = (DmaEngine::new(config(), 1).unwrap(), Host::new());
     let m = DmaMemory::new(4096).unwrap();
     m.write(100, b"hello");
     let base = h.iommu.map(&m).unwrap();
@@ -48,7 +53,7 @@ fn a_read_takes_both_flights_and_the_memory_latency() {
 #[test]
 fn long_transfers_are_split_and_arrive_whole() {
     for (len, offset) in [(1, 0), (256, 0), (256, 1), (1500, 3), (4000, 96)] {
-        let (mut e, mut h) = (DmaEngine::new(CONFIG, 1).unwrap(), Host::new());
+        let (mut e, mut h) = (DmaEngine::new(config(), 1).unwrap(), Host::new());
         let m = DmaMemory::new(8192).unwrap();
         let base = h.iommu.map(&m).unwrap().offset(offset);
         let data: Vec<u8> = (0..len).map(|i| (i * 31) as u8).collect();
@@ -56,17 +61,17 @@ fn long_transfers_are_split_and_arrive_whole() {
         e.request(Cycles(0), DmaClient(0), w).unwrap();
         assert_eq!(run(&mut e, &mut h, 0, 3000, DmaClient(0)).len(), 1);
         let tlps = (offset + len).div_ceil(256) as u64;
-        assert_eq!(e.stats().upstream.tlps, tlps, "{len} bytes at {offset}");
+        assert_eq!(e.stats(Cycles(1 << 40)).upstream.tlps, tlps, "{len} bytes at {offset}");
         e.request(Cycles(3000), DmaClient(0), read(2, base, len)).unwrap();
         let done = run(&mut e, &mut h, 3000, 3000, DmaClient(0));
         assert_eq!(done[0].1.request.buf, data);
-        assert_eq!(e.stats().in_flight, 0);
+        assert_eq!(e.stats(Cycles(1 << 40)).in_flight, 0);
     }
 }
 
 #[test]
 fn an_unmapped_access_completes_with_a_fault_and_the_engine_goes_on() {
-    let (mut e, mut h) = (DmaEngine::new(CONFIG, 1).unwrap(), Host::new());
+    let (mut e, mut h) = (DmaEngine::new(config(), 1).unwrap(), Host::new());
     let m = DmaMemory::new(4096).unwrap();
     let base = h.iommu.map(&m).unwrap();
     e.request(Cycles(0), DmaClient(0), read(1, Iova(0x1000), 64)).unwrap();
@@ -78,32 +83,32 @@ fn an_unmapped_access_completes_with_a_fault_and_the_engine_goes_on() {
     let results: Vec<_> = done.iter().map(|(_, c)| c.result).collect();
     let second = DmaError::Fault(base.offset(4096));
     assert_eq!(results, [Err(DmaError::Fault(Iova(0x1000))), Err(second), Ok(())]);
-    assert_eq!(e.stats().failed, 2);
+    assert_eq!(e.stats(Cycles(1 << 40)).failed, 2);
     assert!(h.iommu.fault_count() >= 2);
 }
 
 #[test]
 fn without_bus_mastering_nothing_is_sent() {
-    let (mut e, mut h) = (DmaEngine::new(CONFIG, 1).unwrap(), Host::new());
+    let (mut e, mut h) = (DmaEngine::new(config(), 1).unwrap(), Host::new());
     e.request(Cycles(0), DmaClient(0), read(1, Iova(0), 64)).unwrap();
     for t in 0..100 {
         e.evaluate(Cycles(t), &mut h, false);
     }
     let c = e.completion(Cycles(100), DmaClient(0)).unwrap();
     assert_eq!(c.result, Err(DmaError::NoBusMaster));
-    assert_eq!((e.stats().upstream.tlps, h.iommu.fault_count()), (0, 0));
+    assert_eq!((e.stats(Cycles(1 << 40)).upstream.tlps, h.iommu.fault_count()), (0, 0));
 }
 
 #[test]
 fn reads_wait_for_tags_and_throughput_is_that_of_the_tags() {
-    let (mut e, mut h) = (DmaEngine::new(CONFIG, 1).unwrap(), Host::new());
+    let (mut e, mut h) = (DmaEngine::new(config(), 1).unwrap(), Host::new());
     let m = DmaMemory::new(1 << 16).unwrap();
     let base = h.iommu.map(&m).unwrap();
     e.request(Cycles(0), DmaClient(0), read(1, base, 8192)).unwrap();
     let done = run(&mut e, &mut h, 0, 5000, DmaClient(0));
     // 16 requests of 512 bytes, 4 at a time: at least 4 round trips.
     assert!(done[0].0 > 4 * 120, "{}", done[0].0);
-    assert!(e.stats().tag_stall_cycles > 0);
+    assert!(e.stats(Cycles(1 << 40)).tag_stall_cycles > 0);
 }
 
 /// Random requests on three clients, with and without jumping over cycles in which nothing can happen.
@@ -112,7 +117,7 @@ fn skipping_to_the_next_event_changes_nothing() {
     for seed in 0..20 {
         let outcome = |skip: bool| {
             let mut r = Rng::new(seed);
-            let (mut e, mut h) = (DmaEngine::new(CONFIG, 3).unwrap(), Host::new());
+            let (mut e, mut h) = (DmaEngine::new(config(), 3).unwrap(), Host::new());
             let m = DmaMemory::new(1 << 16).unwrap();
             let base = h.iommu.map(&m).unwrap();
             let mut plan: Vec<(u64, u8, DmaRequest)> = (0..60)
@@ -143,7 +148,7 @@ fn skipping_to_the_next_event_changes_nothing() {
                 let planned = plan.last().map_or(20_000, |(at, _, _)| (*at).max(t + 1));
                 t = if skip && !happened { next.min(planned) } else { t + 1 };
             }
-            (log, e.stats())
+            (log, e.stats(Cycles(1 << 40)))
         };
         let (log, stats) = outcome(false);
         assert_eq!(log.len(), 60, "seed {seed}");

@@ -1,0 +1,92 @@
+//! `cargo xtask validate`: simulates what was measured and says how far it is off.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use pcie::Systems;
+use pcie::experiment::Effort;
+use pcie::validate::{parse, report, simulate, to_csv};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask validate", bin_name = "cargo xtask validate")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Simulates every row of a file of pcie-bench measurements, and prints the error by experiment and system.
+    Pcie(Pcie),
+}
+
+#[derive(clap::Args)]
+struct Pcie {
+    /// The measurements: comma-separated, with the columns system, bench, size_bytes, window_bytes, cache, numa, iommu, pattern, host_off,
+    /// dev_off, and median_ns or gbps.
+    truth: PathBuf,
+    /// Where the simulated rows go: the key columns, and ours in median_ns, p99_ns and others, or gbps.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Descriptions of machines in place of the built-in ones (sim/pcie/data/systems.toml).
+    #[arg(long)]
+    systems: Option<PathBuf>,
+    /// Takes each machine as if nothing had been fitted to its microarchitecture: the constants of the others, averaged.
+    #[arg(long)]
+    unseen: bool,
+    /// Samples of each latency experiment.
+    #[arg(long, default_value_t = Effort::default().samples)]
+    samples: u32,
+    /// Transfers of each bandwidth experiment.
+    #[arg(long, default_value_t = Effort::default().transfers)]
+    transfers: u32,
+    /// Threads of this host.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let What::Pcie(p) = Args::parse().what;
+    match run(&p) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("validate: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(p: &Pcie) -> Result<()> {
+    let start = Instant::now();
+    let text = std::fs::read_to_string(&p.truth).with_context(|| p.truth.display().to_string())?;
+    let rows = parse(&text).with_context(|| p.truth.display().to_string())?;
+    let systems = match &p.systems {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            Systems::from_toml(&text).with_context(|| path.display().to_string())?
+        }
+        None => Systems::published()?,
+    };
+    let mut guessed: Vec<&str> = rows.iter().map(|r| r.system.as_str()).collect();
+    guessed.sort_unstable();
+    guessed.dedup();
+    for name in guessed {
+        if systems.get(name).is_ok_and(|s| s.is_guess) {
+            eprintln!("validate: system {name} is not described; taken as usual for its microarchitecture");
+        }
+    }
+    let describe = |name: &str| if p.unseen { systems.get_unseen(name) } else { systems.get(name) };
+    let effort = Effort { samples: p.samples, transfers: p.transfers };
+    let threads = p.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    let answers = simulate(&rows, describe, effort, threads.unwrap_or(1))
+        .with_context(|| p.truth.display().to_string())?;
+    print!("{}", report(&rows, &answers));
+    if let Some(out) = &p.out {
+        std::fs::write(out, to_csv(&rows, &answers)).with_context(|| out.display().to_string())?;
+    }
+    println!("{} rows in {:.1} s", rows.len(), start.elapsed().as_secs_f64());
+    Ok(())
+}

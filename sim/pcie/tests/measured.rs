@@ -1,0 +1,130 @@
+//! The simulator against what was measured on hardware: a sample of the published rows. `cargo xtask validate pcie` does whole files.
+#![allow(clippy::unwrap_used)]
+
+use pcie::experiment::{Bed, Bench, CacheState, Effort, Experiment};
+use pcie::validate::{Answer, Errors, Row, parse, report, simulate, to_csv};
+use pcie::{Systems, Translation};
+
+const SAMPLE: &str = include_str!("../data/measured-sample.csv");
+const EFFORT: Effort = Effort { samples: 300, transfers: 1200 };
+
+fn answers(rows: &[Row], unseen: bool, threads: usize) -> Vec<Answer> {
+    let s = Systems::published().unwrap();
+    simulate(rows, |n| if unseen { s.get_unseen(n) } else { s.get(n) }, EFFORT, threads).unwrap()
+}
+
+/// Rows without IOMMU of one experiment.
+fn without_iommu(rows: &[Row], a: &[Answer], b: Bench) -> Errors {
+    let e = Errors::of(rows, a, |r| r.experiment.bench == b && r.experiment.page_bytes.is_none());
+    assert!(e.len() >= 5, "{} has {} rows", b.name(), e.len());
+    e
+}
+
+#[test]
+fn machines_that_were_fitted_are_within_three_per_cent_in_latency_and_five_in_bandwidth() {
+    let rows = parse(SAMPLE).unwrap();
+    let a = answers(&rows, false, 1);
+    let all = report(&rows, &a);
+    for b in [Bench::LatRd, Bench::LatWrRd] {
+        let e = without_iommu(&rows, &a, b);
+        assert!(e.quantile(0.5) <= 3.0, "{}: median {:.2} %\n{all}", b.name(), e.quantile(0.5));
+    }
+    for b in [Bench::BwRd, Bench::BwWr, Bench::BwRw] {
+        let e = without_iommu(&rows, &a, b);
+        assert!(e.mean() <= 5.0, "{}: mean {:.2} %\n{all}", b.name(), e.mean());
+    }
+    let small = |r: &Row| r.experiment.size_bytes == 64 && !r.experiment.bench.is_latency();
+    let e = Errors::of(&rows, &a, |r| small(r) && r.experiment.page_bytes.is_none());
+    assert!(e.len() > 20 && e.mean() <= 5.0, "64 bytes: mean {:.2} % of {} rows\n{all}", e.mean(), e.len());
+    let e = Errors::of(&rows, &a, |r| r.experiment.page_bytes.is_some());
+    assert!(e.len() > 20 && e.mean() <= 10.0, "IOMMU: mean {:.2} % of {} rows\n{all}", e.mean(), e.len());
+}
+
+#[test]
+fn machines_nothing_was_fitted_to_are_within_eight_per_cent_in_latency() {
+    let rows = parse(SAMPLE).unwrap();
+    let rows: Vec<Row> = rows.into_iter().filter(|r| r.experiment.bench.is_latency()).collect();
+    let a = answers(&rows, true, 1);
+    for b in [Bench::LatRd, Bench::LatWrRd] {
+        let e = without_iommu(&rows, &a, b);
+        assert!(e.quantile(0.5) <= 8.0, "{}\n{}", b.name(), report(&rows, &a));
+    }
+}
+
+#[test]
+fn an_answer_depends_on_its_row_alone() {
+    let mut rows = parse(SAMPLE).unwrap();
+    rows.truncate(24);
+    let all = to_csv(&rows, &answers(&rows, false, 1));
+    assert_eq!(all, to_csv(&rows, &answers(&rows, false, 3)), "threads");
+    rows.reverse();
+    let mut again: Vec<_> = answers(&rows, false, 2);
+    again.reverse();
+    rows.reverse();
+    assert_eq!(all, to_csv(&rows, &again), "order");
+}
+
+fn latency(machine: &str, cache: CacheState, window_kib: u64, page_bytes: Option<u64>) -> f64 {
+    let x = Experiment {
+        bench: Bench::LatRd,
+        size_bytes: 64,
+        window_bytes: window_kib << 10,
+        cache,
+        sockets: [0; 3],
+        page_bytes,
+        sequential: false,
+        host_offset: 0,
+        device_offset: 0,
+    };
+    let s = Systems::published().unwrap().get(machine).unwrap();
+    Bed::new().unwrap().run(&x, &s, EFFORT, 7).unwrap().mean_ns()
+}
+
+/// Published means: 560.3 warm, 617.6 cold, 540.3 written by the device (256 KiB), 607.5 warm at 64 MiB with 15 MiB of cache; with an IOMMU
+/// 561.0 at 256 KiB and 714.1 at 1 MiB.
+#[test]
+fn caches_and_the_iotlb_have_their_effect() {
+    let at = |cache, kib| latency("ib-e5-2620v2", cache, kib, None);
+    let warm = at(CacheState::HostWarm, 256);
+    let near = |is: f64, was: f64| assert!((is - was).abs() < was * 0.03, "{is:.0} ns, measured {was}");
+    near(warm, 560.3);
+    near(at(CacheState::Cold, 256), 617.6);
+    near(at(CacheState::DeviceWarm, 256), 540.3);
+    near(at(CacheState::HostWarm, 65536), 607.5);
+    let paged = |kib| latency("ib-e5-2620v2", CacheState::HostWarm, kib, Some(4096));
+    near(paged(256), 561.0);
+    near(paged(1024), 714.1);
+    assert!(
+        Systems::published()
+            .unwrap()
+            .get("ib-e5-2620v2")
+            .unwrap()
+            .host(Translation::Off, false)
+            .iommu
+            .is_none()
+    );
+}
+
+#[test]
+fn files_that_are_not_what_they_should_be_are_refused_with_line_and_column() {
+    let head = "system,bench,size_bytes,window_bytes,cache,numa,iommu,pattern,host_off,dev_off,median_ns\n";
+    let err = |row: &str| parse(&format!("# a comment\n{head}{row}\n")).unwrap_err().to_string();
+    assert_eq!(err("x,LAT_RD,64"), "line 3: system: 3 values in 11 columns");
+    assert!(
+        err("x,LAT_XX,64,8192,cold,single,off,seq,0,0,1").starts_with("line 3: bench: \"LAT_XX\" is none of")
+    );
+    assert!(err("x,LAT_RD,-1,8192,cold,single,off,seq,0,0,1").starts_with("line 3: size_bytes: "));
+    assert!(err("x,LAT_RD,64,8192,cold,s0,off,seq,0,0,1").starts_with("line 3: numa: "));
+    assert!(err("x,LAT_RD,64,8192,cold,single,off,seq,0,0,?").starts_with("line 3: median_ns: "));
+    let run = |row: &str| {
+        let rows = parse(&format!("{head}{row}\n")).unwrap();
+        let s = Systems::published().unwrap();
+        simulate(&rows, |n| s.get(n), EFFORT, 1).unwrap_err().to_string()
+    };
+    assert!(run("power9,LAT_RD,64,8192,cold,single,off,seq,0,0,1").starts_with("line 2: system \"power9\""));
+    assert_eq!(
+        run("snb-e5-2630,LAT_RD,8000,8192,cold,single,off,seq,0,0,1"),
+        "line 2: size_bytes: must be from 1 to 4096"
+    );
+    assert!(run("snb-e5-2630,LAT_RD,64,32,cold,single,off,seq,0,0,1").starts_with("line 2: window_bytes: "));
+}
