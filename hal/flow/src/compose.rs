@@ -35,6 +35,19 @@ pub fn compose_sized(key: &PacketKey, bytes: usize) -> Option<Vec<u8>> {
     (bytes <= MAX_FRAME_BYTES).then(|| build(key, 0, fill))
 }
 
+/// Fills in what a key that was written by hand leaves out: a packet without an Ethernet type has a length instead, and a tag is
+/// one of 802.1Q.
+pub fn complete(key: &mut PacketKey) {
+    if key.get64(F::EthType) == 0 {
+        key.set(F::EthType, eth_type::NONE.into());
+    }
+    for (tci, tpid) in [(F::VlanTci, F::VlanTpid), (F::VlanTci2, F::VlanTpid2)] {
+        if key.get64(tci) as u16 & VLAN_PRESENT != 0 && key.get64(tpid) == 0 {
+            key.set(tpid, eth_type::VLAN.into());
+        }
+    }
+}
+
 fn be16(v: u64) -> [u8; 2] {
     (v as u16).to_be_bytes()
 }

@@ -42,7 +42,7 @@ impl fmt::Display for Ufid {
 pub(crate) fn missed(key: &PacketKey) {
     if tracing::enabled!(target: MODULE, tracing::Level::DEBUG) {
         let key = format_key(key, &|_| None);
-        tracing::debug!(target: MODULE, lines = true, "ovs-dummy: miss upcall:\nskb_priority(0),{key}");
+        tracing::debug!(target: MODULE, lines = true, "ovs-dummy: miss upcall:\n{key}");
     }
 }
 

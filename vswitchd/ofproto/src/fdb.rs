@@ -99,9 +99,13 @@ pub fn add(s: &Switch, name: &str, port: &str, vlan: &str, mac: &str) -> Result<
     let p = b.pipeline();
     let found: Option<PortNo> = p.ports.iter().find(|p| p.name == port).map(|p| p.no);
     let no = found.ok_or_else(|| "software error, odp port is present but no ofp port".to_owned())?;
+    let before = b.macs().entries(s.now()).into_iter().find(|e| e.key == key);
     b.macs().add_fixed(key, no, s.now());
     s.changed();
-    Ok(String::new())
+    Ok(before.map_or_else(String::new, |e| {
+        let kind = if e.age.is_some() { "dynamic" } else { "static" };
+        format!("Overriding already existing {kind} entry on {}\n", e.port)
+    }))
 }
 
 /// `fdb/del BRIDGE VLAN MAC`: removes an entry that was made by hand.

@@ -55,7 +55,7 @@ pub use mac_table::{MacEntry, MacKey, MacTable};
 pub use mirror::{Mirror, MirrorOutput};
 pub use patch::Patch;
 pub use port::{Port, Ports};
-pub use record::{Basis, FlowOwner, HardwareCredit, HardwareStats, RecordSink, offload_rule};
+pub use record::{Basis, FlowOwner, HardwareCredit, HardwareStats, MadeFor, RecordSink, offload_rule};
 pub use revalidate::Revalidated;
 pub use rule::{Rule, RuleCounters};
 pub use settings::{BridgeSettings, PortSettings, Snooping};

@@ -127,7 +127,16 @@ pub struct FlowOwner {
     /// What has been credited to rules already; carried on by replacements.
     pub(crate) credit: Arc<Mutex<Credit>>,
     /// The packet that the record was made for, where it is asked for.
-    pub(crate) packet: Option<Arc<PacketKey>>,
+    pub(crate) packet: Option<Arc<MadeFor>>,
+}
+
+/// The packet that a record was made for.
+#[derive(Debug)]
+pub struct MadeFor {
+    /// Its key, bits that the record does not match on included.
+    pub key: PacketKey,
+    /// Its length.
+    pub bytes: u32,
 }
 
 /// How much of a record's traffic has been credited.
@@ -149,13 +158,13 @@ impl FlowOwner {
     }
 
     /// With the packet that it was made for.
-    pub(crate) fn made_for(self, packet: Option<Arc<PacketKey>>) -> Self {
+    pub(crate) fn made_for(self, packet: Option<Arc<MadeFor>>) -> Self {
         FlowOwner { packet, ..self }
     }
 
-    /// The packet that the record was made for, bits that it does not match on included; kept where a bridge is told to be
-    /// as Open vSwitch, which prints it.
-    pub fn packet(&self) -> Option<&PacketKey> {
+    /// The packet that the record was made for; kept where a bridge is told to be as Open vSwitch, which prints its bits and
+    /// does not count it.
+    pub fn packet(&self) -> Option<&MadeFor> {
         self.packet.as_deref()
     }
 

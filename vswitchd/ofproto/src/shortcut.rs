@@ -193,7 +193,7 @@ impl Switch {
             return None;
         }
         let record = Arc::new(FlowRecord {
-            id: FlowId(self.next_flow_id()),
+            id: self.new_flow_id(),
             matches: PacketMatch::ANY,
             owner: Arc::new(FlowOwner::new(o.basis(Some(bridge.index())), Arc::default())),
             actions: o.actions.into(),

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::mac_table::MacKey;
 use crate::recirc::Recircs;
-use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, RecordSink};
+use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, MadeFor, RecordSink};
 use crate::revalidate::Revalidation;
 use crate::shortcut::Shortcuts;
 use crate::xlate::{LearnedFlow, Outcome, Problem, Start};
@@ -156,6 +156,11 @@ impl Switch {
     /// Whether records made from now on match on no more than the verdict depended on, as usual, or on every bit of the packet.
     pub fn set_megaflows(&self, on: bool) {
         self.publish(|| self.exact.store(!on, Ordering::Relaxed));
+    }
+
+    /// A name for a record that somebody else makes.
+    pub fn new_flow_id(&self) -> FlowId {
+        FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Most flow records.
@@ -311,11 +316,6 @@ impl Switch {
         self.routes.load()
     }
 
-    /// A name for a record.
-    pub(crate) fn next_flow_id(&self) -> u64 {
-        self.next_flow.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// The datapath port that stands for "from a controller" of a bridge.
     pub(crate) fn pseudo_port(bridge: u32) -> PortId {
         PortId(PSEUDO_PORTS | bridge & 0xffff)
@@ -364,12 +364,18 @@ impl Switch {
         }
         let stock =
             bridge.and_then(|b| self.bridge(b)).is_some_and(|b| b.pipeline().settings.stock_megaflows);
+        if stock {
+            // That it is an Ethernet packet is part of every flow there.
+            o.mask.set_exact(FieldId::PacketType);
+        }
         let install = self.live.load(Ordering::Relaxed) < self.config.flow_limit;
-        let id = FlowId(self.next_flow_id());
+        let id = self.new_flow_id();
         let basis = o.basis(bridge);
         let owner = if install {
             self.live.fetch_add(1, Ordering::Relaxed);
-            Arc::new(FlowOwner::new(basis, Arc::default()).made_for(stock.then(|| Arc::new(miss.key))))
+            Arc::new(FlowOwner::new(basis, Arc::default()).made_for(
+                stock.then(|| Arc::new(MadeFor { key: miss.key, bytes: miss.len_bytes })),
+            ))
         } else {
             // Counted here and now, and never looked at again.
             self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);

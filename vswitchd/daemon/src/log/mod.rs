@@ -263,8 +263,8 @@ struct LogLayer(Arc<Inner>);
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn register_callsite(&self, m: &'static Metadata<'static>) -> Interest {
-        // Spans are not shown; only events matter.
-        if m.is_event() && self.0.levels.write().wants(m.target(), Level::of(m.level())) {
+        // Spans are not shown; only events matter, and whether somebody asks if they would be shown.
+        if !m.is_span() && self.0.levels.write().wants(m.target(), Level::of(m.level())) {
             Interest::always()
         } else {
             Interest::never()

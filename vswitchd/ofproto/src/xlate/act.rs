@@ -46,7 +46,10 @@ impl Xlate<'_> {
             }
             OfAction::RegMove { src, dst } => {
                 let v = self.read(*src);
+                let proto = self.wc.get(FieldId::NwProto);
                 self.set_field(dst.field, shift_up(v, dst), dst.mask());
+                // Open vSwitch looks at the protocol where a rule writes an address, not where it moves one.
+                self.wc.set_masked(FieldId::NwProto, proto, u128::MAX);
                 self.tell(*dst);
             }
             OfAction::SetTunnel { id, .. } => self.set_field(FieldId::TunId, (*id).into(), u128::MAX),

@@ -1,5 +1,6 @@
 //! The switch's own unixctl commands, beside those that every daemon has.
 
+mod dpctl;
 mod dpif;
 mod revalidator;
 
@@ -73,6 +74,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     let p = Arc::clone(parts);
     let words = "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
     commands.register("ofproto/trace-packet-out", words, 2..=usize::MAX, move |a| p.trace_packet_out(a));
+    dpctl::register(commands, parts);
     dpif::register(commands, parts);
     revalidator::register(commands, parts);
     let p = Arc::clone(parts);

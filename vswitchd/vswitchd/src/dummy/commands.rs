@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as HostInstant};
 use clock::{Clock as _, Deadline, WarpClock};
 use daemon::unixctl::Commands;
 use datapath_api::Datapath as _;
-use flow::compose::{MIN_ASKED_BYTES, compose, compose_sized};
+use flow::compose::{MIN_ASKED_BYTES, complete, compose, compose_sized};
 use flow::text::odp::parse_key;
 use tokio::runtime::Handle;
 
@@ -89,7 +89,8 @@ fn frames(args: &[String]) -> Result<Vec<Vec<u8>>, String> {
             }
             _ => None,
         };
-        let key = parse_key(text, &|_| None).map_err(|e| format!("{text}: {e}"))?;
+        let mut key = parse_key(text, &|_| None).map_err(|e| format!("{text}: {e}"))?;
+        complete(&mut key);
         out.push(match len {
             None => compose(&key),
             Some(n) => compose_sized(&key, n).ok_or("packet_len does not fit the flow's headers")?,

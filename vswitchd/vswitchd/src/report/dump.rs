@@ -84,19 +84,25 @@ impl Parts {
         let soft = r.counters.read();
         let owner = FlowOwner::of(r);
         let (packets, bytes) = owner.map(FlowOwner::hardware_totals).unwrap_or_default();
+        let (mut packets, mut bytes) = (packets + soft.packets, bytes + soft.bytes);
+        if let Some(m) = owner.and_then(FlowOwner::packet) {
+            (packets, bytes) = (packets.saturating_sub(1), bytes.saturating_sub(m.bytes.into()));
+        }
+        let unused = packets == 0;
         // As Open vSwitch has it: with the bits of the packet that it was made for.
-        let key = owner.and_then(FlowOwner::packet).unwrap_or_else(|| r.matches.key());
+        let made_for = owner.and_then(FlowOwner::packet);
+        let key = made_for.map_or_else(|| r.matches.key(), |m| &m.key);
         let mut line = if o.more { format!("{}, ", Ufid(r.id)) } else { String::new() };
         line.push_str(&format_flow(key, r.matches.mask(), &name));
-        let _ = write!(line, ", packets:{}, bytes:{}, used:", soft.packets + packets, soft.bytes + bytes);
-        match owner.and_then(FlowOwner::used).max(soft.used) {
+        let _ = write!(line, ", packets:{packets}, bytes:{bytes}, used:");
+        match owner.and_then(FlowOwner::used).max(soft.used).filter(|_| !unused) {
             None => line.push_str("never"),
             Some(used) => {
                 let ms = self.clock.now().since(used).as_millis();
                 let _ = write!(line, "{}.{:03}s", ms / 1000, ms % 1000);
             }
         }
-        if soft.tcp_flags != 0 {
+        if soft.tcp_flags != 0 && !unused {
             line.push_str(", flags:");
             line.push_str(&tcp_flags(soft.tcp_flags));
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use flow::compose::compose;
+use flow::compose::{complete, compose};
 use flow::text::odp::parse_key;
 use flow::text::ofctl;
 use flow::{FieldId, FlowId, PacketKey, PipelineKey, PipelineMatch, PortId};
@@ -144,12 +144,13 @@ impl Parts {
             let by_name = |n: &str| pipeline.ports.iter().find(|p| p.name == n).map(|p| p.no.0);
             let m: PipelineMatch = ofctl::parse_with(r.flow, &by_name)
                 .map_err(|e| format!("Bad openflow flow syntax: {}: {e}", r.flow))?;
-            let no = PortNo(m.get(FieldId::InPort).0 as u32);
+            let (no, given) = m.get(FieldId::InPort);
+            let no = if given == 0 { PortNo::ANY } else { PortNo(no as u32) };
             return Ok((bridge, *m.key(), no));
         }
-        if r.place
-            .is_some_and(|p| !matches!(p, "ovs-dummy" | "dummy@ovs-dummy" | "ovs-netdev" | "ovs-system"))
-        {
+        let known: &[&str] =
+            if self.dummy { &["ovs-dummy", "dummy@ovs-dummy"] } else { &["ovs-netdev", "ovs-system"] };
+        if r.place.is_some_and(|p| !known.contains(&p)) {
             return Err(NO_DATAPATH.into());
         }
         let by_name = |n: &str| self.ports.all().iter().find(|p| p.name == n).map(|p| p.dp.0);
@@ -158,7 +159,8 @@ impl Parts {
             Some(rest) => rest.split_once(',').map_or("", |(_, flow)| flow).trim_start(),
             None => r.flow,
         };
-        let key: PacketKey = parse_key(text, &by_name).map_err(|e| format!("{}: {e}", r.flow))?;
+        let mut key: PacketKey = parse_key(text, &by_name).map_err(|e| format!("{}: {e}", r.flow))?;
+        complete(&mut key);
         let recirc = key.get64(FieldId::RecircId);
         if recirc != 0 {
             return Err(format!("no recirculation data for recirc_id {recirc:#x}"));

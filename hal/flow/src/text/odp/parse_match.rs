@@ -180,10 +180,8 @@ fn attributes(
         }
         match a.name {
             "skb_priority" => {
-                let (v, _) = at(&inside, value::number(text, 32))?;
-                if v != 0 {
-                    return inside.fail(Reason::Unsupported("skb_priority"));
-                }
+                // The kernel's; nothing here goes by it.
+                at(&inside, value::number(text, 32))?;
             }
             "ct_state" => {
                 let (v, mask) = at(&inside, flags::CT_STATE.parse(text))?;

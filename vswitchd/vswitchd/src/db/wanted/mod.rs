@@ -369,6 +369,9 @@ fn mirror(db: &Snapshot, row: Row<'_>) -> Option<MirrorConfig> {
         select_dst: names("select_dst_port"),
         select_vlans: vlans(row, "select_vlan"),
         output: port.or_else(vlan)?,
-        snaplen: row.integer("snaplen").and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0),
+        snaplen: row
+            .integer("snaplen")
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n > 0 && *n < u16::MAX),
     })
 }

@@ -1,0 +1,116 @@
+//! `dpctl/*` on the flows of the datapath that the bridges share (ovs-dpctl(8), ovs-vswitchd(8)).
+//!
+//! A flow that is put here belongs to no bridge: no rule is credited, and revalidation leaves it alone until it is deleted or the
+//! datapath is purged.
+
+use std::sync::Arc;
+
+use daemon::unixctl::Commands;
+use datapath::Ufid;
+use datapath_api::{Datapath as _, FlowCounters, FlowRecord};
+use flow::text::odp::{parse_actions, parse_match};
+use flow::{FieldId, PacketMatch};
+
+use crate::report::{DumpOptions, Parts};
+
+pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
+    let p = Arc::clone(parts);
+    commands.register("dpctl/get-flow", "[dp] ufid", 1..=2, move |a| {
+        let ufid = a.last().and_then(|t| Ufid::parse(t)).ok_or("failed to parse ufid")?;
+        let r = p.layer.records().into_iter().find(|r| r.id == ufid.0);
+        let r = r.ok_or("getting flow (No such file or directory)")?;
+        Ok(p.dump_line(&r, None, &DumpOptions::default()) + "\n")
+    });
+    // As a program would: with its name before the words.
+    let said = |e: String| format!("ovs-vswitchd: {e}");
+    for (name, put) in [("dpctl/add-flow", Put::New), ("dpctl/mod-flow", Put::Old)] {
+        let p = Arc::clone(parts);
+        commands.register(name, "[dp] flow actions", 2..=3, move |a| {
+            let [.., flow, actions] = a else { return Err("not enough arguments".into()) };
+            self::put(&p, flow, actions, put).map_err(said)
+        });
+    }
+    let p = Arc::clone(parts);
+    commands.register("dpctl/del-flow", "[dp] flow", 1..=2, move |a| {
+        let text = a.last().map_or("", String::as_str);
+        let found = match Ufid::parse(text) {
+            Some(u) => Some(u.0),
+            None => {
+                let wanted = matches(&p, text)?;
+                p.layer.records().iter().find(|r| r.matches == wanted).map(|r| r.id)
+            }
+        };
+        let id = found.ok_or("deleting flow (No such file or directory)")?;
+        p.soft.flow_del(id).map_err(|e| e.to_string())?;
+        Ok(String::new())
+    });
+    let p = Arc::clone(parts);
+    commands.register("dpctl/del-flows", "[dp]", 0..=1, move |_| {
+        p.layer.purge(p.clock.now());
+        for r in p.layer.records() {
+            let _ = p.soft.flow_del(r.id);
+        }
+        Ok(String::new())
+    });
+    commands.register("dpctl/dump-dps", "", 0..=0, |_| Ok(format!("{}\n", super::dpif::DATAPATH)));
+    let p = Arc::clone(parts);
+    commands.register("dpctl/show", "[dp...]", 0..=usize::MAX, move |_| Ok(show(&p)));
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Put {
+    /// There is none like it yet.
+    New,
+    /// There is one, whose actions change.
+    Old,
+}
+
+fn matches(p: &Parts, text: &str) -> Result<PacketMatch, String> {
+    let by_name = |n: &str| p.ports.all().iter().find(|p| p.name == n).map(|p| p.dp.0);
+    parse_match(text, &by_name).map_err(|e| format!("parsing flow key ({e})"))
+}
+
+fn put(p: &Parts, flow: &str, actions: &str, put: Put) -> Result<String, String> {
+    let mut matches = matches(p, flow)?;
+    matches.set(FieldId::RecircId, matches.get(FieldId::RecircId).0);
+    if matches.get(FieldId::DpPort).1 != u128::from(u32::MAX) {
+        tracing::error!(target: "dpif_netdev", "flow: in_port is not an exact match");
+        return Err("updating flow table (Invalid argument)".into());
+    }
+    let by_name = |n: &str| p.ports.all().iter().find(|p| p.name == n).map(|p| p.dp.0);
+    let actions = parse_actions(actions, &by_name).map_err(|e| format!("parsing actions ({e})"))?;
+    let old = p.layer.records().into_iter().find(|r| r.matches == matches);
+    match (put, &old) {
+        (Put::New, Some(_)) => return Err("updating flow table (File exists)".into()),
+        (Put::Old, None) => return Err("updating flow table (No such file or directory)".into()),
+        _ => {}
+    }
+    let record = FlowRecord {
+        id: old.as_ref().map_or_else(|| p.layer.new_flow_id(), |r| r.id),
+        matches,
+        actions: actions.into(),
+        counters: old.map_or_else(|| Arc::new(FlowCounters::default()), |r| r.counters.clone()),
+        owner: Arc::new(()),
+        created: p.clock.now(),
+    };
+    p.soft.flow_put(Arc::new(record)).map_err(|e| format!("updating flow table ({e})"))?;
+    Ok(String::new())
+}
+
+fn show(p: &Parts) -> String {
+    use std::fmt::Write;
+    let s = p.soft.stats();
+    let mut out = format!(
+        "{}:\n  lookups: hit:{} missed:{} lost:0\n  flows: {}\n",
+        super::dpif::DATAPATH,
+        s.exact_hits + s.megaflow_hits,
+        s.misses,
+        s.flows
+    );
+    let mut ports = p.ports.all();
+    ports.sort_by_key(|p| p.dp);
+    for port in ports {
+        let _ = writeln!(out, "  port {}: {} ({})", port.dp.0, port.name, port.kind_name());
+    }
+    out
+}

@@ -1,0 +1,195 @@
+//! The switch as `ovs-vswitchd --enable-dummy`, with a stock ovsdb-server: what tests written for Open vSwitch do to it, by stock
+//! ovs-vsctl, ovs-ofctl and ovs-appctl. Needs neither root nor interfaces.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use support::{eventually, program, require};
+
+struct Rig {
+    dir: tempfile::TempDir,
+    server: Child,
+}
+
+impl Rig {
+    fn start() -> Rig {
+        for tool in ["ovsdb-tool", "ovs-vsctl", "ovs-ofctl", "ovs-appctl"] {
+            require(tool);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let command = |program: PathBuf| in_dir(&dir, program);
+        let file = dir.path().join("conf.db");
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        assert!(
+            command("ovsdb-tool".into()).arg("create").arg(&file).arg(schema).status().unwrap().success()
+        );
+        let socket = dir.path().join("db.sock");
+        let server = command("/usr/sbin/ovsdb-server".into())
+            .arg(&file)
+            .arg(format!("--remote=punix:{}", socket.display()))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let r = Rig { server, dir };
+        eventually("the database server listens", || socket.exists().then_some(()));
+        r.run("ovs-vsctl --no-wait init");
+        let name = r.dir.path().join("ovs-vswitchd");
+        std::os::unix::fs::symlink(program("vswitchd"), &name).unwrap();
+        let o = in_dir(&r.dir, name)
+            .args(["--enable-dummy", "--disable-system", "--disable-system-route", "--detach", "--no-chdir"])
+            .args(["--pidfile", "--log-file", "-vvconn", "-vofproto_dpif", "-vunixctl"])
+            .output()
+            .unwrap();
+        assert!(o.status.success() && o.stdout.is_empty(), "{o:?}");
+        // Whoever starts it so takes any other line for trouble.
+        let said = String::from_utf8_lossy(&o.stderr).into_owned();
+        let usual = ["|vlog|INFO|opened log file", "|reconnect|INFO|"];
+        assert!(said.lines().all(|l| usual.iter().any(|u| l.contains(u))), "{said}");
+        let bridge = "ovs-vsctl -- add-br br0 -- set bridge br0 datapath-type=dummy fail-mode=secure \
+                      other-config:hwaddr=aa:55:aa:55:00:00 -- add-port br0 p1 -- set Interface p1 type=dummy \
+                      -- add-port br0 p7 -- set Interface p7 type=dummy ofport_request=2";
+        r.run(bridge);
+        r
+    }
+
+    /// A command line; arguments with blanks in them are put between quotes.
+    fn tool(&self, line: &str) -> Result<String, String> {
+        let mut words = Vec::new();
+        for (i, part) in line.split('\'').enumerate() {
+            match i % 2 {
+                0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                _ => words.push(part.to_owned()),
+            }
+        }
+        let o = in_dir(&self.dir, words[0].clone().into()).args(&words[1..]).output().unwrap();
+        let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+        if o.status.success() { Ok(text(&o.stdout)) } else { Err(text(&o.stderr)) }
+    }
+
+    fn run(&self, line: &str) -> String {
+        self.tool(line).unwrap_or_else(|e| panic!("{line}: {e}\n{}", self.log()))
+    }
+
+    fn appctl(&self, line: &str) -> String {
+        self.run(&format!("ovs-appctl {line}"))
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("ovs-vswitchd.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.tool("ovs-appctl exit --cleanup");
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn in_dir(dir: &tempfile::TempDir, program: PathBuf) -> Command {
+    let mut c = Command::new(program);
+    for k in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR", "OVS_PKGDATADIR"] {
+        c.env(k, dir.path());
+    }
+    c.env("OVS_SYSLOG_METHOD", "null").env_remove("HOIST_RUNDIR").stdin(Stdio::null());
+    c
+}
+
+const ICMP: &str = "in_port(1),eth(src=50:54:00:00:00:05,dst=50:54:00:00:00:07),eth_type(0x0800),\
+                    ipv4(src=192.168.0.1,dst=192.168.0.2,proto=1,tos=0,ttl=64,frag=no),icmp(type=8,code=0)";
+
+#[test]
+fn packets_that_are_said_come_in_and_are_told_of() {
+    let r = Rig::start();
+    let shown = r.appctl("dpif/show");
+    let want = "dummy@ovs-dummy: hit:0 missed:0\n  br0:\n    br0 65534/100: (dummy-internal)\n    \
+                p1 1/1: (dummy)\n    p7 2/7: (dummy)\n";
+    assert_eq!(shown, want);
+
+    r.appctl("vlog/set dpif_netdev:dbg");
+    let pcap = r.dir.path().join("p7.pcap");
+    r.run(&format!("ovs-vsctl set Interface p7 options:tx_pcap={}", pcap.display()));
+    r.run("ovs-ofctl add-flow br0 in_port=1,actions=mod_nw_dst:10.0.0.9,2");
+    r.appctl(&format!("netdev-dummy/receive p1 '{ICMP}'"));
+    // The packet that made a flow is not among those that the flow has served; its rule counts it.
+    let flow = "recirc_id(0),in_port(1),packet_type(ns=0,id=0),eth_type(0x0800),ipv4(dst=192.168.0.2,proto=1,frag=no), \
+                packets:0, bytes:0, used:never, actions:set(ipv4(dst=10.0.0.9)),7\n";
+    assert_eq!(r.appctl("dpif/dump-flows br0"), flow);
+    assert_eq!(r.appctl("dpctl/dump-flows"), format!("flow-dump from the main thread:\n{flow}"));
+    assert!(r.run("ovs-ofctl dump-flows br0").contains("n_packets=1, n_bytes=106"));
+    let log = r.log();
+    let (_, upcall) =
+        log.split_once("|dpif_netdev|DBG|ovs-dummy: miss upcall:\n").expect("an upcall is told");
+    let key = format!(
+        "skb_priority(0),skb_mark(0),ct_state(0),ct_zone(0),ct_mark(0),ct_label(0),recirc_id(0),dp_hash(0),{}",
+        ICMP.replace("in_port(1),", "in_port(1),packet_type(ns=0,id=0),")
+    );
+    assert_eq!(upcall.lines().next(), Some(key.as_str()));
+    assert!(log.contains("|dpif_netdev|DBG|flow_add: ufid:"), "{log}");
+
+    // Hexadecimal, and a length; each is in the capture at once.
+    r.appctl(&format!("netdev-dummy/receive p1 '{ICMP}' --len 200"));
+    r.appctl("netdev-dummy/receive p1 50540000000750540000000508060001080006040001505400000005c0a80001000000000000c0a80002");
+    let frames = netio::pcap::PcapReader::open(&pcap).unwrap().map(|f| f.unwrap().data.len());
+    assert_eq!(frames.collect::<Vec<_>>(), [106, 200, 42]);
+    assert!(r.tool(&format!("ovs-appctl netdev-dummy/receive p9 '{ICMP}'")).is_err());
+
+    r.appctl("revalidator/purge");
+    assert_eq!(r.appctl("dpif/dump-flows br0"), "");
+    r.appctl("netdev-dummy/set-admin-state p1 down");
+    assert!(r.run("ovs-ofctl show br0").contains("LINK_DOWN"));
+}
+
+#[test]
+fn time_stands_still_and_is_warped() {
+    let r = Rig::start();
+    r.appctl("time/stop");
+    r.run("ovs-ofctl add-flow br0 hard_timeout=60,actions=drop");
+    let age = || r.run("ovs-ofctl dump-flows br0");
+    assert!(age().contains("duration=0s"), "{}", age());
+    assert_eq!(r.appctl("time/warp 20000 1000"), "warped\n");
+    assert!(age().contains("duration=20s"), "{}", age());
+    r.appctl("time/warp 41000 1000");
+    assert!(!age().contains("duration"), "{}", age());
+    assert!(r.tool("ovs-appctl time/warp 0").is_err());
+}
+
+#[test]
+fn a_trace_takes_every_form_and_a_generated_packet_teaches() {
+    let r = Rig::start();
+    r.run("ovs-ofctl add-flow br0 actions=normal");
+    let last = |line: &str| r.appctl(line).lines().last().unwrap_or_default().to_owned();
+    let flood = "Datapath actions: 7,100";
+    for form in [
+        format!("ofproto/trace '{ICMP}'"),
+        format!("ofproto/trace ovs-dummy '{ICMP}'"),
+        "ofproto/trace br0 in_port=1,icmp,dl_src=50:54:00:00:00:05,dl_dst=50:54:00:00:00:07".into(),
+    ] {
+        let got = last(&form);
+        let mut ports: Vec<_> = got.trim_start_matches("Datapath actions: ").split(',').collect();
+        ports.sort_by_key(|p| p.parse::<u32>().unwrap_or(0));
+        assert_eq!(format!("Datapath actions: {}", ports.join(",")), flood, "{form}");
+    }
+    assert!(!r.appctl("fdb/show br0").contains("50:54:00:00:00:05"), "a trace changes nothing");
+    r.appctl(&format!("ofproto/trace ovs-dummy '{ICMP}' -generate"));
+    assert!(
+        r.appctl("fdb/show br0").contains("50:54:00:00:00:05"),
+        "unless the packet is to be as one that came"
+    );
+    let out = last("ofproto/trace-packet-out br0 in_port=2,dl_dst=50:54:00:00:00:05 mod_vlan_vid:9,output:1");
+    assert_eq!(out, "Datapath actions: push_vlan(vid=9,pcp=0),1");
+    for (wrong, words) in [
+        ("ofproto/trace in_port=1", "(or the bridge name was omitted)"),
+        ("ofproto/trace br9 in_port=1", "br9: unknown bridge"),
+        ("ofproto/trace nowhere in_port(1)", "Cannot find the datapath"),
+        ("ofproto/trace in_port(42)", "no OpenFlow port for datapath port 42"),
+    ] {
+        let e = r.tool(&format!("ovs-appctl {wrong}")).unwrap_err();
+        assert!(e.contains(words), "{wrong}: {e}");
+    }
+}
