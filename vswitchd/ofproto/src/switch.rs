@@ -516,7 +516,26 @@ impl Switch {
 fn whole(key: &PacketKey) -> PacketMask {
     let mut mask = PacketMask::ZERO;
     for f in flow::FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == flow::Scope::Packet) {
-        if flow::prereq::holds(key, f.prereq) || key.get(f.id) != 0 {
+        // Of what is beside the packet, tunnels and connections' tuples only where there are any.
+        let always = matches!(
+            f.id,
+            FieldId::DpPort
+                | FieldId::RecircId
+                | FieldId::PktMark
+                | FieldId::DpHash
+                | FieldId::CtState
+                | FieldId::CtZone
+                | FieldId::CtMark
+                | FieldId::CtLabel
+                | FieldId::PacketType
+                | FieldId::EthSrc
+                | FieldId::EthDst
+                | FieldId::EthType
+                | FieldId::VlanTci
+        );
+        let mut views =
+            flow::FIELDS.iter().filter(|v| v.id.info().canon == f.id && v.prereq != flow::Prereq::None);
+        if always || key.get(f.id) != 0 || views.any(|v| flow::prereq::holds(key, v.prereq)) {
             mask.set_exact(f.id);
         }
     }

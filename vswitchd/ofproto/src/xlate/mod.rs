@@ -112,6 +112,16 @@ impl Problem {
         }
     }
 
+    /// What ends a trace, in Open vSwitch's words where it knows the problem.
+    pub fn cause(self) -> &'static str {
+        match self {
+            Problem::TooDeep => "Recursion too deep",
+            Problem::TooManyLookups => "Too many resubmits",
+            Problem::StackTooDeep => "Stack too deep",
+            other => other.text(),
+        }
+    }
+
     /// A name for counters.
     pub fn name(self) -> &'static str {
         match self {

@@ -102,7 +102,11 @@ impl Parts {
         if let Some(frame) = &r.packet {
             let dp = PortId(key.get64(FieldId::DpPort) as u32);
             let parsed = flow::parse(frame, dp).map_err(|e| e.to_string())?;
-            key = PipelineKey::from_packet(&parsed.key, in_port.0);
+            let mut seen = parsed.key;
+            for f in METADATA {
+                seen.set(*f, key.get(*f));
+            }
+            key = PipelineKey::from_packet(&seen, in_port.0);
         } else if r.effects {
             // The packet that it describes, with what a flow in text may leave out.
             let dp = PortId(key.get64(FieldId::DpPort) as u32);
@@ -204,6 +208,9 @@ impl Parts {
             }
         }
         let _ = writeln!(out, "{actions}");
+        if let Some(p) = t.problem {
+            let _ = writeln!(out, "Translation failed ({}), packet is dropped.", p.cause());
+        }
         out
     }
 }

@@ -105,6 +105,12 @@ impl Writer<'_> {
     }
 
     fn write_all(&mut self) {
+        // The kernel's priority, which is always zero here, is among the bits of a flow that matches on all there is.
+        let everything =
+            [F::PktMark, F::DpHash, F::CtState].iter().all(|f| self.mask.get(*f) == f.info().max());
+        if everything && !self.whole {
+            self.out.push_str("skb_priority(0)");
+        }
         self.tunnel();
         self.hex_attr("skb_mark", F::PktMark);
         let (v, mask) = self.get(F::CtState);

@@ -77,6 +77,7 @@ pub(super) fn each_part<'a>(
         }
         let name = s.take_while(|c| c.is_ascii_alphanumeric() || c == '_');
         let value = if s.eat("=") {
+            s.take_while(|c| c.is_ascii_whitespace());
             let at = s.at;
             s.take_value(",")?;
             Scan { text: &s.text[..s.at], at }

@@ -186,7 +186,6 @@ fn errors_say_where() {
         ("eth_type(0x0800)x", 16, Reason::Expected("a comma")),
         ("ct_state(+foo)", 9, Reason::BadFlag),
         ("tunnel(geneve({class=1}))", 14, Reason::Unsupported("geneve options")),
-        ("skb_priority(5)", 13, Reason::Unsupported("skb_priority")),
         ("encap(encap(encap()))", 12, Reason::UnknownKeyword),
     ] {
         let e = parse_match(text, &no_port).unwrap_err();
