@@ -157,7 +157,13 @@ async fn accept(name: &str, tcp: TcpStream, tls: &Tls) -> Result<TlsStream, Stre
     let material = tls.material().map_err(no_tls)?;
     let shaken = TlsAcceptor::from(Arc::clone(&material.server)).accept(tcp);
     let stream = match tokio::time::timeout(HANDSHAKE_DEADLINE, shaken).await {
-        Ok(r) => TlsStream::new(r.map_err(failed)?.into()),
+        Ok(r) => {
+            let shaken = r.map_err(failed)?;
+            if let Some(server) = shaken.get_ref().1.server_name() {
+                tracing::debug!(target: "stream_ssl", "connection indicated server name {server}");
+            }
+            TlsStream::new(shaken.into())
+        }
         Err(_) => {
             return Err(StreamError::TimedOut { name: name.to_owned(), ms: HANDSHAKE_DEADLINE.as_millis() });
         }

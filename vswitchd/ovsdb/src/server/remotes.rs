@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use clock::Instant;
+use daemon::reconnect;
 use tokio::task::JoinHandle;
 
 use super::hub::{Hub, Shared};
@@ -70,24 +71,6 @@ impl Options {
     }
 }
 
-/// How far an outgoing connection is; the words are Open vSwitch's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Dial {
-    Backoff,
-    Connecting,
-    Active,
-}
-
-impl Dial {
-    pub fn word(self) -> &'static str {
-        match self {
-            Dial::Backoff => "BACKOFF",
-            Dial::Connecting => "CONNECTING",
-            Dial::Active => "ACTIVE",
-        }
-    }
-}
-
 /// A target in use.
 #[derive(Debug)]
 pub(crate) struct Remote {
@@ -95,12 +78,11 @@ pub(crate) struct Remote {
     /// Handed to sessions; kept so that they share it.
     task: Option<JoinHandle<()>>,
     pub sessions: BTreeSet<SessionId>,
-    /// `None` when it listens.
-    pub dial: Option<Dial>,
+    /// It listens; otherwise it connects.
+    pub listens: bool,
+    /// How the connection that it makes was, and when; `None` before the first attempt.
+    pub dial: Option<(Instant, reconnect::Status)>,
     pub bound_port: Option<u16>,
-    pub connected_at: Option<Instant>,
-    pub disconnected_at: Option<Instant>,
-    pub last_error: Option<String>,
     /// It listens, is connected, or has failed to once.
     pub tried: bool,
 }
@@ -231,11 +213,9 @@ pub(crate) fn reconfigure(shared: &Shared) -> Vec<String> {
                     options,
                     task: None,
                     sessions: BTreeSet::new(),
-                    dial: (!listens).then_some(Dial::Connecting),
+                    listens,
+                    dial: None,
                     bound_port: None,
-                    connected_at: None,
-                    disconnected_at: None,
-                    last_error: None,
                     tried: false,
                 };
                 hub.remotes.active.insert(Rc::clone(&target), remote);

@@ -93,7 +93,7 @@ impl Hub {
         let mut s = Status { connected: false, details: BTreeMap::new() };
         let Some(r) = self.remotes.active.get(target) else { return s };
         s.connected = !r.sessions.is_empty();
-        if r.dial.is_some() {
+        if !r.listens {
             self.dial_status(r, now, &mut s);
         } else {
             if r.sessions.len() > 1 {
@@ -112,11 +112,15 @@ impl Hub {
                 s.details.insert(name, value);
             }
         };
-        let since = |t: Option<Instant>| t.map(|t| now.since(t).as_secs().to_string()).unwrap_or_default();
-        put("state", r.dial.map(|d| d.word().to_owned()).unwrap_or_default());
-        put("sec_since_connect", since(r.connected_at));
-        put("sec_since_disconnect", since(r.disconnected_at));
-        put("last_error", r.last_error.clone().unwrap_or_default());
+        if let Some((then, status)) = &r.dial {
+            let since = |d: Option<Duration>| {
+                d.map(|d| (d + now.since(*then)).as_secs().to_string()).unwrap_or_default()
+            };
+            put("state", status.state.name().to_owned());
+            put("sec_since_connect", since(status.since_connect));
+            put("sec_since_disconnect", since(status.since_disconnect));
+            put("last_error", status.last_error.clone().unwrap_or_default());
+        }
         if let Some(id) = r.sessions.first() {
             let locks = self.locks.names(*id);
             put("locks_held", locks.held);

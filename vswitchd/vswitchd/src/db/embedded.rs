@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use ovsdb::server::{Server, ServerConfig, ServerError, TlsOptions};
 use ovsdb::vswitch::DATABASE;
 
+/// Transactions that are remembered, for clients that lose their connection and come back (`monitor_cond_since`): this server
+/// has no tools that expect states without identifiers, as a standalone one of Open vSwitch has them.
+const HISTORY: usize = 1000;
+
 /// Why there is no database.
 #[derive(thiserror::Error, Debug)]
 pub enum EmbedError {
@@ -61,6 +65,7 @@ pub fn start(file: &Path, run_dir: &Path, tls: TlsOptions) -> Result<Server, Emb
         remotes,
         run_dir: run_dir.to_owned(),
         tls,
+        history_transactions: HISTORY,
         ..ServerConfig::default()
     };
     Ok(Server::start(config)?)
@@ -68,7 +73,50 @@ pub fn start(file: &Path, run_dir: &Path, tls: TlsOptions) -> Result<Server, Emb
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use clock::HostClock;
+    use ovsdb::client::{Client, Io, Options, Transaction, Wanted};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_comes_back_hears_only_of_what_it_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(&dir.path().join("conf.db"), dir.path(), TlsOptions::default()).unwrap();
+        let soon = Duration::from_secs(20);
+        let client = || {
+            let handle = server.handle().clone();
+            let open = move || {
+                let (ours, theirs) = tokio::io::duplex(1 << 16);
+                handle.attach("test", theirs).ok()?;
+                Some(Box::new(ours) as Box<dyn Io>)
+            };
+            let at = ovsdb::client::Server::InProcess(Arc::new(open));
+            let wanted = Wanted::new().table("Open_vSwitch", &["next_cfg", "bridges"]);
+            Client::start(Options::new(at, DATABASE, wanted), Arc::new(HostClock::new()))
+        };
+        let (mut c, writer) = (client(), client());
+        c.synced(soon).await.unwrap();
+        writer.clone().synced(soon).await.unwrap();
+        for n in 1..=3 {
+            let mut t = Transaction::new(writer.snapshot());
+            match writer.snapshot().rows("Open_vSwitch").next() {
+                Some(row) => t.increment("Open_vSwitch", row.uuid(), "next_cfg", 1),
+                None => drop(t.insert("Open_vSwitch")),
+            }
+            writer.commit(&t, soon).await.unwrap();
+            c.reconnect().await;
+            let is_there = |s: &ovsdb::client::Snapshot| {
+                s.rows("Open_vSwitch").next().and_then(|r| r.integer("next_cfg")) == Some(n - 1)
+            };
+            c.wait_until(soon, is_there).await.unwrap();
+        }
+        let status = c.status();
+        assert_eq!(status.full_loads, 1, "{status:?}");
+        assert!(status.resumes >= 1, "{status:?}");
+    }
 
     #[test]
     fn a_database_is_made_once_and_kept() {

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
 fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
     let mut daemon = Daemon::start(program, &o.daemon)?;
     for option in &o.ignored {
-        tracing::info!(target: "stream_ssl", "{option} is ignored: TLS 1.2 and 1.3 are spoken, and nothing older");
+        tracing::warn!(target: "stream_ssl", "{option} has no effect: TLS 1.2 and 1.3 with their strong ciphers are spoken, and nothing else");
     }
     let saved = Saved::for_this_process(program, &o.daemon);
     if let Some((databases, remotes)) = saved.as_ref().and_then(Saved::load) {
@@ -62,6 +62,7 @@ fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
         run_dir: run_dir.path().to_owned(),
         tls: o.tls,
         file_differences: o.file_differences,
+        history_transactions: o.history_transactions,
         ..ServerConfig::default()
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use daemon::cli::{self, DaemonOptions, Opt, Takes, UsageError};
 use ovsdb::server::TlsOptions;
 
-const OWN: [Opt; 18] = [
+const OWN: [Opt; 19] = [
     Opt::long("remote", Takes::Value),
     Opt::long("run", Takes::Value),
     Opt::long("no-dbs", Takes::Nothing),
     Opt::long("disable-file-column-diff", Takes::Nothing),
+    Opt::long("history", Takes::Value),
     Opt::short('p', "private-key", Takes::Value),
     Opt::short('c', "certificate", Takes::Value),
     Opt::short('C', "ca-cert", Takes::Value),
@@ -36,6 +37,8 @@ pub struct Options {
     pub run: Option<String>,
     pub tls: TlsOptions,
     pub file_differences: bool,
+    /// Transactions of each database to remember.
+    pub history_transactions: usize,
     /// Options that are taken and change nothing.
     pub ignored: Vec<String>,
 }
@@ -68,6 +71,7 @@ impl Options {
             run: None,
             tls: TlsOptions::default(),
             file_differences: true,
+            history_transactions: 0,
             ignored: Vec::new(),
         };
         let mut default_database = true;
@@ -83,9 +87,19 @@ impl Options {
                 "ca-cert" => (o.tls.ca_cert, o.tls.bootstrap_ca_cert) = (Some(v), false),
                 "bootstrap-ca-cert" => (o.tls.ca_cert, o.tls.bootstrap_ca_cert) = (Some(v), true),
                 "peer-ca-cert" => o.tls.peer_ca_cert = Some(v),
+                "ssl-protocols" if !spoken(&v) => {
+                    return Err(UsageError::Other(format!(
+                        "--ssl-protocols={v}: TLSv1.2 and TLSv1.3 are spoken, nothing older"
+                    )));
+                }
                 // TLS 1.2 and 1.3 with the suites of today are what there is.
                 "ssl-protocols" | "ssl-ciphers" | "ssl-ciphersuites" => {
                     o.ignored.push(format!("--{name}={v}"))
+                }
+                "history" => {
+                    o.history_transactions = v.parse().map_err(|_| {
+                        UsageError::Other(format!("--history={v}: how many transactions to remember"))
+                    })?;
                 }
                 _ => return Err(refused(name)),
             }
@@ -96,6 +110,11 @@ impl Options {
         }
         Ok(Asked::Serve(Box::new(o)))
     }
+}
+
+/// Whether a list of protocols, or what a `db:` name may lead to, has one that is spoken here.
+fn spoken(list: &str) -> bool {
+    list.starts_with("db:") || list.split([',', ' ', ':']).any(|p| matches!(p.trim(), "TLSv1.2" | "TLSv1.3"))
 }
 
 fn refused(name: &str) -> UsageError {
@@ -135,11 +154,13 @@ PKI configuration (files, or db:DATABASE,TABLE,COLUMN):
   -C, --ca-cert=FILE      file with peer CA certificate
   --bootstrap-ca-cert=FILE  the same; if FILE is missing it is taken from the peer
   --peer-ca-cert=FILE     file with CA certificate to send to the peer
-  --ssl-protocols=PROTOS, --ssl-ciphers=CIPHERS  taken and ignored: TLS 1.2 and 1.3 with
-                          their strong ciphers are always enabled, and nothing else
+  --ssl-protocols=PROTOS  must have TLSv1.2 or TLSv1.3: both are always enabled, and nothing else
+  --ssl-ciphers=CIPHERS   has no effect: the strong ciphers are always enabled, and nothing else
 
 Database options:
   --no-dbs                start without a database if none is given
+  --history=N             remember N transactions, so that clients that come back hear only of what
+                          they missed (monitor_cond_since); without it states have no identifiers
   --disable-file-column-diff  write whole values only, for Open vSwitch before 2.16
   --run=COMMAND           run COMMAND, and end with it
 ",
@@ -166,6 +187,8 @@ mod tests {
         assert_eq!(o.databases, [PathBuf::from("x.db"), PathBuf::from("y.db")]);
         assert_eq!(o.remotes, ["punix:a", "ptcp:1"]);
         assert_eq!((o.tls.private_key.as_deref(), o.run.as_deref()), (Some("key"), Some("true")));
+        assert_eq!(parse(&["--history=9"]).unwrap().history_transactions, 9);
+        assert_eq!(parse(&["--ssl-protocols=TLSv1.1,TLSv1.2"]).unwrap().ignored.len(), 1);
         assert!(parse(&["--no-dbs"]).unwrap().databases.is_empty());
         assert!(parse(&[]).unwrap().databases[0].ends_with("conf.db"));
     }
@@ -177,6 +200,8 @@ mod tests {
             ("--replay=d", "recording"),
             ("--sync-from=tcp:1", "replication"),
             ("--active", "replication"),
+            ("--ssl-protocols=TLSv1,TLSv1.1", "nothing older"),
+            ("--history=many", "how many"),
             ("--foo", "unrecognized option '--foo'"),
         ] {
             let e = parse(&[option]).unwrap_err();
