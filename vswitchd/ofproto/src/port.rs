@@ -1,10 +1,10 @@
 //! The ports of a bridge.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clock::Instant;
 use flow::PortId;
+use imbl::OrdMap;
 use openflow::number::{MacAddr, PortNo};
 use openflow::port::{PortConfig, PortDesc, PortFeatures, PortState};
 
@@ -92,9 +92,9 @@ impl Port {
     }
 }
 
-/// The ports of a bridge by OpenFlow number.
+/// The ports of a bridge by OpenFlow number. Clones share what they have in common: each change publishes one.
 #[derive(Clone, Default, Debug)]
-pub struct Ports(BTreeMap<u32, Port>);
+pub struct Ports(OrdMap<u32, Port>);
 
 impl Ports {
     /// Port `no`.

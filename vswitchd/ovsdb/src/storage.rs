@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::json::canonical;
-use crate::log::{FileSystem, Log, LogError};
+use crate::log::{FileSystem, Log, LogError, Rewrite, Syncing};
 use crate::{Database, Error, Prepared, Schema};
 use clock::Instant;
 
@@ -19,6 +19,9 @@ use clock::Instant;
 const COMPACT_PAUSE: Duration = Duration::from_secs(600);
 /// A file that has grown by this factor is compacted whenever the last time was.
 const EXPLOSION: u64 = 10;
+
+/// The comment of a compacted file's record.
+const COMPACTING: &str = "compacting database online";
 
 /// Why a database could not be opened.
 #[derive(thiserror::Error, Debug)]
@@ -115,11 +118,25 @@ impl Storage {
     /// # Errors
     /// `I/O error`: nothing of it is in the file, and it must not be committed.
     pub fn commit(&mut self, database: &Database, prepared: &Prepared) -> Result<(), Error> {
+        if self.append(database, prepared)?
+            && let Err(e) = self.log.sync()
+        {
+            self.log.undo_append();
+            return Err(io_error(e));
+        }
+        Ok(())
+    }
+
+    /// The same without waiting for the disk; whether that is still to be waited for, with [`Storage::syncing`].
+    ///
+    /// # Errors
+    /// `I/O error`: nothing of it is in the file, and it must not be committed.
+    pub fn append(&mut self, database: &Database, prepared: &Prepared) -> Result<bool, Error> {
         let record = match self.differences {
             true => prepared.log_record(date_ms()),
             false => prepared.log_record_whole(date_ms()),
         };
-        let Some(record) = record else { return Ok(()) };
+        let Some(record) = record else { return Ok(false) };
         if self.log.is_suspect() {
             // A sync failed earlier: what was acknowledged since the last good one may not be on the disk. Only a file written
             // anew can be trusted.
@@ -127,13 +144,63 @@ impl Storage {
             self.rewrite(database, None)?;
         }
         self.log.append(&record).map_err(io_error)?;
-        if prepared.durable()
-            && let Err(e) = self.log.sync()
-        {
-            self.log.undo_append();
-            return Err(io_error(e));
+        Ok(prepared.durable())
+    }
+
+    /// What has to happen before everything appended outlives a power failure.
+    ///
+    /// # Errors
+    /// `I/O error`.
+    pub fn syncing(&self) -> Result<Syncing, Error> {
+        self.log.syncing().map_err(io_error)
+    }
+
+    /// Takes in that a [`Syncing`] has ended; `None` when the file was written anew since it began, and is durable. After a
+    /// failed one nobody knows what is on the disk: the file is written anew from `database`, and only if that fails too
+    /// the failure stands.
+    ///
+    /// # Errors
+    /// `I/O error`: what was appended may or may not outlive a power failure.
+    pub fn synced(
+        &mut self,
+        s: &Syncing,
+        result: Result<(), LogError>,
+        database: &Database,
+    ) -> Option<Result<(), Error>> {
+        let ok = self.log.synced(s, result.is_ok())?;
+        let Err(e) = result else { return Some(Ok(())) };
+        debug_assert!(!ok);
+        tracing::error!(target: "ovsdb_file", "{}: {e}; writing the file anew", self.name().display());
+        Some(self.rewrite(database, None))
+    }
+
+    /// Begins a compaction that goes on while transactions are appended: its steps are those of [`Rewrite`].
+    ///
+    /// # Errors
+    /// `I/O error`.
+    pub fn begin_compaction(&mut self, database: &Database, now: Instant) -> Result<Compaction, Error> {
+        self.last_compaction = now;
+        Ok(Compaction {
+            rewrite: self.log.begin_rewrite().map_err(io_error)?,
+            database: database.clone(),
+            differences: self.differences,
+        })
+    }
+
+    /// Puts a compacted file in the place of the present one; `false` when it has been overtaken by another.
+    ///
+    /// # Errors
+    /// `I/O error`: the file is as it was.
+    pub fn finish_compaction(&mut self, c: Compaction) -> Result<bool, Error> {
+        let before = self.len();
+        let done = self.log.finish_rewrite(c.rewrite).map_err(io_error)?;
+        if done {
+            tracing::info!(
+                target: "ovsdb_file",
+                "{}: compacted from {before} to {} bytes", self.name().display(), self.len()
+            );
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Whether an automatic compaction is due.
@@ -150,7 +217,7 @@ impl Storage {
         let before = self.len();
         // Also when it fails: a full disk is not tried again with every commit.
         self.last_compaction = now;
-        self.rewrite(database, Some("compacting database online"))?;
+        self.rewrite(database, Some(COMPACTING))?;
         tracing::info!(
             target: "ovsdb_file",
             "{}: compacted from {before} to {} bytes", self.name().display(), self.len()
@@ -167,12 +234,45 @@ impl Storage {
     }
 
     fn rewrite(&mut self, database: &Database, comment: Option<&str>) -> Result<(), Error> {
-        let schema = canonical(&database.schema().to_json());
-        let contents = match self.differences {
-            true => database.snapshot(comment, date_ms()),
-            false => database.snapshot_whole(comment, date_ms()),
-        };
+        let [schema, contents] = records(database, self.differences, comment);
         self.log.replace([&*schema, &*contents]).map_err(io_error)
+    }
+}
+
+/// The schema and everything in a database as records.
+fn records(database: &Database, differences: bool, comment: Option<&str>) -> [String; 2] {
+    let contents = match differences {
+        true => database.snapshot(comment, date_ms()),
+        false => database.snapshot_whole(comment, date_ms()),
+    };
+    [canonical(&database.schema().to_json()), contents]
+}
+
+/// A compaction under way. It holds the database as it was when it began; rows are shared with the present one.
+#[derive(Debug)]
+pub struct Compaction {
+    rewrite: Rewrite,
+    database: Database,
+    differences: bool,
+}
+
+impl Compaction {
+    /// Writes what the database held when it began; takes long.
+    ///
+    /// # Errors
+    /// `I/O error`.
+    pub fn write(&mut self) -> Result<(), Error> {
+        let all = records(&self.database, self.differences, Some(COMPACTING));
+        self.rewrite.write(all.iter().map(|r| &**r)).map_err(io_error)
+    }
+
+    /// Adds what was appended up to `end`, a length of the file, and syncs; nothing may be acknowledged as durable from the time
+    /// of that length until [`Storage::finish_compaction`] and a sync after it.
+    ///
+    /// # Errors
+    /// `I/O error`.
+    pub fn catch_up(&mut self, end: u64) -> Result<(), Error> {
+        self.rewrite.copy_to(end).map_err(io_error)
     }
 }
 

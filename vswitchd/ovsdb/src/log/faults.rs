@@ -167,6 +167,10 @@ impl LogFile for FaultyFile {
         Ok(())
     }
 
+    fn share(&self) -> io::Result<Box<dyn LogFile>> {
+        Ok(Box::new(FaultyFile { files: self.files.clone(), inode: Arc::clone(&self.inode) }))
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.inode.lock().now.len() as u64)
     }

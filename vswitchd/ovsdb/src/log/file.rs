@@ -32,6 +32,12 @@ pub trait LogFile: Send + std::fmt::Debug {
     /// call that succeeds does not mean that they are.
     fn sync(&mut self) -> io::Result<()>;
 
+    /// Another handle on the same open file, for another thread.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    fn share(&self) -> io::Result<Box<dyn LogFile>>;
+
     /// Length of the file.
     ///
     /// # Errors
@@ -100,6 +106,10 @@ impl LogFile for HostFile {
     fn sync(&mut self) -> io::Result<()> {
         // The length is metadata that fdatasync(2) writes too; times are not.
         self.0.sync_data()
+    }
+
+    fn share(&self) -> io::Result<Box<dyn LogFile>> {
+        Ok(Box::new(HostFile(self.0.try_clone()?)))
     }
 
     fn size(&self) -> io::Result<u64> {

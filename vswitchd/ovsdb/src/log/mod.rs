@@ -22,9 +22,11 @@ mod error;
 mod file;
 mod lock;
 mod record;
+mod rewrite;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
@@ -32,6 +34,7 @@ pub use error::{Damage, LogError, Unfit};
 pub use file::{FileSystem, HostFiles, LogFile};
 pub use lock::{LockFile, lock_path};
 pub use record::{MAGIC, compose};
+pub use rewrite::{Rewrite, Syncing};
 
 use record::{CLUSTER_MAGIC, Header, MAX_HEADER_BYTES};
 
@@ -68,6 +71,10 @@ pub struct Log {
     dirty_tail: bool,
     /// A sync failed: what the disk holds is unknown.
     suspect: bool,
+    /// Which file it is, of all that this process has opened and put in each other's places.
+    generation: u64,
+    /// It was renamed into its place, and the directory has not been synced since.
+    renamed: bool,
     window: Window,
     _lock: LockFile,
 }
@@ -145,6 +152,8 @@ impl Log {
             base: 0,
             dirty_tail: false,
             suspect: false,
+            generation: next_generation(),
+            renamed: false,
             window: Window::default(),
             _lock: lock,
         };
@@ -380,6 +389,10 @@ impl Log {
             self.suspect = true;
             return Err(self.io("fsync failed")(e));
         }
+        if self.renamed {
+            self.files.sync_parent(&self.real).map_err(self.io("fsync of the directory failed"))?;
+            self.renamed = false;
+        }
         Ok(())
     }
 
@@ -411,6 +424,8 @@ impl Log {
         let result = self.write_new(&tmp, records);
         match result {
             Ok((file, len)) => {
+                self.generation = next_generation();
+                self.renamed = true;
                 self.file = file;
                 self.end = len;
                 self.base = len;
@@ -423,7 +438,9 @@ impl Log {
                 self.files.sync_parent(&self.real).map_err(|e| {
                     self.suspect = true;
                     self.io("fsync of the directory failed")(e)
-                })
+                })?;
+                self.renamed = false;
+                Ok(())
             }
             Err(e) => {
                 let _ = self.files.remove(&tmp);
@@ -450,6 +467,12 @@ impl Log {
         self.files.rename(tmp, &self.real).map_err(at("rename failed"))?;
         Ok((file, len))
     }
+}
+
+/// A number that no file has had.
+fn next_generation() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// The first line of `bytes` with its line feed, if it ends within the longest header and is text.

@@ -320,3 +320,89 @@ fn stock_ovsdb_tool_reads_what_is_written_and_the_other_way_round() {
     let rows = tool(&["query", "db", r#"["ordinals",{"op":"select","table":"ordinals","where":[]}]"#]);
     assert!(rows.contains("\"number\":7") && rows.contains("\"number\":8"), "{rows}");
 }
+
+/// Appends transaction `n` and waits for the disk as a server does.
+fn durable(log: &mut Log, n: u64) -> Result<u64, LogError> {
+    log.append(&transaction(n).to_string())?;
+    let mut syncing = log.syncing()?;
+    let result = syncing.wait();
+    assert_eq!(log.synced(&syncing, result.is_ok()), Some(result.is_ok()));
+    result.map(|()| n)
+}
+
+/// A compaction with transactions before, between and behind its steps; what was acknowledged goes to `acked`.
+fn compact_while_it_goes_on(log: &mut Log, acked: &mut u64) -> Result<(), LogError> {
+    let mut rewrite = log.begin_rewrite()?;
+    *acked = durable(log, 4)?;
+    let before: Vec<String> = (1..=3).map(|n| transaction(n).to_string()).collect();
+    let schema = schema().to_string();
+    rewrite.write([&*schema].into_iter().chain(before.iter().map(|t| &**t)))?;
+    *acked = durable(log, 5)?;
+    let end = log.len();
+    log.append(&transaction(6).to_string())?;
+    rewrite.copy_to(end)?;
+    log.append(&transaction(7).to_string())?;
+    assert!(log.finish_rewrite(rewrite)?);
+    *acked = durable(log, 8)?;
+    *acked = durable(log, 9)?;
+    Ok(())
+}
+
+#[test]
+fn a_compaction_cut_at_every_step_loses_nothing_that_was_acknowledged() {
+    for fuse in 0.. {
+        let (_dir, path, files) = disk(3);
+        let (mut log, mut acked) = recover(&path, &files);
+        log.sync().unwrap();
+        files.set(|f| f.fuse = Some(fuse));
+        let done = compact_while_it_goes_on(&mut log, &mut acked).is_ok();
+        drop(log);
+        for after in [files.after_kill(), files.after_power_failure(0), files.after_power_failure(1000)] {
+            let n = recover(&path, &after).1;
+            assert!((acked..=9).contains(&n), "fuse {fuse}: {n} of {acked} that were acknowledged");
+        }
+        if done {
+            assert_eq!(acked, 9);
+            let left = PathBuf::from(format!("{}.compact", path.display()));
+            assert!(files.bytes(&left).is_none(), "nothing is left beside it");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_compaction_that_is_overtaken_or_fails_leaves_the_log_as_it_is() {
+    let (_dir, path, files) = disk(2);
+    let (mut log, _) = recover(&path, &files);
+    let mut overtaken = log.begin_rewrite().unwrap();
+    overtaken.write([&*schema().to_string()]).unwrap();
+    let all = [schema(), transaction(1), transaction(2)].map(|r| r.to_string());
+    log.replace(all.iter().map(|r| &**r)).unwrap();
+    assert!(!log.finish_rewrite(overtaken).unwrap());
+    for fault in [|f: &mut faults::Faults| f.room = Some(50), |f: &mut faults::Faults| f.no_rename = true] {
+        files.set(fault);
+        let mut r = log.begin_rewrite().unwrap();
+        let written = r.write(all.iter().map(|r| &**r));
+        assert!(written.is_err() || log.finish_rewrite(r).is_err());
+        files.set(|f| *f = faults::Faults::default());
+    }
+    log.append(&transaction(3).to_string()).unwrap();
+    drop(log);
+    assert_eq!(recover(&path, &files).1, 3);
+}
+
+#[test]
+fn a_failed_sync_of_another_thread_makes_the_file_suspect_unless_it_was_replaced_since() {
+    let (_dir, path, files) = disk(1);
+    let (mut log, _) = recover(&path, &files);
+    log.append(&transaction(2).to_string()).unwrap();
+    let mut old = log.syncing().unwrap();
+    let all = [schema(), transaction(1), transaction(2)].map(|r| r.to_string());
+    log.replace(all.iter().map(|r| &**r)).unwrap();
+    files.set(|f| f.no_sync = true);
+    assert!(old.wait().is_err());
+    assert_eq!((log.synced(&old, false), log.is_suspect()), (None, false));
+    let mut new = log.syncing().unwrap();
+    assert!(new.wait().is_err());
+    assert_eq!((log.synced(&new, false), log.is_suspect()), (Some(false), true));
+}

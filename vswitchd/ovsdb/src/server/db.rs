@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use clock::Instant;
 
+use super::background::Disk;
 use super::monitors::Watchers;
 use super::transact::Waiting;
 use crate::monitor::{History, Monitors};
@@ -16,6 +17,8 @@ pub(crate) struct Db {
     pub database: Database,
     /// `None` when it lives in memory only.
     pub storage: Option<Storage>,
+    /// What the disk has to do for it.
+    pub disk: Disk,
     /// In the order they arrived.
     pub waiting: VecDeque<Waiting>,
     /// What its monitors ask for.
@@ -34,6 +37,7 @@ impl Db {
         Db {
             database,
             storage,
+            disk: Disk::default(),
             waiting: VecDeque::new(),
             monitors: Monitors::new(),
             watchers: Watchers::new(),
@@ -43,11 +47,11 @@ impl Db {
         }
     }
 
-    /// Writes a transaction to the file, if there is one.
-    pub fn log(&mut self, p: &Prepared) -> Result<(), Error> {
+    /// Writes a transaction to the file, if there is one; whether the disk is still to be waited for.
+    pub fn log(&mut self, p: &Prepared) -> Result<bool, Error> {
         match &mut self.storage {
-            Some(s) => s.commit(&self.database, p),
-            None => Ok(()),
+            Some(s) => s.append(&self.database, p),
+            None => Ok(false),
         }
     }
 
@@ -69,14 +73,9 @@ impl Db {
         }
     }
 
-    /// Compacts the file if that is due. A failure is logged and tried again later.
-    pub fn compact_if_due(&mut self, now: Instant) {
-        if let Some(s) = &mut self.storage
-            && s.wants_compaction(now)
-            && let Err(e) = s.compact(&self.database, now)
-        {
-            tracing::warn!(target: "ovsdb_file", "{}: cannot compact: {e}", s.name().display());
-        }
+    /// Whether the file is to be compacted.
+    pub fn wants_compaction(&self, now: Instant) -> bool {
+        self.storage.as_ref().is_some_and(|s| s.wants_compaction(now))
     }
 
     /// Replaces schema and contents by the contents converted to `schema`, in the file first.

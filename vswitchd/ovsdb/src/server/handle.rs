@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+use super::background::Told;
 use super::counters::Counters;
 use super::db::Db;
 use super::hub::Shared;
@@ -22,6 +23,9 @@ const DEADLINE: Duration = Duration::from_secs(120);
 const HISTORY_ROWS: usize = 100_000;
 /// Jobs that wait for the server at a time.
 pub(super) const MAX_JOBS: usize = 1024;
+
+/// Compactions whose end one caller hears of; of more it does not know how they ended.
+const MAX_COMPACTIONS: usize = 1024;
 
 /// Something to do in the server's thread.
 pub(super) type Job = Box<dyn FnOnce(&Shared) + Send>;
@@ -181,7 +185,16 @@ impl Handle {
     /// [`ServerError::Refused`] when there is none of that name, it is the server's own, or its file cannot be written.
     pub fn compact(&self, name: Option<&str>) -> Result<(), ServerError> {
         let name = name.map(str::to_owned);
-        self.call(move |hub| compact(hub, name.as_deref()))?.map_err(ServerError::Refused)
+        let (told, ended) = std::sync::mpsc::sync_channel(MAX_COMPACTIONS);
+        let n = self.call(move |hub| compact(hub, name.as_deref(), &told))?.map_err(ServerError::Refused)?;
+        let mut errors = String::new();
+        for _ in 0..n {
+            match ended.recv_timeout(DEADLINE).map_err(|_| ServerError::Gone)? {
+                Ok(()) => {}
+                Err(e) => errors += &format!("{e}\n"),
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ServerError::Refused(errors)) }
     }
 
     /// Allows differences of values in files from now on, for databases that are open and those that will be.
@@ -354,27 +367,20 @@ fn remove_db(hub: &Shared, name: &str) -> Result<(), ServerError> {
     Ok(())
 }
 
-fn compact(hub: &Shared, name: Option<&str>) -> Result<(), String> {
+/// Begins to compact; how many files there are.
+fn compact(hub: &Shared, name: Option<&str>, told: &Told) -> Result<usize, String> {
     if name.is_some_and(|n| n.starts_with('_')) {
         return Err("cannot compact built-in databases".to_owned());
     }
     let mut h = hub.borrow_mut();
-    let now = h.clock.now();
-    let (mut n, mut errors) = (0, String::new());
-    for (db_name, db) in &mut h.dbs {
-        let Some(storage) = &mut db.storage else { continue };
-        if name.is_some_and(|n| n != &**db_name) {
-            continue;
-        }
-        tracing::info!(target: "ovsdb_server", "compacting {db_name} database by user request");
-        if let Err(e) = storage.compact(&db.database, now) {
-            errors.push_str(&format!("{e}\n"));
-        }
-        n += 1;
+    let stored = h.dbs.iter().filter(|(_, db)| db.storage.is_some()).map(|(n, _)| Rc::clone(n));
+    let names: Vec<Rc<str>> = stored.filter(|n| name.is_none_or(|wanted| wanted == &**n)).collect();
+    if names.is_empty() {
+        return Err("no database by that name".to_owned());
     }
-    match n {
-        0 => Err("no database by that name".to_owned()),
-        _ if errors.is_empty() => Ok(()),
-        _ => Err(errors),
+    for n in &names {
+        tracing::info!(target: "ovsdb_server", "compacting {n} database by user request");
+        h.compact(n, Some(told.clone()));
     }
+    Ok(names.len())
 }

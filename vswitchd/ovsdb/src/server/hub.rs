@@ -13,7 +13,9 @@ use clock::Clock;
 use daemon::jsonrpc::Message;
 use daemon::tls::Tls;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
+use super::background::Work;
 use super::counters::Counters;
 use super::db::Db;
 use super::locks::{Locks, SessionId, Taken};
@@ -55,6 +57,8 @@ pub(crate) struct Hub {
     pub configuration: Rc<tokio::sync::Notify>,
     /// Told whenever a remote was tried for the first time.
     pub tried: Rc<tokio::sync::Notify>,
+    /// Takes what other threads are to do.
+    pub(super) work: mpsc::UnboundedSender<Work>,
     /// Keys and certificates as configured, and what listeners and connections use.
     pub tls_options: TlsOptions,
     pub tls: Tls,
@@ -88,7 +92,7 @@ pub(super) fn bad_params(params: &[Value], details: impl Into<String>) -> Error 
 }
 
 impl Hub {
-    pub fn new(clock: Arc<dyn Clock>, limits: Limits) -> Hub {
+    pub fn new(clock: Arc<dyn Clock>, limits: Limits, work: mpsc::UnboundedSender<Work>) -> Hub {
         Hub {
             clock,
             limits,
@@ -101,6 +105,7 @@ impl Hub {
             files: Arc::new(HostFiles),
             file_differences: true,
             history_transactions: 0,
+            work,
             tls_options: TlsOptions::default(),
             tls: Tls::default(),
             tried: Rc::default(),

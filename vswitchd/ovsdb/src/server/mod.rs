@@ -9,6 +9,7 @@
 //! A [`Server`] has one thread with an executor of its own; everything happens there, one event at a time ([`hub`]). It runs
 //! the same in the program `ovsdb-server` and embedded in a switch. Other threads reach it through its [`Handle`].
 
+mod background;
 mod commands;
 mod counters;
 mod db;

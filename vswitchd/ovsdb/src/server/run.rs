@@ -10,6 +10,7 @@ use clock::{Clock, HostClock};
 use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
+use super::background;
 use super::handle::{Handle, Job, MAX_JOBS, ServerError, add_db};
 use super::hub::{Hub, Shared};
 use super::remotes::reconfigure;
@@ -151,13 +152,15 @@ impl Drop for Server {
 
 /// Opens everything, in the server's thread.
 async fn open(config: ServerConfig) -> Result<Shared, ServerError> {
-    let mut hub = Hub::new(config.clock, config.limits);
+    let (work, todo) = mpsc::unbounded_channel();
+    let mut hub = Hub::new(config.clock, config.limits, work);
     hub.run_dir = config.run_dir;
     hub.tls_options = config.tls.absolute();
     hub.files = config.files;
     hub.file_differences = config.file_differences;
     hub.history_transactions = config.history_transactions;
     let hub: Shared = Rc::new(RefCell::new(hub));
+    tokio::task::spawn_local(background::work(Rc::clone(&hub), todo));
     for path in config.databases {
         add_db(&hub, path)?;
     }

@@ -43,7 +43,7 @@ pub struct Limits {
     pub busy_bytes: usize,
     /// A client is disconnected when more than this many bytes wait behind its first message.
     pub send_bytes: usize,
-    /// Transactions of one client that wait.
+    /// Transactions of one client that wait; as many again may wait for the disk, and beyond that it is not asked for more.
     pub waiting_transactions: usize,
     /// Monitors of one client.
     pub monitors: usize,
@@ -102,6 +102,8 @@ pub(crate) struct Session {
     pub lag: HashMap<Rc<str>, Lag>,
     /// Transactions that wait, by request id as JSON text; the lengths of the requests in bytes.
     pub waiting: HashMap<String, usize>,
+    /// Its transactions that are in effect and wait for the disk.
+    pub unanswered: usize,
     /// The last commit it was to be told of, and whether that was kept for later.
     pub judged: (u64, bool),
     last_heard: Instant,
@@ -121,6 +123,7 @@ impl Session {
             monitors: HashMap::new(),
             lag: HashMap::new(),
             waiting: HashMap::new(),
+            unanswered: 0,
             judged: (0, false),
             last_heard: now,
             probe_sent: false,
@@ -288,7 +291,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> SessionTask<S> {
             if let Some(reason) = s.closing.take() {
                 return Some(reason);
             }
-            if s.blocked {
+            if s.blocked || s.unanswered >= hub.limits.waiting_transactions {
                 return None;
             }
             if !s.lag.is_empty() {
@@ -327,9 +330,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> SessionTask<S> {
             any = true;
             *left -= 1;
             hub.receive(self.id, message);
-            let busy = hub.limits.busy_bytes;
+            let (busy, waiting) = (hub.limits.busy_bytes, hub.limits.waiting_transactions);
             match hub.sessions.get(&self.id) {
-                Some(s) if s.closing.is_none() && s.out.len() < busy => {}
+                Some(s) if s.closing.is_none() && s.out.len() < busy && s.unanswered < waiting => {}
                 _ => break,
             }
         }

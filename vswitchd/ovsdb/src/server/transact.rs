@@ -97,24 +97,28 @@ impl Hub {
             }
             Executed::Done { mut results, prepared } => {
                 let mut committed = false;
+                let (to, id) = (t.session, &t.id);
                 if let Some(p) = prepared {
                     match self.commit(name, p) {
-                        Ok(()) => committed = true,
+                        Ok(false) => committed = true,
+                        Ok(true) => {
+                            self.answer_when_durable(name, to, id, results);
+                            return Outcome::Done { committed: true };
+                        }
                         // RFC 7047 4.1.3: one result more than there are operations.
                         Err(e) => results.push(e.to_json()),
                     }
                 }
-                let (to, id) = (t.session, &t.id);
                 self.send(to, |s| s.reply(id, &Value::Array(results)));
                 Outcome::Done { committed }
             }
         }
     }
 
-    /// Logs and commits, and tells who monitors.
-    pub(super) fn commit(&mut self, name: &Rc<str>, p: Prepared) -> Result<(), Error> {
-        let Some(db) = self.dbs.get_mut(name) else { return Ok(()) };
-        db.log(&p).inspect_err(|e| {
+    /// Logs and commits, and tells who monitors; whether the disk is still to be waited for.
+    pub(super) fn commit(&mut self, name: &Rc<str>, p: Prepared) -> Result<bool, Error> {
+        let Some(db) = self.dbs.get_mut(name) else { return Ok(false) };
+        let unsynced = db.log(&p).inspect_err(|e| {
             self.counters.failed_commits += 1;
             tracing::error!(target: "ovsdb_file", "{name}: a transaction is refused: {e}");
         })?;
@@ -124,10 +128,10 @@ impl Hub {
         let now = self.clock.now();
         self.fan_out(name, &changes);
         self.follow_configuration(name, &changes);
-        if let Some(db) = self.dbs.get_mut(name) {
-            db.compact_if_due(now);
+        if self.dbs.get(name).is_some_and(|db| db.wants_compaction(now)) {
+            self.compact(name, None);
         }
-        Ok(())
+        Ok(unsynced)
     }
 
     /// Tries the transactions that wait for a change of the database, until none of them commits any more.

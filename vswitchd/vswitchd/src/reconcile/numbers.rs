@@ -44,12 +44,14 @@ impl OfPorts {
         }
         // In the order of the configuration, so that a file says who gets 1.
         let mut remembered: BTreeSet<u32> = self.by_name.values().copied().collect();
+        // Every number below it is somebody's: there may be many thousands of ports.
+        let mut from = 1;
         for p in ports {
             if out.contains_key(&p.name) {
                 continue;
             }
             let free = |n: &u32| !taken.contains(n) && !remembered.contains(n);
-            let n = match (1..=MAX_OFPORT).find(free) {
+            let n = match (from..=MAX_OFPORT).find(free) {
                 Some(n) => n,
                 None => {
                     // Every number has been somebody's: those who are gone lose theirs.
@@ -59,6 +61,7 @@ impl OfPorts {
                     n
                 }
             };
+            from = n + 1;
             taken.insert(n);
             out.insert(p.name.clone(), n);
         }
