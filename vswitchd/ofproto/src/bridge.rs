@@ -29,6 +29,7 @@ use crate::monitors::Monitors;
 use crate::patch::Peers;
 use crate::port::{Port, Ports};
 use crate::recirc::Recircs;
+use crate::room;
 use crate::rule::Rule;
 use crate::settings::{BridgeSettings, PortSettings};
 use crate::switch::{Routes, Switch};
@@ -219,6 +220,7 @@ impl Bridge {
         let generation = p.generation;
         let mut changes = Changes::new(!w.monitors.is_empty(), origin);
         let out = change(&mut p, &mut changes)?;
+        let vacancies = room::vacancies(&mut p, self.config.max_flows_per_table);
         w.timeouts = true;
         self.will_tell(&changes);
         let switch = self.switch();
@@ -229,6 +231,7 @@ impl Bridge {
         }
         if let Some(sink) = self.controllers.get() {
             w.monitors.tell(&changes, generation, &**sink);
+            vacancies.into_iter().for_each(|(reason, desc)| sink.table_status(reason, desc));
         }
         drop(w);
         self.tell_removed(&changes, generation, now);
@@ -485,10 +488,13 @@ impl Bridge {
             self.mcast.flush();
         }
         self.macs.configure(settings.mac_ageing, settings.mac_limit, settings.flood_vlans.clone());
+        let now = self.switch().map_or(Instant::ZERO, |s| s.now());
         // Cannot fail: nothing is refused.
-        let _ = self.change(true, |p| {
+        let _ = self.change_rules(now, None, |p, changes| {
+            p.config_generation = p.generation;
             p.mirrors = Mirrors::new(&settings.mirrors, &p.mirrors);
             p.settings = Arc::new(settings);
+            room::keep_limits(p, self.config.max_flows_per_table, changes);
             Ok(())
         });
     }
@@ -511,6 +517,10 @@ impl Bridge {
 
     fn change_ports<T>(&self, f: impl FnOnce(&mut Ports) -> Option<T>) -> Option<T> {
         self.change(true, |p| Ok(f(Arc::make_mut(&mut p.ports)))).ok().flatten()
+    }
+
+    pub(crate) fn controller_sink(&self) -> Option<&dyn ControllerSink> {
+        self.controllers.get().map(|c| &**c)
     }
 
     pub(crate) fn tell_port(&self, s: PortStatus) {

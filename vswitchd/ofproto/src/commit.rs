@@ -29,13 +29,17 @@ impl Bridge {
         let mut at = 0;
         let mut ports: Vec<PortStatus> = Vec::new();
         let mut packets = Vec::new();
+        let mut forwarded = Vec::new();
         self.change_rules(now, Some(Origin { conn, xid: 0 }), |p, changes| {
             for (i, m) in messages.enumerate() {
                 at = i;
                 changes.made_by(m.xid);
                 match m.body {
                     Body::FlowMod(fm) => self.apply_flow(p, &fm, now, changes)?,
-                    Body::GroupMod(gm) => groups::apply(p, &gm, now, changes)?,
+                    Body::GroupMod(gm) => {
+                        groups::apply(p, &gm, now, changes)?;
+                        forwarded.push(Message { xid: m.xid, body: Body::GroupMod(gm) });
+                    }
                     Body::PortMod(pm) => ports.extend(port_mod(p, &pm)?),
                     Body::PacketOut(po) => {
                         let prepared = self.prepare_packet_out(&Arc::new(p.clone()), &po)?;
@@ -48,6 +52,7 @@ impl Bridge {
         })
         .map_err(|e| (at, e))?;
         ports.into_iter().for_each(|s| self.tell_port(s));
+        forwarded.into_iter().for_each(|m| self.forward_request(conn, m));
         for (data, prepared) in packets {
             self.carry_out(&data, prepared);
         }

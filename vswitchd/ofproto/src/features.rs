@@ -6,7 +6,7 @@ use openflow::number::TableId;
 use openflow::table_features::{FeatureField, FeatureType, TableFeatures, TableProperty};
 use openflow::{Body, MultipartReply};
 
-use crate::tables::N_TABLES;
+use crate::tables::{N_TABLES, Pipeline};
 
 /// Instructions: goto, write-metadata, write-actions, apply-actions, clear-actions (OpenFlow 1.3.5 7.2.4).
 const INSTRUCTIONS: [u16; 5] = [1, 2, 3, 4, 5];
@@ -27,13 +27,13 @@ fn whole(f: &flow::Field) -> FeatureField {
     FeatureField::Known { field: f.id, maskable: false }
 }
 
-fn table(id: u8, max_entries: usize) -> TableFeatures {
+fn table(id: u8, name: &str, max_entries: usize) -> TableFeatures {
     let plain = |types: &[u16]| types.iter().map(|t| FeatureType::Plain(*t)).collect::<Vec<_>>();
     let writable: Vec<FeatureField> = matchable().filter(|f| f.writable).map(whole).collect();
     let next: Vec<TableId> = (id + 1..N_TABLES).map(TableId).collect();
     TableFeatures {
         table: TableId(id),
-        name: format!("table{id}"),
+        name: name.to_owned(),
         metadata_match: u64::MAX,
         metadata_write: u64::MAX,
         config: 0,
@@ -52,13 +52,13 @@ fn table(id: u8, max_entries: usize) -> TableFeatures {
 }
 
 /// The features of all tables, in messages of a size that fits.
-pub(crate) fn parts(max_entries: usize) -> Vec<Body> {
+pub(crate) fn parts(p: &Pipeline, max: usize) -> Vec<Body> {
     const TABLES_PER_PART: u8 = 16;
     (0..N_TABLES)
         .step_by(TABLES_PER_PART.into())
         .map(|first| {
             let end = first.saturating_add(TABLES_PER_PART).min(N_TABLES);
-            let tables = (first..end).map(|t| table(t, max_entries)).collect();
+            let tables = (first..end).map(|t| table(t, p.table_name(t), p.flow_limit(t, max))).collect();
             Body::MultipartReply { more: end < N_TABLES, reply: MultipartReply::TableFeatures(tables) }
         })
         .collect()

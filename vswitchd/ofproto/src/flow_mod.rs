@@ -14,6 +14,7 @@ use openflow::{Action, ErrorCode, FlowMod, GroupId, PortNo, TableId};
 
 use crate::changes::Changes;
 use crate::check::check_instructions;
+use crate::room;
 use crate::rule::{Rule, RuleCounters, Timing};
 use crate::shortcut::Plainness;
 use crate::tables::{N_TABLES, Pipeline};
@@ -100,9 +101,9 @@ fn add(
     check_instructions(&fm.instructions, &fm.matches, table)?;
     check_groups(p, fm.instructions.actions())?;
     let generation = p.generation;
+    let priority = u32::from(fm.priority);
     let t = p.table_mut(table);
     let matches = t.rules.compact(&fm.matches);
-    let priority = u32::from(fm.priority);
     let old = t.rules.find_exact(&matches, priority).cloned();
     if old.is_none() {
         if fm.flags.has(FlowModFlags::CHECK_OVERLAP)
@@ -110,10 +111,9 @@ fn add(
         {
             return Err(FlowModFailed::Overlap.into());
         }
-        if t.rules.len() >= max_rules {
-            return Err(FlowModFailed::TableFull.into());
-        }
+        room::make(p, table, max_rules, changes)?;
     }
+    let t = p.table_mut(table);
     let counters = match &old {
         Some(r) if !fm.flags.has(FlowModFlags::RESET_COUNTS) => r.counters.clone(),
         _ => Arc::new(RuleCounters::default()),

@@ -20,8 +20,9 @@ use crate::dp_hash::DpHash;
 use crate::rule::{Rule, RuleCounters};
 use crate::tables::Pipeline;
 
-/// Most groups of a bridge, all types together.
-pub const MAX_GROUPS: usize = 65_536;
+/// Most groups of a bridge, all types together. Controllers are told that every number may be used, as in Open vSwitch: what
+/// keeps them from it is memory.
+pub const MAX_GROUPS: usize = 1_000_000;
 /// Most buckets of a group.
 pub const MAX_BUCKETS: usize = 1024;
 
@@ -142,6 +143,13 @@ pub(crate) fn apply(
 
 fn position(buckets: &[Bucket], id: BucketId) -> Result<usize, ErrorCode> {
     buckets.iter().position(|b| b.id == id).ok_or_else(|| GroupModFailed::UnknownBucket.into())
+}
+
+/// Gives the buckets of a message numbers as its group has them.
+pub(crate) fn number_buckets(gm: &mut GroupMod) {
+    if let Ok(buckets) = numbered(&[], gm.buckets.clone()) {
+        gm.buckets = buckets;
+    }
 }
 
 /// Gives buckets that have no number the lowest that are free.
@@ -270,7 +278,7 @@ pub(crate) fn features() -> GroupFeatures {
     GroupFeatures {
         types: 0xf,
         capabilities: CAPABILITIES,
-        max_groups: [MAX_GROUPS as u32; 4],
+        max_groups: [GroupId::MAX.0; 4],
         actions: [ACTIONS; 4],
     }
 }

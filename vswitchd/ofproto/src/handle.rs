@@ -9,14 +9,12 @@ use std::time::Duration;
 
 use clock::Deadline;
 use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
-use openflow::error::{
-    BadRequest, MeterModFailed, PortModFailed, QueueOpFailed, SwitchConfigFailed, TableModFailed,
-};
-use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig, TableMod};
+use openflow::error::{BadRequest, MeterModFailed, PortModFailed, QueueOpFailed, SwitchConfigFailed};
+use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig};
 use openflow::meter::{MeterMod, MeterModCommand};
 use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
-use openflow::{Body, ErrorCode, Message, PortNo, TableId, Version};
+use openflow::{Body, ErrorCode, Message, PortNo, Version};
 
 use crate::bridge::Bridge;
 use crate::changes::Origin;
@@ -24,6 +22,7 @@ use crate::check::check_packet_out;
 use crate::flow_mod;
 use crate::groups;
 use crate::port::Port;
+use crate::room;
 use crate::switch::Switch;
 use crate::tables::{FragHandling, N_TABLES, Pipeline};
 use crate::xlate::Start;
@@ -58,10 +57,15 @@ impl OpenFlowSwitch for Bridge {
                 Ok(Reply::None)
             }
             Body::PortMod(pm) => self.port_mod(&pm),
-            Body::TableMod(tm) => table_mod(tm),
+            Body::TableMod(tm) => {
+                let max = self.config.max_flows_per_table;
+                self.change(false, |p| room::table_mod(p, &tm, max))?;
+                Ok(Reply::None)
+            }
             Body::GroupMod(gm) => {
                 let now = self.now();
                 self.change_rules(now, origin, |p, changes| groups::apply(p, &gm, now, changes))?;
+                self.forward_request(conn, Message { xid: msg.xid, body: Body::GroupMod(gm) });
                 Ok(Reply::None)
             }
             Body::MeterMod(mm) => meter_mod(&mm),
@@ -214,6 +218,15 @@ impl Bridge {
         }
     }
 
+    /// Lets others know of a change to groups or meters that `conn` made (OpenFlow 1.4.0 7.4.6).
+    pub(crate) fn forward_request(&self, conn: ConnId, mut msg: Message) {
+        let Some(sink) = self.controller_sink() else { return };
+        if let Body::GroupMod(gm) = &mut msg.body {
+            groups::number_buckets(gm);
+        }
+        sink.request_forward(conn, &msg);
+    }
+
     /// The time that requests go by.
     pub(crate) fn now(&self) -> clock::Instant {
         self.switch().map_or(clock::Instant::ZERO, |s| s.now())
@@ -264,17 +277,6 @@ fn everything(key: &PipelineKey) -> PipelineMatch {
         mask.set_exact(f.id);
     }
     PipelineMatch::new(key, &mask)
-}
-
-fn table_mod(tm: TableMod) -> Result<Reply, ErrorCode> {
-    if tm.table != TableId::ALL && tm.table.0 >= N_TABLES {
-        return Err(TableModFailed::BadTable.into());
-    }
-    // The flags of OpenFlow 1.1 and 1.2 have no meaning any more (OpenFlow 1.3.5 7.3.3). Tables do not evict.
-    if tm.config & !3 != 0 || tm.eviction.is_some() || tm.vacancy.is_some() {
-        return Err(TableModFailed::BadConfig.into());
-    }
-    Ok(Reply::None)
 }
 
 fn meter_mod(mm: &MeterMod) -> Result<Reply, ErrorCode> {

@@ -4,7 +4,10 @@
 //! They are part of the published [`crate::tables::Pipeline`], so that a translation sees them whole, and records that
 //! depended on them are judged again when they change.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use openflow::Subfield;
 
 use crate::mac_table::{DEFAULT_AGEING, DEFAULT_LIMIT};
 use crate::mirror::Mirror;
@@ -42,6 +45,19 @@ impl Default for Snooping {
     }
 }
 
+/// Settings of a flow table (table Flow_Table of ovs-vswitchd.conf.db(5)).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TableSettings {
+    /// Its name; may be empty.
+    pub name: String,
+    /// Most flows, if there is a limit beside that of every table.
+    pub flow_limit: Option<usize>,
+    /// A full table removes flows to make room.
+    pub evict: bool,
+    /// Flows that agree in these are a group; the largest gives way first.
+    pub groups: Vec<Subfield>,
+}
+
 /// Settings of a bridge.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BridgeSettings {
@@ -61,6 +77,8 @@ pub struct BridgeSettings {
     pub stock_megaflows: bool,
     /// Mirrors; at most [`crate::mirror::MAX_MIRRORS`].
     pub mirrors: Vec<Mirror>,
+    /// Flow tables that are not as they come, by number.
+    pub tables: BTreeMap<u8, TableSettings>,
 }
 
 impl Default for BridgeSettings {
@@ -73,6 +91,7 @@ impl Default for BridgeSettings {
             snooping: None,
             stock_megaflows: false,
             mirrors: Vec::new(),
+            tables: BTreeMap::new(),
         }
     }
 }

@@ -12,7 +12,6 @@ use openflow::meter::MeterFeatures;
 use openflow::multipart::{AggregateStats, FlowStats, FlowStatsRequest, TableStats};
 use openflow::port::PortStats;
 use openflow::switch::{ConnId, Reply, ReplyStream};
-use openflow::table_config::TableDesc;
 use openflow::{Body, ErrorCode, MeterNo, MultipartReply, MultipartRequest, PortNo, TableId};
 
 use crate::bridge::Bridge;
@@ -82,12 +81,12 @@ impl Bridge {
             }
             MultipartRequest::MeterFeatures => reply(MultipartReply::MeterFeatures(MeterFeatures::default())),
             MultipartRequest::TableFeatures(wanted) if wanted.is_empty() => {
-                Ok(Reply::Many(crate::features::parts(self.config.max_flows_per_table)))
+                Ok(Reply::Many(crate::features::parts(&self.pipeline(), self.config.max_flows_per_table)))
             }
             MultipartRequest::TableFeatures(_) => Err(TableFeaturesFailed::Eperm.into()),
             MultipartRequest::TableDesc => {
-                let desc = |t| TableDesc { table: TableId(t), config: 0, eviction: None, vacancy: None };
-                reply(MultipartReply::TableDesc((0..N_TABLES).map(desc).collect()))
+                let (p, max) = (self.pipeline(), self.config.max_flows_per_table);
+                reply(MultipartReply::TableDesc((0..N_TABLES).map(|t| p.table_desc(t, max)).collect()))
             }
             MultipartRequest::QueueDesc(port, _) => match port {
                 PortNo::ANY | PortNo::ALL => reply(MultipartReply::QueueDesc(Vec::new())),
@@ -129,13 +128,14 @@ impl Bridge {
 
     fn table_stats(&self, t: u8) -> TableStats {
         let c = self.table_counters(t);
+        let p = self.pipeline();
         TableStats {
             table: TableId(t),
-            active: self.pipeline().table(t).map_or(0, |t| t.rules.len() as u32),
+            active: p.table(t).map_or(0, |t| t.rules.len() as u32),
             lookups: c.lookups(),
             matched: c.matched(),
-            name: String::new(),
-            max_entries: u32::try_from(self.config.max_flows_per_table).unwrap_or(u32::MAX),
+            name: p.table_name(t).to_owned(),
+            max_entries: u32::try_from(p.flow_limit(t, self.config.max_flows_per_table)).unwrap_or(u32::MAX),
             config: 0,
         }
     }

@@ -12,6 +12,7 @@ use openflow::GroupId;
 use crate::groups::Group;
 use crate::mirror::Mirrors;
 use crate::port::Ports;
+use crate::room::TableConfig;
 use crate::rule::Rule;
 use crate::settings::BridgeSettings;
 
@@ -68,6 +69,8 @@ pub struct Pipeline {
     pub groups: imbl::OrdMap<u32, Arc<Group>>,
     /// How fragments are matched.
     pub frag: FragHandling,
+    /// What controllers have made of tables; those that are as they came are left out.
+    pub table_config: imbl::OrdMap<u8, TableConfig>,
     /// What OpenFlow does not know of the bridge.
     pub settings: Arc<BridgeSettings>,
     /// Its mirrors, as they are at work.

@@ -12,7 +12,7 @@ use crate::multipart::{MultipartReply, MultipartRequest};
 use crate::number::{BufferId, PortNo, TableId, Xid, flag_set};
 use crate::port::{PortDesc, PortMod, PortStatus, QueueConfig};
 use crate::table_config::{TableDesc, TableStatusReason, Vacancy};
-use crate::version::VersionSet;
+use crate::version::{Version, VersionSet};
 
 /// A message: transaction id and content.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -541,6 +541,49 @@ pub struct AsyncConfig {
     pub table_status: [u32; 2],
     /// OpenFlow 1.4: forwarded requests; bit 0 for groups, bit 1 for meters.
     pub request_forward: [u32; 2],
+    /// Which masks a set message gives, in the order above, that of the slave role first: bit 0 packet-ins of slaves, bit
+    /// 11 forwarded requests of the others. The rest stay as they are. All in other messages.
+    pub given: u16,
+}
+
+impl AsyncConfig {
+    /// Every mask.
+    pub const ALL_GIVEN: u16 = 0xfff;
+
+    /// The masks in the order of [`AsyncConfig::given`], each first for the master and equal roles.
+    pub fn masks(&mut self) -> [&mut [u32; 2]; 6] {
+        [
+            &mut self.packet_in,
+            &mut self.port_status,
+            &mut self.flow_removed,
+            &mut self.role_status,
+            &mut self.table_status,
+            &mut self.request_forward,
+        ]
+    }
+
+    /// Takes over the masks that `new` gives.
+    pub fn change(&mut self, mut new: AsyncConfig) {
+        let given = new.given;
+        for (i, (old, new)) in self.masks().into_iter().zip(new.masks()).enumerate() {
+            for (role, bit) in [(1, 2 * i), (0, 2 * i + 1)] {
+                if given & 1 << bit != 0 {
+                    old[role] = new[role];
+                }
+            }
+        }
+    }
+
+    /// What a new connection has: port status in every role, and but for slaves packet-ins of misses and actions and the
+    /// reasons of flow-removed that its version has.
+    pub fn of(version: Version) -> AsyncConfig {
+        let flow_removed = match version {
+            Version::V10 | Version::V11 | Version::V12 => 0b111,
+            Version::V13 => 0b1111,
+            _ => 0b11_1111,
+        };
+        AsyncConfig { flow_removed: [flow_removed, 0], ..AsyncConfig::default() }
+    }
 }
 
 impl Default for AsyncConfig {
@@ -553,6 +596,7 @@ impl Default for AsyncConfig {
             role_status: [0, 0],
             table_status: [0, 0],
             request_forward: [0, 0],
+            given: AsyncConfig::ALL_GIVEN,
         }
     }
 }

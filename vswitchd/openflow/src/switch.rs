@@ -13,6 +13,7 @@ use crate::error::{BundleFailed, ErrorCode};
 use crate::flow_monitor::FlowUpdate;
 use crate::message::{Body, FlowRemoved, Message, PacketIn};
 use crate::port::PortStatus;
+use crate::table_config::{TableDesc, TableStatusReason};
 use crate::version::Version;
 
 /// One connection for as long as the process lives. Never reused.
@@ -94,6 +95,14 @@ pub trait ControllerSink: Send + Sync {
     fn port_status(&self, msg: PortStatus);
     /// A flow that asked for it ended.
     fn flow_removed(&self, msg: FlowRemoved);
+    /// A table fills up or empties, and a controller asked to be told.
+    fn table_status(&self, reason: TableStatusReason, desc: TableDesc) {
+        let _ = (reason, desc);
+    }
+    /// A connection changed a group or a meter by this message; others may want to know.
+    fn request_forward(&self, conn: ConnId, msg: &Message) {
+        let _ = (conn, msg);
+    }
     /// Updates of a connection's flow monitors, which fit one message; `more` follow of the same change. Whether there is
     /// room for more: otherwise the switch pauses, says so in an update, and goes on when
     /// [`OpenFlowSwitch::resume_updates`] is called.

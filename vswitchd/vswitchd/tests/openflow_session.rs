@@ -84,7 +84,7 @@ async fn asynchronous_messages_follow_the_configuration_of_each_connection() {
     };
     a.send(Message { xid: 1, body: Body::SetAsync(only_ttl) }).await;
     assert_eq!(a.ask(2, Body::GetAsyncRequest).await, Body::GetAsyncReply(only_ttl));
-    assert_eq!(b.ask(2, Body::GetAsyncRequest).await, Body::GetAsyncReply(AsyncConfig::default()));
+    assert_eq!(b.ask(2, Body::GetAsyncRequest).await, Body::GetAsyncReply(AsyncConfig::of(Version::V13)));
     rig.hub.packet_in(packet_in(PacketInReason::Action, 10));
     rig.hub.packet_in(packet_in(PacketInReason::InvalidTtl, 20));
     let Body::PacketIn(p) = a.receive().await.body else { panic!("no packet-in") };
@@ -108,7 +108,8 @@ async fn a_slave_may_look_but_not_touch() {
         b.ask(1, role(Role::Master, 2)).await,
         Body::RoleReply(RoleMessage { role: Role::Master, generation_id: Some(2) })
     );
-    // The older master is a slave now.
+    // The older master is a slave now, and told so.
+    assert!(matches!(a.receive().await.body, Body::RoleStatus { role: Role::Slave, .. }));
     let Body::Error(e) = a.ask(5, Body::FlowMod(Box::new(FlowMod::new(FlowModCommand::Add)))).await else {
         panic!("a slave changed the switch")
     };

@@ -11,19 +11,7 @@ const EARLY_REASONS: u32 = 0b111;
 const ACTION: u32 = 0b10;
 const ACTIONS14: u32 = 0b11_1000;
 
-/// Masks by property: each kind has one for slaves (even) and one for the others (odd).
-fn masks(a: &mut AsyncConfig) -> [&mut [u32; 2]; 6] {
-    [
-        &mut a.packet_in,
-        &mut a.port_status,
-        &mut a.flow_removed,
-        &mut a.role_status,
-        &mut a.table_status,
-        &mut a.request_forward,
-    ]
-}
-
-/// What is not named by a set message of properties: nothing is sent of it.
+/// Nothing at all; which of it is given is said apart.
 const SILENT: AsyncConfig = AsyncConfig {
     packet_in: [0; 2],
     port_status: [0; 2],
@@ -31,6 +19,7 @@ const SILENT: AsyncConfig = AsyncConfig {
     role_status: [0; 2],
     table_status: [0; 2],
     request_forward: [0; 2],
+    given: 0,
 };
 
 pub(super) fn read(v: Version, r: &mut Reader<'_>) -> Result<AsyncConfig, ErrorCode> {
@@ -40,6 +29,8 @@ pub(super) fn read(v: Version, r: &mut Reader<'_>) -> Result<AsyncConfig, ErrorC
             packet_in: [packet_in(r.u32()?), packet_in(r.u32()?)],
             port_status: [r.u32()?, r.u32()?],
             flow_removed: [r.u32()?, r.u32()?],
+            // Those that the message has.
+            given: 0b11_1111,
             ..SILENT
         });
     }
@@ -51,9 +42,12 @@ pub(super) fn read_properties(r: &mut Reader<'_>) -> Result<AsyncConfig, ErrorCo
     let mut a = SILENT;
     while let Some((kind, value)) = properties::next(r)? {
         let mask = properties::only_u32(value);
-        match masks(&mut a).get_mut(usize::from(kind / 2)) {
+        match a.masks().get_mut(usize::from(kind / 2)) {
             // Slaves come first in numbers and second in the model.
-            Some(pair) => pair[usize::from(kind % 2 == 0)] = mask?,
+            Some(pair) => {
+                pair[usize::from(kind % 2 == 0)] = mask?;
+                a.given |= 1 << kind;
+            }
             None => return Err(properties::unknown(kind)),
         }
     }
@@ -69,7 +63,7 @@ pub(super) fn put(out: &mut Vec<u8>, v: Version, a: &AsyncConfig) {
         return;
     }
     let mut a = *a;
-    for (i, pair) in masks(&mut a).into_iter().enumerate() {
+    for (i, pair) in a.masks().into_iter().enumerate() {
         for (kind, mask) in [(2 * i as u16, pair[1]), (2 * i as u16 + 1, pair[0])] {
             properties::put_plain(out, kind, |out| out.put_u32(mask));
         }

@@ -283,6 +283,11 @@ pub(super) fn put_mod(out: &mut Vec<u8>, v: Version, g: &GroupMod) -> Result<(),
     put_selection(out, v, &g.selection)
 }
 
+/// Whether statistics of groups say how long a group has been there. Nicira's form for OpenFlow 1.0 does.
+fn has_duration(v: Version) -> bool {
+    v >= Version::V13 || v == Version::V10
+}
+
 pub(super) fn read_stats(v: Version, r: &mut Reader<'_>) -> Result<GroupStats, ErrorCode> {
     let len = usize::from(r.u16()?);
     let mut e = r.sub(len.checked_sub(2).ok_or(r.short())?, r.short())?;
@@ -290,7 +295,7 @@ pub(super) fn read_stats(v: Version, r: &mut Reader<'_>) -> Result<GroupStats, E
     let (group, ref_count) = (GroupId(e.u32()?), e.u32()?);
     e.skip(4)?;
     let (packets, bytes) = (e.u64()?, e.u64()?);
-    let timed = v >= Version::V13;
+    let timed = has_duration(v);
     let (duration_sec, duration_nsec) = if timed { (e.u32()?, e.u32()?) } else { (u32::MAX, u32::MAX) };
     let mut buckets = Vec::with_capacity(e.left() / 16);
     while !e.is_empty() {
@@ -300,7 +305,7 @@ pub(super) fn read_stats(v: Version, r: &mut Reader<'_>) -> Result<GroupStats, E
 }
 
 pub(super) fn put_stats(out: &mut Vec<u8>, v: Version, s: &GroupStats) -> Result<(), EncodeError> {
-    let head = if v >= Version::V13 { 40 } else { 32 };
+    let head = if has_duration(v) { 40 } else { 32 };
     out.put_u16(u16::try_from(head + 16 * s.buckets.len()).map_err(|_| EncodeError::TooLong)?);
     out.put_zeros(2);
     out.put_u32(s.group.0);
@@ -308,7 +313,7 @@ pub(super) fn put_stats(out: &mut Vec<u8>, v: Version, s: &GroupStats) -> Result
     out.put_zeros(4);
     out.put_u64(s.packets);
     out.put_u64(s.bytes);
-    if v >= Version::V13 {
+    if has_duration(v) {
         out.put_u32(s.duration_sec);
         out.put_u32(s.duration_nsec);
     }

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::error::{BadAction, BadRequest, ErrorCode, RoleRequestFailed, WireError};
 use crate::message::{
-    Body, Capabilities, ErrorMessage, FeaturesReply, Message, PacketOut, Role, RoleMessage, SwitchConfig,
+    AsyncConfig, Body, Capabilities, ErrorMessage, FeaturesReply, Message, PacketOut, Role, RoleMessage,
+    SwitchConfig,
 };
 use crate::number::{BufferId, PortNo, Xid};
 use crate::version::{Version, VersionSet};
@@ -74,7 +75,9 @@ pub(super) fn read_body(d: Dialect, number: u8, xid: Xid, r: &mut Reader<'_>) ->
         Kind::RoleRequest => Body::RoleRequest(read_role(r)?),
         Kind::RoleReply => Body::RoleReply(read_role(r)?),
         Kind::GetAsyncRequest => Body::GetAsyncRequest,
-        Kind::GetAsyncReply => Body::GetAsyncReply(async_config::read(v, r)?),
+        Kind::GetAsyncReply => {
+            Body::GetAsyncReply(AsyncConfig { given: AsyncConfig::ALL_GIVEN, ..async_config::read(v, r)? })
+        }
         Kind::SetAsync => Body::SetAsync(async_config::read(v, r)?),
         Kind::MeterMod => meters::read_mod(r)?,
         Kind::RoleStatus => controllers::read_role_status(r)?,

@@ -568,6 +568,7 @@ fn async_config(r: &mut Source) -> AsyncConfig {
         role_status: r.since(Version::V14, |r| r.random(), [0; 2]),
         table_status: r.since(Version::V14, |r| r.random(), [0; 2]),
         request_forward: r.since(Version::V14, |r| r.random(), [0; 2]),
+        given: r.since(Version::V14, |_| AsyncConfig::ALL_GIVEN, 0b11_1111),
     }
 }
 
@@ -683,7 +684,7 @@ fn body(r: &mut Source) -> Body {
         24 => Body::RoleRequest(role(r)),
         25 => Body::RoleReply(role(r)),
         26 => Body::GetAsyncRequest,
-        27 => Body::GetAsyncReply(async_config(r)),
+        27 => Body::GetAsyncReply(AsyncConfig { given: AsyncConfig::ALL_GIVEN, ..async_config(r) }),
         28 => Body::SetAsync(async_config(r)),
         29 => Body::MeterMod(MeterMod {
             command: pick(r, &[MeterModCommand::Add, MeterModCommand::Modify, MeterModCommand::Delete]),

@@ -329,8 +329,13 @@ impl Connection<'_> {
 
     fn error(&mut self, request: &[u8], code: ErrorCode) {
         Counts::add(&self.hub.counts.errors_out);
+        let dialect = match (code, request.first().copied().and_then(Version::from_wire)) {
+            // In the version that was spoken, as stock switches do.
+            (ErrorCode::BadRequest(BadRequest::BadVersion), Some(v)) => Dialect::new(v),
+            _ => self.dialect,
+        };
         // An error message always has an encoding.
-        let _ = encode_as(self.dialect, &error_reply(request, code), &mut self.out);
+        let _ = encode_as(dialect, &error_reply(request, code), &mut self.out);
     }
 
     /// A step of a bundle, or a message for one.

@@ -38,7 +38,7 @@ pub(super) fn dispatch(
             one(Body::GetAsyncReply(hub.standing(conn, |s| s.events).unwrap_or_default()))
         }
         Body::SetAsync(events) => {
-            hub.standing(conn, |s| s.events = events);
+            hub.standing(conn, |s| s.events.change(events));
             Ok(Reply::None)
         }
         Body::SetConfig(c) => {

@@ -12,6 +12,7 @@ use openflow::flow_monitor::FlowUpdate;
 use openflow::message::{AsyncConfig, Body, FlowRemoved, Message, PacketIn, Role, RoleMessage, RoleReason};
 use openflow::port::PortStatus;
 use openflow::switch::{ConnId, ControllerSink};
+use openflow::table_config::{TableDesc, TableStatusReason};
 use openflow::version::VersionSet;
 use openflow::{Dialect, MultipartReply, Version, encode_as};
 use parking_lot::Mutex;
@@ -32,6 +33,7 @@ const SILENCE: AsyncConfig = AsyncConfig {
     role_status: [0; 2],
     table_status: [0; 2],
     request_forward: [0; 2],
+    given: AsyncConfig::ALL_GIVEN,
 };
 
 /// Bounds of every connection of a bridge.
@@ -422,7 +424,7 @@ impl Hub {
         let standing = Standing {
             conn,
             role: Role::Equal,
-            events: if now.asynchronous { AsyncConfig::default() } else { SILENCE },
+            events: if now.asynchronous { AsyncConfig::of(version) } else { SILENCE },
             miss_send_len: if visitor { 0 } else { DEFAULT_MISS_SEND_LEN },
             controller_id: 0,
             dialect: Dialect::new(version),
@@ -463,7 +465,7 @@ impl Hub {
             let those = self.those(|s| {
                 // OpenFlow 1.2 and earlier have no such message.
                 let speaks = s.dialect.version >= Version::V13;
-                speaks && demoted.contains(&s.conn) && s.wants_role_status(reason as u8)
+                speaks && demoted.contains(&s.conn)
             });
             let generation_id = generation.unwrap_or(u64::MAX);
             self.broadcast(&those, Body::RoleStatus { role: Role::Slave, reason, generation_id });
@@ -544,6 +546,20 @@ impl ControllerSink for Hub {
     fn port_status(&self, msg: PortStatus) {
         let peers = self.those(|s| s.wants_port_status(msg.reason as u8));
         self.broadcast(&peers, Body::PortStatus(msg));
+    }
+
+    fn table_status(&self, reason: TableStatusReason, desc: TableDesc) {
+        // Earlier versions have no such message.
+        let peers = self.those(|s| s.dialect.version >= Version::V14 && s.wants_table_status(reason as u8));
+        self.broadcast(&peers, Body::TableStatus { reason, desc });
+    }
+
+    fn request_forward(&self, conn: ConnId, msg: &Message) {
+        let kind = if matches!(msg.body, Body::MeterMod(_)) { 1 } else { 0 };
+        let peers = self.those(|s| s.conn != conn && s.wants_request_forward(kind));
+        if !peers.is_empty() {
+            self.broadcast(&peers, Body::RequestForward(Box::new(msg.clone())));
+        }
     }
 
     fn flow_updates(&self, conn: ConnId, updates: Vec<FlowUpdate>, more: bool) -> bool {

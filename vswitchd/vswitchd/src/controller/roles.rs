@@ -36,9 +36,14 @@ impl Standing {
         self.hears() && self.masks(&self.events.packet_in) & 1 << (reason & 31) != 0
     }
 
-    /// Whether it hears that its own role changed, for that reason.
-    pub(super) fn wants_role_status(&self, reason: u8) -> bool {
-        self.hears() && self.masks(&self.events.role_status) & 1 << (reason & 31) != 0
+    /// Whether it hears that tables fill up or empty, for that reason.
+    pub(super) fn wants_table_status(&self, reason: u8) -> bool {
+        self.hears() && self.masks(&self.events.table_status) & 1 << (reason & 31) != 0
+    }
+
+    /// Whether it gets what others did to groups (0) or meters (1).
+    pub(super) fn wants_request_forward(&self, kind: u8) -> bool {
+        self.masks(&self.events.request_forward) & 1 << (kind & 31) != 0
     }
 
     /// Whether it gets port status messages of that reason.

@@ -16,8 +16,10 @@ use std::time::Duration;
 use daemon::{Active, Passive, TlsFiles, Trust};
 use offload_tc::TcPolicy;
 use ofproto::mirror::MAX_MIRRORS;
-use ofproto::{BridgeSettings, Snooping, VlanSet};
+use ofproto::{BridgeSettings, Snooping, TableSettings, VlanSet};
+use openflow::text::parse_subfield;
 use ovsdb::client::{Row, Snapshot, Wanted as Columns};
+use ovsdb::{Atom, Datum};
 
 use crate::config::{BridgeConfig, DeviceConfig, FailMode, LocalPort, MirrorConfig, MirrorTo, OffloadConfig};
 use crate::desired::Desired;
@@ -118,6 +120,7 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
             "controller_burst_limit",
         ],
     ),
+    ("Flow_Table", &["name", "flow_limit", "overflow_policy", "groups"]),
     (
         "Mirror",
         &[
@@ -230,7 +233,7 @@ fn bridge(
             FailMode::Standalone
         },
         offload: other("hoist-offload") != Some("false"),
-        settings: settings(row, host),
+        settings: settings(db, row, host),
         ..BridgeConfig::default()
     };
     let dummy = ports::is_dummy_datapath(string(row, "datapath_type"), host.dummies);
@@ -276,13 +279,8 @@ fn bridge(
         ));
         b.mirrors.truncate(MAX_MIRRORS);
     }
-    let tables = [
-        ("netflow", "NetFlow"),
-        ("sflow", "sFlow"),
-        ("ipfix", "IPFIX"),
-        ("auto_attach", "auto attach"),
-        ("flow_tables", "the configuration of flow tables"),
-    ];
+    let tables =
+        [("netflow", "NetFlow"), ("sflow", "sFlow"), ("ipfix", "IPFIX"), ("auto_attach", "auto attach")];
     for (column, what) in tables {
         if !row.datum(column).is_empty() {
             ignored.push(format!("bridge {name}: {what} is not implemented"));
@@ -329,13 +327,14 @@ fn bridge(
 }
 
 /// What OpenFlow does not know of a bridge.
-fn settings(row: Row<'_>, host: Host) -> BridgeSettings {
+fn settings(db: &Snapshot, row: Row<'_>, host: Host) -> BridgeSettings {
     let usual = BridgeSettings::default();
     let other = |k: &str| row.key("other_config", k);
     let number = |k: &str| other(k).and_then(|v| v.parse::<u64>().ok());
     BridgeSettings {
         // What tests compare. Elsewhere wider megaflows are worth more: fewer entries of hardware for the same packets.
         stock_megaflows: host.dummies != Dummies::None,
+        tables: flow_tables(db, row),
         forward_bpdu: other("forward-bpdu") == Some("true"),
         flood_vlans: vlans(row, "flood_vlans"),
         mac_ageing: number("mac-aging-time").map_or(usual.mac_ageing, Duration::from_secs),
@@ -353,6 +352,23 @@ fn settings(row: Row<'_>, host: Host) -> BridgeSettings {
         }),
         ..usual
     }
+}
+
+/// Flow tables that are configured, by number.
+fn flow_tables(db: &Snapshot, row: Row<'_>) -> BTreeMap<u8, TableSettings> {
+    let Datum::Map(pairs) = row.datum("flow_tables") else { return BTreeMap::new() };
+    let pairs = pairs.iter().filter_map(|(number, table)| match (number, table) {
+        (Atom::Integer(n), Atom::Uuid(u)) => Some((u8::try_from(*n).ok()?, db.row("Flow_Table", *u)?)),
+        _ => None,
+    });
+    let table = |t: Row<'_>| TableSettings {
+        name: t.text("name").unwrap_or_default().to_owned(),
+        flow_limit: t.integer("flow_limit").and_then(|n| usize::try_from(n).ok()),
+        evict: t.text("overflow_policy") == Some("evict"),
+        // What is no field is as if it were not there.
+        groups: t.texts("groups").filter_map(|g| parse_subfield(g).ok()).collect(),
+    };
+    pairs.map(|(n, t)| (n, table(t))).collect()
 }
 
 /// A mirror; `None` when it has no output.
