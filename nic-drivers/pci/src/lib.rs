@@ -12,7 +12,7 @@ pub mod config_bytes;
 pub mod discover;
 pub mod vfio;
 
-pub use binding::{BindError, Caution, Change, bind_to_vfio, cautions, give_back, rebind};
+pub use binding::{BindError, Caution, Change, VFIO_PCI, bind_to_vfio, cautions, give_back, rebind};
 pub use config_bytes::{ConfigError, ConfigInfo, MsixInfo};
 pub use discover::{DiscoverError, Discovery, NetDevice, SYSFS, discover, parse_address};
 pub use vfio::VfioBacking;

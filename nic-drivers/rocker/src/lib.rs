@@ -40,3 +40,5 @@ pub use bring_up::{BringUpError, Fault, RockerDriver, Step};
 pub use config::RockerConfig;
 pub use port::RockerPort;
 pub use provider::{Rocker, RockerProvider};
+/// Vendor and device id.
+pub use rocker_defs::regs::PCI_ID;

@@ -1,4 +1,4 @@
-//! Devices: the simulated SmartNIC behind its driver. Its ports are lent to bridges and come back, its wires can be put into
+//! Devices: the simulated SmartNIC, and those on the PCI bus, behind their drivers. Their ports are lent to bridges and come back, its wires can be put into
 //! something else while it runs.
 
 use std::collections::BTreeMap;
@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as HostInstant};
 
 use clock::Clock;
-use device::{BufferPool, PacketBatch, PacketIo, QueueId, QueuePair};
+use device::{BufferPool, DeviceBacking, PacketBatch, PacketIo, QueueId, QueuePair};
 use flow::PortId;
 use netio::memory::MemoryPort;
 use nic::{LiveDevice, SimHandle, SimNic};
 use offload::OffloadProvider;
+use pci::VfioBacking;
+use rocker::{RockerConfig, RockerDriver};
 use simnic::{BringUpError, SimnicConfig, SimnicDriver};
 
 use crate::config::{DeviceConfig, DeviceKind, Wire};
@@ -28,6 +30,9 @@ const MAX_DRAIN_BURSTS: usize = 256;
 
 /// log2 of the entries of each ring, at most: a burst of new flows waits there while software translates the first of them.
 const MAX_RING_LOG2: u32 = 10;
+
+/// Ports among which the buffers are shared out on a device of which it is not known yet how many it has.
+const MAX_PCI_PORTS: usize = 8;
 
 /// log2 of the ring entries with which receive rings of `ports` ports take at most half of `cells` buffers.
 fn ring_log2(cells: u32, ports: usize) -> u8 {
@@ -57,6 +62,15 @@ pub enum DeviceStartError {
     /// The driver could not bring it up.
     #[error(transparent)]
     BringUp(#[from] BringUpError),
+    /// It cannot be opened: not there, not bound to vfio-pci, in use.
+    #[error(transparent)]
+    Device(#[from] device::DeviceError),
+    /// The driver of a rocker could not bring it up.
+    #[error(transparent)]
+    Rocker(#[from] rocker::BringUpError),
+    /// There is no driver for it.
+    #[error("no driver for a device {0:04x}:{1:04x}")]
+    NoDriver(u16, u16),
     /// No thread for the simulator.
     #[error("cannot run the simulator: {0}")]
     Thread(std::io::Error),
@@ -67,7 +81,7 @@ pub struct Started {
     /// Its flow tables, for placement.
     pub provider: Box<dyn OffloadProvider>,
     /// The device itself, which is kept for as long as it is configured.
-    pub device: RunningSim,
+    pub device: RunningDevice,
 }
 
 /// A port of a device. What a bridge has of it is not here.
@@ -85,12 +99,14 @@ struct WireEnd {
     error: Option<String>,
 }
 
-/// A simulated device that runs.
-pub struct RunningSim {
+/// A device that runs.
+pub struct RunningDevice {
     /// Its name in the configuration.
     pub name: String,
-    /// It.
-    pub handle: SimHandle,
+    /// It, when it is simulated.
+    pub handle: Option<SimHandle>,
+    /// Which driver of ours it has.
+    pub driver: &'static str,
     /// When it was started.
     pub since: HostInstant,
     /// Which port is which datapath port.
@@ -104,12 +120,14 @@ pub struct RunningSim {
     live: Option<LiveDevice>,
 }
 
-impl RunningSim {
+impl RunningDevice {
     /// Lets the device's ports see whether the interfaces that their wires end in are up.
     pub fn carry_links(&self) {
         for (port, end) in (0u8..).zip(&self.wires) {
             let up = end.io.as_ref().is_some_and(|io| io.link().link_up);
-            self.handle.set_carrier(port, up);
+            if let Some(handle) = &self.handle {
+                handle.set_carrier(port, up);
+            }
         }
     }
 
@@ -152,8 +170,11 @@ impl RunningSim {
     /// Makes the wires end in what `wires` says, where they do not yet, and opens again what has gone. Far ends of memory
     /// wires come back by port. What cannot be opened is tried again the next time; each new reason is logged.
     pub fn connect(&mut self, wires: &[Wire], pool: &BufferPool) -> BTreeMap<usize, MemoryPort> {
-        let DeviceKind::Sim { wires: before, .. } = &mut self.config.kind;
         let mut memory = BTreeMap::new();
+        let (DeviceKind::Sim { wires: before, .. }, Some(handle)) = (&mut self.config.kind, &self.handle)
+        else {
+            return memory;
+        };
         for (i, end) in self.wires.iter_mut().enumerate() {
             let (was, is) = (before.get(i).unwrap_or(&Wire::None), wires.get(i).unwrap_or(&Wire::None));
             let gone = end.io.as_ref().is_none_or(|io| io.is_gone()) && *is != Wire::None;
@@ -167,14 +188,14 @@ impl RunningSim {
             });
             match opened {
                 Ok(Some(((rx, tx), io, far))) => {
-                    self.handle.attach(port, rx, tx);
-                    self.handle.set_carrier(port, io.link().link_up);
+                    handle.attach(port, rx, tx);
+                    handle.set_carrier(port, io.link().link_up);
                     memory.extend(far.map(|f| (i, f)));
                     end.io = Some(io);
                 }
-                Ok(None) => self.handle.set_carrier(port, false),
+                Ok(None) => handle.set_carrier(port, false),
                 Err(e) => {
-                    self.handle.set_carrier(port, false);
+                    handle.set_carrier(port, false);
                     let why = e.to_string();
                     if old.error.as_ref() != Some(&why) {
                         tracing::warn!("device {}: wire of port {i}: {why}", self.name);
@@ -197,6 +218,11 @@ impl RunningSim {
         self.wires.iter().any(|w| w.error.is_some() || w.io.as_ref().is_some_and(|io| io.is_gone()))
     }
 
+    /// The numbers of its ports.
+    pub fn port_numbers(&self) -> impl Iterator<Item = u16> + '_ {
+        self.slots.keys().copied()
+    }
+
     /// Stops the simulator's thread.
     pub fn stop(&mut self) {
         self.live = None;
@@ -213,7 +239,10 @@ pub fn start(
     pool: BufferPool,
     clock: Arc<dyn Clock>,
 ) -> Result<Started, DeviceStartError> {
-    let DeviceKind::Sim { profile, .. } = &config.kind;
+    let profile = match &config.kind {
+        DeviceKind::Sim { profile, .. } => profile,
+        DeviceKind::Pci { address } => return start_pci(config, *address, pool),
+    };
     let settings = match profile {
         None => nic::Config::default(),
         Some(path) => {
@@ -233,21 +262,52 @@ pub fn start(
     (driver.step_timeout, driver.cmd_timeout) = (STEP_TIMEOUT, CMD_TIMEOUT);
     driver.ring_log2 = ring_log2(pool.cells(), n_ports.into());
     let nic = SimnicDriver::bring_up(sim.backing(), pool, driver, clock)?;
-    let slot = |p: simnic::SimnicPort<_>| {
-        (u16::from(p.device_port()), Slot { io: Some(Box::new(p) as Box<dyn PacketIo>), queues: None })
-    };
-    let device = RunningSim {
+    let device = RunningDevice {
         name: config.name.clone(),
-        handle: sim,
+        handle: Some(sim),
+        driver: "simnic",
         since: HostInstant::now(),
         ports: Vec::new(),
         config: DeviceConfig {
             name: config.name.clone(),
             kind: DeviceKind::Sim { profile: profile.clone(), wires: Vec::new() },
         },
-        slots: nic.ports.into_iter().map(slot).collect(),
+        slots: nic.ports.into_iter().map(|p| slot(p.device_port().into(), p)).collect(),
         wires: (0..n_ports).map(|_| WireEnd::default()).collect(),
         live: Some(live),
+    };
+    Ok(Started { provider: Box::new(nic.provider), device })
+}
+
+fn slot(number: u16, io: impl PacketIo + 'static) -> (u16, Slot) {
+    (number, Slot { io: Some(Box::new(io)), queues: None })
+}
+
+/// Starts a device on the PCI bus, with the driver that its ids ask for.
+fn start_pci(
+    config: &DeviceConfig,
+    address: device::PciAddress,
+    pool: BufferPool,
+) -> Result<Started, DeviceStartError> {
+    let backing = VfioBacking::open(address)?;
+    let id = backing.config().read32(0);
+    let id = (id as u16, (id >> 16) as u16);
+    if id != rocker::PCI_ID {
+        return Err(DeviceStartError::NoDriver(id.0, id.1));
+    }
+    let mut driver = RockerConfig::new(Vec::new());
+    driver.ring_log2 = ring_log2(pool.cells(), MAX_PCI_PORTS);
+    let nic = RockerDriver::bring_up(backing, pool, driver)?;
+    let device = RunningDevice {
+        name: config.name.clone(),
+        handle: None,
+        driver: "rocker",
+        since: HostInstant::now(),
+        ports: Vec::new(),
+        config: config.clone(),
+        slots: nic.ports.into_iter().map(|p| slot(p.device_port(), p)).collect(),
+        wires: Vec::new(),
+        live: None,
     };
     Ok(Started { provider: Box::new(nic.provider), device })
 }

@@ -27,15 +27,16 @@ impl Parts {
             _ => return Err(format!("unknown failure \"{kind}\", want one of {KINDS}")),
         };
         let sims = self.sims.lock();
-        let Some(sim) = sims.iter().find(|s| s.name == device) else {
-            let known: Vec<_> = sims.iter().map(|s| s.name.as_str()).collect();
+        let simulated = || sims.iter().filter_map(|s| Some((s.name.as_str(), s.handle.as_ref()?)));
+        let Some((_, sim)) = simulated().find(|(name, _)| *name == device) else {
+            let known: Vec<_> = simulated().map(|(name, _)| name).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Err(format!("no simulated device \"{device}\" (there are: {known})"));
         };
         tracing::warn!("device {device}: {kind}, as asked by hoist/sim-fail");
         match failure {
-            Some(f) => sim.handle.inject_failure(f),
-            None => sim.handle.repair(),
+            Some(f) => sim.inject_failure(f),
+            None => sim.repair(),
         }
         Ok(String::new())
     }

@@ -391,7 +391,7 @@ impl Switch {
 
     /// A simulated device, to look into it or to make it fail.
     pub fn simulated(&self, name: &str) -> Option<nic::SimHandle> {
-        self.parts.sims.lock().iter().find(|s| s.name == name).map(|s| s.handle.clone())
+        self.parts.sims.lock().iter().find(|s| s.name == name).and_then(|s| s.handle.clone())
     }
 
     /// Asks it to stop; what `exit` does. Whoever owns it then shuts it down.

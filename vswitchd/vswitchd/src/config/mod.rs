@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use daemon::{Active, Passive};
+use device::PciAddress;
 use netio::af_xdp::XdpMode;
 use offload_tc::TcPolicy;
 use ofproto::{BridgeSettings, PortSettings};
@@ -114,6 +115,11 @@ pub enum DeviceKind {
         profile: Option<PathBuf>,
         /// What each port's wire ends in.
         wires: Vec<Wire>,
+    },
+    /// A device on the PCI bus, bound to vfio-pci.
+    Pci {
+        /// Where it is.
+        address: PciAddress,
     },
 }
 

@@ -300,6 +300,7 @@ fn counters(s: &PortStats) -> Datum {
 
 fn driver(kind: &PortKind) -> &'static str {
     match kind {
+        PortKind::Sim { device, .. } if pci::parse_address(device).is_some() => pci::VFIO_PCI,
         PortKind::Sim { .. } => "simnic",
         PortKind::AfPacket { .. } => "af_packet",
         PortKind::Tc { .. } => "tc",

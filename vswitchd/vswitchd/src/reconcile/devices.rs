@@ -4,15 +4,17 @@ use flow::PortId;
 
 use crate::config::{DeviceConfig, DeviceKind, PortKind};
 use crate::desired::Desired;
-use crate::devices::{self, RunningSim};
+use crate::devices::{self, RunningDevice};
 
 use super::Reconciler;
 
 /// Whether a device that runs can be made into `w` without starting it anew.
-fn same_device(running: &RunningSim, w: &DeviceConfig) -> bool {
-    let DeviceKind::Sim { profile: a, .. } = &running.config.kind;
-    let DeviceKind::Sim { profile: b, .. } = &w.kind;
-    running.name == w.name && a == b
+fn same_device(running: &RunningDevice, w: &DeviceConfig) -> bool {
+    let same = match (&running.config.kind, &w.kind) {
+        (DeviceKind::Sim { profile: a, .. }, DeviceKind::Sim { profile: b, .. }) => a == b,
+        (a, b) => a == b,
+    };
+    running.name == w.name && same
 }
 
 impl Reconciler {
@@ -63,7 +65,7 @@ impl Reconciler {
                     }
                 }
             }
-            let DeviceKind::Sim { wires, .. } = &w.kind;
+            let DeviceKind::Sim { wires, .. } = &w.kind else { continue };
             let ends = {
                 let mut sims = self.parts.sims.lock();
                 let device = sims.iter_mut().find(|s| s.name == w.name);

@@ -7,7 +7,7 @@ use datapath_api::Datapath as _;
 use offload::{MatchKind, TableCaps};
 
 use super::Parts;
-use crate::devices::RunningSim;
+use crate::devices::RunningDevice;
 
 impl Parts {
     /// The document of `hoist/devices`.
@@ -24,7 +24,7 @@ impl Parts {
                 let sim = sims.iter().find(|s| s.name == health.name);
                 Device {
                     model: caps.device.clone(),
-                    simulated: sim.is_some(),
+                    simulated: sim.is_some_and(|s| s.handle.is_some()),
                     ports: sim.map(|s| self.device_ports(s)).unwrap_or_default(),
                     tables: caps.tables.iter().map(|t| table(t, used(t))).collect(),
                     atomic_replace: caps.atomic_replace,
@@ -34,23 +34,23 @@ impl Parts {
             .collect()
     }
 
-    fn device_ports(&self, sim: &RunningSim) -> Vec<DevicePort> {
-        let all = 0..u16::from(sim.handle.config().device.ports);
-        all.map(|number| {
-            let dp = sim.ports.iter().find(|(n, _)| *n == number).map(|(_, dp)| *dp);
-            let port = dp.and_then(|dp| self.ports.by_datapath(dp));
-            DevicePort {
-                number,
-                link_up: port.as_ref().is_some_and(|p| p.link().link_up),
-                port: port.map(|p| p.name.clone()),
-            }
-        })
-        .collect()
+    fn device_ports(&self, sim: &RunningDevice) -> Vec<DevicePort> {
+        sim.port_numbers()
+            .map(|number| {
+                let dp = sim.ports.iter().find(|(n, _)| *n == number).map(|(_, dp)| *dp);
+                let port = dp.and_then(|dp| self.ports.by_datapath(dp));
+                DevicePort {
+                    number,
+                    link_up: port.as_ref().is_some_and(|p| p.link().link_up),
+                    port: port.map(|p| p.name.clone()),
+                }
+            })
+            .collect()
     }
 
     /// The document of `hoist/sim`.
     pub fn sims(&self) -> Vec<Sim> {
-        self.sims.lock().iter().map(sim).collect()
+        self.sims.lock().iter().filter_map(sim).collect()
     }
 
     /// The document of `hoist/ports`.
@@ -100,8 +100,8 @@ fn table(t: &TableCaps, used: usize) -> DeviceTable {
     }
 }
 
-fn sim(s: &RunningSim) -> Sim {
-    let stats = s.handle.stats();
+fn sim(s: &RunningDevice) -> Option<Sim> {
+    let stats = s.handle.as_ref()?.stats();
     let stage = |st: &nic::StageStats| SimStage {
         name: st.name.clone(),
         handled: st.accepted,
@@ -125,7 +125,7 @@ fn sim(s: &RunningSim) -> Sim {
         ("pcie_to_host_bytes", stats.pcie.to_host_payload_bytes),
         ("pcie_from_host_bytes", stats.pcie.from_host_payload_bytes),
     ];
-    Sim {
+    Some(Sim {
         device: s.name.clone(),
         cycles: stats.cycles,
         clock_hz: stats.clock_hz,
@@ -134,5 +134,5 @@ fn sim(s: &RunningSim) -> Sim {
         stages: stats.stages.iter().map(stage).collect(),
         drops,
         counters: counters.into_iter().map(|(n, v)| (n.to_owned(), v)).collect(),
-    }
+    })
 }

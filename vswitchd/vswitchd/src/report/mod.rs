@@ -17,7 +17,7 @@ use daemon::signals::StopRequest;
 use datapath::SoftDatapath;
 use parking_lot::{Mutex, RwLock};
 
-use crate::devices::RunningSim;
+use crate::devices::RunningDevice;
 use crate::dummy::{DummyClass, DummyPorts};
 use crate::endpoint::Endpoint;
 use crate::hoisting::Hoisting;
@@ -50,7 +50,7 @@ pub struct Parts {
     pub(crate) hoisting: Arc<Hoisting>,
     pub(crate) ports: Arc<PortTable>,
     pub(crate) endpoints: Mutex<Vec<Arc<Endpoint>>>,
-    pub(crate) sims: Mutex<Vec<RunningSim>>,
+    pub(crate) sims: Mutex<Vec<RunningDevice>>,
     /// What came of the configuration.
     pub outcomes: Outcomes,
     /// Dummy ports.

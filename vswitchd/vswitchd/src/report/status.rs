@@ -56,8 +56,11 @@ impl Parts {
     /// How the devices are.
     pub(super) fn health(&self) -> Vec<DeviceHealth> {
         let states = self.hoisting.placing().devices();
+        let sims = self.sims.lock();
+        let driver =
+            |name: &str| sims.iter().find(|d| d.name == name && d.handle.is_none()).map(|d| d.driver);
         let health = |s: crate::placing::DeviceState| DeviceHealth {
-            kind: "sim".to_owned(),
+            kind: driver(&s.name).unwrap_or("sim").to_owned(),
             name: s.name,
             up: s.down.is_none(),
             why_down: s.down.unwrap_or_default(),

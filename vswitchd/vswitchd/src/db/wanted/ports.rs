@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use device::PciAddress;
 use netio::af_xdp::XdpMode;
 use ofproto::{PortSettings, PriorityTags, VlanMode};
 use ovsdb::client::Row;
@@ -148,7 +149,7 @@ fn dummy_options(row: Row<'_>) -> DummyOptions {
     }
 }
 
-/// `options:device=sim:0 options:port=1`, and `options:dpdk-devargs=` for the same.
+/// `options:device=sim:0 options:port=1`, `options:device=0000:06:00.0 options:port=1` for one on the PCI bus, and `options:dpdk-devargs=` for the same.
 fn device_port(row: Row<'_>, name: &str, devices: &mut BTreeMap<String, DeviceConfig>) -> PortKind {
     let option = |k| row.key("options", k);
     let Some(device) = option("device").or(option("dpdk-devargs")) else {
@@ -156,9 +157,14 @@ fn device_port(row: Row<'_>, name: &str, devices: &mut BTreeMap<String, DeviceCo
             why: format!("{name}: options:device is missing: want options:device=sim:0 options:port=0"),
         };
     };
+    if let Some(address) = pci::parse_address(device) {
+        return pci_port(name, address, option("port"), devices);
+    }
     if device.strip_prefix("sim:").is_none_or(|n| n.parse::<u8>().is_err()) {
         return PortKind::Wrong {
-            why: format!("{name}: there is no driver for device {device}, only for sim:0 to sim:255"),
+            why: format!(
+                "{name}: there is no driver for device {device}, only for sim:0 to sim:255 and PCI addresses"
+            ),
         };
     }
     let port =
@@ -186,12 +192,29 @@ fn device_port(row: Row<'_>, name: &str, devices: &mut BTreeMap<String, DeviceCo
         name: device.to_owned(),
         kind: DeviceKind::Sim { profile: None, wires: vec![Wire::None; SIM_PORTS] },
     });
-    let DeviceKind::Sim { profile, wires } = &mut d.kind;
+    let DeviceKind::Sim { profile, wires } = &mut d.kind else { return wrong(name, "No such device") };
     if let Some(file) = option("profile") {
         *profile = Some(PathBuf::from(file));
     }
     wires[usize::from(port)] = wire;
     PortKind::Sim { device: device.to_owned(), port }
+}
+
+/// A port of a device on the PCI bus. How many it has is known once it is open.
+fn pci_port(
+    name: &str,
+    address: PciAddress,
+    port: Option<&str>,
+    devices: &mut BTreeMap<String, DeviceConfig>,
+) -> PortKind {
+    let Some(port) = port.map_or(Some(0), |p| p.parse::<u16>().ok()) else {
+        return PortKind::Wrong { why: format!("{name}: options:port is not a number") };
+    };
+    // As lspci writes it, however it was written here.
+    let device = address.to_string();
+    let kind = DeviceKind::Pci { address };
+    devices.entry(device.clone()).or_insert_with(|| DeviceConfig { name: device.clone(), kind });
+    PortKind::Sim { device, port }
 }
 
 pub(super) fn settings(row: Row<'_>) -> PortSettings {

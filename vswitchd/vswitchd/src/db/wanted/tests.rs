@@ -162,8 +162,10 @@ fn device_ports_make_their_device() {
         ("a", json!({}), on(json!([["device", "sim:0"], ["port", "1"], ["wire", "af_packet:w1"]]))),
         ("b", json!({}), json!({"type": "dpdk", "options": ["map", [["dpdk-devargs", "sim:0"]]]})),
         ("c", json!({}), on(json!([["device", "sim:0"], ["port", "4"]]))),
-        ("d", json!({}), on(json!([["device", "0000:06:00.0"]]))),
+        ("d", json!({}), on(json!([["device", "eth0"]]))),
         ("e", json!({}), on(json!([]))),
+        ("f", json!({}), on(json!([["device", "06:00.0"], ["port", "1"]]))),
+        ("g", json!({}), json!({"type": "dpdk", "options": ["map", [["dpdk-devargs", "0000:06:00.0"]]]})),
     ];
     let w = rows(json!({}), &ports).wanted(HOST).unwrap();
     let kinds: Vec<_> = w.desired.bridges[0].ports.iter().map(|p| p.kind.clone()).collect();
@@ -172,8 +174,15 @@ fn device_ports_make_their_device() {
     for (i, words) in [(2, "has 0 to 3"), (3, "no driver"), (4, "options:device is missing")] {
         assert!(matches!(&kinds[i], PortKind::Wrong { why } if why.contains(words)), "{:?}", kinds[i]);
     }
-    let DeviceKind::Sim { wires, .. } = &w.desired.devices[0].kind;
-    assert_eq!((w.desired.devices.len(), &wires[1]), (1, &Wire::AfPacket("w1".into())));
+    let pci = |port| PortKind::Sim { device: "0000:06:00.0".into(), port };
+    assert_eq!(kinds[5..], [pci(1), pci(0)], "one device, however its address is written");
+    let devices: Vec<_> = w.desired.devices.iter().map(|d| (d.name.as_str(), &d.kind)).collect();
+    let [("0000:06:00.0", DeviceKind::Pci { address }), ("sim:0", DeviceKind::Sim { wires, .. })] =
+        devices[..]
+    else {
+        panic!("{devices:?}");
+    };
+    assert_eq!((address.bus, &wires[1]), (6, &Wire::AfPacket("w1".into())));
 }
 
 #[test]
