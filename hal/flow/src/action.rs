@@ -6,6 +6,7 @@
 //!
 //! Their text form is [`crate::text::odp::format_actions`].
 
+use crate::ct::CtAction;
 use crate::field::FieldId;
 
 /// A datapath port. Unique within one datapath; not an OpenFlow port number.
@@ -135,6 +136,11 @@ pub enum Action {
         /// Start of the hash.
         basis: u32,
     },
+    /// Sends the packet through connection tracking, which sets `ct_state` and the other fields of connections, and translates
+    /// addresses. Headers that it changes are not seen by actions that follow, but by a flow table after [`Action::Recirc`].
+    Ct(Box<CtAction>),
+    /// Forgets what connection tracking said.
+    CtClear,
     /// Passes the packet through a meter, which may drop it.
     Meter(MeterId),
     /// Cuts the packet to at most this many bytes in the next output only.
@@ -157,6 +163,8 @@ pub enum ActionKind {
     PopMpls,
     Recirc,
     Hash,
+    Ct,
+    CtClear,
     Meter,
     Trunc,
     Clone,
@@ -176,6 +184,8 @@ impl Action {
             Action::PopMpls { .. } => ActionKind::PopMpls,
             Action::Recirc(_) => ActionKind::Recirc,
             Action::Hash { .. } => ActionKind::Hash,
+            Action::Ct(_) => ActionKind::Ct,
+            Action::CtClear => ActionKind::CtClear,
             Action::Meter(_) => ActionKind::Meter,
             Action::Trunc(_) => ActionKind::Trunc,
             Action::Clone(_) => ActionKind::Clone,
@@ -196,6 +206,8 @@ impl std::fmt::Display for ActionKind {
             ActionKind::PopMpls => f.write_str("pop_mpls"),
             ActionKind::Recirc => f.write_str("recirc"),
             ActionKind::Hash => f.write_str("hash"),
+            ActionKind::Ct => f.write_str("ct"),
+            ActionKind::CtClear => f.write_str("ct_clear"),
             ActionKind::Meter => f.write_str("meter"),
             ActionKind::Trunc => f.write_str("trunc"),
             ActionKind::Clone => f.write_str("clone"),

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod checksum;
 pub mod compose;
+mod ct;
 pub mod field;
 pub mod frame;
 pub mod headers;
@@ -16,6 +17,7 @@ pub mod prereq;
 pub mod text;
 
 pub use action::{Action, ActionKind, ControllerAction, FlowId, HashAlg, MeterId, PortId, PuntReason};
+pub use ct::{CtAction, CtHelper, NatChoice, NatEnd, NatRange, ct_state};
 pub use field::{FIELDS, Field, FieldId, Maskable, PACKET_WORDS, PIPELINE_WORDS, Prereq, Scope, TextForm};
 pub use headers::MacAddr;
 pub use key::{

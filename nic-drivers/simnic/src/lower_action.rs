@@ -78,7 +78,11 @@ pub fn lower_actions(
                 out.push(HwAction::PushVlan { tpid: *tpid, tci: tci & !VLAN_PRESENT })
             }
             Action::PopVlan => out.push(HwAction::PopVlan),
-            Action::Controller(_) | Action::Recirc(_) | Action::Hash { .. } => {
+            Action::Controller(_)
+            | Action::Recirc(_)
+            | Action::Hash { .. }
+            | Action::Ct(_)
+            | Action::CtClear => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
             Action::Meter(_) => {

@@ -308,6 +308,10 @@ pub trait Datapath: Send + Sync {
     /// removed or replaced before it. Returns false when that has not come by `deadline`, which is in the datapath's time.
     fn synchronize(&self, deadline: Deadline) -> bool;
 
+    /// Does what has become due, in a bounded number of steps: forgets connections that are past their time. To be called ten
+    /// times a second.
+    fn tidy(&self, _now: Instant) {}
+
     /// Executes actions on a packet, as if it had come in on `in_port`. Used for packet-out.
     ///
     /// # Errors

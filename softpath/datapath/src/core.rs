@@ -105,6 +105,7 @@ impl Core {
                 shared.links.clone(),
                 shared.punts.clone(),
                 shared.meters.clone(),
+                shared.connections.clone(),
                 c.max_passes.max(1),
             ),
             burst: Burst {

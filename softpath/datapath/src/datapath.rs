@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use clock::{Clock, Deadline, Instant};
+use conntrack::Tracker;
 use datapath_api::{
     Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterStats, MissHandler, PortStats,
     PuntSink,
@@ -26,6 +27,10 @@ use crate::port::PortShared;
 const DUMP_CHUNK: usize = 128;
 /// Pause between looks at whether cores have let go of a port.
 const POLL_DETACHED: Duration = Duration::from_micros(100);
+/// The part of all connections that is looked at each time for those that are past their time.
+const TIDY_SHARE: usize = 32;
+/// Connections looked at each time at least.
+const TIDY_LEAST: usize = 1024;
 /// Meters at most.
 const MAX_METERS: usize = 65_536;
 
@@ -40,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) meters: Arc<ArcSwap<MeterTable>>,
     /// One change of the meters at a time.
     meters_change: Mutex<()>,
+    pub(crate) connections: Arc<Tracker>,
     pub(crate) links: Arc<[CoreLink]>,
     execute_pool: BufferPool,
 }
@@ -99,6 +105,7 @@ impl SoftDatapath {
             .map_err(io)?;
         let shared = Shared {
             flows: Mutex::new(FlowTable::new(config.max_flows)),
+            connections: Arc::new(Tracker::new(config.seed)),
             config,
             clock,
             miss,
@@ -206,6 +213,11 @@ impl SoftDatapath {
         }
     }
 
+    /// The connections that its packets belong to.
+    pub fn connections(&self) -> &Arc<Tracker> {
+        &self.shared.connections
+    }
+
     /// Time as the datapath sees it.
     pub fn now(&self) -> Instant {
         self.shared.clock.now()
@@ -300,6 +312,11 @@ impl Datapath for SoftDatapath {
             .map_err(|_| io("too many packets wait to be executed"))?;
         link.wake();
         Ok(())
+    }
+
+    fn tidy(&self, now: Instant) {
+        let c = &self.shared.connections;
+        c.sweep(now, c.slots() / TIDY_SHARE + TIDY_LEAST);
     }
 
     fn meter_put(&self, id: MeterId, config: MeterConfig) -> Result<(), DatapathError> {

@@ -73,6 +73,19 @@ impl Headers {
         self.layout.l3_offset as usize
     }
 
+    /// What connection tracking wants to know; `None` when there is no whole IP packet.
+    pub(crate) fn for_tracking(&self) -> Option<conntrack::Headers> {
+        let l4 = self.layout.l4().filter(|_| self.layout.fault.is_none())?;
+        Some(conntrack::Headers {
+            eth_type: self.dl_type,
+            proto: self.proto,
+            is_fragment: self.frag != 0,
+            l3: self.l3(),
+            l4,
+            end: self.layout.l3_end as usize,
+        })
+    }
+
     fn is_ipv4(&self) -> bool {
         self.dl_type == eth_type::IPV4 && self.layout.l4().is_some()
     }

@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 use clock::Instant;
+use conntrack::Tracker;
 use datapath_api::{DropReason, Punt, PuntSink};
 use device::{PacketBuf, TakeEach, TxQueue};
 use flow::{Action, ControllerAction, FieldId, Layout, PacketKey, PortId};
 
+use crate::connections;
 use crate::dp_hash::dp_hash;
 use crate::edit::{self, Headers};
 use crate::link::CoreLink;
@@ -62,6 +64,7 @@ pub(crate) struct Outputs {
     pub(crate) links: Arc<[CoreLink]>,
     punts: Arc<dyn PuntSink>,
     meters: Cache<Arc<ArcSwap<MeterTable>>, Arc<MeterTable>>,
+    connections: Arc<Tracker>,
     max_passes: u8,
 }
 
@@ -91,6 +94,7 @@ impl Outputs {
         links: Arc<[CoreLink]>,
         punts: Arc<dyn PuntSink>,
         meters: Arc<ArcSwap<MeterTable>>,
+        connections: Arc<Tracker>,
         max_passes: u8,
     ) -> Self {
         Outputs {
@@ -102,6 +106,7 @@ impl Outputs {
             links,
             punts,
             meters: Cache::new(meters),
+            connections,
             max_passes,
         }
     }
@@ -242,6 +247,11 @@ impl Outputs {
                         None => self.tally.drop(DropReason::NoBuffer),
                     }
                 }
+                Action::Ct(action) => {
+                    let h = p.headers.for_tracking();
+                    p.changed |= connections::track(&self.connections, &mut p.buf, h, p.key, action, now);
+                }
+                Action::CtClear => connections::clear(p.key),
                 Action::Hash { alg, basis } => {
                     if p.changed {
                         p.reparse();

@@ -23,10 +23,13 @@
 //!   core panic or read past its end.
 //! * While packets hit, a core neither allocates nor takes a lock.
 //!
-//! Not here: connection tracking and tunnels.
+//! Connections are tracked by [`conntrack::Tracker`], which all cores share.
+//!
+//! Not here: tunnels.
 
 pub mod bench;
 mod config;
+mod connections;
 mod core;
 mod datapath;
 mod dp_hash;

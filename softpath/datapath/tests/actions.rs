@@ -310,7 +310,7 @@ fn interpret(
                     again.push_back((f.bytes.clone(), *id, pass + 1));
                 }
             }
-            Action::Meter(_) | Action::Hash { .. } => {}
+            Action::Meter(_) | Action::Hash { .. } | Action::Ct(_) | Action::CtClear => {}
             Action::Trunc(n) => cut = Some(*n as usize),
             Action::Clone(list) => {
                 given = true;

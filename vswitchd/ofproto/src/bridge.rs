@@ -537,7 +537,11 @@ impl Bridge {
         if p.action.metadata != 0 {
             matches.set(FieldId::Metadata, p.action.metadata.into());
         }
-        for f in [FieldId::TunId, FieldId::PktMark] {
+        use FieldId::*;
+        let of_connection = [CtState, CtZone, CtMark, CtLabel, CtNwSrc, CtNwDst, CtIpv6Src, CtIpv6Dst]
+            .into_iter()
+            .chain([CtNwProto, CtTpSrc, CtTpDst]);
+        for f in [TunId, PktMark].into_iter().chain(of_connection) {
             if p.key.get(f) != 0 {
                 matches.set(f, p.key.get(f));
             }
@@ -670,6 +674,20 @@ impl Bridge {
             let _ = writeln!(out, "{}", words.join(","));
         }
         out
+    }
+
+    /// What would happen to a packet that comes back from connection tracking. Bridges named in its text are those that it
+    /// goes on to. `None` when nobody knows its id any more.
+    pub fn trace_back(&self, flow: &PipelineKey) -> Option<Trace> {
+        let recirc = self.recircs.thaw(flow.get64(FieldId::RecircId) as u32)?;
+        let f = &recirc.state;
+        let there = match self.switch() {
+            Some(s) if f.bridge != self.index => Some(s.bridge(f.bridge)?),
+            _ => None,
+        };
+        let b = there.as_deref().unwrap_or(self);
+        let o = b.translate(&flow.packet(), f.in_port, Start::Frozen(f), true);
+        Some(Trace::new(*flow, o))
     }
 
     /// Records follow the tables up to this generation.

@@ -6,7 +6,7 @@
 
 use flow::{FieldId, PipelineMatch, Prereq};
 use openflow::error::{BadAction, BadInstruction, MeterModFailed, Nicira};
-use openflow::extension::{Learn, LearnSource, LearnTarget};
+use openflow::extension::{Ct, CtFlags, CtZone, Learn, LearnSource, LearnTarget};
 use openflow::{Action, ErrorCode, GroupId, Instructions, PortNo, Subfield};
 
 use crate::tables::N_TABLES;
@@ -142,11 +142,11 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
             }
         }
         Action::OutputReg { src, .. } => check_read(*src, known)?,
-        Action::SetField { field, .. } => check_write(*field, known)?,
-        Action::RegLoad { dst, .. } => check_write(dst.field, known)?,
+        Action::SetField { field, .. } => check_set(*field, known)?,
+        Action::RegLoad { dst, .. } => check_set(dst.field, known)?,
         Action::RegMove { src, dst } => {
             check_read(*src, known)?;
-            check_write(dst.field, known)?;
+            check_set(dst.field, known)?;
         }
         Action::SetNwTtl(_) => known.need(Prereq::Ip)?,
         Action::DecNwTtl { controllers } => {
@@ -201,9 +201,9 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         Action::SetQueue(_) => return Err(BadAction::BadQueue.into()),
         Action::Meter(_) => return Err(MeterModFailed::UnknownMeter.into()),
         Action::Enqueue { .. } => return Err(BadAction::BadQueue.into()),
-        Action::Resubmit { with_ct: true, .. } | Action::Ct(_) | Action::Nat(_) | Action::CtClear => {
-            return Err(Nicira::CtActionUnsupported.into());
-        }
+        Action::Ct(c) => check_ct(c, known)?,
+        // Only within a `ct`.
+        Action::Nat(_) => return Err(BadAction::BadSetArgument.into()),
         Action::CopyTtlOut
         | Action::CopyTtlIn
         | Action::PushPbb(_)
@@ -231,10 +231,50 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::PopQueue
         | Action::Exit
         | Action::DebugRecirc
+        | Action::CtClear
         | Action::Note(_) => {}
     }
     known.apply(a);
     Ok(())
+}
+
+/// Checks a `ct`: of IP packets only, and what it does to a connection are its mark, its label, and one translation.
+fn check_ct(c: &Ct, known: &Known) -> Result<(), ErrorCode> {
+    known.need(Prereq::Ip)?;
+    if let CtZone::Field(s) = &c.zone {
+        check_read(*s, known)?;
+        if s.bits != 16 {
+            return Err(BadAction::BadSetLen.into());
+        }
+    }
+    if c.table.is_some_and(|t| t.0 >= N_TABLES)
+        || c.flags.has(CtFlags::FORCE) && !c.flags.has(CtFlags::COMMIT)
+    {
+        return Err(BadAction::BadArgument.into());
+    }
+    let of_connection = |f: FieldId| matches!(f, FieldId::CtMark | FieldId::CtLabel);
+    let mut translations = 0;
+    for a in &c.actions {
+        match a {
+            Action::Nat(_) => translations += 1,
+            Action::SetField { field, .. } if of_connection(*field) => {}
+            Action::RegLoad { dst, .. } if of_connection(dst.field) => {}
+            Action::RegMove { src, dst } if of_connection(dst.field) => check_read(*src, known)?,
+            _ => return Err(BadAction::BadSetArgument.into()),
+        }
+    }
+    if translations > 1 || translations == 0 && !c.actions.is_empty() && !c.flags.has(CtFlags::COMMIT) {
+        return Err(BadAction::BadArgument.into());
+    }
+    Ok(())
+}
+
+/// Checks a write outside of a `ct`, where a connection's mark and label cannot be written.
+fn check_set(field: FieldId, known: &Known) -> Result<(), ErrorCode> {
+    match field {
+        FieldId::CtMark | FieldId::CtLabel => Err(BadAction::BadSetArgument.into()),
+        f => check_write(f, known),
+    }
 }
 
 /// Checks a flow that packets would make: what it is made of must be there, and the tables must have room for it.
@@ -311,6 +351,8 @@ fn allowed_in_set(a: &Action) -> bool {
             | Action::FinTimeout { .. }
             | Action::Clone(_)
             | Action::DebugRecirc
+            | Action::Ct(_)
+            | Action::CtClear
     )
 }
 

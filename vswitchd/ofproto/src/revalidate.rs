@@ -87,6 +87,9 @@ impl Switch {
             }
         }
         self.recircs.sweep(now);
+        if let Some(dp) = self.datapath() {
+            dp.tidy(now);
+        }
         let stale = self.stale.load(Ordering::Acquire);
         if stale {
             self.revalidate(now);

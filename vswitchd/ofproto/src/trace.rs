@@ -10,10 +10,11 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use flow::text::odp::{Context, format_actions};
-use flow::text::ofctl;
 use flow::text::value::PortName;
+use flow::text::{flags, ofctl};
 use flow::{Action, FieldId, PacketMatch, PipelineKey, PipelineMatch};
 use offload::Origin;
+use openflow::extension::{Nat, NatAddresses, NatFlags};
 use openflow::group::BucketId;
 use openflow::{Instructions, PortNo};
 
@@ -62,7 +63,14 @@ pub enum StepKind {
 impl StepKind {
     /// Whether nothing is hidden by leaving out the indentation of the last of these.
     fn is_flat(&self) -> bool {
-        matches!(self, StepKind::Bridge(_) | StepKind::Table { .. } | StepKind::ActionSet)
+        matches!(
+            self,
+            StepKind::Bridge(_)
+                | StepKind::Table { .. }
+                | StepKind::ActionSet
+                | StepKind::Thaw
+                | StepKind::Restored(_)
+        )
     }
 }
 
@@ -73,6 +81,19 @@ pub enum TraceStart<'a> {
     Tables,
     /// With these actions, as a packet that a controller sends.
     Actions(&'a [openflow::Action]),
+}
+
+/// Where a copy of the packet goes on behind connection tracking.
+#[derive(Clone, Debug)]
+pub struct Fork {
+    /// The id it comes back with.
+    pub id: u32,
+    /// The zone.
+    pub zone: u16,
+    /// What it may be translated to.
+    pub nat: Option<Nat>,
+    /// What it was.
+    pub key: PipelineKey,
 }
 
 /// The whole story of a packet.
@@ -94,6 +115,8 @@ pub struct Trace {
     pub provenance: Vec<Origin>,
     /// Why it is a drop, if the rules did not say so.
     pub problem: Option<Problem>,
+    /// Where copies go on.
+    pub forks: Vec<Fork>,
 }
 
 /// How ports are called in a trace's text; by number when `None`.
@@ -121,6 +144,7 @@ impl Trace {
             actions: o.actions,
             provenance: o.provenance,
             problem: o.problem,
+            forks: o.forks,
         }
     }
 
@@ -168,6 +192,61 @@ impl Trace {
         let depth = self.steps[at].depth;
         let below = self.steps[at + 1..].iter().take_while(|s| s.depth > depth).count();
         at + 1 + below
+    }
+}
+
+impl Fork {
+    /// What stands between a trace and its continuation, and the packet as it comes back with `state`, or with that of a
+    /// connection that is new. A translation is taken to be to the first address and port of its range.
+    pub fn resume(&self, state: Option<u16>) -> (String, PipelineKey) {
+        let line = "=".repeat(79);
+        let mut out = format!("\n\n{line}\nrecirc({:#x}) - resume conntrack with ", self.id);
+        let _ = match state {
+            Some(s) => writeln!(out, "ct_state={}", flags::CT_STATE.list(s, '|')),
+            None => writeln!(out, "default ct_state=trk|new (use --ct-next to customize)"),
+        };
+        let mut k = self.key;
+        k.set(FieldId::RecircId, self.id.into());
+        k.set(FieldId::CtZone, self.zone.into());
+        k.set(FieldId::CtState, state.unwrap_or(0x21).into());
+        if let Some(n) = &self.nat {
+            let v6 = matches!(n.addresses, Some(NatAddresses::V6(..)));
+            out.push_str("Replacing src/dst IP/ports to simulate NAT:\n");
+            let _ = writeln!(out, " Initial flow: {}", ends_of(&k, n.addresses.is_some(), v6));
+            let ends = [
+                (NatFlags::SRC, FieldId::NwSrc, FieldId::Ipv6Src, FieldId::TpSrc),
+                (NatFlags::DST, FieldId::NwDst, FieldId::Ipv6Dst, FieldId::TpDst),
+            ];
+            for (_, v4, v6, port) in ends.into_iter().filter(|(f, ..)| n.flags.has(*f)) {
+                match n.addresses {
+                    Some(NatAddresses::V4(a, _)) => k.set(v4, u32::from(a).into()),
+                    Some(NatAddresses::V6(a, _)) => k.set(v6, a.into()),
+                    None => {}
+                }
+                if let (Some(_), Some((low, _))) = (n.addresses, n.ports) {
+                    k.set(port, low.into());
+                }
+            }
+            let _ = writeln!(out, " Modified flow: {}", ends_of(&k, n.addresses.is_some(), v6));
+        }
+        let _ = write!(out, "{line}\n\n");
+        (out, k)
+    }
+}
+
+/// Addresses and ports, or nothing when no family is known.
+fn ends_of(k: &PipelineKey, known: bool, v6: bool) -> String {
+    let (sport, dport) = (k.get(FieldId::TpSrc), k.get(FieldId::TpDst));
+    if !known {
+        String::new()
+    } else if v6 {
+        let a = |f| std::net::Ipv6Addr::from(k.get(f));
+        let (src, dst) = (a(FieldId::Ipv6Src), a(FieldId::Ipv6Dst));
+        format!("ipv6_src=[{src}],tp_src={sport},ipv6_dst=[{dst}],tp_dst={dport}")
+    } else {
+        let a = |f| std::net::Ipv4Addr::from(k.get64(f) as u32);
+        let (src, dst) = (a(FieldId::NwSrc), a(FieldId::NwDst));
+        format!("nw_src={src},tp_src={sport},nw_dst={dst},tp_dst={dport}")
     }
 }
 

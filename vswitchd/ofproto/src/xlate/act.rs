@@ -71,7 +71,15 @@ impl Xlate<'_> {
             OfAction::SetLegacy { field, value } => self.set_field(*field, (*value).into(), u128::MAX),
             OfAction::PushMpls(eth_type) => self.push_mpls(*eth_type),
             OfAction::PopMpls(eth_type) => self.pop_mpls(*eth_type),
-            OfAction::Resubmit { port, table, .. } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
+            OfAction::Resubmit { port, table, with_ct } => {
+                let table = table.map_or(self.table, |t| t.0);
+                if !*with_ct {
+                    self.resubmit(*port, table);
+                } else if self.has_tuple() {
+                    self.with_tuple = true;
+                    self.resubmit(*port, table);
+                }
+            }
             OfAction::Exit => self.halted = true,
             OfAction::Note(_) | OfAction::PopQueue | OfAction::Conjunction { .. } => {}
             OfAction::Group(id) => self.group(*id),
@@ -94,6 +102,8 @@ impl Xlate<'_> {
             OfAction::Multipath(m) => self.multipath(m),
             OfAction::Bundle(b) => self.bundle(b, 0),
             OfAction::DebugRecirc => self.freeze(),
+            OfAction::Ct(c) => self.ct(c),
+            OfAction::CtClear => self.ct_clear(),
             OfAction::Clone(actions) => {
                 if self.may_go_deeper() {
                     self.depth += 1;
@@ -118,9 +128,7 @@ impl Xlate<'_> {
             | OfAction::Enqueue { .. }
             | OfAction::Meter(_)
             | OfAction::Sample(_)
-            | OfAction::Ct(_)
             | OfAction::Nat(_)
-            | OfAction::CtClear
             | OfAction::CheckPktLarger(_)
             | OfAction::Encap(_)
             | OfAction::Decap { .. }

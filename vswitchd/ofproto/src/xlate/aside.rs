@@ -15,6 +15,7 @@ pub(super) struct Kept {
     headers: Headers,
     for_good: u32,
     actions: usize,
+    tracked: bool,
 }
 
 impl Xlate<'_> {
@@ -26,12 +27,14 @@ impl Xlate<'_> {
             headers: self.headers.clone(),
             for_good: self.for_good,
             actions: self.out.actions.len(),
+            tracked: self.tracked,
         }
     }
 
     /// Makes the packet what it was when it was kept.
     pub(super) fn give_back(&mut self, k: Kept) {
         self.key = k.key;
+        self.tracked = k.tracked;
         let decrements = self.headers.ttl_decrements_in_all.max(k.headers.ttl_decrements_in_all);
         let now = std::mem::replace(&mut self.headers, k.headers);
         self.headers.ttl_decrements_in_all = decrements;

@@ -17,6 +17,7 @@ impl Xlate<'_> {
                 Action::Output(_)
                     | Action::Controller(_)
                     | Action::Recirc(_)
+                    | Action::Ct(_)
                     | Action::Clone(_)
                     | Action::Meter(_)
             )

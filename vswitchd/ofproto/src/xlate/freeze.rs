@@ -114,6 +114,7 @@ impl Xlate<'_> {
             mirrored: self.mirrored,
             action_set: self.action_set.clone(),
             then,
+            tracked: self.tracked,
             ..Frozen::of(self.env.index, in_port, &self.key)
         };
         let Some(recirc) = self.env.recircs.freeze(state) else {
@@ -132,6 +133,10 @@ impl Xlate<'_> {
         self.nest += 1;
         self.step(|| StepKind::Restored(format!("Resuming from table {}", f.table)));
         f.restore(&mut self.key);
+        self.tracked = f.tracked;
+        if !f.tracked {
+            self.hide_connection();
+        }
         self.in_port = f.in_port;
         self.stack = f.stack.clone();
         self.mirrored = f.mirrored;

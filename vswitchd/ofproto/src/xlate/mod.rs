@@ -26,6 +26,7 @@ mod act;
 mod aside;
 mod choose;
 mod commit;
+mod ct;
 mod finish;
 mod forward;
 mod freeze;
@@ -53,7 +54,7 @@ use crate::recirc::{Frozen, Recirc, Recircs};
 use crate::record::{Basis, Dependencies, Visit};
 use crate::rule::{Rule, RuleCounters};
 use crate::tables::{FragHandling, Pipeline};
-use crate::trace::{Step, StepKind};
+use crate::trace::{Fork, Step, StepKind};
 
 /// Deepest nesting of resubmits.
 pub const MAX_DEPTH: u32 = 64;
@@ -179,6 +180,8 @@ pub struct Outcome {
     pub deps: Dependencies,
     /// Why it is a drop, if the rules did not say so.
     pub problem: Option<Problem>,
+    /// Where copies of the packet go on behind connection tracking; only when steps were asked for.
+    pub forks: Vec<Fork>,
     /// What happened, in order; empty unless asked for.
     pub steps: Vec<Step>,
     /// The bits that were looked at, before the mask became one that a record can have; only when steps were asked for.
@@ -282,6 +285,10 @@ pub(crate) struct Xlate<'a> {
     lookups: u32,
     /// No further action is executed.
     halted: bool,
+    /// Whether the rules may see the packet's connection.
+    tracked: bool,
+    /// The next table is searched with the addresses of the connection's original direction.
+    with_tuple: bool,
     frozen: freeze::Freezing,
     record: bool,
 }
@@ -321,6 +328,8 @@ impl<'a> Xlate<'a> {
             nest: 0,
             lookups: 0,
             halted: false,
+            tracked: ct::is_tracked(key),
+            with_tuple: false,
             frozen: freeze::Freezing::default(),
             record,
         }
@@ -400,7 +409,14 @@ impl<'a> Xlate<'a> {
         if let Some(p) = port {
             self.key.set(FieldId::InPort, p.0.into());
         }
+        let with_tuple = std::mem::take(&mut self.with_tuple);
+        if with_tuple {
+            self.swap_tuple();
+        }
         let found = self.lookup(table);
+        if with_tuple {
+            self.swap_tuple();
+        }
         self.key.set(FieldId::InPort, in_port);
         self.follow(table, found);
     }

@@ -24,7 +24,7 @@ impl<'a> Xlate<'a> {
         let was = (
             (self.env, self.in_port, self.table, self.rule.take()),
             (std::mem::take(&mut self.action_set), std::mem::take(&mut self.in_action_set)),
-            (self.packet_out, self.nest, self.mirrored, std::mem::take(&mut self.stack)),
+            (self.packet_out, self.nest, self.mirrored, std::mem::take(&mut self.stack), self.tracked),
         );
         let kept = self.keep();
         let looked = LEFT_BEHIND.map(|i| self.wc.word(i)).collect::<Vec<_>>();
@@ -39,6 +39,7 @@ impl<'a> Xlate<'a> {
         self.env = peer;
         self.in_port = other.no;
         self.packet_out = false;
+        self.tracked = false;
         self.nest += 1;
         self.start_over(other.no);
         if self.depth >= MAX_DEPTH {
@@ -56,7 +57,7 @@ impl<'a> Xlate<'a> {
         let (bridge, set, rest) = was;
         (self.env, self.in_port, self.table, self.rule) = bridge;
         (self.action_set, self.in_action_set) = set;
-        (self.packet_out, self.nest, self.mirrored, self.stack) = rest;
+        (self.packet_out, self.nest, self.mirrored, self.stack, self.tracked) = rest;
         for (i, w) in LEFT_BEHIND.zip(looked) {
             self.wc.set_word(i, w);
         }

@@ -116,6 +116,11 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
                 write!(out, "pop_mpls(eth_type={eth_type:#x})")
             }
             Action::Recirc(id) => write!(out, "recirc({id:#x})"),
+            Action::Ct(c) => {
+                super::ct::write_ct(out, c);
+                Ok(())
+            }
+            Action::CtClear => write!(out, "ct_clear"),
             Action::Hash { alg, basis } => write!(out, "hash({}({basis}))", alg.name()),
             Action::Meter(m) => write!(out, "meter({})", m.0),
             Action::Trunc(n) => write!(out, "trunc({n})"),

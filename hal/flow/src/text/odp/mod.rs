@@ -22,6 +22,7 @@
 //! ```
 
 mod attr;
+mod ct;
 mod format_actions;
 mod format_match;
 mod parse_actions;

@@ -11,8 +11,6 @@ use crate::text::{Reason, TextError};
 
 /// Actions of Open vSwitch that [`Action`] has no counterpart for.
 const UNSUPPORTED: &[&str] = &[
-    "ct",
-    "ct_clear",
     "sample",
     "check_pkt_len",
     "tnl_push",
@@ -62,6 +60,8 @@ fn list(mut s: Scan<'_>, depth: usize, ports: PortByName<'_>) -> Result<Vec<Acti
         match word {
             "pop_vlan" => out.push(Action::PopVlan),
             "dec_ttl" => out.push(Action::DecTtl),
+            "ct" => out.push(Action::Ct(Box::default())),
+            "ct_clear" => out.push(Action::CtClear),
             _ if UNSUPPORTED.contains(&word) => return start.fail(Reason::Unsupported("this action")),
             _ => {
                 let number = value::integer(word).and_then(|n| u32::try_from(n).ok());
@@ -131,6 +131,7 @@ fn one_with_arguments(
         }
         "recirc" => out.push(Action::Recirc(number(32)?)),
         "hash" => out.push(hash(inside)?),
+        "ct" => out.push(Action::Ct(Box::new(super::ct::read_ct(inside)?))),
         "meter" => out.push(Action::Meter(MeterId(number(32)?))),
         "trunc" => out.push(Action::Trunc(number(32)?)),
         "clone" => out.push(Action::Clone(list(inside, depth + 1, ports)?.into_boxed_slice())),
