@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clock::Instant;
 use datapath_api::{FlowCounters, FlowRecord, Miss};
-use flow::{FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PipelineKey, PortId};
+use flow::{FieldId, PacketKey, PacketMask, PacketMatch, PipelineKey, PortId};
 use openflow::flow_mod::Instructions;
 use openflow::{Action as OfAction, PortNo};
 use parking_lot::Mutex;

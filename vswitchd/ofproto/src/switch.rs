@@ -373,9 +373,10 @@ impl Switch {
         let basis = o.basis(bridge);
         let owner = if install {
             self.live.fetch_add(1, Ordering::Relaxed);
-            Arc::new(FlowOwner::new(basis, Arc::default()).made_for(
-                stock.then(|| Arc::new(MadeFor { key: miss.key, bytes: miss.len_bytes })),
-            ))
+            Arc::new(
+                FlowOwner::new(basis, Arc::default())
+                    .made_for(stock.then(|| Arc::new(MadeFor { key: miss.key, bytes: miss.len_bytes }))),
+            )
         } else {
             // Counted here and now, and never looked at again.
             self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);
