@@ -31,7 +31,7 @@ fn bridge(text: &str) -> BridgeConfig {
 fn the_documented_example_is_right() {
     let text = include_str!("../example.toml");
     let c = Config::parse(text, Path::new("/x/example.toml")).unwrap();
-    let DeviceKind::Sim { wires, profile } = &c.devices[0].kind;
+    let DeviceKind::Sim { wires, profile } = &c.devices[0].kind else { panic!("{:?}", c.devices[0]) };
     assert_eq!(*profile, None);
     let wire = |s: &str| Wire::AfPacket(s.to_owned());
     assert_eq!(*wires, [wire("wire0"), wire("wire1"), Wire::Tap("wire2".into()), Wire::None]);
