@@ -25,6 +25,9 @@ pub enum Origin {
     },
     /// A group.
     Group(u32),
+    /// Fragments of such packets have the same verdict: nothing looked at whether the packet is one, nor at what later
+    /// fragments do not have. A record matches on that all the same; a device that cannot may leave it out.
+    Fragments,
 }
 
 /// The chain of origins of a record's verdict, in the order in which they were consulted.

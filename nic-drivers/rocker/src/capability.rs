@@ -67,8 +67,9 @@ pub fn capabilities(
         tag_bits: 0,
     };
     // A frame with two tags has the second one's type as its Ethernet type here, which no record has.
-    let zero_fields =
-        FIRST_PASS_FIELDS.iter().copied().chain([FieldId::VlanTci2, FieldId::VlanTpid2]).collect();
+    // What cannot be told apart either, fragments, is told by the record's provenance: see `lower`.
+    let unseen = [FieldId::VlanTci2, FieldId::VlanTpid2, FieldId::NwFrag];
+    let zero_fields = FIRST_PASS_FIELDS.iter().copied().chain(unseen).collect();
     OffloadCapabilities {
         device: device.to_owned(),
         tables: vec![acl],

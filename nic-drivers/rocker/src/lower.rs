@@ -6,7 +6,7 @@
 
 use flow::{Action, ActionKind, FieldId, PacketMatch, PortId};
 use offload::capability::FIRST_PASS_FIELDS;
-use offload::{FlowRule, Reject};
+use offload::{FlowRule, Origin, Reject};
 use rocker_defs::Tlvs;
 use rocker_defs::cmd::of_dpa as t;
 
@@ -74,12 +74,13 @@ fn pport_of(ports: &[(PortId, u16)], port: PortId) -> Option<u16> {
 /// # Errors
 /// The reject that names what does not fit the table.
 pub fn lower(rule: &FlowRule, ports: &[(PortId, u16)]) -> Result<Lowered, Reject> {
-    let matches = lower_match(&rule.matches, ports)?;
+    let any_fragment = rule.provenance.contains(&Origin::Fragments);
+    let matches = lower_match(&rule.matches, any_fragment, ports)?;
     let tagged = rule.matches.get(FieldId::VlanTci).0 & VLAN_PRESENT != 0;
     Ok(Lowered { matches, legs: lower_actions(&rule.actions, tagged, ports)? })
 }
 
-fn lower_match(m: &PacketMatch, ports: &[(PortId, u16)]) -> Result<AclMatch, Reject> {
+fn lower_match(m: &PacketMatch, any_fragment: bool, ports: &[(PortId, u16)]) -> Result<AclMatch, Reject> {
     let table = ACL_NAME;
     let mut left = *m.mask();
     let mut take = |f: FieldId| {
@@ -117,6 +118,11 @@ fn lower_match(m: &PacketMatch, ports: &[(PortId, u16)]) -> Result<AclMatch, Rej
     let (tpid, mask) = take(FieldId::VlanTpid);
     if mask != 0 && tpid & mask != 0x8100 & mask {
         return Err(Reject::Value { table, field: FieldId::VlanTpid, value: tpid });
+    }
+    let (frag, mask) = take(FieldId::NwFrag);
+    if mask != 0 && (frag != 0 || !any_fragment) {
+        // The table does not see fragments: an entry meets them as well, and for this rule that would be wrong.
+        return Err(Reject::Field { table, field: FieldId::NwFrag });
     }
     let mac = |(v, m): (u128, u128)| (v as u64, m as u64);
     let byte = |(v, m): (u128, u128)| (v as u8, m as u8);
@@ -279,5 +285,11 @@ mod tests {
         r.matches.set(FieldId::NwDst, 1);
         let want = Reject::Field { table: "acl-policy", field: FieldId::NwDst };
         assert_eq!(lower(&r, &PORTS), Err(want));
+        let mut r = rule(UNTAGGED, vec![]);
+        r.matches.set_masked(FieldId::NwFrag, 0, 3);
+        let want = Reject::Field { table: "acl-policy", field: FieldId::NwFrag };
+        assert_eq!(lower(&r, &PORTS), Err(want));
+        r.provenance = [Origin::Fragments].into();
+        assert!(lower(&r, &PORTS).is_ok(), "what holds for fragments too");
     }
 }

@@ -215,6 +215,26 @@ fn a_table_miss_flow_reports_no_match_and_others_an_action() {
 }
 
 #[test]
+fn a_verdict_that_looked_at_no_transport_holds_for_fragments_too() {
+    let r = Rig::new();
+    let forward = || Instructions::apply(vec![OfAction::Output { port: PortNo(2), max_len: 0 }]);
+    r.add(0, 0, matching(&[]), forward());
+    let alike = |f: FrameBuilder| {
+        let owner = r.packet_by(&f.build(), 1).owner.clone();
+        let owner: &ofproto::FlowOwner = owner.downcast_ref().unwrap();
+        owner.basis().provenance.contains(&offload::Origin::Fragments)
+    };
+    let ip = |n| FrameBuilder::new().ipv4([10, 0, 0, n], [10, 0, 0, 2]).udp(1, 53);
+    assert!(alike(ip(1)));
+    assert!(!alike(ip(1).fragment(0, true)), "a record of fragments is theirs");
+    assert!(!alike(FrameBuilder::new().eth([2; 6], [4; 6])), "not IP");
+    let dns = [(FieldId::EthType, 0x0800), (FieldId::NwProto, 17), (FieldId::TpDst, 53)];
+    r.add(0, 9, matching(&dns), forward());
+    r.switch.run(r.now());
+    assert!(!alike(ip(3)), "the port was looked at");
+}
+
+#[test]
 fn normal_floods_until_it_has_learned_and_forgets_with_the_port() {
     let r = Rig::new();
     let normal = Instructions::apply(vec![OfAction::Output { port: PortNo::NORMAL, max_len: 0 }]);

@@ -2,6 +2,8 @@
 
 use flow::{Action, FieldId, PacketMask, PipelineMask};
 
+use offload::Origin;
+
 use super::{Outcome, Xlate};
 
 impl Xlate<'_> {
@@ -25,11 +27,22 @@ impl Xlate<'_> {
         let keep = self.out.actions.iter().rposition(gone).map_or(0, |i| i + 1);
         self.out.actions.truncate(keep);
         self.out.mask = self.packet_mask();
+        if self.is_alike_for_fragments() {
+            self.out.provenance.push(Origin::Fragments);
+        }
         if self.record {
             self.out.looked = self.looked_mask();
             self.out.last = self.key;
         }
         self.out
+    }
+
+    /// Whether the verdict on this IP packet, which is not a fragment, holds for fragments that are like it otherwise.
+    fn is_alike_for_fragments(&self) -> bool {
+        use FieldId::{EthType, NwFrag, TcpFlags, TpDst, TpSrc};
+        let ip = matches!(self.orig.get64(EthType), 0x0800 | 0x86dd);
+        let unseen = [NwFrag, TpSrc, TpDst, TcpFlags].iter().all(|f| self.wc.get(*f) == 0);
+        ip && self.orig.get(NwFrag) == 0 && unseen
     }
 
     /// The bits looked at, as Open vSwitch shows them: with the OpenFlow port in place of the datapath's, and without a tag

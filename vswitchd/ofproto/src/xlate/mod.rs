@@ -551,6 +551,9 @@ impl<'a> Xlate<'a> {
     fn search(&mut self, table: u8, looked: &mut PipelineMask) -> Option<Arc<Rule>> {
         let rules = &self.env.pipeline.table(table)?.rules;
         let fragment = self.key.get(FieldId::NwFrag) != 0;
+        if self.env.pipeline.frag == FragHandling::Drop {
+            looked.set_masked(FieldId::NwFrag, u128::MAX, 0x3);
+        }
         match self.env.pipeline.frag {
             FragHandling::Drop if fragment => None,
             FragHandling::Normal if fragment => {
