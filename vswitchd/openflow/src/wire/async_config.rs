@@ -62,9 +62,10 @@ pub(super) fn put(out: &mut Vec<u8>, v: Version, a: &AsyncConfig) {
         }
         return;
     }
-    let mut a = *a;
+    let (mut a, given) = (*a, a.given);
     for (i, pair) in a.masks().into_iter().enumerate() {
-        for (kind, mask) in [(2 * i as u16, pair[1]), (2 * i as u16 + 1, pair[0])] {
+        let masks = [(2 * i as u16, pair[1]), (2 * i as u16 + 1, pair[0])];
+        for (kind, mask) in masks.into_iter().filter(|(kind, _)| given & 1 << kind != 0) {
             properties::put_plain(out, kind, |out| out.put_u32(mask));
         }
     }
