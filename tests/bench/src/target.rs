@@ -10,7 +10,7 @@ use crate::figure::{Figure, Unit, number};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Target {
-    /// Whole path in memory on exact-match hits: at most 250 cycles per 64-byte packet in batches of 32.
+    /// Whole path in memory on cache hits: at most 250 cycles per 64-byte packet in batches of 32.
     WholePath,
     /// Simulator: at least 200,000 packets per second of host time.
     Simulator,
@@ -35,7 +35,7 @@ impl Target {
     /// What is asked for, in words.
     pub fn what(self) -> &'static str {
         match self {
-            Target::WholePath => "whole path on exact-match hits, 64-byte packets in batches of 32",
+            Target::WholePath => "whole path on cache hits, 64-byte packets in batches of 32",
             Target::Simulator => "simulator, 64-byte packets",
             Target::OvsdbCpu => "server CPU of a single-row transaction, native client",
             Target::OvsdbPythonRate => "rate through the same Python client, against Open vSwitch's server",
