@@ -1,6 +1,7 @@
 //! Running programs, in a namespace or not.
 
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -24,6 +25,26 @@ pub fn done(c: &mut Command) -> Result<Output> {
         bail!("{name}: {}: {}", o.status, String::from_utf8_lossy(&said).trim());
     }
     Ok(o)
+}
+
+/// A process that is ended, as by a crash, and waited for when this is dropped.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A controller's program for a test: what environment `variable` names, else `name` of what `cargo xtask setup` has installed.
+pub fn controller(variable: &str, name: &str) -> Option<PathBuf> {
+    if let Some(p) = std::env::var_os(variable) {
+        return Some(p.into());
+    }
+    let own = std::env::current_exe().ok()?;
+    let installed = own.ancestors().nth(3)?.join("xtask/controllers/bin").join(name);
+    installed.is_file().then_some(installed)
 }
 
 /// `ip ...`

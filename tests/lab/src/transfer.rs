@@ -1,11 +1,11 @@
 //! Data over TCP from one host to another, compared by its digest.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{done, inside};
+use crate::command::{Running, done, inside};
 use crate::lan::{Lan, address};
 
 /// Seconds that a transfer may take.
@@ -27,20 +27,10 @@ impl Transfer {
     }
 }
 
-/// A process in the namespace of a host; ended when dropped.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Starts Python `code` on host `n` and waits until it says `ready`; its output comes with it.
-fn start(lan: &Lan, n: u8, code: &str) -> Result<(Process, BufReader<std::process::ChildStdout>)> {
+fn start(lan: &Lan, n: u8, code: &str) -> Result<(Running, BufReader<std::process::ChildStdout>)> {
     let child = inside(&lan.host(n), "python3").args(["-c", code]).stdout(Stdio::piped()).spawn();
-    let mut process = Process(child.context("cannot start the server")?);
+    let mut process = Running(child.context("cannot start the server")?);
     let mut out = BufReader::new(process.0.stdout.take().context("the server has no output")?);
     let mut line = String::new();
     out.read_line(&mut line)?;
@@ -52,7 +42,7 @@ fn start(lan: &Lan, n: u8, code: &str) -> Result<(Process, BufReader<std::proces
 
 /// A server on a host that accepts connections, says `hello` to each and closes it. Ended when dropped.
 pub struct Listener {
-    _process: Process,
+    _process: Running,
 }
 
 impl Listener {

@@ -1,27 +1,17 @@
 //! A process of Faucet, with its configuration file.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use lab::command::{done, inside};
+use lab::command::{Running, done, inside};
 
 /// Where it listens, in the switch's namespace.
 pub const PORT: u16 = 6653;
 
 /// A running Faucet. Killed when dropped.
 pub struct Faucet {
-    child: Child,
+    process: Running,
     folder: PathBuf,
-}
-
-/// `faucet`: what HOIST_FAUCET names, else what `cargo xtask setup` has installed.
-pub fn program() -> Option<PathBuf> {
-    if let Some(p) = std::env::var_os("HOIST_FAUCET") {
-        return Some(p.into());
-    }
-    let own = std::env::current_exe().ok()?;
-    let installed = own.ancestors().nth(3)?.join("xtask/controllers/bin/faucet");
-    installed.is_file().then_some(installed)
 }
 
 impl Faucet {
@@ -45,25 +35,18 @@ impl Faucet {
             .stderr(std::fs::File::create(file("faucet-stderr.log")).unwrap())
             .spawn()
             .unwrap();
-        Faucet { child, folder: folder.to_owned() }
+        Faucet { process: Running(child), folder: folder.to_owned() }
     }
 
     /// Gives it another configuration, as an operator does: the file, then SIGHUP.
     pub fn reload(&self, configuration: &str) {
         std::fs::write(self.folder.join("faucet.yaml"), configuration).unwrap();
-        done(Command::new("kill").args(["-HUP", &self.child.id().to_string()])).unwrap();
+        done(Command::new("kill").args(["-HUP", &self.process.0.id().to_string()])).unwrap();
     }
 
     /// What it has logged.
     pub fn log(&self) -> String {
         let read = |name| std::fs::read_to_string(self.folder.join(name)).unwrap_or_default();
         format!("{}{}{}", read("faucet.log"), read("faucet-exception.log"), read("faucet-stderr.log"))
-    }
-}
-
-impl Drop for Faucet {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

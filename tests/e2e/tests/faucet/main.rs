@@ -81,7 +81,7 @@ fn configuration(routed: bool, filtered: bool) -> String {
 impl Scene {
     /// `None`, and a line that says why, where it cannot play.
     fn set(ports: Ports) -> Option<Scene> {
-        let Some(program) = controller::program() else {
+        let Some(program) = lab::command::controller("HOIST_FAUCET", "faucet") else {
             println!("SKIP Faucet: it is not installed; run `cargo xtask setup`");
             return None;
         };

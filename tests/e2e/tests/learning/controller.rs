@@ -19,16 +19,6 @@ pub struct Controller {
     log: PathBuf,
 }
 
-/// `osken-manager`: what HOIST_OSKEN_MANAGER names, else what `cargo xtask setup` has installed.
-pub fn manager() -> Option<PathBuf> {
-    if let Some(p) = std::env::var_os("HOIST_OSKEN_MANAGER") {
-        return Some(p.into());
-    }
-    let own = std::env::current_exe().ok()?;
-    let installed = own.ancestors().nth(3)?.join("xtask/controllers/bin/osken-manager");
-    installed.is_file().then_some(installed)
-}
-
 impl Controller {
     /// Starts it in namespace `ns`. What it learns is forgotten after `idle_s` seconds without use.
     pub fn start(manager: &Path, ns: &str, log: &Path, idle_s: u32) -> Controller {

@@ -75,7 +75,7 @@ fn configuration(ports: Ports) -> String {
 impl Scene {
     /// `None`, and a line that says why, where it cannot play.
     fn set(ports: Ports) -> Option<Scene> {
-        let Some(manager) = controller::manager() else {
+        let Some(manager) = lab::command::controller("HOIST_OSKEN_MANAGER", "osken-manager") else {
             println!("SKIP learning controller: os-ken is not installed; run `cargo xtask setup`");
             return None;
         };
