@@ -13,7 +13,6 @@
 use flow::{FieldId, PipelineKey, PipelineMatch, PortId};
 use openflow::{Action, Instructions, PortNo, Subfield};
 
-use crate::generate::PORTS;
 use crate::reference_edit::Frame;
 use crate::setup::Setup;
 
@@ -437,7 +436,7 @@ impl<F: Flow> Interpreter<'_, F> {
             PortNo::IN_PORT => self.send_to(PortNo(from)),
             PortNo::NORMAL => self.normal(PortNo(from)),
             PortNo::ALL | PortNo::FLOOD => {
-                for p in (1..=PORTS).map(|w| self.setup.port(w)).filter(|p| p.0 != from) {
+                for p in self.setup.in_order().filter(|p| p.0 != from) {
                     self.send_to(p);
                 }
             }

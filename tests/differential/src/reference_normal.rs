@@ -4,7 +4,6 @@ use flow::FieldId;
 use ofproto::{MirrorOutput, PortSettings, PriorityTags, VlanMode, VlanSet};
 use openflow::PortNo;
 
-use crate::generate::PORTS;
 use crate::reference::{Flow, Interpreter};
 
 /// A tag: type and control.
@@ -106,7 +105,7 @@ impl<F: Flow> Interpreter<'_, F> {
             return;
         }
         let Some(inner) = enter(&p.vlan, &self.tags) else { return };
-        for port in (1..=PORTS).map(|w| self.setup.port(w)).filter(|p| *p != from) {
+        for port in self.setup.in_order().filter(|p| *p != from) {
             let carried = self.settings(port).is_some_and(|p| carries(&p.vlan, &inner));
             if carried && !self.is_reserved_for_mirrors(port) {
                 self.leave_by(port, &inner);
@@ -170,7 +169,7 @@ impl<F: Flow> Interpreter<'_, F> {
                     let (tpid, pcp) = inner.first().map_or((0x8100, 0), |t| (t.0, t.1 & PCP));
                     let mut moved = vec![(tpid, pcp | 0x1000 | v)];
                     moved.extend(inner.iter().skip(1));
-                    for out in (1..=PORTS).map(|w| self.setup.port(w)) {
+                    for out in self.setup.in_order() {
                         let carried = self.settings(out).is_some_and(|p| carries(&p.vlan, &moved));
                         if carried && !self.is_reserved_for_mirrors(out) {
                             self.leave_by(out, &moved);

@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use crate::generate::{PORTS, VIDS, pick};
 
 /// A setup. Wires are numbered 1 to [`PORTS`]; so are the ports at them, unless said otherwise.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Setup {
     /// What each port is to NORMAL; port 1 first.
     pub ports: Vec<PortSettings>,
@@ -88,6 +88,14 @@ impl Setup {
     /// The OpenFlow port at a wire.
     pub fn port(&self, wire: u32) -> PortNo {
         if self.local && wire == PORTS { PortNo::LOCAL } else { PortNo(wire) }
+    }
+
+    /// The ports in the order in which a bridge goes over them, which decides where a mirror that several would choose is hit
+    /// first: its own port, the others by number.
+    pub fn in_order(&self) -> impl Iterator<Item = PortNo> + use<> {
+        let mut all: Vec<PortNo> = (1..=PORTS).map(|w| self.port(w)).collect();
+        all.sort_by_key(|p| (*p != PortNo::LOCAL, p.0));
+        all.into_iter()
     }
 
     /// The wire at an OpenFlow port.

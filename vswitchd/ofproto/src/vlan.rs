@@ -308,6 +308,11 @@ impl Tags {
         }
     }
 
+    /// Whether the packet's own first tag is among them.
+    pub(crate) fn have_first(&self) -> bool {
+        self.0.iter().any(|t| t.source == Source::Packet(0))
+    }
+
     /// How many of the innermost tags are surely the same in both.
     pub(crate) fn common(&self, o: &Tags) -> usize {
         self.0.iter().rev().zip(o.0.iter().rev()).take_while(|(a, b)| a.same(b)).count()
@@ -325,13 +330,18 @@ impl Tags {
     }
 
     /// What is written for a packet that leaves with these tags: a tag of VLAN 0 and priority 0 is no tag, and one with a
-    /// priority may be added. `came` is the packet's stack before NORMAL. With it, the numbers of the packet's tags whose
+    /// priority may be added. `came` is the packet's stack before NORMAL, `first_kept` whether rules had left it its own first
+    /// tag. With it, the numbers of the packet's tags whose
     /// priority, or all of which when it was moved to another tag, this depended on.
-    pub(crate) fn written(mut self, priority: PriorityTags, came: &Tags) -> (Tags, SmallVec<[u8; 2]>) {
+    pub(crate) fn written(
+        mut self,
+        priority: PriorityTags,
+        came: &Tags,
+        first_kept: bool,
+    ) -> (Tags, SmallVec<[u8; 2]>) {
         let mut looked = SmallVec::new();
         // The packet's own second tag stays whatever it is, unless rules took off the first.
-        let has_first = came.0.iter().any(|t| t.source == Source::Packet(0));
-        let stays = |s: Source| has_first && matches!(s, Source::Packet(i) if i > 0);
+        let stays = |s: Source| first_kept && matches!(s, Source::Packet(i) if i > 0);
         let mut first_stays = self.0.first().is_some_and(|t| stays(t.source));
         if priority != PriorityTags::Never {
             let first = came.0.first();
@@ -429,15 +439,15 @@ mod tests {
 
     #[test]
     fn a_tag_that_says_nothing_is_left_out_and_a_priority_is_kept_where_asked() {
-        let (t, looked) = tags(&[0]).written(PriorityTags::Never, &tags(&[0]));
+        let (t, looked) = tags(&[0]).written(PriorityTags::Never, &tags(&[0]), true);
         assert_eq!((tci(&t), &looked[..]), (vec![], &[0][..]));
-        let (t, looked) = tags(&[0x6000]).written(PriorityTags::Never, &tags(&[0x6000]));
+        let (t, looked) = tags(&[0x6000]).written(PriorityTags::Never, &tags(&[0x6000]), true);
         assert_eq!((tci(&t), &looked[..]), (vec![0x6000], &[0][..]));
-        let (t, _) = tags(&[]).written(PriorityTags::IfNonzero, &tags(&[0x600a]));
+        let (t, _) = tags(&[]).written(PriorityTags::IfNonzero, &tags(&[0x600a]), true);
         assert_eq!(tci(&t), [0x6000]);
-        let (t, _) = tags(&[]).written(PriorityTags::Always, &tags(&[0x000a]));
+        let (t, _) = tags(&[]).written(PriorityTags::Always, &tags(&[0x000a]), true);
         assert_eq!(tci(&t), []);
-        let (t, _) = tags(&[0]).written(PriorityTags::Always, &tags(&[0]));
+        let (t, _) = tags(&[0]).written(PriorityTags::Always, &tags(&[0]), true);
         assert_eq!(tci(&t), [0]);
     }
 

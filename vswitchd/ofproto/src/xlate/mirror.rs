@@ -54,7 +54,7 @@ impl Xlate<'_> {
             }
             // Before the copy is sent: that may be chosen by mirrors in its turn, and has been by these.
             self.mirrored |= m.alike;
-            self.snaplen = m.config.snaplen;
+            let outer = std::mem::replace(&mut self.snaplen, m.config.snaplen);
             self.out.credited.push(m.counters.clone());
             match m.config.output {
                 MirrorOutput::Port(p) => {
@@ -76,7 +76,7 @@ impl Xlate<'_> {
                 }
             }
             left &= !self.mirrored;
-            self.snaplen = None;
+            self.snaplen = outer;
         }
     }
 

@@ -267,6 +267,8 @@ pub(crate) struct Xlate<'a> {
     mirrored: u32,
     /// Bytes to which outputs are cut, for a mirror.
     snaplen: Option<u16>,
+    /// While NORMAL or a mirror sends: whether rules had left the packet its own first tag.
+    first_tag_kept: Option<bool>,
     wc: PipelineMask,
     headers: commit::Headers,
     out: Outcome,
@@ -315,6 +317,7 @@ impl<'a> Xlate<'a> {
             for_good: 0,
             mirrored: 0,
             snaplen: None,
+            first_tag_kept: None,
             wc: PipelineMask::ZERO,
             headers: commit::Headers::of(key),
             out,

@@ -140,12 +140,17 @@ impl Xlate<'_> {
     pub(super) fn leave_by(&mut self, port: &Port, inner: &Tags) {
         self.look_at_depth(&port.settings.vlan);
         let came = self.headers.tags.clone();
-        let (tags, looked) = port.settings.vlan.leave(inner).written(port.settings.priority_tags, &came);
+        // A copy of a copy is still of the packet whose rules kept its first tag, or took it off.
+        let first_kept = self.first_tag_kept.unwrap_or_else(|| came.have_first());
+        let leaving = port.settings.vlan.leave(inner);
+        let (tags, looked) = leaving.written(port.settings.priority_tags, &came, first_kept);
         for i in looked {
             self.look_at_tag(i);
         }
         self.show_other_tags(tags);
+        let outer = self.first_tag_kept.replace(first_kept);
         self.send(port.no);
+        self.first_tag_kept = outer;
         self.show_other_tags(came);
     }
 
