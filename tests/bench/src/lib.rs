@@ -19,6 +19,7 @@ pub mod openflow;
 pub mod ovsdb;
 pub mod parse;
 pub mod part;
+pub mod peer;
 pub mod sim;
 pub mod softpath;
 pub mod switching;

@@ -14,6 +14,13 @@ pub struct Arguments {
     rest: Vec<OsString>,
 }
 
+impl Arguments {
+    /// Whether the first of them is `word`.
+    pub fn begin_with(&self, word: &str) -> bool {
+        self.rest.first().is_some_and(|a| a == word)
+    }
+}
+
 /// Builds the programs of `package` optimised: what another program runs beside itself.
 ///
 /// # Errors

@@ -25,6 +25,16 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("modprobe", "kmod"),
 ];
 
+/// What `bench peer` needs: Open vSwitch with DPDK, and DPDK's devices without hardware.
+const PEER: &[(&str, &str)] = &[
+    ("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", "openvswitch-switch-dpdk"),
+    ("/usr/sbin/ovsdb-server", "openvswitch-switch"),
+    ("/usr/lib/x86_64-linux-gnu/librte_net_pcap.so.23", "librte-net-pcap23"),
+    ("/usr/lib/x86_64-linux-gnu/librte_net_null.so.23", "librte-net-null23"),
+    ("/usr/lib/x86_64-linux-gnu/librte_mempool_ring.so.23", "librte-mempool-ring23"),
+    ("/usr/bin/cc", "gcc"),
+];
+
 /// Controllers: the last release of os-ken that still has osken-manager, and Faucet, which stands on it.
 const CONTROLLERS: &[&str] = &["setuptools<81", "os-ken==3.1.0", "faucet==1.10.12"];
 /// Open vSwitch's Python client, of the release that the rest of it has here.
@@ -48,7 +58,20 @@ pub fn has(program: &str) -> bool {
 /// # Errors
 /// When something is missing and cannot be installed: not root, no apt-get, or apt-get failed.
 pub fn packages() -> Result<()> {
-    let mut missing: Vec<_> = PROGRAMS.iter().filter(|(p, _)| !has(p)).map(|(_, pkg)| *pkg).collect();
+    install(PROGRAMS.iter().filter(|(p, _)| !has(p)).map(|(_, pkg)| *pkg).collect())
+}
+
+/// Installs what the benchmark beside Open vSwitch needs and is missing.
+///
+/// # Errors
+/// As [`packages`].
+pub fn peer() -> Result<()> {
+    let there = |p: &str| std::path::Path::new(p).exists();
+    install(PEER.iter().filter(|(p, _)| !there(p)).map(|(_, pkg)| *pkg).collect())
+}
+
+/// Installs these Debian packages.
+fn install(mut missing: Vec<&str>) -> Result<()> {
     missing.dedup();
     if missing.is_empty() {
         return Ok(());
@@ -57,7 +80,7 @@ pub fn packages() -> Result<()> {
     if !is_root() || !has("apt-get") {
         bail!("these packages are missing, install them: {list}");
     }
-    println!("installing {list}");
+    eprintln!("installing {list}");
     // The switch package would start Open vSwitch itself; a policy that forbids it keeps the host as it is.
     let policy = std::path::Path::new("/usr/sbin/policy-rc.d");
     let ours = !policy.exists();

@@ -15,7 +15,9 @@ use ofproto::{Bridge, BridgeConfig, Port, Switch, SwitchConfig, fdb};
 use openflow::PortNo;
 use openflow::number::MacAddr;
 
-use super::directory::{Directory, N0, N1};
+use nix::time::{ClockId, clock_gettime};
+
+use super::directory::{Directory, Frames, N0, N1};
 use super::queues::{Replay, Silent, Sink, Source};
 use super::{Options, SwitchingError};
 use crate::cycles::now;
@@ -24,6 +26,9 @@ use crate::cycles::now;
 const POLLS: usize = 32;
 /// Pause between revalidations, of the host's time.
 const REVALIDATE: Duration = Duration::from_millis(500);
+/// The port that frames come in on before the measured ones, in the datapath and in OpenFlow.
+const PRIME: PortId = PortId(3);
+const PRIME_NO: u32 = 7;
 /// Pause between looks at what the switch has to do.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -32,8 +37,16 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Chunk {
     /// Cycles that the polls took.
     pub cycles: u64,
+    /// Nanoseconds of them in which the processor was the thread's.
+    pub on_processor_ns: u64,
     /// Packets received by them.
     pub packets: u64,
+}
+
+/// Time that this thread has had a processor, in nanoseconds.
+fn on_processor_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
 }
 
 /// The switch.
@@ -45,6 +58,7 @@ pub struct Bed {
     clock: Arc<HostClock>,
     allowance: Arc<AtomicU64>,
     sent: Arc<AtomicU64>,
+    primed: u64,
     looked: Instant,
     revalidated: Instant,
 }
@@ -84,7 +98,49 @@ impl Bed {
             fdb::add(&switch, "br0", port, "0", mac).map_err(SwitchingError::FlowMod)?;
         }
         let zero = Instant::ZERO;
-        Ok(Bed { switch, bridge, dp, core, clock, allowance, sent, looked: zero, revalidated: zero })
+        let mut bed = Bed {
+            switch,
+            bridge,
+            dp,
+            core,
+            clock,
+            allowance,
+            sent,
+            primed: 0,
+            looked: zero,
+            revalidated: zero,
+        };
+        if let Some(frames) = &d.prime {
+            bed.prime(frames.clone())?;
+        }
+        Ok(bed)
+    }
+
+    /// Receives `frames` once, on a port that is there only for that.
+    fn prime(&mut self, frames: Arc<Frames>) -> Result<(), SwitchingError> {
+        let n = frames.len() as u64;
+        let left = Arc::new(AtomicU64::new(n));
+        let replay = Replay::new(Source::Frames(frames), BufferPool::new(4096)?, left.clone());
+        self.dp.attach(PortConfig::new(PRIME, "np"), Box::new(replay), Box::new(Sink(Arc::default())))?;
+        let mac = MacAddr([2, 0, 0, 0, 0xff, 3]);
+        self.bridge.put_port(Port::new(PortNo(PRIME_NO), PRIME, "np", mac));
+        // Nothing comes in on the other port yet.
+        self.allowance.store(0, Ordering::Relaxed);
+        while left.load(Ordering::Relaxed) > 0 {
+            self.core.poll_once(self.clock.now());
+            self.control();
+        }
+        self.bridge.remove_port(PortNo(PRIME_NO));
+        // The core lets go of it in the next poll.
+        drop(self.dp.detach(PRIME)?);
+        self.primed = n;
+        self.sent.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Packets that were received before the measured ones.
+    pub fn primed(&self) -> u64 {
+        self.primed
     }
 
     /// Applies flow-mods in one change of the tables; records follow at once.
@@ -114,13 +170,13 @@ impl Bed {
             self.control();
             let at = self.clock.now();
             let before = self.allowance.load(Ordering::Relaxed);
-            let start = now();
+            let (mine, start) = (on_processor_ns(), now());
             for _ in 0..POLLS {
                 self.core.poll_once(at);
             }
-            let cycles = now().wrapping_sub(start);
+            let (cycles, mine) = (now().wrapping_sub(start), on_processor_ns() - mine);
             let left = self.allowance.load(Ordering::Relaxed);
-            let go_on = each(Chunk { cycles, packets: before - left });
+            let go_on = each(Chunk { cycles, on_processor_ns: mine, packets: before - left });
             if left == 0 || !go_on {
                 return;
             }

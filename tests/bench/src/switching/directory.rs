@@ -61,8 +61,18 @@ pub struct Directory {
     pub flows: Vec<FlowMod>,
     /// Static stations: port name and address.
     pub stations: Vec<(String, String)>,
+    /// What is received once, on a port of its own, before anything else.
+    pub prime: Option<Arc<Frames>>,
     /// Percent of the frames that leave by `n1`, with two decimals.
     pub expect_fwd: String,
+}
+
+fn frames_of(path: &Path) -> Result<Frames, SwitchingError> {
+    let mut frames = Frames::default();
+    for f in PcapReader::open(path)? {
+        frames.push(&f?.data);
+    }
+    Ok(frames)
 }
 
 /// The OpenFlow number of a port by its name.
@@ -74,7 +84,16 @@ pub fn port_number(name: &str) -> Option<u32> {
     }
 }
 
+fn is_supported(topo: &str) -> bool {
+    matches!(topo, "plain" | "l2" | "ct")
+}
+
 impl Directory {
+    /// Whether the bed has what the topology needs.
+    pub fn is_supported(&self) -> bool {
+        is_supported(&self.topo)
+    }
+
     /// Reads `dir`.
     ///
     /// # Errors
@@ -87,10 +106,7 @@ impl Directory {
         let meta = text("meta")?;
         let meta: HashMap<&str, &str> = meta.lines().filter_map(|l| l.split_once('=')).collect();
         let of = |k: &str| meta.get(k).copied().unwrap_or("").to_owned();
-        let mut frames = Frames::default();
-        for f in PcapReader::open(&dir.join("in.pcap"))? {
-            frames.push(&f?.data);
-        }
+        let frames = frames_of(&dir.join("in.pcap"))?;
         if frames.is_empty() {
             return Err(SwitchingError::NoFrames(dir.to_owned()));
         }
@@ -101,18 +117,19 @@ impl Directory {
                 .collect(),
             Err(_) => Vec::new(),
         };
+        let prime = dir.join("prime.pcap");
+        let prime = if prime.exists() { Some(Arc::new(frames_of(&prime)?)) } else { None };
         let topo = of("topo");
-        let flows = match topo.as_str() {
-            "plain" | "l2" => parse_file(&text("rules.flows")?, &port_number)?,
-            // What the topology needs is said to be missing before its rules are looked at.
-            _ => Vec::new(),
-        };
+        // What the topology needs is said to be missing before its rules are looked at.
+        let flows =
+            if is_supported(&topo) { parse_file(&text("rules.flows")?, &port_number)? } else { Vec::new() };
         Ok(Directory {
             name: of("name"),
             topo,
             frames: Arc::new(frames),
             flows,
             stations,
+            prime,
             expect_fwd: of("expect_fwd"),
         })
     }

@@ -19,10 +19,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bed::{Bed, Chunk};
+use datapath_api::DatapathStats;
 use directory::Directory;
 use queues::Source;
 pub use report::{Published, Row, table};
 use stream::{Stream, forwarded};
+
+use crate::cycles::counter_hz;
 
 /// Packets of a stream that are held against the search through all rules.
 const SAMPLE: usize = 20_480;
@@ -71,78 +74,172 @@ pub struct Options {
 /// # Errors
 /// [`SwitchingError`]; a wrong result is in the row.
 pub fn run(dir: &Path, o: &Options) -> Result<Row, SwitchingError> {
-    let d = Directory::read(dir)?;
-    if !matches!(d.topo.as_str(), "plain" | "l2") {
-        return Ok(Row::unsupported(&d.name, o, &d.topo));
-    }
-    let stream = o.stream.map(|n| Arc::new(Stream::new(&d.flows, n, 1)));
-    let source = || match &stream {
-        Some(s) => Source::Stream(s.clone()),
-        None => Source::Frames(d.frames.clone()),
+    let mut s = match Session::open(dir, o)? {
+        Opened::Ready(s) => s,
+        Opened::Unsupported(row) => return Ok(*row),
     };
-    let loop_packets = source().len() as u64;
-    let mut bed = Bed::new(&d, source(), o)?;
-    let mut wrong = Vec::new();
-    // The first packets of a stream are held against the reference, every packet of a workload against its meta.
-    let checked = if stream.is_some() { SAMPLE.min(loop_packets as usize) as u64 } else { loop_packets };
-    bed.run(checked, |_| true);
-    let cold = bed.sent();
-    let mut received = checked;
-    let fwd = |sent: u64, n: u64| format!("{:.2}", sent as f64 * 100.0 / n as f64);
-    let expect = match &stream {
-        Some(s) => fwd(forwarded(&d.flows, (0..checked as usize).map(|i| s.key(i))), checked),
-        None => d.expect_fwd.clone(),
-    };
-    if fwd(cold, checked) != expect {
-        wrong.push(format!("forwarded {} % at first, {expect} % are to be", fwd(cold, checked)));
-    }
-    // Warm: caches know what they will know.
-    let warm = loop_packets * (WARM_LOOPS * o.packets).div_ceil(loop_packets).min(WARM_LOOPS);
-    let started = Instant::now();
-    bed.run(warm, |c| {
-        received += c.packets;
-        started.elapsed() < REPEAT_LIMIT || stream.is_none() && received < 2 * loop_packets
-    });
-    let before = bed.stats();
-    let mut repeats = Vec::new();
-    let mut discarded = (0, 0);
     for _ in 0..o.repeats.max(1) {
-        let (r0, s0) = (received, bed.sent());
-        let n = if stream.is_some() {
-            o.packets.max(1)
-        } else {
-            loop_packets * o.packets.max(1).div_ceil(loop_packets)
+        s.repeat();
+    }
+    Ok(s.finish())
+}
+
+/// Whether a workload can be run.
+pub enum Opened {
+    /// Loaded, checked once and warm.
+    Ready(Box<Session>),
+    /// The row that says what is missing.
+    Unsupported(Box<Row>),
+}
+
+/// One repeat.
+#[derive(Clone, Copy, Debug)]
+pub struct Repeat {
+    /// Cycles per packet of the stretches that nothing else disturbed.
+    pub undisturbed: f64,
+    /// Cycles per packet of all of it, as long as the processor was the thread's: what it had to wait for its processor is left
+    /// out.
+    pub on_processor: f64,
+}
+
+/// A workload while it runs.
+pub struct Session {
+    d: Directory,
+    o: Options,
+    bed: Bed,
+    stream: Option<Arc<Stream>>,
+    loop_packets: u64,
+    received: u64,
+    expect: String,
+    before: DatapathStats,
+    repeats: Vec<f64>,
+    discarded: (usize, usize),
+    wrong: Vec<String>,
+}
+
+fn share(sent: u64, n: u64) -> String {
+    format!("{:.2}", sent as f64 * 100.0 / n as f64)
+}
+
+impl Session {
+    /// Loads the workload in `dir`, holds the first packets' verdicts against what they are to be, and warms the caches.
+    ///
+    /// # Errors
+    /// [`SwitchingError`].
+    pub fn open(dir: &Path, o: &Options) -> Result<Opened, SwitchingError> {
+        let d = Directory::read(dir)?;
+        if !d.is_supported() {
+            return Ok(Opened::Unsupported(Box::new(Row::unsupported(&d.name, o, &d.topo))));
+        }
+        let stream = o.stream.map(|n| Arc::new(Stream::new(&d.flows, n, 1)));
+        let source = || match &stream {
+            Some(s) => Source::Stream(s.clone()),
+            None => Source::Frames(d.frames.clone()),
         };
+        let loop_packets = source().len() as u64;
+        let mut bed = Bed::new(&d, source(), o)?;
+        let mut wrong = Vec::new();
+        // The first packets of a stream are held against the reference, every packet of a workload against its meta.
+        let checked = if stream.is_some() { SAMPLE.min(loop_packets as usize) as u64 } else { loop_packets };
+        bed.run(checked, |_| true);
+        let cold = bed.sent();
+        let expect = match &stream {
+            Some(s) => share(forwarded(&d.flows, (0..checked as usize).map(|i| s.key(i))), checked),
+            None => d.expect_fwd.clone(),
+        };
+        if share(cold, checked) != expect {
+            wrong.push(format!("forwarded {} % at first, {expect} % are to be", share(cold, checked)));
+        }
+        let mut s = Session {
+            o: *o,
+            before: bed.stats(),
+            d,
+            bed,
+            stream,
+            loop_packets,
+            received: checked,
+            expect,
+            repeats: Vec::new(),
+            discarded: (0, 0),
+            wrong,
+        };
+        s.warm();
+        Ok(Opened::Ready(Box::new(s)))
+    }
+
+    /// Has caches know what they will know.
+    pub fn warm(&mut self) {
+        let whole = self.loop_packets;
+        let warm = whole * (WARM_LOOPS * self.o.packets).div_ceil(whole).min(WARM_LOOPS);
+        let (started, streams) = (Instant::now(), self.stream.is_some());
+        let received = &mut self.received;
+        self.bed.run(warm, |c| {
+            *received += c.packets;
+            started.elapsed() < REPEAT_LIMIT || !streams && *received < 2 * whole
+        });
+        if self.repeats.is_empty() {
+            self.before = self.bed.stats();
+        }
+    }
+
+    /// Measures once.
+    pub fn repeat(&mut self) -> Repeat {
+        let (r0, s0, whole_loop) = (self.received, self.bed.sent(), self.loop_packets);
+        let least = self.o.packets.max(1);
+        let n = if self.stream.is_some() { least } else { whole_loop * least.div_ceil(whole_loop) };
         let started = Instant::now();
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut whole = true;
-        bed.run(n, |c| {
-            received += c.packets;
+        let received = &mut self.received;
+        self.bed.run(n, |c| {
+            *received += c.packets;
             if c.packets > 0 {
                 chunks.push(c);
             }
             let go_on = started.elapsed() < REPEAT_LIMIT
-                || received - r0 < loop_packets.min(n)
-                || received % loop_packets != 0;
+                || *received - r0 < whole_loop.min(n)
+                || !(*received).is_multiple_of(whole_loop);
             whole &= go_on;
             go_on
         });
-        if stream.is_none() && whole {
-            let share = fwd(bed.sent() - s0, received - r0);
-            if share != expect {
-                wrong.push(format!("forwarded {share} %, {expect} % are to be"));
+        if self.stream.is_none() && whole {
+            let now = share(self.bed.sent() - s0, self.received - r0);
+            if now != self.expect {
+                self.wrong.push(format!("forwarded {now} %, {} % are to be", self.expect));
             }
         }
-        let (value, out, all) = cycles_per_packet(&chunks);
-        repeats.push(value);
-        discarded = (discarded.0 + out, discarded.1 + all);
+        let (undisturbed, out, all) = cycles_per_packet(&chunks);
+        self.repeats.push(undisturbed);
+        self.discarded = (self.discarded.0 + out, self.discarded.1 + all);
+        let (ns, packets) = chunks.iter().fold((0, 0), |(t, p), c| (t + c.on_processor_ns, p + c.packets));
+        let on_processor = ns as f64 * counter_hz() / 1e9 / packets.max(1) as f64;
+        Repeat { undisturbed, on_processor }
     }
-    let after = bed.stats();
-    let by_rules = bed.counted_by_rules();
-    if by_rules != received {
-        wrong.push(format!("rules counted {by_rules} packets, {received} were received"));
+
+    /// The row of what was measured.
+    pub fn finish(mut self) -> Row {
+        let after = self.bed.stats();
+        let by_rules = self.bed.counted_by_rules();
+        // Packets that are tracked go through two tables, and each counts them.
+        let passes = if self.d.prime.is_some() { 2 } else { 1 };
+        let counted = (self.received + self.bed.primed()) * passes;
+        if by_rules != counted {
+            self.wrong.push(format!("rules counted {by_rules} packets, {counted} are to be"));
+        }
+        if self.repeats.is_empty() {
+            self.repeats.push(0.0);
+        }
+        Row::new(
+            &self.d,
+            &self.o,
+            self.repeats,
+            &self.before,
+            &after,
+            &self.expect,
+            self.wrong,
+            self.discarded,
+        )
     }
-    Ok(Row::new(&d, o, repeats, &before, &after, &expect, wrong, discarded))
 }
 
 /// Cycles per packet of all chunks but those that something else disturbed; how many those are, and of how many.

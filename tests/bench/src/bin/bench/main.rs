@@ -1,5 +1,6 @@
 //! `cargo xtask bench [PART...]`: measures the parts of the forwarding path and holds the figures against the targets.
 
+mod peer;
 mod softpath;
 
 use std::io::{self, Write};
@@ -56,7 +57,8 @@ struct Told<'a> {
 fn parts_help() -> String {
     let lines = PARTS.iter().map(|p| format!("  {:<10} {}\n", p.name, p.about));
     format!(
-        "Parts:\n{}\nsoftpath DIR...  the whole datapath on workload directories; `bench softpath --help` says more\n",
+        "Parts:\n{}\nsoftpath DIR...  the whole datapath on workload directories; `bench softpath --help` says more\n\
+         peer DIR...      the same beside Open vSwitch with DPDK, by turns; `bench peer --help` says more\n",
         lines.collect::<String>()
     )
 }
@@ -126,6 +128,10 @@ fn dispatch(out: &mut dyn Write) -> io::Result<bool> {
         Some(w) if w == "softpath" => {
             let name = std::ffi::OsString::from("cargo xtask bench softpath");
             softpath::main(&softpath::Args::parse_from(std::iter::once(name).chain(words)), out)
+        }
+        Some(w) if w == "peer" => {
+            let name = std::ffi::OsString::from("cargo xtask bench peer");
+            peer::main(&peer::Args::parse_from(std::iter::once(name).chain(words)), out)
         }
         _ => run(&Args::parse(), out),
     }
