@@ -2,6 +2,7 @@
 //! tools beside it. The demo and the end-to-end tests share it. Needs root and iproute2.
 //!
 //! * [`kernel`]: a Linux kernel of its own to run a program in.
+//! * [`machine`]: a machine in QEMU, with an IOMMU and hardware to drive.
 //! * [`lan`]: the namespaces, their cables and addresses, pings.
 //! * [`ovsdb`]: a process of an OVSDB server, ours or the stock one.
 //! * [`rpc`]: a plain JSON-RPC client.
@@ -16,7 +17,9 @@
 pub mod command;
 pub mod kernel;
 pub mod lan;
+pub mod machine;
 pub mod ovsdb;
+mod package;
 pub mod rpc;
 pub mod transfer;
 pub mod vswitchd;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use lab::kernel::KernelLab;
 
-use crate::{setup, step};
+use crate::{setup, step, vfio_lab};
 
 /// How long the guest may take. It takes a tenth of that on an idle machine.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -22,6 +22,8 @@ pub struct Options {
 enum What {
     /// TC flower: filters that the provider installs, with packets through them.
     Tc,
+    /// VFIO: a switch chip and NICs behind an IOMMU, in a machine that QEMU emulates.
+    Vfio,
 }
 
 /// Runs it.
@@ -29,14 +31,15 @@ enum What {
 /// # Errors
 /// When something is missing and cannot be had, or a check fails.
 pub fn run(o: &Options) -> Result<()> {
-    let What::Tc = o.what;
     setup::packages()?;
-    let status = step::cargo(&["build", "--quiet", "--bins", "--package", "guest", "--package", "vswitchd"])
-        .status()
-        .context("cannot start cargo")?;
-    if !status.success() {
-        bail!("the guest's program does not build ({status})");
+    match o.what {
+        What::Tc => tc(),
+        What::Vfio => vfio_lab::run(),
     }
+}
+
+fn tc() -> Result<()> {
+    step::build(&["guest", "vswitchd"])?;
     let scratch = step::scratch()?;
     let program = scratch.parent().context("no target folder")?.join("debug/tc-guest");
     let lab = KernelLab::prepare(&scratch.join("kernel-lab"))?;

@@ -8,6 +8,7 @@ mod passed_on;
 mod setup;
 mod step;
 mod test;
+mod vfio_lab;
 
 use std::process::ExitCode;
 
@@ -41,7 +42,7 @@ enum Task {
     Differential(passed_on::Arguments),
     /// Runs our programs under somebody else's test suite, in a folder of the caller's. `compat ovs --help` says more.
     Compat(compat::Options),
-    /// Boots a Linux kernel as a process and shows in it, with packets, what the host's kernel may not have.
+    /// Boots a Linux kernel, as a process or in QEMU, and shows in it, with packets, what the host may not have: TC flower, devices over VFIO.
     Lab(kernel_lab::Options),
     /// Installs the packages that tests and demo use, and says what it did.
     Setup,

@@ -58,7 +58,15 @@ pub fn has(program: &str) -> bool {
 /// # Errors
 /// When something is missing and cannot be installed: not root, no apt-get, or apt-get failed.
 pub fn packages() -> Result<()> {
-    install(PROGRAMS.iter().filter(|(p, _)| !has(p)).map(|(_, pkg)| *pkg).collect())
+    programs(PROGRAMS)
+}
+
+/// Installs the packages of those of `wanted` that are missing: programs, and the package that has each.
+///
+/// # Errors
+/// As [`packages`].
+pub fn programs(wanted: &[(&str, &'static str)]) -> Result<()> {
+    install(wanted.iter().filter(|(p, _)| !has(p)).map(|(_, pkg)| *pkg).collect())
 }
 
 /// Installs what the benchmark beside Open vSwitch needs and is missing.

@@ -28,6 +28,22 @@ pub fn cargo(args: &[&str]) -> Command {
     c
 }
 
+/// Builds the programs of `packages`.
+///
+/// # Errors
+/// When they do not build.
+pub fn build(packages: &[&str]) -> Result<()> {
+    let mut c = cargo(&["build", "--quiet", "--bins"]);
+    for p in packages {
+        c.args(["--package", p]);
+    }
+    let status = c.status().context("cannot start cargo")?;
+    if !status.success() {
+        bail!("{} does not build ({status})", packages.join(", "));
+    }
+    Ok(())
+}
+
 /// Runs `command`, passing its output on line by line and to `seen`.
 ///
 /// # Errors

@@ -83,6 +83,7 @@ pub fn run(o: &Options) -> Result<()> {
     let mut counts = Counts::default();
     let mut failed = Vec::new();
     let mut step = |title: &str, c: &mut std::process::Command, counts: Option<&mut Counts>| {
+        let terse = title == "tests";
         let log = step::scratch().map(|d| d.join(format!("{}.log", title.replace(' ', "-"))));
         let mut file = log.ok().and_then(|p| std::fs::File::create(p).ok());
         let mut tests = counts;
@@ -92,10 +93,8 @@ pub fn run(o: &Options) -> Result<()> {
             }
             if let Some(t) = &mut tests {
                 t.see(line);
-                if interesting(line) {
-                    println!("{line}");
-                }
-            } else {
+            }
+            if !terse || interesting(line) {
                 println!("{line}");
             }
         });
@@ -145,7 +144,7 @@ pub fn run(o: &Options) -> Result<()> {
     }
     step("tests", &mut tests, Some(&mut counts));
     if !o.quick && o.filter.is_none() {
-        demo(&mut step);
+        demo(&mut step, &mut counts);
     }
 
     println!();
@@ -175,7 +174,7 @@ pub fn run(o: &Options) -> Result<()> {
 }
 
 /// The demo, both ways, with a file to replay: it checks what it claims.
-fn demo(step: &mut dyn FnMut(&str, &mut std::process::Command, Option<&mut Counts>)) {
+fn demo(step: &mut dyn FnMut(&str, &mut std::process::Command, Option<&mut Counts>), counts: &mut Counts) {
     let Ok(dir) = step::scratch() else { return };
     let pcap = dir.join("acl100").join("in.pcap");
     let mut workload =
@@ -185,8 +184,11 @@ fn demo(step: &mut dyn FnMut(&str, &mut std::process::Command, Option<&mut Count
         let mut c = step::cargo(&["run", "--quiet", "--package", "xtask", "--", "demo"]);
         step(title, c.args(more).arg(&pcap), None);
     }
-    let mut lab = step::cargo(&["run", "--quiet", "--package", "xtask", "--", "lab", "tc"]);
-    step("kernel lab", &mut lab, None);
+    for (title, what) in [("kernel lab", "tc"), ("machine lab", "vfio")] {
+        let mut lab = step::cargo(&["run", "--quiet", "--package", "xtask", "--", "lab", what]);
+        // It may say that it was skipped.
+        step(title, &mut lab, Some(counts));
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::command::done;
+use crate::package::unpack;
 
 /// The package with the kernel.
 const PACKAGE: &str = "user-mode-linux";
@@ -52,22 +53,7 @@ impl KernelLab {
             return Ok(lab);
         }
         let _ = std::fs::remove_dir_all(dir);
-        std::fs::create_dir_all(dir).with_context(|| dir.display().to_string())?;
-        // As this user, into a folder that the sandbox of apt could not write to.
-        let user = format!("APT::Sandbox::User={}", user());
-        let download =
-            || done(Command::new("apt-get").current_dir(dir).args(["download", "-qq", "-o", &user, PACKAGE]));
-        if download().is_err() {
-            // The lists may name a version that is gone.
-            done(Command::new("apt-get").args(["update", "-q"]))?;
-            download()?;
-        }
-        let deb = std::fs::read_dir(dir)?
-            .filter_map(|e| Some(e.ok()?.path()))
-            .find(|p| p.extension().is_some_and(|x| x == "deb"))
-            .with_context(|| format!("apt-get downloaded no {PACKAGE}"))?;
-        done(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(dir))?;
-        std::fs::remove_file(&deb)?;
+        unpack(PACKAGE, dir)?;
         // Where modprobe looks for modules.
         std::fs::create_dir_all(dir.join("lib"))?;
         std::os::unix::fs::symlink("../usr/lib/uml/modules", dir.join("lib/modules"))?;
@@ -167,11 +153,6 @@ fn show(file: &Path, from: usize, seen: &mut dyn FnMut(&str)) -> usize {
     let whole = new.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
     String::from_utf8_lossy(&new[..whole]).lines().for_each(|l| seen(l.trim_end()));
     from + whole
-}
-
-fn user() -> String {
-    let o = Command::new("id").arg("-un").output();
-    o.map_or_else(|_| "root".into(), |o| String::from_utf8_lossy(&o.stdout).trim().to_owned())
 }
 
 /// A running guest. It has helper processes in its process group, which would outlive it.

@@ -1,0 +1,236 @@
+//! What is shown, in order: each check goes on where the one before it has left the switch.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lab::machine::{E1000E, ROCKER, VIRTIO};
+
+use super::bed::{Bed, SILENCE, frame, ipv4};
+
+type Check = fn(&mut Bed) -> Result<String>;
+
+pub const CHECKS: &[(&str, Check)] = &[
+    ("devices are listed with how to bind them, and bound", devices_are_bound),
+    ("DMA outside what is mapped is stopped by the IOMMU", dma_is_confined),
+    ("vswitchd takes ports of the switch chip from the database", ports_come_up),
+    ("what nobody knows is flooded by software, and interrupts say so", unknown_is_flooded),
+    ("learned addresses are forwarded by the chip alone", learned_is_forwarded_by_the_chip),
+    ("VLANs: access and trunk, in the chip", vlans_in_the_chip),
+    ("a drop in the chip", drops_in_the_chip),
+    ("a rule that does not fit is forwarded by software, with its reason", software_says_why),
+    ("killed, and started again without rebooting", killed_and_restarted),
+    ("ended, with nothing left in the chip", ended_and_given_back),
+];
+
+/// Type of test frames: local experimental (IEEE 802).
+const TEST: u16 = 0x88b5;
+const A: u8 = 0x0a;
+const B: u8 = 0x0b;
+/// Frames of a run.
+const RUN: u64 = 20;
+/// Runs until one is forwarded by the chip from the first frame to the last.
+const TRIES: u32 = 4;
+
+fn devices_are_bound(b: &mut Bed) -> Result<String> {
+    let all = b.hoist(&["devices"])?;
+    let pci = all["pci"].as_array().cloned().unwrap_or_default();
+    let find = |a: &str| pci.iter().find(|d| d["address"] == a).with_context(|| format!("no {a} in {all}"));
+    for (address, id) in [(ROCKER, "1b36:0006"), (VIRTIO, "1af4:1041"), (E1000E, "8086:10d3")] {
+        let d = find(address)?;
+        ensure!(d["id"] == id && d["iommu_group"].is_u64(), "{d}");
+        ensure!(d["bind"].as_array().is_some_and(|c| c.len() >= 3), "{d}");
+    }
+    let said = b.ours("hoist", &["bind", ROCKER])?;
+    ensure!(said.contains("bound to vfio-pci"), "{said}");
+    let after = b.hoist(&["devices"])?;
+    let driver = after["pci"].as_array().and_then(|p| p.iter().find(|d| d["address"] == ROCKER));
+    ensure!(driver.is_some_and(|d| d["driver"] == "vfio-pci"), "{after}");
+    Ok(String::new())
+}
+
+fn dma_is_confined(b: &mut Bed) -> Result<String> {
+    let said = b.ours("vfio-guest", &[ROCKER])?;
+    let kernel = b.guest.done(&["dmesg"])?;
+    let faults = kernel.lines().filter(|l| l.contains("DMAR") && l.contains("fault addr")).count();
+    ensure!(faults >= 2, "the kernel tells of {faults} faults");
+    Ok(format!("{}; {faults} faults in the kernel's log", said.trim()))
+}
+
+fn ports_come_up(b: &mut Bed) -> Result<String> {
+    let began = Instant::now();
+    b.start_switch()?;
+    b.vsctl("add-br br0")?;
+    for n in 1..=3 {
+        let options = format!("type=hoist options:device={ROCKER} options:port={}", n - 1);
+        b.vsctl(&format!("add-port br0 p{n} -- set interface p{n} {options} ofport_request={n}"))?;
+    }
+    // The form that people know.
+    let options = format!("type=dpdk options:dpdk-devargs={ROCKER} options:port=3");
+    b.vsctl(&format!("add-port br0 p4 -- set interface p4 {options} ofport_request=4"))?;
+    b.until("the links are up", |b| {
+        let up = b.vsctl("--columns=name,link_state,error find interface link_state=up")?;
+        Ok((1..=4).all(|n| up.contains(&format!("p{n}"))))
+    })?;
+    let text = b.vsctl("--bare --columns=error list interface")?;
+    ensure!(text.trim().is_empty(), "{text}");
+    Ok(format!("after {:.1} s", began.elapsed().as_secs_f64()))
+}
+
+fn unknown_is_flooded(b: &mut Bed) -> Result<String> {
+    b.quiet()?;
+    let before = b.interrupts(1)?;
+    let out = b.send("p1", &frame(B, A, None, TEST, b"to nobody"), b"to nobody", &["p2", "p3", "p4"])?;
+    let at: Vec<_> = out.iter().map(|(p, _)| p.as_str()).collect();
+    ensure!(at == ["p2", "p3", "p4"], "came out at {at:?}");
+    let after = b.interrupts(1)?;
+    ensure!(after > before, "{after} interrupts, {before} before");
+    let fdb = b.appctl("fdb/show br0")?;
+    ensure!(fdb.contains("02:00:00:00:00:0a"), "{fdb}");
+    Ok(format!("{} MSI-X", after - before))
+}
+
+/// Sends `f` again and again until the chip forwards it, then [`RUN`] times more: all of them arrive at `to` and nowhere else, the
+/// chip counts them and the processor sees none. How many the chip has forwarded in the run.
+///
+/// The chip does not count for the switch, so that a record in it looks idle and is taken out every now and then: a run in
+/// which that happens is begun again.
+fn by_the_chip(b: &mut Bed, from: (&str, u32), to: &str, f: &[u8], mark: &[u8]) -> Result<u64> {
+    let mut why = String::new();
+    for _ in 0..TRIES {
+        b.until("the chip forwards", |b| {
+            let before = b.hits()?;
+            let out = b.send(from.0, f, mark, &[to])?;
+            ensure!(out.iter().any(|(p, _)| p == to), "it arrives at {out:?}");
+            Ok(b.hits_since(&before)? > 0)
+        })?;
+        b.quiet()?;
+        let (hits, interrupts) = (b.hits()?, b.interrupts(from.1)?);
+        for _ in 0..RUN {
+            let out = b.send(from.0, f, mark, &[to])?;
+            ensure!(out.len() == 1 && out[0].0 == to, "a frame of the run came out at {out:?}");
+        }
+        let more = b.hits_since(&hits)?;
+        let woken = b.interrupts(from.1)? - interrupts;
+        if more >= RUN && woken == 0 {
+            return Ok(more);
+        }
+        why = format!("{RUN} frames, {more} hits in the chip, {woken} interrupts");
+    }
+    bail!("{why}")
+}
+
+fn learned_is_forwarded_by_the_chip(b: &mut Bed) -> Result<String> {
+    let out = b.send("p2", &frame(A, B, None, TEST, b"answer"), b"answer", &["p1"])?;
+    ensure!(out.len() == 1 && out[0].0 == "p1", "came out at {out:?}");
+    let there = by_the_chip(b, ("p1", 1), "p2", &frame(B, A, None, TEST, b"there"), b"there")?;
+    let back = by_the_chip(b, ("p2", 2), "p1", &frame(A, B, None, TEST, b"back"), b"back")?;
+    let flows = b.hoist(&["flows", "--hw"])?;
+    ensure!(flows.as_array().is_some_and(|f| !f.is_empty()), "{flows}");
+    Ok(format!("{there} there and {back} back by the chip, no interrupt"))
+}
+
+fn vlans_in_the_chip(b: &mut Bed) -> Result<String> {
+    b.vsctl("set port p3 tag=10 -- set port p4 trunks=10")?;
+    b.quiet()?;
+    const C: u8 = 0x0c;
+    const D: u8 = 0x0d;
+    // From both sides, so that both are learned in VLAN 10. Ports without a VLAN are trunks of all.
+    let up = frame(D, C, None, TEST, b"access to trunk");
+    let out = b.send("p3", &up, b"access to trunk", &["p1", "p2", "p4"])?;
+    ensure!(out.len() == 3 && out.iter().all(|o| o.1[12..16] == [0x81, 0, 0, 10]), "came out at {out:x?}");
+    let down = frame(C, D, Some(10), TEST, b"trunk to access");
+    let out = b.send("p4", &down, b"trunk to access", &["p3"])?;
+    ensure!(out.len() == 1 && out[0].0 == "p3", "came out at {out:x?}");
+    ensure!(out[0].1[12..14] == TEST.to_be_bytes(), "the tag is still there: {out:x?}");
+    let tagged = by_the_chip(b, ("p3", 3), "p4", &up, b"access to trunk")?;
+    let untagged = by_the_chip(b, ("p4", 4), "p3", &down, b"trunk to access")?;
+    // Another VLAN does not pass, and neither does a tag on an access port.
+    for (from, tag) in [("p4", 20), ("p3", 20)] {
+        b.quiet()?;
+        b.guest.wire(from)?.send(&frame(0xff, D, Some(tag), TEST, b"other"))?;
+        std::thread::sleep(SILENCE);
+        let out = b.send(from, &frame(0xff, D, Some(tag), TEST, b"other"), b"other", &[])?;
+        ensure!(out.is_empty(), "VLAN {tag} at {from} came out at {out:x?}");
+    }
+    Ok(format!("{tagged} tagged and {untagged} untagged by the chip"))
+}
+
+fn drops_in_the_chip(b: &mut Bed) -> Result<String> {
+    b.ofctl("add-flow br0 priority=100,in_port=1,dl_src=02:00:00:00:00:66,actions=drop")?;
+    b.quiet()?;
+    let f = frame(B, 0x66, None, TEST, b"unwanted");
+    b.until("the chip drops", |b| {
+        let before = b.hits()?;
+        b.guest.wire("p1")?.send(&f)?;
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(b.hits_since(&before)? > 0)
+    })?;
+    let before = b.hits()?;
+    for _ in 0..RUN {
+        b.guest.wire("p1")?.send(&f)?;
+    }
+    b.until("the chip counts the drops", |b| Ok(b.hits_since(&before)? >= RUN))?;
+    std::thread::sleep(SILENCE);
+    for p in ["p2", "p3", "p4"] {
+        let came =
+            b.guest.wire(p)?.receive_that(Duration::ZERO, &|x| x.windows(8).any(|w| w == b"unwanted"))?;
+        ensure!(came.is_none(), "it came out at {p}");
+    }
+    Ok(String::new())
+}
+
+fn software_says_why(b: &mut Bed) -> Result<String> {
+    b.ofctl("add-flow br0 priority=200,in_port=1,ip,nw_dst=10.0.0.9,actions=output:2")?;
+    b.quiet()?;
+    let f = frame(0x99, A, None, 0x0800, &ipv4(9, b"by address"));
+    let mut reason = String::new();
+    b.until("the reason is told", |b| {
+        let out = b.send("p1", &f, b"by address", &["p2"])?;
+        ensure!(out.len() == 1 && out[0].0 == "p2", "came out at {out:x?}");
+        let all = b.hoist(&["why"])?;
+        reason = all.to_string();
+        Ok(reason.contains("acl-policy") && reason.contains("nw_dst"))
+    })?;
+    let before = b.interrupts(1)?;
+    for _ in 0..RUN {
+        let out = b.send("p1", &f, b"by address", &["p2"])?;
+        ensure!(out.len() == 1 && out[0].0 == "p2", "came out at {out:x?}");
+    }
+    let woken = b.interrupts(1)? - before;
+    ensure!(woken > 0, "software forwards and no interrupt came");
+    let text = b.ours("hoist", &["why"])?;
+    let line = text.lines().find(|l| l.contains("nw_dst") && l.contains("acl-policy"));
+    Ok(format!("{woken} MSI-X for {RUN} frames; \"{}\"", line.unwrap_or(&reason).trim()))
+}
+
+fn killed_and_restarted(b: &mut Bed) -> Result<String> {
+    b.kill_switch()?;
+    let began = Instant::now();
+    b.start_switch()?;
+    b.until("the links are up again", |b| {
+        let up = b.vsctl("--columns=name find interface link_state=up")?;
+        Ok((1..=4).all(|n| up.contains(&format!("p{n}"))))
+    })?;
+    b.quiet()?;
+    let there = frame(B, A, None, TEST, b"after the crash");
+    b.until("frames pass again", |b| {
+        let out = b.send("p1", &there, b"after the crash", &[])?;
+        std::thread::sleep(Duration::from_millis(200));
+        Ok(!out.is_empty())
+    })?;
+    let took = began.elapsed();
+    let out = b.send("p2", &frame(A, B, None, TEST, b"answer"), b"answer", &["p1"])?;
+    ensure!(out.iter().any(|(p, _)| p == "p1"), "came out at {out:x?}");
+    let n = by_the_chip(b, ("p1", 1), "p2", &there, b"after the crash")?;
+    Ok(format!("forwards again after {:.1} s, {n} by the chip", took.as_secs_f64()))
+}
+
+fn ended_and_given_back(b: &mut Bed) -> Result<String> {
+    let status = b.stop_switch()?;
+    ensure!(status == 0, "status {status}");
+    let left = b.guest.switch_flows(super::bed::ACL)?;
+    ensure!(left.is_empty(), "{} flows are left", left.len());
+    let said = b.ours("hoist", &["unbind", ROCKER])?;
+    ensure!(said.contains("given back") || said.contains("no driver"), "{said}");
+    Ok(String::new())
+}

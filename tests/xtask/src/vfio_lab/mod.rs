@@ -1,0 +1,76 @@
+//! `cargo xtask lab vfio`: the switch drives hardware that it did not make, behind an IOMMU, in a machine that QEMU emulates.
+//!
+//! The checks run here, on the host: they put frames into the machine's ports, have the agent inside run the switch and the stock
+//! tools, and ask QEMU what the emulated chip has counted.
+
+mod bed;
+mod checks;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use lab::machine::{Hardware, Machine, QEMU};
+
+use crate::{setup, step};
+use bed::Bed;
+
+/// When it is too slow, with half of that on other programs.
+const BUDGET: Duration = Duration::from_secs(240);
+/// Ports of the switch chip.
+const PORTS: u16 = 4;
+
+/// Runs it.
+///
+/// # Errors
+/// When a check fails. What is missing and cannot be had is printed, and the checks are skipped.
+pub fn run() -> Result<()> {
+    if let Err(e) = setup::programs(&[(QEMU, "qemu-system-x86")]) {
+        println!("skip: lab vfio needs QEMU: {e:#}");
+        return Ok(());
+    }
+    step::build(&["guest", "vswitchd", "hoist"])?;
+    let scratch = step::scratch()?;
+    let programs = scratch.parent().context("no target folder")?.join("debug");
+    let machine = match Machine::prepare(&scratch.join("machine")) {
+        Ok(m) => m,
+        Err(e) => {
+            println!("skip: lab vfio needs a kernel to boot: {e:#}");
+            return Ok(());
+        }
+    };
+    let began = Instant::now();
+    let results = scratch.join("machine-lab-vfio");
+    let hardware = Hardware { rocker_ports: PORTS, virtio: true, e1000e: true };
+    let guest = machine.start(&programs.join("lab-agent"), &results, hardware)?;
+    println!("kernel {}, up after {:.1} s", machine.kernel_version(), guest.booted().as_secs_f64());
+    let mut bed = Bed::new(guest, programs);
+    let mut passed = 0;
+    for (name, check) in checks::CHECKS {
+        let at = Instant::now();
+        match check(&mut bed) {
+            Ok(text) => {
+                let text = if text.is_empty() { text } else { format!(": {text}") };
+                println!("ok    {name}{text} ({:.1} s)", at.elapsed().as_secs_f64());
+                passed += 1;
+            }
+            Err(e) => {
+                println!("FAIL  {name}: {e:#}");
+                println!("the machine's console and the switch's log are in {}", results.display());
+                // Those behind it go on from where it would have ended.
+                break;
+            }
+        }
+    }
+    let took = began.elapsed();
+    println!("{passed} of {} checks passed after {:.0} s", checks::CHECKS.len(), took.as_secs_f64());
+    if took > BUDGET {
+        println!(
+            "note: longer than {} s, which is what it takes at most on a machine that does nothing else",
+            BUDGET.as_secs()
+        );
+    }
+    if passed < checks::CHECKS.len() {
+        bail!("{} did not pass", checks::CHECKS.len() - passed);
+    }
+    Ok(())
+}
