@@ -53,6 +53,8 @@ pub struct ControllerAction {
     /// The OpenFlow switch whose controllers are meant, by a number of the translator's: a packet may have gone through
     /// several.
     pub bridge: u32,
+    /// Whether what connection tracking says of the packet is for controllers to see.
+    pub tracked: bool,
 }
 
 /// Which headers [`Action::Hash`] hashes. Numbers are those of `ovs_hash_alg`.

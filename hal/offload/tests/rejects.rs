@@ -162,6 +162,7 @@ fn produce(kind: RejectKind) -> Reject {
                 metadata: 0,
                 in_port: 1,
                 bridge: 0,
+                tracked: false,
             };
             refused(&caps(), &[PORT], &[Action::Clone(vec![Action::Controller(c)].into())])
         }

@@ -399,13 +399,20 @@ impl Tracker {
 
     /// Forgets every connection, of one zone or of all. How many.
     pub fn flush(&self, zone: Option<u16>) -> usize {
+        self.flush_where(zone, &|_, _| true)
+    }
+
+    /// Forgets connections, of one zone or of all, whose tuples, the original one and that of the replies, are `wanted`. How
+    /// many.
+    pub fn flush_where(&self, zone: Option<u16>, wanted: &dyn Fn(&Tuple, &Tuple) -> bool) -> usize {
         let mut n = 0;
         for s in self.shards.iter() {
             let mut removed = Vec::new();
             {
                 let mut s = s.lock();
                 let all = s.slots();
-                s.sweep(all, &mut removed, |c| zone.is_none_or(|z| c.original.zone == z));
+                let of_zone = |c: &Conn| zone.is_none_or(|z| c.original.zone == z);
+                s.sweep(all, &mut removed, |c| of_zone(c) && wanted(&c.original, &c.reply));
             }
             removed.iter().for_each(|c| self.ended(c));
             n += removed.len();

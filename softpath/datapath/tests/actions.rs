@@ -400,6 +400,7 @@ fn controller() -> Action {
         metadata: 0,
         in_port: 1,
         bridge: 0,
+        tracked: false,
     })
 }
 

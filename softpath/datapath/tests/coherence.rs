@@ -277,6 +277,7 @@ fn a_controller_action_takes_the_packet_as_it_is_and_counts_when_there_is_no_roo
         metadata: 0,
         in_port: 1,
         bridge: 0,
+        tracked: false,
     };
     rig.handler.set_actions(vec![
         Action::SetField { field: FieldId::NwTtl, value: 9, mask: 0xff },

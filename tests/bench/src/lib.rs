@@ -7,6 +7,7 @@
 
 pub mod actions;
 pub mod classify;
+pub mod connections;
 pub mod cycles;
 pub mod driver;
 pub mod figure;

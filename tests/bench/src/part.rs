@@ -1,7 +1,7 @@
 //! What can be measured, by name.
 
 use crate::figure::Figure;
-use crate::{actions, classify, driver, insert, memory, openflow, ovsdb, parse, sim, softpath};
+use crate::{actions, classify, connections, driver, insert, memory, openflow, ovsdb, parse, sim, softpath};
 
 /// What keeps a benchmark from being set up or from running.
 #[derive(thiserror::Error, Debug)]
@@ -48,7 +48,7 @@ pub struct Part {
 }
 
 /// Every part, in the order in which they run.
-pub static PARTS: [Part; 11] = [
+pub static PARTS: [Part; 12] = [
     Part { name: "parse", about: "the parser; frame and key in cache", run: || Ok(parse::run()) },
     Part {
         name: "caches",
@@ -66,6 +66,12 @@ pub static PARTS: [Part; 11] = [
         about: "what actions cost beyond output alone, on the whole path; 60-byte frames (64 with the tag where there is \
                 one; 4 more with FCS) of 1,000 flows in batches of 32, exact-match hits; batches interleaved, differences paired",
         run: || actions::run(2_000),
+    },
+    Part {
+        name: "conntrack",
+        about: "connection tracking alone, 60-byte frames (64 with FCS) with their checksums verified, half TCP and half UDP; \
+                packets of established connections in an order that is not that of memory",
+        run: || Ok([1_000, 10_000, 1_000_000].into_iter().flat_map(connections::run).collect()),
     },
     Part {
         name: "classify",

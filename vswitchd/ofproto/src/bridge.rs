@@ -541,7 +541,10 @@ impl Bridge {
         let of_connection = [CtState, CtZone, CtMark, CtLabel, CtNwSrc, CtNwDst, CtIpv6Src, CtIpv6Dst]
             .into_iter()
             .chain([CtNwProto, CtTpSrc, CtTpDst]);
-        for f in [TunId, PktMark].into_iter().chain(of_connection) {
+        let of_connection = of_connection.filter(|_| p.action.tracked);
+        // What kind of addresses those are.
+        let kind = Some(EthType).filter(|_| p.action.tracked && p.key.get(CtState) != 0);
+        for f in [TunId, PktMark].into_iter().chain(of_connection).chain(kind) {
             if p.key.get(f) != 0 {
                 matches.set(f, p.key.get(f));
             }

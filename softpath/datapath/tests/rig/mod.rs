@@ -208,6 +208,7 @@ impl Rig {
                 metadata: 0,
                 in_port: 0,
                 bridge: 0,
+                tracked: false,
             },
         };
         *self.sink.punts.lock().unwrap() = vec![p; self.sink.room - left];

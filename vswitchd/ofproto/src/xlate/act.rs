@@ -316,6 +316,7 @@ impl Xlate<'_> {
             metadata: self.key.get64(FieldId::Metadata),
             in_port: self.in_port.0,
             bridge: self.env.index,
+            tracked: self.tracked,
         }));
     }
 

@@ -1,5 +1,6 @@
 //! The switch's own unixctl commands, beside those that every daemon has.
 
+mod connections;
 mod dpctl;
 mod dpif;
 mod revalidator;
@@ -58,6 +59,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     );
     let p = Arc::clone(parts);
     commands.register("hoist/ports", "", 0..=0, move |_| json(&p.ports()));
+    connections::register(commands, parts.soft.connections(), &parts.clock);
     let p = Arc::clone(parts);
     commands.register(
         "dpctl/dump-flows",

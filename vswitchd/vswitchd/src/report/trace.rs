@@ -1,11 +1,12 @@
 //! `ofproto/trace`: what would happen to a packet, step by step, and whether hardware could take it.
 
+use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use flow::compose::{complete, compose};
 use flow::text::odp::parse_key;
-use flow::text::ofctl;
+use flow::text::{flags, ofctl};
 use flow::{FieldId, FlowId, PacketKey, PipelineKey, PipelineMatch, PortId};
 use offload::FlowRule;
 use ofproto::trace::Names;
@@ -26,10 +27,14 @@ struct Request<'a> {
     /// As if the packet had come in: what it teaches is learned.
     effects: bool,
     packet: Option<Vec<u8>>,
+    /// What connection tracking says of the packet, each time that it comes back from there.
+    ct_next: Vec<u16>,
 }
 
 /// The usual mistakes, in Open vSwitch's words.
 const NO_DATAPATH: &str = "Cannot find the datapath";
+/// Times that a trace goes on behind connection tracking at most.
+const MAX_RESUMED: usize = 64;
 const GARBAGE: &str = "Trailing garbage in packet data";
 
 impl<'a> Request<'a> {
@@ -43,7 +48,8 @@ impl<'a> Request<'a> {
                 "--no-names" | "-consistent" | "--consistent" => {}
                 "-generate" | "--generate" => r.effects = true,
                 "--ct-next" => {
-                    rest.next();
+                    let states = rest.next().ok_or("Missing argument for option --ct-next")?;
+                    r.ct_next.push(ct_state_of(states)?);
                 }
                 word => words.push(word),
             }
@@ -99,6 +105,12 @@ impl Parts {
 
     fn traced(&self, r: &Request<'_>) -> Result<String, String> {
         let (bridge, mut key, in_port) = self.packet_of(r)?;
+        let recirc = key.get64(FieldId::RecircId);
+        if recirc != 0 {
+            let t = bridge.trace_back(&key);
+            let t = t.ok_or_else(|| format!("no recirculation data for recirc_id {recirc:#x}"))?;
+            return Ok(self.trace_text(&bridge, &t, r.names));
+        }
         if let Some(frame) = &r.packet {
             let dp = PortId(key.get64(FieldId::DpPort) as u32);
             let parsed = flow::parse(frame, dp).map_err(|e| e.to_string())?;
@@ -135,7 +147,19 @@ impl Parts {
         if r.effects {
             self.rounds.go_round(std::time::Duration::from_secs(2));
         }
-        Ok(self.trace_text(&bridge, &t, r.names))
+        let mut out = self.trace_text(&bridge, &t, r.names);
+        let mut states = r.ct_next.iter().copied();
+        let mut forks = VecDeque::from(t.forks);
+        for _ in 0..MAX_RESUMED {
+            let Some(f) = forks.pop_front() else { break };
+            let (between, flow) = f.resume(states.next());
+            let Some(t) = bridge.trace_back(&flow) else { break };
+            out.truncate(out.trim_end().len());
+            out.push_str(&between);
+            out.push_str(&self.trace_text(&bridge, &t, r.names));
+            forks.extend(t.forks);
+        }
+        Ok(out)
     }
 
     fn packet_of(&self, r: &Request<'_>) -> Result<(Arc<Bridge>, PipelineKey, PortNo), String> {
@@ -165,10 +189,6 @@ impl Parts {
         };
         let mut key: PacketKey = parse_key(text, &by_name).map_err(|e| format!("{}: {e}", r.flow))?;
         complete(&mut key);
-        let recirc = key.get64(FieldId::RecircId);
-        if recirc != 0 {
-            return Err(format!("no recirculation data for recirc_id {recirc:#x}"));
-        }
         let dp = PortId(key.get64(FieldId::DpPort) as u32);
         let unknown = || format!("no OpenFlow port for datapath port {}", dp.0);
         let port = self.ports.by_datapath(dp).ok_or_else(unknown)?;
@@ -213,6 +233,15 @@ impl Parts {
         }
         out
     }
+}
+
+/// Bits of `ct_state` from their names.
+fn ct_state_of(text: &str) -> Result<u16, String> {
+    let mut names = text.split([',', '|', ' ']).filter(|n| !n.is_empty());
+    names.try_fold(0, |state, n| {
+        let bit = (0..8).map(|b| 1 << b).find(|b| flags::CT_STATE.list(*b, '|') == n);
+        bit.map(|b| state | b).ok_or_else(|| format!("{n}: unknown connection tracking state flag"))
+    })
 }
 
 /// What a packet has beside its bytes.

@@ -221,6 +221,7 @@ fn userspace(s: Scan<'_>) -> Result<ControllerAction, TextError> {
                 metadata: 0,
                 in_port: 0,
                 bridge: 0,
+                tracked: false,
             };
             each_part(v, |name, v| {
                 let n = at(&v, value::number(v.rest(), 64))?.0 as u64;

@@ -163,6 +163,7 @@ fn controller_actions_keep_reason_length_and_cookie() {
         metadata: 0,
         in_port: 0,
         bridge: 0,
+        tracked: false,
     };
     let text = format_actions(&[Action::Controller(c)], Context::default(), &no_name);
     assert_eq!(acted(&text), [Action::Controller(c)]);
