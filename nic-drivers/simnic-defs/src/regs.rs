@@ -156,6 +156,8 @@ pub mod fault {
     pub const BAD_DOORBELL: u32 = 1 << 3;
     pub const BAD_DESC: u32 = 1 << 4;
     pub const INTERNAL: u32 = 1 << 5;
+    /// A table entry cannot be read any more: FAULT_INFO is the table, FAULT_ADDR the slot.
+    pub const PARITY: u32 = 1 << 6;
 }
 
 /// Bits of `CMD_CTRL`, `RX_CTRL`, `TX_CTRL`.

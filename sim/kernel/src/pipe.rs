@@ -196,6 +196,45 @@ impl<T> Pipe<T> {
         Ok(())
     }
 
+    /// As [`Pipe::push`], for an item that is visible `late_cycles` later than others but does not keep the stage: items
+    /// behind it wait in the pipe, none overtakes it.
+    ///
+    /// # Errors
+    /// Gives the item back when [`Pipe::can_push`] is false.
+    #[inline]
+    pub fn push_late(&mut self, now: Cycles, late_cycles: u64, item: T) -> Result<(), T> {
+        self.push_after_late(now, 0, late_cycles, item)
+    }
+
+    /// [`Pipe::push_after`] and [`Pipe::push_late`] in one.
+    ///
+    /// # Errors
+    /// Gives the item back when [`Pipe::can_push`] is false.
+    pub fn push_after_late(
+        &mut self,
+        now: Cycles,
+        extra_cycles: u64,
+        late_cycles: u64,
+        item: T,
+    ) -> Result<(), T> {
+        self.push_after(now, extra_cycles, item)?;
+        if let Some((ready, _)) = self.items.back_mut() {
+            *ready = ready.saturating_add(late_cycles);
+        }
+        Ok(())
+    }
+
+    /// The cycle from which an item pushed now would be visible, if nothing before it is held up.
+    #[inline]
+    pub fn visible_from(&self, now: Cycles) -> u64 {
+        now.0.saturating_add(self.timing.latency_cycles.into())
+    }
+
+    /// Keeps the producer from pushing for `cycles` more than it would have to wait: somebody else uses the stage.
+    pub fn hold(&mut self, now: Cycles, cycles: u64) {
+        self.next_push = self.next_push.max(now.0 + 1).saturating_add(cycles);
+    }
+
     /// The item the consumer sees in this cycle.
     #[inline]
     pub fn peek(&self, now: Cycles) -> Option<&T> {
@@ -299,6 +338,22 @@ mod tests {
         assert!(!p.can_push(Cycles(3)));
         assert!(p.has_room(Cycles(3)));
         assert!(p.can_push(Cycles(4)));
+    }
+
+    #[test]
+    fn a_late_item_keeps_those_behind_it_waiting_but_not_from_entering() {
+        let mut p = pipe(2, 1, 8);
+        p.push_late(Cycles(0), 10, 1).unwrap();
+        p.push(Cycles(1), 2).unwrap();
+        assert_eq!((p.pop(Cycles(3)), p.wake(Cycles(3))), (None, Wake::at(Cycles(12))));
+        assert_eq!((p.pop(Cycles(12)), p.pop(Cycles(12))), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn a_held_pipe_takes_nothing_for_so_long() {
+        let mut p = pipe(1, 1, 8);
+        p.hold(Cycles(4), 3);
+        assert!(!p.can_push(Cycles(7)) && p.can_push(Cycles(8)));
     }
 
     #[test]

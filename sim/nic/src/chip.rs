@@ -11,6 +11,7 @@
 //! Stages are fields and called directly: nothing is dispatched dynamically in a cycle. What the command engine changes
 //! in the tables and ports takes effect in [`Chip::commit`].
 
+use device::ErrorEvents;
 use kernel::{Cycles, Machine, Rng, Wake};
 use pcie::{BarSpec, ConfigRegs, DmaClient, DmaEngine, Host, HostMemory, Identity, Msix, Translation};
 use simnic_defs::regs::{
@@ -22,14 +23,16 @@ use simnic_defs::{KEY_BYTES, MAX_ACTIONS, MAX_OUTPUTS};
 use crate::cmd_engine::CmdEngine;
 use crate::config::{Config, ConfigError};
 use crate::drops::FrameAccount;
-use crate::faults::FaultLog;
+use crate::faults::{FaultKind, FaultLog};
 use crate::packet::PacketPool;
 use crate::pipeline::Pipeline;
 use crate::port::Port;
 use crate::rx_engine::RxEngine;
+use crate::script::{Mishap, Script};
 use crate::tables::Tables;
 use crate::transfer::{SmallBuffers, Tag, raise_vector};
 use crate::tx_engine::TxEngine;
+use crate::waves::Watcher;
 
 /// DMA client of event interrupts and of those that were held back.
 const EVENTS: DmaClient = DmaClient(3);
@@ -113,6 +116,11 @@ pub(crate) struct Chip {
     pub mac: [u8; 5],
     /// Upper half of a counter whose lower half was read.
     pub latch: Option<(u32, u32)>,
+    /// Failures to come.
+    pub script: Script,
+    /// Errors that reach the driver from outside its queues.
+    pub errors: ErrorEvents,
+    pub watcher: Option<Box<Watcher>>,
     /// Evaluates the stages the other way round; for tests that show it does not matter.
     pub reversed: bool,
 }
@@ -169,6 +177,9 @@ impl Chip {
             live_ns: None,
             mac: [0x02, 0x53, 0, 0, 0],
             latch: None,
+            script: Script::default(),
+            errors: ErrorEvents::default(),
+            watcher: None,
             reversed: false,
             config,
         })
@@ -202,14 +213,66 @@ impl Chip {
 
     pub fn inject_failure(&mut self, now: Cycles, f: Failure) {
         if f == Failure::Internal {
-            self.faults.stage(now, crate::faults::FaultKind::Internal, 0, 0);
+            self.faults.stage(now, FaultKind::Internal, 0, 0);
             self.faults.commit();
             self.fatal = true;
         }
         if f == Failure::SurpriseRemoval {
             self.clear(now);
         }
+        if matches!(f, Failure::SurpriseRemoval | Failure::Internal) {
+            self.errors.report_fatal();
+        }
         self.failure = Some(f);
+    }
+
+    /// What the script says happens in cycle `now`; it happens between two cycles.
+    #[cold]
+    fn play(&mut self, now: Cycles) {
+        while let Some(m) = self.script.due(now.0) {
+            match m {
+                Mishap::Carrier { port, up } => self.set_carrier(port, up),
+                Mishap::BitErrors { port, frames } => {
+                    if let Some(p) = self.ports.get_mut(usize::from(port)) {
+                        p.damaged = p.damaged.saturating_add(frames);
+                    }
+                }
+                Mishap::Stuck { receive, port, queue, stuck } => self.stick(receive, port, queue, stuck),
+                Mishap::SlowCommands(times) => self.cmd.times = times.max(1).into(),
+                Mishap::FailCommands(n) => self.cmd.to_fail = self.cmd.to_fail.saturating_add(n),
+                Mishap::Parity { table, slot } => {
+                    if self.tables.spoil(table, slot as usize) {
+                        self.faults.stage(now, FaultKind::Parity, table.into(), slot.into());
+                        self.faults.commit();
+                        self.event_due |= std::mem::take(&mut self.faults.event);
+                    }
+                }
+                Mishap::LoseInterrupts(n) => self.msix.lose(n),
+                Mishap::Reset => self.function_level_reset(now),
+                Mishap::Remove => self.inject_failure(now, Failure::SurpriseRemoval),
+                Mishap::Repair => self.repair(now),
+            }
+        }
+    }
+
+    fn stick(&mut self, receive: bool, port: u8, queue: u8, stuck: bool) {
+        let pairs = self.config.device.queue_pairs;
+        if port >= self.config.device.ports || queue >= pairs {
+            return;
+        }
+        let i = usize::from(port) * usize::from(pairs) + usize::from(queue);
+        if receive {
+            self.rx.host.rings[i].ring.stuck = stuck;
+            self.rx.host.touch(i);
+        } else {
+            self.tx.host.rings[i].ring.stuck = stuck;
+            self.tx.host.touch(i);
+        }
+    }
+
+    /// When the next failure of the script is due, after `now`.
+    fn next_mishap(&self, now: Cycles) -> Wake {
+        self.script.next().map_or(Wake::NEVER, |c| Wake::at(Cycles(c.max(now.0 + 1))))
     }
 
     /// Starts a reset: everything is forgotten now, the device is ready again after the reset time.
@@ -369,6 +432,9 @@ const GROUPS: usize = 11;
 
 impl Machine for Chip {
     fn evaluate(&mut self, now: Cycles) -> bool {
+        if self.script.next().is_some_and(|c| c <= now.0) {
+            self.play(now);
+        }
         if !self.runs() {
             return match self.reset_until {
                 Some(t) if now.0 >= t && self.failure.is_none() => {
@@ -395,7 +461,11 @@ impl Machine for Chip {
         }
         if self.cmd.is_due() {
             let now_ns = self.now_ns(now);
-            if let Some((port, up)) = self.cmd.commit(&mut self.tables, now_ns)
+            let effect = self.cmd.commit(&mut self.tables, now_ns);
+            if let Some((table, profile, entries)) = effect.written {
+                self.pipeline.written(now, table, profile, entries);
+            }
+            if let Some((port, up)) = effect.port
                 && let Some(p) = self.ports.get_mut(usize::from(port))
             {
                 self.event_due |= p.up != up;
@@ -404,16 +474,22 @@ impl Machine for Chip {
         }
         self.faults.commit();
         self.event_due |= std::mem::take(&mut self.faults.event);
+        if let Some(mut w) = self.watcher.take() {
+            w.sample(self, now.0);
+            self.watcher = Some(w);
+        }
     }
 
     fn next_event(&self, now: Cycles) -> Wake {
         if !self.runs() {
             return match self.reset_until {
-                Some(t) if self.failure.is_none() => Wake::at(Cycles(t.max(now.0 + 1))),
-                _ => Wake::NEVER,
+                Some(t) if self.failure.is_none() => {
+                    Wake::at(Cycles(t.max(now.0 + 1))).or(self.next_mishap(now))
+                }
+                _ => self.next_mishap(now),
             };
         }
-        let mut w = self.pipeline.next_event(now).or(self.dma.next_event(now));
+        let mut w = self.next_mishap(now).or(self.pipeline.next_event(now)).or(self.dma.next_event(now));
         if self.enabled && !self.fatal {
             w = w
                 .or(self.cmd.next_event(now))

@@ -62,6 +62,14 @@ enum Phase {
     Complete(CmdCpl),
 }
 
+/// What a command changes beside the tables.
+pub(crate) struct Effect {
+    /// A port, and whether it goes up.
+    pub port: Option<(u8, bool)>,
+    /// A table, the key profile, and how many entries were written or moved.
+    pub written: Option<(u8, u8, u64)>,
+}
+
 pub(crate) struct CmdEngine {
     pub ring: Ring,
     commands: VecDeque<Command>,
@@ -75,6 +83,10 @@ pub(crate) struct CmdEngine {
     pub usage: Usage,
     /// Commands by how they ended: good and bad.
     pub completed: [u64; 2],
+    /// Commands take so many times as long: a failure that somebody injected.
+    pub times: u64,
+    /// So many commands are given up.
+    pub to_fail: u32,
 }
 
 struct Costs {
@@ -83,6 +95,7 @@ struct Costs {
     record: u64,
     insert_exact: u64,
     insert_ternary: u64,
+    move_ternary: u64,
     max_records: u32,
     batch: u32,
 }
@@ -102,12 +115,15 @@ impl CmdEngine {
                 record: c.command.record_cycles.into(),
                 insert_exact: c.exact.insert_cycles.into(),
                 insert_ternary: c.ternary.insert_cycles.into(),
+                move_ternary: c.ternary.move_cycles.into(),
                 max_records: c.command.max_records.into(),
                 batch: c.host.descriptor_batch.into(),
             },
             ports: c.device.ports,
             usage: Usage::default(),
             completed: [0; 2],
+            times: 1,
+            to_fail: 0,
         }
     }
 
@@ -144,7 +160,7 @@ impl CmdEngine {
                 }
                 match c.state {
                     State::Ready => {
-                        let cycles = self.cost(&c.desc, tables).max(1);
+                        let cycles = self.cost(&c.desc, tables).max(1).saturating_mul(self.times);
                         self.usage.accept(cycles);
                         self.phase = Phase::Busy(now.0 + cycles);
                     }
@@ -177,7 +193,10 @@ impl CmdEngine {
         } as u64;
         c.decode
             + match Opcode::try_from(d.opcode) {
-                Ok(Opcode::Install | Opcode::Replace) if d.table == TABLE_TERNARY => c.insert_ternary,
+                Ok(Opcode::Install) if d.table == TABLE_TERNARY => {
+                    c.insert_ternary + c.move_ternary * tables.ternary.moved_by(d.priority.get()) as u64
+                }
+                Ok(Opcode::Replace) if d.table == TABLE_TERNARY => c.insert_ternary,
                 Ok(Opcode::Install | Opcode::Replace) => c.insert_exact,
                 Ok(Opcode::Remove | Opcode::ProfileSet | Opcode::ProfileClear) => c.remove,
                 Ok(Opcode::Flush) => c.remove * entries.max(1),
@@ -357,21 +376,41 @@ impl CmdEngine {
         matches!(self.phase, Phase::Apply)
     }
 
-    /// Lets the command that is due take effect. Returns the port to be set and how, when that is what it does.
-    pub fn commit(&mut self, tables: &mut Tables, now_ns: u64) -> Option<(u8, bool)> {
-        let Phase::Apply = self.phase else { return None };
+    /// Lets the command that is due take effect. Returns what it changes beside the tables.
+    pub fn commit(&mut self, tables: &mut Tables, now_ns: u64) -> Effect {
+        let none = Effect { port: None, written: None };
+        let Phase::Apply = self.phase else { return none };
         let Some(c) = self.commands.front() else {
             self.phase = Phase::Idle;
-            return None;
+            return none;
         };
         let mut records = Vec::new();
-        let cpl = tables.execute(&c.desc, &c.payload, now_ns, &mut records);
-        let port = (c.desc.opcode == Opcode::PortSet as u8).then(|| (c.desc.port, c.desc.arg.get() & 1 != 0));
+        let d = &c.desc;
+        let moved = match Opcode::try_from(d.opcode) {
+            Ok(Opcode::Install) if d.table == TABLE_TERNARY => {
+                tables.ternary.moved_by(d.priority.get()) as u64
+            }
+            _ => 0,
+        };
+        let profile = match d.opcode == Opcode::Install as u8 {
+            true => d.profile,
+            false => tables.exact.profile_of(d.entry.get()).unwrap_or(0),
+        };
+        let cpl = match self.to_fail {
+            0 => tables.execute(d, &c.payload, now_ns, &mut records),
+            _ => CmdCpl::of(d, CmdStatus::Aborted),
+        };
+        self.to_fail = self.to_fail.saturating_sub(1);
+        let is_done = cpl.status == CmdStatus::Ok as u8;
+        let port = (d.opcode == Opcode::PortSet as u8 && is_done).then(|| (d.port, d.arg.get() & 1 != 0));
+        let writes =
+            matches!(Opcode::try_from(d.opcode), Ok(Opcode::Install | Opcode::Replace | Opcode::Remove));
+        let written = (writes && is_done).then_some((d.table, profile, 1 + moved));
         self.phase = match records.is_empty() {
             true => Phase::Complete(cpl),
             false => Phase::Records(cpl, records),
         };
-        port
+        Effect { port, written }
     }
 
     /// Stops the ring: with an error, or because it was disabled. Commands under way are forgotten.
@@ -389,6 +428,7 @@ impl CmdEngine {
 
     pub fn reset(&mut self) {
         self.stop(false);
+        (self.times, self.to_fail) = (1, 0);
         self.ring = Ring { epoch: self.ring.epoch, ..Ring::default() };
     }
 

@@ -35,6 +35,13 @@ macro_rules! section {
 }
 
 section! {
+    /// `[profile]`: for people; the device does not look at it.
+    ProfileConfig {
+        /// What kind of device it is, in one line.
+        about: String = "a SmartNIC with an exact and a ternary table".into(),
+    }
+}
+section! {
     /// `[device]`
     DeviceConfig {
         /// Clock in hertz.
@@ -90,10 +97,22 @@ section! {
         log2_entries: u8 = 14,
         /// Entries of a bucket.
         ways: u8 = 4,
+        /// Buckets that a key may be in: 1, or 2 of which the emptier one takes it.
+        choices: u8 = 1,
+        /// Tables it consists of, each a stage with its share of the entries; key profile p lies in table p mod banks.
+        banks: u8 = 1,
         /// Key profiles.
         profiles: u8 = 8,
         /// Cycles an insertion takes.
         insert_cycles: u32 = 100,
+        /// Cycles for which each entry written keeps the stage from looking up.
+        write_cycles: u32 = 0,
+        /// Buckets that the device holds itself, the others being in host memory; 0: it holds all.
+        cached_buckets: u32 = 0,
+        /// Cycles that a bucket takes to come from host memory.
+        miss_cycles: u32 = 250,
+        /// Buckets on their way from host memory at a time.
+        misses: u8 = 16,
     }
 }
 section! {
@@ -109,6 +128,10 @@ section! {
         entries: u16 = 512,
         /// Cycles an insertion takes.
         insert_cycles: u32 = 250,
+        /// Cycles more for each entry of lower priority, which has to make room.
+        move_cycles: u32 = 0,
+        /// Cycles for which each entry written or moved keeps the stage from looking up.
+        write_cycles: u32 = 0,
     }
 }
 section! {
@@ -196,6 +219,7 @@ section! {
 #[serde(default, deny_unknown_fields)]
 #[allow(missing_docs)] // the sections' types say what they are
 pub struct Config {
+    pub profile: ProfileConfig,
     pub device: DeviceConfig,
     pub port: PortConfig,
     pub parser: ParserConfig,
@@ -222,6 +246,12 @@ impl Config {
         })?;
         config.check().map_err(|e| ConfigError { line: line_of(text, &e.key), ..e })?;
         Ok(config)
+    }
+
+    /// Cycles that a frame of `len_bytes` without FCS takes on the wire of a port, with preamble and start delimiter (8 bytes), FCS (4)
+    /// and inter-frame gap (12); whole cycles, at least one.
+    pub fn wire_cycles(&self, len_bytes: usize) -> u64 {
+        wire_cycles(len_bytes, self.device.clock_hz, u64::from(self.port.speed_mbps) * 1_000_000)
     }
 
     /// Checks the ranges.
@@ -268,13 +298,37 @@ impl Config {
         range("exact.log2_entries", self.exact.log2_entries.into(), 2, 19)?;
         let ways = self.exact.ways;
         if !ways.is_power_of_two() || ways > 16 || u32::from(ways) > 1 << self.exact.log2_entries {
-            return Err(ConfigError {
-                line: 0,
-                key: "exact.ways".into(),
-                reason: format!("{ways} is not a power of two up to 16 and up to the number of entries"),
-            });
+            let reason = format!("{ways} is not a power of two up to 16 and up to the number of entries");
+            return Err(refused("exact.ways", reason));
         }
+        range("exact.choices", self.exact.choices.into(), 1, 2)?;
         range("exact.profiles", self.exact.profiles.into(), 1, 8)?;
+        let banks = self.exact.banks;
+        if !banks.is_power_of_two() || banks > 8 {
+            return Err(refused("exact.banks", format!("{banks} is not 1, 2, 4 or 8")));
+        }
+        if banks > self.exact.profiles {
+            let reason =
+                format!("{banks} tables, but {} key profiles to be searched in them", self.exact.profiles);
+            return Err(refused("exact.banks", reason));
+        }
+        if u32::from(banks) * u32::from(ways) > 1 << self.exact.log2_entries {
+            let reason =
+                format!("{banks} tables of {ways} ways have more than 2^{} entries", self.exact.log2_entries);
+            return Err(refused("exact.banks", reason));
+        }
+        range("exact.write_cycles", self.exact.write_cycles.into(), 0, 1 << 20)?;
+        let buckets = (1u64 << self.exact.log2_entries) / u64::from(ways);
+        let cached = u64::from(self.exact.cached_buckets);
+        if cached != 0 && (cached < 4 || !cached.is_multiple_of(4) || cached > buckets) {
+            let reason =
+                format!("{cached} is not 0, nor a multiple of 4 up to the {buckets} buckets there are");
+            return Err(refused("exact.cached_buckets", reason));
+        }
+        range("exact.miss_cycles", self.exact.miss_cycles.into(), 1, 1 << 20)?;
+        range("exact.misses", self.exact.misses.into(), 1, 255)?;
+        range("ternary.move_cycles", self.ternary.move_cycles.into(), 0, 1 << 20)?;
+        range("ternary.write_cycles", self.ternary.write_cycles.into(), 0, 1 << 20)?;
         range("ternary.entries", self.ternary.entries.into(), 1, 65_535)?;
         range("counters.packet_bits", self.counters.packet_bits.into(), 1, 64)?;
         range("counters.byte_bits", self.counters.byte_bits.into(), 1, 64)?;
@@ -336,6 +390,21 @@ impl Config {
             reason: e.to_string(),
         })
     }
+}
+
+/// See [`Config::wire_cycles`].
+pub(crate) fn wire_cycles(len_bytes: usize, clock_hz: u64, bits_per_second: u64) -> u64 {
+    const OVERHEAD_BYTES: u64 = 24;
+    let bits = (len_bytes as u64 + OVERHEAD_BYTES) * 8;
+    match u64::try_from(u128::from(bits) * u128::from(clock_hz)) {
+        Ok(c) => c.div_ceil(bits_per_second).max(1),
+        Err(_) => u64::MAX >> 16,
+    }
+}
+
+/// `key` is refused for `reason`; the line is found later, where there is a text.
+fn refused(key: &str, reason: String) -> ConfigError {
+    ConfigError { line: 0, key: key.into(), reason }
 }
 
 /// `section.key` of the assignment on `line`, or the line itself.

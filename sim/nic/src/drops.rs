@@ -27,6 +27,8 @@ reasons! {
     TooShort "too_short",
     /// Longer than the longest frame.
     TooLong "too_long",
+    /// Damaged on the wire: its checksum (FCS) is wrong.
+    Fcs "fcs_error",
     /// Received on a port that is down, or by a device that is not enabled.
     IngressDown "ingress_down",
     /// The port's ingress queue was full: the pipeline is slower than the wire.
@@ -72,7 +74,7 @@ impl PortCounts {
     pub fn drop(&mut self, why: DropReason) {
         self.by_reason[why as usize] += 1;
         match why {
-            DropReason::TooShort | DropReason::TooLong => self.rx_errors += 1,
+            DropReason::TooShort | DropReason::TooLong | DropReason::Fcs => self.rx_errors += 1,
             DropReason::EgressDown | DropReason::EgressQueue => self.tx_drops += 1,
             DropReason::IngressQueue
             | DropReason::HostQueue

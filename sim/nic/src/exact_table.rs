@@ -3,14 +3,17 @@
 //!
 //! ```text
 //!   bucket = low bits of CRC-32C(profile, key & mask)
-//!   slots: [bucket 0: way 0 | way 1 | ...][bucket 1: ...]
+//!   slots: [table 0: [bucket 0: way 0 | way 1 | ...][bucket 1: ...]][table 1: ...]
 //! ```
 //!
-//! A key whose bucket is full is refused, however empty the rest of the table is. There is no moving of entries.
+//! With two choices a second bucket follows from other bits of the same CRC, and the emptier of the two takes the entry. A key whose
+//! buckets are full is refused, however empty the rest of the table is. There is no moving of entries. Key profile p lies
+//! in table p mod banks; each table is a stage of its own.
 
 use simnic_defs::entry::key_defect;
 use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};
 
+use crate::config::ExactConfig;
 use crate::crc;
 use crate::tables::{Entry, Refusal, bad_key, entry_name, slot_of_name};
 
@@ -31,7 +34,12 @@ pub(crate) struct ExactTable {
     tags: Vec<u32>,
     uses: Vec<u16>,
     ways: usize,
+    /// Of the buckets of one table.
     bucket_mask: u32,
+    /// Entries of one table.
+    per_bank: usize,
+    banks: usize,
+    two_choices: bool,
     profiles: Vec<Option<Profile>>,
     entries: usize,
 }
@@ -44,17 +52,42 @@ fn masked(k: &KeyBytes, mask: &KeyBytes) -> KeyBytes {
     o
 }
 
+/// The buckets that a lookup reads, by their numbers in the whole table.
+pub(crate) type Probed = [u32; 16];
+
+/// What a lookup in one table found.
+pub(crate) struct Found {
+    /// Slot of the first entry that matches.
+    pub slot: Option<usize>,
+    /// Profiles probed.
+    pub probes: u32,
+    /// Buckets read, and how many of them there are.
+    pub buckets: Probed,
+    pub read: usize,
+}
+
+/// Another hash from the bits of the first.
+fn second(hash: u32) -> u32 {
+    let x = (hash ^ hash >> 15).wrapping_mul(0x85eb_ca6b);
+    let x = (x ^ x >> 13).wrapping_mul(0xc2b2_ae35);
+    x ^ x >> 16
+}
+
 impl ExactTable {
-    pub fn new(log2_entries: u8, ways: u8, profiles: u8) -> Self {
-        let n = 1usize << log2_entries;
-        let ways = usize::from(ways);
+    pub fn new(c: &ExactConfig) -> Self {
+        let n = 1usize << c.log2_entries;
+        let (ways, banks) = (usize::from(c.ways), usize::from(c.banks));
+        let per_bank = n / banks;
         ExactTable {
             slots: (0..n).map(|_| None).collect(),
             tags: vec![0; n],
             uses: vec![0; n],
             ways,
-            bucket_mask: (n / ways - 1) as u32,
-            profiles: (0..profiles).map(|_| None).collect(),
+            bucket_mask: (per_bank / ways - 1) as u32,
+            per_bank,
+            banks,
+            two_choices: c.choices == 2,
+            profiles: (0..c.profiles).map(|_| None).collect(),
             entries: 0,
         }
     }
@@ -67,30 +100,46 @@ impl ExactTable {
         self.entries
     }
 
-    fn find(&self, profile: u8, key: &KeyBytes, hash: u32) -> Option<usize> {
-        let first = (hash & self.bucket_mask) as usize * self.ways;
-        (first..first + self.ways).find(|i| {
-            self.tags[*i] == hash | 1
-                && self.slots[*i].as_ref().is_some_and(|s| s.profile == profile && s.key == *key)
-        })
+    /// First slots of the buckets that a key with `hash` may be in.
+    fn buckets(&self, profile: u8, hash: u32) -> impl Iterator<Item = usize> + use<> {
+        let base = usize::from(profile) % self.banks * self.per_bank;
+        let (mask, ways) = (self.bucket_mask, self.ways);
+        let at = move |h: u32| base + (h & mask) as usize * ways;
+        let other = self.two_choices.then(|| at(second(hash)));
+        std::iter::once(at(hash)).chain(other.filter(move |o| *o != at(hash)))
     }
 
-    /// The slot of the first entry that matches, and how many profiles were probed.
-    pub fn lookup(&self, key: &KeyBytes) -> (Option<usize>, u32) {
-        let mut probes = 0;
-        for (i, p) in self.profiles.iter().enumerate() {
+    fn find(&self, profile: u8, key: &KeyBytes, hash: u32) -> Option<usize> {
+        let is_it = |i: &usize| {
+            self.tags[*i] == hash | 1
+                && self.slots[*i].as_ref().is_some_and(|s| s.profile == profile && s.key == *key)
+        };
+        self.buckets(profile, hash).find_map(|first| (first..first + self.ways).find(is_it))
+    }
+
+    /// Searches table `bank` under its programmed profiles, in order of their numbers.
+    pub fn lookup(&self, bank: usize, key: &KeyBytes) -> Found {
+        let mut f = Found { slot: None, probes: 0, buckets: [0; 16], read: 0 };
+        for (i, p) in self.profiles.iter().enumerate().skip(bank).step_by(self.banks) {
             let Some(p) = p else { continue };
-            probes += 1;
+            f.probes += 1;
             if p.entries == 0 {
                 continue;
             }
             let k = masked(key, &p.mask);
             let hash = crc::bucket_hash(i as u8, &k);
-            if let Some(slot) = self.find(i as u8, &k, hash) {
-                return (Some(slot), probes);
+            for first in self.buckets(i as u8, hash) {
+                if let Some(b) = f.buckets.get_mut(f.read) {
+                    *b = (first / self.ways) as u32;
+                    f.read += 1;
+                }
+            }
+            f.slot = self.find(i as u8, &k, hash);
+            if f.slot.is_some() {
+                break;
             }
         }
-        (None, probes)
+        f
     }
 
     pub fn entry_at_mut(&mut self, slot: usize) -> Option<&mut Entry> {
@@ -135,7 +184,9 @@ impl ExactTable {
             let entry = self.slots[i].as_ref().map_or(0, |s| s.entry.name);
             return Err(Refusal { status: CmdStatus::Exists, detail: 0, entry });
         }
-        let first = (hash & self.bucket_mask) as usize * self.ways;
+        let held = |first: &usize| (*first..*first + self.ways).filter(|i| self.slots[*i].is_some()).count();
+        // The first of equals: min_by_key says so.
+        let first = self.buckets(profile, hash).min_by_key(held).ok_or(CmdStatus::BucketFull)?;
         let free = (first..first + self.ways).find(|i| self.slots[*i].is_none());
         let slot = free.ok_or(CmdStatus::BucketFull)?;
         self.uses[slot] = self.uses[slot].wrapping_add(1);
@@ -159,6 +210,31 @@ impl ExactTable {
     pub fn key_of(&self, name: u32) -> Option<&KeyBytes> {
         let slot = self.named(name)?;
         self.slots[slot].as_ref().map(|s| &s.key)
+    }
+
+    /// No lookup finds the entry in `slot` any more; false when there is none.
+    pub fn spoil(&mut self, slot: usize) -> bool {
+        let there = self.slots.get(slot).is_some_and(Option::is_some);
+        if there {
+            // No tag is zero.
+            self.tags[slot] = 0;
+        }
+        there
+    }
+
+    /// Writes an entry again, so that lookups find it.
+    pub fn heal(&mut self, name: u32) {
+        if let Some(slot) = self.named(name)
+            && let Some(s) = &self.slots[slot]
+        {
+            self.tags[slot] = crc::bucket_hash(s.profile, &s.key) | 1;
+        }
+    }
+
+    /// Key profile of an entry.
+    pub fn profile_of(&self, name: u32) -> Option<u8> {
+        let slot = self.named(name)?;
+        self.slots[slot].as_ref().map(|s| s.profile)
     }
 
     pub fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use kernel::Cycles;
 use serde::Serialize;
-use simnic_defs::regs::fault;
+use simnic_defs::regs::{MAX_QUEUE_PAIRS, PORT_BASE, PORT_STRIDE, QUEUE_BASE, QUEUE_STRIDE, Reg, fault};
 
 /// Faults kept; the counter goes on.
 const LOG: usize = 256;
@@ -30,6 +30,8 @@ pub enum FaultKind {
     IgnoredWrite,
     /// A command that the device does not have, or with wrong arguments; the completion says which.
     BadCommand,
+    /// An entry of a table cannot be read any more; no fault of the driver's. `register` is the table, `value` the slot.
+    Parity,
 }
 
 impl FaultKind {
@@ -42,6 +44,7 @@ impl FaultKind {
             FaultKind::BadDoorbell => fault::BAD_DOORBELL,
             FaultKind::BadDescriptor => fault::BAD_DESC,
             FaultKind::Internal => fault::INTERNAL,
+            FaultKind::Parity => fault::PARITY,
             FaultKind::IgnoredWrite | FaultKind::BadCommand => 0,
         }
     }
@@ -58,6 +61,117 @@ pub struct DriverFault {
     pub what: FaultKind,
     /// DMA address, doorbell, value written, command status.
     pub value: u64,
+}
+
+impl FaultKind {
+    /// What it is, in words.
+    pub fn text(self) -> &'static str {
+        match self {
+            FaultKind::DmaRead => "DMA read faulted at",
+            FaultKind::DmaWrite => "DMA write faulted at",
+            FaultKind::BadRing => "ring geometry is impossible, log2",
+            FaultKind::BadDoorbell => "doorbell is impossible, value",
+            FaultKind::BadDescriptor => "descriptor has the wrong generation, position",
+            FaultKind::Internal => "internal error",
+            FaultKind::IgnoredWrite => {
+                "write ignored (read-only, undefined, or locked while the ring is enabled), value"
+            }
+            FaultKind::BadCommand => "command refused, status",
+            FaultKind::Parity => "parity error in table entry, slot",
+        }
+    }
+}
+
+impl DriverFault {
+    /// The part of the device that met it.
+    pub fn unit(&self) -> String {
+        if self.what == FaultKind::Parity {
+            return format!("table {}", self.register);
+        }
+        match self.queue() {
+            Some((true, p, q)) => format!("receive ring of port {p}, queue {q}"),
+            Some((false, p, q)) => format!("transmit ring of port {p}, queue {q}"),
+            None if (Reg::CMD_SQ_BASE.0..=Reg::CMD_ARM.0).contains(&self.register) => "command ring".into(),
+            None if (PORT_BASE..QUEUE_BASE).contains(&self.register) => {
+                format!("port {}", (self.register - PORT_BASE) / PORT_STRIDE)
+            }
+            None => "device".into(),
+        }
+    }
+
+    /// The register's name in the datasheet, when it has one.
+    pub fn register_name(&self) -> Option<String> {
+        if self.what == FaultKind::Parity {
+            return None;
+        }
+        const RING: [&str; 11] = [
+            "DESC_BASE",
+            "DESC_BASE",
+            "CPL_BASE",
+            "CPL_BASE",
+            "LOG2",
+            "VECTOR",
+            "CTRL",
+            "STATUS",
+            "TAIL",
+            "ARM",
+            "DROPS",
+        ];
+        if let Some((receive, ..)) = self.queue() {
+            let at = self.register % QUEUE_STRIDE % (QUEUE_STRIDE / 2) / 4;
+            let dir = if receive { "RX" } else { "TX" };
+            return RING.get(at as usize).map(|n| format!("{dir}_{n}"));
+        }
+        if let Some(at) = self.register.checked_sub(Reg::CMD_SQ_BASE.0)
+            && self.register <= Reg::CMD_ARM.0
+        {
+            const CMD: [&str; 10] = [
+                "SQ_BASE", "SQ_BASE", "CQ_BASE", "CQ_BASE", "LOG2", "VECTOR", "CTRL", "STATUS", "TAIL", "ARM",
+            ];
+            return CMD.get((at / 4) as usize).map(|n| format!("CMD_{n}"));
+        }
+        const GLOBAL: [(Reg, &str); 17] = [
+            (Reg::ID, "ID"),
+            (Reg::VERSION, "VERSION"),
+            (Reg::CTRL, "CTRL"),
+            (Reg::STATUS, "STATUS"),
+            (Reg::FAULT, "FAULT"),
+            (Reg::FAULT_INFO, "FAULT_INFO"),
+            (Reg::FAULT_ADDR, "FAULT_ADDR"),
+            (Reg::CAP_PORTS, "CAP_PORTS"),
+            (Reg::CAP_RINGS, "CAP_RINGS"),
+            (Reg::CAP_EXACT, "CAP_EXACT"),
+            (Reg::CAP_TERNARY, "CAP_TERNARY"),
+            (Reg::CAP_COUNTER, "CAP_COUNTER"),
+            (Reg::CAP_FRAME, "CAP_FRAME"),
+            (Reg::INSERT_NS, "INSERT_NS"),
+            (Reg::TIME, "TIME"),
+            (Reg(Reg::TIME.0 + 4), "TIME"),
+            (Reg(Reg::FAULT_ADDR.0 + 4), "FAULT_ADDR"),
+        ];
+        GLOBAL.iter().find(|(r, _)| r.0 == self.register).map(|(_, n)| (*n).to_string())
+    }
+
+    /// Receive or transmit, port and queue, when the register is a packet ring's.
+    fn queue(&self) -> Option<(bool, u32, u32)> {
+        let at = self.register.checked_sub(QUEUE_BASE)?;
+        let block = at / QUEUE_STRIDE;
+        Some((at % QUEUE_STRIDE < QUEUE_STRIDE / 2, block / MAX_QUEUE_PAIRS, block % MAX_QUEUE_PAIRS))
+    }
+}
+
+/// Cycle, PCI function, unit, register, and what is wrong with it.
+impl std::fmt::Display for DriverFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The device has one PCI function.
+        write!(f, "cycle {}, function 0, {}", self.cycle, self.unit())?;
+        match (self.what, self.register_name()) {
+            (FaultKind::Parity, _) => {}
+            (_, Some(n)) => write!(f, ", {n} (0x{:04x})", self.register)?,
+            (_, None) => write!(f, ", register 0x{:04x}", self.register)?,
+        }
+        write!(f, ": {} {:#x}", self.what.text(), self.value)
+    }
 }
 
 /// The log and the FAULT registers.

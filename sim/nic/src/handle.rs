@@ -12,13 +12,17 @@ use pcie::IommuFault;
 use simnic_defs::regs::BAR_REGS;
 
 use crate::backing::SimBacking;
+use crate::capture::{Capture, Captured};
 use crate::chip::{Chip, Failure, cycles_to_ns};
 use crate::config::{Config, ConfigError};
 use crate::doorbells::Doorbells;
 use crate::drops::{DropReason, FrameAccount};
 use crate::faults::DriverFault;
 use crate::live::AttachRequest;
+use crate::script::Scripted;
 use crate::stats::SimStats;
+use crate::trail::{Place, Trail};
+use crate::waves::{Watcher, Waves};
 
 /// The device and its clock.
 pub(crate) struct Core {
@@ -77,11 +81,21 @@ impl Core {
 
     /// Puts a frame on the wire of `port`; false when the wire is full or there is no such port.
     pub fn inject(&mut self, port: u8, frame: &[u8]) -> bool {
+        self.inject_at(port, 0, frame)
+    }
+
+    /// As [`Core::inject`], to arrive in `cycle`, not before those on the wire.
+    pub fn inject_at(&mut self, port: u8, cycle: u64, frame: &[u8]) -> bool {
         let Some(p) = self.chip.ports.get_mut(usize::from(port)) else { return false };
         if p.wire_in_room() == 0 {
             return false;
         }
-        p.wire_in.push_back(self.chip.pool.with_bytes(frame, port));
+        let mut frame = self.chip.pool.with_bytes(frame, port);
+        let before = p.wire_in.back().map_or(0, |f| f.at);
+        frame.at = cycle.max(self.drive.now().0).max(before);
+        let at = frame.at;
+        frame.stamp(Place::WireIn(port), at, at);
+        p.wire_in.push_back(frame);
         self.chip.account.injected += 1;
         true
     }
@@ -113,6 +127,7 @@ impl SimNic {
             reason: e.to_string(),
         })?;
         let mut chip = Chip::new(config)?;
+        let errors = chip.errors.clone();
         chip.seed(&mut Rng::new(seed));
         Ok(SimHandle(Arc::new(Inner {
             name: name.to_string(),
@@ -124,7 +139,7 @@ impl SimNic {
             host_clock: HostClock::new(),
             attach: Mutex::new(Vec::new()),
             owner: AtomicU64::new(0),
-            errors: ErrorEvents::default(),
+            errors,
         })))
     }
 }
@@ -255,9 +270,6 @@ impl SimHandle {
         let now = core.drive.now();
         core.chip.inject_failure(now, f);
         drop(core);
-        if matches!(f, Failure::SurpriseRemoval | Failure::Internal) {
-            self.0.errors.report_fatal();
-        }
         self.0.kick();
     }
 
@@ -268,6 +280,47 @@ impl SimHandle {
         core.chip.repair(now);
         drop(core);
         self.0.kick();
+    }
+
+    /// Watches the frames that come to be from now on: each has a [`Trail`] when it ends, of which `limit` are kept until
+    /// they are taken. `None` stops it. It changes nothing that the device does.
+    pub fn watch_frames(&self, limit: Option<usize>) {
+        self.0.core.lock().chip.pool.watch(limit);
+    }
+
+    /// Takes the trails of watched frames that have ended, in order of the frames' numbers, and how many there were beyond the limit.
+    pub fn take_trails(&self) -> (Vec<Trail>, u64) {
+        self.0.core.lock().chip.pool.take_trails()
+    }
+
+    /// Adds failures to those to come. One whose cycle has passed takes effect at once.
+    pub fn play(&self, script: &[Scripted]) {
+        self.0.core.lock().chip.script.add(script);
+        self.0.kick();
+    }
+
+    /// Watches what changes from cycle to cycle, keeping at most `limit` changes. It changes nothing that the device does.
+    pub fn watch_signals(&self, limit: usize) {
+        let mut core = self.0.core.lock();
+        let watcher = Watcher::new(&core.chip, core.drive.now().0, limit);
+        core.chip.watcher = Some(Box::new(watcher));
+    }
+
+    /// Ends [`SimHandle::watch_signals`] and gives what was seen.
+    pub fn take_waves(&self) -> Option<Waves> {
+        let mut core = self.0.core.lock();
+        let now = core.drive.now().0;
+        core.chip.watcher.take().map(|w| w.finish(now))
+    }
+
+    /// Puts a tap on every wire, which keeps at most `limit_bytes` of frames.
+    pub fn tap(&self, limit_bytes: usize) {
+        self.0.core.lock().chip.pool.tap = Some(Box::new(Capture::new(limit_bytes)));
+    }
+
+    /// Takes the tap away: frames in order of their cycles, and how many did not fit.
+    pub fn take_tap(&self) -> (Vec<Captured>, u64) {
+        self.0.core.lock().chip.pool.tap.take().map(|t| t.finish()).unwrap_or_default()
     }
 
     /// Turns jumping over empty cycles on or off; it changes nothing but the speed.

@@ -122,7 +122,7 @@ impl<D: Direction> HostRing<D> {
 
     /// Whether a frame may be started.
     pub fn can_start(&self) -> bool {
-        !self.descs.is_empty() && self.pending.len() < D::PENDING
+        !self.ring.stuck && !self.descs.is_empty() && self.pending.len() < D::PENDING
     }
 
     fn wants_fetch(&self, batch: u32) -> u32 {

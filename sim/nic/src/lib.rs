@@ -17,7 +17,10 @@
 #![forbid(unsafe_code)]
 
 mod backing;
+mod bed;
 pub mod bench;
+mod bucket_cache;
+mod capture;
 mod chip;
 mod cmd_engine;
 mod config;
@@ -35,27 +38,37 @@ mod packet;
 mod parser;
 mod pipeline;
 mod port;
+mod profiles;
 mod raw_host;
 mod registers;
 mod ring;
 mod rx_engine;
+mod script;
 mod stats;
 mod tables;
 mod ternary_table;
+mod trail;
 mod transfer;
 mod tx_engine;
+mod waves;
 
 #[cfg(test)]
 mod tests;
 
 pub use backing::{SimBacking, SimRegs};
+pub use bed::{Bed, Match};
+pub use capture::Captured;
 pub use chip::Failure;
 pub use config::{
     ActionConfig, CommandConfig, Config, ConfigError, CounterConfig, DeviceConfig, ExactConfig, HostConfig,
-    ParserConfig, PcieConfig, PortConfig, TernaryConfig,
+    ParserConfig, PcieConfig, PortConfig, ProfileConfig, TernaryConfig,
 };
 pub use drops::{DropReason, FrameAccount};
 pub use faults::{DriverFault, FaultKind};
 pub use handle::{SimHandle, SimNic};
 pub use live::LiveDevice;
+pub use profiles::{PROFILES, Profile, ProfileError};
+pub use script::{Mishap, ScriptError, Scripted, parse_script};
 pub use stats::{DropCount, PcieStats, PortStats, QueueStats, SimStats, StageStats, TableStats};
+pub use trail::{Place, Stamp, Trail};
+pub use waves::{Change, Waves};

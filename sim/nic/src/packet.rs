@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use simnic_defs::{KEY_BYTES, KeyBytes, RxCpl, RxReason};
 
+use crate::capture::Capture;
 use crate::parser::Layout;
 use crate::tables::ActionList;
+use crate::trail::{Place, Recorder, Stamp, Trail};
 
 /// Bytes in front of a received frame: room for sixteen pushed tags.
 const HEADROOM: usize = 64;
@@ -20,6 +22,8 @@ pub(crate) struct Packet {
     pub data: Vec<u8>,
     pub head: usize,
     pub ingress: u8,
+    /// Cycle in which it arrives by the wire, then the cycle in which it left by one.
+    pub at: u64,
     pub key: KeyBytes,
     pub layout: Layout,
     /// Whether the parser covers it.
@@ -31,11 +35,21 @@ pub(crate) struct Packet {
     pub entry: u32,
     /// What to do with it; none: to the host.
     pub actions: Option<Arc<ActionList>>,
+    /// Where it was, when somebody watches.
+    pub trail: Option<Box<Trail>>,
 }
 
 pub(crate) type PacketBox = Box<Packet>;
 
 impl Packet {
+    /// It comes to `place` in cycle `cycle`, which keeps it until `ready` at least.
+    #[inline]
+    pub fn stamp(&mut self, place: Place, cycle: u64, ready: u64) {
+        if let Some(t) = &mut self.trail {
+            t.stamps.push(Stamp { place, cycle, ready });
+        }
+    }
+
     #[inline]
     pub fn bytes(&self) -> &[u8] {
         self.data.get(self.head..).unwrap_or(&[])
@@ -76,11 +90,22 @@ pub(crate) struct PacketPool {
     #[allow(clippy::vec_box)] // the boxes are what is recycled
     free: Vec<PacketBox>,
     room: usize,
+    /// Frames that came to be.
+    born: u64,
+    recorder: Option<Box<Recorder>>,
+    /// A tap on every wire.
+    pub tap: Option<Box<Capture>>,
 }
 
 impl PacketPool {
     pub fn new(max_frame_bytes: usize) -> Self {
-        PacketPool { free: Vec::new(), room: HEADROOM + max_frame_bytes + 64 }
+        PacketPool {
+            free: Vec::new(),
+            room: HEADROOM + max_frame_bytes + 64,
+            born: 0,
+            recorder: None,
+            tap: None,
+        }
     }
 
     fn take(&mut self) -> PacketBox {
@@ -89,6 +114,7 @@ impl PacketPool {
                 data: Vec::new(),
                 head: HEADROOM,
                 ingress: 0,
+                at: 0,
                 key: [0; KEY_BYTES],
                 layout: Layout::default(),
                 parsed: false,
@@ -98,6 +124,7 @@ impl PacketPool {
                 table: RxCpl::NO_TABLE,
                 entry: RxCpl::NO_ENTRY,
                 actions: None,
+                trail: None,
             })
         });
         if p.data.capacity() < self.room {
@@ -105,13 +132,41 @@ impl PacketPool {
         }
         p.data.clear();
         p.head = HEADROOM;
+        self.born += 1;
+        p.at = 0;
+        if self.recorder.is_some() {
+            let trail =
+                Trail { frame: self.born, copy_of: None, len_bytes: 0, flow_hash: 0, stamps: Vec::new() };
+            p.trail = Some(Box::new(trail));
+        }
         p
+    }
+
+    /// A frame passes the MAC of `port`.
+    #[inline]
+    pub fn seen(&mut self, cycle: u64, port: u8, received: bool, p: &Packet) {
+        if let Some(t) = &mut self.tap {
+            t.see(cycle, port, received, p.bytes());
+        }
+    }
+
+    /// Watches the frames that come to be from now on, and keeps at most `limit` trails; `None` stops it.
+    pub fn watch(&mut self, limit: Option<usize>) {
+        self.recorder = limit.map(|l| Box::new(Recorder::new(l)));
+    }
+
+    /// See [`Recorder::take`].
+    pub fn take_trails(&mut self) -> (Vec<Trail>, u64) {
+        self.recorder.as_mut().map(|r| r.take()).unwrap_or_default()
     }
 
     /// A frame with a copy of `bytes`.
     pub fn with_bytes(&mut self, bytes: &[u8], ingress: u8) -> PacketBox {
         let mut p = self.zeroed(0, ingress);
         p.data.extend_from_slice(bytes);
+        if let Some(t) = &mut p.trail {
+            t.len_bytes = bytes.len() as u32;
+        }
         p
     }
 
@@ -120,6 +175,9 @@ impl PacketPool {
         let mut p = self.take();
         p.data.resize(HEADROOM + len, 0);
         p.ingress = ingress;
+        if let Some(t) = &mut p.trail {
+            t.len_bytes = len as u32;
+        }
         p.parsed = false;
         (p.hash, p.mark, p.reason) = (0, 0, RxReason::Miss);
         (p.table, p.entry) = (RxCpl::NO_TABLE, RxCpl::NO_ENTRY);
@@ -135,12 +193,22 @@ impl PacketPool {
         p.layout = o.layout;
         (p.parsed, p.hash, p.mark, p.reason) = (o.parsed, o.hash, o.mark, o.reason);
         (p.table, p.entry) = (o.table, o.entry);
+        if let (Some(t), Some(original)) = (&mut p.trail, &o.trail) {
+            let frame = t.frame;
+            **t = Trail { frame, copy_of: Some(original.frame), ..(**original).clone() };
+        }
         p
     }
 
     /// Takes a frame back.
     pub fn put(&mut self, mut p: PacketBox) {
         p.actions = None;
+        if let Some(mut t) = p.trail.take()
+            && let Some(r) = &mut self.recorder
+        {
+            t.flow_hash = p.hash;
+            r.keep(*t);
+        }
         self.free.push(p);
     }
 }

@@ -1,17 +1,19 @@
 //! The forwarding pipeline: parser, exact lookup, ternary lookup, action engine.
 //!
 //! ```text
-//!   ingress queues ─► parser ─[parsed]─► exact ─[looked up]─► ternary ─[decided]─► action engine ─► egress, host queues
+//!   ingress queues ─► parser ─[parsed]─► exact (one stage per table) ─[looked up]─► ternary ─[decided]─► action engine ─► egress, host queues
 //! ```
 //!
 //! Cycle-level: each stage takes a frame per initiation interval, keeps it for its latency in a pipe of finite size, and
-//! waits when the pipe is full. The exact stage takes its interval once for each profile probed; the action engine once
-//! for each frame sent. What a stage computes is behavioural ([`crate::parser`], [`crate::edit`], the tables).
+//! waits when the pipe is full. An exact stage takes its interval once for each profile probed, and waits for buckets that
+//! are in host memory; the action engine takes its interval once for each frame sent; a table that is being written looks nothing up for as long as
+//! the profile says. What a stage computes is behavioural ([`crate::parser`], [`crate::edit`], the tables).
 
 use kernel::{Cycles, Pipe, Stall, Usage, Wake};
 use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
 use simnic_defs::{HwAction, RxCpl, RxReason};
 
+use crate::bucket_cache::BucketCache;
 use crate::config::{Config, ConfigError};
 use crate::drops::{DropReason, FrameAccount};
 use crate::edit;
@@ -19,10 +21,18 @@ use crate::packet::{Packet, PacketBox, PacketPool};
 use crate::parser;
 use crate::port::Port;
 use crate::tables::{CounterMasks, Entry, Tables};
+use crate::trail::Place;
+
+/// One table of the exact stage.
+struct ExactStage {
+    out: Pipe<PacketBox>,
+    usage: Usage,
+    cache: Option<BucketCache>,
+}
 
 pub(crate) struct Pipeline {
     parsed: Pipe<PacketBox>,
-    looked_up: Pipe<PacketBox>,
+    exact: Vec<ExactStage>,
     decided: Pipe<PacketBox>,
     next_port: usize,
     /// The frame whose actions are being executed, and how many are.
@@ -30,29 +40,41 @@ pub(crate) struct Pipeline {
     action_free_at: u64,
     action_interval: u64,
     exact_interval: u64,
+    exact_write: u64,
+    ternary_write: u64,
     max_frame_bytes: usize,
-    pub usage: [Usage; 4],
+    /// Of parser, ternary stage and action engine.
+    usage: [Usage; 3],
 }
 
-/// Names of the stages, in the order of [`Pipeline::usage`].
-pub(crate) const STAGES: [&str; 4] = ["parser", "exact", "ternary", "action"];
 const PARSER: usize = 0;
-const EXACT: usize = 1;
-const TERNARY: usize = 2;
-const ACTION: usize = 3;
+const TERNARY: usize = 1;
+const ACTION: usize = 2;
 
 impl Pipeline {
     pub fn new(c: &Config) -> Result<Self, ConfigError> {
         let pipe = |l, i, b| Config::timing(l, i, b).map(Pipe::new);
         Ok(Pipeline {
             parsed: pipe(c.parser.latency_cycles, c.parser.interval_cycles, c.parser.buffer_frames)?,
-            looked_up: pipe(c.exact.latency_cycles, c.exact.interval_cycles, c.exact.buffer_frames)?,
+            exact: (0..c.exact.banks)
+                .map(|_| {
+                    let e = &c.exact;
+                    let cached = e.cached_buckets / u32::from(e.banks) / 4 * 4;
+                    Ok(ExactStage {
+                        out: pipe(e.latency_cycles, e.interval_cycles, e.buffer_frames)?,
+                        usage: Usage::default(),
+                        cache: (cached > 0).then(|| BucketCache::new(cached, e.miss_cycles, e.misses)),
+                    })
+                })
+                .collect::<Result<_, ConfigError>>()?,
             decided: pipe(c.ternary.latency_cycles, c.ternary.interval_cycles, c.ternary.buffer_frames)?,
             next_port: 0,
             executing: None,
             action_free_at: 0,
             action_interval: c.action.interval_cycles.into(),
             exact_interval: c.exact.interval_cycles.into(),
+            exact_write: c.exact.write_cycles.into(),
+            ternary_write: c.ternary.write_cycles.into(),
             max_frame_bytes: c.device.max_frame_bytes.into(),
             usage: Default::default(),
         })
@@ -92,62 +114,93 @@ impl Pipeline {
             Err(parser::Unparsed) => p.reason = RxReason::Unparsed,
         }
         self.usage[PARSER].accept(self.parsed.timing().interval_cycles().into());
+        p.stamp(Place::Parser, now.0, self.parsed.visible_from(now));
         let pushed = self.parsed.push(now, p);
         debug_assert!(pushed.is_ok(), "checked above");
         true
     }
 
     pub fn exact(&mut self, now: Cycles, tables: &mut Tables, now_ns: u64) -> bool {
-        if !self.parsed.is_ready(now) || !Self::may_take(&mut self.usage[EXACT], &self.looked_up, now) {
+        let mut happened = false;
+        for i in 0..self.exact.len() {
+            happened |= self.exact_table(i, now, tables, now_ns);
+        }
+        happened
+    }
+
+    /// One table of the exact stage.
+    fn exact_table(&mut self, i: usize, now: Cycles, tables: &mut Tables, now_ns: u64) -> bool {
+        let (before, at) = self.exact.split_at_mut(i);
+        let (input, stage) = match (before.last_mut(), at.first_mut()) {
+            (Some(b), Some(s)) => (&mut b.out, s),
+            (None, Some(s)) => (&mut self.parsed, s),
+            (_, None) => return false,
+        };
+        let Some(p) = input.peek(now) else { return false };
+        if !Self::may_take(&mut stage.usage, &stage.out, now) {
             return false;
         }
-        let Some(mut p) = self.parsed.pop(now) else { return false };
-        let mut extra = 0;
-        if p.parsed {
-            let (slot, probes) = tables.exact.lookup(&p.key);
-            extra = u64::from(probes.saturating_sub(1)) * self.exact_interval;
+        let found = (p.parsed && p.table == RxCpl::NO_TABLE).then(|| tables.exact.lookup(i, &p.key));
+        if let (Some(f), Some(cache)) = (&found, &mut stage.cache)
+            && !cache.may_start(now, &f.buckets[..f.read])
+        {
+            stage.usage.stall(Stall::Memory);
+            return false;
+        }
+        let Some(mut p) = input.pop(now) else { return false };
+        let (mut extra, mut late) = (0, 0);
+        if let Some(f) = found {
+            extra = u64::from(f.probes.saturating_sub(1)) * self.exact_interval;
+            if let Some(cache) = &mut stage.cache {
+                late = cache.access(now, &f.buckets[..f.read]);
+            }
             let masks = tables.masks;
-            if let Some(e) = slot.and_then(|s| tables.exact.entry_at_mut(s)) {
-                self.decide(&mut p, TABLE_EXACT, e, masks, now_ns);
+            if let Some(e) = f.slot.and_then(|s| tables.exact.entry_at_mut(s)) {
+                decide(&mut p, TABLE_EXACT, e, masks, now_ns, self.max_frame_bytes);
             }
         }
-        self.usage[EXACT].accept(self.exact_interval + extra);
-        let pushed = self.looked_up.push_after(now, extra, p);
+        stage.usage.accept(self.exact_interval + extra);
+        p.stamp(Place::Exact(i as u8), now.0, stage.out.visible_from(now) + extra + late);
+        let pushed = stage.out.push_after_late(now, extra, late, p);
         debug_assert!(pushed.is_ok(), "checked above");
         true
     }
 
     pub fn ternary(&mut self, now: Cycles, tables: &mut Tables, now_ns: u64) -> bool {
-        if !self.looked_up.is_ready(now) || !Self::may_take(&mut self.usage[TERNARY], &self.decided, now) {
+        let Some(last) = self.exact.last_mut() else { return false };
+        if !last.out.is_ready(now) || !Self::may_take(&mut self.usage[TERNARY], &self.decided, now) {
             return false;
         }
-        let Some(mut p) = self.looked_up.pop(now) else { return false };
+        let Some(mut p) = last.out.pop(now) else { return false };
         if p.parsed && p.table == RxCpl::NO_TABLE {
             let masks = tables.masks;
             let slot = tables.ternary.lookup(&p.key);
             if let Some(e) = slot.and_then(|s| tables.ternary.entry_at_mut(s)) {
-                self.decide(&mut p, TABLE_TERNARY, e, masks, now_ns);
+                decide(&mut p, TABLE_TERNARY, e, masks, now_ns, self.max_frame_bytes);
             }
         }
         self.usage[TERNARY].accept(self.decided.timing().interval_cycles().into());
+        p.stamp(Place::Ternary, now.0, self.decided.visible_from(now));
         let pushed = self.decided.push(now, p);
         debug_assert!(pushed.is_ok(), "checked above");
         true
     }
 
-    /// The frame has met entry `e`: it executes it and is counted, or goes to the host as it is.
-    fn decide(&self, p: &mut Packet, table: u8, e: &mut Entry, masks: CounterMasks, now_ns: u64) {
-        p.table = table;
-        p.entry = e.name;
-        // Frames longer than the longest never get here, so only actions can make an exception.
-        if e.actions.may_except
-            && let Some(reason) = edit::exception(p, &e.actions.actions, self.max_frame_bytes)
-        {
-            p.reason = reason;
-            return;
+    /// `entries` entries of `table` were written in cycle `now`: it looks nothing up meanwhile. Runs in commit.
+    pub fn written(&mut self, now: Cycles, table: u8, profile: u8, entries: u64) {
+        let banks = self.exact.len();
+        let (usage, out, cycles) = match table {
+            TABLE_TERNARY => (&mut self.usage[TERNARY], &mut self.decided, self.ternary_write),
+            _ => match self.exact.get_mut(usize::from(profile) % banks.max(1)) {
+                Some(s) => (&mut s.usage, &mut s.out, self.exact_write),
+                None => return,
+            },
+        };
+        let cycles = cycles.saturating_mul(entries);
+        if cycles > 0 {
+            out.hold(now, cycles);
+            usage.stall_for(Stall::Resource, cycles);
         }
-        e.count(p.len(), now_ns, masks);
-        p.actions = Some(e.actions.clone());
     }
 
     pub fn act(
@@ -167,6 +220,10 @@ impl Pipeline {
                 None => return false,
             },
         };
+        let mut p = p;
+        if done == 0 {
+            p.stamp(Place::Action, now.0, now.0 + 1);
+        }
         self.usage[ACTION].accept(self.action_interval);
         self.action_free_at = now.0 + self.action_interval;
         self.execute(now, p, done, ports, pool, account);
@@ -220,7 +277,7 @@ impl Pipeline {
     }
 
     pub fn next_event(&self, now: Cycles) -> Wake {
-        let mut w = self.parsed.wake(now).or(self.looked_up.wake(now));
+        let mut w = self.exact.iter().fold(self.parsed.wake(now), |w, s| w.or(s.out.wake(now)));
         let action = match self.executing {
             Some(_) => Wake::at(Cycles(now.0 + 1)),
             None => self.decided.wake(now),
@@ -232,7 +289,8 @@ impl Pipeline {
     }
 
     pub fn inside(&self) -> usize {
-        self.parsed.len() + self.looked_up.len() + self.decided.len() + usize::from(self.executing.is_some())
+        let exact: usize = self.exact.iter().map(|s| s.out.len()).sum();
+        self.parsed.len() + exact + self.decided.len() + usize::from(self.executing.is_some())
     }
 
     /// Loses everything inside.
@@ -244,7 +302,13 @@ impl Pipeline {
         account: &mut FrameAccount,
     ) {
         let mut lost: Vec<PacketBox> = self.executing.take().map(|(p, _)| p).into_iter().collect();
-        for q in [&mut self.parsed, &mut self.looked_up, &mut self.decided] {
+        for s in &mut self.exact {
+            lost.extend(s.out.drain(now));
+            if let Some(c) = &mut s.cache {
+                c.clear();
+            }
+        }
+        for q in [&mut self.parsed, &mut self.decided] {
             lost.extend(q.drain(now));
         }
         for p in lost {
@@ -254,8 +318,51 @@ impl Pipeline {
         self.action_free_at = 0;
     }
 
-    /// Name and pipe of each stage that has one.
-    pub fn pipes(&self) -> [(&'static str, &Pipe<PacketBox>); 3] {
-        [("parser", &self.parsed), ("exact", &self.looked_up), ("ternary", &self.decided)]
+    /// The stages in order: name, account, the pipe when there is one, the interval.
+    pub fn stages(&self) -> Vec<(String, &Usage, Option<&Pipe<PacketBox>>)> {
+        let one = self.exact.len() == 1;
+        let exact = |i: usize| if one { "exact".to_string() } else { format!("exact{i}") };
+        let exact = self.exact.iter().enumerate().map(|(i, s)| (exact(i), &s.usage, Some(&s.out)));
+        let first = ("parser".to_string(), &self.usage[PARSER], Some(&self.parsed));
+        let last = [
+            ("ternary".to_string(), &self.usage[TERNARY], Some(&self.decided)),
+            ("action".to_string(), &self.usage[ACTION], None),
+        ];
+        std::iter::once(first).chain(exact).chain(last).collect()
     }
+
+    /// Frames in each pipe, in the order of [`Pipeline::stages`].
+    pub fn held(&self, out: &mut Vec<u32>) {
+        out.push(self.parsed.len() as u32);
+        out.extend(self.exact.iter().map(|s| s.out.len() as u32));
+        out.push(self.decided.len() as u32);
+    }
+
+    /// Lookups of buckets that the cache of the exact tables had, and that it had not; none when there is no cache.
+    pub fn cache(&self) -> Option<(u64, u64)> {
+        let caches = self.exact.iter().filter_map(|s| s.cache.as_ref());
+        caches.map(|c| (c.hits, c.misses)).reduce(|a, b| (a.0 + b.0, a.1 + b.1))
+    }
+}
+
+/// The frame has met entry `e`: it executes it and is counted, or goes to the host as it is.
+fn decide(
+    p: &mut Packet,
+    table: u8,
+    e: &mut Entry,
+    masks: CounterMasks,
+    now_ns: u64,
+    max_frame_bytes: usize,
+) {
+    p.table = table;
+    p.entry = e.name;
+    // Frames longer than the longest never get here, so only actions can make an exception.
+    if e.actions.may_except
+        && let Some(reason) = edit::exception(p, &e.actions.actions, max_frame_bytes)
+    {
+        p.reason = reason;
+        return;
+    }
+    e.count(p.len(), now_ns, masks);
+    p.actions = Some(e.actions.clone());
 }

@@ -8,20 +8,19 @@
 //! ```
 //!
 //! Cycle-level: a frame takes the wire for its bytes and 24 more (preamble, FCS, inter-frame gap) at line rate, then the
-//! latency of MAC and PHY. Ingress and host queues and the egress queue of forwarded frames drop when full; the egress
+//! latency of MAC and PHY. A frame that is damaged on its way takes the wire as any other and is dropped for its checksum; that and the
+//! carrier are behavioural. Ingress and host queues and the egress queue of forwarded frames drop when full; the egress
 //! queue of frames from the host holds back the transmit rings instead. Frames that fit the device's longest frame are
-//! stored whole; there is no cut-through. Carrier is always there.
+//! stored whole; there is no cut-through.
 
 use std::collections::VecDeque;
 
 use kernel::{Cycles, Pipe, Usage, Wake};
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, wire_cycles};
 use crate::drops::{DropReason, FrameAccount, PortCounts};
 use crate::packet::{PacketBox, PacketPool};
-
-/// Preamble and start delimiter 8, FCS 4, inter-frame gap 12.
-const WIRE_OVERHEAD_BYTES: u64 = 24;
+use crate::trail::Place;
 
 pub(crate) struct Port {
     pub index: u8,
@@ -38,6 +37,8 @@ pub(crate) struct Port {
     pub to_host: Pipe<PacketBox>,
     departing: Pipe<PacketBox>,
     rx_free_at: u64,
+    /// So many frames arrive damaged from now on.
+    pub damaged: u32,
     host_turn: bool,
     pub counts: PortCounts,
     pub rx_usage: Usage,
@@ -65,6 +66,7 @@ impl Port {
             to_host: Pipe::new(Config::timing(c.action.latency_cycles, 1, c.host.queue_frames)?),
             departing: Pipe::new(Config::timing(p.latency_cycles, 1, departing)?),
             rx_free_at: 0,
+            damaged: 0,
             host_turn: false,
             counts: PortCounts::default(),
             rx_usage: Usage::default(),
@@ -82,12 +84,7 @@ impl Port {
 
     /// Cycles a frame takes on the wire.
     fn wire_cycles(&self, len: usize) -> u64 {
-        let bits = (len as u64 + WIRE_OVERHEAD_BYTES) * 8;
-        let cycles = u128::from(bits) * u128::from(self.clock_hz);
-        match u64::try_from(cycles) {
-            Ok(c) => c.div_ceil(self.bits_per_second).max(1),
-            Err(_) => u64::MAX >> 16,
-        }
+        wire_cycles(len, self.clock_hz, self.bits_per_second)
     }
 
     /// Room on the wire towards the device.
@@ -95,8 +92,17 @@ impl Port {
         self.wire_frames.saturating_sub(self.wire_in.len())
     }
 
-    pub fn drop(&mut self, p: PacketBox, why: DropReason, pool: &mut PacketPool, account: &mut FrameAccount) {
+    pub fn drop(
+        &mut self,
+        mut p: PacketBox,
+        why: DropReason,
+        pool: &mut PacketPool,
+        account: &mut FrameAccount,
+    ) {
         self.counts.drop(why);
+        if let Some(at) = p.trail.as_ref().and_then(|t| t.stamps.last()).map(|s| s.ready.max(s.cycle)) {
+            p.stamp(Place::Dropped(why), at, at);
+        }
         account.dropped += 1;
         pool.put(p);
     }
@@ -109,14 +115,20 @@ impl Port {
         pool: &mut PacketPool,
         account: &mut FrameAccount,
     ) -> bool {
-        if self.wire_in.is_empty() || now.0 < self.rx_free_at {
+        let Some(first) = self.wire_in.front() else { return false };
+        if now.0 < self.rx_free_at.max(first.at) {
             return false;
         }
-        let Some(p) = self.wire_in.pop_front() else { return false };
+        let Some(mut p) = self.wire_in.pop_front() else { return false };
         let cycles = self.wire_cycles(p.len());
         self.rx_free_at = now.0 + cycles;
         self.rx_usage.accept(cycles);
-        let why = if p.len() < 14 {
+        pool.seen(now.0, self.index, true, &p);
+        let damaged = self.damaged > 0;
+        self.damaged = self.damaged.saturating_sub(1);
+        let why = if damaged {
+            DropReason::Fcs
+        } else if p.len() < 14 {
             DropReason::TooShort
         } else if p.len() > self.max_frame_bytes {
             DropReason::TooLong
@@ -125,6 +137,7 @@ impl Port {
         } else {
             self.counts.rx_packets += 1;
             self.counts.rx_bytes += p.len() as u64;
+            p.stamp(Place::Receive(self.index), now.0, self.ingress.visible_from(now) + cycles - 1);
             match self.ingress.push_after(now, cycles - 1, p) {
                 Ok(()) => return true,
                 Err(p) => self.drop(p, DropReason::IngressQueue, pool, account),
@@ -138,8 +151,11 @@ impl Port {
     /// The transmit MAC: puts a frame on the wire, and hands over those that have arrived at its other end.
     pub fn transmit(&mut self, now: Cycles, pool: &mut PacketPool, account: &mut FrameAccount) -> bool {
         let mut happened = false;
-        while let Some(p) = self.departing.pop(now) {
+        while let Some(mut p) = self.departing.pop(now) {
             happened = true;
+            p.stamp(Place::WireOut(self.index), now.0, now.0);
+            p.at = now.0;
+            pool.seen(now.0, self.index, false, &p);
             if self.wire_out.len() < self.wire_frames {
                 self.wire_out.push_back(p);
             } else {
@@ -153,7 +169,7 @@ impl Port {
             true => (&mut self.egress_host, &mut self.egress),
             false => (&mut self.egress, &mut self.egress_host),
         };
-        let Some(p) = first.pop(now).or_else(|| second.pop(now)) else { return happened };
+        let Some(mut p) = first.pop(now).or_else(|| second.pop(now)) else { return happened };
         self.host_turn = !self.host_turn;
         if !self.link_up() {
             self.drop(p, DropReason::EgressDown, pool, account);
@@ -163,6 +179,7 @@ impl Port {
         self.tx_usage.accept(cycles);
         self.counts.tx_packets += 1;
         self.counts.tx_bytes += p.len() as u64;
+        p.stamp(Place::Transmit(self.index), now.0, self.departing.visible_from(now) + cycles - 1);
         if let Err(p) = self.departing.push_after(now, cycles - 1, p) {
             self.drop(p, DropReason::EgressQueue, pool, account);
         }
@@ -170,17 +187,19 @@ impl Port {
     }
 
     /// A frame for the port's egress queue; dropped when the port is down or the queue full.
-    pub fn send(&mut self, now: Cycles, p: PacketBox, pool: &mut PacketPool, account: &mut FrameAccount) {
+    pub fn send(&mut self, now: Cycles, mut p: PacketBox, pool: &mut PacketPool, account: &mut FrameAccount) {
         if !self.link_up() {
             return self.drop(p, DropReason::EgressDown, pool, account);
         }
+        p.stamp(Place::Egress(self.index), now.0, self.egress.visible_from(now));
         if let Err(p) = self.egress.push(now, p) {
             self.drop(p, DropReason::EgressQueue, pool, account);
         }
     }
 
     /// A frame for the host; dropped when the queue is full.
-    pub fn punt(&mut self, now: Cycles, p: PacketBox, pool: &mut PacketPool, account: &mut FrameAccount) {
+    pub fn punt(&mut self, now: Cycles, mut p: PacketBox, pool: &mut PacketPool, account: &mut FrameAccount) {
+        p.stamp(Place::ToHost(self.index), now.0, self.to_host.visible_from(now));
         if let Err(p) = self.to_host.push(now, p) {
             self.drop(p, DropReason::HostQueue, pool, account);
         }
@@ -190,8 +209,8 @@ impl Port {
     pub fn next_event(&self, now: Cycles) -> Wake {
         let mut w = self.departing.wake(now).or(self.egress.wake(now)).or(self.egress_host.wake(now));
         w = w.or(self.ingress.wake(now)).or(self.to_host.wake(now));
-        if !self.wire_in.is_empty() {
-            w = w.or(Wake::at(Cycles(self.rx_free_at.max(now.0 + 1))));
+        if let Some(first) = self.wire_in.front() {
+            w = w.or(Wake::at(Cycles(self.rx_free_at.max(first.at).max(now.0 + 1))));
         }
         w
     }

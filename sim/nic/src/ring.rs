@@ -31,6 +31,8 @@ pub(crate) struct Ring {
     pub armed: Option<u32>,
     /// The vector is to be raised.
     pub raise: bool,
+    /// It takes nothing up: a failure that somebody injected; a reset ends it.
+    pub stuck: bool,
 }
 
 /// What a doorbell was.
@@ -51,12 +53,18 @@ impl Ring {
     /// Whether work may be started.
     #[inline]
     pub fn runs(&self) -> bool {
+        self.is_on() && !self.stuck
+    }
+
+    /// Whether it should run.
+    #[inline]
+    pub fn is_on(&self) -> bool {
         self.enabled && !self.error
     }
 
     /// ENABLED of the status register: set until the last transfer is back.
     pub fn shows_enabled(&self) -> bool {
-        self.runs() || self.in_flight > 0
+        self.is_on() || self.in_flight > 0
     }
 
     /// Whether base addresses and size are possible.

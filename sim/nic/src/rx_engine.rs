@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::drops::DropReason;
 use crate::host_rings::{Direction, HostRing, HostRings, Pending, Receive};
 use crate::port::Port;
+use crate::trail::Place;
 use crate::transfer::next_of;
 
 pub(crate) struct RxEngine {
@@ -65,9 +66,9 @@ impl RxEngine {
         }
         let q = &mut self.host.rings[i];
         if q.front_is_done()
-            && let Some(done) = q.pending.pop_front()
+            && let Some(mut done) = q.pending.pop_front()
         {
-            let cpl = completion(&done, q, ports, s);
+            let cpl = completion(now, &mut done, q, ports, s);
             let (at, generation) = q.ring.next_completion(RxCpl::BYTES);
             let cpl = RxCpl { flags: u32::from(generation).into(), ..cpl };
             q.write_completion(now, i, at, self.host.small.with(cpl.as_bytes()), s.dma);
@@ -108,9 +109,9 @@ impl RxEngine {
     /// The ring a frame with `hash` goes to: `hash` mod the port's enabled rings.
     fn queue_for(&self, port: usize, hash: u32) -> Option<usize> {
         let rings = port * self.queue_pairs..(port + 1) * self.queue_pairs;
-        let enabled = rings.clone().filter(|i| self.host.rings[*i].ring.runs()).count();
+        let enabled = rings.clone().filter(|i| self.host.rings[*i].ring.is_on()).count();
         let nth = (hash as usize).checked_rem(enabled)?;
-        rings.filter(|i| self.host.rings[*i].ring.runs()).nth(nth)
+        rings.filter(|i| self.host.rings[*i].ring.is_on()).nth(nth)
     }
 
     fn write_frame(
@@ -123,7 +124,8 @@ impl RxEngine {
     ) -> bool {
         let q = &mut self.host.rings[i];
         let Some((position, d)) = q.take_descriptor(now, s) else { return true };
-        let Some(p) = ports[port].to_host.pop(now) else { return false };
+        let Some(mut p) = ports[port].to_host.pop(now) else { return false };
+        p.stamp(Place::HostWrite(port as u8), now.0, now.0);
         if p.len() > usize::from(d.len.get()) {
             q.complete_without_frame(&d, RxStatus::TooLong);
             ports[port].drop(p, DropReason::BufferTooSmall, s.pool, s.account);
@@ -147,7 +149,8 @@ fn drop_front(now: Cycles, port: usize, ports: &mut [Port], s: &mut Shared<'_>, 
 
 /// The completion of a frame, without its generation; the frame has left the device.
 fn completion(
-    done: &Pending<Receive>,
+    now: Cycles,
+    done: &mut Pending<Receive>,
     q: &HostRing<Receive>,
     ports: &mut [Port],
     s: &mut Shared<'_>,
@@ -168,7 +171,7 @@ fn completion(
         reserved1: 0.into(),
         flags: 0.into(),
     };
-    if let Some(p) = &done.packet {
+    if let Some(mut p) = done.packet.take() {
         if status == RxStatus::Ok {
             c.len = (p.len() as u16).into();
             c.reason = p.reason as u8;
@@ -177,9 +180,10 @@ fn completion(
             c.hash = p.hash.into();
             c.entry = p.entry.into();
             s.account.to_host += 1;
+            p.stamp(Place::Host(q.port), now.0, now.0);
+            s.pool.put(p);
         } else {
-            ports[usize::from(q.port)].counts.drop(DropReason::DmaFault);
-            s.account.dropped += 1;
+            ports[usize::from(q.port)].drop(p, DropReason::DmaFault, s.pool, s.account);
         }
     }
     c

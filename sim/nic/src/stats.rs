@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use crate::chip::Chip;
 use crate::drops::{DropReason, FrameAccount};
-use crate::pipeline::STAGES;
 
 /// The whole device.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -24,6 +23,8 @@ pub struct SimStats {
     pub ports: Vec<PortStats>,
     /// Tables, in order of their numbers.
     pub tables: Vec<TableStats>,
+    /// Buckets of the exact tables looked up that the device held, and that it fetched from host memory; without a cache none.
+    pub bucket_cache: Option<(u64, u64)>,
     /// The PCIe link.
     pub pcie: PcieStats,
     /// Commands that ended well, and that did not.
@@ -166,13 +167,14 @@ impl SimStats {
             queues.push(queue(format!("port{i} to host"), &p.to_host, now));
             queues.push(queue(format!("port{i} departing"), p.departing(), now));
         }
-        stages.extend(STAGES.iter().zip(&c.pipeline.usage).map(|(n, u)| stage((*n).into(), u, now)));
+        let pipeline = c.pipeline.stages();
+        stages.extend(pipeline.iter().map(|(n, u, _)| stage(n.clone(), u, now)));
         for (name, u) in
             [("command", &c.cmd.usage), ("transmit", &c.tx.host.usage), ("receive", &c.rx.host.usage)]
         {
             stages.push(stage(name.into(), u, now));
         }
-        queues.extend(c.pipeline.pipes().iter().map(|(n, p)| queue((*n).into(), p, now)));
+        queues.extend(pipeline.iter().filter_map(|(n, _, p)| p.map(|p| queue(n.clone(), p, now))));
         let dma = c.dma.stats(now);
         SimStats {
             cycles: now.0,
@@ -193,6 +195,7 @@ impl SimStats {
                     capacity: c.tables.ternary.slots(),
                 },
             ],
+            bucket_cache: c.pipeline.cache(),
             pcie: PcieStats {
                 to_host_tlps: dma.upstream.tlps,
                 to_host_payload_bytes: dma.upstream.payload_bytes,

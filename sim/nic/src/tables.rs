@@ -92,7 +92,7 @@ impl Tables {
     pub fn new(c: &Config) -> Self {
         let mask = |bits: u8| if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
         Tables {
-            exact: ExactTable::new(c.exact.log2_entries, c.exact.ways, c.exact.profiles),
+            exact: ExactTable::new(&c.exact),
             ternary: TernaryTable::new(c.ternary.entries),
             masks: CounterMasks { packets: mask(c.counters.packet_bits), bytes: mask(c.counters.byte_bits) },
             ports: c.device.ports,
@@ -175,6 +175,10 @@ impl Tables {
         let (e, actions) = self.entry(payload)?;
         let differs = (0..KEY_BYTES).find(|i| e.key[*i] != key[*i] || e.mask[*i] != mask[*i]);
         bad_key(differs)?;
+        match d.table {
+            TABLE_EXACT => self.exact.heal(name),
+            _ => self.ternary.heal(name),
+        }
         let entry = match d.table {
             TABLE_EXACT => self.exact.get_mut(name),
             _ => self.ternary.get_mut(name),
@@ -184,6 +188,14 @@ impl Tables {
         entry.actions = actions;
         entry.cookie = e.cookie.get();
         Ok(c)
+    }
+
+    /// Makes the entry in `slot` unreadable; false when there is none.
+    pub fn spoil(&mut self, table: u8, slot: usize) -> bool {
+        match table {
+            TABLE_EXACT => self.exact.spoil(slot),
+            _ => self.ternary.spoil(slot),
+        }
     }
 
     fn remove(&mut self, d: &CmdDesc, now_ns: u64) -> Result<CmdCpl, Refusal> {

@@ -1,5 +1,8 @@
 //! The ternary table: keys under masks, with priorities (datasheet 6.3).
 //!
+//! Entries lie in order of priority, without gaps: one that is installed moves those of lower priority, at the cost that
+//! the profile gives a move.
+//!
 //! Behavioural: silicon compares all entries at once; here they are compared in order of priority, eight bytes at a time,
 //! until one matches. The stage around it has the timing.
 
@@ -29,6 +32,7 @@ pub(crate) struct TernaryTable {
     uses: Vec<u16>,
     /// Highest priority first, then lowest slot.
     rows: Vec<Row>,
+    used: usize,
 }
 
 fn words(k: &KeyBytes) -> [u64; WORDS] {
@@ -42,7 +46,12 @@ fn words(k: &KeyBytes) -> [u64; WORDS] {
 impl TernaryTable {
     pub fn new(entries: u16) -> Self {
         let n = usize::from(entries);
-        TernaryTable { slots: (0..n).map(|_| None).collect(), uses: vec![0; n], rows: Vec::with_capacity(n) }
+        TernaryTable {
+            slots: (0..n).map(|_| None).collect(),
+            uses: vec![0; n],
+            rows: Vec::with_capacity(n),
+            used: 0,
+        }
     }
 
     pub fn slots(&self) -> usize {
@@ -50,7 +59,7 @@ impl TernaryTable {
     }
 
     pub fn entries(&self) -> usize {
-        self.rows.len()
+        self.used
     }
 
     /// The slot of the entry that wins.
@@ -61,6 +70,11 @@ impl TernaryTable {
         let k = words(key);
         let hit = |r: &&Row| (0..WORDS).all(|i| k[i] & r.mask[i] == r.key[i]);
         self.rows.iter().find(hit).map(|r| usize::from(r.slot))
+    }
+
+    /// Entries that have to make room for one of `priority`: those below it.
+    pub fn moved_by(&self, priority: u32) -> usize {
+        self.rows.len() - self.rows.partition_point(|r| r.priority >= priority)
     }
 
     pub fn entry_at_mut(&mut self, slot: usize) -> Option<&mut Entry> {
@@ -81,15 +95,38 @@ impl TernaryTable {
             return Err(Refusal { status: CmdStatus::Exists, detail: 0, entry });
         }
         let slot = self.slots.iter().position(Option::is_none).ok_or(CmdStatus::TableFull)?;
+        self.used += 1;
         self.uses[slot] = self.uses[slot].wrapping_add(1);
         entry.name = entry_name(slot, self.uses[slot].into());
         let name = entry.name;
         self.slots[slot] = Some(Box::new(Slot { entry, key: *key, mask: *mask, priority }));
-        let row = Row { key: k, mask: m, priority, slot: slot as u16 };
-        let before = |r: &Row| r.priority > priority || r.priority == priority && r.slot < row.slot;
+        self.add_row(Row { key: k, mask: m, priority, slot: slot as u16 });
+        Ok(name)
+    }
+
+    fn add_row(&mut self, row: Row) {
+        let before = |r: &Row| (r.priority, row.slot) > (row.priority, r.slot);
         let at = self.rows.partition_point(before);
         self.rows.insert(at, row);
-        Ok(name)
+    }
+
+    /// No lookup finds the entry in `slot` any more; false when there is none.
+    pub fn spoil(&mut self, slot: usize) -> bool {
+        self.rows.retain(|r| usize::from(r.slot) != slot);
+        self.slots.get(slot).is_some_and(Option::is_some)
+    }
+
+    /// Writes an entry again, so that lookups find it.
+    pub fn heal(&mut self, name: u32) {
+        let Some(slot) = self.named(name) else { return };
+        if self.rows.iter().any(|r| usize::from(r.slot) == slot) {
+            return;
+        }
+        if let Some(s) = &self.slots[slot] {
+            let row =
+                Row { key: words(&s.key), mask: words(&s.mask), priority: s.priority, slot: slot as u16 };
+            self.add_row(row);
+        }
     }
 
     fn named(&self, name: u32) -> Option<usize> {
@@ -110,11 +147,12 @@ impl TernaryTable {
     pub fn remove(&mut self, name: u32) -> Option<Entry> {
         let slot = self.named(name)?;
         self.rows.retain(|r| usize::from(r.slot) != slot);
+        self.used -= 1;
         self.slots[slot].take().map(|s| s.entry)
     }
 
     pub fn flush(&mut self) -> usize {
-        let n = self.rows.len();
+        let n = std::mem::take(&mut self.used);
         self.rows.clear();
         self.slots.iter_mut().for_each(|s| *s = None);
         n

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::drops::DropReason;
 use crate::host_rings::{Direction, HostRing, HostRings, Pending, Transmit};
 use crate::port::Port;
+use crate::trail::Place;
 use crate::transfer::{SmallBuffers, next_of};
 
 pub(crate) struct TxEngine {
@@ -83,7 +84,8 @@ impl TxEngine {
             return q.complete_without_frame(&d, TxStatus::BadLength);
         }
         s.account.from_host += 1;
-        let p = s.pool.zeroed(len, q.port);
+        let mut p = s.pool.zeroed(len, q.port);
+        p.stamp(Place::HostRead(q.port), now.0, now.0);
         q.move_frame(now, i, (position, d), p, s.dma);
         self.host.accept(now);
     }
@@ -104,7 +106,8 @@ fn finish(
         return false;
     }
     let Some(Pending { packet, tag, status: Some(mut status) }) = q.pending.pop_front() else { return false };
-    if let Some(p) = packet {
+    if let Some(mut p) = packet {
+        p.stamp(Place::HostEgress(q.port), now.0, now.0 + 1);
         if status != TxStatus::Ok {
             port.drop(p, DropReason::DmaFault, s.pool, s.account);
         } else if !port.link_up() {

@@ -34,6 +34,8 @@ pub struct Msix {
     function_mask: bool,
     /// Some vector is pending and may be sent.
     due: bool,
+    /// Messages to be lost.
+    to_lose: u32,
 }
 
 impl Msix {
@@ -44,6 +46,7 @@ impl Msix {
             enabled: false,
             function_mask: false,
             due: false,
+            to_lose: 0,
         }
     }
 
@@ -56,6 +59,7 @@ impl Msix {
     pub fn reset(&mut self) {
         self.entries.fill(Entry::RESET);
         (self.enabled, self.function_mask, self.due) = (false, false, false);
+        self.to_lose = 0;
     }
 
     /// Follows the capability's control register.
@@ -76,7 +80,17 @@ impl Msix {
             e.pending = true;
             return None;
         }
-        Some(Message { address: e.address, data: e.data })
+        let m = Message { address: e.address, data: e.data };
+        if self.to_lose > 0 {
+            self.to_lose -= 1;
+            return None;
+        }
+        Some(m)
+    }
+
+    /// The next `n` messages are lost on their way: a failure that somebody injects. [`Msix::reset`] ends it.
+    pub fn lose(&mut self, n: u32) {
+        self.to_lose = self.to_lose.saturating_add(n);
     }
 
     /// A message that was held back and may be sent now; its pending bit is cleared.

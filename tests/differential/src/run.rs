@@ -30,11 +30,13 @@ pub struct Options {
     pub per_round: usize,
     /// Ports have VLANs, mirrors copy, a bridge is in between: something else for every seed.
     pub switched: bool,
+    /// Profile of the simulated NIC: a name or a file.
+    pub profile: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { seed: 1, packets: 100_000, flows: 60, per_round: 400, switched: false }
+        Options { seed: 1, packets: 100_000, flows: 60, per_round: 400, switched: false, profile: "default" }
     }
 }
 
@@ -88,7 +90,8 @@ pub fn run(o: &Options) -> Result<Report> {
         r: SmallRng::seed_from_u64(o.seed),
         model: Model::default(),
         soft: Rig::software(o.seed, &setup).context("the software switch")?,
-        hard: Rig::with_nic(o.seed, &setup, nic::Config::default()).context("the switch with a NIC")?,
+        hard: Rig::with_nic(o.seed, &setup, nic::Config::profile(o.profile)?)
+            .context("the switch with a NIC")?,
         report: Report::default(),
         setup,
         serial: 1,

@@ -21,25 +21,71 @@ fn checked(o: Options) -> Report {
 
 #[test]
 fn reference_software_and_hardware_agree_on_small_tables() {
-    checked(Options { seed: 1, packets: packets(3), flows: 12, per_round: 200, switched: false });
+    checked(Options {
+        seed: 1,
+        packets: packets(3),
+        flows: 12,
+        per_round: 200,
+        switched: false,
+        profile: "default",
+    });
 }
 
 #[test]
 fn reference_software_and_hardware_agree_on_busy_tables() {
-    checked(Options { seed: 2, packets: packets(3), flows: 60, per_round: 400, switched: false });
+    checked(Options {
+        seed: 2,
+        packets: packets(3),
+        flows: 60,
+        per_round: 400,
+        switched: false,
+        profile: "default",
+    });
 }
 
 #[test]
 fn reference_software_and_hardware_agree_on_long_rounds() {
-    checked(Options { seed: 3, packets: packets(3), flows: 40, per_round: 2000, switched: false });
+    checked(Options {
+        seed: 3,
+        packets: packets(3),
+        flows: 40,
+        per_round: 2000,
+        switched: false,
+        profile: "default",
+    });
 }
 
 #[test]
 fn reference_software_and_hardware_agree_on_vlans_mirrors_and_patches() {
     for seed in 10..18 {
-        let o = Options { seed, packets: packets(24), flows: 30, per_round: 300, switched: true };
+        let o = Options {
+            seed,
+            packets: packets(24),
+            flows: 30,
+            per_round: 300,
+            switched: true,
+            profile: "default",
+        };
         let r = run(&o).unwrap_or_else(|e| panic!("{e:#}\nseed {seed}"));
         println!("FIGURE differential {o:?}: {r:?}");
         assert!(r.outputs > r.packets / 8 && r.malformed > 0 && r.in_transit > 0, "{r:?}");
+    }
+}
+
+/// The profiles differ in what they take, and in how soon; not in what comes out.
+#[test]
+fn reference_software_and_hardware_agree_on_every_profile() {
+    for p in nic::PROFILES.iter().filter(|p| p.name != "default") {
+        let o = Options {
+            seed: 20,
+            packets: packets(12),
+            flows: 30,
+            per_round: 400,
+            switched: false,
+            profile: p.name,
+        };
+        let r = run(&o).unwrap_or_else(|e| panic!("{e:#}\nprofile {}", p.name));
+        println!("FIGURE differential {o:?}: {r:?}");
+        assert!(r.outputs > r.packets / 8 && r.most_placed > 0 && r.by_hardware > 0, "{}: {r:?}", p.name);
     }
 }

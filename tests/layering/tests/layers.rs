@@ -29,10 +29,11 @@ const TABLE: &[(&str, &[&str])] = &[
     ("daemon", &["clock"]),
     ("ofproto", &["flow", "openflow", "classifier", "datapath-api", "offload", "clock"]),
     ("vswitchd", &["*"]),
-    ("hoist", &["ovsdb", "openflow", "flow", "daemon", "pci"]),
+    ("hoist", &["ovsdb", "openflow", "flow", "daemon", "pci", "nic", "tester"]),
     ("kernel", &["clock"]),
     ("pcie", &["kernel", "device", "clock"]),
     ("nic", &["kernel", "pcie", "device", "simnic-defs", "clock"]),
+    ("tester", &["nic", "kernel"]),
     ("lab", &[]),
     ("xtask", &["lab"]),
     ("layering", &["*"]),
@@ -56,6 +57,7 @@ const NO_ASYNC: &[&str] = &[
     "kernel",
     "pcie",
     "nic",
+    "tester",
     "netio",
     "simnic",
     "simnic-defs",
@@ -123,7 +125,7 @@ fn dependencies_point_down_the_table() {
 #[test]
 fn the_simulator_never_imports_a_driver() {
     let deps = dependencies(&metadata(), &[None, Some("build"), Some("dev")]);
-    for sim in ["kernel", "pcie", "nic"] {
+    for sim in ["kernel", "pcie", "nic", "tester"] {
         assert!(!deps[sim].contains("simnic"), "{sim} imports the driver");
         assert!(!deps[sim].contains("offload"), "{sim} imports the offload layer");
     }

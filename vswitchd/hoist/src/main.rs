@@ -8,6 +8,7 @@ mod ask;
 mod pci_devices;
 mod pki;
 mod show;
+mod sim;
 mod table;
 
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ struct Options {
 }
 
 #[derive(Subcommand)]
+#[allow(clippy::large_enum_variant)] // there is one
 enum Command {
     /// Bridges, devices, and how much of the traffic is in hardware
     Status,
@@ -93,8 +95,11 @@ enum Command {
     Ports,
     /// Keys and certificates for ssl: and pssl: connections, as ovs-pki makes them
     Pki(pki::Pki),
-    /// Inside of the simulated devices: cycles, stage utilisation, drops
-    Sim,
+    /// Inside of the simulated devices of a running switch: cycles, stage utilisation, drops; or a simulated device by itself
+    Sim {
+        #[command(subcommand)]
+        what: Option<sim::Sim>,
+    },
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -147,7 +152,10 @@ async fn run(cli: &Cli) -> anyhow::Result<String> {
         }
         Command::Ports => answer::<Vec<report::Port>>(o, "hoist/ports", &[], |p| show::ports(p)).await,
         Command::Pki(p) => p.run(),
-        Command::Sim => answer::<Vec<report::Sim>>(o, "hoist/sim", &[], |d| show::sim(d)).await,
+        Command::Sim { what: Some(what) } => what.run(o.json),
+        Command::Sim { what: None } => {
+            answer::<Vec<report::Sim>>(o, "hoist/sim", &[], |d| show::sim(d)).await
+        }
         Command::Devices => devices(o).await,
         Command::Bind { addresses, force } => {
             pci_devices::change(Path::new(pci::SYSFS), addresses, pci::Change::Bind, *force)

@@ -2,7 +2,6 @@
 //! something else while it runs.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant as HostInstant};
 
@@ -43,19 +42,14 @@ fn ring_log2(cells: u32, ports: usize) -> u8 {
 /// Why a device did not start.
 #[derive(thiserror::Error, Debug)]
 pub enum DeviceStartError {
-    /// The profile cannot be read.
-    #[error("{}: {source}", path.display())]
-    ProfileFile {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's words.
-        source: std::io::Error,
-    },
-    /// The profile is wrong.
-    #[error("{}: {source}", path.display())]
-    Profile {
-        /// The file.
-        path: PathBuf,
+    /// There is no such profile, or it is wrong: line, key and reason.
+    #[error(transparent)]
+    Profile(#[from] nic::ProfileError),
+    /// The device cannot be made as the profile says.
+    #[error("{name}: {source}")]
+    Simulator {
+        /// The device.
+        name: String,
         /// Line, key and what is wrong.
         source: nic::ConfigError,
     },
@@ -245,17 +239,11 @@ pub fn start(
     };
     let settings = match profile {
         None => nic::Config::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| DeviceStartError::ProfileFile { path: path.clone(), source })?;
-            nic::Config::from_toml(&text)
-                .map_err(|source| DeviceStartError::Profile { path: path.clone(), source })?
-        }
+        Some(path) => nic::Config::profile(&path.to_string_lossy())?,
     };
-    let at = || PathBuf::from(&config.name);
     let n_ports = settings.device.ports;
     let sim = SimNic::new(settings, seed(&config.name))
-        .map_err(|source| DeviceStartError::Profile { path: at(), source })?;
+        .map_err(|source| DeviceStartError::Simulator { name: config.name.clone(), source })?;
     let live = sim.start_live().map_err(DeviceStartError::Thread)?;
     (0..n_ports).for_each(|p| sim.set_carrier(p, false));
     let mut driver = SimnicConfig::new(Vec::new());

@@ -90,6 +90,12 @@ fn impossible_rings_and_doorbells_are_refused() {
     let what: Vec<FaultKind> = sim.faults().iter().map(|f| f.what).collect();
     use FaultKind::{BadDoorbell, BadRing, IgnoredWrite};
     assert_eq!(what, [BadRing, IgnoredWrite, BadDoorbell, IgnoredWrite, IgnoredWrite]);
+    let said: Vec<String> = sim.faults().iter().map(|f| f.to_string()).collect();
+    let cycle = sim.faults()[0].cycle;
+    let ring = "receive ring of port 0, queue 1, RX_CTRL (0x4098): ring geometry is impossible, log2 0x1e";
+    assert_eq!(said[0], format!("cycle {cycle}, function 0, {ring}"));
+    assert!(said[3].ends_with("function 0, device, ID (0x0000): write ignored (read-only, undefined, or locked while the ring is enabled), value 0x1"), "{said:?}");
+    assert!(said[4].contains("register 0x0ffc"), "{said:?}");
 }
 
 #[test]

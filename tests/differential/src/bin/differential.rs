@@ -27,10 +27,15 @@ struct Args {
     /// With VLAN ports, mirrors and a bridge in between, other ones for every seed.
     #[arg(long)]
     switched: bool,
+    /// Profile of the simulated NIC: a name (`hoist sim profiles`) or a file
+    #[arg(long, default_value = "default")]
+    profile: String,
 }
 
 fn main() -> ExitCode {
     let a = Args::parse();
+    // For as long as the program runs.
+    let profile: &'static str = a.profile.clone().leak();
     for seed in a.seed..a.seed.saturating_add(a.seeds) {
         let begin = Instant::now();
         let o = Options {
@@ -38,13 +43,14 @@ fn main() -> ExitCode {
             packets: a.packets,
             flows: a.flows.max(1),
             switched: a.switched,
+            profile,
             ..Options::default()
         };
         match run(&o) {
             Ok(r) => println!("seed {seed}: the same in {:.1} s: {r:?}", begin.elapsed().as_secs_f64()),
             Err(e) => {
                 eprintln!(
-                    "{e:#}\nrepeat with: cargo xtask differential --seed {seed} --packets {} --flows {}{}",
+                    "{e:#}\nrepeat with: cargo xtask differential --seed {seed} --packets {} --flows {} --profile {profile}{}",
                     a.packets,
                     a.flows,
                     if a.switched { " --switched" } else { "" }

@@ -162,6 +162,9 @@ impl Check<'_> {
         }
         wires.resize(SIM_PORTS, Wire::None);
         let profile = d.profile.as_ref().map(|p| {
+            if nic::PROFILES.iter().any(|ours| ours.name == p.get_ref()) {
+                return p.get_ref().into();
+            }
             let path = self.at.path(p.get_ref());
             if !path.is_file() {
                 self.wrong(p.span(), format!("no such file: {}", path.display()));

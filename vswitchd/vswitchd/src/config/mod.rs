@@ -111,7 +111,7 @@ pub struct DeviceConfig {
 pub enum DeviceKind {
     /// The simulated SmartNIC.
     Sim {
-        /// File with the simulator's timing; `None` for the built-in one.
+        /// Name of a profile that comes with the simulator, or a file with one; `None` for the default.
         profile: Option<PathBuf>,
         /// What each port's wire ends in.
         wires: Vec<Wire>,
