@@ -6,7 +6,7 @@ use offload::{CounterCaps, MatchKind, ObjectKind, OffloadCapabilities, TableCaps
 
 use crate::action::MAX_ACTIONS;
 use crate::lower_action::action_caps;
-use crate::lower_match::{TABLE, key_fields};
+use crate::lower_match::{Can, TABLE, key_fields};
 
 /// Number of the one table.
 pub const TABLE_ID: TableId = TableId(0);
@@ -24,17 +24,19 @@ pub struct Missing {
     pub actions: Vec<ActionKind>,
 }
 
-/// The description of a device of `entries` filters and `queue_depth` operations at a time, without what is missing.
+/// The description of a device of `entries` filters and `queue_depth` operations at a time, without what is missing, and with what
+/// it can besides.
 pub fn capabilities(
     device: &str,
     ports: &[(PortId, u32)],
     entries: usize,
     queue_depth: usize,
     missing: &Missing,
+    can: Can,
 ) -> OffloadCapabilities {
-    let mut key = key_fields();
+    let mut key = key_fields(can);
     key.retain(|k| k.required || !missing.fields.contains(&k.field));
-    let mut actions = action_caps();
+    let mut actions = action_caps(can);
     actions.retain(|a| !missing.actions.contains(&a.kind));
     let meters = actions.iter().any(|a| a.kind == ActionKind::Meter);
     OffloadCapabilities {
@@ -60,7 +62,7 @@ pub fn capabilities(
         ports: ports.iter().map(|(p, _)| *p).collect(),
         zero_fields: FIRST_PASS_FIELDS.to_vec(),
         atomic_replace: true,
-        resume_point: false,
+        resume_point: can.chains,
         objects: if meters { vec![(ObjectKind::Meter, MAX_METERS)] } else { Vec::new() },
         queue_depth,
     }

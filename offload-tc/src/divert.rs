@@ -1,4 +1,8 @@
-//! What no filter catches: a last filter that hands every other frame over to an interface where software receives.
+//! What no filter catches: a last filter that hands every other frame over to an interface where software receives, with a tag
+//! that says that it is at the beginning ([`crate::misses`]).
+//!
+//! A bond's frames are caught where its members receive them: those share a block of filters, whose number is the bond's. What the
+//! members say to their peers about the bond itself (LACP) goes on to the bond.
 //!
 //! It is there for as long as its [`Divert`] lives, and no flush of the provider takes it away. Without it a frame that nobody
 //! forwards would go to the host's own stack.
@@ -9,16 +13,18 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use crate::ack::Ack;
-use crate::action::{Cookie, MirredMode, TcAction};
+use crate::action::{Cookie, TcAction, Verdict};
 use crate::filter::{FilterAt, Flower, Hook, flags};
+use crate::links::links;
 use crate::message::{self, Add, kind, messages};
+use crate::misses::{LAST, Misses, hand_over};
 use crate::transport::Transport;
 use crate::wire::Writer;
 
-/// Behind every other priority but the very last.
-const PRIO: u16 = 0xfffe;
 /// Any protocol.
 const ALL: u16 = 3;
+/// "Slow protocols" (IEEE 802.3 annex 57A), LACP among them.
+const SLOW: u16 = 0x8809;
 /// How long the kernel's answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// What its cookie is; not one of the provider's.
@@ -28,39 +34,81 @@ const COOKIE: &[u8] = b"HoiD";
 #[derive(Debug)]
 pub struct Divert<T: Transport> {
     link: T,
-    at: FilterAt,
+    at: Vec<FilterAt>,
+    ifindex: u32,
+    /// Members of a bond that were given a qdisc.
+    members: Vec<u32>,
+    misses: Misses,
 }
 
 impl<T: Transport> Divert<T> {
-    /// Redirects what interface `ifindex` receives and no filter catches to interface `to`. A clsact qdisc is added if there is
-    /// none; a filter that a former life has left is changed.
+    /// Redirects what interface `ifindex` receives and no filter catches to interface `to`, and has `misses` know. A clsact
+    /// qdisc is added if there is none; a filter that a former life has left is changed.
     ///
     /// # Errors
     /// The kernel's, with its words.
-    pub fn install(mut link: T, ifindex: u32, to: u32) -> io::Result<Self> {
-        let ack = ask(&mut link, |w| message::add_clsact(w, 1, ifindex, None))?;
-        if ack.errno != 0 && Errno::from_raw(ack.errno) != Errno::EEXIST {
-            return Err(said("clsact", &ack));
+    pub fn install(mut link: T, ifindex: u32, to: u32, misses: &Misses) -> io::Result<Self> {
+        let (hook, members) = attach(&mut link, ifindex)?;
+        let mut d = Divert { link, at: Vec::new(), ifindex, members, misses: misses.clone() };
+        if let Hook::Block(_) = hook {
+            let mut f = Flower { flags: flags::SKIP_HW, ..Flower::default() };
+            f.actions = vec![TcAction::verdict(Verdict::Pass)];
+            if let Some(a) = f.actions.first_mut() {
+                a.cookie = Cookie::new(COOKIE);
+            }
+            d.add(FilterAt { hook, chain: 0, prio: LAST - 1, protocol: SLOW, handle: 1 }, &f)?;
         }
-        let mut f = Flower { flags: flags::SKIP_HW, ..Flower::default() };
-        let mut a = TcAction::mirred(MirredMode::EgressRedirect, to);
-        a.cookie = Cookie::new(COOKIE);
-        f.actions.push(a);
-        let at = FilterAt { hook: Hook::Ingress(ifindex), chain: 0, prio: PRIO, protocol: ALL, handle: 1 };
-        let ack = ask(&mut link, |w| message::add_filter(w, 2, &at, &f, Add::Replace))?;
+        let actions = hand_over(0, 0, to, Cookie::new(COOKIE));
+        let f = Flower { flags: flags::SKIP_HW, actions, ..Flower::default() };
+        d.add(FilterAt { hook, chain: 0, prio: LAST, protocol: ALL, handle: 1 }, &f)?;
+        misses.open(ifindex, to, hook);
+        Ok(d)
+    }
+
+    fn add(&mut self, at: FilterAt, f: &Flower) -> io::Result<()> {
+        let ack = ask(&mut self.link, |w| message::add_filter(w, 2, &at, f, Add::Replace))?;
         if ack.errno != 0 {
             return Err(said("filter", &ack));
         }
-        Ok(Divert { link, at })
+        self.at.push(at);
+        Ok(())
     }
 }
 
 impl<T: Transport> Drop for Divert<T> {
     fn drop(&mut self) {
-        let at = self.at;
-        // With the interface gone the filter is, too.
-        let _ = ask(&mut self.link, |w| message::delete_filter(w, 3, &at));
+        self.misses.close(self.ifindex);
+        for at in std::mem::take(&mut self.at) {
+            // With the interface gone the filter is, too.
+            let _ = ask(&mut self.link, |w| message::delete_filter(w, 3, &at));
+        }
+        for m in std::mem::take(&mut self.members) {
+            let _ = ask(&mut self.link, |w| message::delete_clsact(w, 4, m));
+        }
     }
+}
+
+/// What the filters of an interface hang on: a qdisc is added where there is none. And the members of a bond that were given one.
+fn attach<T: Transport>(link: &mut T, ifindex: u32) -> io::Result<(Hook, Vec<u32>)> {
+    let all = links(link)?;
+    let bond = all.iter().any(|l| l.index == ifindex && l.is_bond());
+    let members: Vec<u32> =
+        all.iter().filter(|l| bond && l.master == Some(ifindex)).map(|l| l.index).collect();
+    let mut given = Vec::new();
+    let block = (!members.is_empty()).then_some(ifindex);
+    for i in block.map_or(vec![ifindex], |_| members) {
+        let ack = ask(link, |w| message::add_clsact(w, 1, i, block))?;
+        match Errno::from_raw(ack.errno) {
+            _ if ack.errno == 0 => given.push(i),
+            Errno::EEXIST => {}
+            _ => return Err(said("clsact", &ack)),
+        }
+    }
+    Ok(match block {
+        Some(b) => (Hook::Block(b), given),
+        // That of a plain interface is the provider's to give back.
+        None => (Hook::Ingress(ifindex), Vec::new()),
+    })
 }
 
 fn said(what: &str, ack: &Ack) -> io::Error {
@@ -85,20 +133,50 @@ fn ask<T: Transport>(link: &mut T, put: impl FnOnce(&mut Writer)) -> io::Result<
 mod tests {
     use super::*;
     use crate::fake::FakeKernel;
-    use flow::PortId;
+    use crate::links::LinkInfo;
+    use crate::misses::{Place, TAG};
+    use flow::{FieldId, PortId};
     use offload::conformance::rules::{SHAPES, packet};
+
+    #[test]
+    fn the_members_of_a_bond_share_their_filters_and_lacp_is_left_to_the_bond() {
+        let kernel = FakeKernel::new(&[1, 2, 3, 9]);
+        let of =
+            |index, kind: &str, master| LinkInfo { index, kind: kind.into(), master, ..LinkInfo::default() };
+        kernel.set_link(of(1, "bond", None));
+        kernel.set_link(of(2, "", Some(1)));
+        kernel.set_link(of(3, "", Some(1)));
+        let misses = Misses::new();
+        let d = Divert::install(kernel.socket(), 1, 9, &misses).unwrap();
+        assert_eq!((misses.hook(1), misses.tap(1)), (Hook::Block(1), Some(9)));
+        assert_eq!(kernel.filters().len(), 2);
+        let k = packet(SHAPES[0], 1, PortId(1));
+        for member in [2, 3] {
+            assert_eq!(kernel.receive(member, &k, 100).map(|out| out[0].0), Some(9));
+            let mut lacp = k;
+            lacp.set(FieldId::EthType, SLOW.into());
+            assert_eq!(kernel.receive(member, &lacp, 100), None);
+        }
+        drop(d);
+        assert!(kernel.filters().is_empty());
+    }
 
     #[test]
     fn what_no_filter_catches_is_diverted_for_as_long_as_it_lives() {
         let kernel = FakeKernel::new(&[1, 9]);
-        let d = Divert::install(kernel.socket(), 1, 9).unwrap();
+        let misses = Misses::new();
+        let d = Divert::install(kernel.socket(), 1, 9, &misses).unwrap();
+        assert_eq!(misses.tap(1), Some(9));
         let k = packet(SHAPES[2], 1, PortId(1));
-        assert_eq!(kernel.receive(1, &k, 100).map(|out| out[0].0), Some(9));
-        let again = Divert::install(kernel.socket(), 1, 9).unwrap();
+        let out = kernel.receive(1, &k, 100).unwrap();
+        assert_eq!((out[0].0, out[0].1.get(FieldId::VlanTpid)), (9, TAG.into()));
+        assert_eq!(misses.place(out[0].1.get(FieldId::VlanTci) as u16 & 0xefff), Some(Place::default()));
+        let again = Divert::install(kernel.socket(), 1, 9, &misses).unwrap();
         assert_eq!(kernel.filters().len(), 1, "one that was left is taken over");
         drop(again);
         assert!(kernel.filters().is_empty());
         drop(d);
-        assert!(Divert::install(kernel.socket(), 7, 9).is_err());
+        assert!(Divert::install(kernel.socket(), 7, 9, &misses).is_err());
+        assert_eq!((misses.tap(1), misses.tap(7)), (None, None));
     }
 }

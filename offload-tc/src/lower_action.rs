@@ -1,13 +1,14 @@
 //! Datapath actions to actions of TC.
 //!
 //! Header writes that follow each other become one pedit, and one csum behind it for the checksums that they break. All outputs
-//! but the last mirror, the last redirects; nothing that follows it can have an effect. A rule without output drops.
+//! but the last mirror, the last redirects; nothing that follows it can have an effect. A rule without output drops. A rule that
+//! recirculates mirrors to all outputs and goes on in another chain; nothing may follow that.
 //!
 //! *Not lowered*: writes to IP and transport headers of packets with two tags, because pedit then looks for the header where
 //! the second tag is; writes to addresses and ports of fragments, because csum would take a part for the whole (a rule that
 //! says nothing of fragments becomes a filter for packets that are none).
 
-use flow::{Action, ActionKind, FieldId, PacketMatch, PortId};
+use flow::{Action, ActionKind, FieldId, PacketMatch};
 use offload::{ActionCap, Needs, ObjectKind, Reject};
 
 use crate::action::packet::{CSUM_ICMP, CSUM_IP4, CSUM_TCP, CSUM_UDP};
@@ -16,7 +17,9 @@ use crate::action::{
     VlanAction,
 };
 use crate::keys::{FLAG_IS_FRAGMENT, FlowerKey};
-use crate::lower_match::{LoweredMatch, TABLE, VLAN_PRESENT, exactly};
+use crate::lower_ct::{lower_ct, lower_ct_clear};
+use crate::lower_match::{Can, LoweredMatch, TABLE, Terms, VLAN_PRESENT, exactly};
+use crate::lower_tunnel::{self, Wanted, is_tunnel};
 
 /// Masks of a tag that the vlan action can write: the id, with or without the priority and the bit that says it is there.
 const SET_TAG: &[u128] = &[0x0fff, 0x1fff, 0xefff, 0xffff];
@@ -24,13 +27,13 @@ const IP: &[u128] = &[0x0800, 0x86dd];
 const L4: Needs = &[(FieldId::EthType, IP), (FieldId::NwProto, &[6, 17])];
 
 /// Actions of the table, as capabilities have them.
-pub(crate) fn action_caps() -> Vec<ActionCap> {
+pub(crate) fn action_caps(can: Can) -> Vec<ActionCap> {
     use FieldId::*;
     let set = |f, needs| ActionCap::anywhere(ActionKind::SetField(f)).needing(needs);
     let v4: Needs = &[(EthType, &[0x0800])];
     let v6: Needs = &[(EthType, &[0x86dd])];
     let ip: Needs = &[(EthType, IP)];
-    vec![
+    let mut all = vec![
         ActionCap::anywhere(ActionKind::Output),
         ActionCap::anywhere(ActionKind::PushVlan),
         ActionCap::anywhere(ActionKind::PopVlan),
@@ -50,11 +53,17 @@ pub(crate) fn action_caps() -> Vec<ActionCap> {
         set(NwTtl, ip).taking(2),
         set(TpSrc, L4).taking(2),
         set(TpDst, L4).taking(2),
-    ]
+    ];
+    all.extend(lower_tunnel::action_caps());
+    if can.chains {
+        all.push(ActionCap::anywhere(ActionKind::Recirc).at_most(1));
+    }
+    if can.conntrack {
+        all.push(ActionCap::anywhere(ActionKind::Ct));
+        all.push(ActionCap::anywhere(ActionKind::CtClear));
+    }
+    all
 }
-
-/// Number of the policer that stands for a meter.
-pub type MeterIndex<'a> = &'a dyn Fn(u32) -> Option<u32>;
 
 struct Lower<'a> {
     m: &'a PacketMatch,
@@ -66,9 +75,13 @@ struct Lower<'a> {
     csum: u32,
     /// Whether there is a label stack before the network header that was not there.
     labelled: bool,
+    /// Whether connection tracking has been asked.
+    tracked: bool,
+    /// Metadata of the tunnel that packets are to go into.
+    tunnel: Wanted,
 }
 
-/// Adds the actions of a rule that matches `m`, which has been lowered to `out`. `meter` tells which policer a meter is.
+/// Adds the actions of a rule that matches `m`, which has been lowered to `out`.
 ///
 /// # Errors
 /// The [`Reject`] that names the action, field or number that does not fit.
@@ -76,22 +89,43 @@ pub fn lower_actions(
     actions: &[Action],
     m: &PacketMatch,
     out: &mut LoweredMatch,
-    ports: &[(PortId, u32)],
-    meter: MeterIndex<'_>,
+    terms: &Terms<'_>,
 ) -> Result<(), Reject> {
     let tags = out.tags.clone();
-    let mut l = Lower { m, out, tags, pedit: Vec::new(), csum: 0, labelled: false };
+    let (pedit, tunnel) = (Vec::new(), Wanted::default());
+    let mut l = Lower { m, out, tags, pedit, csum: 0, labelled: false, tracked: false, tunnel };
+    if l.out.by_tunnel {
+        // It has come out of that tunnel, and is not to go into it again.
+        l.push(TcAction::pipe(ActionSpec::TunnelUnset));
+    }
+    if let Some((Action::Recirc(id), before)) = actions.split_last() {
+        for a in before {
+            match a {
+                Action::Output(port) => {
+                    let ifindex = terms.ifindex(*port).ok_or(Reject::EgressNotOnDevice { port: *port })?;
+                    l.leave_by(ifindex, MirredMode::EgressMirror, terms)?;
+                }
+                _ => l.action(a, terms)?,
+            }
+        }
+        l.flush();
+        let chain = (terms.chain)(*id)?;
+        l.out.goes_to = Some((chain, l.tracked));
+        l.push(TcAction::verdict(Verdict::Goto(chain)));
+        return l.out.fits();
+    }
     let last = actions.iter().rposition(|a| matches!(a, Action::Output(_)));
+    // What is remembered of a packet after it was sent needs the packet for a little longer.
+    let tracked_after = last.is_some_and(|i| actions[i..].iter().any(|a| matches!(a, Action::Ct(_))));
     for (i, a) in actions.iter().enumerate() {
         if let Action::Output(port) = a {
-            let ifindex = ports.iter().find(|(p, _)| p == port).map(|(_, i)| *i);
-            let ifindex = ifindex.ok_or(Reject::EgressNotOnDevice { port: *port })?;
-            l.flush();
-            let mode = if Some(i) == last { MirredMode::EgressRedirect } else { MirredMode::EgressMirror };
-            l.push(TcAction::mirred(mode, ifindex));
+            let ifindex = terms.ifindex(*port).ok_or(Reject::EgressNotOnDevice { port: *port })?;
+            let takes = Some(i) == last && !tracked_after;
+            let mode = if takes { MirredMode::EgressRedirect } else { MirredMode::EgressMirror };
+            l.leave_by(ifindex, mode, terms)?;
         } else {
-            l.action(a, meter)?;
-            if last.is_some_and(|last| i > last) {
+            l.action(a, terms)?;
+            if last.is_some_and(|last| i > last) && !tracked_after {
                 // Nobody sees it, but it has to be one that could be done.
                 l.pedit.clear();
                 l.csum = 0;
@@ -101,16 +135,26 @@ pub fn lower_actions(
             }
         }
     }
-    if last.is_none() {
-        // Meters count all the same; the rest has no effect on a packet that is dropped.
-        l.out.flower.actions.retain(|a| matches!(a.spec, ActionSpec::Police(_)));
+    if tracked_after {
+        l.pedit.clear();
+        l.csum = 0;
+        l.push(TcAction::verdict(Verdict::Drop));
+    } else if last.is_none() {
+        // Meters count and connections are kept all the same; the rest has no effect on a packet that is dropped.
+        l.out.flower.actions.retain(|a| matches!(a.spec, ActionSpec::Police(_) | ActionSpec::Ct(_)));
         l.push(TcAction::verdict(Verdict::Drop));
     }
-    let n = l.out.flower.actions.len();
-    if n > MAX_ACTIONS {
-        return Err(Reject::TooManyActions { table: TABLE, wanted: n, offered: MAX_ACTIONS });
+    l.out.fits()
+}
+
+impl LoweredMatch {
+    fn fits(&self) -> Result<(), Reject> {
+        let n = self.flower.actions.len();
+        match n > MAX_ACTIONS {
+            true => Err(Reject::TooManyActions { table: TABLE, wanted: n, offered: MAX_ACTIONS }),
+            false => Ok(()),
+        }
     }
-    Ok(())
 }
 
 fn is_redirect(a: &TcAction) -> bool {
@@ -120,6 +164,18 @@ fn is_redirect(a: &TcAction) -> bool {
 impl Lower<'_> {
     fn push(&mut self, a: TcAction) {
         self.out.flower.actions.push(a);
+    }
+
+    /// Sends the packet as it is now, into a tunnel when the interface is one.
+    fn leave_by(&mut self, ifindex: u32, mode: MirredMode, terms: &Terms<'_>) -> Result<(), Reject> {
+        self.flush();
+        if terms.tunnels.contains(&ifindex) && std::mem::take(&mut self.tunnel.changed) {
+            let action = ActionKind::SetField(FieldId::TunDst);
+            let set = self.tunnel.action().ok_or(Reject::Action { table: TABLE, action })?;
+            self.push(TcAction::pipe(ActionSpec::TunnelSet(Box::new(set))));
+        }
+        self.push(TcAction::mirred(mode, ifindex));
+        Ok(())
     }
 
     /// Turns the header writes so far into actions.
@@ -134,7 +190,7 @@ impl Lower<'_> {
         }
     }
 
-    fn action(&mut self, a: &Action, meter: MeterIndex<'_>) -> Result<(), Reject> {
+    fn action(&mut self, a: &Action, terms: &Terms<'_>) -> Result<(), Reject> {
         let unsupported = Reject::Action { table: TABLE, action: a.kind() };
         match a {
             Action::SetField { field, value, mask } => return self.set_field(*field, *value, *mask),
@@ -172,13 +228,23 @@ impl Lower<'_> {
             }
             Action::Meter(id) => {
                 let kind = ObjectKind::Meter;
-                let index = meter(id.0).ok_or(Reject::ObjectOwnedElsewhere { kind, id: id.0 })?;
+                let index = (terms.meter)(id.0).ok_or(Reject::ObjectOwnedElsewhere { kind, id: id.0 })?;
                 self.flush();
                 let verdict = Verdict::Drop;
                 let a = TcAction::pipe(ActionSpec::Police(Police::packets(0, 0)));
                 self.push(TcAction { index, verdict, ..a });
             }
-            Action::Controller(_) | Action::Recirc(_) => {
+            Action::Ct(c) if terms.can.conntrack => {
+                self.flush();
+                self.tracked = true;
+                self.push(TcAction::pipe(lower_ct(c)?));
+            }
+            Action::CtClear if terms.can.conntrack => {
+                self.flush();
+                self.tracked = false;
+                self.push(TcAction::pipe(lower_ct_clear()));
+            }
+            Action::Controller(_) | Action::Recirc(_) | Action::Ct(_) | Action::CtClear => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
             _ => return Err(unsupported),
@@ -213,6 +279,7 @@ impl Lower<'_> {
         let be = |n: usize| (value.to_be_bytes()[16 - n..].to_vec(), mask.to_be_bytes()[16 - n..].to_vec());
         let (header, at, n) = match field {
             VlanTci => return self.set_tag(value, mask),
+            f if is_tunnel(f) => return self.tunnel.write(f, value, mask),
             EthDst => (PeditHeader::Eth, 0, 6),
             EthSrc => (PeditHeader::Eth, 6, 6),
             NwSrc => (PeditHeader::Ip4, 12, 4),

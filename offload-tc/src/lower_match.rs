@@ -19,6 +19,7 @@ use offload::{KeyField, Needs, Reject};
 
 use crate::filter::Flower;
 use crate::keys::{FLAG_FIRST_FRAGMENT, FLAG_IS_FRAGMENT, FlowerKey};
+use crate::lower_tunnel;
 use crate::tunnel_opts::LseMatch;
 
 /// The table's name, as shown to people.
@@ -60,11 +61,11 @@ const L4: Needs = &[(FieldId::EthType, IP), (FieldId::NwProto, &[1, 6, 17, 58, 1
 const TCP: Needs = &[(FieldId::EthType, IP), (FieldId::NwProto, &[6])];
 
 /// The key of the table, as capabilities have it.
-pub(crate) fn key_fields() -> Vec<KeyField> {
+pub(crate) fn key_fields(can: Can) -> Vec<KeyField> {
     use FieldId::*;
     let whole = |f, needs| KeyField::whole(f).needing(needs);
     let any = |f, needs| KeyField::any(f).needing(needs);
-    vec![
+    let mut all = vec![
         KeyField::whole(DpPort).required(),
         KeyField::whole(EthType).required(),
         KeyField::one_of(VlanTci, TAG_MASKS).required(),
@@ -89,7 +90,45 @@ pub(crate) fn key_fields() -> Vec<KeyField> {
         KeyField::one_of(MplsLse0, LSE_MASKS).needing(MPLS),
         KeyField::one_of(MplsLse1, LSE_MASKS).needing(MPLS),
         KeyField::one_of(MplsLse2, LSE_MASKS).needing(MPLS),
-    ]
+    ];
+    if can.chains {
+        all.push(KeyField::whole(RecircId));
+    }
+    if can.conntrack {
+        all.extend(crate::lower_ct::key_fields());
+    }
+    all.extend(lower_tunnel::key_fields());
+    all
+}
+
+/// What there is beside plain filters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Can {
+    /// Records that go on elsewhere become filters of chains.
+    pub chains: bool,
+    /// Connections are the kernel's.
+    pub conntrack: bool,
+}
+
+/// What the numbers in a rule are to the kernel.
+pub struct Terms<'a> {
+    /// Interfaces by datapath port.
+    pub ports: &'a [(PortId, u32)],
+    /// Interfaces that are tunnels.
+    pub tunnels: &'a [u32],
+    /// The number of the policer that is a meter.
+    pub meter: &'a dyn Fn(u32) -> Option<u32>,
+    /// The number of the chain for a recirculation id, or why there is none.
+    pub chain: &'a dyn Fn(u32) -> Result<u32, Reject>,
+    /// What may be used.
+    pub can: Can,
+}
+
+impl Terms<'_> {
+    /// The interface that a port is.
+    pub(crate) fn ifindex(&self, port: PortId) -> Option<u32> {
+        self.ports.iter().find(|(p, _)| *p == port).map(|(_, i)| *i)
+    }
 }
 
 /// A match in flower's terms.
@@ -97,6 +136,12 @@ pub(crate) fn key_fields() -> Vec<KeyField> {
 pub struct LoweredMatch {
     /// Interface that packets come in by.
     pub ifindex: u32,
+    /// Chain that the filter belongs to.
+    pub chain: u32,
+    /// Chain that packets go on in, and whether connection tracking sends them there.
+    pub goes_to: Option<(u32, bool)>,
+    /// Whether packets came by a tunnel, and have its metadata.
+    pub by_tunnel: bool,
     /// Protocol that the filter is for.
     pub protocol: u16,
     /// Types of the tags that packets have, outermost first.
@@ -117,26 +162,28 @@ pub(crate) fn exactly(m: &PacketMatch, f: FieldId) -> Option<u128> {
     (mask == f.info().max()).then_some(v)
 }
 
-/// The flower keys for `m`, given which datapath port is which interface.
+/// The flower keys for `m`.
 ///
 /// # Errors
 /// The [`Reject`] that names the field, mask or value that flower cannot match.
-pub fn lower_match(m: &PacketMatch, ports: &[(PortId, u32)]) -> Result<LoweredMatch, Reject> {
+pub fn lower_match(m: &PacketMatch, terms: &Terms<'_>) -> Result<LoweredMatch, Reject> {
     let port = exactly(m, FieldId::DpPort).ok_or(Reject::NoIngress)?;
     let port = PortId(port as u32);
-    let (_, ifindex) = ports.iter().find(|(p, _)| *p == port).ok_or(Reject::IngressNotOnDevice { port })?;
-    let mut l = Lower { m, left: *m.mask(), out: LoweredMatch { ifindex: *ifindex, ..Default::default() } };
+    let ifindex = terms.ifindex(port).ok_or(Reject::IngressNotOnDevice { port })?;
+    let mut l = Lower { m, left: *m.mask(), out: LoweredMatch { ifindex, ..Default::default() } };
     l.left.set(FieldId::DpPort, 0);
     let eth_type = exactly(m, FieldId::EthType)
         .ok_or(Reject::FieldRequired { table: TABLE, field: FieldId::EthType })? as u16;
     l.tags(eth_type)?;
     l.ethernet();
+    l.out.by_tunnel = lower_tunnel::lower_tunnel(m, &mut l.left, &mut l.out.flower)?;
     match eth_type {
         0x0800 | 0x86dd => l.ip(eth_type)?,
         0x0806 | 0x8035 => l.arp(),
         0x8847 | 0x8848 => l.mpls()?,
         _ => {}
     }
+    l.later(terms)?;
     for f in offload::capability::FIRST_PASS_FIELDS {
         if m.get(*f).0 == 0 {
             l.left.set(*f, 0);
@@ -249,6 +296,24 @@ impl Lower<'_> {
         if mask & PCP != 0 {
             self.set(prio, tci >> 13);
         }
+    }
+
+    /// What only packets have that have been in the tables before.
+    fn later(&mut self, terms: &Terms<'_>) -> Result<(), Reject> {
+        let (recirc, _) = self.m.get(FieldId::RecircId);
+        if recirc == 0 || !terms.can.chains {
+            return Ok(());
+        }
+        self.out.chain = (terms.chain)(recirc as u32)?;
+        self.left.set(FieldId::RecircId, 0);
+        // Where connections are not the kernel's, no filter with ct leads to a chain, and packets there have none.
+        if terms.can.conntrack {
+            crate::lower_ct::lower_connection(self.m, &mut self.out.flower)?;
+            for f in [FieldId::CtState, FieldId::CtZone, FieldId::CtMark, FieldId::CtLabel] {
+                self.left.set(f, 0);
+            }
+        }
+        Ok(())
     }
 
     fn ethernet(&mut self) {

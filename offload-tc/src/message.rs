@@ -11,6 +11,8 @@ pub mod kind {
     pub const ERROR: u16 = 2;
     pub const DONE: u16 = 3;
     pub const OVERRUN: u16 = 4;
+    pub const NEW_LINK: u16 = 16;
+    pub const GET_LINK: u16 = 18;
     pub const NEW_QDISC: u16 = 36;
     pub const DEL_QDISC: u16 = 37;
     pub const NEW_FILTER: u16 = 44;

@@ -10,7 +10,7 @@ use offload::conformance::rules::{SHAPES, packet};
 use offload::{FlowOp, FlowRule, HwHandle, OffloadProvider, OpId, OpResult, Reject, StatsCursor};
 use offload_tc::fake::{FakeKernel, FakeSocket};
 use offload_tc::{
-    Cookie, FilterAt, Flower, FlowerKey, Hook, TcAction, TcConfig, TcPolicy, TcProvider, Verdict,
+    Cookie, FilterAt, Flower, FlowerKey, Hook, LinkInfo, TcAction, TcConfig, TcPolicy, TcProvider, Verdict,
 };
 
 const PORTS: [(PortId, u32); 2] = [(PortId(11), 1), (PortId(12), 2)];
@@ -208,4 +208,65 @@ fn a_match_that_is_there_already_is_refused_and_nothing_leaks() {
     assert!(matches!(r, OpResult::Rejected(Reject::Device { errno: 17, .. }, None)), "{r:?}");
     run(&mut p, FlowOp::Remove(OpId(3), h));
     assert!(kernel.filters().is_empty());
+}
+
+#[test]
+fn a_filter_that_cannot_be_put_back_is_not_believed_in_hardware() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let p = provider(&kernel, config());
+    let policy = offload::PlacementConfig { min_pps: 0, ..offload::PlacementConfig::default() };
+    let mut engine = offload::PlacementEngine::new(policy, vec![p]);
+    let mut now = clock::Instant::ZERO;
+    let mut tick = |engine: &mut offload::PlacementEngine<_>, times: u32| {
+        for _ in 0..times {
+            now = now + Duration::from_millis(600);
+            (0..20).take_while(|_| engine.tick(now) > 0).for_each(drop);
+        }
+        now
+    };
+    let at = tick(&mut engine, 1);
+    engine.offer(rule(1), Arc::new(|| 5u64), at).unwrap();
+    tick(&mut engine, 3);
+    assert!(matches!(engine.status(FlowId(1)), Some(offload::Status::Hardware { .. })));
+    kernel.receive(1, &key(1), 100);
+    tick(&mut engine, 3);
+    let (at, _) = kernel.filters()[0].clone();
+    assert!(kernel.remove_filter(&at));
+    // The qdisc is there; the filter is not taken.
+    kernel.refuse_next(17, "");
+    kernel.refuse_next(28, "the table is full of somebody else's");
+    let mut said = None;
+    for _ in 0..6 {
+        tick(&mut engine, 1);
+        if let Some(offload::Status::Software(why)) = engine.status(FlowId(1)) {
+            said = Some(why.to_string());
+        }
+    }
+    let said = said.expect("it was never said to be in software");
+    assert!(said.contains("somebody else's"), "{said}");
+    assert_eq!(engine.hardware_total(FlowId(1)).packets, 1, "what was counted stays");
+    tick(&mut engine, 20);
+    assert!(matches!(engine.status(FlowId(1)), Some(offload::Status::Hardware { .. })), "a later attempt");
+    assert_eq!(kernel.filters().len(), 1);
+}
+
+#[test]
+fn hardware_alone_does_not_forward_between_switches() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    for (index, id) in [(1, 1), (2, 2)] {
+        kernel.set_hardware(index, true);
+        let port_name = format!("p{index}");
+        kernel.set_link(LinkInfo { index, switch_id: vec![0xa6, id], port_name, ..LinkInfo::default() });
+    }
+    let mut p = provider(&kernel, TcConfig { policy: TcPolicy::SkipSw, ..config() });
+    let names: Vec<_> = p.interfaces().map(|(_, l)| l.port_name.clone()).collect();
+    assert_eq!(names, ["p1", "p2"]);
+    let r = run(&mut p, FlowOp::Install(OpId(1), rule(1)));
+    let port = PortId(12);
+    assert!(
+        matches!(&r, OpResult::Rejected(Reject::EgressNotOnDevice { port: q }, None) if *q == port),
+        "{r:?}"
+    );
+    let mut p = provider(&kernel, config());
+    install(&mut p, 1);
 }

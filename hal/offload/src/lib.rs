@@ -37,8 +37,8 @@ pub use objects::{NoObjects, ObjectError, ObjectId, ObjectKind, ObjectSpec, Obje
 pub use ownership::{DeviceId, ObjectOwners, Owner};
 pub use placement::{PlacementConfig, PlacementEngine, SoftwarePackets, Status};
 pub use provider::{
-    Completion, Completions, FlowOp, HwHandle, InstalledFlow, OffloadError, OffloadProvider, OpId, OpResult,
-    RawStats, StatsBatch, StatsCursor,
+    Completion, Completions, FlowOp, HwHandle, InstalledFlow, LostEntry, OffloadError, OffloadProvider, OpId,
+    OpResult, RawStats, StatsBatch, StatsCursor,
 };
 pub use reject::{Layer, Reject, RejectKind};
 pub use rule::{FlowId, FlowRule, Origin, Provenance};

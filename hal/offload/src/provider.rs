@@ -111,6 +111,22 @@ pub struct StatsBatch {
     pub stats: Vec<(HwHandle, FlowId, RawStats)>,
     /// Whether this batch reached the end of the tables: every entry has been polled once since the last time.
     pub wrapped: bool,
+    /// Entries that were found to be gone, by nobody's request, and that the device would not take again. Each is told once;
+    /// its handle is void.
+    pub lost: Vec<LostEntry>,
+}
+
+/// An entry that is no longer in the tables though nobody asked for its removal.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LostEntry {
+    /// The entry.
+    pub handle: HwHandle,
+    /// Its record.
+    pub flow: FlowId,
+    /// Its last counters, as far as they were read.
+    pub last: RawStats,
+    /// Why it is not there again.
+    pub why: Reject,
 }
 
 /// An entry found in a device.

@@ -7,6 +7,7 @@ use super::{Outcome, State};
 use crate::action::{ActionSpec, MirredMode, TcAction, Verdict, VlanAction};
 use crate::filter::{FilterAt, Hook};
 use crate::keys::{FLAG_FIRST_FRAGMENT, FLAG_IS_FRAGMENT, FlowerKey};
+use crate::misses::to_flower;
 
 /// Chains that one packet goes through at most, as the kernel has it.
 const MAX_CHAINS: usize = 4;
@@ -21,8 +22,10 @@ impl State {
         let aside = if tags(&key) > 0 { 18 } else { 14 };
         let len_bytes = len_bytes.saturating_sub(aside);
         let mut hit = false;
+        let block = self.links.get(&ifindex).and_then(|l| l.block);
+        let hook = block.map_or(Hook::Ingress(ifindex), Hook::Block);
         for _ in 0..MAX_CHAINS {
-            let first = FilterAt { hook: Hook::Ingress(ifindex), chain, prio: 0, protocol: 0, handle: 0 };
+            let first = FilterAt { hook, chain, prio: 0, protocol: 0, handle: 0 };
             let last = FilterAt { prio: u16::MAX, protocol: u16::MAX, handle: u32::MAX, ..first };
             let found = self.filters.range(first..=last).find(|(at, f)| {
                 f.kind == "flower"
@@ -73,6 +76,10 @@ impl State {
                 }
                 ActionSpec::Vlan(v) => vlan(v, key),
                 ActionSpec::Pedit(keys) => rewrite(keys, key),
+                ActionSpec::Ct(c) => {
+                    key.set(FieldId::CtState, if c.clear { 0 } else { self.ct_state.into() });
+                    key.set(FieldId::CtZone, c.zone.unwrap_or(0).into());
+                }
                 // Everything conforms.
                 ActionSpec::Police(p) => match p.conform {
                     Some(Verdict::Pipe) | None => continue,
@@ -140,6 +147,10 @@ fn value(k: &PacketKey, key: FlowerKey) -> Option<u128> {
         K::ArpOp => when(arp, FieldId::NwProto),
         K::ArpSha => when(arp, FieldId::ArpSha),
         K::ArpTha => when(arp, FieldId::ArpTha),
+        K::CtState => Some(to_flower(k.get(FieldId::CtState) as u16).into()),
+        K::CtZone => Some(k.get(FieldId::CtZone)),
+        K::CtMark => Some(k.get(FieldId::CtMark)),
+        K::CtLabel => Some(k.get(FieldId::CtLabel)),
         K::Flags => {
             let frag = k.get(FieldId::NwFrag);
             Some(match frag & 3 {

@@ -5,7 +5,7 @@
 //! the lab can. What it checks is what Linux 6.1 checks, with the same error numbers and words.
 //!
 //! *Not modelled*: qdiscs other than clsact, classifiers other than flower (a foreign filter of another kind is a name that
-//! matches nothing), conntrack, tunnels, rates of policers.
+//! matches nothing), connections (every packet is of the state that was said last), tunnels, rates of policers.
 
 mod classify;
 mod headers;
@@ -23,6 +23,7 @@ use offload::seed::Seed;
 
 use crate::action::{Counts, TcAction};
 use crate::filter::{FilterAt, Flower, Hook};
+use crate::links::LinkInfo;
 use crate::transport::Transport;
 
 /// A filter that is there.
@@ -48,12 +49,22 @@ struct Shared {
 }
 
 /// An interface.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Link {
     clsact: bool,
     block: Option<u32>,
     /// Its driver takes filters.
     hardware: bool,
+    /// What rtnetlink tells of it.
+    info: LinkInfo,
+}
+
+impl Link {
+    fn numbered(index: u32) -> Self {
+        let info =
+            LinkInfo { index, name: format!("if{index}"), up: true, carrier: true, ..LinkInfo::default() };
+        Link { info, ..Link::default() }
+    }
 }
 
 /// How often what goes wrong, in percent of the requests or datagrams.
@@ -88,6 +99,8 @@ struct State {
     refusals: VecDeque<(i32, &'static str)>,
     now: Instant,
     requests: u64,
+    /// What connection tracking says of every packet, as the datapath has it.
+    ct_state: u16,
 }
 
 /// A handle to a fake kernel; clones are the same kernel.
@@ -102,7 +115,7 @@ pub type Outcome = Option<Vec<(u32, PacketKey)>>;
 impl FakeKernel {
     /// A kernel with these interfaces, which have no hardware and no qdiscs, and room for a million filters.
     pub fn new(interfaces: &[u32]) -> Self {
-        let links = interfaces.iter().map(|i| (*i, Link::default())).collect();
+        let links = interfaces.iter().map(|i| (*i, Link::numbered(*i))).collect();
         FakeKernel {
             state: Arc::new(Mutex::new(State {
                 links,
@@ -116,6 +129,7 @@ impl FakeKernel {
                 refusals: VecDeque::new(),
                 now: Instant::ZERO,
                 requests: 0,
+                ct_state: 0x21,
             })),
         }
     }
@@ -163,9 +177,16 @@ impl FakeKernel {
         s.filters.retain(|at, _| !matches!(at.hook, Hook::Ingress(i) | Hook::Egress(i) if i == ifindex));
     }
 
+    /// What an interface is, from now on.
+    pub fn set_link(&self, info: LinkInfo) {
+        let mut s = self.state();
+        let l = s.links.entry(info.index).or_insert_with(|| Link::numbered(info.index));
+        l.info = info;
+    }
+
     /// An interface appears.
     pub fn add_interface(&self, ifindex: u32) {
-        self.state().links.insert(ifindex, Link::default());
+        self.state().links.insert(ifindex, Link::numbered(ifindex));
     }
 
     /// Somebody removes a clsact qdisc with everything on it.
@@ -200,6 +221,11 @@ impl FakeKernel {
     /// Requests seen so far.
     pub fn requests(&self) -> u64 {
         self.state().requests
+    }
+
+    /// From now on connection tracking says this of every packet: bits as the datapath has them.
+    pub fn set_ct_state(&self, state: u16) {
+        self.state().ct_state = state;
     }
 
     /// Its time.

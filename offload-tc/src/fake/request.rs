@@ -30,6 +30,9 @@ impl State {
         if m.kind == kind::GET_FILTER && m.flags & flag::DUMP == flag::DUMP {
             return self.dump(m);
         }
+        if m.kind == kind::GET_LINK {
+            return self.dump_links(m);
+        }
         let done = self.change(m);
         let (errno, text) = match &done {
             Ok(()) => (0, ""),
@@ -97,7 +100,12 @@ impl State {
             if !std::mem::take(&mut link.clsact) {
                 return Err(Refused(Errno::ENOENT, "Cannot find specified qdisc on specified device"));
             }
-            let gone = |at: &FilterAt| matches!(at.hook, Hook::Ingress(i) | Hook::Egress(i) if i == ifindex);
+            let block = link.block.take();
+            let shared = block.is_some_and(|b| self.links.values().any(|l| l.block == Some(b)));
+            let gone = |at: &FilterAt| match at.hook {
+                Hook::Ingress(i) | Hook::Egress(i) => i == ifindex,
+                Hook::Block(b) => block == Some(b) && !shared,
+            };
             self.filters.retain(|at, _| !gone(at));
             return Ok(());
         }
@@ -142,8 +150,13 @@ impl State {
             self.bind(f.flags, a)?;
         }
         let counts = vec![Counts::default(); f.actions.len()];
-        let kind = "flower".to_owned();
-        self.filters.insert(at, FakeFilter { kind, flower: f, in_hw, counts, used: None });
+        let f = FakeFilter { kind: "flower".to_owned(), flower: f, in_hw, counts, used: None };
+        self.filters.insert(at, f.clone());
+        if m.flags & flag::ECHO != 0 {
+            let mut w = Writer::new();
+            self.put_filter(&mut w, m.seq, 0, &at, &f, false);
+            self.answer(w.bytes().to_vec());
+        }
         Ok(())
     }
 
@@ -247,6 +260,18 @@ impl State {
             }
             self.answer(w.bytes().to_vec());
         }
+        self.done(m);
+    }
+
+    fn dump_links(&mut self, m: &Message<'_>) {
+        let all: Vec<_> = self.links.values().map(|l| l.info.clone()).collect();
+        let mut w = Writer::new();
+        for l in all {
+            let o = w.message(kind::NEW_LINK, flag::MULTI, m.seq);
+            l.put(&mut w);
+            w.end_message(o);
+        }
+        self.answer(w.bytes().to_vec());
         self.done(m);
     }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::action::act_flags;
 use crate::filter::flags;
+use crate::lower_match::Can;
+use crate::misses::Misses;
 
 /// Where filters may be (`other_config:tc-policy`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -68,6 +70,12 @@ pub struct TcConfig {
     pub queue_depth: usize,
     /// Whether the kernel tells each filter back, to be compared with what was meant.
     pub read_back: bool,
+    /// Where frames go that no filter catches. Without it, or with a policy that leaves nothing to the kernel, records that go
+    /// on in another chain stay in software: what such a chain does not catch would lose its place.
+    pub misses: Option<Misses>,
+    /// Whether every packet of the ports' connections meets the kernel's connection tracking and no other, so that `ct` may be
+    /// done by filters.
+    pub conntrack: bool,
 }
 
 impl TcConfig {
@@ -85,6 +93,14 @@ impl TcConfig {
             entries: 200_000,
             queue_depth: 256,
             read_back: true,
+            misses: None,
+            conntrack: false,
         }
+    }
+
+    /// What there is beside plain filters.
+    pub(super) fn can(&self) -> Can {
+        let chains = self.misses.is_some() && self.policy != TcPolicy::SkipSw;
+        Can { chains, conntrack: chains && self.conntrack }
     }
 }

@@ -9,9 +9,9 @@ use nix::errno::Errno;
 use offload::{FlowRule, HwHandle, OffloadError, OpId, OpResult, RawStats, Reject};
 
 use super::place::Side;
-use super::{TcProvider, refusal};
+use super::{EntryKind, TcProvider, refusal};
 use crate::ack::Ack;
-use crate::action::{ActionSpec, Counts, TcAction, VlanAction};
+use crate::action::{ActionSpec, Counts, Ct, TcAction, VlanAction};
 use crate::capability::TABLE_ID;
 use crate::filter::{FilterAt, Flower, Head, Terse};
 use crate::keys::FlowerKey;
@@ -23,11 +23,11 @@ use crate::wire::Writer;
 #[derive(Clone, Debug)]
 pub(super) enum Job {
     /// A filter of a new entry.
-    Install { op: OpId, rule: Box<FlowRule>, at: FilterAt },
+    Install { op: OpId, rule: Box<FlowRule>, at: FilterAt, kind: EntryKind },
     /// The new filter of a replacement.
     New { handle: HwHandle },
     /// The old filter of a replacement goes; the new one is at `at`.
-    Old { op: OpId, handle: HwHandle, rule: Box<FlowRule>, at: FilterAt, side: Side },
+    Old { op: OpId, handle: HwHandle, rule: Box<FlowRule>, at: FilterAt, side: Side, kind: EntryKind },
     /// An entry's filter goes; of a replacement that was rejected, with the reject.
     Remove { op: OpId, handle: HwHandle, flow: FlowId, rejected: Option<Reject> },
     /// An entry's filter, which somebody has removed, comes back.
@@ -58,13 +58,15 @@ pub(super) struct Flight {
     pub meant: Option<Flower>,
     /// What it has told back differs.
     pub altered: bool,
+    /// Whether a device has it, as told back.
+    pub in_hw: bool,
     /// Last counters of a filter that was removed.
     pub last: Option<Terse>,
 }
 
 impl Flight {
     pub fn new(seq: u32, request: Range<usize>, job: Job, meant: Option<Flower>) -> Self {
-        Flight { seq, request, job, meant, altered: false, last: None }
+        Flight { seq, request, job, meant, altered: false, in_hw: false, last: None }
     }
 }
 
@@ -90,6 +92,11 @@ fn same_action(meant: &ActionSpec, told: &ActionSpec) -> bool {
     match (meant, told) {
         // The one of that number, whatever it is like by now.
         (ActionSpec::Police(_), ActionSpec::Police(_)) => true,
+        // Kernels with zones tell zone 0 of those that named none.
+        (ActionSpec::Ct(m), ActionSpec::Ct(t)) => {
+            let zone = |c: &Ct| c.zone.unwrap_or(0);
+            zone(m) == zone(t) && **m == Ct { zone: m.zone, ..(**t).clone() }
+        }
         // The kernel tells a priority of zero where there is none.
         (
             ActionSpec::Vlan(VlanAction::Modify { proto, vid, prio: None }),
@@ -156,6 +163,9 @@ impl<T: Transport> TcProvider<T> {
         if !self.collect(Duration::ZERO) && !patient {
             self.resync();
         }
+        if self.unsettled && self.flights.is_empty() && self.down.is_none() {
+            self.settle_chains();
+        }
     }
 
     /// Receives one datagram and takes it in. False when there was none in time.
@@ -202,7 +212,9 @@ impl<T: Transport> TcProvider<T> {
                 if m.kind == kind::DEL_FILTER {
                     f.last = h.terse().ok();
                 } else if let Some(meant) = &f.meant {
-                    f.altered = !h.flower().is_ok_and(|(told, r)| r.unknown.is_empty() && same(meant, &told));
+                    let told = h.flower();
+                    f.in_hw = told.as_ref().is_ok_and(|(_, r)| r.in_hw);
+                    f.altered = !told.is_ok_and(|(told, r)| r.unknown.is_empty() && same(meant, &told));
                 }
             }
             _ => {}
@@ -225,12 +237,13 @@ impl<T: Transport> TcProvider<T> {
         let none = matches!(Errno::from_raw(ack.errno), Errno::ENOENT | Errno::ENODEV | Errno::EINVAL);
         let gone = ack.errno == 0 || none;
         match f.job {
-            Job::Install { op, rule, at } => {
+            Job::Install { op, rule, at, kind } => {
                 let flow = rule.id;
                 match said {
                     Ok(()) => {
                         let h = self.new_handle();
-                        self.remember(h, *rule, at, Side::First);
+                        let kind = EntryKind { in_hw: f.in_hw, ..kind };
+                        self.remember(h, *rule, at, Side::First, kind);
                         self.finish(op, flow, OpResult::Installed(h, TABLE_ID));
                     }
                     Err(r) => {
@@ -240,6 +253,14 @@ impl<T: Transport> TcProvider<T> {
                 }
             }
             Job::New { handle } => {
+                let in_hw = f.in_hw;
+                for f in &mut self.flights {
+                    if let Job::Old { handle: h, kind, .. } = &mut f.job
+                        && *h == handle
+                    {
+                        kind.in_hw = in_hw;
+                    }
+                }
                 if f.altered {
                     let at = self.flights.iter().find_map(|f| match &f.job {
                         Job::Old { handle: h, at, .. } if *h == handle => Some(*at),
@@ -249,10 +270,10 @@ impl<T: Transport> TcProvider<T> {
                 }
                 self.halves.insert(handle, said);
             }
-            Job::Old { op, handle, rule, at, side } => {
+            Job::Old { op, handle, rule, at, side, kind } => {
                 let new = self.halves.remove(&handle).unwrap_or(Ok(()));
                 let last = self.read_last(handle, f.last.as_ref());
-                self.replaced(op, handle, *rule, at, side, new, gone, last);
+                self.replaced(op, handle, (*rule, at, side, kind), new, gone, last);
             }
             Job::Remove { op, handle, flow, rejected } => {
                 let last = self.read_last(handle, f.last.as_ref());
@@ -269,9 +290,12 @@ impl<T: Transport> TcProvider<T> {
                 self.finish(op, flow, OpResult::Failed { error, left: Some(handle), last: None });
             }
             Job::PutBack { handle } => {
-                if let Some(e) = self.entries.get_mut(&handle) {
-                    e.busy = false;
-                    if said.is_ok() {
+                let Some(e) = self.entries.get_mut(&handle) else { return };
+                e.busy = false;
+                let at = e.at;
+                match said {
+                    Ok(()) => {
+                        e.in_hw = f.in_hw;
                         // The filter counts from zero again.
                         e.before = Counts {
                             packets: e.before.packets + e.last.packets,
@@ -279,8 +303,10 @@ impl<T: Transport> TcProvider<T> {
                         };
                         e.last = Counts::default();
                         self.counters.put_back += 1;
-                    } else {
-                        e.seen = 0;
+                    }
+                    Err(why) => {
+                        self.unwanted(f.altered, at);
+                        self.lose(handle, why);
                     }
                 }
             }
@@ -289,14 +315,11 @@ impl<T: Transport> TcProvider<T> {
     }
 
     /// The end of a replacement: whether the new filter is there, whether the old one is gone.
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn replaced(
         &mut self,
         op: OpId,
         handle: HwHandle,
-        rule: FlowRule,
-        at: FilterAt,
-        side: Side,
+        (rule, at, side, kind): (FlowRule, FilterAt, Side, EntryKind),
         new: Result<(), Reject>,
         gone: bool,
         last: RawStats,
@@ -308,6 +331,8 @@ impl<T: Transport> TcProvider<T> {
                     self.by_place.remove(&e.at);
                     self.by_place.insert(at, handle);
                     (e.rule, e.at, e.side) = (rule, at, side);
+                    (e.goes_to, e.held_back, e.in_hw) = (kind.goes_to, kind.held_back, kind.in_hw);
+                    self.unsettled |= at.chain != 0 || kind.goes_to.is_some();
                     (e.busy, e.seen) = (false, self.round);
                     e.before = Counts { packets: last.packets, bytes: last.bytes };
                     e.last = Counts::default();

@@ -17,6 +17,7 @@
 //!
 //! Filters are known by their cookies: of others none is ever changed or removed. A qdisc that was there stays.
 
+mod chains;
 mod config;
 mod flight;
 mod meters;
@@ -34,16 +35,17 @@ use clock::{Clock, Instant};
 use flow::{Action, FlowId, PortId};
 use nix::errno::Errno;
 use offload::{
-    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, OffloadCapabilities, OffloadError,
-    OffloadProvider, OpId, OpResult, RawStats, Reject, SharedObjects, StatsBatch, StatsCursor,
+    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, LostEntry, OffloadCapabilities,
+    OffloadError, OffloadProvider, OpId, OpResult, RawStats, Reject, SharedObjects, StatsBatch, StatsCursor,
 };
 
 use crate::ack::Ack;
 use crate::action::Counts;
 use crate::capability::{Missing, TABLE_ID, capabilities};
 use crate::filter::{FilterAt, Flower, Hook};
+use crate::links::{self, LinkInfo};
 use crate::lower_action::lower_actions;
-use crate::lower_match::{LoweredMatch, TABLE, lower_match};
+use crate::lower_match::{LoweredMatch, TABLE, Terms, lower_match};
 use crate::message::{self, Add};
 use crate::transport::Transport;
 use crate::wire::Writer;
@@ -64,10 +66,31 @@ struct Entry {
     before: Counts,
     /// Last reading of the filter itself.
     last: Counts,
+    /// Chain that its packets go on in.
+    goes_to: Option<u32>,
+    /// Whether it is kept from hardware though the policy would let it there.
+    held_back: bool,
+    /// Whether a device has it.
+    in_hw: bool,
     /// An operation is under way.
     busy: bool,
     /// The round of counters in which it was last seen, or in which it came.
     seen: u64,
+}
+
+/// What an entry is beside its rule.
+#[derive(Clone, Copy, Debug, Default)]
+struct EntryKind {
+    goes_to: Option<u32>,
+    held_back: bool,
+    in_hw: bool,
+}
+
+impl EntryKind {
+    fn of(l: &LoweredMatch) -> Self {
+        let held_back = l.goes_to.is_some() && l.flower.flags & crate::filter::flags::SKIP_HW != 0;
+        EntryKind { goes_to: l.goes_to.map(|(c, _)| c), held_back, in_hw: false }
+    }
 }
 
 impl Entry {
@@ -96,6 +119,8 @@ pub struct TcCounters {
     pub swept: u64,
     /// Messages from the kernel that could not be read.
     pub unreadable: u64,
+    /// Filters that were taken out of hardware, or let into it, because of the chain that they lead to.
+    pub moved: u64,
 }
 
 /// See the module's text.
@@ -107,6 +132,10 @@ pub struct TcProvider<T> {
     missing: Missing,
     /// Datapath ports and the interfaces they are.
     ports: Vec<(PortId, u32)>,
+    /// What rtnetlink says of them.
+    links: BTreeMap<u32, LinkInfo>,
+    /// Those that are tunnels.
+    tunnels: Vec<u32>,
     /// Interfaces to which we gave a qdisc.
     qdiscs: BTreeSet<u32>,
     /// Dumps can be terse; `None` until one was asked for.
@@ -115,6 +144,14 @@ pub struct TcProvider<T> {
     entries: BTreeMap<HwHandle, Entry>,
     by_place: BTreeMap<FilterAt, HwHandle>,
     meters: meters::Meters,
+    /// What catches the rest in chains.
+    keepers: BTreeMap<FilterAt, chains::Keeper>,
+    /// There may be filters of ours that are in no book and could not be removed.
+    strays: bool,
+    /// Entries may have to be moved because of the chains that they lead to.
+    unsettled: bool,
+    /// Entries that are gone and could not be put back, still to be told.
+    lost: Vec<LostEntry>,
     /// Requests of the batch that is being put together or under way.
     batch: Writer,
     /// Bytes of it that have been sent.
@@ -149,19 +186,26 @@ impl<T: Transport> TcProvider<T> {
     /// A provider without ports over `link`; [`OffloadProvider::set_ports`] or [`TcProvider::set_interfaces`] gives it some.
     pub fn new(link: T, config: TcConfig, clock: Arc<dyn Clock>) -> Self {
         let missing = Missing::default();
-        let caps = capabilities(&config.name, &[], config.entries, config.queue_depth, &missing);
+        let can = config.can();
+        let caps = capabilities(&config.name, &[], config.entries, config.queue_depth, &missing, can);
         TcProvider {
             link,
             clock,
             capabilities: Arc::new(caps),
             missing,
             ports: Vec::new(),
+            links: BTreeMap::new(),
+            tunnels: Vec::new(),
             qdiscs: BTreeSet::new(),
             terse: true,
             prios: Prios::new(config.first_prio),
             entries: BTreeMap::new(),
             by_place: BTreeMap::new(),
             meters: meters::Meters::default(),
+            keepers: BTreeMap::new(),
+            strays: false,
+            unsettled: false,
+            lost: Vec::new(),
             batch: Writer::new(),
             sent: 0,
             sent_at: Instant::ZERO,
@@ -217,11 +261,11 @@ impl<T: Transport> TcProvider<T> {
             .prios
             .get(l.protocol, side)
             .ok_or(Reject::TableFull { table: TABLE, entries: self.entries.len() })?;
-        let hook = Hook::Ingress(l.ifindex);
+        let hook = self.hook(l.ifindex);
         loop {
             let handle = self.next_filter;
             self.next_filter = self.next_filter.checked_add(1).unwrap_or(1);
-            let at = FilterAt { hook, chain: 0, prio, protocol: l.protocol, handle };
+            let at = FilterAt { hook, chain: l.chain, prio, protocol: l.protocol, handle };
             if !self.by_place.contains_key(&at) {
                 return Ok(at);
             }
@@ -230,14 +274,18 @@ impl<T: Transport> TcProvider<T> {
 
     /// Flower's terms for `rule`. Of several obstacles, the reject names the one that the capabilities name.
     fn lower(&self, rule: &FlowRule) -> Result<LoweredMatch, Reject> {
-        let meter = |number| self.meters.index(self.config.owner, number);
         let lowered = self.capabilities.validate(rule).and_then(|_| {
-            let mut l = lower_match(&rule.matches, &self.ports)?;
-            lower_actions(&rule.actions, &rule.matches, &mut l, &self.ports, &meter)?;
+            let meter = |number| self.meters.index(self.config.owner, number);
+            let chain = |recirc| self.chain_of(recirc);
+            let (ports, tunnels, can) = (&self.ports, &self.tunnels, self.config.can());
+            let terms = Terms { ports, tunnels, meter: &meter, chain: &chain, can };
+            let mut l = lower_match(&rule.matches, &terms)?;
+            lower_actions(&rule.actions, &rule.matches, &mut l, &terms)?;
             Ok(l)
         });
         let mut l = lowered?;
-        l.flower.flags = self.config.policy.flags();
+        self.apart(&l, rule)?;
+        l.flower.flags = self.flags_of(&l);
         if let Some(a) = l.flower.actions.first_mut() {
             a.cookie = place::cookie(self.config.owner, rule.id);
         }
@@ -269,12 +317,13 @@ impl<T: Transport> TcProvider<T> {
             if self.entries.len() + self.flights.len() >= self.config.entries {
                 return Err(Reject::TableFull { table: TABLE, entries: self.config.entries });
             }
+            self.keep_places(&l)?;
             Ok((self.place(&l, Side::First)?, l))
         });
         match fitted {
             Err(r) => self.finish(op, rule.id, OpResult::Rejected(r, None)),
             Ok((at, l)) => {
-                let job = Job::Install { op, rule: Box::new(rule.clone()), at };
+                let job = Job::Install { op, rule: Box::new(rule.clone()), at, kind: EntryKind::of(&l) };
                 self.request_add(&at, l.flower, job);
             }
         }
@@ -287,7 +336,10 @@ impl<T: Transport> TcProvider<T> {
         };
         let (old, side, same) = (e.at, e.side.other(), e.rule.matches == rule.matches);
         let fitted = match same {
-            true => self.lower(rule).and_then(|l| Ok((self.place(&l, side)?, l))),
+            true => self.lower(rule).and_then(|l| {
+                self.keep_places(&l)?;
+                Ok((self.place(&l, side)?, l))
+            }),
             false => Err(Reject::Device {
                 errno: Errno::EINVAL as i32,
                 attribute: "match".into(),
@@ -303,8 +355,9 @@ impl<T: Transport> TcProvider<T> {
                 self.request_delete(&old, job);
             }
             Ok((at, l)) => {
+                let kind = EntryKind::of(&l);
                 self.request_add(&at, l.flower, Job::New { handle });
-                let job = Job::Old { op, handle, rule: Box::new(rule.clone()), at, side };
+                let job = Job::Old { op, handle, rule: Box::new(rule.clone()), at, side, kind };
                 self.request_delete(&old, job);
             }
         }
@@ -339,9 +392,19 @@ impl<T: Transport> TcProvider<T> {
         Some(e)
     }
 
-    fn remember(&mut self, handle: HwHandle, rule: FlowRule, at: FilterAt, side: Side) {
+    /// An entry is gone for good, which placement is to hear.
+    fn lose(&mut self, handle: HwHandle, why: Reject) {
+        if let Some(e) = self.forget(handle) {
+            self.lost.push(LostEntry { handle, flow: e.rule.id, last: e.stats(), why });
+        }
+    }
+
+    fn remember(&mut self, handle: HwHandle, rule: FlowRule, at: FilterAt, side: Side, kind: EntryKind) {
         let (before, last) = (Counts::default(), Counts::default());
-        let e = Entry { rule, at, side, before, last, busy: false, seen: self.round };
+        let EntryKind { goes_to, held_back, in_hw } = kind;
+        self.unsettled |= at.chain != 0 || goes_to.is_some();
+        let (busy, seen) = (false, self.round);
+        let e = Entry { rule, at, side, before, last, goes_to, held_back, in_hw, busy, seen };
         self.by_place.insert(at, handle);
         self.entries.insert(handle, e);
     }
@@ -352,6 +415,25 @@ impl<T: Transport> TcProvider<T> {
         let software = total.packets.saturating_sub(hardware.packets);
         let tag = if matches!(at.protocol, 0x8100 | 0x88a8) { UNCOUNTED.1 } else { 0 };
         Counts { packets: total.packets, bytes: total.bytes + software * (UNCOUNTED.0 + tag) }
+    }
+
+    /// What rtnetlink says of the ports' interfaces.
+    pub fn interfaces(&self) -> impl Iterator<Item = (PortId, &LinkInfo)> {
+        self.ports.iter().filter_map(|(p, i)| Some((*p, self.links.get(i)?)))
+    }
+
+    /// Hardware does not forward between ports of different switches.
+    fn apart(&self, l: &LoweredMatch, rule: &FlowRule) -> Result<(), Reject> {
+        let Some(from) = self.links.get(&l.ifindex) else { return Ok(()) };
+        let to = |p: &PortId| self.ports.iter().find(|(n, _)| n == p).and_then(|(_, i)| self.links.get(i));
+        let apart = rule.actions.iter().find_map(|a| match a {
+            Action::Output(p) if to(p).is_some_and(|to| from.is_apart_from(to)) => Some(*p),
+            _ => None,
+        });
+        match apart {
+            Some(port) if self.config.policy == TcPolicy::SkipSw => Err(Reject::EgressNotOnDevice { port }),
+            _ => Ok(()),
+        }
     }
 
     /// Makes these interfaces the ports; see [`OffloadProvider::set_ports`].
@@ -391,18 +473,38 @@ impl<T: Transport> TcProvider<T> {
         }
         let came: Vec<(PortId, u32)> = now.iter().filter(|p| !self.ports.contains(p)).copied().collect();
         self.ports = now;
+        // Without it less is known, and nothing else is wrong.
+        let told = links::links(&mut self.link).unwrap_or_default();
+        let ours = |l: &LinkInfo| self.ports.iter().any(|(_, i)| *i == l.index);
+        self.links = told.into_iter().filter(ours).map(|l| (l.index, l)).collect();
+        self.tunnels = self.links.values().filter(|l| l.is_tunnel()).map(|l| l.index).collect();
         for (port, ifindex) in came {
             self.adopt(port, ifindex);
             self.probe(ifindex);
         }
         let c = &self.config;
+        let can = c.can();
         self.capabilities =
-            Arc::new(capabilities(&c.name, &self.ports, c.entries, c.queue_depth, &self.missing));
+            Arc::new(capabilities(&c.name, &self.ports, c.entries, c.queue_depth, &self.missing, can));
         failed.map_or(Ok(()), Err)
+    }
+
+    /// What the filters of an interface hang on.
+    fn hook(&self, ifindex: u32) -> Hook {
+        self.config.misses.as_ref().map_or(Hook::Ingress(ifindex), |m| m.hook(ifindex))
+    }
+
+    /// What the filters of all ports hang on.
+    fn hooks(&self) -> Vec<Hook> {
+        self.ports.iter().map(|(_, i)| self.hook(*i)).collect()
     }
 
     /// Gives an interface a qdisc if it has none.
     fn ensure_qdisc(&mut self, ifindex: u32) -> Result<(), OffloadError> {
+        if let Hook::Block(_) = self.hook(ifindex) {
+            // Whoever made the block sees to the qdiscs of those that share it.
+            return Ok(());
+        }
         let ack = self.ask(|w, seq| message::add_clsact(w, seq, ifindex, None))?;
         match Errno::from_raw(ack.errno) {
             Errno::EEXIST => Ok(()),
@@ -436,6 +538,8 @@ impl<T: Transport> TcProvider<T> {
     fn lose_tables(&mut self) {
         self.entries.clear();
         self.by_place.clear();
+        self.keepers.clear();
+        self.lost.clear();
         self.generation += 1;
     }
 }
@@ -503,6 +607,7 @@ impl<T: Transport> OffloadProvider for TcProvider<T> {
         self.sweep()?;
         self.entries.clear();
         self.by_place.clear();
+        self.keepers.clear();
         Ok(())
     }
 

@@ -9,11 +9,12 @@ use flow::PortId;
 use nix::errno::Errno;
 use offload::{FlowRule, HwHandle, OffloadError, StatsBatch, StatsCursor};
 
+use super::chains::NOBODY;
 use super::flight::Job;
-use super::{TcProvider, place};
+use super::{EntryKind, TcProvider, place};
 use crate::ack::Ack;
-use crate::action::{ActionSpec, MirredMode};
-use crate::filter::{Flower, Head, Hook};
+use crate::action::{ActionSpec, MirredMode, Verdict};
+use crate::filter::{FilterAt, Flower, Head, Hook};
 use crate::lower_match::raise_match;
 use crate::message::{self, flag, kind, messages};
 use crate::transport::Transport;
@@ -104,10 +105,20 @@ impl<T: Transport> TcProvider<T> {
     /// As [`Self::dump_hook`]; entries that were not read keep their counters.
     pub(super) fn read_counters(&mut self) -> Result<(), OffloadError> {
         self.round += 1;
-        let hooks: Vec<Hook> = self.ports.iter().map(|(_, i)| Hook::Ingress(*i)).collect();
-        for hook in hooks {
+        // With nothing under way, what is ours and in no book is what an answer that was lost has left.
+        let mut strays = Vec::new();
+        let idle = self.flights.is_empty();
+        for hook in self.hooks() {
             self.dump_hook(hook, true, &mut |p, h| {
+                if let Some(k) = p.keepers.get_mut(&h.at) {
+                    k.seen = p.round;
+                }
                 let Some(e) = p.by_place.get(&h.at).and_then(|h| p.entries.get_mut(h)) else {
+                    let cookie = h.terse().ok().and_then(|t| t.cookie);
+                    let ours = place::flow_of(p.config.owner, cookie).filter(|f| *f != NOBODY);
+                    if h.is_flower() && ours.is_some() {
+                        strays.push(h.at);
+                    }
                     return;
                 };
                 let Ok(t) = h.terse() else {
@@ -119,12 +130,20 @@ impl<T: Transport> TcProvider<T> {
                     return;
                 }
                 e.seen = p.round;
+                if e.in_hw != t.in_hw {
+                    e.in_hw = t.in_hw;
+                    p.unsettled |= e.at.chain != 0 || e.goes_to.is_some();
+                }
                 let now = Self::frames(&h.at, t.report.total, t.report.hardware);
                 if now.packets >= e.last.packets {
                     e.last = now;
                 }
             })?;
         }
+        let all = strays.len();
+        strays.truncate(if idle { PUT_BACK } else { 0 });
+        let swept = strays.into_iter().filter(|at| self.sweep_one(*at)).count();
+        self.strays = swept < all;
         Ok(())
     }
 
@@ -150,9 +169,17 @@ impl<T: Transport> TcProvider<T> {
         for h in gone {
             let Some(e) = self.entries.get(&h) else { continue };
             let (rule, at) = (e.rule.clone(), e.at);
-            let Ok(l) = self.lower(&rule) else { continue };
+            let lowered = self.lower(&rule).and_then(|l| self.keep_places(&l).map(|()| l));
+            let l = match lowered {
+                Ok(l) => l,
+                Err(why) => {
+                    self.lose(h, why);
+                    continue;
+                }
+            };
             if let Some(e) = self.entries.get_mut(&h) {
                 (e.busy, e.seen) = (true, self.round);
+                (e.held_back, e.in_hw) = (EntryKind::of(&l).held_back, false);
             }
             self.request_add(&at, l.flower, Job::PutBack { handle: h });
         }
@@ -168,11 +195,13 @@ impl<T: Transport> TcProvider<T> {
         if cursor.0 == 0 && !self.entries.is_empty() {
             self.settle();
             self.read_counters()?;
+            self.restore_keepers();
             if self.entries.values().any(|e| e.seen != self.round && !e.busy) {
                 self.put_back();
             }
+            self.settle_chains();
         }
-        let mut b = StatsBatch::default();
+        let mut b = StatsBatch { lost: std::mem::take(&mut self.lost), ..StatsBatch::default() };
         let mut next = cursor.0;
         for (h, e) in self.entries.range(HwHandle(cursor.0)..).take(budget) {
             b.stats.push((*h, e.rule.id, e.stats()));
@@ -187,7 +216,7 @@ impl<T: Transport> TcProvider<T> {
     /// as far as it can be said in datapath actions.
     pub(super) fn adopt(&mut self, port: PortId, ifindex: u32) {
         let mut found = Vec::new();
-        let read = self.dump_hook(Hook::Ingress(ifindex), false, &mut |p, h| {
+        let read = self.dump_hook(self.hook(ifindex), false, &mut |p, h| {
             let Ok(t) = h.terse() else { return };
             if !h.is_flower() || p.by_place.contains_key(&h.at) {
                 return;
@@ -200,8 +229,18 @@ impl<T: Transport> TcProvider<T> {
         if let Err(e) = read {
             tracing::warn!("{}: filters on interface {ifindex} cannot be read: {e}", self.config.name);
         }
+        // What names chains goes, those first that lead to others: a recirculation id of a former life means nothing.
+        let leads = |f: &Flower| f.actions.iter().any(|a| matches!(a.verdict, Verdict::Goto(_)));
+        found.sort_by_key(|(at, _, f)| (!leads(f), at.chain, at.prio));
         for (at, flow, flower) in found {
             if self.by_place.contains_key(&at) {
+                continue;
+            }
+            if at.chain != 0 || leads(&flower) {
+                if !self.sweep_one(at) && leads(&flower) {
+                    // What it leads to has to stay as long as it does.
+                    return;
+                }
                 continue;
             }
             let Some(side) = self.prios.adopt(at.protocol, at.prio) else {
@@ -217,7 +256,7 @@ impl<T: Transport> TcProvider<T> {
                 provenance: Arc::new([]),
             };
             let h = self.new_handle();
-            self.remember(h, rule, at, side);
+            self.remember(h, rule, at, side, EntryKind::default());
         }
     }
 
@@ -237,15 +276,17 @@ impl<T: Transport> TcProvider<T> {
     /// # Errors
     /// [`OffloadError`]; some may still be there.
     pub(super) fn sweep(&mut self) -> Result<(), OffloadError> {
-        let hooks: Vec<Hook> = self.ports.iter().map(|(_, i)| Hook::Ingress(*i)).collect();
+        let hooks = self.hooks();
         let mut last = OffloadError::Device("filters stay".into());
-        for _ in 0..TRIES {
+        for _ in 0..2 * TRIES {
             let mut ours = Vec::new();
             for hook in &hooks {
                 self.dump_hook(*hook, true, &mut |p, h| {
                     let cookie = h.terse().ok().and_then(|t| t.cookie);
-                    if h.is_flower() && place::flow_of(p.config.owner, cookie).is_some() {
-                        ours.push(h.at);
+                    if h.is_flower()
+                        && let Some(flow) = place::flow_of(p.config.owner, cookie)
+                    {
+                        ours.push((flow == NOBODY, h.at));
                     }
                 })?;
             }
@@ -254,6 +295,11 @@ impl<T: Transport> TcProvider<T> {
             if ours.is_empty() {
                 return Ok(());
             }
+            // What catches the rest in chains goes when nothing leads there any more.
+            if ours.iter().any(|(keeper, _)| !keeper) {
+                ours.retain(|(keeper, _)| !keeper);
+            }
+            let ours: Vec<FilterAt> = ours.into_iter().map(|(_, at)| at).collect();
             for part in ours.chunks(self.config.queue_depth.max(1)) {
                 let mut w = Writer::new();
                 for at in part {
@@ -270,10 +316,12 @@ impl<T: Transport> TcProvider<T> {
         Err(last)
     }
 
-    fn sweep_one(&mut self, at: crate::filter::FilterAt) {
-        if self.ask(|w, seq| message::delete_filter(w, seq, &at)).is_ok() {
-            self.counters.swept += 1;
-        }
+    /// Removes a filter that nobody claims; false when it may still be there.
+    fn sweep_one(&mut self, at: FilterAt) -> bool {
+        let gone = self.ask(|w, seq| message::delete_filter(w, seq, &at));
+        let gone = gone.is_ok_and(|a| matches!(Errno::from_raw(a.errno), Errno::ENOENT) || a.errno == 0);
+        self.counters.swept += u64::from(gone);
+        gone
     }
 
     /// Throws away answers that nobody waits for.

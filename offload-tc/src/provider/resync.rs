@@ -64,12 +64,12 @@ impl<T: Transport> TcProvider<T> {
     fn judge(&mut self, f: Flight, there: &BTreeMap<FilterAt, Terse>) {
         let lost = || OffloadError::TimedOut("the kernel's answer".into());
         match f.job {
-            Job::Install { op, rule, at } => {
+            Job::Install { op, rule, at, kind } => {
                 let flow = rule.id;
                 let result = match there.contains_key(&at) {
                     true => {
                         let h = self.new_handle();
-                        self.remember(h, *rule, at, place::Side::First);
+                        self.remember(h, *rule, at, place::Side::First, kind);
                         OpResult::Installed(h, crate::capability::TABLE_ID)
                     }
                     false => OpResult::Failed { error: lost(), left: None, last: None },
@@ -78,7 +78,7 @@ impl<T: Transport> TcProvider<T> {
             }
             // What there is to say of it the second half says.
             Job::New { .. } => {}
-            Job::Old { op, handle, rule, at, side } => {
+            Job::Old { op, handle, rule, at, side, kind } => {
                 self.halves.remove(&handle);
                 let old = self.entries.get(&handle).map(|e| e.at);
                 let (new, old) = (there.contains_key(&at), old.and_then(|at| there.get(&at)));
@@ -86,7 +86,7 @@ impl<T: Transport> TcProvider<T> {
                 let flow = rule.id;
                 match (new, old.is_some()) {
                     (true, gone_not) => {
-                        self.replaced(op, handle, *rule, at, side, Ok(()), !gone_not, last);
+                        self.replaced(op, handle, (*rule, at, side, kind), Ok(()), !gone_not, last);
                     }
                     (false, true) => {
                         if let Some(e) = self.entries.get_mut(&handle) {

@@ -9,15 +9,86 @@
 //! A packet socket that received would see every frame before the filters do, those that are forwarded too. So it only sends, and
 //! what no filter caught is redirected to a TAP interface by whoever sets up the filters. The TAP has no address and no IPv6, so
 //! that the host itself says nothing there; and its segments and checksums are done before we see them.
+//!
+//! Filters may have begun with a frame. Each one therefore comes with an 802.1ad tag, outermost, that says how far it has come
+//! ([`Places`]); it is taken off here.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use device::{BufferPool, IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair};
+use device::{
+    BufferPool, IoError, LinkState, PacketBatch, PacketBuf, PacketIo, PortCounters, QueueId, QueuePair,
+    RxQueue,
+};
 
 use crate::af_packet::open_tx;
 use crate::netdev::{Netdev, OpenError};
-use crate::netdev_port::Counters;
+use crate::netdev_port::{Counters, add};
 use crate::tap::TapPort;
+
+/// Ethernet type of the tag.
+const TAG: [u8; 2] = [0x88, 0xa8];
+/// Addresses, which stand before the tag.
+const ADDRESSES_BYTES: usize = 12;
+const TAG_BYTES: usize = 4;
+
+/// Knows what the tags mean.
+pub trait Places: Send + Sync {
+    /// Where a frame with this in its tag goes on in the tables, as [`device::PacketMeta::resume`] has it: 0 from the beginning.
+    /// `None` when that is not known.
+    fn resume(&self, tci: u16) -> Option<u32>;
+}
+
+/// Receives from the TAP, and takes tags off.
+struct Tagged {
+    rx: Box<dyn RxQueue>,
+    places: Arc<dyn Places>,
+    /// What was received before tags were looked at, reused.
+    raw: PacketBatch,
+    lost: Arc<Counters>,
+}
+
+/// Takes the tag off a frame: where the frame goes on. False for a frame without a tag, or with one that nobody knows.
+fn untag(p: &mut PacketBuf, places: &dyn Places) -> bool {
+    let (at, end) = (ADDRESSES_BYTES, ADDRESSES_BYTES + TAG_BYTES);
+    let Some(tag) = p.get(at..end).filter(|t| t[..2] == TAG) else {
+        return false;
+    };
+    let Some(resume) = places.resume(u16::from_be_bytes([tag[2], tag[3]])) else {
+        return false;
+    };
+    p.copy_within(..at, TAG_BYTES);
+    p.meta.resume = resume;
+    p.pull_front(TAG_BYTES)
+}
+
+impl RxQueue for Tagged {
+    fn rx_burst(&mut self, out: &mut PacketBatch) -> Result<usize, IoError> {
+        let had = out.len();
+        if out.room() == 0 {
+            return Ok(0);
+        }
+        let got = self.rx.rx_burst(&mut self.raw);
+        for mut p in self.raw.drain_front(out.room()) {
+            if untag(&mut p, &*self.places) {
+                // There is room.
+                let _ = out.push(p);
+            } else {
+                add(&self.lost.rx_errors, 1);
+            }
+        }
+        got.map(|_| out.len() - had)
+    }
+
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.rx.poll_fd()
+    }
+
+    fn dropped(&self) -> u64 {
+        self.rx.dropped() + self.lost.rx_errors.load(Ordering::Relaxed)
+    }
+}
 
 /// See the module's text.
 pub struct DivertedPort {
@@ -32,11 +103,16 @@ pub struct DivertedPort {
 
 impl DivertedPort {
     /// Opens the interface called `name` in promiscuous mode and brings it up; what is to be received is expected from a TAP
-    /// called `tap`, which is made and brought up. Received packets lie in buffers of `pool`.
+    /// called `tap`, which is made and brought up, with tags that `places` knows. Received packets lie in buffers of `pool`.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(name: &str, tap: &str, pool: &BufferPool) -> Result<Self, OpenError> {
+    pub fn open(
+        name: &str,
+        tap: &str,
+        places: Arc<dyn Places>,
+        pool: &BufferPool,
+    ) -> Result<Self, OpenError> {
         let netdev = Netdev::open(name)?;
         let tx = open_tx(&netdev, Arc::new(Counters::default()), true)?;
         let mut rest = TapPort::create(tap, pool)?;
@@ -44,7 +120,7 @@ impl DivertedPort {
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{tap}/disable_ipv6"), "1");
         let (mac, mtu) = (netdev.mac()?, netdev.mtu()?);
         if let Ok(mtu) = u32::try_from(mtu) {
-            rest.netdev().set_mtu(mtu)?;
+            rest.netdev().set_mtu(mtu + TAG_BYTES as u32)?;
         }
         rest.netdev().set_up()?;
         netdev.set_up()?;
@@ -55,6 +131,8 @@ impl DivertedPort {
             source: std::io::ErrorKind::NotFound.into(),
         };
         let (rx, _) = rest.take_queues(QueueId(0)).map_err(gone)?;
+        let lost = Arc::new(Counters::default());
+        let rx = Box::new(Tagged { rx, places, raw: PacketBatch::new(), lost });
         let before = read_counters(name);
         Ok(DivertedPort { netdev, mac, mtu, tap_index, queues: Some((rx, Box::new(tx))), before })
     }
@@ -129,5 +207,31 @@ impl PacketIo for DivertedPort {
 
     fn interface_index(&self) -> Option<u32> {
         u32::try_from(self.netdev.index()).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Even;
+
+    impl Places for Even {
+        fn resume(&self, tci: u16) -> Option<u32> {
+            tci.is_multiple_of(2).then(|| u32::from(tci) * 10)
+        }
+    }
+
+    #[test]
+    fn the_tag_is_taken_off_and_says_where_a_frame_goes_on() {
+        let pool = BufferPool::new(4).unwrap();
+        let frame: Vec<u8> = (0..60).collect();
+        let tagged = |tag: [u8; 4]| [&frame[..12], &tag, &frame[12..]].concat();
+        let mut p = pool.copy_from(&tagged([0x88, 0xa8, 0x20, 4])).unwrap();
+        assert!(untag(&mut p, &Even));
+        assert_eq!((&p[..], p.meta.resume), (&frame[..], 0x2004 * 10));
+        for wrong in [&tagged([0x88, 0xa8, 0, 3])[..], &frame, &frame[..13]] {
+            assert!(!untag(&mut pool.copy_from(wrong).unwrap(), &Even));
+        }
     }
 }

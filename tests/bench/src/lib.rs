@@ -25,4 +25,5 @@ pub mod sim;
 pub mod softpath;
 pub mod switching;
 pub mod target;
+pub mod tc;
 pub mod workload;

@@ -1,7 +1,9 @@
 //! What can be measured, by name.
 
 use crate::figure::Figure;
-use crate::{actions, classify, connections, driver, insert, memory, openflow, ovsdb, parse, sim, softpath};
+use crate::{
+    actions, classify, connections, driver, insert, memory, openflow, ovsdb, parse, sim, softpath, tc,
+};
 
 /// What keeps a benchmark from being set up or from running.
 #[derive(thiserror::Error, Debug)]
@@ -48,7 +50,7 @@ pub struct Part {
 }
 
 /// Every part, in the order in which they run.
-pub static PARTS: [Part; 12] = [
+pub static PARTS: [Part; 13] = [
     Part { name: "parse", about: "the parser; frame and key in cache", run: || Ok(parse::run()) },
     Part {
         name: "caches",
@@ -112,6 +114,12 @@ pub static PARTS: [Part; 12] = [
         name: "ovsdb",
         about: "the database server, ours and Debian's in turn: unix socket, switch schema, transactions without durability",
         run: || ovsdb::run(&ovsdb::Sizes::FULL),
+    },
+    Part {
+        name: "tc",
+        about: "TC flower: what a rule costs to encode and a counter to poll (host time); in a guest kernel (User Mode Linux) the \
+                same filters installed, deleted and counted by the provider and by tc (-batch, -j show) in turn, without reading back",
+        run: || tc::run(&[10_000, 100_000]),
     },
 ];
 

@@ -20,16 +20,22 @@ pub enum Target {
     OvsdbPythonRate,
     /// Database: at most half of the memory that a row takes in Open vSwitch's server.
     OvsdbMemory,
+    /// TC: at most a microsecond to encode a rule.
+    TcEncoding,
+    /// TC: at least twice the rate of `tc -batch` with the same filters.
+    TcRate,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 5] = [
+    pub const ALL: [Target; 7] = [
         Target::WholePath,
         Target::Simulator,
         Target::OvsdbCpu,
         Target::OvsdbPythonRate,
         Target::OvsdbMemory,
+        Target::TcEncoding,
+        Target::TcRate,
     ];
 
     /// What is asked for, in words.
@@ -40,6 +46,8 @@ impl Target {
             Target::OvsdbCpu => "server CPU of a single-row transaction, native client",
             Target::OvsdbPythonRate => "rate through the same Python client, against Open vSwitch's server",
             Target::OvsdbMemory => "memory of a row, against Open vSwitch's server",
+            Target::TcEncoding => "a rule encoded for TC",
+            Target::TcRate => "filters installed, deleted and counted, against tc",
         }
     }
 
@@ -51,14 +59,16 @@ impl Target {
             Target::OvsdbCpu => (15.0, Unit::MicrosPerTransaction),
             Target::OvsdbPythonRate => (2.0, Unit::Ratio),
             Target::OvsdbMemory => (0.5, Unit::Ratio),
+            Target::TcEncoding => (1.0, Unit::Microseconds),
+            Target::TcRate => (2.0, Unit::Ratio),
         }
     }
 
     /// Whether the bound is the most that is allowed; else it is the least.
     pub fn at_most(self) -> bool {
         match self {
-            Target::WholePath | Target::OvsdbCpu | Target::OvsdbMemory => true,
-            Target::Simulator | Target::OvsdbPythonRate => false,
+            Target::WholePath | Target::OvsdbCpu | Target::OvsdbMemory | Target::TcEncoding => true,
+            Target::Simulator | Target::OvsdbPythonRate | Target::TcRate => false,
         }
     }
 

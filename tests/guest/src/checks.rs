@@ -8,14 +8,16 @@ use flow::{Action, FieldId, MeterId, PortId};
 use offload::{ObjectId, ObjectKind, ObjectSpec, OffloadProvider, Reject};
 use offload_tc::TcPolicy;
 
+use crate::chains;
+use crate::daemon;
 use crate::net::{self, filters, ping, python, received, sh};
 use crate::switch::{Switch, ip, set, untagged};
 
-const A: PortId = PortId(1);
-const B: PortId = PortId(2);
-const C: PortId = PortId(3);
+pub const A: PortId = PortId(1);
+pub const B: PortId = PortId(2);
+pub const C: PortId = PortId(3);
 const MAC_B: u128 = 0x0200_0000_0002;
-const IP4: u16 = 0x0800;
+pub const IP4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 
 type Check = fn(&mut Switch) -> Result<String>;
@@ -33,7 +35,21 @@ const CHECKS: &[(&str, Check)] = &[
     ("the kernel's words are the reason of a refusal", refusals_have_words),
     ("filters of others stay", others_filters_stay),
     ("VXLAN both ways", vxlan_both_ways),
-    ("the daemon: each frame arrives once", crate::daemon::each_frame_arrives_once),
+    ("a tunnel is a port: VXLAN both ways by records", chains::a_tunnel_is_a_port),
+    ("a record goes on in a chain, counted in both", chains::a_record_goes_on),
+    (
+        "conntrack with NAT through chains: TCP to an address that nobody has",
+        chains::connections_are_translated,
+    ),
+    ("a miss in a later chain keeps its place", chains::a_miss_keeps_its_place),
+    ("a bond is a port: its members share their filters", chains::a_bond_is_a_port),
+    ("the daemon: each frame arrives once", daemon::each_frame_arrives_once),
+    ("the daemon: rules of two passes", daemon::rules_of_two_passes),
+    ("the daemon: the kernel's refusal is what hoist why tells", daemon::refusals_are_told),
+    (
+        "the daemon by the database: ovs-vsctl, hw-offload off and on, an interface goes and comes",
+        daemon::by_the_database,
+    ),
     ("a restart finds what was left", a_restart_finds_filters),
 ];
 
@@ -64,8 +80,7 @@ pub fn run() -> Result<()> {
         }
     }
     println!(
-        "not shown here: in_hw (no driver in this kernel takes filters), conntrack with zones (this kernel is built without), \
-         a miss in a later chain"
+        "not shown here: in_hw (no driver in this kernel takes filters), conntrack with zones (this kernel is built without)"
     );
     println!("{} of {} checks passed", CHECKS.len() - failed, CHECKS.len());
     if failed > 0 {
@@ -129,7 +144,7 @@ c.sendall((h.hexdigest() + ' %d' % n).encode()); c.close()
 ";
 
 /// Sends 256,000 bytes to `to` from a, to a server in b; whether they came through whole.
-fn transfer(to: &str, port: u16) -> Result<String> {
+pub fn transfer(to: &str, port: u16) -> Result<String> {
     let client = format!(
         r"
 import socket, sys, hashlib

@@ -1,21 +1,19 @@
 //! The daemon itself, on interfaces whose flows it places in the kernel.
 
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::net::{filters, output, received, sh};
+use crate::net::{filters, output, sh};
 use crate::switch::Switch;
 
 /// How long something of the daemon's is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
-const RUN_DIR: &str = "/run/hoist";
-
+/// The switch; the policy is to be filled in.
 const CONFIG: &str = r#"
 [offload]
-tc = "skip_hw"
+tc = "POLICY"
 
 [[bridge]]
 name = "br0"
@@ -35,13 +33,89 @@ interface = "vb"
 "#;
 
 /// Killed when dropped.
-struct Daemon(Child);
+struct Daemon {
+    child: Child,
+    run_dir: String,
+}
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // One that was killed has left its filters.
+        for dev in ["va", "vb"] {
+            let _ = output(&["tc", "qdisc", "del", "dev", dev, "clsact"]);
+        }
     }
+}
+
+impl Daemon {
+    /// Starts it with the arguments `more` in a run directory of its own, and waits until it answers.
+    fn start(name: &str, more: &[&str]) -> Result<Daemon> {
+        let run_dir = format!("/run/hoist-{name}");
+        std::fs::create_dir_all(&run_dir)?;
+        let programs = std::env::current_exe()?.parent().context("no folder")?.to_path_buf();
+        let log = std::fs::File::create(format!("vswitchd-{name}.log"))?;
+        let child = Command::new(programs.join("vswitchd"))
+            .args(["--run-dir", &run_dir])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .context("cannot start vswitchd")?;
+        let d = Daemon { child, run_dir };
+        wait("it answers", || Ok(d.appctl("version").is_ok()))?;
+        Ok(d)
+    }
+
+    /// Starts it with the two ports under a policy.
+    fn with_policy(name: &str, policy: &str) -> Result<Daemon> {
+        let config = format!("/run/hoist-{name}.toml");
+        std::fs::write(&config, CONFIG.replace("POLICY", policy))?;
+        Daemon::start(name, &["--config", &config])
+    }
+
+    fn appctl(&self, command: &str) -> Result<String> {
+        sh(&format!("env OVS_RUNDIR={} ovs-appctl -t vswitchd {command}", self.run_dir))
+    }
+
+    /// `ovs-ofctl` with a command about br0.
+    fn ofctl(&self, command: &str, more: &str) -> Result<String> {
+        sh(&format!("ovs-ofctl -O OpenFlow13 {command} unix:{}/br0.mgmt {more}", self.run_dir))
+    }
+
+    /// Packets that the rules within a match count.
+    fn counted(&self, matches: &str) -> Result<u64> {
+        let all = self.ofctl("dump-aggregate", matches)?;
+        let n = all.split("packet_count=").nth(1).and_then(|t| t.split_whitespace().next());
+        n.and_then(|n| n.parse().ok()).with_context(|| all.clone())
+    }
+
+    /// Asks it to end; nothing of it may be left.
+    fn stop(mut self) -> Result<()> {
+        sh(&format!("kill -TERM {}", self.child.id()))?;
+        wait("it ends", || Ok(self.child.try_wait()?.is_some()))?;
+        for dev in ["va", "vb"] {
+            ensure!(filters(dev)?.is_empty(), "filters are left: {:?}", filters(dev)?);
+        }
+        let taps = sh("ip -o link show type tun")?;
+        ensure!(!taps.contains("htap"), "{taps}");
+        Ok(())
+    }
+}
+
+/// Pings b from a; every request must arrive once and be answered once.
+fn ping_once(count: u32) -> Result<()> {
+    let before = echoes()?;
+    let n = count.to_string();
+    let o =
+        output(&["ip", "netns", "exec", "a", "ping", "-n", "-c", &n, "-i", "0.05", "-W", "2", "10.0.0.2"])?;
+    let text = String::from_utf8_lossy(&o.stdout).into_owned();
+    ensure!(text.contains(&format!(" {count} received")) && !text.contains("duplicates"), "{text}");
+    let arrived = echoes()? - before;
+    ensure!(arrived == u64::from(count), "{arrived} of {count} requests arrived");
+    Ok(())
 }
 
 fn wait(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
@@ -53,10 +127,6 @@ fn wait(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(())
-}
-
-fn appctl(command: &str) -> Result<String> {
-    sh(&format!("env OVS_RUNDIR={RUN_DIR} ovs-appctl -t vswitchd {command}"))
 }
 
 /// Echo requests that b's stack has taken in.
@@ -73,30 +143,9 @@ fn echoes() -> Result<u64> {
 pub fn each_frame_arrives_once(s: &mut Switch) -> Result<String> {
     // The provider's own filters out of the way.
     s.provider_off()?;
-    let programs = std::env::current_exe()?.parent().context("no folder")?.to_path_buf();
-    let config = Path::new(RUN_DIR).join("switch.toml");
-    std::fs::create_dir_all(RUN_DIR)?;
-    std::fs::write(&config, CONFIG)?;
-    let log = std::fs::File::create("vswitchd.log")?;
-    let daemon = Command::new(programs.join("vswitchd"))
-        .arg("--config")
-        .arg(&config)
-        .args(["--run-dir", RUN_DIR])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .context("cannot start vswitchd")?;
-    let mut daemon = Daemon(daemon);
-    wait("it answers", || Ok(appctl("version").is_ok()))?;
-    sh(&format!("ovs-ofctl -O OpenFlow13 add-flow unix:{RUN_DIR}/br0.mgmt actions=NORMAL"))?;
-    let before = echoes()?;
-    let o =
-        output(&["ip", "netns", "exec", "a", "ping", "-n", "-c", "40", "-i", "0.05", "-W", "2", "10.0.0.2"])?;
-    let text = String::from_utf8_lossy(&o.stdout).into_owned();
-    ensure!(text.contains(" 40 received") && !text.contains("duplicates"), "{text}");
-    let arrived = echoes()? - before;
-    ensure!(arrived == 40, "{arrived} of 40 requests arrived");
+    let d = Daemon::with_policy("once", "skip_hw")?;
+    d.ofctl("add-flow", "actions=NORMAL")?;
+    ping_once(40)?;
     let ours = |dev| -> Result<u64> {
         let all = filters(dev)?;
         let ip = all.iter().filter(|f| f["protocol"] == "ip");
@@ -105,23 +154,95 @@ pub fn each_frame_arrives_once(s: &mut Switch) -> Result<String> {
     let (there, back) = (ours("va")?, ours("vb")?);
     ensure!(there >= 10 && back >= 10, "the kernel forwarded {there} there, {back} back");
     ensure!(there <= 40 && back <= 40, "more than there were: {there}, {back}");
-    let offloaded = appctl("dpctl/dump-flows type=offloaded")?;
+    let offloaded = d.appctl("dpctl/dump-flows type=offloaded")?;
     ensure!(offloaded.contains("dp:tc"), "{offloaded}");
     // Statistics: the port counts what the kernel forwards.
-    let ports = sh(&format!("ovs-ofctl -O OpenFlow13 dump-ports unix:{RUN_DIR}/br0.mgmt 1"))?;
+    let ports = d.ofctl("dump-ports", "1")?;
     let rx = ports.split("rx pkts=").nth(1).and_then(|t| t.split(',').next());
     let rx: u64 = rx.and_then(|n| n.trim().parse().ok()).with_context(|| ports.clone())?;
     ensure!(rx >= 40, "{ports}");
-    let rule = sh(&format!("ovs-ofctl -O OpenFlow13 dump-flows unix:{RUN_DIR}/br0.mgmt"))?;
-    let n = rule.split("n_packets=").nth(1).and_then(|t| t.split(',').next()).and_then(|n| n.parse().ok());
-    let n: u64 = n.with_context(|| rule.clone())?;
-    ensure!(n >= 80, "the rule counts {n}: {rule}");
-    let _ = received("b", "eb")?;
-    let pid = daemon.0.id().to_string();
-    sh(&format!("kill -TERM {pid}"))?;
-    wait("it ends", || Ok(daemon.0.try_wait()?.is_some()))?;
-    ensure!(filters("va")?.is_empty() && filters("vb")?.is_empty(), "filters are left: {:?}", filters("va")?);
-    let taps = sh("ip -o link show type tun")?;
-    ensure!(!taps.contains("htap"), "{taps}");
+    let n = d.counted("")?;
+    ensure!(n >= 80, "the rule counts {n}");
+    d.stop()?;
     Ok(format!("{there} and {back} of 40 each way by the kernel, {n} counted by the rule"))
+}
+
+/// Rules that go through the tables twice become filters of two chains; what comes before them is forwarded by software from where
+/// the first one left it, and each frame arrives once.
+pub fn rules_of_two_passes(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    let d = Daemon::with_policy("chains", "skip_hw")?;
+    d.ofctl("add-flow", "priority=1,actions=NORMAL")?;
+    d.ofctl("add-flow", "priority=9,ip,in_port=1,actions=mod_nw_tos:32,debug_recirc,output:2")?;
+    ping_once(40)?;
+    let all = filters("va")?;
+    let inner = all.iter().filter(|f| f["chain"].as_u64().is_some_and(|c| c > 0) && f["protocol"] == "ip");
+    let n: u64 = inner.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum();
+    ensure!((10..=40).contains(&n), "{n} in a later chain: {all:?}");
+    let counted = d.counted("ip,in_port=1")?;
+    ensure!(counted == 40, "the rule counts {counted} of 40");
+    d.stop()?;
+    Ok(format!("{n} of 40 by the kernel"))
+}
+
+/// What the kernel says of a filter that it does not take is what people are told; the flow stays in software.
+pub fn refusals_are_told(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    let d = Daemon::with_policy("refused", "skip_sw")?;
+    d.ofctl("add-flow", "actions=NORMAL")?;
+    ping_once(10)?;
+    let mut said = String::new();
+    wait("the reason is told", || {
+        said = d.appctl("hoist/why")?;
+        Ok(said.contains("the device refused"))
+    })
+    .with_context(|| said.clone())?;
+    let words = said.split("the device refused").nth(1).and_then(|t| t.split('"').next());
+    let words = words.with_context(|| said.clone())?.to_owned();
+    ensure!(words.contains("errno 95") && words.contains("not supported"), "{words}");
+    d.stop()?;
+    Ok(format!("the device refused{words}"))
+}
+
+/// The same by the database: a stock ovs-vsctl makes the switch, and says that flows may be the kernel's.
+pub fn by_the_database(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    let d = Daemon::start("db", &["--database", "/run/hoist-db.conf"])?;
+    let vsctl = |what: &str| sh(&format!("ovs-vsctl --timeout=20 --db=unix:{}/db.sock {what}", d.run_dir));
+    vsctl("set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=skip_hw")?;
+    vsctl("add-br br0 -- add-port br0 va -- add-port br0 vb")?;
+    ping_once(40)?;
+    let ours = |dev| -> Result<u64> {
+        let all = filters(dev)?;
+        let ip = all.iter().filter(|f| f["protocol"] == "ip");
+        Ok(ip.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum())
+    };
+    let n = ours("va")?;
+    ensure!((10..=40).contains(&n), "the kernel forwarded {n} of 40");
+    vsctl("set Open_vSwitch . other_config:hw-offload=false")?;
+    wait("the filters go", || Ok(filters("va")?.is_empty()))?;
+    ping_once(5)?;
+    vsctl("set Open_vSwitch . other_config:hw-offload=true")?;
+    ping_once(40)?;
+    ensure!(ours("va")? >= 10, "not in the kernel again");
+    // An interface goes and comes back.
+    sh("ip link del vb")?;
+    wait("its end is noticed", || Ok(vsctl("get Interface vb error")?.contains("vb")))?;
+    sh("ip link add vb type veth peer name eb netns b")?;
+    sh("ip -n b link set eb address 02:00:00:00:00:02 up")?;
+    sh("ip -n b addr add 10.0.0.2/24 dev eb")?;
+    sh("ip link set vb up promisc on")?;
+    wait("it is a port again", || Ok(vsctl("get Interface vb error")?.trim() == "[]"))?;
+    let mut got = Ok(());
+    for _ in 0..5 {
+        got = ping_once(40);
+        if got.is_ok() {
+            break;
+        }
+    }
+    got.context("after the interface came back")?;
+    ensure!(ours("va")? >= 10, "not in the kernel after the interface came back");
+    vsctl("del-br br0")?;
+    d.stop()?;
+    Ok(format!("{n} of 40 by the kernel"))
 }

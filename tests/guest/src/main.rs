@@ -2,6 +2,7 @@
 //! through them. Changes interfaces and filters of the machine it runs on, so it wants to be told that that is meant.
 #![forbid(unsafe_code)]
 
+mod chains;
 mod checks;
 mod daemon;
 mod measure;

@@ -27,6 +27,8 @@ const MODULES: &[&str] = &[
     "vxlan",
     "8021q",
     "tun",
+    "act_ct",
+    "bonding",
 ];
 
 /// Loads them from where the lab unpacked them.

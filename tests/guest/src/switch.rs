@@ -49,10 +49,14 @@ pub fn ip(text: &str) -> u128 {
 impl Switch {
     /// A provider with every interface, or as many as there are.
     pub fn new(policy: TcPolicy) -> Result<Switch> {
+        Switch::with(TcConfig { policy, ..TcConfig::new("lab") }, &PORTS)
+    }
+
+    /// A provider with other settings and interfaces, or as many as there are.
+    pub fn with(config: TcConfig, ports: &[(&str, PortId)]) -> Result<Switch> {
         let link = Kernel::open().context("netlink socket")?;
-        let config = TcConfig { policy, ..TcConfig::new("lab") };
         let mut provider = TcProvider::new(link, config, Arc::new(HostClock::new()));
-        let ports: Vec<_> = PORTS.iter().filter_map(|(name, p)| Some((*p, net::index(name).ok()?))).collect();
+        let ports: Vec<_> = ports.iter().filter_map(|(name, p)| Some((*p, net::index(name).ok()?))).collect();
         provider.set_interfaces(&ports)?;
         Ok(Switch { provider, next: 1 })
     }

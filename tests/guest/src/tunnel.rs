@@ -1,4 +1,4 @@
-//! VXLAN with filters of the codec alone: the switch has no tunnel ports yet.
+//! VXLAN: what is below it, and filters of the codec alone.
 
 use anyhow::{Context, Result, ensure};
 use offload_tc::ack::Ack;
@@ -26,17 +26,12 @@ fn add(link: &mut Kernel, at: &FilterAt, f: &Flower) -> Result<()> {
     Ok(())
 }
 
-/// Packets of a go into a VXLAN to b, where a stock VXLAN device takes them; and what comes back is taken out by a filter.
-///
-/// ```text
-///   a 10.0.0.1 ── va ─ tunnel_key set ─► vx0 ─ UDP 4789 ─ vb 10.9.0.1 ══ eb 10.9.0.2 ─ vxb 10.0.0.22
-/// ```
-pub fn both_ways(_: &mut Switch) -> Result<String> {
+/// A stock VXLAN device in b, and one for everybody, `vx0`, here.
+pub fn underlay() -> Result<()> {
     sh("ip addr add 10.9.0.1/24 dev vb")?;
     sh("ip -n b addr add 10.9.0.2/24 dev eb")?;
     sh("ip link add vx0 type vxlan external dstport 4789")?;
     sh("ip link set vx0 up")?;
-    sh("tc qdisc add dev vx0 clsact")?;
     sh("ip -n b link add vxb type vxlan id 42 remote 10.9.0.1 local 10.9.0.2 dstport 4789 dev eb")?;
     sh("ip -n b link set vxb address 02:00:00:00:00:22 up")?;
     sh("ip -n b addr add 10.0.0.22/32 dev vxb")?;
@@ -47,6 +42,26 @@ pub fn both_ways(_: &mut Switch) -> Result<String> {
     sh("ip neigh replace 10.9.0.2 lladdr 02:00:00:00:00:02 dev vb")?;
     let mac = std::fs::read_to_string("/sys/class/net/vb/address")?;
     sh(&format!("ip -n b neigh replace 10.9.0.1 lladdr {} dev eb", mac.trim()))?;
+    Ok(())
+}
+
+/// Takes them away.
+pub fn underlay_off() -> Result<()> {
+    sh("ip link del vx0")?;
+    sh("ip -n b link del vxb")?;
+    sh("ip addr del 10.9.0.1/24 dev vb")?;
+    sh("ip -n b addr del 10.9.0.2/24 dev eb")?;
+    Ok(())
+}
+
+/// Packets of a go into a VXLAN to b, where a stock VXLAN device takes them; and what comes back is taken out by a filter.
+///
+/// ```text
+///   a 10.0.0.1 ── va ─ tunnel_key set ─► vx0 ─ UDP 4789 ─ vb 10.9.0.1 ══ eb 10.9.0.2 ─ vxb 10.0.0.22
+/// ```
+pub fn both_ways(_: &mut Switch) -> Result<String> {
+    underlay()?;
+    sh("tc qdisc add dev vx0 clsact")?;
     let mut link = Kernel::open()?;
     let at = |hook| FilterAt { hook, chain: 0, prio: 100, protocol: 0x0800, handle: 1 };
     let tunnel = |src: &str, dst: &str| TunnelSet {
@@ -85,8 +100,6 @@ pub fn both_ways(_: &mut Switch) -> Result<String> {
     ensure!(keys["enc_key_id"] == 42 || keys["enc_key_id"] == "42", "{keys}");
     ensure!(told[0]["options"]["actions"][1]["stats"]["packets"] == 5, "{told:?}");
     sh("tc filter del dev va ingress protocol ip prio 100")?;
-    sh("ip link del vx0")?;
-    sh("ip -n b link del vxb")?;
-    sh("ip addr del 10.9.0.1/24 dev vb")?;
+    underlay_off()?;
     Ok(String::new())
 }

@@ -80,6 +80,7 @@ fn bench(a: &passed_on::Arguments) -> anyhow::Result<()> {
         setup::peer()?;
     } else if !a.begin_with("softpath") {
         passed_on::build("ovsdb")?;
+        passed_on::build("guest")?;
     }
     passed_on::run("bench", "bench", a)
 }

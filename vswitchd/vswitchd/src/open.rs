@@ -12,6 +12,7 @@ use netio::af_xdp::{AfXdpPort, XdpMode};
 use netio::memory::{MemoryConfig, MemoryPort, cable};
 use netio::pcap::CaptureError;
 use netio::tap::TapPort;
+use offload_tc::Misses;
 
 use crate::capture::CapturePort;
 use crate::config::{PortKind, Wire};
@@ -96,7 +97,7 @@ impl PacketIo for NullPort {
 }
 
 /// Opens a port that is not on a device, received packets in buffers of `pool`. Interfaces are brought up, but for internal
-/// ones, which get the address `mac`.
+/// ones, which get the address `mac`. `misses` is told of interfaces whose flows TC forwards.
 ///
 /// # Errors
 /// [`OpenError`].
@@ -104,12 +105,13 @@ pub fn port(
     kind: &PortKind,
     mac: Option<[u8; 6]>,
     pool: &BufferPool,
+    misses: &Misses,
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, OpenError> {
     match kind {
         PortKind::Sim { .. } | PortKind::Patch { .. } | PortKind::Dummy { .. } => Err(IoError::Gone.into()),
         PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
-        PortKind::Tc { interface } => Ok((Box::new(TcPort::open(interface, pool)?), None)),
+        PortKind::Tc { interface } => Ok((Box::new(TcPort::open(interface, pool, misses)?), None)),
         PortKind::AfXdp { interface, mode } => Ok((af_xdp(interface, *mode, pool)?, None)),
         PortKind::Tap { interface } => Ok((tap(interface, pool)?, None)),
         PortKind::Internal { interface } => {

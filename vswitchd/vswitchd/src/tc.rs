@@ -4,15 +4,24 @@ use std::sync::Arc;
 
 use clock::Clock;
 use device::{BufferPool, IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair};
-use netio::diverted::DivertedPort;
+use netio::diverted::{DivertedPort, Places};
 use offload::OffloadProvider;
 use offload_tc::divert::Divert;
-use offload_tc::{Kernel, TcConfig, TcPolicy, TcProvider};
+use offload_tc::{Kernel, Misses, TcConfig, TcPolicy, TcProvider};
 
 use crate::open::OpenError;
 
 /// The name under which placement has the kernel.
 pub const DEVICE: &str = "tc";
+
+/// What the provider knows of tags, for ports. Connections are software's: no tag says anything of them.
+struct Tags(Misses);
+
+impl Places for Tags {
+    fn resume(&self, tci: u16) -> Option<u32> {
+        self.0.place(tci).filter(|p| p.ct_state == 0).map(|p| p.recirc)
+    }
+}
 
 /// A port whose frames reach us only when no filter has forwarded them.
 pub struct TcPort {
@@ -22,17 +31,18 @@ pub struct TcPort {
 }
 
 impl TcPort {
-    /// Opens an interface: see [`DivertedPort::open`].
+    /// Opens an interface: see [`DivertedPort::open`]. The provider hears by `misses` where its frames go.
     ///
     /// # Errors
     /// [`OpenError`].
-    pub fn open(interface: &str, pool: &BufferPool) -> Result<Self, OpenError> {
+    pub fn open(interface: &str, pool: &BufferPool, misses: &Misses) -> Result<Self, OpenError> {
         let wrong = |e: std::io::Error| OpenError::Wrong(format!("{interface}: TC: {e}"));
         let index = netio::netdev::Netdev::open(interface)?.index();
-        let io = DivertedPort::open(interface, &format!("htap{index}"), pool)?;
+        let tags = Arc::new(Tags(misses.clone()));
+        let io = DivertedPort::open(interface, &format!("htap{index}"), tags, pool)?;
         let ifindex = u32::try_from(index).unwrap_or_default();
         let link = Kernel::open().map_err(wrong)?;
-        let divert = Divert::install(link, ifindex, io.tap_index()).map_err(wrong)?;
+        let divert = Divert::install(link, ifindex, io.tap_index(), misses).map_err(wrong)?;
         Ok(TcPort { _divert: divert, io })
     }
 }
@@ -64,15 +74,18 @@ impl PacketIo for TcPort {
     }
 }
 
-/// The kernel's filters for placement, without ports yet. `run_dir` tells this switch from another on the host.
+/// The kernel's filters for placement, without ports yet. `run_dir` tells this switch from another on the host; `misses` is what the
+/// ports were opened with.
 ///
 /// # Errors
 /// The operating system's, when there is no netlink socket to be had.
 pub fn provider(
     policy: TcPolicy,
     run_dir: &str,
+    misses: &Misses,
     clock: Arc<dyn Clock>,
 ) -> std::io::Result<Box<dyn OffloadProvider>> {
-    let config = TcConfig { name: DEVICE.to_owned(), policy, ..TcConfig::new(run_dir) };
+    let misses = Some(misses.clone());
+    let config = TcConfig { name: DEVICE.to_owned(), policy, misses, ..TcConfig::new(run_dir) };
     Ok(Box::new(TcProvider::new(Kernel::open()?, config, clock)))
 }

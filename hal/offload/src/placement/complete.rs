@@ -6,7 +6,7 @@ use clock::Instant;
 
 use crate::capability::{CounterCaps, TableId};
 use crate::ownership::objects_of;
-use crate::provider::{Completion, HwHandle, OffloadError, OpResult, RawStats};
+use crate::provider::{Completion, HwHandle, LostEntry, OffloadError, OpResult, RawStats};
 use crate::reject::Reject;
 use crate::rule::FlowId;
 
@@ -226,6 +226,26 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         }
     }
 
+    /// An entry is gone by itself. What is under way with it finds out by its own answer.
+    fn on_lost(&mut self, d: usize, l: LostEntry, now: Instant) {
+        let Some(id) = self.devices[d].handles.get(&l.handle).copied() else {
+            return;
+        };
+        if self.phase(id) != Some(Phase::Present(l.handle)) {
+            return;
+        }
+        self.counters.rejects.add(l.why.kind());
+        self.unindex(id);
+        self.entry_gone(d, id, Some(&l.last), now);
+        self.event(now, d, Some(id), EventKind::Lost);
+        if l.why.is_transient() {
+            self.hold(id, l.why, now);
+        } else if let Some(r) = self.records.get_mut(&id) {
+            r.fits = Err(l.why);
+        }
+        self.refresh(id, now);
+    }
+
     /// An entry of which it is not known what it does stays until it can be removed.
     fn leave_suspect(
         &mut self,
@@ -431,6 +451,9 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             };
             left = left.saturating_sub(batch.stats.len().max(1));
             dev.polling = !batch.wrapped;
+            for l in batch.lost {
+                self.on_lost(d, l, now);
+            }
             for (h, _, raw) in &batch.stats {
                 let Some(id) = self.devices[d].handles.get(h).copied() else {
                     continue;

@@ -47,7 +47,7 @@ pub enum EventKind {
     Removed,
     /// Its entry was given to a flow worth more.
     Evicted,
-    /// Its entry was lost with the device's tables.
+    /// Its entry was lost: with the device's tables, or by itself.
     Lost,
     /// The device refused.
     Rejected(Reject),

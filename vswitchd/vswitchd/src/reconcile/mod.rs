@@ -29,6 +29,7 @@ use daemon::RunDir;
 use device::BufferPool;
 use flow::PortId;
 use netio::memory::MemoryPort;
+use offload_tc::Misses;
 use openflow::PortNo;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
@@ -119,6 +120,8 @@ pub struct Reconciler {
     device_errors: BTreeMap<String, String>,
     /// The kernel's TC, while interfaces want it.
     tc: Option<tc::RunningTc>,
+    /// Where the ports' frames go that no filter catches.
+    misses: Misses,
     desired: Desired,
 }
 
@@ -143,6 +146,7 @@ impl Reconciler {
             dp_numbers: DatapathNumbers::default(),
             device_errors: BTreeMap::new(),
             tc: None,
+            misses: Misses::new(),
             desired: Desired::default(),
         }
     }

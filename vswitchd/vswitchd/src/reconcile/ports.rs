@@ -269,7 +269,7 @@ impl Reconciler {
         }
         let is_local = c.name == w.name;
         let mac = if is_local { Some(bridge_address(w)) } else { c.mac };
-        let (mut io, far) = open::port(&c.kind, mac, &self.pool, &self.clock).map_err(words)?;
+        let (mut io, far) = open::port(&c.kind, mac, &self.pool, &self.misses, &self.clock).map_err(words)?;
         if let Some(mtu) = c.mtu
             && let Err(why) = open::set_mtu(&c.kind, mtu, &self.pool)
         {

@@ -37,7 +37,7 @@ impl Reconciler {
         }
         if self.tc.is_none() {
             let run_dir = self.run_dir.path().display().to_string();
-            let provider = match tc::provider(policy, &run_dir, self.clock.clone()) {
+            let provider = match tc::provider(policy, &run_dir, &self.misses, self.clock.clone()) {
                 Ok(p) => p,
                 Err(e) => return tracing::warn!("tc: {e}"),
             };

@@ -1,0 +1,210 @@
+//! Tunnels: metadata of a packet that came out of one, or is to go into one, in flower's terms.
+//!
+//! A tunnel's port is an interface of the kernel with "external" metadata (vxlan, geneve, gretap): a packet that comes in by it
+//! has them, and the action tunnel_key gives them to one that leaves by it.
+//!
+//! ```text
+//!   record                                              filter
+//!   tun_id=42,tun_src=..,in_port(vxlan) ─► output       enc_key_id, enc_src_ip ─► tunnel_key unset, mirred
+//!   in_port(p) ─► set(tun_id, tun_dst), output(vxlan)   .. ─► tunnel_key set, mirred
+//! ```
+//!
+//! *Not lowered*: VXLAN's group policy and Geneve's options, of which records have one and none; headers that the switch puts
+//! before a packet itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
+use flow::{ActionKind, FieldId, PacketMask, PacketMatch};
+use offload::{ActionCap, KeyField, Reject};
+
+use crate::action::TunnelSet;
+use crate::filter::Flower;
+use crate::keys::FlowerKey;
+use crate::lower_match::TABLE;
+
+/// Fields that are matched, and their keys.
+const KEYS: [(FieldId, FlowerKey); 9] = [
+    (FieldId::TunId, FlowerKey::EncKeyId),
+    (FieldId::TunSrc, FlowerKey::EncIp4Src),
+    (FieldId::TunDst, FlowerKey::EncIp4Dst),
+    (FieldId::TunIpv6Src, FlowerKey::EncIp6Src),
+    (FieldId::TunIpv6Dst, FlowerKey::EncIp6Dst),
+    (FieldId::TunTos, FlowerKey::EncTos),
+    (FieldId::TunTtl, FlowerKey::EncTtl),
+    (FieldId::TunTpSrc, FlowerKey::EncUdpSrc),
+    (FieldId::TunTpDst, FlowerKey::EncUdpDst),
+];
+/// Fields that can be written: those above, less the source port, which the kernel chooses.
+const WRITTEN: [FieldId; 9] = [
+    FieldId::TunId,
+    FieldId::TunSrc,
+    FieldId::TunDst,
+    FieldId::TunIpv6Src,
+    FieldId::TunIpv6Dst,
+    FieldId::TunTos,
+    FieldId::TunTtl,
+    FieldId::TunTpDst,
+    FieldId::TunFlags,
+];
+/// The datapath's bit of a tunnel's flags, flower's (TCA_FLOWER_KEY_FLAGS_TUNNEL_*, Linux 6.11).
+const FLAGS: [(u16, u128); 3] = [(TUN_CSUM, 1 << 2), (TUN_DF, 1 << 3), (TUN_OAM, 1 << 4)];
+
+/// Fields of tunnels, as capabilities have them.
+pub(crate) fn key_fields() -> Vec<KeyField> {
+    let flags =
+        KeyField { mask: (TUN_CSUM | TUN_DF | TUN_OAM | TUN_KEY).into(), ..KeyField::any(FieldId::TunFlags) };
+    KEYS.iter().map(|(f, _)| KeyField::any(*f)).chain([flags]).collect()
+}
+
+/// Writes of tunnels' fields, as capabilities have them.
+pub(crate) fn action_caps() -> Vec<ActionCap> {
+    WRITTEN.iter().map(|f| ActionCap::anywhere(ActionKind::SetField(*f)).whole_field()).collect()
+}
+
+/// Takes the fields of the tunnel that packets came by as keys, and clears them in `left`. Whether there is a tunnel.
+///
+/// # Errors
+/// [`Reject::Value`] for a key that does not fit 32 bits.
+pub(crate) fn lower_tunnel(m: &PacketMatch, left: &mut PacketMask, f: &mut Flower) -> Result<bool, Reject> {
+    let fields = KEYS.iter().map(|(f, _)| *f).chain([FieldId::TunFlags]);
+    if fields.clone().all(|f| m.get(f).0 == 0) {
+        // A packet without a tunnel has nothing but zeros there.
+        return Ok(false);
+    }
+    for (field, key) in KEYS {
+        let (value, mask) = m.get(field);
+        if mask & value > key.row().max {
+            return Err(Reject::Value { table: TABLE, field, value });
+        }
+        // Of the family that the packet does not have there is nothing to say.
+        let other_family = value == 0
+            && matches!(field, FieldId::TunSrc | FieldId::TunDst | FieldId::TunIpv6Src | FieldId::TunIpv6Dst);
+        if mask & key.row().max != 0 && !other_family {
+            f.set_masked(key, value, mask & key.row().max);
+        }
+        left.set(field, 0);
+    }
+    let (value, mask) = m.get(FieldId::TunFlags);
+    if mask & u128::from(TUN_KEY) != 0 && value & u128::from(TUN_KEY) == 0 && mask & value != 0 {
+        return Err(Reject::Value { table: TABLE, field: FieldId::TunFlags, value });
+    }
+    // That there is a key is said by matching it.
+    let of =
+        |v: u128| FLAGS.iter().filter(|(ours, _)| v & u128::from(*ours) != 0).map(|(_, b)| b).sum::<u128>();
+    if of(mask) != 0 {
+        f.set_masked(FlowerKey::EncFlags, of(value & mask), of(mask));
+    }
+    left.set(FieldId::TunFlags, 0);
+    Ok(true)
+}
+
+/// Whether a field is one of a tunnel's.
+pub(crate) fn is_tunnel(f: FieldId) -> bool {
+    WRITTEN.contains(&f)
+}
+
+/// A tunnel's metadata as writes make them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wanted {
+    src: [u128; 2],
+    dst: [u128; 2],
+    id: u128,
+    tos: u8,
+    ttl: u8,
+    tp_dst: u16,
+    flags: u16,
+    /// Whether something was written since they were last given to a packet.
+    pub changed: bool,
+}
+
+impl Wanted {
+    /// Takes in a write of a whole field.
+    ///
+    /// # Errors
+    /// [`Reject::SetMask`] for a part of a field, [`Reject::Action`] for a value that tunnels of the kernel do not have.
+    pub(crate) fn write(&mut self, field: FieldId, value: u128, mask: u128) -> Result<(), Reject> {
+        let whole = field.info().max();
+        if mask != whole {
+            return Err(Reject::SetMask { table: TABLE, field, wanted: mask, offered: whole });
+        }
+        match field {
+            FieldId::TunSrc => self.src[0] = value,
+            FieldId::TunIpv6Src => self.src[1] = value,
+            FieldId::TunDst => self.dst[0] = value,
+            FieldId::TunIpv6Dst => self.dst[1] = value,
+            FieldId::TunId if u32::try_from(value).is_ok() => self.id = value,
+            FieldId::TunTos => self.tos = value as u8,
+            FieldId::TunTtl => self.ttl = value as u8,
+            FieldId::TunTpDst => self.tp_dst = value as u16,
+            FieldId::TunFlags if value & !u128::from(TUN_CSUM | TUN_DF | TUN_KEY) == 0 => {
+                self.flags = value as u16;
+            }
+            _ => return Err(Reject::Action { table: TABLE, action: ActionKind::SetField(field) }),
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    /// The action that gives them to a packet; `None` when there is no other end.
+    pub(crate) fn action(&self) -> Option<TunnelSet> {
+        let v4 = |a: u128| IpAddr::from(Ipv4Addr::from(a as u32));
+        let v6 = |a: u128| IpAddr::from(Ipv6Addr::from(a));
+        let (src, dst) = match self.dst {
+            [0, 0] => return None,
+            [0, dst] => (self.src[1], v6(dst)),
+            [dst, _] => (self.src[0], v4(dst)),
+        };
+        let src = (src != 0).then(|| if dst.is_ipv4() { v4(src) } else { v6(src) });
+        // A key that was written is meant whether the flag was or not.
+        let keyed = self.flags & TUN_KEY != 0 || self.id != 0;
+        Some(TunnelSet {
+            src,
+            dst,
+            id: keyed.then_some(self.id as u32),
+            dst_port: self.tp_dst,
+            tos: (self.tos != 0).then_some(self.tos),
+            ttl: (self.ttl != 0).then_some(self.ttl),
+            no_csum: self.flags & TUN_CSUM == 0,
+            no_frag: self.flags & TUN_DF != 0,
+            opts: Vec::new(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_free_only_where_there_is_no_tunnel() {
+        let mut m = PacketMatch::ANY;
+        m.set(FieldId::TunId, 0);
+        m.set(FieldId::TunSrc, 0);
+        m.set(FieldId::TunIpv6Src, 0);
+        let mut f = Flower::default();
+        assert_eq!(lower_tunnel(&m, &mut m.mask().clone(), &mut f), Ok(false));
+        assert!(f.keys.is_empty());
+        m.set(FieldId::TunDst, 0x0a00_0001);
+        assert_eq!(lower_tunnel(&m, &mut m.mask().clone(), &mut f), Ok(true));
+        assert_eq!(f.get(FlowerKey::EncKeyId), Some((0, u32::MAX.into())), "network 0 is one of many");
+        assert_eq!(f.get(FlowerKey::EncIp4Dst).map(|k| k.0), Some(0x0a00_0001));
+        assert_eq!(f.get(FlowerKey::EncIp6Src), None);
+    }
+
+    #[test]
+    fn metadata_are_put_together_from_writes() {
+        let mut w = Wanted::default();
+        assert!(w.action().is_none(), "there is nowhere to go");
+        for (f, v) in [(FieldId::TunId, 42), (FieldId::TunDst, 0x0a09_0002), (FieldId::TunTtl, 64)] {
+            w.write(f, v, f.info().max()).unwrap();
+        }
+        w.write(FieldId::TunFlags, (TUN_DF | TUN_KEY).into(), 0xffff).unwrap();
+        let t = w.action().unwrap();
+        assert_eq!((t.id, t.dst, t.ttl), (Some(42), "10.9.0.2".parse().unwrap(), Some(64)));
+        assert!(t.no_csum && t.no_frag && t.src.is_none());
+        assert!(w.write(FieldId::TunId, 1 << 40, u64::MAX.into()).is_err());
+        assert!(w.write(FieldId::TunId, 1, 1).is_err());
+        assert!(w.write(FieldId::TunFlags, TUN_OAM.into(), 0xffff).is_err());
+    }
+}
