@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use clock::Instant;
 use datapath_api::DropReason;
 use datapath_api::{FlowRecord, Miss, Translations};
-use device::{BATCH, IoError, PacketBatch, PacketBuf, RxQueue};
+use device::{BATCH, IoError, PacketBatch, PacketBuf, RxQueue, TxQueue};
 use flow::{FieldId, Layout, PacketKey, PortId, parse_into};
 
 use crate::datapath::Shared;
@@ -30,6 +30,7 @@ use crate::execute::{Metadata, Outputs, restore};
 use crate::flow_table::{Installed, Put};
 use crate::journal;
 use crate::link::{FlowChange, PortChange, bump};
+use crate::perf::{Stage, Watch};
 use crate::port::{OutPort, PortShared};
 use crate::prefetch;
 use crate::run::{Sleeper, WakesBy};
@@ -41,7 +42,13 @@ static WRITERS: AtomicU32 = AtomicU32::new(1);
 /// A receive queue of this core.
 pub(crate) struct InPort {
     pub(crate) shared: Arc<PortShared>,
+    /// Its place among the port's.
+    place: usize,
     pub(crate) rx: Box<dyn RxQueue>,
+    /// The sending half, when the core sends by another one of the port's.
+    spare: Option<Box<dyn TxQueue>>,
+    /// Packets of this poll.
+    received: usize,
     /// `Nothing` when the queue has said that its device is gone; it is not polled any more.
     pub(crate) wakes: WakesBy,
 }
@@ -91,6 +98,7 @@ pub struct Core {
     again: Option<Box<PacketBatch>>,
     again_metadata: Vec<Metadata>,
     pub(crate) sleeper: Sleeper,
+    pub(crate) watch: Watch,
 }
 
 impl Core {
@@ -123,6 +131,7 @@ impl Core {
             again: Some(Box::default()),
             again_metadata: Vec::with_capacity(BATCH),
             sleeper: Sleeper::new(&shared.links[index].event)?,
+            watch: Watch::new(),
             shared,
         };
         core.resync();
@@ -134,22 +143,49 @@ impl Core {
     pub fn poll_once(&mut self, now: Instant) -> usize {
         let shared = self.shared.clone();
         let link = &shared.links[self.index];
+        self.watch.begin();
         link.enter();
         if link.has_changes() {
             self.take_changes(&shared);
         }
         self.tables.begin(&*shared.miss, self.out.tally.exact_hits);
         let mut n = if link.has_packets() { self.take_handoffs(&shared, now) } else { 0 };
+        self.watch.lap(Stage::Other);
         for i in 0..self.inputs.len() {
             n += self.receive(i, now);
         }
         if n > 0 {
             self.out.flush();
+            self.watch.lap(Stage::Transmit);
             self.tables.flush(now);
+            self.watch.lap(Stage::Actions);
             link.published.publish(&self.out.tally);
+        }
+        self.watch.lap(Stage::Other);
+        let cycles = self.watch.end(n);
+        if n > 0 {
+            self.share_cycles(cycles, n);
+            let mut passes = self.out.tally.passes;
+            passes.probes += self.tables.probes();
+            link.perf.publish(&self.watch, &passes);
+        } else {
+            link.perf.publish_idle(&self.watch);
         }
         link.leave();
         n
+    }
+
+    /// The receive queues' parts of a poll of so many cycles and packets.
+    #[inline]
+    fn share_cycles(&mut self, cycles: u64, n: usize) {
+        for input in &mut self.inputs {
+            let mine = std::mem::take(&mut input.received);
+            if mine > 0
+                && let Some(q) = input.shared.queues.get(input.place)
+            {
+                bump(&q.cycles, if mine == n { cycles } else { cycles * mine as u64 / n as u64 });
+            }
+        }
     }
 
     /// One burst of receive queue `i`.
@@ -163,7 +199,7 @@ impl Core {
         if let Err(e) = input.rx.rx_burst(&mut batch) {
             // A device that is being reset says so at every poll; nothing that was received is lost by that.
             if !matches!(e, IoError::Down) {
-                bump(&input.shared.rx_errors, 1);
+                bump(&input.shared.counts[self.index].rx_errors, 1);
             }
             if matches!(e, IoError::Gone) {
                 self.sleeper.forget(&*input.rx, input.wakes);
@@ -178,10 +214,16 @@ impl Core {
                 bytes += p.len() as u64;
                 prefetch::line(&**p);
             }
-            bump(&input.shared.rx_packets, n as u64);
-            bump(&input.shared.rx_bytes, bytes);
-            input.shared.rx_dropped.store(input.rx.dropped(), Ordering::Relaxed);
+            let counts = &input.shared.counts[self.index];
+            bump(&counts.rx_packets, n as u64);
+            bump(&counts.rx_bytes, bytes);
+            if let Some(q) = input.shared.queues.get(input.place) {
+                bump(&q.packets, n as u64);
+                q.dropped.store(input.rx.dropped(), Ordering::Relaxed);
+            }
+            input.received = n;
             self.out.tally.rx_packets += n as u64;
+            self.watch.lap(Stage::Receive);
             self.forward(&mut batch, now, 1, |b, i, k, p| {
                 let layout = parse_into(p, port, k);
                 p.meta.in_port = port.0;
@@ -233,6 +275,7 @@ impl Core {
         let n = batch.len();
         let b = &mut self.burst;
         let tally = &mut self.out.tally;
+        tally.passes.passes += n as u64;
         let front = self.tables.front();
         for (i, p) in batch.iter_mut().enumerate() {
             let key = &mut b.keys[i];
@@ -249,6 +292,7 @@ impl Core {
                 tally.fault(f);
             }
         }
+        self.watch.lap(Stage::Parse);
         if front.is_none() {
             for (v, hash) in b.verdicts.iter_mut().zip(&b.hashes).take(n) {
                 if *v == Verdict::Miss
@@ -280,6 +324,7 @@ impl Core {
                     if let Some(f) = front {
                         if let Some(e) = self.tables.find_in_front(f, &b.keys[i]) {
                             tally.megaflow_hits += 1;
+                            tally.passes.probes += 1;
                             b.verdicts[i] = Verdict::Entry(e);
                             continue;
                         }
@@ -291,18 +336,25 @@ impl Core {
             if let Some(e) = self.tables.find_exact(b.hashes[i], &b.keys[i]) {
                 tally.exact_hits += 1;
                 b.verdicts[i] = Verdict::Entry(e);
-            } else if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
+                continue;
+            }
+            self.watch.lap(Stage::Exact);
+            if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
                 tally.megaflow_hits += 1;
                 b.verdicts[i] = Verdict::Entry(e);
             } else {
                 unknown |= 1 << i;
             }
+            self.watch.lap(Stage::Megaflow);
         }
+        self.watch.lap(if front.is_some() { Stage::Megaflow } else { Stage::Exact });
         if unknown != 0 {
             wanted |= self.classify(batch, unknown, now);
+            self.watch.lap(Stage::Classify);
         }
         if wanted != 0 {
             self.translate(batch, now);
+            self.watch.lap(Stage::Translate);
         }
         if let Some(v) = self.burst.verdicts.first() {
             self.tables.sample(match v {
@@ -311,6 +363,7 @@ impl Core {
             });
         }
         self.execute(batch, now, passes);
+        self.watch.lap(Stage::Actions);
     }
 
     /// Has the packets of `unknown` take shortcuts, or finds them among the megaflows that were not looked at before. Those that are
@@ -508,21 +561,33 @@ impl Core {
         let link = &shared.links[self.index];
         while let Some(c) = link.ports.pop() {
             match c {
-                PortChange::Attach { port, rx, tx } => {
-                    if let Some(rx) = rx {
+                PortChange::Attach { port, queues } => {
+                    let mut first = None;
+                    for (place, (rx, tx)) in queues {
                         let wakes = self.sleeper.watch(&*rx);
-                        self.inputs.push(InPort { shared: port.clone(), rx, wakes });
+                        let spare = match first {
+                            None => {
+                                first = Some(tx);
+                                None
+                            }
+                            Some(_) => Some(tx),
+                        };
+                        let shared = port.clone();
+                        self.inputs.push(InPort { shared, place, rx, spare, received: 0, wakes });
                     }
-                    self.out.attach(OutPort::new(port, tx));
+                    self.out.attach(OutPort::new(port, first, self.index));
                 }
                 PortChange::Detach { id, leaving } => {
-                    let tx = self.out.detach(id);
-                    let rx = self.inputs.iter().position(|p| p.shared.id == id).map(|at| {
+                    let mut first = self.out.detach(id);
+                    while let Some(at) = self.inputs.iter().position(|p| p.shared.id == id) {
                         let p = self.inputs.remove(at);
                         self.sleeper.forget(&*p.rx, p.wakes);
-                        p.rx
-                    });
-                    leaving.left(rx.zip(tx));
+                        // The first queue of the port here has no spare: its sending half is the one that was used.
+                        if let Some(tx) = p.spare.or_else(|| first.take()) {
+                            leaving.give_back(p.place, (p.rx, tx));
+                        }
+                    }
+                    leaving.left();
                 }
             }
         }

@@ -21,7 +21,8 @@ use crate::core::Core;
 use crate::flow_table::{FlowTable, Put};
 use crate::link::{CoreLink, Execute, FlowChange, Leaving, PortChange};
 use crate::meter::{Meter, MeterTable};
-use crate::port::PortShared;
+use crate::perf::{CoreStats, QueueStats};
+use crate::port::{Counts, PortShared};
 
 /// Records handed to a dump's callback at a time.
 const DUMP_CHUNK: usize = 128;
@@ -62,10 +63,10 @@ impl Detached {
         self.leaving.is_done()
     }
 
-    /// Waits until no core uses the port any more, and gives its queues back: to be attached again, or to be closed by the
-    /// caller rather than by a forwarding core. `None` when a core has not come round within `patience` of host time, because
+    /// Waits until no core uses the port any more, and gives its queues back, in order: to be attached again, or to be closed
+    /// by the caller rather than by a forwarding core. `None` when a core has not come round within `patience` of host time, because
     /// nobody runs it; its queues are closed when it does.
-    pub fn wait(self, patience: Duration) -> Option<QueuePair> {
+    pub fn wait(self, patience: Duration) -> Option<Vec<QueuePair>> {
         // Cores are woken and come round within a burst; host time, for a test may have stopped the datapath's clock.
         let until = std::time::Instant::now() + patience;
         while !self.is_done() {
@@ -74,8 +75,18 @@ impl Detached {
             }
             std::thread::sleep(POLL_DETACHED);
         }
-        self.leaving.take()
+        Some(self.leaving.take())
     }
+}
+
+/// A queue pair of a port.
+pub struct Queue {
+    /// Its number in the port.
+    pub number: u16,
+    /// The core that serves it; the one with the fewest queues when `None`.
+    pub core: Option<usize>,
+    /// Its two halves.
+    pub pair: QueuePair,
 }
 
 /// The userspace datapath.
@@ -136,43 +147,127 @@ impl SoftDatapath {
         Core::new(self.shared.clone(), index).map_err(io)
     }
 
-    /// Attaches a port. Its core uses it from its next poll on.
+    /// Attaches a port with one pair of queues. Its core uses it from its next poll on.
     ///
     /// # Errors
-    /// [`DatapathError::PortExists`]; [`DatapathError::Io`] when the number is not below 65536, there is no such core, or
-    /// the core does not take changes.
+    /// As [`SoftDatapath::attach_queues`].
     pub fn attach(
         &self,
         config: PortConfig,
         rx: Box<dyn RxQueue>,
         tx: Box<dyn TxQueue>,
     ) -> Result<(), DatapathError> {
+        let core = config.core;
+        self.attach_queues(config, vec![Queue { number: 0, core, pair: (rx, tx) }])
+    }
+
+    /// Attaches a port with as many pairs of queues as are given. Each goes to its core, which uses it from its next poll on; a
+    /// core with several pairs of the port sends by the first of them.
+    ///
+    /// # Errors
+    /// [`DatapathError::PortExists`]; [`DatapathError::Io`] when the number is not below 65536, there is no such core or no
+    /// queue, or a core does not take changes.
+    pub fn attach_queues(&self, config: PortConfig, queues: Vec<Queue>) -> Result<(), DatapathError> {
+        let counts = self.shared.links.iter().map(|_| Counts::default()).collect();
+        self.attach_counting(config, queues, counts)
+    }
+
+    fn attach_counting(
+        &self,
+        config: PortConfig,
+        queues: Vec<Queue>,
+        counts: Arc<[Counts]>,
+    ) -> Result<(), DatapathError> {
         if config.id.0 >= 65_536 {
             return Err(io(format!("port number {} is not below 65536", config.id.0)));
+        }
+        if queues.is_empty() {
+            return Err(io("a port has one pair of queues at least"));
         }
         let links = &self.shared.links;
         let mut ports = self.shared.ports.lock();
         if ports.contains_key(&config.id) {
             return Err(DatapathError::PortExists(config.id));
         }
-        let load = |c: &usize| ports.values().filter(|p| p.core == *c).count();
-        let core = config.core.or_else(|| (0..links.len()).min_by_key(load)).unwrap_or(0);
-        if core >= links.len() {
-            return Err(io(format!("no core {core}")));
+        let mut load = vec![0usize; links.len()];
+        for q in ports.values().flat_map(|p| p.queues.iter()) {
+            load[q.core] += 1;
+        }
+        let mut places = Vec::with_capacity(queues.len());
+        for q in &queues {
+            let core = q.core.or_else(|| (0..links.len()).min_by_key(|c| load[*c])).unwrap_or(0);
+            *load.get_mut(core).ok_or_else(|| io(format!("no core {core}")))? += 1;
+            places.push((q.number, core));
         }
         if links.iter().any(|l| l.ports.is_full()) {
             return Err(io("a core does not take changes of ports"));
         }
-        let port = Arc::new(PortShared::new(config.id, config.name, core, config.max_frame_bytes));
-        let mut queues = Some((rx, tx));
-        for (i, l) in links.iter().enumerate() {
-            let (rx, tx) = if i == core { queues.take().unzip() } else { (None, None) };
+        let port =
+            PortShared::new(config.id, config.name, config.max_frame_bytes, places.iter().copied(), counts);
+        let port = Arc::new(port);
+        let mut by_core: Vec<Vec<_>> = links.iter().map(|_| Vec::new()).collect();
+        for (place, (q, (_, core))) in queues.into_iter().zip(&places).enumerate() {
+            by_core[*core].push((place, q.pair));
+        }
+        for (l, queues) in links.iter().zip(by_core) {
             // Not full: checked above, and changes are only sent under the lock.
-            let _ = l.ports.push(PortChange::Attach { port: port.clone(), rx, tx });
+            let _ = l.ports.push(PortChange::Attach { port: port.clone(), queues });
             l.wake();
         }
         ports.insert(config.id, port);
         Ok(())
+    }
+
+    /// Has other cores serve the queues of a port, in the queues' order; counters go on. What arrives meanwhile waits in the
+    /// queues, what is sent to the port meanwhile is dropped and counted.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchPort`]; [`DatapathError::Io`] when there is no such core or a core does not come round within
+    /// `patience`: the port is gone then.
+    pub fn reassign(&self, id: PortId, cores: &[usize], patience: Duration) -> Result<(), DatapathError> {
+        let port = self.shared.ports.lock().get(&id).cloned().ok_or(DatapathError::NoSuchPort(id))?;
+        if cores.len() != port.queues.len() || cores.iter().any(|c| *c >= self.cores()) {
+            return Err(io(format!("{} queues cannot be on cores {cores:?}", port.queues.len())));
+        }
+        if port.queues.iter().map(|q| q.core).eq(cores.iter().copied()) {
+            return Ok(());
+        }
+        let pairs =
+            self.detach(id)?.wait(patience).ok_or_else(|| io("a core does not let go of the port"))?;
+        let queues = pairs.into_iter().zip(port.queues.iter()).zip(cores);
+        let queues = queues.map(|((pair, q), core)| Queue { number: q.number, core: Some(*core), pair });
+        let config =
+            PortConfig { max_frame_bytes: port.max_frame_bytes, ..PortConfig::new(id, port.name.clone()) };
+        self.attach_counting(config, queues.collect(), port.counts.clone())
+    }
+
+    /// The cores that serve the queues of a port, in the queues' order.
+    pub fn cores_of(&self, id: PortId) -> Vec<usize> {
+        let ports = self.shared.ports.lock();
+        ports.get(&id).map(|p| p.queues.iter().map(|q| q.core).collect()).unwrap_or_default()
+    }
+
+    /// What each core has done.
+    pub fn core_stats(&self) -> Vec<CoreStats> {
+        let ports: Vec<_> = self.shared.ports.lock().values().cloned().collect();
+        let links = self.shared.links.iter().enumerate();
+        let of = |(core, l): (usize, &CoreLink)| {
+            let mut s = CoreStats { core, ..CoreStats::default() };
+            l.published.add_to(&mut s.packets);
+            l.perf.add_to(&mut s);
+            for p in &ports {
+                let mine = p.queues.iter().filter(|q| q.core == core);
+                s.queues.extend(mine.map(|q| QueueStats {
+                    port: p.id,
+                    name: p.name.clone(),
+                    queue: q.number,
+                    packets: q.packets.load(Ordering::Relaxed),
+                    cycles: q.cycles.load(Ordering::Relaxed),
+                }));
+            }
+            s
+        };
+        links.map(of).collect()
     }
 
     /// Detaches a port. Each core lets go of it between two bursts: what it has queued for the port then is sent, nothing is
@@ -185,13 +280,11 @@ impl SoftDatapath {
     /// [`DatapathError::NoSuchPort`]; [`DatapathError::Io`] when a core does not take changes.
     pub fn detach(&self, id: PortId) -> Result<Detached, DatapathError> {
         let mut ports = self.shared.ports.lock();
-        if !ports.contains_key(&id) {
-            return Err(DatapathError::NoSuchPort(id));
-        }
+        let queues = ports.get(&id).ok_or(DatapathError::NoSuchPort(id))?.queues.len();
         if self.shared.links.iter().any(|l| l.ports.is_full()) {
             return Err(io("a core does not take changes of ports"));
         }
-        let leaving = Arc::new(Leaving::new(self.shared.links.len()));
+        let leaving = Arc::new(Leaving::new(self.shared.links.len(), queues));
         for l in self.shared.links.iter() {
             // Not full: checked above, and changes are only sent under the lock.
             let _ = l.ports.push(PortChange::Detach { id, leaving: leaving.clone() });
@@ -305,7 +398,7 @@ impl Datapath for SoftDatapath {
             .execute_pool
             .copy_from(packet)
             .ok_or_else(|| io(format!("no buffer for a packet of {} bytes to execute", packet.len())))?;
-        let core = self.shared.ports.lock().get(&in_port).map_or(0, |p| p.core);
+        let core = self.shared.ports.lock().get(&in_port).map_or(0, |p| p.home);
         let link = &self.shared.links[core];
         link.executes
             .push(Execute { packet: buf, in_port, actions })

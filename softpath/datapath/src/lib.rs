@@ -12,7 +12,8 @@
 //!   rx ─► Core 0 ──handoff──► Core 1 ─► tx        MissHandler::translate, on the core that missed
 //! ```
 //!
-//! A port is served by one core; a packet for a port of another core is handed over in a bounded queue.
+//! A port's receive queues are served by one core each. A core that has none of a port's queue pairs hands packets for it
+//! over, in a bounded queue, to one that has.
 //!
 //! What is guaranteed:
 //! * A record that a miss has made is used by the next packet of the same burst.
@@ -31,6 +32,7 @@ pub mod bench;
 mod config;
 mod connections;
 mod core;
+mod cycles;
 mod datapath;
 mod dp_hash;
 mod edit;
@@ -42,6 +44,7 @@ mod hash;
 mod journal;
 mod link;
 mod meter;
+mod perf;
 mod port;
 mod prefetch;
 mod run;
@@ -50,5 +53,7 @@ mod tally;
 
 pub use config::{DatapathConfig, PortConfig};
 pub use core::Core;
-pub use datapath::{Detached, SoftDatapath};
+pub use cycles::cycles_per_second;
+pub use datapath::{Detached, Queue, SoftDatapath};
 pub use journal::Ufid;
+pub use perf::{CoreStats, QueueStats, Stage};

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 
 use crossbeam_queue::ArrayQueue;
-use device::{PacketBuf, QueuePair, RxQueue, TxQueue};
+use device::{PacketBuf, QueuePair};
 use flow::{Action, PortId};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::flow_table::Installed;
+use crate::perf::PublishedPerf;
 use crate::port::PortShared;
 use crate::tally::Published;
 
@@ -30,28 +31,37 @@ pub(crate) enum FlowChange {
 
 /// A change of the ports on its way to a core.
 pub(crate) enum PortChange {
-    Attach { port: Arc<PortShared>, rx: Option<Box<dyn RxQueue>>, tx: Option<Box<dyn TxQueue>> },
-    Detach { id: PortId, leaving: Arc<Leaving> },
+    /// The core's queue pairs come with their places among the port's.
+    Attach {
+        port: Arc<PortShared>,
+        queues: Vec<(usize, QueuePair)>,
+    },
+    Detach {
+        id: PortId,
+        leaving: Arc<Leaving>,
+    },
 }
 
-/// A port on its way out: how many cores still have it, and its queues once the one that served it has let go.
+/// A port on its way out: how many cores still have it, and its queues once those that served them have let go.
 pub(crate) struct Leaving {
     cores: AtomicUsize,
-    /// One pair at most. A queue and not a lock: a forwarding core puts it in.
-    queues: ArrayQueue<QueuePair>,
+    /// With their places. A queue and not a lock: forwarding cores put them in.
+    queues: ArrayQueue<(usize, QueuePair)>,
 }
 
 impl Leaving {
-    pub(crate) fn new(cores: usize) -> Self {
-        Leaving { cores: AtomicUsize::new(cores), queues: ArrayQueue::new(1) }
+    pub(crate) fn new(cores: usize, queues: usize) -> Self {
+        Leaving { cores: AtomicUsize::new(cores), queues: ArrayQueue::new(queues.max(1)) }
     }
 
-    /// A core has let go of the port; the one that served it gives the queues back.
-    pub(crate) fn left(&self, queues: Option<QueuePair>) {
-        if let Some(q) = queues {
-            // There is one pair, and room for it.
-            let _ = self.queues.push(q);
-        }
+    /// A core gives a pair of queues back.
+    pub(crate) fn give_back(&self, place: usize, queues: QueuePair) {
+        // There is room for all that the port has.
+        let _ = self.queues.push((place, queues));
+    }
+
+    /// A core has let go of the port, after giving its queues back.
+    pub(crate) fn left(&self) {
         self.cores.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -60,8 +70,11 @@ impl Leaving {
         self.cores.load(Ordering::Acquire) == 0
     }
 
-    pub(crate) fn take(&self) -> Option<QueuePair> {
-        self.queues.pop()
+    /// The queues, in the port's order.
+    pub(crate) fn take(&self) -> Vec<QueuePair> {
+        let mut all: Vec<_> = std::iter::from_fn(|| self.queues.pop()).collect();
+        all.sort_by_key(|(place, _)| *place);
+        all.into_iter().map(|(_, q)| q).collect()
     }
 }
 
@@ -89,6 +102,7 @@ pub(crate) struct CoreLink {
     pub(crate) sleeping: AtomicBool,
     phase: AtomicU64,
     pub(crate) published: Published,
+    pub(crate) perf: PublishedPerf,
 }
 
 impl CoreLink {
@@ -104,6 +118,7 @@ impl CoreLink {
             sleeping: AtomicBool::new(false),
             phase: AtomicU64::new(0),
             published: Published::default(),
+            perf: PublishedPerf::default(),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Ports: what everybody may know of one, and the sending side that its core owns.
+//! Ports: what everybody may know of one, and the sending side that a core owns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,54 +11,77 @@ use flow::headers::eth_type;
 use crate::link::{CoreLink, bump};
 use crate::tally::Tally;
 
-/// What everybody may know of a port. Counters are written by its core, except the handed-over drops.
-pub(crate) struct PortShared {
-    pub(crate) id: PortId,
-    pub(crate) name: String,
-    pub(crate) core: usize,
-    pub(crate) max_frame_bytes: usize,
+/// What one core has counted for a port; written by it alone.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct Counts {
     pub(crate) rx_packets: AtomicU64,
     pub(crate) rx_bytes: AtomicU64,
     pub(crate) rx_errors: AtomicU64,
-    /// What the queue says it lost.
-    pub(crate) rx_dropped: AtomicU64,
     pub(crate) tx_packets: AtomicU64,
     pub(crate) tx_bytes: AtomicU64,
     pub(crate) tx_errors: AtomicU64,
     pub(crate) tx_dropped: AtomicU64,
 }
 
+/// A receive queue of a port, and the core that has it.
+pub(crate) struct QueueShared {
+    pub(crate) number: u16,
+    pub(crate) core: usize,
+    pub(crate) packets: AtomicU64,
+    pub(crate) cycles: AtomicU64,
+    /// What the queue says it lost.
+    pub(crate) dropped: AtomicU64,
+}
+
+/// What everybody may know of a port.
+pub(crate) struct PortShared {
+    pub(crate) id: PortId,
+    pub(crate) name: String,
+    /// The core that sends for those that have no queue of the port.
+    pub(crate) home: usize,
+    pub(crate) max_frame_bytes: usize,
+    pub(crate) queues: Box<[QueueShared]>,
+    /// By core. They stay when the queues change cores.
+    pub(crate) counts: Arc<[Counts]>,
+}
+
 impl PortShared {
-    pub(crate) fn new(id: PortId, name: String, core: usize, max_frame_bytes: usize) -> Self {
+    pub(crate) fn new(
+        id: PortId,
+        name: String,
+        max_frame_bytes: usize,
+        queues: impl Iterator<Item = (u16, usize)>,
+        counts: Arc<[Counts]>,
+    ) -> Self {
         let zero = || AtomicU64::new(0);
-        PortShared {
-            id,
-            name,
-            core,
-            max_frame_bytes,
-            rx_packets: zero(),
-            rx_bytes: zero(),
-            rx_errors: zero(),
-            rx_dropped: zero(),
-            tx_packets: zero(),
-            tx_bytes: zero(),
-            tx_errors: zero(),
-            tx_dropped: zero(),
-        }
+        let queues: Box<[_]> = queues
+            .map(|(number, core)| QueueShared {
+                number,
+                core,
+                packets: zero(),
+                cycles: zero(),
+                dropped: zero(),
+            })
+            .collect();
+        let home = queues.first().map_or(0, |q| q.core);
+        PortShared { id, name, home, max_frame_bytes, queues, counts }
     }
 
     pub(crate) fn stats(&self) -> PortStats {
+        let mut s = PortStats::default();
         let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
-        PortStats {
-            rx_packets: get(&self.rx_packets),
-            tx_packets: get(&self.tx_packets),
-            rx_bytes: get(&self.rx_bytes),
-            tx_bytes: get(&self.tx_bytes),
-            rx_dropped: get(&self.rx_dropped),
-            tx_dropped: get(&self.tx_dropped),
-            rx_errors: get(&self.rx_errors),
-            tx_errors: get(&self.tx_errors),
+        for c in self.counts.iter() {
+            s.rx_packets += get(&c.rx_packets);
+            s.tx_packets += get(&c.tx_packets);
+            s.rx_bytes += get(&c.rx_bytes);
+            s.tx_bytes += get(&c.tx_bytes);
+            s.tx_dropped += get(&c.tx_dropped);
+            s.rx_errors += get(&c.rx_errors);
+            s.tx_errors += get(&c.tx_errors);
         }
+        s.rx_dropped = self.queues.iter().map(|q| get(&q.dropped)).sum();
+        s
     }
 }
 
@@ -70,15 +93,17 @@ pub(crate) struct OutPort {
     bytes: u64,
     /// The queue has said that its device is gone; nothing is sent to it any more.
     gone: bool,
+    /// The core that this is on.
+    core: usize,
 }
 
 impl OutPort {
-    /// `tx` is the queue on the core that owns the port, `None` on others.
-    pub(crate) fn new(shared: Arc<PortShared>, tx: Option<Box<dyn TxQueue>>) -> Self {
-        OutPort { shared, tx, batch: PacketBatch::new(), bytes: 0, gone: false }
+    /// `tx` is a queue of the port, `None` on a core that has none.
+    pub(crate) fn new(shared: Arc<PortShared>, tx: Option<Box<dyn TxQueue>>, core: usize) -> Self {
+        OutPort { shared, tx, batch: PacketBatch::new(), bytes: 0, gone: false, core }
     }
 
-    /// The queue, on the core that owns the port.
+    /// The queue, on a core that has one.
     pub(crate) fn into_queue(self) -> Option<Box<dyn TxQueue>> {
         self.tx
     }
@@ -151,7 +176,7 @@ impl OutPort {
             true => Err(IoError::Gone),
             false => tx.tx_burst(&mut self.batch).and_then(|_| tx.flush()),
         };
-        let s = &*self.shared;
+        let s = &self.shared.counts[self.core];
         let left = self.batch.len() as u64;
         if left > 0 {
             self.bytes -= self.batch.iter().map(|p| p.len() as u64).sum::<u64>();
@@ -165,6 +190,7 @@ impl OutPort {
         bump(&s.tx_packets, n - left);
         bump(&s.tx_bytes, self.bytes);
         tally.tx_packets += n - left;
+        tally.passes.tx_bursts += 1;
         self.batch.clear();
         self.bytes = 0;
     }
@@ -173,12 +199,12 @@ impl OutPort {
     #[cold]
     fn hand_over(&mut self, links: &[CoreLink], tally: &mut Tally) {
         self.bytes = 0;
-        let link = links.get(self.shared.core);
+        let link = links.get(self.shared.home);
         for p in self.batch.drain_all() {
             let taken = link.is_some_and(|l| l.handoff.push((self.shared.id, p)).is_ok());
             if !taken {
                 tally.drop(DropReason::TxFull);
-                self.shared.tx_dropped.fetch_add(1, Ordering::Relaxed);
+                bump(&self.shared.counts[self.core].tx_dropped, 1);
             }
         }
         if let Some(l) = link {

@@ -84,6 +84,7 @@ impl Core {
                 last_work = now;
             } else if now.since(last_work) >= busy_poll {
                 self.sleep();
+                self.watch.slept();
                 last_work = shared.clock.now();
             } else {
                 std::hint::spin_loop();

@@ -159,6 +159,8 @@ pub(crate) struct Tables {
     condemned: Vec<u32>,
     touched: Vec<u32>,
     lookups: u32,
+    /// Masks probed for packets that megaflows answered.
+    probes: u64,
 }
 
 impl Tables {
@@ -194,6 +196,7 @@ impl Tables {
             condemned: Vec::new(),
             touched: Vec::with_capacity(4096),
             lookups: 0,
+            probes: 0,
         }
     }
 
@@ -390,6 +393,11 @@ impl Tables {
         Some(e)
     }
 
+    /// Masks probed so far for packets that megaflows answered, but for those that the first one did before the cache.
+    pub(crate) fn probes(&self) -> u64 {
+        self.probes
+    }
+
     /// Whether packets that no cache knows are asked about.
     #[inline]
     pub(crate) fn wants_shortcuts(&self) -> bool {
@@ -452,7 +460,7 @@ impl Tables {
     fn search(&mut self, most: usize, key: &PacketKey) -> Option<u32> {
         let entries = &self.entries;
         let mut found = None;
-        for s in self.order.iter().take(most) {
+        for (probed, s) in self.order.iter().take(most).enumerate() {
             let Some(s) = self.subtables.get_mut(*s as usize) else { continue };
             let hash = self.hasher.hash_masked(key, &s.words);
             let tag = (hash >> 32) as u32;
@@ -461,6 +469,7 @@ impl Tables {
                 .find(hash, |(t, e)| *t == tag && masked_equal(&s.words, &entries[*e as usize].key, key));
             if let Some((_, e)) = hit {
                 s.hits = s.hits.saturating_add(1);
+                self.probes += probed as u64 + 1;
                 found = Some(*e);
                 break;
             }

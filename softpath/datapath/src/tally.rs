@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use datapath_api::{DatapathStats, DropReason};
 use flow::Fault;
 
+use crate::perf::Passes;
+
 /// Running totals of a core.
 #[derive(Clone, Default)]
 pub(crate) struct Tally {
@@ -17,6 +19,7 @@ pub(crate) struct Tally {
     pub(crate) punts: u64,
     pub(crate) recirculations: u64,
     pub(crate) executed: u64,
+    pub(crate) passes: Passes,
     drops: [u64; DropReason::ALL.len()],
     faults: [u64; Fault::ALL.len()],
 }

@@ -27,7 +27,7 @@ fn what_a_detached_port_had_received_waits_in_its_queue() {
     rig.send(1, &[0x55; 60]);
     assert_eq!(rig.poll(), 0, "nothing is received from it any more");
     assert!(left.is_done());
-    let (rx, tx) = left.wait(Duration::ZERO).unwrap();
+    let (rx, tx) = left.wait(Duration::ZERO).unwrap().pop().unwrap();
     rig.dp.attach(PortConfig::new(PortId(1), "again"), rx, tx).unwrap();
     assert_eq!(rig.poll(), 1);
     assert_eq!(rig.received(2).len(), 1);
@@ -130,7 +130,8 @@ fn under_traffic_every_packet_is_sent_or_counted() {
             assert!(std::time::Instant::now() < until, "round {round}: nothing arrives");
             std::thread::yield_now();
         }
-        let (rx, tx) = dp.detach(PortId(2)).unwrap().wait(PATIENCE).expect("both cores run");
+        let mut queues = dp.detach(PortId(2)).unwrap().wait(PATIENCE).expect("both cores run");
+        let (rx, tx) = queues.pop().unwrap();
         // It may come back on the other core.
         on = 1 - on;
         dp.attach(PortConfig { core: Some(on), ..PortConfig::new(PortId(2), "p2") }, rx, tx).unwrap();

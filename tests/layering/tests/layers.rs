@@ -69,7 +69,7 @@ const NO_ASYNC: &[&str] = &[
 const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("device", "DMA memory, packet buffers, eventfd"),
     ("netio", "packet and XDP sockets, their mapped rings, the ring of a memory queue"),
-    ("datapath", "the prefetch hint"),
+    ("datapath", "the prefetch hint, the time-stamp counter"),
     ("pci", "mapped registers, VFIO's ioctls, memory given to an IOMMU"),
     ("bench", "time-stamp counter, counting allocator"),
 ];

@@ -316,6 +316,138 @@ impl SimStage {
     }
 }
 
+/// The answer to `hoist/perf`: what the forwarding cores have done since the switch was started.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Perf {
+    /// Rate of the time-stamp counter: what a cycle is.
+    pub cycles_per_second: u64,
+    /// How long the switch has run, in milliseconds.
+    pub uptime_ms: u64,
+    /// The cores.
+    pub cores: Vec<CorePerf>,
+}
+
+/// A forwarding core. Cycles are of the time-stamp counter.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct CorePerf {
+    /// Its number.
+    pub core: usize,
+    /// The processor that it is pinned to.
+    pub processor: Option<usize>,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Lookups: packets received, and again each time that one was recirculated.
+    pub passes: u64,
+    /// Of the lookups, those that the exact-match cache answered.
+    pub exact_hits: u64,
+    /// Those that megaflows answered.
+    pub megaflow_hits: u64,
+    /// Those that were classified by the tables themselves.
+    pub shortcuts: u64,
+    /// Those that were translated.
+    pub misses: u64,
+    /// Masks probed for those that megaflows answered.
+    pub masks_probed: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bursts in which they were sent.
+    pub tx_bursts: u64,
+    /// Packets dropped, whatever the reason; `hoist status` has the reasons.
+    pub drops: u64,
+    /// Cycles of polls that had packets.
+    pub busy_cycles: u64,
+    /// Cycles of polls that had none.
+    pub idle_cycles: u64,
+    /// Polls that had packets.
+    pub busy_polls: u64,
+    /// Polls that had none.
+    pub idle_polls: u64,
+    /// Times that it slept for want of packets; not part of the cycles.
+    pub sleeps: u64,
+    /// Packets of those polls, one in 61, that were timed stage by stage.
+    pub sampled_packets: u64,
+    /// Cycles of these, by stage.
+    pub stage_cycles: BTreeMap<String, u64>,
+    /// Busy cycles per packet received; 0 without packets.
+    pub cycles_per_packet: f64,
+    /// Cycles per packet by stage, of the packets that were timed.
+    pub stage_cycles_per_packet: BTreeMap<String, f64>,
+    /// Its receive queues.
+    pub queues: Vec<QueuePerf>,
+}
+
+/// A receive queue of a core.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct QueuePerf {
+    /// Name of the port.
+    pub port: String,
+    /// Number of the queue in the port.
+    pub queue: u16,
+    /// Packets received.
+    pub packets: u64,
+    /// Cycles of the polls in which it had packets.
+    pub cycles: u64,
+}
+
+impl CorePerf {
+    /// The same with what follows from the totals.
+    pub fn with_rates(mut self) -> CorePerf {
+        let per = |cycles: u64, n: u64| if n == 0 { 0.0 } else { cycles as f64 / n as f64 };
+        self.cycles_per_packet = per(self.busy_cycles, self.rx_packets);
+        let n = self.sampled_packets;
+        self.stage_cycles_per_packet =
+            self.stage_cycles.iter().map(|(name, c)| (name.clone(), per(*c, n))).collect();
+        self
+    }
+
+    /// What has been done since `earlier`.
+    pub fn since(&self, earlier: &CorePerf) -> CorePerf {
+        let mut s = self.clone();
+        for (now, was) in [
+            (&mut s.rx_packets, earlier.rx_packets),
+            (&mut s.passes, earlier.passes),
+            (&mut s.exact_hits, earlier.exact_hits),
+            (&mut s.megaflow_hits, earlier.megaflow_hits),
+            (&mut s.shortcuts, earlier.shortcuts),
+            (&mut s.misses, earlier.misses),
+            (&mut s.masks_probed, earlier.masks_probed),
+            (&mut s.tx_packets, earlier.tx_packets),
+            (&mut s.tx_bursts, earlier.tx_bursts),
+            (&mut s.drops, earlier.drops),
+            (&mut s.busy_cycles, earlier.busy_cycles),
+            (&mut s.idle_cycles, earlier.idle_cycles),
+            (&mut s.busy_polls, earlier.busy_polls),
+            (&mut s.idle_polls, earlier.idle_polls),
+            (&mut s.sleeps, earlier.sleeps),
+            (&mut s.sampled_packets, earlier.sampled_packets),
+        ] {
+            *now = now.saturating_sub(was);
+        }
+        for (stage, cycles) in &mut s.stage_cycles {
+            *cycles = cycles.saturating_sub(earlier.stage_cycles.get(stage).copied().unwrap_or(0));
+        }
+        for q in &mut s.queues {
+            let was = earlier.queues.iter().find(|o| (&o.port, o.queue) == (&q.port, q.queue));
+            q.packets = q.packets.saturating_sub(was.map_or(0, |w| w.packets));
+            q.cycles = q.cycles.saturating_sub(was.map_or(0, |w| w.cycles));
+        }
+        s.with_rates()
+    }
+}
+
+impl Perf {
+    /// What has been done since `earlier`; `uptime_ms` is the time between the two.
+    pub fn since(&self, earlier: &Perf) -> Perf {
+        let none = CorePerf::default();
+        let before = |c: &CorePerf| earlier.cores.iter().find(|e| e.core == c.core).unwrap_or(&none);
+        Perf {
+            cycles_per_second: self.cycles_per_second,
+            uptime_ms: self.uptime_ms.saturating_sub(earlier.uptime_ms),
+            cores: self.cores.iter().map(|c| c.since(before(c))).collect(),
+        }
+    }
+}
+
 /// Element of the answer to `hoist/ports`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Port {

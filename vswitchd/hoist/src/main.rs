@@ -6,6 +6,7 @@
 
 mod ask;
 mod pci_devices;
+mod perf;
 mod pki;
 mod show;
 mod sim;
@@ -26,6 +27,7 @@ Examples:
   hoist why                         every flow that stayed in software, and what stopped it
   hoist why 17                      one flow, by the number `hoist flows` shows
   hoist why tcp,nw_dst=10.0.0.2     flows that such packets use
+  hoist perf --live                 cycles per packet and where they go, each second
   hoist flows --json | jq '.[] | select(.placement == \"software\") | .why.kind'
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 3 no switch is running.";
@@ -93,6 +95,15 @@ enum Command {
     },
     /// Ports with their counters
     Ports,
+    /// What the forwarding cores do: cycles per packet, and where they go
+    Perf {
+        /// Prints the figures of the last so many seconds, over and over [default: since the start, once]
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+        live: Option<f64>,
+        /// Ends after so many
+        #[arg(long, value_name = "N", requires = "live")]
+        rounds: Option<u32>,
+    },
     /// Keys and certificates for ssl: and pssl: connections, as ovs-pki makes them
     Pki(pki::Pki),
     /// Inside of the simulated devices of a running switch: cycles, stage utilisation, drops; or a simulated device by itself
@@ -108,6 +119,8 @@ async fn main() -> ExitCode {
     match run(&cli).await {
         Ok(text) => match write(&text) {
             Ok(()) => ExitCode::SUCCESS,
+            // A reader that has seen enough (`hoist flows | head`) is no error.
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(e) => fail(&e.into(), 1),
         },
         Err(e) => {
@@ -125,14 +138,17 @@ fn fail(e: &anyhow::Error, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Writes to stdout. A reader that has seen enough (`hoist flows | head`) is no error.
+/// Writes to stdout.
 fn write(text: &str) -> std::io::Result<()> {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
-    }
+    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+}
+
+/// Seconds between two answers.
+fn seconds(text: &str) -> Result<f64, String> {
+    let s = text.parse::<f64>().ok().filter(|s| (0.01..=3600.0).contains(s));
+    s.ok_or_else(|| "0.01 to 3600".to_owned())
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<String> {
@@ -151,6 +167,13 @@ async fn run(cli: &Cli) -> anyhow::Result<String> {
             answer::<report::WhyReport>(o, "hoist/why", &args, |w| show::why(w, flow.is_some())).await
         }
         Command::Ports => answer::<Vec<report::Port>>(o, "hoist/ports", &[], |p| show::ports(p)).await,
+        Command::Perf { live: None, .. } => {
+            answer::<report::Perf>(o, "hoist/perf", &[], |p| perf::show(p, "since the start,")).await
+        }
+        Command::Perf { live: Some(s), rounds } => {
+            perf::live(o.target.as_deref(), o.run_dir.as_deref(), o.json, *s, *rounds, write).await?;
+            Ok(String::new())
+        }
         Command::Pki(p) => p.run(),
         Command::Sim { what: Some(what) } => what.run(o.json),
         Command::Sim { what: None } => {

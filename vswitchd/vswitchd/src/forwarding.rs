@@ -8,6 +8,25 @@ use datapath::SoftDatapath;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+/// The processors that forwarding threads are pinned to, in the order of cores.
+pub(crate) struct Processors(Vec<usize>);
+
+impl Processors {
+    pub(crate) fn new(processors: Vec<usize>) -> Self {
+        Processors(processors)
+    }
+
+    /// That of a core; `None` when it runs wherever the system puts it.
+    pub(crate) fn pinned(&self, core: usize) -> Option<usize> {
+        self.0.get(core).copied()
+    }
+
+    /// The number that a core goes by where people expect a processor's.
+    pub(crate) fn processor(&self, core: usize) -> usize {
+        self.pinned(core).unwrap_or(core)
+    }
+}
+
 /// Starts a thread for each core of `dp`, pinned to `processors` in order as far as there are any. They end soon after
 /// `stop` is set and the datapath is woken.
 ///

@@ -41,7 +41,7 @@ use crate::db::embedded::{self, EmbedError};
 use crate::db::{At, ByDatabase, Host};
 use crate::desired::Desired;
 use crate::dummy::{self, Dummies};
-use crate::forwarding;
+use crate::forwarding::{self, Processors};
 use crate::hoisting::Hoisting;
 use crate::link_events;
 use crate::placing::Placing;
@@ -232,6 +232,7 @@ impl Switch {
             dummies: Default::default(),
             dummy: warp.is_some(),
             rounds: Rounds::new(poke.clone()),
+            cores: Processors::new(processors.clone()),
             stop: stop.clone(),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -3,6 +3,7 @@
 mod connections;
 mod dpctl;
 mod dpif;
+mod pmd;
 mod revalidator;
 
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
         move |a| p.sim_fail(&a[0], &a[1]),
     );
     let p = Arc::clone(parts);
+    commands.register("hoist/perf", "", 0..=0, move |_| json(&p.perf()));
+    let p = Arc::clone(parts);
     commands.register("hoist/ports", "", 0..=0, move |_| json(&p.ports()));
     connections::register(commands, parts.soft.connections(), &parts.clock);
     let p = Arc::clone(parts);
@@ -78,6 +81,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     commands.register("ofproto/trace-packet-out", words, 2..=usize::MAX, move |a| p.trace_packet_out(a));
     dpctl::register(commands, parts);
     dpif::register(commands, parts);
+    pmd::register(commands, parts);
     revalidator::register(commands, parts);
     let p = Arc::clone(parts);
     commands.register("fdb/show", "bridge", 1..=1, move |a| fdb::show(&p.layer, &a[0]));

@@ -105,7 +105,8 @@ impl Reconciler {
     fn detach(&mut self, name: &str, kind: &PortKind, port: &SwitchPort) {
         let dp = port.dp;
         let queues = match self.parts.soft.detach(dp) {
-            Ok(d) => d.wait(DETACH_PATIENCE),
+            // All of a device's ports have one pair.
+            Ok(d) => d.wait(DETACH_PATIENCE).and_then(|q| q.into_iter().next()),
             Err(e) => {
                 tracing::error!("port {name}: {e}");
                 None

@@ -3,6 +3,7 @@
 mod devices;
 mod dump;
 mod flows;
+mod perf;
 mod status;
 mod trace;
 mod why;
@@ -20,6 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::devices::RunningDevice;
 use crate::dummy::{DummyClass, DummyPorts};
 use crate::endpoint::Endpoint;
+use crate::forwarding::Processors;
 use crate::hoisting::Hoisting;
 use crate::ports::PortTable;
 use crate::reconcile::Outcomes;
@@ -58,6 +60,8 @@ pub struct Parts {
     /// Whether dummies were asked for.
     pub(crate) dummy: bool,
     pub(crate) rounds: Rounds,
+    /// Where the forwarding threads run.
+    pub(crate) cores: Processors,
     pub(crate) stop: StopRequest,
 }
 
