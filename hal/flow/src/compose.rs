@@ -35,11 +35,21 @@ pub fn compose_sized(key: &PacketKey, bytes: usize) -> Option<Vec<u8>> {
     (bytes <= MAX_FRAME_BYTES).then(|| build(key, 0, fill))
 }
 
-/// Fills in what a key that was written by hand leaves out: a packet without an Ethernet type has a length instead, and a tag is
-/// one of 802.1Q.
+/// Fills in what a key that was written by hand leaves out: a packet without an Ethernet type has that of its addresses, or a
+/// length instead, and a tag is one of 802.1Q.
 pub fn complete(key: &mut PacketKey) {
     if key.get64(F::EthType) == 0 {
-        key.set(F::EthType, eth_type::NONE.into());
+        let has = |fields: &[F]| fields.iter().any(|f| key.get(*f) != 0);
+        let kind = if has(&[F::Ipv6Src, F::Ipv6Dst]) {
+            eth_type::IPV6
+        } else if has(&[F::ArpSha, F::ArpTha]) {
+            eth_type::ARP
+        } else if has(&[F::NwSrc, F::NwDst]) {
+            eth_type::IPV4
+        } else {
+            eth_type::NONE
+        };
+        key.set(F::EthType, kind.into());
     }
     for (tci, tpid) in [(F::VlanTci, F::VlanTpid), (F::VlanTci2, F::VlanTpid2)] {
         if key.get64(tci) as u16 & VLAN_PRESENT != 0 && key.get64(tpid) == 0 {

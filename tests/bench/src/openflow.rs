@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use clock::{Instant, ManualClock};
 use flow::PortId;
-use ofproto::{Bridge, BridgeConfig, Port, Switch, SwitchConfig};
+use ofproto::trace::Names;
+use ofproto::{Bridge, BridgeConfig, Port, Switch, SwitchConfig, TraceStart};
 use openflow::number::MacAddr;
 use openflow::text::parse_file;
 use openflow::{FlowMod, PortNo};
@@ -18,9 +19,17 @@ use crate::cycles::{counter_hz, now};
 use crate::figure::{Figure, Unit};
 use crate::heap::Held;
 use crate::part::BenchError;
+use crate::target::Target;
 
 /// How often the timed runs are repeated.
 const REPEATS: usize = 3;
+
+/// Tables of the pipeline that is traced, and how often.
+const TABLES: u8 = 60;
+const TRACES: usize = 101;
+
+/// Name of the figure of a trace.
+pub const TRACE: &str = "trace through 60 tables, with its text";
 
 /// Flow-mods in one change of the tables, where they come in bundles.
 const BUNDLE: usize = 100;
@@ -135,7 +144,38 @@ pub fn run(n: u32) -> Result<Vec<Figure>, BenchError> {
         figure("flows parsed from text", Unit::RulesPerSecond, parsed),
         figure("flow-mods, one at a time", Unit::RulesPerSecond, single),
         figure("flow-mods, in bundles of 100", Unit::RulesPerSecond, bundled),
+        Figure::of(TRACE, Unit::Microseconds, traces(TABLES)?).rules(TABLES.into()).target(Target::Trace),
     ])
+}
+
+/// Flows of a pipeline of `n` tables: each writes a register and goes on, the last sends.
+fn pipeline_text(n: u8) -> String {
+    let line = |t: u8| match t + 1 {
+        next if next < n => {
+            format!("table={t},priority=10,ip,actions=load:{t}->NXM_NX_REG0[],goto_table:{next}\n")
+        }
+        _ => format!("table={t},priority=10,ip,actions=mod_nw_src:10.9.9.9,output:2\n"),
+    };
+    (0..n).map(line).collect()
+}
+
+/// Microseconds that `ofproto/trace` takes through `n` tables, its text included.
+fn traces(n: u8) -> Result<Vec<f64>, BenchError> {
+    let (_switch, bridge) = switch();
+    load(&bridge, &parse_file(&pipeline_text(n), &|_| None)?, usize::from(n))?;
+    let text = "in_port=1,tcp,nw_src=10.0.0.1,nw_dst=10.0.0.2,nw_ttl=64,tp_src=1,tp_dst=2";
+    let key = *flow::text::ofctl::parse(text).map_err(|_| BenchError::NoHit)?.key();
+    let mut out = Vec::new();
+    for _ in 0..TRACES {
+        let start = now();
+        let trace = bridge.trace_from(&key, PortNo(1), TraceStart::Tables, false);
+        let text = trace.text(Names::NONE);
+        out.push((now() - start) as f64 / counter_hz() * 1e6);
+        if text.lines().filter(|l| l.contains(". ip, priority 10")).count() != usize::from(n) {
+            return Err(BenchError::NoHit);
+        }
+    }
+    Ok(out)
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ pub static PARTS: [Part; 13] = [
     Part {
         name: "openflow",
         about: "heap of an OpenFlow flow, as asked for from the allocator, and flow-mods per second of host time: \
-                udp,nw_src=/32,nw_dst=/24,tp_dst in seven priorities, one output action",
+                udp,nw_src=/32,nw_dst=/24,tp_dst in seven priorities, one output action; what a trace through a long pipeline takes",
         run: || openflow::run(100_000),
     },
     Part {

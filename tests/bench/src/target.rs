@@ -24,11 +24,13 @@ pub enum Target {
     TcEncoding,
     /// TC: at least twice the rate of `tc -batch` with the same filters.
     TcRate,
+    /// Trace: at most a millisecond through 60 tables.
+    Trace,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 7] = [
+    pub const ALL: [Target; 8] = [
         Target::WholePath,
         Target::Simulator,
         Target::OvsdbCpu,
@@ -36,6 +38,7 @@ impl Target {
         Target::OvsdbMemory,
         Target::TcEncoding,
         Target::TcRate,
+        Target::Trace,
     ];
 
     /// What is asked for, in words.
@@ -48,6 +51,7 @@ impl Target {
             Target::OvsdbMemory => "memory of a row, against Open vSwitch's server",
             Target::TcEncoding => "a rule encoded for TC",
             Target::TcRate => "filters installed, deleted and counted, against tc",
+            Target::Trace => "trace through 60 tables",
         }
     }
 
@@ -61,13 +65,18 @@ impl Target {
             Target::OvsdbMemory => (0.5, Unit::Ratio),
             Target::TcEncoding => (1.0, Unit::Microseconds),
             Target::TcRate => (2.0, Unit::Ratio),
+            Target::Trace => (1000.0, Unit::Microseconds),
         }
     }
 
     /// Whether the bound is the most that is allowed; else it is the least.
     pub fn at_most(self) -> bool {
         match self {
-            Target::WholePath | Target::OvsdbCpu | Target::OvsdbMemory | Target::TcEncoding => true,
+            Target::WholePath
+            | Target::OvsdbCpu
+            | Target::OvsdbMemory
+            | Target::TcEncoding
+            | Target::Trace => true,
             Target::Simulator | Target::OvsdbPythonRate | Target::TcRate => false,
         }
     }

@@ -54,6 +54,23 @@ macro_rules! coverage {
     }};
 }
 
+/// Brings counters up to date.
+type Refresh = Box<dyn Fn() + Send + Sync>;
+
+fn refreshers() -> &'static Mutex<Vec<Refresh>> {
+    static REFRESHERS: OnceLock<Mutex<Vec<Refresh>>> = OnceLock::new();
+    REFRESHERS.get_or_init(Mutex::default)
+}
+
+/// Has `refresh` called before counters are read or shown: for what is counted elsewhere and added now and then. Never forgotten.
+pub fn before_reading(refresh: impl Fn() + Send + Sync + 'static) {
+    refreshers().lock().push(Box::new(refresh));
+}
+
+fn refresh() {
+    refreshers().lock().iter().for_each(|f| f());
+}
+
 #[derive(Default)]
 struct Registry {
     /// By name. Never removed, so bounded by the program's text.
@@ -79,12 +96,14 @@ pub fn counter(name: &'static str) -> &'static Counter {
 
 /// How often something of that name happened; `None` when nothing has such a name.
 pub fn read(name: &str) -> Option<u64> {
+    refresh();
     let r = registry().lock();
     r.counters.iter().find(|(c, _)| c.name == name).map(|(c, _)| c.hits())
 }
 
 /// Remembers how far the counters are, for rates. To be called every [`SAMPLE_EVERY`].
 pub fn sample() {
+    refresh();
     for (c, samples) in &mut registry().lock().counters {
         samples.push_back(c.hits());
         if samples.len() > HOUR + 1 {
@@ -102,6 +121,7 @@ fn rate(samples: &VecDeque<u64>, n: usize) -> f64 {
 
 /// The text of `coverage/show`.
 pub fn show() -> String {
+    refresh();
     let r = registry().lock();
     // Like Open vSwitch's, a name for which counters were hit, so that two outputs can be told apart (FNV-1a).
     let mut hash = 0x811c_9dc5u32;

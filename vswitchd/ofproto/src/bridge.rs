@@ -220,6 +220,7 @@ impl Bridge {
         let generation = p.generation;
         let mut changes = Changes::new(!w.monitors.is_empty(), origin);
         let out = change(&mut p, &mut changes)?;
+        flow_mod::forget_learned(&mut p, &mut changes);
         let vacancies = room::vacancies(&mut p, self.config.max_flows_per_table);
         w.timeouts = true;
         self.will_tell(&changes);
@@ -509,7 +510,11 @@ impl Bridge {
             }
             s.changed();
         }
-        self.macs.forget_port(no);
+        let stations = self.macs.forget_port(no);
+        if let Some(s) = self.switch().filter(|_| !stations.is_empty()) {
+            // They may turn up in another bridge, where others have a way to them through this one.
+            s.bridges().iter().filter(|b| b.index != self.index).for_each(|b| b.macs.forget(&stations));
+        }
         self.mcast.forget_port(no);
         self.tell_port(PortStatus { reason: PortReason::Delete, desc: old.desc() });
         true

@@ -33,11 +33,13 @@ pub(crate) struct Changes {
     monitored: bool,
     origin: Option<Origin>,
     list: Vec<(Option<Origin>, RuleChange)>,
+    /// Table and cookie of flows that a rule which is no more had learned and kept.
+    orphans: Vec<(u8, u64)>,
 }
 
 impl Changes {
     pub(crate) fn new(monitored: bool, origin: Option<Origin>) -> Self {
-        Changes { monitored, origin, list: Vec::new() }
+        Changes { monitored, origin, list: Vec::new(), orphans: Vec::new() }
     }
 
     /// What follows was made by the message of that transaction.
@@ -59,7 +61,18 @@ impl Changes {
         }
     }
 
+    /// Another rule has taken the place of this one.
+    pub(crate) fn replaced(&mut self, old: &Rule) {
+        self.orphans.extend(old.keeps_learned());
+    }
+
+    /// Table and cookie of flows that may have lost the rule that keeps them.
+    pub(crate) fn next_orphan(&mut self) -> Option<(u8, u64)> {
+        self.orphans.pop()
+    }
+
     pub(crate) fn removed(&mut self, rule: Arc<Rule>, reason: FlowRemovedReason) {
+        self.replaced(&rule);
         self.list.push((self.origin, RuleChange::Removed(rule, reason)));
     }
 

@@ -44,8 +44,62 @@ impl DpHash {
         }
         let weights: Vec<u64> = buckets.map(|b| b.weight.into()).collect();
         let least = weights.iter().copied().filter(|w| *w > 0).min()?;
-        let values = weights.iter().sum::<u64>().div_ceil(least).next_power_of_two().max(MIN_VALUES);
+        let values = values_for(weights.iter().sum(), least);
         (values <= MAX_VALUES).then(|| DpHash { alg, basis, seats: deal(&weights, values as usize) })
+    }
+
+    /// Says in the log how a select group chooses, and why: in Open vSwitch's words. `chosen` is what [`DpHash::of`] made of it.
+    pub fn tell<'a>(
+        group: openflow::GroupId,
+        selection: &Selection,
+        buckets: impl Iterator<Item = &'a Bucket>,
+        chosen: Option<&DpHash>,
+    ) {
+        macro_rules! say {
+            ($($words:tt)*) => { tracing::debug!(target: "ofproto_dpif", $($words)*) };
+        }
+        if !tracing::enabled!(target: "ofproto_dpif", tracing::Level::DEBUG) {
+            return;
+        }
+        say!("Constructing select group {}", group.0);
+        match selection.method.as_str() {
+            "" => say!("No selection method specified. Trying dp_hash."),
+            "hash" => {
+                say!("Selection method specified: hash.");
+                if selection.fields.is_empty() {
+                    say!("No hash fields. Falling back to default hash method.");
+                }
+                return;
+            }
+            method => say!("Selection method specified: {method}."),
+        }
+        let buckets: Vec<&Bucket> = buckets.collect();
+        let total: u64 = buckets.iter().map(|b| u64::from(b.weight)).sum();
+        let least = buckets.iter().map(|b| u64::from(b.weight)).filter(|w| *w > 0).min();
+        match least {
+            None if buckets.is_empty() => say!("  Don't apply dp_hash method without buckets."),
+            None => say!("  Total weight is zero. No active buckets."),
+            Some(least) => say!("  Minimum weight: {least}, total weight: {total}"),
+        }
+        match chosen {
+            Some(d) => {
+                let n = d.seats.len();
+                say!("  Using {n} hash values:");
+                for (i, b) in buckets.iter().enumerate() {
+                    let target = n as f64 * f64::from(b.weight) / total as f64;
+                    let hits = d.seats.iter().filter(|s| usize::from(**s) == i).count();
+                    say!("  Bucket {}: weight={}, target={target:.2} hits={hits}", b.id.0, b.weight);
+                }
+                let number = u8::from(d.alg == HashAlg::SymmetricL4);
+                say!("Use dp_hash with {n} hash values using algorithm {number}.");
+            }
+            None => {
+                if let Some(least) = least {
+                    say!("  Too many hash values required: {}", values_for(total, least));
+                }
+                say!("Falling back to default hash method.");
+            }
+        }
     }
 
     /// The bits of the hash that matter.
@@ -59,6 +113,11 @@ impl DpHash {
         let seats = self.seats[at..].iter().chain(&self.seats[..at]);
         seats.map(|b| usize::from(*b)).find(|b| is_live(*b))
     }
+}
+
+/// How many values it takes to give each weight its share.
+fn values_for(total: u64, least: u64) -> u64 {
+    total.div_ceil(least).next_power_of_two().max(MIN_VALUES)
 }
 
 fn deal(weights: &[u64], n: usize) -> Box<[u16]> {

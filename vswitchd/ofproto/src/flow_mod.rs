@@ -97,8 +97,19 @@ fn add(
     max_rules: usize,
     changes: &mut Changes,
 ) -> Result<(), ErrorCode> {
+    check_instructions(&fm.instructions, &fm.matches, table_of_add(fm.table)?)?;
+    put(p, fm, now, max_rules, changes)
+}
+
+/// As [`add`], of a flow whose actions are known to be in order.
+fn put(
+    p: &mut Pipeline,
+    fm: &FlowMod,
+    now: Instant,
+    max_rules: usize,
+    changes: &mut Changes,
+) -> Result<(), ErrorCode> {
     let table = table_of_add(fm.table)?;
-    check_instructions(&fm.instructions, &fm.matches, table)?;
     check_groups(p, fm.instructions.actions())?;
     let generation = p.generation;
     let priority = u32::from(fm.priority);
@@ -137,6 +148,9 @@ fn add(
         counters,
     };
     let rule = Arc::new(rule);
+    if let Some(old) = &old {
+        changes.replaced(old);
+    }
     changes.added(&rule);
     t.rules.insert(&matches, priority, rule);
     Ok(())
@@ -222,6 +236,7 @@ fn modify(
         };
         let new = Arc::new(new);
         t.rules.insert(&r.matches, r.priority.into(), new.clone());
+        changes.replaced(&r);
         if new.cookie != r.cookie || new.instructions != r.instructions {
             changes.modified(&r, &new);
         }
@@ -284,12 +299,32 @@ pub(crate) fn learn(
             r.refresh(now);
             return Ok(false);
         }
-        if let (None, Some(limit)) = (old, l.limit) {
-            let same = t.rules.iter().filter(|(_, f)| f.rule.cookie == fm.cookie).count();
-            if same >= limit as usize {
-                return Ok(false);
-            }
+        if let (None, Some(limit)) = (old, l.limit)
+            && t.n_with_cookie(fm.cookie, limit) >= limit
+        {
+            return Ok(false);
         }
     }
-    add(p, fm, now, max_rules, changes).map(|()| true)
+    // What `learn` may put into a flow was seen to when the rule with the `learn` came; a `fin_timeout` among it does nothing
+    // to packets without connections.
+    put(p, fm, now, max_rules, changes).map(|()| true)
+}
+
+/// Where a rule that learned flows with `delete_learned` has gone, and no other rule learns the same, what it learned goes too
+/// (ovs-actions(7)); and so on, should that have learned something.
+pub(crate) fn forget_learned(p: &mut Pipeline, changes: &mut Changes) {
+    while let Some(target) = changes.next_orphan() {
+        let keeps = |r: &Rule| r.keeps_learned().any(|t| t == target);
+        if p.tables().any(|(_, t)| t.rules.iter().any(|(_, f)| keeps(f.rule))) {
+            continue;
+        }
+        let (table, cookie) = target;
+        let Some(t) = p.table(table) else { continue };
+        let of_it = t.rules.iter().map(|(_, f)| f.rule).filter(|r| r.cookie == cookie);
+        let gone: Vec<Arc<Rule>> = of_it.cloned().collect();
+        for r in gone {
+            p.table_mut(table).rules.remove(&r.matches, r.priority.into());
+            changes.removed(r, FlowRemovedReason::Delete);
+        }
+    }
 }

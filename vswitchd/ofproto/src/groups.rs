@@ -74,6 +74,14 @@ impl Group {
         }
     }
 
+    /// Says in the log how it chooses.
+    fn tell(&self) {
+        if self.group_type == GroupType::Select {
+            let buckets = self.buckets.iter().map(|b| &b.bucket);
+            DpHash::tell(self.id, &self.selection, buckets, self.dp_hash.as_ref());
+        }
+    }
+
     fn desc(&self) -> GroupDesc {
         GroupDesc {
             group_type: self.group_type,
@@ -186,6 +194,7 @@ fn put(p: &mut Pipeline, gm: &GroupMod, buckets: Vec<Bucket>, created: Instant) 
         generation: p.generation,
     };
     check(&group)?;
+    group.tell();
     p.groups.insert(gm.group.0, Arc::new(group));
     Ok(())
 }
@@ -204,6 +213,7 @@ fn change(p: &mut Pipeline, old: &Group, buckets: Vec<Bucket>) -> Result<(), Err
         ..old.clone()
     };
     check(&group)?;
+    group.tell();
     p.groups.insert(old.id.0, Arc::new(group));
     Ok(())
 }

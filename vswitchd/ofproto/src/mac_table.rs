@@ -85,6 +85,8 @@ struct Writer {
     limit: usize,
     flood_vlans: Option<VlanSet>,
     counters: MacCounters,
+    /// Not yet taken by [`MacTable::take_refused_moves`].
+    refused_moves: u64,
     next_serial: u64,
     by_port: HashMap<PortNo, OfPort>,
 }
@@ -115,6 +117,7 @@ impl MacTable {
                 limit: limit.max(1),
                 flood_vlans: None,
                 counters: MacCounters::default(),
+                refused_moves: 0,
                 next_serial: 0,
                 by_port: HashMap::new(),
             }),
@@ -154,6 +157,7 @@ impl MacTable {
             match e.get(&key).cloned() {
                 Some(old) if old.fixed => {
                     w.counters.fixed_elsewhere += u64::from(old.port != port);
+                    w.refused_moves += u64::from(old.port != port);
                     continue;
                 }
                 Some(old) if old.port == port => {
@@ -217,10 +221,21 @@ impl MacTable {
         w.flood_vlans = flood_vlans;
     }
 
-    /// Forgets everything behind `port`.
-    pub fn forget_port(&self, port: PortNo) {
+    /// Forgets everything behind `port`, and says what it was.
+    pub fn forget_port(&self, port: PortNo) -> Vec<MacKey> {
         let mut w = self.write.lock();
+        let gone = self.entries.load().iter().filter(|(_, e)| e.port == port).map(|(k, _)| *k).collect();
         self.retain(&mut w, |_, e| e.port != port);
+        gone
+    }
+
+    /// Forgets where these are, if that was learned.
+    pub fn forget(&self, keys: &[MacKey]) {
+        let entries = self.entries.load();
+        if keys.iter().any(|k| entries.contains_key(k)) {
+            let mut w = self.write.lock();
+            self.retain(&mut w, |k, e| e.fixed || !keys.contains(k));
+        }
     }
 
     /// Forgets everything that was learned.
@@ -266,6 +281,11 @@ impl MacTable {
     /// Counters.
     pub fn counters(&self) -> MacCounters {
         self.write.lock().counters
+    }
+
+    /// Stations that were seen elsewhere than where a fixed entry has them, since the last call.
+    pub(crate) fn take_refused_moves(&self) -> u64 {
+        std::mem::take(&mut self.write.lock().refused_moves)
     }
 
     /// Starts the counters at zero again.

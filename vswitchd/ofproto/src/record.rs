@@ -91,6 +91,8 @@ pub struct Dependencies {
     pub macs: SmallVec<[(u32, MacKey, Option<PortNo>); 1]>,
     /// Bridges and generations of what their snooping has found out.
     pub mcast: SmallVec<[(u32, u64); 0]>,
+    /// Bridges, tables in which flows were counted, and their generations.
+    pub counted: SmallVec<[(u32, u8, u64); 0]>,
     /// Bridges, groups, and their generations; 0 for one that was not there.
     pub groups: SmallVec<[(u32, GroupId, u64); 0]>,
     /// Stations that packets of this record come from.
@@ -118,6 +120,8 @@ pub struct Basis {
     pub deps: Dependencies,
     /// Why the translation did not do what the rules ask, when it did not.
     pub problem: Option<Problem>,
+    /// Its packets go nowhere.
+    pub drops: bool,
 }
 
 /// What a record carries in [`FlowRecord::owner`].

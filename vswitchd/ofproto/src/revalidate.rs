@@ -64,6 +64,7 @@ impl Switch {
     /// be called by the control thread when woken and ten times a second. Whether records were revalidated.
     pub fn run(&self, now: Instant) -> bool {
         self.learn_queued();
+        self.complain(now);
         for b in self.bridges() {
             b.expire(now);
         }
@@ -169,6 +170,7 @@ impl Switch {
             return;
         };
         self.credit_record(&r);
+        crate::dump::tell_dumped(&r, now);
         if self.paused.load(Ordering::Relaxed) {
             state.known.insert(r.id, r);
             return;
@@ -194,6 +196,7 @@ impl Switch {
                 match self.datapath().map(|dp| dp.flow_put(new.clone())) {
                     Some(Ok(())) => {
                         out.replaced += 1;
+                        crate::dump::tell_modified(&new);
                         if let Some(s) = self.sink() {
                             if known.is_some() {
                                 s.replaced(&r, &new);
@@ -247,11 +250,13 @@ impl Switch {
                 let mut visits = d.visits.iter().filter(|v| v.bridge == *i);
                 let mut macs = d.macs.iter().filter(|m| m.0 == *i);
                 let mut mcast = d.mcast.iter().filter(|m| m.0 == *i);
+                let mut counted = d.counted.iter().filter(|c| c.0 == *i);
                 let mut groups = d.groups.iter().filter(|g| g.0 == *i);
                 *generation == p.config_generation
                     && visits.all(|v| v.generation == p.table_generation(v.table))
                     && macs.all(|(_, k, port)| b.macs().lookup(*k) == *port)
                     && mcast.all(|(_, n)| b.mcast.generation() == *n)
+                    && counted.all(|(_, t, n)| p.table_generation(*t) == *n)
                     && groups.all(|(_, g, n)| p.group(*g).map_or(0, |g| g.generation) == *n)
             })
         })

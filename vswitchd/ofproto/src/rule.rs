@@ -152,6 +152,16 @@ impl Rule {
         })
     }
 
+    /// Table and cookie of the flows that it learns and that go with it.
+    pub(crate) fn keeps_learned(&self) -> impl Iterator<Item = (u8, u64)> + '_ {
+        self.instructions.actions().filter_map(|a| match a {
+            openflow::Action::Learn(l) if l.flags.has(openflow::extension::LearnFlags::DELETE_LEARNED) => {
+                Some((l.table.0, l.cookie))
+            }
+            _ => None,
+        })
+    }
+
     /// Whether an output action to `port` is among its actions.
     pub fn outputs_to(&self, port: openflow::PortNo) -> bool {
         use openflow::Action::Output;

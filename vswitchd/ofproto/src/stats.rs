@@ -164,7 +164,11 @@ impl Bridge {
                 tx_packets: patch.sent.packets(),
                 rx_bytes: patch.received.bytes(),
                 tx_bytes: patch.sent.bytes(),
-                ..datapath_api::PortStats::default()
+                // There is no queue that could be full and no wire that could fail.
+                rx_dropped: UNKNOWN,
+                tx_dropped: UNKNOWN,
+                rx_errors: UNKNOWN,
+                tx_errors: UNKNOWN,
             }),
         };
         let get = |f: fn(&datapath_api::PortStats) -> u64| s.as_ref().map_or(UNKNOWN, f);
@@ -233,7 +237,7 @@ fn flow_stats(r: &Rule, now: Instant) -> FlowStats {
         flags: r.flags,
         importance: r.importance,
         idle_age: Some(seconds(now.since(r.last_used()))),
-        hard_age: Some(seconds(now.since(r.modified))),
+        hard_age: Some(seconds(now.since(r.last_modified()))),
         cookie: r.cookie,
         packets: r.counters.packets(),
         bytes: r.counters.bytes(),

@@ -16,6 +16,7 @@ use openflow::PortNo;
 use parking_lot::Mutex;
 
 use crate::bridge::{Bridge, BridgeConfig};
+use crate::complaints::Complaints;
 use crate::mac_table::MacKey;
 use crate::recirc::Recircs;
 use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, MadeFor, RecordSink};
@@ -25,6 +26,9 @@ use crate::xlate::{LearnedFlow, Outcome, Problem, Start};
 
 /// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
 const PSEUDO_PORTS: u32 = 0xffff_0000;
+
+/// Coverage counter of packets that the rules drop, as Open vSwitch calls it.
+const PIPELINE_DROPS: &str = "drop_action_of_pipeline";
 
 /// Most packets waiting to be listened to.
 const SNOOP_QUEUE: usize = 256;
@@ -71,6 +75,8 @@ struct Counts {
     learn_dropped: AtomicU64,
     punts_unclaimed: AtomicU64,
     problems: [AtomicU64; Problem::ALL.len()],
+    /// Packets dropped, by [`Problem`]; the last of them where the rules say so.
+    drops: [AtomicU64; Problem::ALL.len() + 1],
 }
 
 /// Which bridge and OpenFlow port a datapath port is.
@@ -105,6 +111,7 @@ pub struct Switch {
     learn_flows: ArrayQueue<LearnedFlow>,
     snoop: ArrayQueue<(Punt, Instant)>,
     next_flow: AtomicU64,
+    pub(crate) complaints: Complaints,
     /// Changes of what shortcuts depend on: begun, and done. Each is begun before it is published and done after.
     changes: [AtomicU64; 2],
     pub(crate) shortcuts: Shortcuts,
@@ -140,6 +147,7 @@ impl Switch {
             routes: ArcSwap::default(),
             routes_write: Mutex::new(()),
             next_flow: AtomicU64::new(1),
+            complaints: Complaints::default(),
             changes: [AtomicU64::new(1), AtomicU64::new(1)],
             shortcuts: Shortcuts::default(),
             nobody: Arc::new(FlowOwner::new(Basis::default(), Arc::default())),
@@ -356,6 +364,10 @@ impl Switch {
         self.counts.translated.fetch_add(1, Ordering::Relaxed);
         if let Some(p) = o.problem {
             self.counts.problems[p as usize].fetch_add(1, Ordering::Relaxed);
+            if p.is_the_rules() {
+                self.complaints.note(&miss.key, p, o.failed.take());
+                self.wake();
+            }
         }
         self.note_stations(&o.deps, now);
         self.note_learned(&o.learned);
@@ -464,6 +476,10 @@ impl Switch {
         for c in &basis.credited {
             c.add(packets, bytes, used);
         }
+        if basis.drops {
+            let why = basis.problem.map_or(Problem::ALL.len(), |p| p as usize);
+            self.counts.drops[why].fetch_add(packets, Ordering::Relaxed);
+        }
         let r = self.routes.load();
         for v in &basis.deps.visits {
             if let Some(Some(b)) = r.bridges.get(v.bridge as usize) {
@@ -496,6 +512,16 @@ impl Switch {
                 }
             }
         }
+    }
+
+    /// What happened since the last call, by the names of coverage counters: packets dropped, and stations that a fixed entry of a
+    /// MAC table kept where they are.
+    pub fn take_coverage(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.collect();
+        let fixed = self.bridges().iter().map(|b| b.macs().take_refused_moves()).sum();
+        let names = Problem::ALL.iter().map(|p| p.drop_counter()).chain([PIPELINE_DROPS]);
+        let drops = names.zip(&self.counts.drops).map(|(name, n)| (name, n.swap(0, Ordering::Relaxed)));
+        drops.chain([("mac_learning_static_none_move", fixed)])
     }
 
     /// Counters.

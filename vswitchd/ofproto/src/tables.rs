@@ -58,6 +58,13 @@ pub struct Table {
     pub generation: u64,
 }
 
+impl Table {
+    /// How many rules have this cookie; counts no further than to `most`.
+    pub(crate) fn n_with_cookie(&self, cookie: u64, most: u32) -> u32 {
+        self.rules.iter().filter(|(_, f)| f.rule.cookie == cookie).take(most as usize).count() as u32
+    }
+}
+
 /// What translations read.
 #[derive(Clone, Default)]
 pub struct Pipeline {

@@ -156,6 +156,11 @@ impl Trace {
         out
     }
 
+    /// What says that the packet is dropped because its rules could not be followed.
+    pub fn failure(&self) -> Option<String> {
+        self.problem.map(|p| format!("Translation failed ({}), packet is dropped.", p.cause()))
+    }
+
     fn text_of_flow(&self, names: Names<'_>) -> String {
         format!("Flow: {}", show(&self.flow, names.openflow))
     }

@@ -16,6 +16,7 @@ mod fail_mode;
 mod forwarding;
 mod hoisting;
 mod link_events;
+mod looks;
 mod open;
 mod placing;
 mod poke;

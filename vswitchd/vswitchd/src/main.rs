@@ -113,7 +113,7 @@ fn words(e: &anyhow::Error) -> String {
 
 /// What this process may do for a database.
 fn host(dummies: Dummies, no_system: bool) -> Host {
-    Host { taps: nix::unistd::geteuid().is_root(), dummies, no_system, tc: false }
+    Host { taps: nix::unistd::geteuid().is_root(), dummies, no_system, tc: false, confined: false }
 }
 
 /// Where databases are: `$OVS_DBDIR`, or else `usual`.
@@ -153,7 +153,7 @@ fn serve(mut switch: Switch, ready: impl FnOnce()) -> anyhow::Result<()> {
         ready();
         Ok(signals.wait_reloading(&stop, reload).await)
     })?;
-    tracing::info!("stopping ({cause:?})");
+    tracing::debug!("stopping ({cause:?})");
     switch.spawn(async {
         let _ = signals::abort_on_second_signal().await;
     });

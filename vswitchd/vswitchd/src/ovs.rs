@@ -6,6 +6,7 @@ use daemon::cli::{self, Opt, Takes, UsageError};
 use daemon::detach::Daemon;
 use daemon::rundir::RunDir;
 use daemon::{Tls, TlsFiles};
+use vswitchd::db::Host;
 use vswitchd::dummy::Dummies;
 use vswitchd::source::Source;
 use vswitchd::{Config, Database, Switch, SwitchOptions};
@@ -23,13 +24,11 @@ const OPTIONS: &[Opt] = &[
     Opt::long("disable-system-route", Takes::Nothing),
     Opt::long("dummy-numa", Takes::Value),
     Opt::long("mlockall", Takes::Nothing),
-    Opt::long("ssl-protocols", Takes::Value),
-    Opt::long("ssl-ciphers", Takes::Value),
 ];
 
 /// The program's own options, those of TLS among them.
 fn own() -> Vec<Opt> {
-    OPTIONS.iter().chain(&daemon::tls::OPTIONS).copied().collect()
+    OPTIONS.iter().chain(&daemon::tls::OPTIONS).chain(&daemon::tls::CHOICES).copied().collect()
 }
 
 /// Runs under that name.
@@ -69,7 +68,13 @@ fn run(program: &str, line: &cli::CommandLine) -> anyhow::Result<()> {
     };
     let remote: daemon::Active = at.parse()?;
     let given = |name: &str| line.own.iter().any(|(n, _)| *n == name);
+    let mut choices = Vec::new();
+    for (name, value) in &line.own {
+        let choice = daemon::tls::choice(name, value.as_deref().unwrap_or_default());
+        choices.extend(choice.map_err(anyhow::Error::msg)?);
+    }
     let mut daemon = Daemon::start(program, &line.daemon)?;
+    daemon::tls::warn_of_choices(&choices);
     if given("mlockall") {
         tracing::info!(
             "--mlockall: buffers of packets are never paged out anyway; the rest is left to the system"
@@ -91,7 +96,7 @@ fn run(program: &str, line: &cli::CommandLine) -> anyhow::Result<()> {
         control: Some(line.daemon.control_socket(program)),
         source: Source::Database(remote.to_string()),
         database: Some(Database::Remote(remote.in_dir(run_dir.path()))),
-        host: host(dummies, given("disable-system")),
+        host: Host { confined: line.daemon.confined, ..host(dummies, given("disable-system")) },
         tls: Tls::new(files),
         logging: Some(daemon.logging().clone()),
         ..SwitchOptions::default()
@@ -110,7 +115,9 @@ where DATABASE is a server on which ovsdb-server is listening (default: unix:<ru
   --disable-system            interfaces of the host are not touched
   --disable-system-route, --dummy-numa=LIST, --mlockall   accepted
   -p, --private-key=FILE  -c, --certificate=FILE  -C, --ca-cert=FILE
-  --peer-ca-cert=FILE  --bootstrap-ca-cert=FILE  --ssl-protocols=PROTOS  --ssl-ciphers=CIPHERS
+  --peer-ca-cert=FILE  --bootstrap-ca-cert=FILE
+  --ssl-protocols=PROTOS      must have TLSv1.2 or TLSv1.3: both are always enabled, and nothing else
+  --ssl-ciphers=CIPHERS       has no effect: the strong ciphers are always enabled, and nothing else
 "
     )
 }

@@ -28,6 +28,8 @@ struct Pending {
     desired: Option<Desired>,
     /// How often something has been handed over.
     submitted: u64,
+    /// Ports to be taken out of the datapath, whatever is wanted.
+    taken_out: Vec<String>,
 }
 
 /// The way to change a running switch. Clones are the same way.
@@ -67,6 +69,12 @@ impl Reconfigure {
         self.done.subscribe()
     }
 
+    /// Has a port taken out of the datapath. It comes back when the switch is made like the wanted state the next time.
+    pub fn take_out(&self, port: &str) {
+        self.pending.lock().taken_out.push(port.to_owned());
+        self.poke.poke();
+    }
+
     /// Has the switch looked at again.
     pub fn look_again(&self) {
         self.poke.poke();
@@ -86,13 +94,17 @@ impl Reconfigure {
         let me = self.clone();
         std::thread::Builder::new().name("config".to_owned()).spawn(move || {
             while !stop.load(Ordering::Acquire) {
-                let (next, n) = {
+                let (next, n, taken_out) = {
                     let mut p = me.pending.lock();
-                    (p.desired.take(), p.submitted)
+                    (p.desired.take(), p.submitted, std::mem::take(&mut p.taken_out))
                 };
+                for port in &taken_out {
+                    reconciler.take_out(port);
+                }
                 match next {
                     Some(d) => reconciler.apply(d),
-                    None => reconciler.look_again(),
+                    None if taken_out.is_empty() => reconciler.look_again(),
+                    None => {}
                 }
                 me.done.send_if_modified(|d| std::mem::replace(d, n) != n);
                 let loose = parts.sims.lock().iter().any(|s| s.has_loose_wire());

@@ -104,7 +104,7 @@ impl Default for SwitchOptions {
             pid_file: true,
             control: None,
             database: None,
-            host: Host { taps: false, dummies: Dummies::None, no_system: false, tc: false },
+            host: Host { taps: false, dummies: Dummies::None, no_system: false, tc: false, confined: false },
             logging: None,
             clock: None,
             tls: Tls::new(TlsFiles::default()),
@@ -233,6 +233,7 @@ impl Switch {
             dummy: warp.is_some(),
             rounds: Rounds::new(poke.clone()),
             cores: Processors::new(processors.clone()),
+            looks: Default::default(),
             stop: stop.clone(),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -465,7 +466,7 @@ impl Switch {
         for mut s in self.parts.sims.lock().drain(..) {
             s.stop();
         }
-        tracing::info!("stopped after {} ms", began.elapsed().as_millis());
+        tracing::debug!("stopped after {} ms", began.elapsed().as_millis());
     }
 }
 

@@ -193,3 +193,48 @@ fn a_trace_takes_every_form_and_a_generated_packet_teaches() {
         assert!(e.contains(words), "{wrong}: {e}");
     }
 }
+
+#[test]
+fn flows_are_put_by_file_and_a_port_that_was_taken_out_comes_back() {
+    let r = Rig::start();
+    let file = r.dir.path().join("flows");
+    let by_file = |command: &str, text: &str| {
+        std::fs::write(&file, text).unwrap();
+        r.appctl(&format!("dpctl/{command} {}", file.display()))
+    };
+    by_file(
+        "add-flows",
+        "in_port(1),eth_type(0x1234) 7\nadd in_port(7),eth_type(0x1234) 1 # and back\n\nmodify in_port(1),eth_type(0x1234) 100\n",
+    );
+    let dump = r.appctl("dpctl/dump-flows");
+    assert_eq!(dump.lines().count(), 3, "{dump}");
+    let flow = "in_port(1),eth_type(0x1234), packets:0, bytes:0, used:never, actions:100\n";
+    assert!(dump.contains(flow), "{dump}");
+    let more = r.appctl("dpctl/dump-flows -m");
+    assert!(more.contains("skb_priority(0/0),skb_mark(0/0),") && more.contains("in_port(p1)"), "{more}");
+    by_file("del-flows", "in_port(1),eth_type(0x1234)\n");
+    assert_eq!(r.appctl("dpctl/dump-flows").lines().count(), 2);
+    assert!(r.tool("ovs-appctl dpctl/mod-flows /nonexistent").unwrap_err().contains("open failed"));
+
+    let e = r.tool("ovs-appctl dpctl/del-if dummy@ovs-dummy p9").unwrap_err();
+    assert!(e.contains("ovs-vswitchd: no port named p9"), "{e}");
+    r.appctl("dpctl/del-if dummy@ovs-dummy p1");
+    let shown = r.appctl("dpif/show");
+    assert!(!shown.contains("p1 1/1") && shown.contains("p7 2/7"), "{shown}");
+    r.run("ovs-vsctl del-port p7");
+    assert!(r.appctl("dpif/show").contains("p1 1/1: (dummy)"));
+}
+
+#[test]
+fn who_moves_the_time_on_finds_statistics_in_the_database_and_drops_counted() {
+    let r = Rig::start();
+    r.appctl("time/stop");
+    r.run("ovs-ofctl add-flow br0 actions=drop");
+    r.appctl(&format!("netdev-dummy/receive p1 '{ICMP}'"));
+    r.appctl("time/warp 6000 1000");
+    let counted = r.run("ovs-vsctl get Interface p1 statistics:rx_packets");
+    assert_eq!(counted.trim(), "1");
+    assert_eq!(r.appctl("coverage/read-counter drop_action_of_pipeline"), "1\n");
+    assert_eq!(r.appctl("coverage/read-counter drop_action_recursion_too_deep"), "0\n");
+    assert!(r.tool("ovs-appctl coverage/read-counter no_such_thing").is_err());
+}

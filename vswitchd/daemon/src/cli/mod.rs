@@ -60,6 +60,8 @@ pub struct DaemonOptions {
     pub pid_file: Option<PathBuf>,
     /// Take the pid file even from a daemon that runs.
     pub overwrite_pid_file: bool,
+    /// A database may not have it listen on sockets outside its run directory.
+    pub confined: bool,
     /// Stay behind as a process that starts the daemon again when it crashes.
     pub monitor: bool,
     /// Log levels and patterns as for `vlog/set`, in order.
@@ -124,6 +126,7 @@ pub fn parse(
     let mut out = CommandLine { arguments, ..CommandLine::default() };
     let run = RunDir::for_program(program);
     let d = &mut out.daemon;
+    d.confined = true;
     for (name, value) in options {
         match (name, value) {
             ("detach", _) => d.detach = true,
@@ -132,8 +135,7 @@ pub fn parse(
             ("pidfile", Some(f)) => d.pid_file = Some(absolute(run.path().join(f))?),
             ("overwrite-pidfile", _) => d.overwrite_pid_file = true,
             ("monitor", _) => d.monitor = true,
-            // There is no confinement that could be left.
-            ("no-self-confinement", _) => {}
+            ("no-self-confinement", _) => d.confined = false,
             ("user", _) => {
                 return Err(UsageError::Other("--user is not supported: start it as that user".to_owned()));
             }

@@ -67,6 +67,38 @@ pub const OPTIONS: [Opt; 5] = [
     Opt::long("peer-ca-cert", Takes::Value),
 ];
 
+/// The options of the command line about what TLS is spoken. There is nothing to choose: it is 1.2 and 1.3 with the strong
+/// ciphers of each.
+pub const CHOICES: [Opt; 3] = [
+    Opt::long("ssl-protocols", Takes::Value),
+    Opt::long("ssl-ciphers", Takes::Value),
+    Opt::long("ssl-ciphersuites", Takes::Value),
+];
+
+/// Looks at an option of the command line by its long name: `None` when it is not one of [`CHOICES`], otherwise how it was
+/// given, to be told of with [`warn_of_choices`].
+///
+/// # Errors
+/// What to say when it asks for protocols none of which is spoken.
+pub fn choice(name: &str, value: &str) -> Result<Option<String>, String> {
+    if !CHOICES.iter().any(|o| o.long == name) {
+        return Ok(None);
+    }
+    // What a `db:` name leads to is not known here.
+    let spoken = |p: &str| matches!(p.trim(), "TLSv1.2" | "TLSv1.3");
+    if name == "ssl-protocols" && !value.starts_with("db:") && !value.split([',', ' ', ':']).any(spoken) {
+        return Err(format!("--{name}={value}: TLSv1.2 and TLSv1.3 are spoken, nothing older"));
+    }
+    Ok(Some(format!("--{name}={value}")))
+}
+
+/// Says in the log that these have no effect.
+pub fn warn_of_choices(given: &[String]) {
+    for option in given {
+        tracing::warn!(target: "stream_ssl", "{option} has no effect: TLS 1.2 and 1.3 with their strong ciphers are spoken, and nothing else");
+    }
+}
+
 impl TlsFiles {
     /// Takes an option of the command line by its long name; whether it is one of [`OPTIONS`]. Relative paths are meant from
     /// where the process is now.

@@ -93,7 +93,10 @@ impl Xlate<'_> {
             }
             OfAction::StackPop(dst) => match self.stack.pop() {
                 Some((v, _)) => {
+                    let proto = self.wc.get(FieldId::NwProto);
                     self.set_field(dst.field, shift_up(v, dst), dst.mask());
+                    // As where it is moved.
+                    self.wc.set_masked(FieldId::NwProto, proto, u128::MAX);
                     self.tell(*dst);
                 }
                 None => self.wrong(|| "stack underflow".into()),
@@ -154,11 +157,15 @@ impl Xlate<'_> {
         if !self.may_go_deeper() {
             return;
         }
-        self.depth += 1;
+        // Going on in a later table ends by itself.
+        let deeper = u32::from(table <= self.table);
+        self.depth += deeper;
+        self.nesting += 1;
         let (was_table, was_rule) = (self.table, self.rule.clone());
         self.table_chain(table, (port != PortNo::IN_PORT).then_some(port));
         (self.table, self.rule) = (was_table, was_rule);
-        self.depth -= 1;
+        self.nesting -= 1;
+        self.depth -= deeper;
     }
 
     /// Executes the action set in the order of OpenFlow 1.3.5 5.10.

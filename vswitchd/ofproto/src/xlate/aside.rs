@@ -1,7 +1,7 @@
 //! Doing something to the packet that is not to last: the buckets of a group, `clone`, the tables of another bridge.
 //!
 //! Afterwards the packet is again what it was. Fields and tags are written back when next it goes somewhere; where that
-//! cannot undo what was done to the datapath's packet (labels, a decremented TTL), it was done to a copy.
+//! cannot undo what was done to the datapath's packet (labels taken off, a decremented TTL), it was done to a copy.
 
 use flow::{Action, PacketKey, PacketMask, PipelineKey};
 
@@ -40,6 +40,7 @@ impl Xlate<'_> {
         self.headers.ttl_decrements_in_all = decrements;
         if self.for_good == k.for_good {
             self.headers.base_tags = now.base_tags;
+            self.headers.base_labels = now.base_labels;
             self.headers.tags_changed = true;
             self.written = self.ever_written;
         } else {
@@ -63,9 +64,10 @@ impl Xlate<'_> {
 
     /// Whether one more level may be entered; if not, the packet is given up.
     pub(super) fn may_go_deeper(&mut self) -> bool {
-        if self.depth >= super::MAX_DEPTH {
+        let may = self.depth < super::MAX_DEPTH && self.nesting < super::MAX_NESTING;
+        if !may {
             self.fail(Problem::TooDeep);
         }
-        self.depth < super::MAX_DEPTH
+        may
     }
 }

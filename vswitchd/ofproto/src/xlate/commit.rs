@@ -25,6 +25,9 @@ pub(super) struct Headers {
     pub(super) tags_changed: bool,
     /// The key's outermost label is not on the datapath's packet yet; what it hides.
     mpls_pushed: Option<Box<Hidden>>,
+    /// What labels hide that were pushed, innermost first: of the packet by now, and of the datapath's.
+    labels: Vec<Hidden>,
+    pub(super) base_labels: Vec<Hidden>,
     /// TTL decrements not executed yet.
     pub(super) ttl_decrements: u8,
     /// TTL decrements so far.
@@ -49,7 +52,7 @@ impl Headers {
 
 /// What a pushed label hides.
 #[derive(Clone)]
-struct Hidden {
+pub(super) struct Hidden {
     words: [u64; ABOVE_L2.end - ABOVE_L2.start],
     eth_type: u128,
 }
@@ -79,6 +82,7 @@ impl Xlate<'_> {
 
     /// Brings the network header and what follows up to date.
     fn commit_above_l2(&mut self) {
+        self.uncover();
         for _ in 0..self.headers.ttl_decrements {
             self.for_good += 1;
             self.emit(Action::DecTtl);
@@ -88,6 +92,18 @@ impl Xlate<'_> {
             self.base.set(FieldId::NwTtl, self.key.get(FieldId::NwTtl));
         }
         self.commit_fields(|f| ABOVE_L2.contains(&usize::from(f.word)));
+    }
+
+    /// Takes labels off the datapath's packet that were pushed onto it for somebody else.
+    fn uncover(&mut self) {
+        while self.headers.base_labels.len() > self.headers.labels.len() {
+            let Some(h) = self.headers.base_labels.pop() else { return };
+            self.emit(Action::PopMpls { eth_type: h.eth_type as u16 });
+            for (i, w) in ABOVE_L2.zip(h.words) {
+                self.base.set_word(i, w);
+            }
+            self.base.set(FieldId::EthType, h.eth_type);
+        }
     }
 
     /// Puts a tag on the datapath's packet. Values taken from the packet are looked at.
@@ -177,9 +193,10 @@ impl Xlate<'_> {
         self.written.set(FieldId::MplsLse0, 0);
         let lse = self.key.get(FieldId::MplsLse0);
         let changed = (lse ^ self.base.get(FieldId::MplsLse0)) & mask != 0;
-        if self.headers.mpls_pushed.take().is_some() {
+        if let Some(hidden) = self.headers.mpls_pushed.take() {
             let eth_type = self.key.get(FieldId::EthType) as u16;
-            self.for_good += 1;
+            self.headers.labels.push((*hidden).clone());
+            self.headers.base_labels.push(*hidden);
             self.emit(Action::PushMpls { eth_type, lse: lse as u32 });
             for i in ABOVE_L2 {
                 self.base.set_word(i, self.key.word(i));
@@ -281,7 +298,24 @@ impl Xlate<'_> {
         self.show_tags();
     }
 
+    /// Whether the packet has three labels, as many as are known, or with `more` one below them. Looks at what tells the last.
+    fn has_three_labels(&mut self, more: bool) -> bool {
+        if !is_mpls(self.key.get64(FieldId::EthType)) {
+            return false;
+        }
+        for f in [FieldId::MplsLse0, FieldId::MplsLse1, FieldId::MplsLse2] {
+            self.wc.set_masked(f, u128::MAX, 0x100);
+            if self.key.get(f) & 0x100 != 0 {
+                return !more && f == FieldId::MplsLse2;
+            }
+        }
+        true
+    }
+
     pub(super) fn push_mpls(&mut self, eth_type: u16) {
+        if self.stock() && self.has_three_labels(false) {
+            return self.fail(Problem::MplsPush);
+        }
         // The network header is out of reach below a label: bring it up to date first.
         self.commit_above_l2();
         self.commit_mpls();
@@ -322,6 +356,9 @@ impl Xlate<'_> {
             self.note("not an MPLS packet");
             return;
         }
+        if self.stock() && self.has_three_labels(true) {
+            return self.fail(Problem::MplsPop);
+        }
         self.written.set(FieldId::MplsLse0, 0);
         if let Some(h) = self.headers.mpls_pushed.take() {
             for (i, w) in ABOVE_L2.zip(h.words) {
@@ -337,7 +374,10 @@ impl Xlate<'_> {
             return;
         }
         self.for_good += 1;
+        self.uncover();
         self.emit(Action::PopMpls { eth_type });
+        self.headers.labels.pop();
+        self.headers.base_labels.pop();
         let bottom = self.key.get(FieldId::MplsLse0) & 0x100 != 0;
         self.wc.set_masked(FieldId::MplsLse0, u128::MAX, 0x100);
         self.wc.set_exact(FieldId::MplsLse1);

@@ -27,6 +27,9 @@ impl Xlate<'_> {
         let keep = self.out.actions.iter().rposition(gone).map_or(0, |i| i + 1);
         self.out.actions.truncate(keep);
         self.out.mask = self.packet_mask();
+        if self.stock() {
+            self.forget_labels_below_the_last();
+        }
         if self.is_alike_for_fragments() {
             self.out.provenance.push(Origin::Fragments);
         }
@@ -35,6 +38,18 @@ impl Xlate<'_> {
             self.out.last = self.key;
         }
         self.out
+    }
+
+    /// Below the last label there is none to match on.
+    fn forget_labels_below_the_last(&mut self) {
+        use FieldId::{MplsLse0, MplsLse1, MplsLse2};
+        let mut below = false;
+        for f in [MplsLse0, MplsLse1, MplsLse2] {
+            if below {
+                self.out.mask.set_masked(f, 0, u128::MAX);
+            }
+            below |= self.orig.get(f) & self.out.mask.get(f) & 0x100 != 0;
+        }
     }
 
     /// Whether the verdict on this IP packet, which is not a fragment, holds for fragments that are like it otherwise.

@@ -32,6 +32,10 @@ impl Xlate<'_> {
         match port {
             PortNo::IN_PORT => self.send_cut(in_port, Some(max_len)),
             p if p == in_port => self.warn("skipping output to input port"),
+            p if self.env.pipeline.ports.get(p).is_none_or(|p| p.patch.is_some()) => {
+                // What is cut is the next output, and nobody knows which that would be.
+                self.wrong(|| format!("output_trunc does not support patch port {p}"));
+            }
             p => self.send_cut(p, Some(max_len)),
         }
     }

@@ -49,12 +49,28 @@ impl Xlate<'_> {
             }
         }
         fm.instructions = Instructions::apply(actions);
-        if let Some(bit) = l.result {
-            // Whether there was room is known only when it is done; there nearly always is.
-            self.set_field(bit.field, 1 << bit.offset.min(127), bit.mask());
-        }
         let limit = (l.limit > 0).then_some(l.limit);
+        let fits = limit.is_none_or(|n| self.has_room_for(&fm, n));
+        if let Some(bit) = l.result {
+            self.set_field(bit.field, u128::from(fits) << bit.offset.min(127), bit.mask());
+        }
+        if !fits {
+            return;
+        }
         self.out.learned.push(LearnedFlow { bridge: self.env.index, flow: Arc::new(fm), limit });
+    }
+
+    /// Whether a flow is there already, or fewer than `limit` like it are. Between here and its being learned others may be:
+    /// then it is left out after all, and the next packet finds out.
+    fn has_room_for(&mut self, fm: &FlowMod, limit: u32) -> bool {
+        let env = self.env;
+        let generation = env.pipeline.table_generation(fm.table.0);
+        self.out.deps.counted.push((env.index, fm.table.0, generation));
+        env.pipeline.table(fm.table.0).is_none_or(|t| {
+            let matches = t.rules.compact(&fm.matches);
+            t.rules.find_exact(&matches, fm.priority.into()).is_some()
+                || t.n_with_cookie(fm.cookie, limit) < limit
+        })
     }
 }
 

@@ -56,8 +56,10 @@ use crate::rule::{Rule, RuleCounters};
 use crate::tables::{FragHandling, Pipeline};
 use crate::trace::{Fork, Step, StepKind};
 
-/// Deepest nesting of resubmits.
+/// Deepest nesting of resubmits to the same table or an earlier one, groups, clones and patch ports.
 pub const MAX_DEPTH: u32 = 64;
+/// Deepest nesting of all of these and resubmits to later tables: one descent through every table, and [`MAX_DEPTH`].
+pub const MAX_NESTING: u32 = 256 + MAX_DEPTH;
 /// Most table lookups of one translation.
 pub const MAX_LOOKUPS: u32 = 4096;
 /// Most values on the stack.
@@ -68,7 +70,7 @@ pub const MAX_ACTIONS: usize = 4096;
 /// Why a translation did not do what the rules ask. The packet is dropped then.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Problem {
-    /// Resubmits nest deeper than [`MAX_DEPTH`].
+    /// Resubmits nest deeper than [`MAX_DEPTH`] or [`MAX_NESTING`].
     TooDeep,
     /// More than [`MAX_LOOKUPS`] table lookups.
     TooManyLookups,
@@ -84,11 +86,15 @@ pub enum Problem {
     TooManyRecircs,
     /// More than [`MAX_STACK`] values on the stack.
     StackTooDeep,
+    /// A label would be pushed onto more than Open vSwitch knows of.
+    MplsPush,
+    /// A label would be popped off more than Open vSwitch knows of.
+    MplsPop,
 }
 
 impl Problem {
     /// All of them, in order of their numbers.
-    pub const ALL: [Problem; 8] = [
+    pub const ALL: [Problem; 10] = [
         Problem::TooDeep,
         Problem::TooManyLookups,
         Problem::TooManyActions,
@@ -97,6 +103,8 @@ impl Problem {
         Problem::NoRecircContext,
         Problem::TooManyRecircs,
         Problem::StackTooDeep,
+        Problem::MplsPush,
+        Problem::MplsPop,
     ];
 
     /// What a trace says of it: Open vSwitch's words where it knows the problem.
@@ -110,6 +118,12 @@ impl Problem {
             Problem::NoRecircContext => "no recirculation context",
             Problem::TooManyRecircs => "Failed to allocate recirculation id",
             Problem::StackTooDeep => "resubmits yielded over 64 kB of stack",
+            Problem::MplsPush => {
+                "dropping packet on which an MPLS push action can't be performed as it would have more MPLS LSEs than the 3 supported."
+            }
+            Problem::MplsPop => {
+                "dropping packet on which an MPLS pop action can't be performed as it has more MPLS LSEs than the 3 supported."
+            }
         }
     }
 
@@ -119,7 +133,28 @@ impl Problem {
             Problem::TooDeep => "Recursion too deep",
             Problem::TooManyLookups => "Too many resubmits",
             Problem::StackTooDeep => "Stack too deep",
+            Problem::MplsPush | Problem::MplsPop => "Too many MPLS labels",
             other => other.text(),
+        }
+    }
+
+    /// Whether it is for the administrator to hear of: the rules are at fault.
+    pub fn is_the_rules(self) -> bool {
+        use Problem::*;
+        matches!(self, TooDeep | TooManyLookups | StackTooDeep | MplsPush | MplsPop)
+    }
+
+    /// The coverage counter of packets dropped for it, Open vSwitch's where it has one.
+    pub fn drop_counter(self) -> &'static str {
+        match self {
+            Problem::TooDeep => "drop_action_recursion_too_deep",
+            Problem::TooManyLookups => "drop_action_too_many_resubmit",
+            Problem::StackTooDeep => "drop_action_stack_too_deep",
+            Problem::MplsPush | Problem::MplsPop => "drop_action_too_many_mpls_labels",
+            Problem::NoRecircContext => "drop_action_no_recirculation_context",
+            Problem::TooManyActions | Problem::TooManyRecircs => "drop_action_congestion",
+            Problem::NeedsReparse => "drop_action_needs_reparse",
+            Problem::UnknownPort => "drop_action_unknown_port",
         }
     }
 
@@ -134,6 +169,8 @@ impl Problem {
             Problem::NoRecircContext => "xlate_no_recirc_context",
             Problem::TooManyRecircs => "xlate_too_many_recircs",
             Problem::StackTooDeep => "xlate_stack_too_deep",
+            Problem::MplsPush => "xlate_mpls_push",
+            Problem::MplsPop => "xlate_mpls_pop",
         }
     }
 }
@@ -180,6 +217,8 @@ pub struct Outcome {
     pub deps: Dependencies,
     /// Why it is a drop, if the rules did not say so.
     pub problem: Option<Problem>,
+    /// What the datapath's packet was when that happened, the number by which it had come in, and the bridge's.
+    pub failed: Option<Box<(PacketKey, PortNo, u32)>>,
     /// Where copies of the packet go on behind connection tracking; only when steps were asked for.
     pub forks: Vec<Fork>,
     /// What happened, in order; empty unless asked for.
@@ -195,6 +234,7 @@ impl Outcome {
     pub(crate) fn basis(&mut self, bridge: Option<u32>) -> Basis {
         Basis {
             bridge,
+            drops: self.actions.is_empty(),
             rules: std::mem::take(&mut self.rules),
             credited: std::mem::take(&mut self.credited),
             recircs: std::mem::take(&mut self.recircs),
@@ -280,8 +320,9 @@ pub(crate) struct Xlate<'a> {
     rule: Option<Arc<Rule>>,
     in_action_set: bool,
     packet_out: bool,
-    /// Nesting of resubmits.
+    /// Nesting of what [`MAX_DEPTH`] limits, and of what [`MAX_NESTING`] does.
     depth: u32,
+    nesting: u32,
     /// Nesting of what is told of the translation.
     nest: u32,
     lookups: u32,
@@ -328,6 +369,7 @@ impl<'a> Xlate<'a> {
             in_action_set: false,
             packet_out: false,
             depth: 0,
+            nesting: 0,
             nest: 0,
             lookups: 0,
             halted: false,
@@ -371,6 +413,7 @@ impl<'a> Xlate<'a> {
     fn fail(&mut self, p: Problem) {
         if self.out.problem.is_none() {
             self.out.problem = Some(p);
+            self.out.failed = Some(Box::new((self.base, self.in_port, self.env.index)));
             self.wrong(|| p.text().into());
         }
         self.halted = true;
@@ -591,18 +634,20 @@ fn conjunctive(
     soft.sort_by_key(|s| std::cmp::Reverse(s.priority));
     let id = key.get(FieldId::ConjId);
     for same in soft.chunk_by(|a, b| a.priority == b.priority) {
-        let mut seen: Vec<(u32, u64, u8)> = Vec::new();
+        let mut seen: Vec<(u32, u64)> = Vec::new();
+        // Those of which all dimensions match; first that which needed to see the fewest rules.
+        let mut whole: Vec<u32> = Vec::new();
         for c in same.iter().flat_map(|s| s.rule.dimensions()) {
             let i = seen.iter().position(|s| s.0 == c.id).unwrap_or_else(|| {
-                seen.push((c.id, 0, c.n_clauses));
+                seen.push((c.id, 0));
                 seen.len() - 1
             });
             seen[i].1 |= 1 << c.clause.min(63);
-        }
-        for (conj, clauses, n) in seen {
-            if clauses.count_ones() < u32::from(n) {
-                continue;
+            if seen[i].1.count_ones() >= u32::from(c.n_clauses) && !whole.contains(&c.id) {
+                whole.push(c.id);
             }
+        }
+        for conj in whole {
             key.set(FieldId::ConjId, conj.into());
             let found = rules.lookup_with(key, looked, Rule::is_dimension, &mut Vec::new());
             key.set(FieldId::ConjId, id);

@@ -451,7 +451,8 @@ impl Session {
     }
 
     fn refused(&mut self, about: Pending, error: &Value, wire: &mut Wire) -> Result<(), String> {
-        let words = error.get("error").and_then(Value::as_str).unwrap_or_default();
+        // Some servers give the word alone.
+        let words = error.get("error").unwrap_or(error).as_str().unwrap_or_default();
         match about {
             // Servers before `_Server` have one database of each name, connected.
             Pending::ServerSchema | Pending::ServerMonitor => {

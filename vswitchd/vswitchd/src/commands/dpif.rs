@@ -10,8 +10,7 @@ use openflow::PortNo;
 
 use crate::report::{DumpOptions, Parts};
 
-/// Name of the one datapath that is shared by all bridges, as Open vSwitch's dummy has it.
-pub(super) const DATAPATH: &str = "dummy@ovs-dummy";
+pub(super) use ofproto::dump::DATAPATH;
 
 pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     let p = Arc::clone(parts);
@@ -22,10 +21,18 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     });
     let p = Arc::clone(parts);
     commands.register("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1..=4, move |a| {
-        let o = DumpOptions::parse(a)?;
+        let o = DumpOptions { placement: false, ..DumpOptions::parse(a)? };
         let name = a.last().map_or("", String::as_str);
         let bridge = find(&p, name).ok_or("no such bridge")?;
         Ok(p.dump_flows(&o, Some(bridge.index())))
+    });
+    // There is one way in which actions are executed, and it is that of Open vSwitch's without vector instructions.
+    commands.register("odp-execute/action-impl-set", "name", 1..=1, |a| match a[0].as_str() {
+        "scalar" => Ok("Action implementation set to scalar.\n".to_owned()),
+        other => Err(format!("Error: unknown action implementation, {other}, specified!")),
+    });
+    commands.register("odp-execute/action-impl-show", "", 0..=0, |_| {
+        Ok("Available Actions implementations:\n  scalar (available: Yes, active: Yes)\n".to_owned())
     });
     let p = Arc::clone(parts);
     commands.register("ofproto/list", "", 0..=0, move |_| {
@@ -45,7 +52,7 @@ fn bridges(p: &Parts) -> Vec<Arc<Bridge>> {
     all
 }
 
-fn find(p: &Parts, name: &str) -> Option<Arc<Bridge>> {
+pub(super) fn find(p: &Parts, name: &str) -> Option<Arc<Bridge>> {
     p.layer.bridges().into_iter().find(|b| b.name() == name)
 }
 

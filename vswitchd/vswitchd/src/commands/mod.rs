@@ -3,6 +3,7 @@
 mod connections;
 mod dpctl;
 mod dpif;
+mod features;
 mod pmd;
 mod revalidator;
 
@@ -79,9 +80,15 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     let p = Arc::clone(parts);
     let words = "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
     commands.register("ofproto/trace-packet-out", words, 2..=usize::MAX, move |a| p.trace_packet_out(a));
-    dpctl::register(commands, parts);
+    let p = Arc::downgrade(parts);
+    daemon::coverage::before_reading(move || {
+        let Some(p) = p.upgrade() else { return };
+        p.layer.take_coverage().for_each(|(name, n)| daemon::coverage::counter(name).add(n));
+    });
+    dpctl::register(commands, parts, reconfigure);
     dpif::register(commands, parts);
     pmd::register(commands, parts);
+    features::register(commands, parts);
     revalidator::register(commands, parts);
     let p = Arc::clone(parts);
     commands.register("fdb/show", "bridge", 1..=1, move |a| fdb::show(&p.layer, &a[0]));

@@ -133,7 +133,7 @@ fn up_or_down(up: bool) -> Datum {
 const DATAPATH_VERSION: &str = concat!("Hoist ", env!("CARGO_PKG_VERSION"));
 
 /// What the datapath can do, in the words of the column `capabilities`.
-const CAPABILITIES: &[(&str, &str)] = &[
+pub const CAPABILITIES: &[(&str, &str)] = &[
     ("add_mpls", "false"),
     ("check_pkt_len", "false"),
     ("clone", "true"),

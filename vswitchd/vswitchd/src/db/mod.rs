@@ -19,20 +19,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clock::Clock as _;
 use daemon::signals::Stopped;
-use daemon::{Active, reconnect};
+use daemon::{Active, Passive, reconnect};
 use ovsdb::Datum;
 use ovsdb::client::{Client, CommitError, Io, Options, Snapshot, Status, Transaction};
 use ovsdb::server::Handle;
 use ovsdb::vswitch::DATABASE;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use crate::desired::Desired;
 use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
 use facts::Told;
 
+pub(crate) use facts::CAPABILITIES;
 pub use wanted::{Host, Wanted};
 
 /// Held by the one switch that works by a database.
@@ -88,7 +90,10 @@ struct Memory {
     /// Was refused, and is tried again with the next look.
     refused: Option<i64>,
     told: Told,
-    statistics_at: Option<Instant>,
+    /// When statistics were told last, by the switch's clock.
+    statistics_at: Option<clock::Instant>,
+    /// The look that somebody asked for last.
+    asked: u64,
     said: BTreeSet<String>,
 }
 
@@ -107,6 +112,7 @@ impl ByDatabase {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reached = self.to.subscribe();
+        let mut asked = self.parts.looks.follow();
         loop {
             notice(&client.status(), &mut m);
             if let Some((n, cfg)) = m.under_way
@@ -120,6 +126,9 @@ impl ByDatabase {
                 self.look_at_rows(&db, &mut m);
                 self.acknowledge(&client, db, &mut m, &mut commits);
             }
+            if commits.is_empty() && m.under_way.is_none() {
+                self.parts.looks.done(m.asked);
+            }
             tokio::select! {
                 () = stopped.wait() => return,
                 more = client.changed() => if !more { return },
@@ -129,6 +138,12 @@ impl ByDatabase {
                     }
                 }
                 _ = reached.changed() => {}
+                Ok(()) = asked.changed() => {
+                    m.asked = *asked.borrow_and_update();
+                    if m.in_charge && m.applied.is_some() {
+                        self.tell_how_it_is(&client, &mut m, &mut commits);
+                    }
+                }
                 _ = look.tick() => if m.in_charge && m.applied.is_some() {
                     self.tell_how_it_is(&client, &mut m, &mut commits);
                 },
@@ -163,7 +178,12 @@ impl ByDatabase {
         if m.looked_at.replace(db.attention()) == Some(db.attention()) {
             return;
         }
-        let Some(w) = wanted::wanted(db, self.host) else { return };
+        let Some(mut w) = wanted::wanted(db, self.host) else { return };
+        for words in self.confine(&mut w.desired) {
+            if m.said.len() < MAX_SAID && m.said.insert(words.clone()) {
+                tracing::error!(target: "bridge", "{words}");
+            }
+        }
         if let Some(files) = &w.tls {
             self.parts.tls.set(files.clone());
         }
@@ -181,6 +201,31 @@ impl ByDatabase {
         } else {
             m.reached = Some(w.next_cfg);
         }
+    }
+
+    /// Takes out sockets that bridges may not listen on; what to say of each.
+    fn confine(&self, desired: &mut Desired) -> Vec<String> {
+        let mut out = Vec::new();
+        for b in desired.bridges.iter_mut().filter(|_| self.host.confined) {
+            let name = b.name.clone();
+            let allowed = format!("{}/{name}.", self.parts.run_dir.display());
+            let within = |p: &std::path::Path| {
+                let p = self.parts.run_dir.join(p);
+                p.to_str().and_then(|p| p.strip_prefix(&allowed)).is_some_and(|rest| !rest.contains('/'))
+            };
+            b.listen.retain(|l| {
+                let fine = !matches!(l, Passive::Unix(p) if !within(p));
+                if !fine {
+                    out.push(format!(
+                        "bridge {name}: Not adding Unix domain socket controller \"{l}\" due to possibility of overwriting \
+                         local files. Instead, specify path in permitted format \"punix:{allowed}*\" or connect to \
+                         \"unix:{allowed}mgmt\" (which is always available without special configuration)."
+                    ));
+                }
+                fine
+            });
+        }
+        out
     }
 
     /// Writes what came of each interface, and that the switch is like the configuration.
@@ -210,9 +255,10 @@ impl ByDatabase {
             db.rows("Open_vSwitch").next().and_then(|r| r.key("other_config", "stats-update-interval"));
         let every =
             every.and_then(|v| v.parse().ok()).map_or(STATISTICS, Duration::from_millis).max(STATISTICS);
-        let counts = m.statistics_at.is_none_or(|t| t.elapsed() >= every);
+        let now = self.parts.clock.now();
+        let counts = m.statistics_at.is_none_or(|t| now.since(t) >= every);
         if counts {
-            m.statistics_at = Some(Instant::now());
+            m.statistics_at = Some(now);
         }
         // Outcomes too: an interface may have gone or come.
         let mut t = Transaction::new(Arc::clone(&db));
@@ -227,7 +273,8 @@ fn notice(status: &Status, m: &mut Memory) {
     let locked = status.holds_lock == Some(true);
     if status.synced && !locked && !m.waits_for_lock {
         m.waits_for_lock = true;
-        tracing::info!(target: "bridge", "another ovs-vswitchd process holds the lock of the database, disabling this process until it goes away");
+        let pid = std::process::id();
+        tracing::error!(target: "bridge", "another ovs-vswitchd process is running, disabling this process (pid {pid}) until it goes away");
     }
     if locked && std::mem::take(&mut m.waits_for_lock) {
         tracing::info!(target: "bridge", "got the lock of the database");

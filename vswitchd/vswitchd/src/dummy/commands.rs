@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_micros(50);
 const MAX_STEPS: u64 = 1_000_000;
 
 /// Registers them. `clock` is the one that everything tells the time by.
-pub fn register(commands: &Commands, parts: &Arc<Parts>, clock: &Arc<WarpClock>, _runtime: &Handle) {
+pub fn register(commands: &Commands, parts: &Arc<Parts>, clock: &Arc<WarpClock>, runtime: &Handle) {
     let p = Arc::clone(parts);
     commands.register(
         "netdev-dummy/receive",
@@ -41,7 +41,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, clock: &Arc<WarpClock>,
         c.stop();
         Ok(String::new())
     });
-    let (p, c) = (Arc::clone(parts), Arc::clone(clock));
+    let (p, c, runtime) = (Arc::clone(parts), Arc::clone(clock), runtime.clone());
     commands.register("time/warp", "[large_msecs] msecs", 1..=2, move |a| {
         let number = |s: &String| s.parse::<u64>().ok();
         let (total, step) = match a {
@@ -53,6 +53,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, clock: &Arc<WarpClock>,
             return Err("invalid MSECS".into());
         };
         warp(&p, &c, total, step);
+        p.looks.look(&runtime, PATIENCE);
         Ok("warped\n".into())
     });
 }

@@ -98,7 +98,6 @@ impl Reconciler {
                 None => {
                     let id = datapath_id(w);
                     let bridge = self.parts.layer.add_bridge(ofproto::BridgeConfig::new(&w.name, id));
-                    tracing::info!(target: "bridge", "bridge {}: added, using datapath ID {id:016x}", w.name);
                     let endpoint = Endpoint::new(
                         bridge,
                         self.clock.clone(),
@@ -113,6 +112,7 @@ impl Reconciler {
                         numbers: OfPorts::default(),
                         ports: Default::default(),
                         errors: Default::default(),
+                        is_new: true,
                     });
                     self.bridges.len() - 1
                 }

@@ -104,6 +104,8 @@ struct RunningBridge {
     ports: BTreeMap<String, RunningPort>,
     /// Why ports are not there.
     errors: BTreeMap<String, String>,
+    /// Nothing was said of it yet.
+    is_new: bool,
 }
 
 /// See the module's text.
@@ -175,9 +177,23 @@ impl Reconciler {
         self.add_ports(&want);
         self.map_tc_ports(&want);
         self.settle_ports(&want);
+        for b in self.bridges.iter_mut().filter(|b| b.is_new) {
+            b.is_new = false;
+            let id = b.endpoint.bridge.datapath_id();
+            tracing::info!(target: "bridge", "bridge {}: using datapath ID {id:016x}", b.name);
+        }
         self.parts.endpoints.lock().clone_from(&self.in_order(&want));
         self.tell_outcomes();
         self.desired = want;
+    }
+
+    /// Takes a port out of the datapath and of its bridge, until the switch is looked at again.
+    pub fn take_out(&mut self, port: &str) {
+        if let Some(at) = self.bridges.iter().position(|b| b.ports.contains_key(port)) {
+            self.remove_port(at, port);
+            self.parts.layer.revalidate(self.clock.now());
+            self.tell_outcomes();
+        }
     }
 
     /// Takes everything down: the end of the switch. Forwarding threads have ended.

@@ -15,7 +15,7 @@ use crate::open::{self, OpenError};
 use crate::ports::SwitchPort;
 
 use super::bridges::{address_of, bridge_address, local_port};
-use super::{DETACH_PATIENCE, Reconciler, RunningPort};
+use super::{DETACH_PATIENCE, Reconciler, RunningBridge, RunningPort};
 
 /// What is behind a port, opened.
 struct Opened {
@@ -205,7 +205,7 @@ impl Reconciler {
             ..Port::patch(no, &c.name, MacAddr(address_of(&c.name)), peer)
         };
         b.endpoint.bridge.put_port(desc);
-        tracing::info!(target: "bridge", "bridge {}: added interface {} on port {no}", b.name, c.name);
+        tell_added(b, &c.name, no);
         b.errors.remove(&c.name);
         b.ports.insert(c.name.clone(), RunningPort { config: c, no, port: None });
     }
@@ -308,9 +308,14 @@ impl Reconciler {
             bridge.put_port(with_link(desc, link, p.is_the_hosts()));
             p
         };
-        tracing::info!(target: "bridge", "bridge {}: added interface {} on port {no}", b.name, c.name);
+        tell_added(b, &c.name, no);
         b.errors.remove(&c.name);
         b.ports.insert(c.name.clone(), RunningPort { config: c, no, port: Some(port) });
         Ok(())
     }
+}
+
+fn tell_added(b: &RunningBridge, port: &str, no: PortNo) {
+    let no = if no == PortNo::LOCAL { 65_534 } else { no.0 };
+    tracing::info!(target: "bridge", "bridge {}: added interface {port} on port {no}", b.name);
 }

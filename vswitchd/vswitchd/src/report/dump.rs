@@ -5,10 +5,10 @@ use std::fmt::Write;
 use datapath::Ufid;
 use datapath_api::FlowRecord;
 use flow::PipelineMatch;
-use flow::text::odp::{Context, format_actions, format_flow};
 use flow::text::ofctl;
 use offload::Status;
 use ofproto::FlowOwner;
+use ofproto::dump::{format_record, format_record_actions};
 
 use super::Parts;
 use super::flows::overlaps;
@@ -18,8 +18,10 @@ use super::flows::overlaps;
 pub struct DumpOptions {
     /// Port names in place of numbers.
     pub names: bool,
-    /// Where each flow is, even if that is software.
+    /// Names of flows, and bits that do not matter.
     pub more: bool,
+    /// With `more`, where each flow is, even if that is software.
+    pub placement: bool,
     /// Only those in hardware (`Some(true)`), or only the others.
     pub offloaded: Option<bool>,
     /// Only those that packets like these may use.
@@ -32,11 +34,12 @@ impl DumpOptions {
     /// # Errors
     /// What is wrong with them.
     pub fn parse(args: &[String]) -> Result<DumpOptions, String> {
-        let mut o = DumpOptions::default();
+        let mut o = DumpOptions { placement: true, ..DumpOptions::default() };
+        let mut numbers = false;
         for a in args {
             match a.as_str() {
                 "--names" => o.names = true,
-                "--no-names" => o.names = false,
+                "--no-names" => (o.names, numbers) = (false, true),
                 "-m" | "--more" => o.more = true,
                 "type=offloaded" | "type=dpdk,offloaded" | "type=tc,offloaded" => o.offloaded = Some(true),
                 "type=non-offloaded" | "type=ovs" => o.offloaded = Some(false),
@@ -52,6 +55,8 @@ impl DumpOptions {
                 _ => {}
             }
         }
+        // Who asks for more gets names, unless told otherwise.
+        o.names |= o.more && !numbers;
         Ok(o)
     }
 }
@@ -81,54 +86,20 @@ impl Parts {
     /// One record.
     pub fn dump_line(&self, r: &FlowRecord, device: Option<&str>, o: &DumpOptions) -> String {
         let name = |dp: u32| if o.names { self.port_name(dp) } else { None };
-        let soft = r.counters.read();
-        let owner = FlowOwner::of(r);
-        let (packets, bytes) = owner.map(FlowOwner::hardware_totals).unwrap_or_default();
-        let (mut packets, mut bytes) = (packets + soft.packets, bytes + soft.bytes);
-        if let Some(m) = owner.and_then(FlowOwner::packet) {
-            (packets, bytes) = (packets.saturating_sub(1), bytes.saturating_sub(m.bytes.into()));
-        }
-        let unused = packets == 0;
-        // As Open vSwitch has it: with the bits of the packet that it was made for.
-        let made_for = owner.and_then(FlowOwner::packet);
-        let key = made_for.map_or_else(|| r.matches.key(), |m| &m.key);
-        let mut line = if o.more { format!("{}, ", Ufid(r.id)) } else { String::new() };
-        line.push_str(&format_flow(key, r.matches.mask(), &name));
-        let _ = write!(line, ", packets:{packets}, bytes:{bytes}, used:");
-        match owner.and_then(FlowOwner::used).max(soft.used).filter(|_| !unused) {
-            None => line.push_str("never"),
-            Some(used) => {
-                let ms = self.clock.now().since(used).as_millis();
-                let _ = write!(line, "{}.{:03}s", ms / 1000, ms % 1000);
-            }
-        }
-        if soft.tcp_flags != 0 && !unused {
-            line.push_str(", flags:");
-            line.push_str(&tcp_flags(soft.tcp_flags));
-        }
+        let mut line = match (o.more, o.placement) {
+            (true, true) => format!("{}, ", Ufid(r.id)),
+            (true, false) => format!("{} ", Ufid(r.id)),
+            _ => String::new(),
+        };
+        line.push_str(&format_record(r, self.clock.now(), &name, o.more));
         match device {
             Some(d) => {
                 let _ = write!(line, ", offloaded:yes, dp:{d}");
             }
-            None if o.more => line.push_str(", dp:ovs"),
+            None if o.more && o.placement => line.push_str(", dp:ovs"),
             None => {}
         }
-        let _ = write!(line, ", actions:{}", format_actions(&r.actions, Context::of(key), &name));
+        let _ = write!(line, ", actions:{}", format_record_actions(r, &name));
         line
     }
-}
-
-/// `SFPR.`: letters as Open vSwitch and tcpdump write them.
-fn tcp_flags(flags: u16) -> String {
-    let letters = [
-        (0x02, 'S'),
-        (0x01, 'F'),
-        (0x08, 'P'),
-        (0x04, 'R'),
-        (0x20, 'U'),
-        (0x10, '.'),
-        (0x40, 'E'),
-        (0x80, 'C'),
-    ];
-    letters.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, c)| c).collect()
 }

@@ -23,6 +23,7 @@ use crate::dummy::{DummyClass, DummyPorts};
 use crate::endpoint::Endpoint;
 use crate::forwarding::Processors;
 use crate::hoisting::Hoisting;
+use crate::looks::Looks;
 use crate::ports::PortTable;
 use crate::reconcile::Outcomes;
 use crate::rounds::Rounds;
@@ -62,6 +63,7 @@ pub struct Parts {
     pub(crate) rounds: Rounds,
     /// Where the forwarding threads run.
     pub(crate) cores: Processors,
+    pub(crate) looks: Looks,
     pub(crate) stop: StopRequest,
 }
 

@@ -228,8 +228,8 @@ impl Parts {
             }
         }
         let _ = writeln!(out, "{actions}");
-        if let Some(p) = t.problem {
-            let _ = writeln!(out, "Translation failed ({}), packet is dropped.", p.cause());
+        if let Some(failure) = t.failure() {
+            let _ = writeln!(out, "{failure}");
         }
         out
     }

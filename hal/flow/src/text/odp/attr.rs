@@ -158,7 +158,7 @@ pub(super) fn write_value(out: &mut String, field: F, form: Form, value: u128, m
     let exact = mask & full == full;
     let _ = match form {
         Form::Dec if exact => write!(out, "{value}"),
-        Form::Dec => write!(out, "{value}/{mask:#x}"),
+        Form::Dec => write!(out, "{value}/{}", hex(mask)),
         Form::Hex if exact => write!(out, "{}", hex(value)),
         Form::Hex => write!(out, "{}/{}", hex(value), hex(mask)),
         Form::Mac => {
@@ -224,19 +224,19 @@ pub(super) fn lse_part(name: &str) -> Option<(u32, u8)> {
     })
 }
 
-/// Writes the parts of a VLAN tag's `tci` of which bits matter. Parts print in full unless masked: `vid=99,pcp=7`. The
-/// present bit shows only where it is matched as absent.
-pub(super) fn write_vlan(out: &mut String, tci: u16, mask: u16) {
+/// Writes the parts of a VLAN tag's `tci` of which bits matter or are set; with `all`, all. Parts print in full unless masked:
+/// `vid=99,pcp=7/0x0`. The present bit shows only where it is matched as absent.
+pub(super) fn write_vlan(out: &mut String, tci: u16, mask: u16, all: bool) {
     let mut sep = "";
     let (vid, pcp) = (mask & 0xfff, mask >> 13);
-    if vid != 0 {
+    if all || vid | tci & 0xfff != 0 {
         let _ = write!(out, "vid={}", tci & 0xfff);
         if vid != 0xfff {
             let _ = write!(out, "/{vid:#x}");
         }
         sep = ",";
     }
-    if pcp != 0 {
+    if all || pcp | tci >> 13 != 0 {
         let _ = write!(out, "{sep}pcp={}", tci >> 13);
         if pcp != 7 {
             let _ = write!(out, "/{pcp:#x}");

@@ -199,7 +199,7 @@ fn write_single(out: &mut String, field: F, value: u128, mask: u128) {
     match field {
         F::VlanTci => {
             out.push_str("set(vlan(");
-            attr::write_vlan(out, value as u16 | 0x1000, mask as u16);
+            attr::write_vlan(out, value as u16 | 0x1000, mask as u16, false);
         }
         F::MplsLse0 => {
             out.push_str("set(mpls(");

@@ -19,13 +19,35 @@ pub fn format_match(m: &PacketMatch, ports: PortName<'_>) -> String {
 /// As [`format_match`], with values as they are in `key`, bits that do not matter included: what Open vSwitch prints,
 /// whose flows keep the key of the packet they were made for (`ipv4(src=10.0.0.1/255.255.0.0)`).
 pub fn format_flow(key: &PacketKey, mask: &PacketMask, ports: PortName<'_>) -> String {
-    let mut w = Writer { key, mask, ports, out: String::with_capacity(96), whole: false };
+    let mut w = Writer { key, mask, shown: mask, ports, out: String::with_capacity(96), style: Style::Brief };
+    w.write_all();
+    w.out
+}
+
+/// As [`format_flow`], with every field that the packet has, those that do not matter with an empty mask: what Open vSwitch
+/// prints when asked for more (`ipv4(src=10.0.0.1/0.0.0.0)`).
+pub fn format_flow_whole(key: &PacketKey, mask: &PacketMask, ports: PortName<'_>) -> String {
+    let mut shown = *whole(key).mask();
+    shown.union(mask);
+    let mut w =
+        Writer { key, mask, shown: &shown, ports, out: String::with_capacity(256), style: Style::More };
     w.write_all();
     w.out
 }
 
 /// Writes a whole packet key as upcall logs do: every field the packet has, zero or not.
 pub fn format_key(key: &PacketKey, ports: PortName<'_>) -> String {
+    let m = whole(key);
+    let mask = m.mask();
+    let out = String::with_capacity(256);
+    let mut w = Writer { key: m.key(), mask, shown: mask, ports, out, style: Style::Key };
+    w.out.push_str("skb_priority(0)");
+    w.write_all();
+    w.out
+}
+
+/// Every field that a packet with this key has.
+fn whole(key: &PacketKey) -> PacketMatch {
     let mut m = PacketMatch::ANY;
     let mut take = |fields: &[F]| fields.iter().for_each(|f| m.set(*f, key.get(*f)));
     take(&[F::PktMark, F::CtState, F::CtZone, F::CtMark, F::CtLabel, F::RecircId, F::DpHash, F::DpPort]);
@@ -76,24 +98,37 @@ pub fn format_key(key: &PacketKey, ports: PortName<'_>) -> String {
             take(&[F::NdTarget, F::NdSll, F::NdTll]);
         }
     }
-    let mut w = Writer { key: m.key(), mask: m.mask(), ports, out: String::with_capacity(256), whole: true };
-    w.out.push_str("skb_priority(0)");
-    w.write_all();
-    w.out
+    m
+}
+
+/// What is written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    /// A match: what matters.
+    Brief,
+    /// A match, with what does not matter.
+    More,
+    /// A whole key.
+    Key,
 }
 
 struct Writer<'a> {
     key: &'a PacketKey,
     mask: &'a PacketMask,
+    /// The fields that are written.
+    shown: &'a PacketMask,
     ports: PortName<'a>,
     out: String,
-    /// A whole key, not a match.
-    whole: bool,
+    style: Style,
 }
 
 impl Writer<'_> {
     fn get(&self, f: F) -> (u128, u128) {
         (self.key.get(f), self.mask.get(f))
+    }
+
+    fn shows(&self, f: F) -> bool {
+        self.shown.get(f) != 0
     }
 
     fn open(&mut self, name: &str) {
@@ -108,19 +143,22 @@ impl Writer<'_> {
         // The kernel's priority, which is always zero here, is among the bits of a flow that matches on all there is.
         let everything =
             [F::PktMark, F::DpHash, F::CtState].iter().all(|f| self.mask.get(*f) == f.info().max());
-        if everything && !self.whole {
-            self.out.push_str("skb_priority(0)");
+        match self.style {
+            Style::Key => {}
+            _ if everything => self.out.push_str("skb_priority(0)"),
+            Style::More => self.out.push_str("skb_priority(0/0)"),
+            Style::Brief => {}
         }
         self.tunnel();
         self.hex_attr("skb_mark", F::PktMark);
         let (v, mask) = self.get(F::CtState);
-        if mask != 0 {
+        if self.shows(F::CtState) {
             self.open("ct_state");
             let list = flags::CT_STATE;
-            let text = if self.whole {
-                list.list(v as u16, '|')
-            } else {
-                list.signed(v as u16, mask as u16 & list.all)
+            let text = match self.style {
+                Style::Key => list.list(v as u16, '|'),
+                Style::Brief => list.signed(v as u16, mask as u16 & list.all),
+                Style::More => format!("{}/{}", hex(v), hex(mask & u128::from(list.all))),
             };
             self.out.push_str(&text);
             self.out.push(')');
@@ -128,19 +166,19 @@ impl Writer<'_> {
         self.hex_attr("ct_zone", F::CtZone);
         self.hex_attr("ct_mark", F::CtMark);
         self.hex_attr("ct_label", F::CtLabel);
-        let v6_tuple = self.mask.get(F::CtIpv6Src) | self.mask.get(F::CtIpv6Dst) != 0;
+        let v6_tuple = self.shows(F::CtIpv6Src) || self.shows(F::CtIpv6Dst);
         self.group(if v6_tuple { &attr::CT_TUPLE6 } else { &attr::CT_TUPLE4 });
         self.hex_attr("recirc_id", F::RecircId);
         self.hex_attr("dp_hash", F::DpHash);
-        let (port, mask) = self.get(F::DpPort);
-        if mask != 0 {
+        let (port, _) = self.get(F::DpPort);
+        if self.shows(F::DpPort) {
             self.open("in_port");
             let text = (self.ports)(port as u32).map_or_else(|| port.to_string(), |n| quote_name(&n));
             self.out.push_str(&text);
             self.out.push(')');
         }
-        let (v, mask) = self.get(F::PacketType);
-        if mask != 0 {
+        let (v, _) = self.get(F::PacketType);
+        if self.shows(F::PacketType) {
             self.open("packet_type");
             let _ = write!(self.out, "ns={},id={})", v >> 16, hex(v & 0xffff));
         }
@@ -149,12 +187,19 @@ impl Writer<'_> {
         for (tci, tpid) in [(F::VlanTci, F::VlanTpid), (F::VlanTci2, F::VlanTpid2)] {
             let (v, mask) = self.get(tci);
             let (v, mask) = (v as u16, mask as u16);
-            if mask == 0 || v == 0 && mask & VLAN_PRESENT != 0 {
+            if !self.shows(tci) || v == 0 && (mask & VLAN_PRESENT != 0 || self.style == Style::More) {
                 break;
             }
-            self.type_attr(tpid);
+            // That there is a tag is never told without its kind.
+            let kind = self.key.get(tpid);
+            if kind != 0 && self.mask.get(tpid) == 0 {
+                self.open("eth_type");
+                let _ = write!(self.out, "0x{kind:04x})");
+            } else {
+                self.type_attr(tpid);
+            }
             self.open("vlan");
-            attr::write_vlan(&mut self.out, v, mask);
+            attr::write_vlan(&mut self.out, v, mask, self.style == Style::More);
             self.out.push(')');
             self.open("encap");
             closing += 1;
@@ -166,7 +211,7 @@ impl Writer<'_> {
 
     fn hex_attr(&mut self, name: &str, f: F) {
         let (v, mask) = self.get(f);
-        if mask != 0 {
+        if self.shows(f) {
             self.open(name);
             attr::write_value(&mut self.out, f, Form::Hex, v, mask);
             self.out.push(')');
@@ -175,7 +220,7 @@ impl Writer<'_> {
 
     fn type_attr(&mut self, f: F) {
         let (v, mask) = self.get(f);
-        if mask != 0 {
+        if self.shows(f) {
             self.open("eth_type");
             let _ = write!(self.out, "0x{v:04x}");
             if mask != 0xffff {
@@ -189,7 +234,7 @@ impl Writer<'_> {
         let mut any = false;
         for sub in g.subs {
             let (v, mask) = self.get(sub.field);
-            if mask != 0 {
+            if self.shows(sub.field) {
                 if any {
                     self.out.push(',');
                 }
@@ -202,7 +247,7 @@ impl Writer<'_> {
     }
 
     fn group(&mut self, g: &Group) {
-        if g.subs.iter().any(|sub| self.mask.get(sub.field) != 0) {
+        if g.subs.iter().any(|sub| self.shows(sub.field)) {
             self.open(g.name);
             self.subs(g);
             self.out.push(')');
@@ -210,10 +255,10 @@ impl Writer<'_> {
     }
 
     fn tunnel(&mut self) {
-        let mask = self.mask;
-        let gbp = attr::GBP.subs.iter().any(|s| mask.get(s.field) != 0);
+        let gbp = attr::GBP.subs.iter().any(|s| self.shows(s.field));
         let (flags, flag_mask) = self.get(F::TunFlags);
-        if !gbp && flag_mask == 0 && attr::TUNNEL.subs.iter().all(|s| mask.get(s.field) == 0) {
+        let flagged = self.shows(F::TunFlags);
+        if !gbp && !flagged && !attr::TUNNEL.subs.iter().any(|s| self.shows(s.field)) {
             return;
         }
         self.open("tunnel");
@@ -224,8 +269,11 @@ impl Writer<'_> {
             self.out.push_str("))");
             any = true;
         }
-        if flag_mask != 0 {
-            let text = tunnel_flags(flags as u16, flag_mask as u16, self.whole);
+        if flagged {
+            let text = match flag_mask {
+                0 => "0/0".to_owned(),
+                m => tunnel_flags(flags as u16, m as u16, self.style == Style::Key),
+            };
             let _ = write!(self.out, "{}flags({text})", if any { "," } else { "" });
         }
         self.out.push(')');
@@ -255,9 +303,9 @@ impl Writer<'_> {
             self.group(&attr::ND);
         }
         let (v, mask) = self.get(F::TcpFlags);
-        if proto == ip_proto::TCP && mask != 0 {
+        if proto == ip_proto::TCP && self.shows(F::TcpFlags) {
             self.open("tcp_flags");
-            let text = flags::TCP.masked(v as u16, mask as u16);
+            let text = if mask == 0 { "0/0".to_owned() } else { flags::TCP.masked(v as u16, mask as u16) };
             self.out.push_str(&text);
             self.out.push(')');
         }
@@ -265,7 +313,8 @@ impl Writer<'_> {
 
     fn mpls(&mut self) {
         let lses = [F::MplsLse0, F::MplsLse1, F::MplsLse2].map(|f| self.get(f));
-        let Some(last) = lses.iter().rposition(|(_, mask)| *mask != 0) else { return };
+        let shown = [F::MplsLse0, F::MplsLse1, F::MplsLse2].map(|f| self.shows(f));
+        let Some(last) = shown.iter().rposition(|s| *s) else { return };
         self.open("mpls");
         let exact = lses[..=last].iter().all(|(_, mask)| *mask == 0xffff_ffff);
         for (i, (lse, mask)) in lses[..=last].iter().enumerate() {

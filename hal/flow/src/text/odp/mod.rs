@@ -29,7 +29,7 @@ mod parse_actions;
 mod parse_match;
 
 pub use format_actions::{Context, format_actions};
-pub use format_match::{format_flow, format_key, format_match};
+pub use format_match::{format_flow, format_flow_whole, format_key, format_match};
 pub use parse_actions::parse_actions;
 pub use parse_match::{parse_key, parse_match};
 

@@ -48,9 +48,7 @@ fn main() -> ExitCode {
 
 fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
     let mut daemon = Daemon::start(program, &o.daemon)?;
-    for option in &o.ignored {
-        tracing::warn!(target: "stream_ssl", "{option} has no effect: TLS 1.2 and 1.3 with their strong ciphers are spoken, and nothing else");
-    }
+    daemon::tls::warn_of_choices(&o.ignored);
     let saved = Saved::for_this_process(program, &o.daemon);
     if let Some((databases, remotes)) = saved.as_ref().and_then(Saved::load) {
         (o.databases, o.remotes) = (databases, remotes);

@@ -77,6 +77,10 @@ impl Options {
         let mut default_database = true;
         for (name, value) in line.own {
             let v = value.unwrap_or_default();
+            if let Some(given) = daemon::tls::choice(name, &v).map_err(UsageError::Other)? {
+                o.ignored.push(given);
+                continue;
+            }
             match name {
                 "remote" => o.remotes.push(v),
                 "run" => o.run = Some(v),
@@ -87,15 +91,6 @@ impl Options {
                 "ca-cert" => (o.tls.ca_cert, o.tls.bootstrap_ca_cert) = (Some(v), false),
                 "bootstrap-ca-cert" => (o.tls.ca_cert, o.tls.bootstrap_ca_cert) = (Some(v), true),
                 "peer-ca-cert" => o.tls.peer_ca_cert = Some(v),
-                "ssl-protocols" if !spoken(&v) => {
-                    return Err(UsageError::Other(format!(
-                        "--ssl-protocols={v}: TLSv1.2 and TLSv1.3 are spoken, nothing older"
-                    )));
-                }
-                // TLS 1.2 and 1.3 with the suites of today are what there is.
-                "ssl-protocols" | "ssl-ciphers" | "ssl-ciphersuites" => {
-                    o.ignored.push(format!("--{name}={v}"))
-                }
                 "history" => {
                     o.history_transactions = v.parse().map_err(|_| {
                         UsageError::Other(format!("--history={v}: how many transactions to remember"))
@@ -110,11 +105,6 @@ impl Options {
         }
         Ok(Asked::Serve(Box::new(o)))
     }
-}
-
-/// Whether a list of protocols, or what a `db:` name may lead to, has one that is spoken here.
-fn spoken(list: &str) -> bool {
-    list.starts_with("db:") || list.split([',', ' ', ':']).any(|p| matches!(p.trim(), "TLSv1.2" | "TLSv1.3"))
 }
 
 fn refused(name: &str) -> UsageError {

@@ -36,6 +36,9 @@ pub struct Host {
     pub no_system: bool,
     /// Flows of interfaces of the host are placed in the kernel's TC: what the database says of it comes first.
     pub tc: bool,
+    /// Sockets that the database has bridges listen on are in the run directory, with the bridge's name: who may write to the
+    /// database may not have files overwritten.
+    pub confined: bool,
 }
 
 /// The wanted state, and what there was to say about it.
@@ -223,6 +226,11 @@ fn bridge(
     ignored: &mut Vec<String>,
 ) -> Option<BridgeConfig> {
     let name = string(row, "name")?.to_owned();
+    if name.contains(['/', '\\']) {
+        // It is part of the names of sockets.
+        ignored.push(format!("ignoring bridge with invalid name \"{name}\""));
+        return None;
+    }
     let other = |k: &str| row.key("other_config", k);
     let mut b = BridgeConfig {
         datapath_id: other("datapath-id").and_then(hex),

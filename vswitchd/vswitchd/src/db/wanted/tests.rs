@@ -9,7 +9,7 @@ use ofproto::VlanMode;
 
 use crate::dummy::DummyOptions;
 
-const HOST: Host = Host { taps: true, dummies: Dummies::None, no_system: false, tc: false };
+const HOST: Host = Host { taps: true, dummies: Dummies::None, no_system: false, tc: false, confined: false };
 
 /// A name's UUID: the name itself, filled up.
 fn id(name: &str) -> Uuid {
