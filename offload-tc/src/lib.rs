@@ -7,6 +7,7 @@
 //! * [`divert`], [`misses`]: what no filter catches goes where software receives, and keeps its place.
 //! * [`provider`]: the kernel's filters as an [`offload::OffloadProvider`], over a [`transport`]: the kernel's socket, or a
 //!   [`fake`] kernel for tests.
+//! * [`kdp`]: the kernel's own Open vSwitch datapath.
 #![forbid(unsafe_code)]
 
 pub mod ack;
@@ -16,6 +17,7 @@ pub mod divert;
 pub mod error;
 pub mod fake;
 pub mod filter;
+pub mod kdp;
 pub mod keys;
 pub mod links;
 pub mod lower_action;

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -43,6 +44,7 @@ impl<T: Transport + ?Sized> Transport for Box<T> {
 #[derive(Debug)]
 pub struct Kernel {
     socket: Socket,
+    port: u32,
 }
 
 impl Kernel {
@@ -51,8 +53,25 @@ impl Kernel {
     /// # Errors
     /// The operating system's.
     pub fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
+        Self::of(NETLINK_ROUTE)
+    }
+
+    /// The same for families of generic netlink.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn generic() -> io::Result<Self> {
+        Self::of(NETLINK_GENERIC)
+    }
+
+    /// Number by which the kernel knows the socket.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    fn of(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        let port = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
@@ -60,7 +79,7 @@ impl Kernel {
         if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
             let _ = setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER);
         }
-        Ok(Kernel { socket })
+        Ok(Kernel { socket, port })
     }
 }
 

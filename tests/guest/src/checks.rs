@@ -10,6 +10,7 @@ use offload_tc::TcPolicy;
 
 use crate::chains;
 use crate::daemon;
+use crate::datapath;
 use crate::net::{self, filters, ping, python, received, sh};
 use crate::switch::{Switch, ip, set, untagged};
 
@@ -49,6 +50,10 @@ const CHECKS: &[(&str, Check)] = &[
     (
         "the daemon by the database: ovs-vsctl, hw-offload off and on, an interface goes and comes",
         daemon::by_the_database,
+    ),
+    (
+        "the kernel's own datapath: misses, flows, recirculation, packets for a controller, TC above it",
+        datapath::the_kernels_datapath,
     ),
     ("a restart finds what was left", a_restart_finds_filters),
 ];
@@ -267,7 +272,8 @@ fn copies_are_mirrored(s: &mut Switch) -> Result<String> {
     let before = received("c", "ec")?;
     let got = ping("a", "10.0.0.2", 10, 20)?;
     let copies = received("c", "ec")? - before;
-    ensure!(got == 10 && copies == 20, "{got} answered, {copies} copies");
+    // The host behind c may hear of something else now and then.
+    ensure!(got == 10 && (20..=22).contains(&copies), "{got} answered, {copies} copies");
     Ok(String::new())
 }
 

@@ -5,6 +5,7 @@
 mod chains;
 mod checks;
 mod daemon;
+mod datapath;
 mod measure;
 mod net;
 mod switch;

@@ -29,6 +29,7 @@ const MODULES: &[&str] = &[
     "tun",
     "act_ct",
     "bonding",
+    "openvswitch",
 ];
 
 /// Loads them from where the lab unpacked them.
