@@ -738,8 +738,8 @@ fn rules(p: &Pipeline) -> impl Iterator<Item = &Arc<Rule>> {
 
 /// Why a rule's time has come, if it has.
 fn due(r: &Rule, now: Instant) -> Option<FlowRemovedReason> {
-    let passed =
-        |since: Instant, secs: u16| secs != 0 && now.since(since) >= Duration::from_secs(secs.into());
+    // Not on the second yet, as in Open vSwitch.
+    let passed = |since: Instant, secs: u16| secs != 0 && now.since(since) > Duration::from_secs(secs.into());
     let (idle, hard) = r.timeouts();
     if passed(r.last_modified(), hard) {
         Some(FlowRemovedReason::HardTimeout)
