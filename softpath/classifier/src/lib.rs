@@ -29,6 +29,7 @@
 mod pruning;
 mod publish;
 mod shape;
+mod slots;
 mod subtable;
 mod trie;
 mod version;

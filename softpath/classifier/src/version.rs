@@ -6,6 +6,7 @@ use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, Prereq};
 
 use crate::pruning::{MOST, Pruning};
 use crate::shape::{MiniMatch, Shape};
+use crate::slots::Slots;
 use crate::subtable::{HashMap, Subtable};
 use crate::trie::{Prefixes, Trie, lead};
 
@@ -58,7 +59,7 @@ struct Place {
 
 /// One state of the table. Cloning is cheap, and a clone is not affected by changes of the original.
 pub struct Version<R> {
-    slots: Vec<Option<Slot<R>>>,
+    slots: Slots<Option<Slot<R>>>,
     /// Highest priority first.
     order: Vec<Place>,
     /// Number of the subtable by its mask's hash; of two with one hash, one.
@@ -107,7 +108,7 @@ impl<R> Version<R> {
     pub fn with_prefixes(prefixes: &[FieldId]) -> Self {
         let prefixes = prefixes.iter().copied().take(MAX_PREFIXES).collect();
         Version {
-            slots: Vec::new(),
+            slots: Slots::default(),
             order: Vec::new(),
             numbers: HashMap::default(),
             unnamed: 0,
@@ -176,7 +177,8 @@ impl<R> Version<R> {
         }
         let subtable = Arc::new(Subtable::new(m.shape.clone(), lens));
         let hash = m.shape.hash();
-        let i = self.slots.iter().position(Option::is_none).unwrap_or_else(|| {
+        let free = self.slots.iter().position(Option::is_none);
+        let i = free.unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
