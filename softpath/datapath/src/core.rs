@@ -31,6 +31,7 @@ use crate::flow_table::{Installed, Put};
 use crate::journal;
 use crate::link::{FlowChange, PortChange, bump};
 use crate::perf::{Stage, Watch};
+use crate::plain;
 use crate::port::{OutPort, PortShared};
 use crate::prefetch;
 use crate::run::{Sleeper, WakesBy};
@@ -73,6 +74,8 @@ enum Verdict {
 /// State of the burst in hand.
 struct Burst {
     keys: Box<[PacketKey; BATCH]>,
+    /// Keys that are zero but for the words that plain frames fill, one bit each.
+    plain: u32,
     layouts: [Layout; BATCH],
     hashes: [u64; BATCH],
     verdicts: [Verdict; BATCH],
@@ -118,6 +121,7 @@ impl Core {
             ),
             burst: Burst {
                 keys: Box::new([PacketKey::ZERO; BATCH]),
+                plain: u32::MAX,
                 layouts: [Layout::default(); BATCH],
                 hashes: [0; BATCH],
                 verdicts: [Verdict::Miss; BATCH],
@@ -167,6 +171,7 @@ impl Core {
             self.share_cycles(cycles, n);
             let mut passes = self.out.tally.passes;
             passes.probes += self.tables.probes();
+            passes.evicted = self.tables.evicted();
             link.perf.publish(&self.watch, &passes);
         } else {
             link.perf.publish_idle(&self.watch);
@@ -224,9 +229,21 @@ impl Core {
             input.received = n;
             self.out.tally.rx_packets += n as u64;
             self.watch.lap(Stage::Receive);
-            self.forward(&mut batch, now, 1, |b, i, k, p| {
-                let layout = parse_into(p, port, k);
+            self.forward(&mut batch, now, 1, |b, plain, i, k, p| {
                 p.meta.in_port = port.0;
+                let bit = 1 << i;
+                if *plain & bit == 0 {
+                    k.clear();
+                    *plain |= bit;
+                }
+                if p.meta.mark | p.meta.resume == 0
+                    && let Some(layout) = plain::read(p, port, k)
+                {
+                    b[i] = layout;
+                    return true;
+                }
+                *plain &= !bit;
+                let layout = parse_into(p, port, k);
                 if p.meta.mark | p.meta.resume != 0 {
                     k.set(FieldId::PktMark, p.meta.mark.into());
                     k.set(FieldId::RecircId, p.meta.resume.into());
@@ -253,7 +270,8 @@ impl Core {
                 // At most BATCH.
                 let _ = batch.push(r.packet);
             }
-            self.forward(&mut batch, now, passes + 1, |b, i, k, p| {
+            self.forward(&mut batch, now, passes + 1, |b, plain, i, k, p| {
+                *plain &= !(1 << i);
                 let layout = parse_into(p, PortId(0), k);
                 restore(k, &metadata[i]);
                 layout.map(|l| b[i] = l).is_ok()
@@ -263,14 +281,15 @@ impl Core {
         }
     }
 
-    /// Looks up and executes the packets of `batch`. `parse` fills in key and layout of a packet, false if it is a runt.
+    /// Looks up and executes the packets of `batch`. `parse` fills in key and layout of a packet and says whether the key is that of
+    /// a plain frame; false if it is a runt.
     #[inline(always)]
     fn forward(
         &mut self,
         batch: &mut PacketBatch,
         now: Instant,
         passes: u8,
-        parse: impl Fn(&mut [Layout; BATCH], usize, &mut PacketKey, &mut PacketBuf) -> bool,
+        parse: impl Fn(&mut [Layout; BATCH], &mut u32, usize, &mut PacketKey, &mut PacketBuf) -> bool,
     ) {
         let n = batch.len();
         let b = &mut self.burst;
@@ -279,7 +298,7 @@ impl Core {
         let front = self.tables.front();
         for (i, p) in batch.iter_mut().enumerate() {
             let key = &mut b.keys[i];
-            if !parse(&mut b.layouts, i, key, p) {
+            if !parse(&mut b.layouts, &mut b.plain, i, key, p) {
                 b.verdicts[i] = Verdict::Runt;
                 continue;
             }
@@ -435,11 +454,25 @@ impl Core {
                         self.out.send_next(port, &mut packets);
                         continue;
                     }
+                    if b.plain & 1 << i != 0
+                        && let Some(r) = entry.rewrite()
+                    {
+                        if packets.peek().is_some_and(|p| r.apply(p)) {
+                            self.out.send_next(r.port, &mut packets);
+                        } else {
+                            self.out.tally.drop(DropReason::TtlExceeded);
+                            drop(packets.take());
+                        }
+                        continue;
+                    }
                     let actions = entry.actions();
+                    // They may write into the key.
+                    b.plain &= !(1 << i);
                     self.out.execute(packets.take(), &mut b.keys[i], &b.layouts[i], actions, passes, now);
                     continue;
                 }
                 Verdict::Direct(d) => {
+                    b.plain &= !(1 << i);
                     let actions = &*b.direct[d as usize].actions;
                     self.out.execute(packets.take(), &mut b.keys[i], &b.layouts[i], actions, passes, now);
                     continue;
@@ -525,6 +558,7 @@ impl Core {
         };
         t.record.counters.add(1, len, b.layouts[i].tcp_flags, now);
         if refused {
+            self.out.tally.passes.refused += 1;
             shared.miss.refused(&t.record);
         }
         b.direct.push(t.record);

@@ -19,6 +19,8 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
 use std::hash::BuildHasher;
 
+use crate::fused::Rewrite;
+
 /// A record as cores hold it.
 pub(crate) struct Installed {
     retired: AtomicBool,
@@ -26,6 +28,8 @@ pub(crate) struct Installed {
     pub(crate) counters: Arc<FlowCounters>,
     /// The record's.
     pub(crate) actions: Arc<[Action]>,
+    /// These as one, where they can be.
+    pub(crate) rewrite: Option<Box<Rewrite>>,
     pub(crate) record: Arc<FlowRecord>,
     successor: OnceLock<Arc<Installed>>,
 }
@@ -36,6 +40,7 @@ impl Installed {
             retired: AtomicBool::new(false),
             counters: record.counters.clone(),
             actions: record.actions.clone(),
+            rewrite: Rewrite::of(&record.actions),
             record,
             successor: OnceLock::new(),
         })

@@ -26,12 +26,16 @@ pub(crate) struct Flows {
     /// Flow that is written next.
     next: usize,
     most_bytes: usize,
+    /// Every place has been written since the last reset.
+    full: bool,
+    /// Flows that gave way to others.
+    evicted: u64,
 }
 
 impl Flows {
     /// In at most `most_bytes` of memory.
     pub(crate) fn new(most_bytes: usize) -> Self {
-        Flows { chunks: Vec::new(), lines: 1, next: 0, most_bytes }
+        Flows { chunks: Vec::new(), lines: 1, next: 0, most_bytes, full: false, evicted: 0 }
     }
 
     /// Forgets everything; flows have `words` words from now on.
@@ -39,6 +43,12 @@ impl Flows {
         self.chunks.clear();
         self.lines = (words + 1).div_ceil(LINE_WORDS).min(CHUNK);
         self.next = 0;
+        self.full = false;
+    }
+
+    /// Flows that have given way to others so far.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     fn most(&self) -> usize {
@@ -77,7 +87,9 @@ impl Flows {
     ) -> Option<u32> {
         if self.next >= self.most() {
             self.next = 0;
+            self.full = true;
         }
+        self.evicted += u64::from(self.full);
         let flow = self.next;
         let (per, lines) = (self.per_chunk(), self.lines);
         if flow / per >= self.chunks.len() {
@@ -149,6 +161,7 @@ mod tests {
             }
             assert_eq!(f.check(at, &key(1), &words, 3), None, "{n} words");
             assert!(f.chunks.len() == 1);
+            assert!(f.evicted() > 0);
             f.reset(n);
             assert_eq!(f.check(at, &key(1), &words, 3), None);
         }

@@ -92,6 +92,10 @@ pub struct CoreStats {
     pub probes: u64,
     /// Bursts handed to transmit queues.
     pub tx_bursts: u64,
+    /// Flows that the exact-match cache had remembered and that gave way to others, its memory being used up.
+    pub evicted: u64,
+    /// Records that the table had no room for; their packets were forwarded all the same.
+    pub refused: u64,
     /// Packets of the polls that were timed stage by stage.
     pub sampled_packets: u64,
     /// Cycles of those polls, in the order of [`Stage::ALL`].
@@ -226,13 +230,15 @@ pub(crate) struct Passes {
     pub(crate) passes: u64,
     pub(crate) probes: u64,
     pub(crate) tx_bursts: u64,
+    pub(crate) evicted: u64,
+    pub(crate) refused: u64,
 }
 
 /// Published totals of a [`Watch`]; written by its core alone.
 #[derive(Default)]
 pub(crate) struct PublishedPerf {
     idle: [AtomicU64; 2],
-    busy: [AtomicU64; 7],
+    busy: [AtomicU64; 9],
     stages: [AtomicU64; STAGES],
 }
 
@@ -247,7 +253,17 @@ impl PublishedPerf {
     /// After a poll with packets.
     #[inline]
     pub(crate) fn publish(&self, w: &Watch, p: &Passes) {
-        let all = [w.busy, w.busy_polls, w.sleeps, w.sampled_packets, p.passes, p.probes, p.tx_bursts];
+        let all = [
+            w.busy,
+            w.busy_polls,
+            w.sleeps,
+            w.sampled_packets,
+            p.passes,
+            p.probes,
+            p.tx_bursts,
+            p.evicted,
+            p.refused,
+        ];
         for (to, from) in self.busy.iter().zip(all) {
             to.store(from, Ordering::Relaxed);
         }
@@ -259,7 +275,7 @@ impl PublishedPerf {
     pub(crate) fn add_to(&self, s: &mut CoreStats) {
         let get = |c: &AtomicU64| c.load(Ordering::Relaxed);
         (s.idle_cycles, s.idle_polls) = (get(&self.idle[0]), get(&self.idle[1]));
-        let busy: [&mut u64; 7] = [
+        let busy: [&mut u64; 9] = [
             &mut s.busy_cycles,
             &mut s.busy_polls,
             &mut s.sleeps,
@@ -267,6 +283,8 @@ impl PublishedPerf {
             &mut s.passes,
             &mut s.probes,
             &mut s.tx_bursts,
+            &mut s.evicted,
+            &mut s.refused,
         ];
         busy.into_iter().zip(&self.busy).for_each(|(to, from)| *to = get(from));
         s.stage_cycles.iter_mut().zip(&self.stages).for_each(|(to, from)| *to = get(from));
@@ -296,11 +314,11 @@ mod tests {
         assert!(w.stages[Stage::Receive as usize] > 0 && w.stages[Stage::Megaflow as usize] == 0);
         assert!(sum <= w.busy + w.idle, "{sum} {} {}", w.busy, w.idle);
         let p = PublishedPerf::default();
-        p.publish(&w, &Passes { passes: 7, probes: 8, tx_bursts: 9 });
+        p.publish(&w, &Passes { passes: 7, probes: 8, tx_bursts: 9, evicted: 10, refused: 11 });
         p.publish_idle(&w);
         let mut s = CoreStats::default();
         p.add_to(&mut s);
-        assert_eq!((s.busy_cycles, s.idle_cycles, s.passes, s.tx_bursts), (w.busy, w.idle, 7, 9));
+        assert_eq!((s.busy_cycles, s.idle_cycles, s.passes, s.refused), (w.busy, w.idle, 7, 11));
         assert_eq!(s.stage_cycles, w.stages);
     }
 }

@@ -37,6 +37,7 @@ use crate::config::DatapathConfig;
 use crate::exact::ExactCache;
 use crate::flow_table::Installed;
 use crate::flows::Flows;
+use crate::fused::Rewrite;
 use crate::hash::{KeyHasher, MaskWord};
 use crate::prefetch;
 
@@ -75,6 +76,8 @@ pub(crate) struct Entry {
     counters: Option<Arc<FlowCounters>>,
     /// The port when the only action is to output, else `None`: the common case without a look at the actions.
     pub(crate) only_output: Option<PortId>,
+    /// The record has its actions as one. Only told here: an entry is two cache lines, and full.
+    fused: bool,
     subtable: u32,
     packets: u32,
     tcp_flags: u16,
@@ -139,8 +142,9 @@ pub(crate) struct Tables {
     order: Vec<u32>,
     /// How many of them are worth probing when there are shortcuts.
     hot: usize,
-    /// The subtable that is probed before the exact-match cache.
+    /// The subtable that is probed before the exact-match cache, and its entry where it has one only.
     front: Option<u32>,
+    sole: Option<u32>,
     bursts: u32,
     promote_in: u32,
     asked: u32,
@@ -180,6 +184,7 @@ impl Tables {
             order: Vec::new(),
             hot: HOT_MOST,
             front: None,
+            sole: None,
             bursts: 0,
             promote_in: PROMOTE_EVERY,
             asked: 0,
@@ -263,6 +268,15 @@ impl Tables {
     pub(crate) fn find_in_front(&self, front: u32, key: &PacketKey) -> Option<u32> {
         let s = self.subtables.get(front as usize)?;
         let entries = &self.entries;
+        // Where there was one entry when that was looked at last, it need not be searched for.
+        if let Some(only) = self.sole
+            && let Some(e) = entries.get(only as usize)
+            && e.subtable == front
+            && e.counters.is_some()
+            && masked_equal(&s.words, &e.key, key)
+        {
+            return Some(only);
+        }
         let hash = self.hasher.hash_masked(key, &s.words);
         let tag = (hash >> 32) as u32;
         let hit =
@@ -294,6 +308,8 @@ impl Tables {
             let s = &subtables[*s as usize];
             s.sampled >= SAMPLES / 4 * 3 && s.table.len() <= FRONT_MEGAFLOWS
         });
+        let front = self.front.map(|s| &subtables[s as usize].table);
+        self.sole = front.filter(|t| t.len() == 1).and_then(|t| t.iter().next()).map(|(_, e)| *e);
         for s in &self.order {
             subtables[*s as usize].sampled = 0;
         }
@@ -391,6 +407,19 @@ impl Tables {
         let e = self.search(most, key)?;
         self.remember(hash, e);
         Some(e)
+    }
+
+    /// Remembered flows that gave way to others so far.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.flows.evicted()
+    }
+
+    /// As [`Tables::remember_flow`], whatever the tables' epoch.
+    pub(crate) fn remember_always(&mut self, key: &PacketKey, e: u32) {
+        let hash = self.hash(key);
+        if let Some(flow) = self.flows.insert(key, &self.looked_words, self.generation, e) {
+            self.exact.insert(hash, FLOW | flow);
+        }
     }
 
     /// Masks probed so far for packets that megaflows answered, but for those that the first one did before the cache.
@@ -508,6 +537,7 @@ impl Tables {
             [Action::Output(p)] => Some(*p),
             _ => None,
         };
+        entry.fused = i.rewrite.is_some();
         entry.installed = Some(i);
     }
 
@@ -552,6 +582,7 @@ impl Tables {
             installed: None,
             counters: None,
             only_output: None,
+            fused: false,
             subtable,
             packets: 0,
             tcp_flags: 0,
@@ -689,6 +720,12 @@ impl Tables {
 }
 
 impl Entry {
+    /// What to do as one, where it can be.
+    #[inline(always)]
+    pub(crate) fn rewrite(&self) -> Option<&Rewrite> {
+        if self.fused { self.installed.as_ref()?.rewrite.as_deref() } else { None }
+    }
+
     /// What to do.
     #[inline(always)]
     pub(crate) fn actions(&self) -> &[Action] {

@@ -354,6 +354,12 @@ pub struct CorePerf {
     pub tx_bursts: u64,
     /// Packets dropped, whatever the reason; `hoist status` has the reasons.
     pub drops: u64,
+    /// Flows that the exact-match cache forgot because its memory was used up.
+    #[serde(default)]
+    pub evicted: u64,
+    /// Flow records that the table had no room for; their packets were forwarded.
+    #[serde(default)]
+    pub refused: u64,
     /// Cycles of polls that had packets.
     pub busy_cycles: u64,
     /// Cycles of polls that had none.
@@ -414,6 +420,8 @@ impl CorePerf {
             (&mut s.tx_packets, earlier.tx_packets),
             (&mut s.tx_bursts, earlier.tx_bursts),
             (&mut s.drops, earlier.drops),
+            (&mut s.evicted, earlier.evicted),
+            (&mut s.refused, earlier.refused),
             (&mut s.busy_cycles, earlier.busy_cycles),
             (&mut s.idle_cycles, earlier.idle_cycles),
             (&mut s.busy_polls, earlier.busy_polls),

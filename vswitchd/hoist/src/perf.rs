@@ -106,6 +106,13 @@ pub fn show(p: &Perf, over: &str) -> String {
             burst(c.masks_probed, c.megaflow_hits),
             c.drops
         );
+        if c.evicted + c.refused > 0 {
+            let _ = writeln!(
+                out,
+                "  bounds    {} cached flows gave way to others, {} records found no room",
+                c.evicted, c.refused
+            );
+        }
         if c.sampled_packets > 0 {
             let all: f64 = c.stage_cycles_per_packet.values().sum();
             let rows = stages(c).into_iter().map(|(name, v)| {

@@ -24,6 +24,8 @@ impl Parts {
                 tx_packets: p.tx_packets,
                 tx_bursts: s.tx_bursts,
                 drops: p.drops.iter().sum(),
+                evicted: s.evicted,
+                refused: s.refused,
                 busy_cycles: s.busy_cycles,
                 idle_cycles: s.idle_cycles,
                 busy_polls: s.busy_polls,
