@@ -21,6 +21,7 @@ pub mod ovsdb;
 pub mod parse;
 pub mod part;
 pub mod peer;
+pub mod rulesets;
 pub mod sim;
 pub mod softpath;
 pub mod switching;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `frame` | a frame | headers lie within it; a key's text reads back as the key |
 //! | `actions` | a list of actions and a frame | every packet is sent, handed up or counted as dropped, and its buffer comes home |
+//! | `connections` | packets and how each is tracked | connections are bounded and given back; only what is translated changes, and its checksums stay right |
 //! | `openflow` | a message | what can be decoded and encoded decodes to the same message |
 //! | `flow-text` | a flow as ovs-ofctl takes it | what is read and written reads back the same |
 //! | `transaction` | an OVSDB transaction | an error changes nothing; a commit's log record does to a copy what the commit did |
@@ -12,9 +13,11 @@
 //! | `netlink` | messages of TC | what flower options decode to, encodes and decodes to the same |
 //!
 //! `cargo test -p fuzz` runs each over its seeds and random changes of them; HOIST_FUZZ_S says for how many seconds.
+//! `cargo xtask fuzz [TARGET...]` runs them under libFuzzer, which looks for inputs that reach new code.
 #![forbid(unsafe_code)]
 
 mod actions;
+mod connections;
 mod database;
 mod frame;
 mod json;
@@ -37,6 +40,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "frame", run: frame::run, seeds: frame::seeds },
     Target { name: "actions", run: actions::run, seeds: actions::seeds },
+    Target { name: "connections", run: connections::run, seeds: connections::seeds },
     Target { name: "openflow", run: openflow::message, seeds: openflow::message_seeds },
     Target { name: "flow-text", run: openflow::text, seeds: openflow::text_seeds },
     Target { name: "transaction", run: database::transaction, seeds: database::transaction_seeds },

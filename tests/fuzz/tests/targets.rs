@@ -66,6 +66,7 @@ macro_rules! each {
 each! {
     frames: "frame",
     actions: "actions",
+    connections: "connections",
     openflow_messages: "openflow",
     flows_as_text: "flow-text",
     transactions: "transaction",

@@ -72,6 +72,7 @@ const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("datapath", "the prefetch hint, the time-stamp counter"),
     ("pci", "mapped registers, VFIO's ioctls, memory given to an IOMMU"),
     ("bench", "time-stamp counter, counting allocator"),
+    ("fuzz", "the entry that libFuzzer calls"),
 ];
 
 fn root() -> PathBuf {

@@ -3,6 +3,7 @@
 
 mod compat;
 mod demo;
+mod fuzz;
 mod kernel_lab;
 mod passed_on;
 mod setup;
@@ -44,6 +45,8 @@ enum Task {
     Compat(compat::Options),
     /// Boots a Linux kernel, as a process or in QEMU, and shows in it, with packets, what the host may not have: TC flower, devices over VFIO.
     Lab(kernel_lab::Options),
+    /// Feeds what takes bytes from outside under libFuzzer, for as long as told.
+    Fuzz(fuzz::Options),
     /// Installs the packages that tests and demo use, and says what it did.
     Setup,
 }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
             Err(e) => Err(e),
         },
         Task::Lab(o) => kernel_lab::run(&o),
+        Task::Fuzz(o) => fuzz::run(&o),
         Task::Setup => setup::everything(),
     };
     match result {
@@ -78,7 +82,7 @@ fn main() -> ExitCode {
 fn bench(a: &passed_on::Arguments) -> anyhow::Result<()> {
     if a.begin_with("peer") {
         setup::peer()?;
-    } else if !a.begin_with("softpath") {
+    } else if !["softpath", "rulesets", "updates", "churn"].iter().any(|w| a.begin_with(w)) {
         passed_on::build("ovsdb")?;
         passed_on::build("guest")?;
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clock::{Clock, HostClock, Instant};
-use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
+use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath, Stage};
 use datapath_api::{Datapath, DatapathStats};
 use device::BufferPool;
 use flow::PortId;
@@ -47,6 +47,10 @@ pub struct Chunk {
 fn on_processor_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
         .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
+}
+
+fn refused((at, e): (usize, impl std::fmt::Debug)) -> SwitchingError {
+    SwitchingError::FlowMod(format!("{at}: {e:?}"))
 }
 
 /// The switch.
@@ -90,9 +94,7 @@ impl Bed {
             bridge.put_port(Port::new(PortNo(no), PortId(dp.into()), name, mac));
         }
         for some in d.flows.chunks(1000) {
-            bridge
-                .apply(some, clock.now())
-                .map_err(|(at, e)| SwitchingError::FlowMod(format!("{at}: {e:?}")))?;
+            bridge.apply(some, clock.now()).map_err(refused)?;
         }
         for (port, mac) in &d.stations {
             fdb::add(&switch, "br0", port, "0", mac).map_err(SwitchingError::FlowMod)?;
@@ -144,10 +146,13 @@ impl Bed {
     }
 
     /// Applies flow-mods in one change of the tables; records follow at once.
-    #[cfg(test)]
-    pub fn change(&mut self, mods: &[openflow::FlowMod]) {
-        self.bridge.apply(mods, self.clock.now()).unwrap();
+    ///
+    /// # Errors
+    /// [`SwitchingError::FlowMod`].
+    pub fn change(&mut self, mods: &[openflow::FlowMod]) -> Result<(), SwitchingError> {
+        self.bridge.apply(mods, self.clock.now()).map_err(refused)?;
         self.switch.revalidate(self.clock.now());
+        Ok(())
     }
 
     /// What control threads do meanwhile.
@@ -186,6 +191,14 @@ impl Bed {
     /// Packets sent so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Cycles per packet of each stage, of the polls that were timed by stages.
+    pub fn stages(&self) -> Vec<(&'static str, f64)> {
+        let all = self.dp.core_stats();
+        let Some(c) = all.first() else { return Vec::new() };
+        let per = |s: &Stage| c.stage_cycles[*s as usize] as f64 / c.sampled_packets.max(1) as f64;
+        Stage::ALL.iter().map(|s| (s.name(), per(s))).collect()
     }
 
     /// The datapath's counters.

@@ -89,6 +89,19 @@ fn is_supported(topo: &str) -> bool {
 }
 
 impl Directory {
+    /// Rules alone.
+    pub fn of_flows(flows: Vec<FlowMod>) -> Self {
+        Directory {
+            name: String::new(),
+            topo: "plain".into(),
+            frames: Arc::default(),
+            flows,
+            stations: Vec::new(),
+            prime: None,
+            expect_fwd: String::new(),
+        }
+    }
+
     /// Whether the bed has what the topology needs.
     pub fn is_supported(&self) -> bool {
         is_supported(&self.topo)

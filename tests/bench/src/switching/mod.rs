@@ -7,6 +7,7 @@
 //! counted by a rule, and over a stream the verdicts of a sample against a search through all rules.
 
 mod bed;
+pub mod churn;
 mod directory;
 mod queues;
 mod report;
@@ -22,7 +23,7 @@ use bed::{Bed, Chunk};
 use datapath_api::DatapathStats;
 use directory::Directory;
 use queues::Source;
-pub use report::{Published, Row, table};
+pub use report::{Published, Row, stages, table};
 use stream::{Stream, forwarded};
 
 use crate::cycles::counter_hz;
@@ -229,7 +230,8 @@ impl Session {
         if self.repeats.is_empty() {
             self.repeats.push(0.0);
         }
-        Row::new(
+        let stages = self.bed.stages();
+        let row = Row::new(
             &self.d,
             &self.o,
             self.repeats,
@@ -238,7 +240,8 @@ impl Session {
             &self.expect,
             self.wrong,
             self.discarded,
-        )
+        );
+        Row { stages, ..row }
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Row {
     pub rss_bytes: u64,
     /// Percent of the measured stretches that were left out because the machine did something else.
     pub discarded_percent: f64,
+    /// Cycles per packet of each stage, over the whole run and with what timing them costs.
+    pub stages: Vec<(&'static str, f64)>,
     /// What was not as it is to be; empty when all was right.
     pub wrong: Vec<String>,
     /// The peer.
@@ -126,6 +128,7 @@ impl Row {
             rules: 0,
             rss_bytes: 0,
             discarded_percent: 0.0,
+            stages: Vec::new(),
             wrong: Vec::new(),
             published: Published::of(name),
         }
@@ -164,6 +167,7 @@ impl Row {
             rules: d.flows.len(),
             rss_bytes: rss_bytes(),
             discarded_percent: discarded as f64 * 100.0 / chunks.max(1) as f64,
+            stages: Vec::new(),
             wrong,
             published: if o.no_emc || o.stream.is_some() { None } else { Published::of(&d.name) },
         }
@@ -228,4 +232,10 @@ pub fn table(rows: &[Row]) -> String {
         }
     }
     out
+}
+
+/// The stages of a row as a line of text.
+pub fn stages(r: &Row) -> String {
+    let each: Vec<_> = r.stages.iter().map(|(name, v)| format!("{name} {v:.1}")).collect();
+    format!("  by stages: {}\n", each.join(", "))
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench [PART...]`: measures the parts of the forwarding path and holds the figures against the targets.
 
 mod peer;
+mod rulesets;
 mod softpath;
 
 use std::io::{self, Write};
@@ -58,7 +59,10 @@ fn parts_help() -> String {
     let lines = PARTS.iter().map(|p| format!("  {:<10} {}\n", p.name, p.about));
     format!(
         "Parts:\n{}\nsoftpath DIR...  the whole datapath on workload directories; `bench softpath --help` says more\n\
-         peer DIR...      the same beside Open vSwitch with DPDK, by turns; `bench peer --help` says more\n",
+         peer DIR...      the same beside Open vSwitch with DPDK, by turns; `bench peer --help` says more\n\
+         rulesets         ways to search large rule sets\n\
+         updates          flow-mods at a rate, while packets are looked up and verdicts checked\n\
+         churn            rules that come and go under the whole datapath, for as long as told\n",
         lines.collect::<String>()
     )
 }
@@ -121,18 +125,18 @@ fn run(args: &Args, out: &mut dyn Write) -> io::Result<bool> {
     Ok(succeeds(whole, args.check, &verdicts))
 }
 
-/// Workload directories have a command line of their own.
+/// Workload directories and rule sets have command lines of their own.
 fn dispatch(out: &mut dyn Write) -> io::Result<bool> {
     let mut words = std::env::args_os();
-    match words.nth(1) {
-        Some(w) if w == "softpath" => {
-            let name = std::ffi::OsString::from("cargo xtask bench softpath");
-            softpath::main(&softpath::Args::parse_from(std::iter::once(name).chain(words)), out)
-        }
-        Some(w) if w == "peer" => {
-            let name = std::ffi::OsString::from("cargo xtask bench peer");
-            peer::main(&peer::Args::parse_from(std::iter::once(name).chain(words)), out)
-        }
+    let word = words.nth(1).and_then(|w| w.into_string().ok()).unwrap_or_default();
+    let name = std::ffi::OsString::from(format!("cargo xtask bench {word}"));
+    let words = std::iter::once(name).chain(words);
+    match word.as_str() {
+        "softpath" => softpath::main(&softpath::Args::parse_from(words), out),
+        "peer" => peer::main(&peer::Args::parse_from(words), out),
+        "rulesets" => rulesets::sets(&rulesets::Sets::parse_from(words), out),
+        "updates" => rulesets::update(&rulesets::Updates::parse_from(words), out),
+        "churn" => rulesets::churn_for(&rulesets::Churn::parse_from(words), out),
         _ => run(&Args::parse(), out),
     }
 }

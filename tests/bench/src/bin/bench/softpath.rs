@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use bench::machine::Machine;
-use bench::switching::{Options, Row, run, table};
+use bench::switching::{Options, Row, run, stages, table};
 use clap::Parser;
 use serde::Serialize;
 
@@ -33,6 +33,9 @@ pub struct Args {
     /// The processor to run on; wherever the system puts it when not given.
     #[arg(long)]
     core: Option<usize>,
+    /// Prints where the cycles go, too.
+    #[arg(long)]
+    stages: bool,
     /// Prints one JSON document instead of text.
     #[arg(long)]
     json: bool,
@@ -79,6 +82,9 @@ pub fn main(args: &Args, out: &mut dyn Write) -> io::Result<bool> {
                     let lines =
                         if rows.is_empty() { &text[..] } else { text.split_once('\n').map_or("", |l| l.1) };
                     write!(out, "{lines}")?;
+                    if args.stages && row.unsupported.is_none() {
+                        write!(out, "{}", stages(&row))?;
+                    }
                     out.flush()?;
                 }
                 rows.push(row);
