@@ -10,11 +10,14 @@
 //!     └──Interrupt◄──── MSI-X                  └── driver's rings
 //! ```
 //!
+//! What drivers of different chips have in common is in [`driver`].
+//!
 //! `unsafe` is confined to [`dma`] and [`buffer`]: memory that a device writes behind the compiler's back.
 
 pub mod backing;
 pub mod buffer;
 pub mod dma;
+pub mod driver;
 mod free_list;
 pub mod interrupt;
 pub mod packet_io;

@@ -19,6 +19,8 @@ const TABLE: &[(&str, &[&str])] = &[
     ("pci", &["device", "clock"]),
     ("rocker-defs", &[]),
     ("rocker", &["device", "flow", "offload", "clock", "rocker-defs"]),
+    ("virtio-net-defs", &[]),
+    ("virtio-net", &["device", "flow", "offload", "clock", "virtio-net-defs"]),
     ("datapath-api", &["flow", "clock"]),
     ("classifier", &["flow"]),
     ("netio", &["device", "clock"]),
@@ -39,6 +41,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("layering", &["*"]),
     ("e2e", &["*"]),
     ("guest", &["*"]),
+    ("models", &["device", "clock", "virtio-net-defs"]),
     ("differential", &["*"]),
     ("fuzz", &["*"]),
     ("bench", &["*"]),
@@ -63,6 +66,8 @@ const NO_ASYNC: &[&str] = &[
     "simnic-defs",
     "rocker",
     "rocker-defs",
+    "virtio-net",
+    "virtio-net-defs",
 ];
 
 /// Crates that may contain `unsafe`, and why.

@@ -14,6 +14,7 @@ use offload::OffloadProvider;
 use pci::VfioBacking;
 use rocker::{RockerConfig, RockerDriver};
 use simnic::{BringUpError, SimnicConfig, SimnicDriver};
+use virtio_net::{VirtioConfig, VirtioDriver};
 
 use crate::config::{DeviceConfig, DeviceKind, Wire};
 use crate::open;
@@ -62,6 +63,9 @@ pub enum DeviceStartError {
     /// The driver of a rocker could not bring it up.
     #[error(transparent)]
     Rocker(#[from] rocker::BringUpError),
+    /// The driver of a virtio network device could not bring it up.
+    #[error(transparent)]
+    Virtio(#[from] virtio_net::BringUpError),
     /// There is no driver for it.
     #[error("no driver for a device {0:04x}:{1:04x}")]
     NoDriver(u16, u16),
@@ -279,25 +283,34 @@ fn start_pci(
 ) -> Result<Started, DeviceStartError> {
     let backing = VfioBacking::open(address)?;
     let id = backing.config().read32(0);
-    let id = (id as u16, (id >> 16) as u16);
-    if id != rocker::PCI_ID {
-        return Err(DeviceStartError::NoDriver(id.0, id.1));
-    }
-    let mut driver = RockerConfig::new(Vec::new());
-    driver.ring_log2 = ring_log2(pool.cells(), MAX_PCI_PORTS);
-    let nic = RockerDriver::bring_up(backing, pool, driver)?;
+    let (provider, driver, slots): (Box<dyn OffloadProvider>, _, _) = match (id as u16, (id >> 16) as u16) {
+        rocker::PCI_ID => {
+            let mut settings = RockerConfig::new(Vec::new());
+            settings.ring_log2 = ring_log2(pool.cells(), MAX_PCI_PORTS);
+            let nic = RockerDriver::bring_up(backing, pool, settings)?;
+            let slots = nic.ports.into_iter().map(|p| slot(p.device_port(), p)).collect();
+            (Box::new(nic.provider), "rocker", slots)
+        }
+        virtio_net::PCI_ID => {
+            let mut settings = VirtioConfig::new();
+            settings.ring_log2 = ring_log2(pool.cells(), MAX_PCI_PORTS);
+            let nic = VirtioDriver::bring_up(backing, pool, settings)?;
+            (Box::new(nic.provider), "virtio-net", BTreeMap::from([slot(0, nic.port)]))
+        }
+        (vendor, device) => return Err(DeviceStartError::NoDriver(vendor, device)),
+    };
     let device = RunningDevice {
         name: config.name.clone(),
         handle: None,
-        driver: "rocker",
+        driver,
         since: HostInstant::now(),
         ports: Vec::new(),
         config: config.clone(),
-        slots: nic.ports.into_iter().map(|p| slot(p.device_port(), p)).collect(),
+        slots,
         wires: Vec::new(),
         live: None,
     };
-    Ok(Started { provider: Box::new(nic.provider), device })
+    Ok(Started { provider, device })
 }
 
 /// The seed of a device: the same for the same name, so that a run can be repeated.

@@ -37,8 +37,10 @@ const BOOT: Duration = Duration::from_secs(90);
 const LIMIT: Duration = Duration::from_secs(60);
 /// PCI address of the switch.
 pub const ROCKER: &str = "0000:00:10.0";
-/// PCI address of the virtio-net device.
+/// PCI address of the virtio-net device with packed rings.
 pub const VIRTIO: &str = "0000:00:11.0";
+/// PCI address of the one with split rings.
+pub const VIRTIO_SPLIT: &str = "0000:00:13.0";
 /// PCI address of the Intel NIC.
 pub const E1000E: &str = "0000:00:12.0";
 /// Name of the switch in QEMU.
@@ -49,8 +51,8 @@ const SWITCH: &str = "sw1";
 pub struct Hardware {
     /// Ports of the switch; none, no switch. Their wires are `p1`, `p2`, ...
     pub rocker_ports: u16,
-    /// A virtio-net device, with split and packed rings. Its wire is `v`. It has one queue pair: QEMU gives more only to network
-    /// back ends that have several themselves.
+    /// Two virtio-net devices, one with packed rings and one without. Their wires are `v` and `w`. They have one queue pair: QEMU
+    /// gives more only to network back ends that have several themselves.
     pub virtio: bool,
     /// An Intel 82574L. Its wire is `e`.
     pub e1000e: bool,
@@ -177,11 +179,13 @@ impl Qemu<'_> {
             let ports = format!("rocker.len-ports={}", h.rocker_ports);
             self.args(&["-global", &ports, "-device", &device]);
         }
-        if h.virtio {
-            self.wire("v")?;
-            let with = "disable-legacy=on,iommu_platform=on,packed=on,romfile=";
-            let device = format!("virtio-net-pci,netdev=v,{with},{}", slot(VIRTIO));
-            self.args(&["-device", &device]);
+        for (name, address, packed) in [("v", VIRTIO, "on"), ("w", VIRTIO_SPLIT, "off")] {
+            if h.virtio {
+                self.wire(name)?;
+                let with = format!("disable-legacy=on,iommu_platform=on,packed={packed},romfile=");
+                let device = format!("virtio-net-pci,netdev={name},{with},{}", slot(address));
+                self.args(&["-device", &device]);
+            }
         }
         if h.e1000e {
             self.wire("e")?;

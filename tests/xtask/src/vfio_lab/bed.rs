@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(40);
 pub const ARRIVES: Duration = Duration::from_secs(5);
 /// How long it is looked for a frame that must not come.
 pub const SILENCE: Duration = Duration::from_millis(700);
+/// Where frames come out.
+const WIRES: [&str; 6] = ["p1", "p2", "p3", "p4", "v", "w"];
 /// The table that flow records are in.
 pub const ACL: u32 = 60;
 
@@ -144,7 +146,7 @@ impl Bed {
 
     /// Throws away what has come out of every port.
     pub fn quiet(&self) -> Result<()> {
-        for w in ["p1", "p2", "p3", "p4", "v"] {
+        for w in WIRES {
             self.guest.wire(w)?.drain()?;
         }
         Ok(())
@@ -162,7 +164,7 @@ impl Bed {
         let has = |b: &[u8]| b.windows(mark.len()).any(|w| w == mark);
         self.guest.wire(from)?.send(f)?;
         let mut out = Vec::new();
-        for p in ["p1", "p2", "p3", "p4", "v"] {
+        for p in WIRES {
             let limit = if expected.contains(&p) { ARRIVES } else { Duration::ZERO };
             if let Some(b) = self.guest.wire(p)?.receive_that(limit, &has)? {
                 out.push((p.to_owned(), b));
@@ -185,10 +187,15 @@ impl Bed {
         Ok(now.iter().map(|(cookie, n)| n.saturating_sub(before.get(cookie).copied().unwrap_or(0))).sum())
     }
 
-    /// Frames that the hardware's port `n` (from 1) has handed over: the interrupts of its receive ring.
+    /// Frames that port `n` (from 1) of the switch chip has handed over: the interrupts of its receive ring.
     pub fn interrupts(&mut self, n: u32) -> Result<u64> {
+        self.interrupts_of(ROCKER, 3 + 2 * n)
+    }
+
+    /// Interrupts of vector `vector` of the device at `address`.
+    pub fn interrupts_of(&mut self, address: &str, vector: u32) -> Result<u64> {
         let text = self.guest.done(&["cat", "/proc/interrupts"])?;
-        let name = format!("vfio-msix[{}]({ROCKER})", 3 + 2 * n);
+        let name = format!("vfio-msix[{vector}]({address})");
         let line = text.lines().find(|l| l.contains(&name)).with_context(|| format!("no {name}: {text}"))?;
         line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).context("no number")
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::machine::{E1000E, ROCKER, VIRTIO};
+use lab::machine::{E1000E, ROCKER, VIRTIO, VIRTIO_SPLIT};
 
 use super::bed::{Bed, SILENCE, frame, ipv4};
 
@@ -17,6 +17,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("learned addresses are forwarded by the chip alone", learned_is_forwarded_by_the_chip),
     ("VLANs: access and trunk, in the chip", vlans_in_the_chip),
     ("a drop in the chip", drops_in_the_chip),
+    ("virtio-net in the same bridge, packed and split rings", virtio_in_the_same_bridge),
     ("a rule that does not fit is forwarded by software, with its reason", software_says_why),
     ("killed, and started again without rebooting", killed_and_restarted),
     ("ended, with nothing left in the chip", ended_and_given_back),
@@ -40,8 +41,10 @@ fn devices_are_bound(b: &mut Bed) -> Result<String> {
         ensure!(d["id"] == id && d["iommu_group"].is_u64(), "{d}");
         ensure!(d["bind"].as_array().is_some_and(|c| c.len() >= 3), "{d}");
     }
-    let said = b.ours("hoist", &["bind", ROCKER])?;
-    ensure!(said.contains("bound to vfio-pci"), "{said}");
+    for address in [ROCKER, VIRTIO, VIRTIO_SPLIT] {
+        let said = b.ours("hoist", &["bind", address])?;
+        ensure!(said.contains("bound to vfio-pci"), "{said}");
+    }
     let after = b.hoist(&["devices"])?;
     let driver = after["pci"].as_array().and_then(|p| p.iter().find(|d| d["address"] == ROCKER));
     ensure!(driver.is_some_and(|d| d["driver"] == "vfio-pci"), "{after}");
@@ -179,6 +182,47 @@ fn drops_in_the_chip(b: &mut Bed) -> Result<String> {
     Ok(String::new())
 }
 
+fn virtio_in_the_same_bridge(b: &mut Bed) -> Result<String> {
+    let mut woken = Vec::new();
+    for (port, of, address, station) in [("v", 5, VIRTIO, 0x1a), ("w", 6, VIRTIO_SPLIT, 0x1b)] {
+        let options = format!("type=dpdk options:dpdk-devargs={address} ofport_request={of}");
+        b.vsctl(&format!("add-port br0 {port} -- set interface {port} {options}"))?;
+        let error = b.vsctl(&format!("get interface {port} error"))?;
+        ensure!(error.trim() == "[]", "{error}");
+        b.quiet()?;
+        // Both stations are learned, then frames of every length up to the longest go both ways.
+        let hello = frame(A, station, None, TEST, b"hello");
+        let out = b.send(port, &hello, b"hello", &["p1"])?;
+        ensure!(out.iter().any(|(p, _)| p == "p1"), "{port} to p1 came out at {out:?}");
+        let before = b.interrupts_of(address, 1)?;
+        for n in 0..RUN as usize {
+            let mark = format!("frame {n} of {port}");
+            let mut body = mark.clone().into_bytes();
+            body.resize(46 + n * 1454 / (RUN as usize - 1), n as u8);
+            for (from, to, f) in [
+                (port, "p1", frame(A, station, None, TEST, &body)),
+                ("p1", port, frame(station, A, None, TEST, &body)),
+            ] {
+                let out = b.send(from, &f, mark.as_bytes(), &[to])?;
+                ensure!(out.len() == 1 && out[0].0 == to && out[0].1 == f, "{from} to {to}: {n}: {out:?}");
+            }
+        }
+        woken.push(b.interrupts_of(address, 1)? - before);
+        ensure!(woken.iter().all(|n| *n > 0), "no interrupt came");
+    }
+    // A record between the chip and something else is software's, and says so.
+    let why = b.ours("hoist", &["why"])?;
+    ensure!(
+        why.contains("egress") || why.contains("not on the device") || why.contains("no tables"),
+        "{why}"
+    );
+    let devices = b.ours("hoist", &["devices"])?;
+    for address in [VIRTIO, VIRTIO_SPLIT] {
+        ensure!(devices.contains(&format!("device {address} ({address}): up")), "{devices}");
+    }
+    Ok(format!("{} MSI-X of the packed, {} of the split for {RUN} frames each", woken[0], woken[1]))
+}
+
 fn software_says_why(b: &mut Bed) -> Result<String> {
     b.ofctl("add-flow br0 priority=200,in_port=1,ip,nw_dst=10.0.0.9,actions=output:2")?;
     b.quiet()?;
@@ -222,6 +266,15 @@ fn killed_and_restarted(b: &mut Bed) -> Result<String> {
     let out = b.send("p2", &frame(A, B, None, TEST, b"answer"), b"answer", &["p1"])?;
     ensure!(out.iter().any(|(p, _)| p == "p1"), "came out at {out:x?}");
     let n = by_the_chip(b, ("p1", 1), "p2", &there, b"after the crash")?;
+    for port in ["v", "w"] {
+        let mut came = false;
+        b.until("virtio-net passes frames again", |b| {
+            let out = b.send(port, &frame(A, 0x1c, None, TEST, b"again"), b"again", &[])?;
+            std::thread::sleep(Duration::from_millis(100));
+            came |= out.iter().any(|(p, _)| p == "p1");
+            Ok(came)
+        })?;
+    }
     Ok(format!("forwards again after {:.1} s, {n} by the chip", took.as_secs_f64()))
 }
 
@@ -230,7 +283,9 @@ fn ended_and_given_back(b: &mut Bed) -> Result<String> {
     ensure!(status == 0, "status {status}");
     let left = b.guest.switch_flows(super::bed::ACL)?;
     ensure!(left.is_empty(), "{} flows are left", left.len());
-    let said = b.ours("hoist", &["unbind", ROCKER])?;
-    ensure!(said.contains("given back") || said.contains("no driver"), "{said}");
+    for address in [ROCKER, VIRTIO, VIRTIO_SPLIT] {
+        let said = b.ours("hoist", &["unbind", address])?;
+        ensure!(said.contains("given back"), "{said}");
+    }
     Ok(String::new())
 }
