@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clock::Deadline;
+use device::driver::{AtStep, Fault, Lifeline, dma_alloc};
 use device::{BufferPool, DeviceBacking, DeviceError, DmaMemory, Iova, RegOffset, Registers};
 use flow::PortId;
 use rocker_defs::Tlvs;
@@ -19,7 +20,7 @@ use rocker_defs::tlv::{find, number, read_tlvs, value};
 use crate::cmd_ring::{CmdRing, cmd_bytes};
 use crate::config::RockerConfig;
 use crate::events::{EventRing, event_bytes};
-use crate::life::Life;
+use crate::life::set_ports;
 use crate::lower::{INTERNAL_VLAN, KEEP_VLAN};
 use crate::port::RockerPort;
 use crate::provider::{Rocker, RockerProvider};
@@ -60,46 +61,8 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// What went wrong in a step.
-#[derive(thiserror::Error, Debug)]
-#[allow(missing_docs)]
-pub enum Fault {
-    #[error("{0}")]
-    Device(#[from] DeviceError),
-    #[error("registers read all ones: the device is gone")]
-    Gone,
-    #[error("{register} reads {value:#x}, not {expected}")]
-    Wrong { register: &'static str, value: u32, expected: &'static str },
-    #[error("{what} within {timeout:?}")]
-    TimedOut { what: &'static str, timeout: Duration },
-    #[error("{0}")]
-    Unfit(String),
-    #[error("{what}: the device says errno {errno}")]
-    Refused { what: &'static str, errno: u16 },
-    #[error("command: {0}")]
-    Command(#[from] offload::OffloadError),
-}
-
 /// Bring-up failed; the device is reset and released.
-#[derive(thiserror::Error, Debug)]
-#[error("bring-up failed at step {step}: {fault}")]
-pub struct BringUpError {
-    /// The step.
-    pub step: Step,
-    /// What went wrong.
-    #[source]
-    pub fault: Fault,
-}
-
-pub(crate) trait AtStep<T> {
-    fn at(self, step: Step) -> Result<T, BringUpError>;
-}
-
-impl<T, E: Into<Fault>> AtStep<T> for Result<T, E> {
-    fn at(self, step: Step) -> Result<T, BringUpError> {
-        self.map_err(|e| BringUpError { step, fault: e.into() })
-    }
-}
+pub type BringUpError = device::driver::BringUpError<Step>;
 
 /// Reads a register.
 pub(crate) fn read<R: Registers>(regs: &R, r: u32) -> u32 {
@@ -184,13 +147,6 @@ fn dma_test<B: DeviceBacking>(
     waited.map_err(|_| Fault::TimedOut { what: "device did not write to memory", timeout })
 }
 
-fn dma_alloc<B: DeviceBacking>(backing: &mut B, len_bytes: usize) -> Result<(DmaMemory, Iova), DeviceError> {
-    let step = "allocate rings";
-    let mem = DmaMemory::new(len_bytes).map_err(|source| DeviceError::Dma { step, source })?;
-    let iova = backing.dma_map(&mem)?;
-    Ok((mem, iova))
-}
-
 /// The way in.
 pub struct RockerDriver;
 
@@ -215,8 +171,8 @@ impl RockerDriver {
         reset(&backing, &r, config.step_timeout).at(Step::Reset)?;
 
         let pool_iova = backing.dma_map(pool.memory()).at(Step::Memory)?;
-        let life = Arc::new(Life::new(pool, pool_iova));
-        life.set_ports(&config.ports);
+        let life = Arc::new(Lifeline::new(pool, pool_iova, n.into()));
+        set_ports(&life, &config.ports);
         let cmd = dma_alloc(&mut backing, cmd_bytes()).at(Step::Memory)?;
         let events = dma_alloc(&mut backing, event_bytes()).at(Step::Memory)?;
         let log2 = config.ring_log2;
@@ -280,7 +236,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     }
 
     fn must(&mut self, what: &'static str, command: u16, info: &Tlvs) -> Result<Vec<u8>, Fault> {
-        match self.call(command, info)? {
+        match self.call(command, info).map_err(|e| Fault::Command(e.into()))? {
             (0, answer) => Ok(answer),
             (errno, _) => Err(Fault::Refused { what, errno }),
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use device::driver::HealthPolicy;
 use flow::PortId;
 
 use crate::quirks::Quirks;
@@ -21,12 +22,8 @@ pub struct RockerConfig {
     pub step_timeout: Duration,
     /// How long a command may take before the device counts as failed.
     pub cmd_timeout: Duration,
-    /// How often registers are looked at.
-    pub health_interval: Duration,
-    /// How long to wait before another attempt to bring a failed device back; doubled each time, at most 16-fold.
-    pub retry_after: Duration,
-    /// Violations of the device's interface within one life that are put up with.
-    pub violation_limit: u64,
+    /// How much is put up with, and how often it is looked.
+    pub health: HealthPolicy,
     /// What it is known to do otherwise than its guide says.
     pub quirks: Quirks,
 }
@@ -41,9 +38,11 @@ impl RockerConfig {
             learning: false,
             step_timeout: Duration::from_secs(1),
             cmd_timeout: Duration::from_secs(1),
-            health_interval: Duration::from_millis(100),
-            retry_after: Duration::from_millis(100),
-            violation_limit: 64,
+            health: HealthPolicy {
+                interval: Duration::from_millis(100),
+                retry_after: Duration::from_millis(100),
+                violation_limit: 64,
+            },
             quirks: Quirks::QEMU,
         }
     }

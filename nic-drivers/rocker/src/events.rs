@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 
+use device::driver::Lifeline;
 use device::{DmaMemory, Iova, Registers};
 use rocker_defs::cmd::{event, top};
 use rocker_defs::regs::RING_EVENT;
 use rocker_defs::tlv::{find, number, read_tlvs};
 
-use crate::life::{Life, Violation};
+use crate::life::Violation;
 use crate::ring::{Ring, ring_bytes};
 
 const LOG2: u8 = 6;
@@ -84,7 +85,7 @@ impl<R: Registers> EventRing<R> {
     }
 
     /// Takes what the device has told; at most a ring full, so that it ends.
-    pub(crate) fn drain(&mut self, life: &Life) {
+    pub(crate) fn drain(&mut self, life: &Lifeline) {
         let mut n = 0;
         while n < self.ring.slots() as u32
             && let Some((slot, d, ours)) = self.ring.next()
@@ -100,7 +101,7 @@ impl<R: Registers> EventRing<R> {
                     }
                     self.kept.push_back(e);
                 }
-                _ => life.violated(Violation::Event),
+                _ => Violation::Event.count(life),
             }
         }
         if n > 0 {

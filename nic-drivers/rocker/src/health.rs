@@ -11,26 +11,17 @@ use rocker_defs::regs::{ALL_ONES, PORT_PHYS_COUNT};
 use crate::bring_up::read;
 use crate::provider::RockerProvider;
 
-/// log2 of how many times [`crate::RockerConfig::retry_after`] the longest time between attempts is.
-const MAX_BACKOFF_LOG2: u32 = 4;
-
 impl<B: DeviceBacking> RockerProvider<B> {
     /// Gives the device up when it deserves it.
     pub(crate) fn check(&mut self) {
-        let now = self.backing.now();
-        if self.down.is_some() {
+        if self.recovery.is_down() {
             return;
         }
-        let violations = self.life.violation_total() - self.violations_before;
-        if violations > self.config.violation_limit {
-            return self.fail(format!("{violations} violations of its interface"));
+        if let Some(why) = self.recovery.complaint(&self.life, self.backing.errors()) {
+            return self.fail(why);
         }
-        if now < self.next_check {
+        if !self.recovery.look(self.backing.now()) {
             return;
-        }
-        self.next_check = now + self.config.health_interval;
-        if self.backing.errors().fatal() > self.fatal_before {
-            return self.fail("the platform reports a fatal error".into());
         }
         match read(&self.regs, PORT_PHYS_COUNT) {
             ALL_ONES => self.fail("registers read all ones".into()),
@@ -41,14 +32,9 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     /// Gives the device up.
     pub(crate) fn fail(&mut self, why: String) {
-        if self.down.is_some() {
+        if !self.recovery.fail(self.backing.name(), &self.life, why, self.backing.now()) {
             return;
         }
-        tracing::warn!(device = self.backing.name(), why, "device failed");
-        self.life.down();
-        self.generation += 1;
-        self.down = Some(why);
-        self.retry_at = self.backing.now();
         if let Some(job) = self.job.take() {
             self.finish(job.op, job.flow, OpResult::Failed { error: self.why(), left: None, last: None });
         }
@@ -58,7 +44,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     }
 
     fn why(&self) -> OffloadError {
-        OffloadError::DeviceDown(self.down.clone().unwrap_or_default())
+        OffloadError::DeviceDown(self.recovery.why().unwrap_or_default().to_owned())
     }
 
     /// Answers what was submitted to a device that is down.
@@ -74,25 +60,10 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     pub(crate) fn recover(&mut self) {
         let result = self.reset_and_restart();
-        let now = self.backing.now();
+        let (now, name) = (self.backing.now(), self.backing.name());
         match result {
-            Ok(()) => {
-                tracing::info!(device = self.backing.name(), "device is back");
-                self.down = None;
-                self.failed_attempts = 0;
-                self.violations_before = self.life.violation_total();
-                self.fatal_before = self.backing.errors().fatal();
-                self.next_check = now + self.config.health_interval;
-                self.life.up();
-            }
-            Err(e) => {
-                let why = e.to_string();
-                tracing::debug!(device = self.backing.name(), error = why, "device stays down");
-                self.down = Some(why);
-                self.retry_at =
-                    now + self.config.retry_after * (1 << self.failed_attempts.min(MAX_BACKOFF_LOG2));
-                self.failed_attempts = self.failed_attempts.saturating_add(1);
-            }
+            Ok(()) => self.recovery.came_back(name, &self.life, self.backing.errors(), now),
+            Err(e) => self.recovery.stays_down(name, e.to_string(), now),
         }
     }
 }

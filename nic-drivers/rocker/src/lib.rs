@@ -16,7 +16,7 @@
 //! transmit offloads.
 //!
 //! Threads: [`provider::RockerProvider`] owns the device and lives on the offload thread; queues go to forwarding threads.
-//! They share [`life::Life`], whose epoch rises when the device was reset.
+//! They share a [`device::driver::Lifeline`], whose epoch rises when the device was reset.
 #![forbid(unsafe_code)]
 
 pub mod bring_up;
@@ -36,8 +36,9 @@ mod ring;
 pub mod rx_ring;
 pub mod tx_ring;
 
-pub use bring_up::{BringUpError, Fault, RockerDriver, Step};
+pub use bring_up::{BringUpError, RockerDriver, Step};
 pub use config::RockerConfig;
+pub use device::driver::Fault;
 pub use port::RockerPort;
 pub use provider::{Rocker, RockerProvider};
 /// Vendor and device id.

@@ -278,7 +278,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
             (Step::Stats, _) => {}
             (Step::FlowDel, _) if code == errno::ENOENT => {
                 // It is not there, which is what was wanted; that it should have been is the device's doing.
-                self.life.violated(crate::life::Violation::Command);
+                crate::life::Violation::Command.count(&self.life);
                 self.entries.remove(&job.handle);
             }
             (Step::FlowDel, _) => {
@@ -288,7 +288,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
                 job.verdict = Some(OpResult::Failed { error, left: Some(job.handle), last: None });
             }
             // A group that stays takes room, no more; nothing refers to it.
-            (Step::GroupDel(_), _) => self.life.violated(crate::life::Violation::Command),
+            (Step::GroupDel(_), _) => crate::life::Violation::Command.count(&self.life),
         }
     }
 

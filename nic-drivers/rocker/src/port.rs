@@ -1,12 +1,12 @@
 //! A front-panel port as packet I/O.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use device::driver::Lifeline;
 use device::{IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair, RegOffset, Registers};
 use rocker_defs::regs::PORT_PHYS_LINK_STATUS;
 
-use crate::life::Life;
+use crate::life::enabled;
 use crate::rx_ring::RxRing;
 use crate::tx_ring::TxRing;
 
@@ -16,7 +16,7 @@ const SPEED_MBPS: u32 = 10_000;
 /// A front-panel port. Its counters are of what went through the CPU: the device has none of its own ([`crate::quirks`]).
 pub struct RockerPort<R: Registers> {
     regs: R,
-    life: Arc<Life>,
+    life: Arc<Lifeline>,
     port: u16,
     mac: [u8; 6],
     queues: Option<(RxRing<R>, TxRing<R>)>,
@@ -25,7 +25,7 @@ pub struct RockerPort<R: Registers> {
 impl<R: Registers> RockerPort<R> {
     pub(crate) fn new(
         regs: R,
-        life: Arc<Life>,
+        life: Arc<Lifeline>,
         port: u16,
         mac: [u8; 6],
         queues: (RxRing<R>, TxRing<R>),
@@ -69,20 +69,10 @@ impl<R: Registers + 'static> PacketIo for RockerPort<R> {
             return LinkState::default();
         }
         let bit = |m: u64| m >> (self.port + 1) & 1 != 0;
-        LinkState { admin_up: bit(self.life.enabled()), link_up: bit(links), speed_mbps: SPEED_MBPS }
+        LinkState { admin_up: bit(enabled(&self.life)), link_up: bit(links), speed_mbps: SPEED_MBPS }
     }
 
     fn counters(&self) -> PortCounters {
-        let c = self.life.counts(self.port);
-        PortCounters {
-            rx_packets: c.rx_packets.load(Ordering::Relaxed),
-            tx_packets: c.tx_packets.load(Ordering::Relaxed),
-            rx_bytes: c.rx_bytes.load(Ordering::Relaxed),
-            tx_bytes: c.tx_bytes.load(Ordering::Relaxed),
-            rx_dropped: 0,
-            tx_dropped: 0,
-            rx_errors: c.rx_errors.load(Ordering::Relaxed),
-            tx_errors: c.tx_errors.load(Ordering::Relaxed),
-        }
+        self.life.counts(self.port).read()
     }
 }

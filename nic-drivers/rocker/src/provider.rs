@@ -9,7 +9,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use clock::{Deadline, Instant};
+use clock::Deadline;
+use device::driver::{Lifeline, Recovery};
 use device::{DeviceBacking, Interrupt, RegOffset, Registers};
 use flow::{FlowId, PortId};
 use offload::{
@@ -26,7 +27,7 @@ use crate::cmd_ring::{CmdPoll, CmdRing};
 use crate::config::RockerConfig;
 use crate::events::{Event, EventRing};
 use crate::groups::Groups;
-use crate::life::{Life, Violation, ViolationCounts};
+use crate::life::{Violation, ViolationCounts, enabled, set_ports};
 use crate::ops::{Job, Step, packets_of};
 use crate::port::RockerPort;
 
@@ -49,7 +50,7 @@ pub(crate) struct Entry {
 pub struct RockerProvider<B: DeviceBacking> {
     pub(crate) backing: B,
     pub(crate) regs: B::Regs,
-    pub(crate) life: Arc<Life>,
+    pub(crate) life: Arc<Lifeline>,
     pub(crate) config: RockerConfig,
     pub(crate) cmd: CmdRing<B::Regs>,
     pub(crate) events: EventRing<B::Regs>,
@@ -62,13 +63,7 @@ pub struct RockerProvider<B: DeviceBacking> {
     objects: NoObjects,
     pub(crate) n_ports: u16,
     next_handle: u64,
-    pub(crate) generation: u64,
-    pub(crate) down: Option<String>,
-    pub(crate) retry_at: Instant,
-    pub(crate) failed_attempts: u32,
-    pub(crate) next_check: Instant,
-    pub(crate) violations_before: u64,
-    pub(crate) fatal_before: u64,
+    pub(crate) recovery: Recovery,
 }
 
 /// First cookie of a flow record; those below are of the driver's own entries.
@@ -78,15 +73,14 @@ impl<B: DeviceBacking> RockerProvider<B> {
     pub(crate) fn new(
         backing: B,
         regs: B::Regs,
-        life: Arc<Life>,
+        life: Arc<Lifeline>,
         n_ports: u16,
         rings: (CmdRing<B::Regs>, EventRing<B::Regs>),
         config: RockerConfig,
     ) -> Self {
-        let next_check = backing.now() + config.health_interval;
+        let recovery = Recovery::new(config.health, backing.errors(), backing.now());
         let mut p = RockerProvider {
             capabilities: Arc::new(capabilities("", &[], 1, false)),
-            fatal_before: backing.errors().fatal(),
             backing,
             regs,
             life,
@@ -101,12 +95,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
             objects: NoObjects,
             n_ports,
             next_handle: FIRST_COOKIE,
-            generation: 0,
-            down: None,
-            retry_at: Instant::ZERO,
-            failed_attempts: 0,
-            next_check,
-            violations_before: 0,
+            recovery,
         };
         p.describe();
         p
@@ -121,7 +110,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     /// What the device did against its guide so far.
     pub fn violations(&self) -> ViolationCounts {
-        self.life.violations()
+        ViolationCounts::of(&self.life)
     }
 
     /// What the device has told since the last call, oldest first.
@@ -165,7 +154,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     /// Goes on with what is under way until it has to wait for the device.
     pub(crate) fn drive(&mut self) {
-        while self.down.is_none() {
+        while !self.recovery.is_down() {
             match self.cmd.poll(self.backing.now()) {
                 CmdPoll::Waiting => return,
                 CmdPoll::Overdue => {
@@ -173,7 +162,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
                     return self.fail(why);
                 }
                 CmdPoll::Nonsense => {
-                    self.life.violated(Violation::Command);
+                    Violation::Command.count(&self.life);
                     return self.fail("a command's completion is not one of it".into());
                 }
                 CmdPoll::Done(errno, answer) => self.step_done(errno, &answer),
@@ -190,7 +179,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     fn settle(&mut self) {
         for _ in 0..=4 * QUEUE_DEPTH {
             self.drive();
-            if self.down.is_some() || self.job.is_none() && self.queue.is_empty() {
+            if self.recovery.is_down() || self.job.is_none() && self.queue.is_empty() {
                 return;
             }
             self.wait_command();
@@ -214,7 +203,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
         match self.cmd.poll(self.backing.now()) {
             CmdPoll::Done(errno, answer) => Ok((errno, answer)),
             CmdPoll::Nonsense => {
-                self.life.violated(Violation::Command);
+                Violation::Command.count(&self.life);
                 Err(OffloadError::Device("a command's completion is not one of it".into()))
             }
             _ => Err(OffloadError::TimedOut(format!("command {command}"))),
@@ -222,7 +211,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     }
 
     fn down_error(&self) -> Option<OffloadError> {
-        self.down.clone().map(OffloadError::DeviceDown)
+        self.recovery.why().map(|w| OffloadError::DeviceDown(w.to_owned()))
     }
 
     /// Counters of an entry, as far as the device has them.
@@ -244,7 +233,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     }
 
     pub(crate) fn enable_ports(&self) {
-        self.regs.write64(RegOffset(PORT_PHYS_ENABLE), self.life.enabled());
+        self.regs.write64(RegOffset(PORT_PHYS_ENABLE), enabled(&self.life));
     }
 }
 
@@ -263,9 +252,9 @@ impl<B: DeviceBacking> OffloadProvider for RockerProvider<B> {
         self.check();
         self.events.drain(&self.life);
         self.drive();
-        if self.down.is_some() {
+        if self.recovery.is_down() {
             self.refuse_queue();
-            if self.backing.now() >= self.retry_at {
+            if self.recovery.is_due(self.backing.now()) {
                 self.recover();
             }
         }
@@ -345,7 +334,7 @@ impl<B: DeviceBacking> OffloadProvider for RockerProvider<B> {
     }
 
     fn generation(&self) -> u64 {
-        self.generation
+        self.recovery.generation()
     }
 
     fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
@@ -359,9 +348,9 @@ impl<B: DeviceBacking> OffloadProvider for RockerProvider<B> {
         if self.config.ports.iter().any(|old| !ports.contains(old)) {
             // Entries name ports: they go before a port is another one.
             self.flush()?;
-            self.generation += 1;
+            self.recovery.lose_contents();
         }
-        self.life.set_ports(&ports);
+        set_ports(&self.life, &ports);
         self.config.ports = ports;
         self.describe();
         self.enable_ports();

@@ -4,16 +4,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use device::driver::{Cells, Lifeline};
 use device::{
-    CellId, DmaMemory, HEADROOM_BYTES, Interrupt, IoError, Iova, PacketBatch, PacketBuf, PacketMeta,
-    Registers, RxQueue,
+    DmaMemory, HEADROOM_BYTES, Interrupt, IoError, Iova, PacketBatch, PacketBuf, PacketMeta, Registers,
+    RxQueue,
 };
 use rocker_defs::Tlvs;
 use rocker_defs::cmd::rx;
 use rocker_defs::regs::{ring_rx, vector_rx};
 use rocker_defs::tlv::find;
 
-use crate::life::{Life, Violation};
+use crate::life::Violation;
 use crate::ring::Ring;
 
 /// Room for the TLVs of a completion.
@@ -24,12 +25,11 @@ const REFILL_BATCH: u32 = 16;
 /// A receive queue of a port; owned by one thread.
 pub struct RxRing<R: Registers> {
     ring: Ring<R>,
-    life: Arc<Life>,
+    life: Arc<Lifeline>,
     /// Front-panel port, from 0.
     port: u16,
-    cells: Vec<Option<CellId>>,
+    cells: Cells,
     fresh: PacketBatch,
-    epoch: Option<u32>,
     interrupt: Option<Interrupt>,
     /// Whether anybody sleeps on the interrupt.
     sleeper: AtomicBool,
@@ -37,33 +37,25 @@ pub struct RxRing<R: Registers> {
 }
 
 impl<R: Registers> RxRing<R> {
-    pub(crate) fn new(regs: R, life: Arc<Life>, port: u16, mem: (DmaMemory, Iova), log2: u8) -> Self {
+    pub(crate) fn new(regs: R, life: Arc<Lifeline>, port: u16, mem: (DmaMemory, Iova), log2: u8) -> Self {
         let ring = Ring::new(regs, ring_rx(u32::from(port) + 1), mem, log2, PAYLOAD_BYTES);
-        let cells = (0..ring.slots()).map(|_| None).collect();
+        let cells = Cells::new(life.clone(), ring.slots());
         RxRing {
             ring,
             life,
             port,
             cells,
             fresh: PacketBatch::new(),
-            epoch: None,
             interrupt: None,
             sleeper: AtomicBool::new(false),
             idle: false,
         }
     }
 
-    fn reclaim_all(&mut self) {
-        for c in self.cells.iter_mut().filter_map(Option::take) {
-            drop(self.life.pool().reclaim(c, 0, 0));
-        }
-    }
-
     /// Takes every cell back and starts, in epoch `epoch`. The device must have been reset since the ring last ran.
     pub(crate) fn start(&mut self, epoch: u32) {
-        self.reclaim_all();
+        self.cells.begin(epoch);
         self.ring.start();
-        self.epoch = Some(epoch);
         self.interrupt = self.life.interrupt(vector_rx(self.port + 1));
         self.refill(1);
     }
@@ -88,7 +80,7 @@ impl<R: Registers> RxRing<R> {
             let at = cell.offset_bytes(self.life.pool()) + HEADROOM_BYTES;
             let addr = self.life.pool_iova().offset(at).0;
             let tlvs = Tlvs::new().u64(rx::FRAG_ADDR, addr).u16(rx::FRAG_MAX_LEN, room);
-            self.cells[self.ring.next_slot()] = Some(cell);
+            self.cells.put(self.ring.next_slot(), cell);
             self.ring.post(tlvs.bytes());
             posted = true;
         }
@@ -99,7 +91,7 @@ impl<R: Registers> RxRing<R> {
 
     /// The packet of a completion; `None` when there is none in it.
     fn accept(&mut self, slot: usize, d: &rocker_defs::Descriptor, ours: bool) -> Option<PacketBuf> {
-        let cell = self.cells[slot].take()?;
+        let cell = self.cells.take(slot)?;
         let counts = self.life.counts(self.port);
         let mut b = [0; PAYLOAD_BYTES];
         let len = match (ours, d.status()) {
@@ -118,15 +110,14 @@ impl<R: Registers> RxRing<R> {
         match len {
             Ok(l) => {
                 let mut p = self.life.pool().reclaim(cell, HEADROOM_BYTES, l)?;
-                let in_port = self.life.port_id(self.port).map_or(u32::MAX, |p| p.0);
+                let in_port = self.life.port_id(self.port).unwrap_or(u32::MAX);
                 p.meta = PacketMeta { in_port, ..PacketMeta::default() };
-                counts.rx_packets.fetch_add(1, Ordering::Relaxed);
-                counts.rx_bytes.fetch_add(l as u64, Ordering::Relaxed);
+                counts.received(1, l as u64);
                 Some(p)
             }
             Err(why) => {
-                why.inspect(|v| self.life.violated(*v));
-                counts.rx_errors.fetch_add(1, Ordering::Relaxed);
+                why.inspect(|v| v.count(&self.life));
+                counts.rx_failed();
                 drop(self.life.pool().reclaim(cell, 0, 0));
                 None
             }
@@ -136,10 +127,8 @@ impl<R: Registers> RxRing<R> {
 
 impl<R: Registers> RxQueue for RxRing<R> {
     fn rx_burst(&mut self, out: &mut PacketBatch) -> Result<usize, IoError> {
-        match self.life.epoch() {
-            None => return Err(IoError::Down),
-            now if now != self.epoch => self.start(now.unwrap_or_default()),
-            _ => {}
+        if let Some(epoch) = self.cells.check()? {
+            self.start(epoch);
         }
         if self.idle
             && self.sleeper.load(Ordering::Relaxed)
@@ -172,15 +161,8 @@ impl<R: Registers> RxQueue for RxRing<R> {
 
 impl<R: Registers> Drop for RxRing<R> {
     fn drop(&mut self) {
-        let now = self.life.epoch();
-        if now.is_some() && now != self.epoch {
-            return self.reclaim_all();
-        }
-        if now.is_some() {
+        if self.cells.is_running() {
             self.ring.stop();
-        }
-        for c in self.cells.iter_mut().filter_map(Option::take) {
-            self.life.park(c);
         }
     }
 }

@@ -1,14 +1,14 @@
 //! A transmit ring (guide, section 9): frames that software forwards, past the tables.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use device::{CellId, DmaMemory, IoError, Iova, PacketBatch, PacketBuf, Registers, TxQueue};
+use device::driver::{Cells, Lifeline};
+use device::{DmaMemory, IoError, Iova, PacketBatch, PacketBuf, Registers, TxQueue};
 use rocker_defs::Tlvs;
 use rocker_defs::cmd::tx;
 use rocker_defs::regs::ring_tx;
 
-use crate::life::{Life, Violation};
+use crate::life::Violation;
 use crate::ring::Ring;
 
 /// Room for the TLVs of a descriptor.
@@ -19,46 +19,34 @@ const MIN_FRAME_BYTES: usize = 14;
 /// A transmit queue of a port; owned by one thread.
 pub struct TxRing<R: Registers> {
     ring: Ring<R>,
-    life: Arc<Life>,
+    life: Arc<Lifeline>,
     port: u16,
-    cells: Vec<Option<CellId>>,
-    epoch: Option<u32>,
+    cells: Cells,
     home: PacketBatch,
 }
 
 impl<R: Registers> TxRing<R> {
-    pub(crate) fn new(regs: R, life: Arc<Life>, port: u16, mem: (DmaMemory, Iova), log2: u8) -> Self {
+    pub(crate) fn new(regs: R, life: Arc<Lifeline>, port: u16, mem: (DmaMemory, Iova), log2: u8) -> Self {
         let ring = Ring::new(regs, ring_tx(u32::from(port) + 1), mem, log2, PAYLOAD_BYTES);
-        let cells = (0..ring.slots()).map(|_| None).collect();
-        TxRing { ring, life, port, cells, epoch: None, home: PacketBatch::new() }
-    }
-
-    fn reclaim_all(&mut self) {
-        for c in self.cells.iter_mut().filter_map(Option::take) {
-            drop(self.life.pool().reclaim(c, 0, 0));
-        }
+        let cells = Cells::new(life.clone(), ring.slots());
+        TxRing { ring, life, port, cells, home: PacketBatch::new() }
     }
 
     /// Takes every cell back and starts, in epoch `epoch`. Frames that were not sent are lost.
     pub(crate) fn start(&mut self, epoch: u32) {
-        self.reclaim_all();
+        self.cells.begin(epoch);
         self.ring.start();
-        self.epoch = Some(epoch);
     }
 
     fn check(&mut self) -> Result<(), IoError> {
-        match self.life.epoch() {
-            None => Err(IoError::Down),
-            now if now != self.epoch => {
-                self.start(now.unwrap_or_default());
-                Ok(())
-            }
-            _ => Ok(()),
+        if let Some(epoch) = self.cells.check()? {
+            self.start(epoch);
         }
+        Ok(())
     }
 
     fn failed(&self) {
-        self.life.counts(self.port).tx_errors.fetch_add(1, Ordering::Relaxed);
+        self.life.counts(self.port).tx_failed();
     }
 
     /// Takes back the cells of completed descriptors.
@@ -67,18 +55,12 @@ impl<R: Registers> TxRing<R> {
         while let Some((slot, d, ours)) = self.ring.next() {
             taken += 1;
             match d.status() {
-                _ if !ours => self.life.violated(Violation::Tx),
+                _ if !ours => Violation::Tx.count(&self.life),
                 Some(0) => {}
                 _ => self.failed(),
             }
             // Whatever it says, the slot's descriptor is the one completed: completions come in order.
-            let cell = self.cells[slot].take();
-            if let Some(sent) = cell.and_then(|c| self.life.pool().reclaim(c, 0, 0))
-                && let Err(sent) = self.home.push(sent)
-            {
-                self.home.clear();
-                drop(sent);
-            }
+            self.cells.retire(slot, &mut self.home);
         }
         self.home.clear();
         self.ring.credit(taken);
@@ -90,23 +72,16 @@ impl<R: Registers> TxRing<R> {
         if p.len() < MIN_FRAME_BYTES || p.len() > longest {
             return self.failed();
         }
-        let mapped = if p.pool().memory().same(self.life.pool().memory()) {
-            Some(p)
-        } else {
-            self.life.pool().copy_from(&p)
-        };
-        let Some(p) = mapped else {
+        let Some(p) = self.life.mapped(p) else {
             return self.failed();
         };
         let (addr, len) = (self.life.pool_iova().offset(p.dma_offset()).0, p.len() as u16);
         let frag = Tlvs::new().u64(tx::FRAG_ADDR, addr).u16(tx::FRAG_LEN, len);
         let frags = Tlvs::new().nest(tx::FRAG, &frag);
         let tlvs = Tlvs::new().nest(tx::FRAGS, &frags);
-        self.cells[self.ring.next_slot()] = Some(p.into_cell());
+        self.cells.put(self.ring.next_slot(), p.into_cell());
         self.ring.post(tlvs.bytes());
-        let counts = self.life.counts(self.port);
-        counts.tx_packets.fetch_add(1, Ordering::Relaxed);
-        counts.tx_bytes.fetch_add(len.into(), Ordering::Relaxed);
+        self.life.counts(self.port).sent(1, len.into());
     }
 }
 
@@ -134,15 +109,8 @@ impl<R: Registers> TxQueue for TxRing<R> {
 
 impl<R: Registers> Drop for TxRing<R> {
     fn drop(&mut self) {
-        let now = self.life.epoch();
-        if now.is_some() && now != self.epoch {
-            return self.reclaim_all();
-        }
-        if now.is_some() {
+        if self.cells.is_running() {
             self.ring.stop();
-        }
-        for c in self.cells.iter_mut().filter_map(Option::take) {
-            self.life.park(c);
         }
     }
 }
