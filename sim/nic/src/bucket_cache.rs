@@ -19,6 +19,7 @@ struct Line {
     here_at: u64,
 }
 
+#[derive(Clone)]
 pub(crate) struct BucketCache {
     /// Sets of [`WAYS`] lines, the most recently used first.
     lines: Vec<Line>,

@@ -82,6 +82,7 @@ pub enum Failure {
     Internal,
 }
 
+#[derive(Clone)]
 pub(crate) struct Chip {
     pub config: Config,
     pub caps: Caps,

@@ -32,6 +32,7 @@ pub(crate) const CLIENT: DmaClient = DmaClient(0);
 const QUEUE: usize = 16;
 
 /// How far a command is.
+#[derive(Clone)]
 enum State {
     /// Its payload is to be read.
     WantsPayload,
@@ -42,6 +43,7 @@ enum State {
     Failed(CmdStatus),
 }
 
+#[derive(Clone)]
 struct Command {
     desc: CmdDesc,
     payload: Vec<u8>,
@@ -49,6 +51,7 @@ struct Command {
 }
 
 /// What happens to the oldest command.
+#[derive(Clone)]
 enum Phase {
     Idle,
     /// Being executed until then.
@@ -70,6 +73,7 @@ pub(crate) struct Effect {
     pub written: Option<(u8, u8, u64)>,
 }
 
+#[derive(Clone)]
 pub(crate) struct CmdEngine {
     pub ring: Ring,
     commands: VecDeque<Command>,
@@ -89,6 +93,7 @@ pub(crate) struct CmdEngine {
     pub to_fail: u32,
 }
 
+#[derive(Clone)]
 struct Costs {
     decode: u64,
     remove: u64,

@@ -17,17 +17,20 @@ use crate::config::ExactConfig;
 use crate::crc;
 use crate::tables::{Entry, Refusal, bad_key, entry_name, slot_of_name};
 
+#[derive(Clone)]
 struct Slot {
     entry: Entry,
     key: KeyBytes,
     profile: u8,
 }
 
+#[derive(Clone)]
 struct Profile {
     mask: KeyBytes,
     entries: u32,
 }
 
+#[derive(Clone)]
 pub(crate) struct ExactTable {
     slots: Vec<Option<Box<Slot>>>,
     /// Hash of the entry in each slot, 0 when empty: spares the lookup most comparisons.

@@ -175,7 +175,7 @@ impl std::fmt::Display for DriverFault {
 }
 
 /// The log and the FAULT registers.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct FaultLog {
     log: VecDeque<DriverFault>,
     count: u64,

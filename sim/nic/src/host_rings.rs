@@ -24,7 +24,7 @@ use crate::ring::Ring;
 use crate::transfer::{Kind, SmallBuffers, Tag, dma_address, raise_vector};
 
 /// Which way frames go.
-pub(crate) trait Direction: Sized {
+pub(crate) trait Direction: Sized + Clone {
     /// Status of a completion.
     type Status: Copy;
     /// Who asks the DMA engine.
@@ -45,6 +45,7 @@ pub(crate) trait Direction: Sized {
 }
 
 /// From the device to the host.
+#[derive(Clone)]
 pub(crate) struct Receive;
 
 impl Direction for Receive {
@@ -61,6 +62,7 @@ impl Direction for Receive {
 }
 
 /// From the host to the device.
+#[derive(Clone)]
 pub(crate) struct Transmit;
 
 impl Direction for Transmit {
@@ -77,6 +79,7 @@ impl Direction for Transmit {
 }
 
 /// A descriptor that was taken up.
+#[derive(Clone)]
 pub(crate) struct Pending<D: Direction> {
     /// The frame; none when the descriptor was bad, or did not suit it.
     pub packet: Option<PacketBox>,
@@ -86,6 +89,7 @@ pub(crate) struct Pending<D: Direction> {
 }
 
 /// One ring and what it has under way.
+#[derive(Clone)]
 pub(crate) struct HostRing<D: Direction> {
     pub ring: Ring,
     /// Frames lost for want of a descriptor.
@@ -98,6 +102,7 @@ pub(crate) struct HostRing<D: Direction> {
 }
 
 /// The rings of all ports, port by port.
+#[derive(Clone)]
 pub(crate) struct HostRings<D: Direction> {
     pub rings: Vec<HostRing<D>>,
     /// Rings with something to do beside waiting, one bit each; follows [`HostRing::has_work`].

@@ -21,6 +21,7 @@ mod bed;
 pub mod bench;
 mod bucket_cache;
 mod capture;
+mod checkpoint;
 mod chip;
 mod cmd_engine;
 mod config;
@@ -58,6 +59,7 @@ mod tests;
 pub use backing::{SimBacking, SimRegs};
 pub use bed::{Bed, Match};
 pub use capture::Captured;
+pub use checkpoint::{Checkpoint, RestoreError};
 pub use chip::Failure;
 pub use config::{
     ActionConfig, CommandConfig, Config, ConfigError, CounterConfig, DeviceConfig, ExactConfig, HostConfig,

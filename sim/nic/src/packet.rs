@@ -16,7 +16,7 @@ use crate::trail::{Place, Recorder, Stamp, Trail};
 const HEADROOM: usize = 64;
 
 /// A frame and what the stages found out about it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Packet {
     /// Frame bytes from `head` on; taken out while a DMA transfer has them.
     pub data: Vec<u8>,
@@ -85,7 +85,7 @@ impl Packet {
 }
 
 /// Recycled frames.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PacketPool {
     #[allow(clippy::vec_box)] // the boxes are what is recycled
     free: Vec<PacketBox>,

@@ -24,12 +24,14 @@ use crate::tables::{CounterMasks, Entry, Tables};
 use crate::trail::Place;
 
 /// One table of the exact stage.
+#[derive(Clone)]
 struct ExactStage {
     out: Pipe<PacketBox>,
     usage: Usage,
     cache: Option<BucketCache>,
 }
 
+#[derive(Clone)]
 pub(crate) struct Pipeline {
     parsed: Pipe<PacketBox>,
     exact: Vec<ExactStage>,

@@ -22,6 +22,7 @@ use crate::drops::{DropReason, FrameAccount, PortCounts};
 use crate::packet::{PacketBox, PacketPool};
 use crate::trail::Place;
 
+#[derive(Clone)]
 pub(crate) struct Port {
     pub index: u8,
     /// By the driver's command.

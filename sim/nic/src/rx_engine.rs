@@ -15,6 +15,7 @@ use crate::port::Port;
 use crate::trail::Place;
 use crate::transfer::next_of;
 
+#[derive(Clone)]
 pub(crate) struct RxEngine {
     pub host: HostRings<Receive>,
     queue_pairs: usize,

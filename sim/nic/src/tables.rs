@@ -45,6 +45,13 @@ pub(crate) struct CounterMasks {
 }
 
 impl Entry {
+    /// One that drops.
+    #[cfg(test)]
+    pub fn empty() -> Self {
+        let actions = Arc::new(ActionList { actions: Box::new([]), may_except: false });
+        Entry { name: 0, cookie: 0, actions, packets: 0, bytes: 0, last_ns: AGE_NEVER }
+    }
+
     pub fn count(&mut self, bytes: usize, now_ns: u64, m: CounterMasks) {
         self.packets = self.packets.wrapping_add(1) & m.packets;
         self.bytes = self.bytes.wrapping_add(bytes as u64) & m.bytes;
@@ -81,6 +88,7 @@ impl From<CmdStatus> for Refusal {
 }
 
 /// Both tables.
+#[derive(Clone)]
 pub(crate) struct Tables {
     pub exact: ExactTable,
     pub ternary: TernaryTable,

@@ -13,6 +13,7 @@ use crate::tables::{Entry, Refusal, entry_name, slot_of_name};
 const WORDS: usize = KEY_BYTES / 8;
 
 /// What the search looks at, in search order.
+#[derive(Clone)]
 struct Row {
     key: [u64; WORDS],
     mask: [u64; WORDS],
@@ -20,6 +21,7 @@ struct Row {
     slot: u16,
 }
 
+#[derive(Clone)]
 struct Slot {
     entry: Entry,
     key: KeyBytes,
@@ -27,6 +29,7 @@ struct Slot {
     priority: u32,
 }
 
+#[derive(Clone)]
 pub(crate) struct TernaryTable {
     slots: Vec<Option<Box<Slot>>>,
     uses: Vec<u16>,

@@ -116,7 +116,7 @@ impl Trail {
 }
 
 /// Keeps the trails of frames that have ended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     finished: Vec<Trail>,
     limit: usize,

@@ -50,7 +50,7 @@ impl Tag {
 }
 
 /// Recycled buffers for descriptors and completions.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct SmallBuffers(Vec<Vec<u8>>);
 
 /// Larger buffers are given back to the allocator.

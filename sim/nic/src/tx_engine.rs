@@ -14,6 +14,7 @@ use crate::port::Port;
 use crate::trail::Place;
 use crate::transfer::{SmallBuffers, next_of};
 
+#[derive(Clone)]
 pub(crate) struct TxEngine {
     pub host: HostRings<Transmit>,
     next_queue: usize,

@@ -45,7 +45,7 @@ pub enum DmaKind {
 }
 
 /// A transfer. The engine owns the buffer until it gives it back in the completion.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DmaRequest {
     /// Means nothing to the engine; returned in the completion.
     pub tag: u64,
@@ -69,7 +69,7 @@ pub enum DmaError {
 }
 
 /// The end of a transfer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct DmaCompletion {
     /// The request, with its buffer.
     pub request: DmaRequest,
@@ -96,6 +96,7 @@ pub struct DmaStats {
     pub in_flight: u32,
 }
 
+#[derive(Clone)]
 struct Slot {
     request: DmaRequest,
     client: usize,
@@ -134,6 +135,7 @@ struct Tlp {
     len: u32,
 }
 
+#[derive(Clone)]
 struct Client {
     requests: Pipe<DmaRequest>,
     completions: Pipe<DmaCompletion>,
@@ -171,6 +173,7 @@ impl Stall {
 }
 
 /// The engine.
+#[derive(Clone)]
 pub struct DmaEngine {
     config: LinkConfig,
     clients: Vec<Client>,

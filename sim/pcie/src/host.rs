@@ -18,7 +18,7 @@ pub const MSI_WINDOW_BYTES: u64 = 0x10_0000;
 const SMALL_BYTES: usize = 64;
 
 /// Host memory and interrupts, as one device reaches them.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Host {
     /// The address translation.
     pub iommu: Iommu,

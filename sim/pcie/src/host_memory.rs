@@ -119,6 +119,7 @@ pub(crate) struct Chunk {
     pub len: u32,
 }
 
+#[derive(Clone)]
 struct Times {
     llc: u64,
     snoop: u64,
@@ -135,6 +136,7 @@ struct Times {
 }
 
 /// The memory system of one host.
+#[derive(Clone)]
 pub struct HostMemory {
     times: Times,
     splits: bool,

@@ -31,6 +31,7 @@ pub struct IommuFault {
     pub cycle: Cycles,
 }
 
+#[derive(Clone)]
 struct Mapping {
     start: u64,
     memory: DmaMemory,
@@ -45,6 +46,7 @@ const END_IOVA: u64 = 1 << 48;
 const FAULT_LOG: usize = 64;
 
 /// The mappings of one device.
+#[derive(Clone)]
 pub struct Iommu {
     /// Sorted by address.
     mappings: Vec<Mapping>,
@@ -160,6 +162,11 @@ impl Iommu {
     /// Faults so far.
     pub fn fault_count(&self) -> u64 {
         self.fault_count
+    }
+
+    /// What is mapped: addresses on the bus and the memory there, in order.
+    pub fn regions(&self) -> impl Iterator<Item = (u64, &DmaMemory)> {
+        self.mappings.iter().map(|m| (m.start, &m.memory))
     }
 
     /// Mappings now.

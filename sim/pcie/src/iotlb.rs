@@ -42,6 +42,7 @@ pub struct IotlbStats {
     pub walker_waits: u64,
 }
 
+#[derive(Clone)]
 struct Entry {
     page: u64,
     /// Tick at which its walk ends.
@@ -49,6 +50,7 @@ struct Entry {
 }
 
 /// The state. Lists are most recently used first.
+#[derive(Clone)]
 pub(crate) struct Iotlb {
     timing: IotlbTiming,
     entries: Vec<Entry>,

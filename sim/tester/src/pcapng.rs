@@ -57,6 +57,19 @@ pub fn write(frames: &[Captured], ports: u8, clock_hz: u64) -> Vec<u8> {
     out
 }
 
+/// Frames with their nanoseconds as a classic pcap file of nanosecond resolution, little-endian, which every tool reads.
+pub fn classic_file(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let mut out: Vec<u8> =
+        [0xa1b2_3c4d, 0x0004_0002, 0, 0, 0x4_0000, ETHERNET].into_iter().flat_map(u32::to_le_bytes).collect();
+    for (ns, f) in frames {
+        let len = f.len() as u32;
+        let head = [(ns / 1_000_000_000) as u32, (ns % 1_000_000_000) as u32, len, len];
+        out.extend(head.into_iter().flat_map(u32::to_le_bytes));
+        out.extend(f);
+    }
+    out
+}
+
 /// What is wrong with a capture.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CaptureError {
@@ -170,6 +183,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
+        let all = [(0, vec![1; 60]), (7_000_000_001, vec![2; 61])];
+        assert_eq!(read(&classic_file(&all)).unwrap(), all);
         let f = |cycle, port, n: usize| Captured { cycle, port, received: port == 0, bytes: vec![port; n] };
         let file = write(&[f(250, 0, 60), f(500, 1, 61)], 2, 250_000_000);
         assert_eq!(read(&file).unwrap(), [(0, vec![0; 60]), (1000, vec![1; 61])]);

@@ -39,6 +39,8 @@ pub enum Unit {
     Milliseconds,
     #[serde(rename = "bytes/row")]
     BytesPerRow,
+    #[serde(rename = "bytes")]
+    Bytes,
     #[serde(rename = "x")]
     Ratio,
 }
@@ -60,6 +62,7 @@ impl Unit {
             Unit::Microseconds => "us",
             Unit::Milliseconds => "ms",
             Unit::BytesPerRow => "bytes/row",
+            Unit::Bytes => "bytes",
             Unit::Ratio => "x",
         }
     }

@@ -23,6 +23,8 @@ pub mod part;
 pub mod peer;
 pub mod rulesets;
 pub mod sim;
+pub mod sim_load;
+pub mod sim_peer;
 pub mod softpath;
 pub mod switching;
 pub mod target;

@@ -14,6 +14,10 @@ pub enum Target {
     WholePath,
     /// Simulator: at least 200,000 packets per second of host time.
     Simulator,
+    /// Simulator, default profile at half load: at least 500,000 packets per second of processor time.
+    SimulatorHalfLoad,
+    /// Simulator: at least five million device cycles per second of processor time, those jumped over not counted.
+    SimulatorCycles,
     /// Database: at most 15 us of server CPU for a single-row transaction without durability, native client.
     OvsdbCpu,
     /// Database: at least twice the rate of Open vSwitch's server through the same Python client.
@@ -30,9 +34,11 @@ pub enum Target {
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 8] = [
+    pub const ALL: [Target; 10] = [
         Target::WholePath,
         Target::Simulator,
+        Target::SimulatorHalfLoad,
+        Target::SimulatorCycles,
         Target::OvsdbCpu,
         Target::OvsdbPythonRate,
         Target::OvsdbMemory,
@@ -46,6 +52,8 @@ impl Target {
         match self {
             Target::WholePath => "whole path on cache hits, 64-byte packets in batches of 32",
             Target::Simulator => "simulator, 64-byte packets",
+            Target::SimulatorHalfLoad => "simulator, default profile at half load, 64-byte packets",
+            Target::SimulatorCycles => "simulator, device cycles that are evaluated",
             Target::OvsdbCpu => "server CPU of a single-row transaction, native client",
             Target::OvsdbPythonRate => "rate through the same Python client, against Open vSwitch's server",
             Target::OvsdbMemory => "memory of a row, against Open vSwitch's server",
@@ -60,6 +68,8 @@ impl Target {
         match self {
             Target::WholePath => (250.0, Unit::CyclesPerPacket),
             Target::Simulator => (200_000.0, Unit::PacketsPerSecond),
+            Target::SimulatorHalfLoad => (500_000.0, Unit::PacketsPerSecond),
+            Target::SimulatorCycles => (5_000_000.0, Unit::CyclesPerSecond),
             Target::OvsdbCpu => (15.0, Unit::MicrosPerTransaction),
             Target::OvsdbPythonRate => (2.0, Unit::Ratio),
             Target::OvsdbMemory => (0.5, Unit::Ratio),
@@ -77,6 +87,7 @@ impl Target {
             | Target::OvsdbMemory
             | Target::TcEncoding
             | Target::Trace => true,
+            Target::SimulatorHalfLoad | Target::SimulatorCycles => false,
             Target::Simulator | Target::OvsdbPythonRate | Target::TcRate => false,
         }
     }

@@ -3,6 +3,8 @@
 mod device_life;
 mod driver_faults;
 mod forwarding;
+mod mishaps;
+mod model;
 mod packet_rings;
 mod properties;
 

@@ -1,6 +1,6 @@
 //! Determinism, conservation of frames, throughput, and survival of anything a host may write.
 
-use device::{RegOffset, Registers};
+use device::{DeviceBacking, RegOffset, Registers};
 use kernel::Rng;
 use simnic_defs::entry::key;
 use simnic_defs::regs::{PortReg, QueueReg};
@@ -144,8 +144,22 @@ fn frames_are_conserved_at_every_cycle() {
 
 #[test]
 fn skipping_and_the_order_of_evaluation_change_nothing_and_runs_repeat() {
-    for seed in 10..16 {
-        let config = || if seed % 2 == 0 { tight() } else { Config::default() };
+    for seed in 10..19 {
+        let config = || match seed % 9 {
+            1 | 5 => tight(),
+            2 => Config::profile("flow-engine").unwrap(),
+            3 => Config::profile("match-action").unwrap(),
+            4 => Config::profile("small-nic").unwrap(),
+            6 => Config::profile("tcam-poor-asic").unwrap(),
+            7 => {
+                // A cache of buckets that is too small, and tables that are busy with being written.
+                let mut c = tight();
+                (c.exact.cached_buckets, c.exact.miss_cycles, c.exact.misses) = (4, 37, 2);
+                (c.exact.write_cycles, c.ternary.write_cycles) = (13, 17);
+                c
+            }
+            _ => Config::default(),
+        };
         let (plain, evaluated) = workload(config(), seed, true, false, false);
         let (again, _) = workload(config(), seed, true, false, false);
         assert!(plain == again, "seed {seed}: two runs differ");
@@ -387,4 +401,50 @@ fn dump_and_statistics_walk_the_tables() {
         h.install_exact(0, &FlowEntry::new([0; KEY_BYTES], [0; KEY_BYTES], 0, &[]).unwrap()).unwrap().status,
         3
     );
+}
+
+#[test]
+fn a_run_from_a_checkpoint_is_identical_to_the_bit() {
+    for seed in 30..36 {
+        let config = if seed % 2 == 0 { tight() } else { Config::profile("flow-engine").unwrap() };
+        let (sim, mut h, mut rx, mut tx) = busy_device(config);
+        let mut r = Rng::new(seed);
+        let some = |r: &mut Rng| -> Vec<(u8, Vec<u8>, u64)> {
+            (0..40).map(|_| (r.below(4) as u8, random_frame(r), r.below(60))).collect()
+        };
+        let first = some(&mut r);
+        tx.post_transmit(&random_frame(&mut r));
+        h.write(QueueReg::TX_TAIL.of(2, 0), tx.tail);
+        let play = |all: &[(u8, Vec<u8>, u64)]| {
+            for (port, f, cycles) in all {
+                sim.inject(*port, f);
+                sim.step(*cycles);
+            }
+        };
+        play(&first);
+        let saved = sim.checkpoint().unwrap();
+        assert_eq!(saved.cycle(), sim.cycle().0);
+        let cursor = (rx[0].consumed, rx[0].tail, h.cmd.consumed, h.cmd.tail);
+        let rest = some(&mut r);
+        let go_on = |h: &mut RawHost, rx: &mut [HostRing]| {
+            (rx[0].consumed, rx[0].tail, h.cmd.consumed, h.cmd.tail) = cursor;
+            play(&rest);
+            h.submit(CmdDesc::new(Opcode::Nop, 0));
+            sim.step(30_000);
+            let received: Vec<_> =
+                std::iter::from_fn(|| rx[0].take_received()).map(|(c, f)| (c.len.get(), f)).collect();
+            let out: Vec<_> = (0..4).map(|p| sim.collect(p)).collect();
+            (received, out, sim.stats(), sim.faults(), sim.cycle())
+        };
+        let once = go_on(&mut h, &mut rx);
+        sim.restore(&saved).unwrap();
+        // What the host had in mind goes back by hand; tags of commands do not matter to a NOP.
+        let again = go_on(&mut h, &mut rx);
+        assert!(once == again, "seed {seed}: a restored run differs");
+        assert!(once.1.iter().any(|f| !f.is_empty()));
+        let other = crate::SimNic::new(Config::profile("small-nic").unwrap(), 1).unwrap();
+        assert_eq!(other.restore(&saved), Err(crate::RestoreError::OtherDevice));
+        h.backing.dma_unmap(rx[3].buffers.iova).unwrap();
+        assert_eq!(sim.restore(&saved), Err(crate::RestoreError::Memory(rx[3].buffers.iova.0)));
+    }
 }

@@ -2,6 +2,7 @@
 
 mod peer;
 mod rulesets;
+mod sim_peer;
 mod softpath;
 
 use std::io::{self, Write};
@@ -137,6 +138,9 @@ fn dispatch(out: &mut dyn Write) -> io::Result<bool> {
         "rulesets" => rulesets::sets(&rulesets::Sets::parse_from(words), out),
         "updates" => rulesets::update(&rulesets::Updates::parse_from(words), out),
         "churn" => rulesets::churn_for(&rulesets::Churn::parse_from(words), out),
+        "sim" if std::env::args_os().any(|a| a == "--peer") => {
+            sim_peer::main(&sim_peer::Args::parse_from(words), out)
+        }
         _ => run(&Args::parse(), out),
     }
 }
