@@ -28,6 +28,7 @@ use crate::packet::PacketPool;
 use crate::pipeline::Pipeline;
 use crate::port::Port;
 use crate::rx_engine::RxEngine;
+use crate::scheduler::SharedBuffer;
 use crate::script::{Mishap, Script};
 use crate::tables::Tables;
 use crate::transfer::{SmallBuffers, Tag, raise_vector};
@@ -154,7 +155,11 @@ impl Chip {
         })?;
         Ok(Chip {
             caps: caps(&config),
-            pool: PacketPool::new(d.max_frame_bytes.into()),
+            pool: {
+                let mut pool = PacketPool::new(d.max_frame_bytes.into());
+                pool.shared = SharedBuffer::new(&config);
+                pool
+            },
             ports: (0..d.ports).map(|p| Port::new(p, &config)).collect::<Result<_, _>>()?,
             pipeline: Pipeline::new(&config)?,
             tables: Tables::new(&config),
@@ -472,6 +477,9 @@ impl Machine for Chip {
                 self.event_due |= p.up != up;
                 p.up = up;
             }
+        }
+        if self.config.port.pause_at_frames > 0 {
+            self.ports.iter_mut().for_each(Port::look_at_ingress);
         }
         self.faults.commit();
         self.event_due |= std::mem::take(&mut self.faults.event);

@@ -69,8 +69,24 @@ section! {
         latency_cycles: u32 = 20,
         /// Frames waiting for the parser.
         ingress_queue_frames: u32 = 64,
-        /// Frames waiting for the wire.
+        /// Frames waiting for the wire, of each egress queue; not used when a buffer is shared.
         egress_queue_frames: u32 = 128,
+        /// Egress queues for forwarded frames.
+        egress_queues: u8 = 1,
+        /// Of them served before the others, from the highest.
+        strict_queues: u8 = 0,
+        /// Weights of the others, from the lowest; those not given are 1.
+        weights: Vec<u16> = Vec::new(),
+        /// Frames of a buffer that the egress queues of all ports share; 0: none is shared.
+        shared_frames: u32 = 0,
+        /// Sixteenths of the free part of that buffer that a queue may hold.
+        threshold_16ths: u16 = 16,
+        /// Whether PAUSE frames are obeyed; they are swallowed either way.
+        obey_pause: bool = false,
+        /// Frames in the ingress queue at which PAUSE is sent; 0: never.
+        pause_at_frames: u32 = 0,
+        /// Frames in the ingress queue at which the pause is ended.
+        resume_at_frames: u32 = 0,
     }
 }
 section! {
@@ -280,6 +296,27 @@ impl Config {
         range("port.latency_cycles", self.port.latency_cycles.into(), 1, 1 << 20)?;
         range("port.ingress_queue_frames", self.port.ingress_queue_frames.into(), 1, 1 << 16)?;
         range("port.egress_queue_frames", self.port.egress_queue_frames.into(), 1, 1 << 16)?;
+        let p = &self.port;
+        range("port.egress_queues", p.egress_queues.into(), 1, 8)?;
+        if p.strict_queues > p.egress_queues {
+            return Err(refused(
+                "port.strict_queues",
+                format!("{} of {} queues", p.strict_queues, p.egress_queues),
+            ));
+        }
+        let weighted = p.egress_queues - p.strict_queues;
+        if p.weights.len() > weighted.into() || p.weights.contains(&0) {
+            let reason = format!("{:?}: at most {weighted} weights, none of them 0", p.weights);
+            return Err(refused("port.weights", reason));
+        }
+        range("port.shared_frames", p.shared_frames.into(), 0, 1 << 20)?;
+        range("port.threshold_16ths", p.threshold_16ths.into(), 1, 1024)?;
+        range("port.pause_at_frames", p.pause_at_frames.into(), 0, p.ingress_queue_frames.into())?;
+        if p.pause_at_frames > 0 && p.resume_at_frames >= p.pause_at_frames {
+            let reason =
+                format!("{} is not below pause_at_frames, {}", p.resume_at_frames, p.pause_at_frames);
+            return Err(refused("port.resume_at_frames", reason));
+        }
         for (name, l, i, b) in [
             ("parser", self.parser.latency_cycles, self.parser.interval_cycles, self.parser.buffer_frames),
             ("exact", self.exact.latency_cycles, self.exact.interval_cycles, self.exact.buffer_frames),

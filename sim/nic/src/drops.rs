@@ -29,6 +29,8 @@ reasons! {
     TooLong "too_long",
     /// Damaged on the wire: its checksum (FCS) is wrong.
     Fcs "fcs_error",
+    /// A MAC control frame (PAUSE): it ends in the MAC.
+    MacControl "mac_control",
     /// Received on a port that is down, or by a device that is not enabled.
     IngressDown "ingress_down",
     /// The port's ingress queue was full: the pipeline is slower than the wire.
@@ -80,7 +82,8 @@ impl PortCounts {
             | DropReason::HostQueue
             | DropReason::NoDescriptor
             | DropReason::BufferTooSmall => self.rx_drops += 1,
-            DropReason::Rule
+            DropReason::MacControl
+            | DropReason::Rule
             | DropReason::IngressDown
             | DropReason::DmaFault
             | DropReason::RingStopped
@@ -104,6 +107,8 @@ pub struct FrameAccount {
     pub from_host: u64,
     /// Copies made for further outputs.
     pub copies: u64,
+    /// Made by the device itself: PAUSE frames.
+    pub made: u64,
     /// Taken from a wire, away from the device.
     pub collected: u64,
     /// Written to receive buffers.
@@ -117,7 +122,7 @@ pub struct FrameAccount {
 impl FrameAccount {
     /// Whether no frame is lost or made from nothing.
     pub fn balances(&self) -> bool {
-        self.injected + self.from_host + self.copies
+        self.injected + self.from_host + self.copies + self.made
             == self.collected + self.to_host + self.dropped + self.inside
     }
 }

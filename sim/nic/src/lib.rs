@@ -44,6 +44,7 @@ mod raw_host;
 mod registers;
 mod ring;
 mod rx_engine;
+mod scheduler;
 mod script;
 mod stats;
 mod tables;

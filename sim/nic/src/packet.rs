@@ -9,6 +9,7 @@ use simnic_defs::{KEY_BYTES, KeyBytes, RxCpl, RxReason};
 
 use crate::capture::Capture;
 use crate::parser::Layout;
+use crate::scheduler::SharedBuffer;
 use crate::tables::ActionList;
 use crate::trail::{Place, Recorder, Stamp, Trail};
 
@@ -95,6 +96,8 @@ pub(crate) struct PacketPool {
     recorder: Option<Box<Recorder>>,
     /// A tap on every wire.
     pub tap: Option<Box<Capture>>,
+    /// The egress queues' buffer.
+    pub shared: SharedBuffer,
 }
 
 impl PacketPool {
@@ -105,6 +108,7 @@ impl PacketPool {
             born: 0,
             recorder: None,
             tap: None,
+            shared: SharedBuffer::default(),
         }
     }
 
@@ -190,7 +194,7 @@ impl PacketPool {
         p.data.extend_from_slice(&o.data);
         p.head = o.head;
         p.ingress = o.ingress;
-        p.layout = o.layout;
+        (p.key, p.layout) = (o.key, o.layout);
         (p.parsed, p.hash, p.mark, p.reason) = (o.parsed, o.hash, o.mark, o.reason);
         (p.table, p.entry) = (o.table, o.entry);
         if let (Some(t), Some(original)) = (&mut p.trail, &o.trail) {

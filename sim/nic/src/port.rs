@@ -10,7 +10,7 @@
 //! Cycle-level: a frame takes the wire for its bytes and 24 more (preamble, FCS, inter-frame gap) at line rate, then the
 //! latency of MAC and PHY. A frame that is damaged on its way takes the wire as any other and is dropped for its checksum; that and the
 //! carrier are behavioural. Ingress and host queues and the egress queue of forwarded frames drop when full; the egress
-//! queue of frames from the host holds back the transmit rings instead. Frames that fit the device's longest frame are
+//! queue of frames from the host holds back the transmit rings instead. PAUSE stops the transmitter between two frames. Frames that fit the device's longest frame are
 //! stored whole; there is no cut-through.
 
 use std::collections::VecDeque;
@@ -20,7 +20,18 @@ use kernel::{Cycles, Pipe, Usage, Wake};
 use crate::config::{Config, ConfigError, wire_cycles};
 use crate::drops::{DropReason, FrameAccount, PortCounts};
 use crate::packet::{PacketBox, PacketPool};
+use crate::scheduler::Scheduler;
 use crate::trail::Place;
+
+/// Where PAUSE frames go (IEEE 802.3 31B.1).
+const PAUSE_ADDRESS: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 1];
+
+/// The time of a PAUSE frame in quanta; none for other frames.
+fn pause_quanta(f: &[u8]) -> Option<u16> {
+    let h: &[u8; 18] = f.first_chunk()?;
+    let is_pause = h[..6] == PAUSE_ADDRESS && h[12..16] == [0x88, 0x08, 0, 1];
+    is_pause.then(|| u16::from_be_bytes([h[16], h[17]]))
+}
 
 #[derive(Clone)]
 pub(crate) struct Port {
@@ -33,13 +44,23 @@ pub(crate) struct Port {
     pub wire_out: VecDeque<PacketBox>,
     wire_frames: usize,
     pub ingress: Pipe<PacketBox>,
-    pub egress: Pipe<PacketBox>,
+    pub egress: Scheduler,
     pub egress_host: Pipe<PacketBox>,
     pub to_host: Pipe<PacketBox>,
     departing: Pipe<PacketBox>,
     rx_free_at: u64,
     /// So many frames arrive damaged from now on.
     pub damaged: u32,
+    /// The transmitter is silent until then.
+    paused_until: u64,
+    obeys_pause: bool,
+    /// Frames in the ingress queue at which the other end is told to be silent, and at which it may go on; as of the
+    /// end of a cycle.
+    pause_at: usize,
+    resume_at: usize,
+    /// The other end has been told to be silent; and a PAUSE frame is to be sent.
+    pausing: bool,
+    pause_due: bool,
     host_turn: bool,
     pub counts: PortCounts,
     pub rx_usage: Usage,
@@ -62,12 +83,18 @@ impl Port {
             wire_out: VecDeque::new(),
             wire_frames: c.device.wire_frames as usize,
             ingress: Pipe::new(Config::timing(p.latency_cycles, 1, p.ingress_queue_frames)?),
-            egress: Pipe::new(Config::timing(c.action.latency_cycles, 1, p.egress_queue_frames)?),
+            egress: Scheduler::new(c)?,
             egress_host: Pipe::new(Config::timing(1, 1, p.egress_queue_frames)?),
             to_host: Pipe::new(Config::timing(c.action.latency_cycles, 1, c.host.queue_frames)?),
             departing: Pipe::new(Config::timing(p.latency_cycles, 1, departing)?),
             rx_free_at: 0,
             damaged: 0,
+            paused_until: 0,
+            obeys_pause: p.obey_pause,
+            pause_at: p.pause_at_frames as usize,
+            resume_at: p.resume_at_frames as usize,
+            pausing: false,
+            pause_due: false,
             host_turn: false,
             counts: PortCounts::default(),
             rx_usage: Usage::default(),
@@ -135,6 +162,13 @@ impl Port {
             DropReason::TooLong
         } else if !self.link_up() || !enabled {
             DropReason::IngressDown
+        } else if let Some(quanta) = pause_quanta(p.bytes()) {
+            if self.obeys_pause {
+                // A quantum is 512 bit times (IEEE 802.3 31B.2).
+                let bits = u128::from(quanta) * 512 * u128::from(self.clock_hz);
+                self.paused_until = now.0 + bits.div_ceil(u128::from(self.bits_per_second)) as u64;
+            }
+            DropReason::MacControl
         } else {
             self.counts.rx_packets += 1;
             self.counts.rx_bytes += p.len() as u64;
@@ -163,14 +197,21 @@ impl Port {
                 self.drop(p, DropReason::WireFull, pool, account);
             }
         }
-        if self.egress.is_empty() && self.egress_host.is_empty() || !self.departing.can_push(now) {
+        if !self.departing.can_push(now) {
             return happened;
         }
-        let (first, second) = match self.host_turn {
-            true => (&mut self.egress_host, &mut self.egress),
-            false => (&mut self.egress, &mut self.egress_host),
+        if std::mem::take(&mut self.pause_due) && self.link_up() {
+            self.send_pause(now, pool, account);
+            return true;
+        }
+        if self.egress.is_empty() && self.egress_host.is_empty() || now.0 < self.paused_until {
+            return happened;
+        }
+        let next = match self.host_turn {
+            true => self.egress_host.pop(now).or_else(|| self.egress.pop(now, &mut pool.shared)),
+            false => self.egress.pop(now, &mut pool.shared).or_else(|| self.egress_host.pop(now)),
         };
-        let Some(mut p) = first.pop(now).or_else(|| second.pop(now)) else { return happened };
+        let Some(mut p) = next else { return happened };
         self.host_turn = !self.host_turn;
         if !self.link_up() {
             self.drop(p, DropReason::EgressDown, pool, account);
@@ -187,13 +228,38 @@ impl Port {
         true
     }
 
+    /// Decides at the end of a cycle whether the other end must be silent.
+    pub fn look_at_ingress(&mut self) {
+        let held = self.ingress.len();
+        let wanted = if self.pausing { held > self.resume_at } else { held >= self.pause_at };
+        self.pause_due |= wanted != self.pausing;
+        self.pausing = wanted;
+    }
+
+    /// A PAUSE frame: as long as can be, or the end of it.
+    fn send_pause(&mut self, now: Cycles, pool: &mut PacketPool, account: &mut FrameAccount) {
+        let mut f = [0; 60];
+        f[..6].copy_from_slice(&PAUSE_ADDRESS);
+        f[6..12].copy_from_slice(&[2, 0x53, 0, 0, 0, self.index]);
+        f[12..16].copy_from_slice(&[0x88, 0x08, 0, 1]);
+        f[16..18].fill(if self.pausing { 0xff } else { 0 });
+        let mut p = pool.with_bytes(&f, self.index);
+        account.made += 1;
+        let cycles = self.wire_cycles(p.len());
+        self.tx_usage.accept(cycles);
+        p.stamp(Place::Transmit(self.index), now.0, self.departing.visible_from(now) + cycles - 1);
+        if let Err(p) = self.departing.push_after(now, cycles - 1, p) {
+            self.drop(p, DropReason::EgressQueue, pool, account);
+        }
+    }
+
     /// A frame for the port's egress queue; dropped when the port is down or the queue full.
     pub fn send(&mut self, now: Cycles, mut p: PacketBox, pool: &mut PacketPool, account: &mut FrameAccount) {
         if !self.link_up() {
             return self.drop(p, DropReason::EgressDown, pool, account);
         }
         p.stamp(Place::Egress(self.index), now.0, self.egress.visible_from(now));
-        if let Err(p) = self.egress.push(now, p) {
+        if let Err(p) = self.egress.push(now, p, &mut pool.shared) {
             self.drop(p, DropReason::EgressQueue, pool, account);
         }
     }
@@ -208,7 +274,14 @@ impl Port {
 
     /// When the MACs next have something to do; what the other stages take from the queues is theirs to say.
     pub fn next_event(&self, now: Cycles) -> Wake {
-        let mut w = self.departing.wake(now).or(self.egress.wake(now)).or(self.egress_host.wake(now));
+        let mut send = self.egress.wake(now).or(self.egress_host.wake(now));
+        if let Some(c) = send.cycle() {
+            send = Wake::at(Cycles(c.0.max(self.paused_until)));
+        }
+        if self.pause_due {
+            send = Wake::at(Cycles(now.0 + 1));
+        }
+        let mut w = self.departing.wake(now).or(send);
         w = w.or(self.ingress.wake(now)).or(self.to_host.wake(now));
         if let Some(first) = self.wire_in.front() {
             w = w.or(Wake::at(Cycles(self.rx_free_at.max(first.at).max(now.0 + 1))));
@@ -218,19 +291,22 @@ impl Port {
 
     /// Frames in the port and on its wires.
     pub fn inside(&self) -> usize {
-        let queues = [&self.ingress, &self.egress, &self.egress_host, &self.to_host, &self.departing];
-        self.wire_in.len() + self.wire_out.len() + queues.iter().map(|q| q.len()).sum::<usize>()
+        let queues = [&self.ingress, &self.egress_host, &self.to_host, &self.departing];
+        self.wire_in.len()
+            + self.wire_out.len()
+            + self.egress.len()
+            + queues.iter().map(|q| q.len()).sum::<usize>()
     }
 
     /// Loses everything inside, not what is on the wires nor the carrier, and takes the port down.
     pub fn reset(&mut self, now: Cycles, pool: &mut PacketPool, account: &mut FrameAccount) {
-        let queues = [
-            &mut self.ingress,
-            &mut self.egress,
-            &mut self.egress_host,
-            &mut self.to_host,
-            &mut self.departing,
-        ];
+        (self.paused_until, self.pausing, self.pause_due) = (0, false, false);
+        for p in self.egress.drain(now, &mut pool.shared) {
+            self.counts.drop(DropReason::Reset);
+            account.dropped += 1;
+            pool.put(p);
+        }
+        let queues = [&mut self.ingress, &mut self.egress_host, &mut self.to_host, &mut self.departing];
         for q in queues {
             for p in q.drain(now) {
                 self.counts.drop(DropReason::Reset);

@@ -162,7 +162,11 @@ impl SimStats {
             stages.push(stage(format!("port{i} rx mac"), &p.rx_usage, now));
             stages.push(stage(format!("port{i} tx mac"), &p.tx_usage, now));
             queues.push(queue(format!("port{i} ingress"), &p.ingress, now));
-            queues.push(queue(format!("port{i} egress"), &p.egress, now));
+            let one = c.config.port.egress_queues == 1;
+            for (k, q) in p.egress.pipes().enumerate() {
+                let name = if one { format!("port{i} egress") } else { format!("port{i} egress{k}") };
+                queues.push(queue(name, q, now));
+            }
             queues.push(queue(format!("port{i} egress from host"), &p.egress_host, now));
             queues.push(queue(format!("port{i} to host"), &p.to_host, now));
             queues.push(queue(format!("port{i} departing"), p.departing(), now));

@@ -77,6 +77,8 @@ pub struct IommuTiming {
     pub walk_miss_ns: f64,
     /// A walk for a read keeps its walker for so much longer, until the read has gone to memory.
     pub read_hold_ns: f64,
+    /// And for each line that it reads beyond the first.
+    pub read_hold_line_ns: f64,
     /// A lookup.
     pub lookup_ns: f64,
     /// Bytes of a page, a power of two.
@@ -178,6 +180,7 @@ impl HostMemory {
                 walk: of(i.walk_ns),
                 walk_miss: of(i.walk_miss_ns),
                 read_hold: of(i.read_hold_ns),
+                read_hold_line: of(i.read_hold_line_ns),
                 lookup: of(i.lookup_ns),
                 page_log2: i.page_bytes.max(1).ilog2(),
             })
@@ -286,15 +289,15 @@ impl HostMemory {
         true
     }
 
-    fn translate(&mut self, t: u64, address: u64, is_read: bool) -> u64 {
+    fn translate(&mut self, t: u64, address: u64, read_lines: u64) -> u64 {
         let Some(i) = self.iotlb.as_mut() else { return t };
-        self.translated = self.translated.max(i.translate(t, address, is_read));
+        self.translated = self.translated.max(i.translate(t, address, read_lines));
         self.translated
     }
 
     /// A write arrives at tick `t`. Returns when its buffer in the root port is free. Calls, also of [`HostMemory::read`], come in order of `t`.
     pub(crate) fn write(&mut self, t: u64, address: u64, len: usize) -> u64 {
-        let translated = self.translate(t, address, false);
+        let translated = self.translate(t, address, 0);
         let end = address + len as u64;
         let partial = !address.is_multiple_of(LINE_BYTES) || !end.is_multiple_of(LINE_BYTES);
         let mut missed = false;
@@ -321,9 +324,9 @@ impl HostMemory {
 
     /// A read request arrives at tick `t`: appends its completions, in the order of their bytes, to `out`.
     pub(crate) fn read(&mut self, t: u64, address: u64, len: usize, out: &mut Vec<Chunk>) {
-        let mut begin = self.translate(t, address, true);
         let end = address + len as u64;
         let lines = address / LINE_BYTES..end.div_ceil(LINE_BYTES);
+        let mut begin = self.translate(t, address, (lines.end - lines.start).max(1));
         let same = self.writes.iter().rev().find(|w| w.0 < lines.end && lines.start < w.1);
         if let Some((.., visible)) = same
             && *visible > begin

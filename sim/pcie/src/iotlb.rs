@@ -23,6 +23,8 @@ pub(crate) struct IotlbTiming {
     pub walk_miss: u64,
     /// A walk for a read keeps its walker for so much longer.
     pub read_hold: u64,
+    /// And for each line it reads beyond the first.
+    pub read_hold_line: u64,
     /// Ticks of a lookup.
     pub lookup: u64,
     /// Logarithm of the page's bytes.
@@ -71,8 +73,9 @@ impl Iotlb {
         }
     }
 
-    /// When the translation of `address`, asked for at tick `t`, is there. Calls come in order of `t`.
-    pub(crate) fn translate(&mut self, t: u64, address: u64, is_read: bool) -> u64 {
+    /// When the translation of `address`, asked for at tick `t`, is there; `read_lines` is how many lines a read is for,
+    /// zero for a write. Calls come in order of `t`.
+    pub(crate) fn translate(&mut self, t: u64, address: u64, read_lines: u64) -> u64 {
         let t = t + self.timing.lookup;
         let page = address >> self.timing.page_log2;
         self.stats.lookups += 1;
@@ -97,7 +100,11 @@ impl Iotlb {
             Some(w) => {
                 self.stats.walker_waits += u64::from(*w > t);
                 let ready = (*w).max(t) + walk;
-                *w = ready + if is_read { self.timing.read_hold } else { 0 };
+                *w = ready
+                    + match read_lines {
+                        0 => 0,
+                        n => self.timing.read_hold + (n - 1) * self.timing.read_hold_line,
+                    };
                 ready
             }
             None => t + walk,
@@ -126,6 +133,7 @@ mod tests {
         walk: 100,
         walk_miss: 50,
         read_hold: 0,
+        read_hold_line: 0,
         lookup: 0,
         page_log2: 12,
     };
@@ -136,7 +144,7 @@ mod tests {
         for round in 0..10 {
             for p in 0..4 {
                 let now = round * 1000 + p * 200;
-                let ready = t.translate(now, p << 12 | 0x40, true);
+                let ready = t.translate(now, p << 12 | 0x40, 1);
                 assert_eq!(ready > now, round == 0, "page {p} in round {round}");
             }
         }
@@ -147,7 +155,7 @@ mod tests {
     fn one_page_more_than_it_holds_misses_always_when_taken_in_turn() {
         let mut t = Iotlb::new(TIMING);
         for i in 0..50 {
-            t.translate(i * 1000, (i % 5) << 12, false);
+            t.translate(i * 1000, (i % 5) << 12, 0);
         }
         assert_eq!(t.stats.hits, 0);
     }
@@ -155,10 +163,13 @@ mod tests {
     #[test]
     fn walks_wait_for_walkers_and_join_one_under_way() {
         let mut t = Iotlb::new(TIMING);
-        assert_eq!(t.translate(0, 0, true), 150);
-        assert_eq!(t.translate(0, 0x1000, true), 100, "the same page-table line");
-        assert_eq!(t.translate(0, 0x2000, true), 200, "waits for the walker that ends first");
-        assert_eq!(t.translate(10, 0x10, true), 150, "joins");
+        assert_eq!(t.translate(0, 0, 1), 150);
+        assert_eq!(t.translate(0, 0x1000, 1), 100, "the same page-table line");
+        assert_eq!(t.translate(0, 0x2000, 1), 200, "waits for the walker that ends first");
+        assert_eq!(t.translate(10, 0x10, 1), 150, "joins");
         assert_eq!((t.stats.walker_waits, t.stats.hits), (1, 1));
+        // Four lines keep the walker for three lines longer.
+        let mut t = Iotlb::new(IotlbTiming { walkers: 1, read_hold: 10, read_hold_line: 7, ..TIMING });
+        assert_eq!((t.translate(0, 0, 4), t.translate(0, 0x1000, 1)), (150, 150 + 10 + 21 + 100));
     }
 }

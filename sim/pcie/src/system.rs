@@ -74,6 +74,7 @@ struct IommuText {
     walk_ns: f64,
     walk_miss_ns: f64,
     read_hold_ns: f64,
+    read_hold_line_ns: f64,
     lookup_ns: f64,
 }
 
@@ -290,6 +291,7 @@ impl Systems {
                 walk_ns: mean(|m| m.iommu.walk_ns),
                 walk_miss_ns: mean(|m| m.iommu.walk_miss_ns),
                 read_hold_ns: mean(|m| m.iommu.read_hold_ns),
+                read_hold_line_ns: mean(|m| m.iommu.read_hold_line_ns),
                 lookup_ns: mean(|m| m.iommu.lookup_ns),
                 ..some.iommu.clone()
             },
@@ -373,6 +375,7 @@ impl System {
                     walk_ns: m.iommu.walk_ns,
                     walk_miss_ns: m.iommu.walk_miss_ns,
                     read_hold_ns: m.iommu.read_hold_ns,
+                    read_hold_line_ns: m.iommu.read_hold_line_ns,
                     lookup_ns: m.iommu.lookup_ns,
                     page_bytes,
                 }),

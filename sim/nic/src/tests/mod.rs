@@ -2,6 +2,7 @@
 
 mod device_life;
 mod driver_faults;
+mod egress;
 mod forwarding;
 mod mishaps;
 mod model;

@@ -48,12 +48,19 @@ fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>, HostRing) 
 }
 
 fn random_frame(r: &mut Rng) -> Vec<u8> {
+    if r.chance(1, 40) {
+        let mut pause = vec![0; 60];
+        pause[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, 1]);
+        pause[12..18].copy_from_slice(&[0x88, 0x08, 0, 1, 0, r.below(30) as u8]);
+        return pause;
+    }
     let f = match r.below(6) {
         0 => frames::arp(1, [10, 0, 0, 1], [10, 0, 0, 2]),
         1 => frames::udp6(1, 2, 3, 4),
         2 => frames::tcp4([10, 9, 9, 9], [10, 0, 0, r.below(DSTS) as u8], 5, 6),
         3 => {
-            frames::tagged(&[(0x8100, 5)], &frames::udp4([1, 1, 1, 1], [10, 0, 0, r.below(DSTS) as u8], 5, 6))
+            let tag = (0x8100, (r.below(8) << 13) as u16 | 5);
+            frames::tagged(&[tag], &frames::udp4([1, 1, 1, 1], [10, 0, 0, r.below(DSTS) as u8], 5, 6))
         }
         _ => frames::udp4([1, 1, 1, 1], [10, 0, 0, r.below(DSTS) as u8], r.below(50) as u16, 6),
     };
@@ -156,6 +163,13 @@ fn skipping_and_the_order_of_evaluation_change_nothing_and_runs_repeat() {
                 let mut c = tight();
                 (c.exact.cached_buckets, c.exact.miss_cycles, c.exact.misses) = (4, 37, 2);
                 (c.exact.write_cycles, c.ternary.write_cycles) = (13, 17);
+                c
+            }
+            8 => {
+                let mut c = tight();
+                (c.port.egress_queues, c.port.strict_queues, c.port.weights) = (4, 1, vec![1, 5]);
+                (c.port.shared_frames, c.port.threshold_16ths) = (14, 20);
+                (c.port.obey_pause, c.port.pause_at_frames, c.port.resume_at_frames) = (true, 3, 1);
                 c
             }
             _ => Config::default(),

@@ -37,6 +37,9 @@ struct Pcie {
     /// Takes each machine as if nothing had been fitted to its microarchitecture: the constants of the others, averaged.
     #[arg(long)]
     unseen: bool,
+    /// Prints both, apart: each machine as fitted, and held out, as `--unseen` takes it. What is written to --out is as fitted.
+    #[arg(long, conflicts_with = "unseen")]
+    held_out: bool,
     /// Samples of each latency experiment.
     #[arg(long, default_value_t = Effort::default().samples)]
     samples: u32,
@@ -83,6 +86,15 @@ fn run(p: &Pcie) -> Result<()> {
     let threads = p.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
     let answers = simulate(&rows, describe, effort, threads.unwrap_or(1))
         .with_context(|| p.truth.display().to_string())?;
+    if p.held_out {
+        let others = simulate(&rows, |name| systems.get_unseen(name), effort, threads.unwrap_or(1))
+            .with_context(|| p.truth.display().to_string())?;
+        println!(
+            "held out: each machine by the constants of the other microarchitectures\n{}",
+            report(&rows, &others)
+        );
+        println!("as fitted");
+    }
     print!("{}", report(&rows, &answers));
     if let Some(out) = &p.out {
         std::fs::write(out, to_csv(&rows, &answers)).with_context(|| out.display().to_string())?;
