@@ -8,6 +8,7 @@
 
 use crate::ct::CtAction;
 use crate::field::FieldId;
+use crate::tunnel::{TunnelKind, TunnelPush};
 
 /// A datapath port. Unique within one datapath; not an OpenFlow port number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -149,6 +150,17 @@ pub enum Action {
     Trunc(u32),
     /// Executes actions on a copy.
     Clone(Box<[Action]>),
+    /// Puts the packet behind the headers of a tunnel. Actions that follow are executed on the outer packet; what was known of
+    /// connections and tunnels stays with it.
+    TunnelPush(Box<TunnelPush>),
+    /// Takes the packet out of a tunnel and starts again at the flow table as if it had come in on this port, with the tunnel's
+    /// metadata and no others. A packet that is not one of the port's encapsulation is dropped.
+    TunnelPop {
+        /// The port that the tunnels of this kind share.
+        port: PortId,
+        /// Their encapsulation.
+        kind: TunnelKind,
+    },
 }
 
 /// The kind of an action, without its parameters: what capabilities and reject reasons speak of.
@@ -170,6 +182,8 @@ pub enum ActionKind {
     Meter,
     Trunc,
     Clone,
+    TunnelPush,
+    TunnelPop,
 }
 
 impl Action {
@@ -191,6 +205,8 @@ impl Action {
             Action::Meter(_) => ActionKind::Meter,
             Action::Trunc(_) => ActionKind::Trunc,
             Action::Clone(_) => ActionKind::Clone,
+            Action::TunnelPush(_) => ActionKind::TunnelPush,
+            Action::TunnelPop { .. } => ActionKind::TunnelPop,
         }
     }
 }
@@ -213,6 +229,8 @@ impl std::fmt::Display for ActionKind {
             ActionKind::Meter => f.write_str("meter"),
             ActionKind::Trunc => f.write_str("trunc"),
             ActionKind::Clone => f.write_str("clone"),
+            ActionKind::TunnelPush => f.write_str("tnl_push"),
+            ActionKind::TunnelPop => f.write_str("tnl_pop"),
         }
     }
 }

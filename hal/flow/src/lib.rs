@@ -15,6 +15,7 @@ pub mod key;
 pub mod parse;
 pub mod prereq;
 pub mod text;
+pub mod tunnel;
 
 pub use action::{Action, ActionKind, ControllerAction, FlowId, HashAlg, MeterId, PortId, PuntReason};
 pub use ct::{CtAction, CtHelper, NatChoice, NatEnd, NatRange, ct_state};

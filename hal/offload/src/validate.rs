@@ -110,7 +110,14 @@ impl OffloadCapabilities {
         match a {
             Action::Output(port) if !self.has_port(*port) => Err(Reject::EgressNotOnDevice { port: *port }),
             Action::Controller(_) => Err(Reject::NeedsSoftware { action: a.kind() }),
-            Action::Recirc(_) | Action::Hash { .. } | Action::Ct(_) | Action::CtClear if !offered() => {
+            Action::Recirc(_)
+            | Action::Hash { .. }
+            | Action::Ct(_)
+            | Action::CtClear
+            | Action::TunnelPush(_)
+            | Action::TunnelPop { .. }
+                if !offered() =>
+            {
                 Err(Reject::NeedsSoftware { action: a.kind() })
             }
             Action::Meter(_) if self.object_limit(ObjectKind::Meter) == 0 => {

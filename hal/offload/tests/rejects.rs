@@ -363,3 +363,33 @@ fn providers_refuse_with_the_same_words_as_validate() {
     };
     assert_eq!(Err(why), c.validate(&r).map(|_| ()));
 }
+
+#[test]
+fn tunnels_of_software_are_refused_by_name_where_they_stand() {
+    use flow::tunnel::{TunnelHeader, TunnelKind, TunnelPush};
+    let h = TunnelHeader {
+        kind: TunnelKind::Vxlan,
+        eth_src: flow::MacAddr([2, 0, 0, 0, 0, 1]),
+        eth_dst: flow::MacAddr([2, 0, 0, 0, 0, 2]),
+        src: [10, 0, 0, 1].into(),
+        dst: [10, 0, 0, 2].into(),
+        tos: 0,
+        ttl: 64,
+        dont_fragment: true,
+        csum: false,
+        key: Some(5),
+        tp_dst: 4789,
+        gbp: None,
+        oam: false,
+    };
+    let push = Action::TunnelPush(Box::new(TunnelPush::new(&h, PortId(4789), PortId(100))));
+    let pop = Action::TunnelPop { port: PortId(4789), kind: TunnelKind::Vxlan };
+    for (actions, name) in [
+        (vec![push.clone(), OUT], "tnl_push needs the software path"),
+        (vec![Action::Clone(vec![push, OUT].into())], "tnl_push needs the software path"),
+        (vec![pop], "tnl_pop needs the software path"),
+    ] {
+        let r = refused(&test_capabilities(4, 4), &[PORT, IP], &actions);
+        assert_eq!(r.to_string(), name);
+    }
+}

@@ -82,7 +82,9 @@ pub fn lower_actions(
             | Action::Recirc(_)
             | Action::Hash { .. }
             | Action::Ct(_)
-            | Action::CtClear => {
+            | Action::CtClear
+            | Action::TunnelPush(_)
+            | Action::TunnelPop { .. } => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
             Action::Meter(_) => {

@@ -162,11 +162,15 @@ pub enum DropReason {
     PuntFull,
     /// The output port's frame limit was exceeded.
     TooBig,
+    /// A checksum of a tunnel's headers was wrong.
+    TunnelChecksum,
+    /// What was to be taken out of a tunnel is not of that encapsulation, or uses of it what is not known.
+    NotOfTunnel,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [DropReason; 14] = [
+    pub const ALL: [DropReason; 16] = [
         DropReason::Action,
         DropReason::Runt,
         DropReason::Oversize,
@@ -181,6 +185,8 @@ impl DropReason {
         DropReason::RecircLimit,
         DropReason::PuntFull,
         DropReason::TooBig,
+        DropReason::TunnelChecksum,
+        DropReason::NotOfTunnel,
     ];
 
     /// A name for tables and exports.
@@ -200,6 +206,8 @@ impl DropReason {
             DropReason::RecircLimit => "recirc_limit",
             DropReason::PuntFull => "punt_full",
             DropReason::TooBig => "too_big",
+            DropReason::TunnelChecksum => "tunnel_checksum",
+            DropReason::NotOfTunnel => "not_of_tunnel",
         }
     }
 }

@@ -117,6 +117,7 @@ impl Core {
                 shared.punts.clone(),
                 shared.meters.clone(),
                 shared.connections.clone(),
+                shared.tunnel_ports.clone(),
                 c.max_passes.max(1),
             ),
             burst: Burst {

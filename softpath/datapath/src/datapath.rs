@@ -1,6 +1,7 @@
 //! The datapath as the switch sees it.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::link::{CoreLink, Execute, FlowChange, Leaving, PortChange};
 use crate::meter::{Meter, MeterTable};
 use crate::perf::{CoreStats, QueueStats};
 use crate::port::{Counts, PortShared};
+use crate::tunnel::SourcePorts;
 
 /// Records handed to a dump's callback at a time.
 const DUMP_CHUNK: usize = 128;
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     /// One change of the meters at a time.
     meters_change: Mutex<()>,
     pub(crate) connections: Arc<Tracker>,
+    pub(crate) tunnel_ports: Arc<SourcePorts>,
     pub(crate) links: Arc<[CoreLink]>,
     execute_pool: BufferPool,
 }
@@ -117,6 +120,7 @@ impl SoftDatapath {
         let shared = Shared {
             flows: Mutex::new(FlowTable::new(config.max_flows)),
             connections: Arc::new(Tracker::new(config.seed)),
+            tunnel_ports: Arc::default(),
             config,
             clock,
             miss,
@@ -128,6 +132,11 @@ impl SoftDatapath {
             execute_pool: BufferPool::new(buffers).map_err(io)?,
         };
         Ok(Arc::new(SoftDatapath { shared: Arc::new(shared) }))
+    }
+
+    /// Sets which UDP ports packets in tunnels come from.
+    pub fn set_tunnel_source_ports(&self, range: RangeInclusive<u16>) {
+        self.shared.tunnel_ports.set(&range);
     }
 
     /// How many cores there are.

@@ -69,6 +69,11 @@ impl Headers {
         12 + 4 * usize::from(self.layout.vlans)
     }
 
+    /// Offset of the network header.
+    pub(crate) fn network(&self) -> usize {
+        self.l3()
+    }
+
     fn l3(&self) -> usize {
         self.layout.l3_offset as usize
     }

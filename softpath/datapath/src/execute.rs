@@ -11,6 +11,7 @@ use clock::Instant;
 use conntrack::Tracker;
 use datapath_api::{DropReason, Punt, PuntSink};
 use device::{PacketBuf, TakeEach, TxQueue};
+use flow::tunnel::TunnelKind;
 use flow::{Action, ControllerAction, FieldId, Layout, PacketKey, PortId};
 
 use crate::connections;
@@ -20,6 +21,7 @@ use crate::link::CoreLink;
 use crate::meter::{MeterTable, Verdict, remarked};
 use crate::port::OutPort;
 use crate::tally::Tally;
+use crate::tunnel::{self, SourcePorts};
 
 /// Packets that wait to go through the tables again.
 const RECIRC_QUEUE: usize = 256;
@@ -65,6 +67,7 @@ pub(crate) struct Outputs {
     punts: Arc<dyn PuntSink>,
     meters: Cache<Arc<ArcSwap<MeterTable>>, Arc<MeterTable>>,
     connections: Arc<Tracker>,
+    tunnel_ports: Arc<SourcePorts>,
     max_passes: u8,
 }
 
@@ -75,6 +78,8 @@ struct Packet<'a> {
     headers: Headers,
     /// Whether the frame has changed at all since `key` was made.
     changed: bool,
+    /// Whether it is another frame than key and headers say: it was put behind those of a tunnel.
+    is_other: bool,
 }
 
 impl Packet<'_> {
@@ -87,6 +92,17 @@ impl Packet<'_> {
         restore(self.key, &m);
         self.changed = false;
     }
+
+    /// Learns what the frame is, which is another one now.
+    #[cold]
+    fn get_to_know(&mut self) {
+        let m = metadata(self.key);
+        if let Ok(layout) = flow::parse_into(&self.buf, PortId(0), self.key) {
+            self.headers = Headers::new(self.key, &layout);
+        }
+        restore(self.key, &m);
+        (self.changed, self.is_other) = (false, false);
+    }
 }
 
 impl Outputs {
@@ -95,6 +111,7 @@ impl Outputs {
         punts: Arc<dyn PuntSink>,
         meters: Arc<ArcSwap<MeterTable>>,
         connections: Arc<Tracker>,
+        tunnel_ports: Arc<SourcePorts>,
         max_passes: u8,
     ) -> Self {
         Outputs {
@@ -107,6 +124,7 @@ impl Outputs {
             punts,
             meters: Cache::new(meters),
             connections,
+            tunnel_ports,
             max_passes,
         }
     }
@@ -184,7 +202,7 @@ impl Outputs {
         now: Instant,
     ) {
         let headers = Headers::new(key, layout);
-        self.run(Packet { buf, key, headers, changed: false }, actions, passes, 0, now);
+        self.run(Packet { buf, key, headers, changed: false, is_other: false }, actions, passes, 0, now);
     }
 
     fn run(&mut self, mut p: Packet<'_>, actions: &[Action], passes: u8, depth: u8, now: Instant) {
@@ -192,6 +210,10 @@ impl Outputs {
         let mut trunc: Option<usize> = None;
         for (i, a) in actions.iter().enumerate() {
             let last = i + 1 == actions.len();
+            // Ports ask nothing, and most packets in a tunnel go to one.
+            if p.is_other && !matches!(a, Action::Output(_) | Action::Trunc(_) | Action::Clone(_)) {
+                p.get_to_know();
+            }
             match a {
                 Action::Output(port) => {
                     let cut = trunc.take();
@@ -268,6 +290,28 @@ impl Outputs {
                     }
                 }
                 Action::Trunc(n) => trunc = Some(*n as usize),
+                Action::TunnelPush(h) => {
+                    if let Err(why) = tunnel::push(&mut p.buf, h, p.key, &self.tunnel_ports) {
+                        return self.tally.drop(why);
+                    }
+                    (p.changed, p.is_other) = (true, true);
+                }
+                Action::TunnelPop { port, kind } => {
+                    given = true;
+                    let mut copy = None;
+                    if !last {
+                        copy = p.buf.try_clone();
+                        if copy.is_none() {
+                            self.tally.drop(DropReason::NoBuffer);
+                            continue;
+                        }
+                    }
+                    let l3 = p.headers.network();
+                    match copy {
+                        Some(copy) => self.pop(copy, l3, *port, *kind, passes),
+                        None => return self.pop(p.buf, l3, *port, *kind, passes),
+                    }
+                }
                 Action::Clone(list) => {
                     if depth >= MAX_CLONE_DEPTH {
                         self.tally.drop(DropReason::RecircLimit);
@@ -275,7 +319,13 @@ impl Outputs {
                         return self.run(p, list, passes, depth + 1, now);
                     } else if let Some(copy) = p.buf.try_clone() {
                         let mut key = *p.key;
-                        let q = Packet { buf: copy, key: &mut key, headers: p.headers, changed: p.changed };
+                        let q = Packet {
+                            buf: copy,
+                            key: &mut key,
+                            headers: p.headers,
+                            changed: p.changed,
+                            is_other: p.is_other,
+                        };
                         self.run(q, list, passes, depth + 1, now);
                     } else {
                         self.tally.drop(DropReason::NoBuffer);
@@ -297,6 +347,18 @@ impl Outputs {
             let _ = copy.resize(n);
         }
         self.send(port, copy);
+    }
+
+    fn pop(&mut self, mut buf: PacketBuf, l3: usize, port: PortId, kind: TunnelKind, passes: u8) {
+        match tunnel::pop(&mut buf, kind, l3) {
+            Ok(t) => {
+                let mut key = PacketKey::ZERO;
+                key.set(FieldId::DpPort, port.0.into());
+                t.write(&mut key);
+                self.recirculate(buf, metadata(&key), passes);
+            }
+            Err(why) => self.tally.drop(why),
+        }
     }
 
     fn recirculate(&mut self, packet: PacketBuf, metadata: Metadata, passes: u8) {

@@ -24,9 +24,8 @@
 //!   core panic or read past its end.
 //! * While packets hit, a core neither allocates nor takes a lock.
 //!
-//! Connections are tracked by [`conntrack::Tracker`], which all cores share.
-//!
-//! Not here: tunnels.
+//! Connections are tracked by [`conntrack::Tracker`], which all cores share. Packets are put into tunnels whose headers are
+//! given whole, and taken out by their encapsulation; which tunnel a packet is from is for the switch to say.
 
 pub mod bench;
 mod config;
@@ -52,6 +51,7 @@ mod prefetch;
 mod run;
 mod tables;
 mod tally;
+mod tunnel;
 
 pub use config::{DatapathConfig, PortConfig};
 pub use core::Core;

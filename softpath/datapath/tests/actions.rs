@@ -310,7 +310,12 @@ fn interpret(
                     again.push_back((f.bytes.clone(), *id, pass + 1));
                 }
             }
-            Action::Meter(_) | Action::Hash { .. } | Action::Ct(_) | Action::CtClear => {}
+            Action::Meter(_)
+            | Action::Hash { .. }
+            | Action::Ct(_)
+            | Action::CtClear
+            | Action::TunnelPush(_)
+            | Action::TunnelPop { .. } => {}
             Action::Trunc(n) => cut = Some(*n as usize),
             Action::Clone(list) => {
                 given = true;

@@ -416,17 +416,21 @@ impl Bridge {
         let (no, dp) = (port.no, port.dp);
         if let Some(old) = self.pipeline().ports.get(no)
             && old.patch == port.patch
+            && old.tunnel == port.tunnel
         {
-            // The same patch: its counters go on.
+            // The same patch or tunnel: its counters go on.
             port.patch = old.patch.clone();
+            port.tunnel = old.tunnel.clone();
         }
         let patch = port.patch.is_some().then(|| port.name.clone());
+        let tunnel = port.tunnel.clone();
         let old = self.change_ports(|p| p.put(port));
         if let Some(s) = self.switch() {
             let old_patch = old.as_ref().filter(|o| o.patch.is_some()).map(|o| &o.name);
             if let Some(o) = &old
-                && (o.dp != dp || patch.is_some())
+                && (o.dp != dp || patch.is_some() || tunnel.is_some())
                 && o.patch.is_none()
+                && o.tunnel.is_none()
             {
                 s.route_port(o.dp, None);
             }
@@ -435,9 +439,15 @@ impl Bridge {
             {
                 s.route_patch(name, None);
             }
-            match &patch {
-                Some(name) => s.route_patch(name, Some((self.index, no))),
-                None => s.route_port(dp, Some((self.index, no))),
+            if let Some(o) = &old
+                && let Some(t) = &o.tunnel
+            {
+                s.route_tunnel(o.dp, t, (self.index, no), false);
+            }
+            match (&patch, &tunnel) {
+                (Some(name), _) => s.route_patch(name, Some((self.index, no))),
+                (None, Some(t)) => s.route_tunnel(dp, t, (self.index, no), true),
+                (None, None) => s.route_port(dp, Some((self.index, no))),
             }
             s.changed();
         }
@@ -504,10 +514,12 @@ impl Bridge {
     pub fn remove_port(&self, no: PortNo) -> bool {
         let Some(old) = self.change_ports(|p| p.remove(no)) else { return false };
         if let Some(s) = self.switch() {
-            match &old.patch {
-                Some(_) => s.route_patch(&old.name, None),
-                None => s.route_port(old.dp, None),
+            match (&old.patch, &old.tunnel) {
+                (Some(_), _) => s.route_patch(&old.name, None),
+                (None, Some(t)) => s.route_tunnel(old.dp, t, (self.index, no), false),
+                (None, None) => s.route_port(old.dp, None),
             }
+            s.forget_network(&old.name, false);
             s.changed();
         }
         let stations = self.macs.forget_port(no);
@@ -651,6 +663,7 @@ impl Bridge {
         if let Some(s) = self.switch().filter(|_| effects) {
             s.note_stations(&o.deps, s.now());
             s.note_learned(&o.learned);
+            s.note_neighbours(&o.wanted, &o.overheard);
         }
         Trace::new(flow, o)
     }

@@ -161,7 +161,7 @@ impl Bridge {
         Ok(Reply::None)
     }
 
-    fn packet_out(&self, po: &PacketOut) -> Result<Reply, ErrorCode> {
+    pub(crate) fn packet_out(&self, po: &PacketOut) -> Result<Reply, ErrorCode> {
         let prepared = self.prepare_packet_out(&self.pipeline(), po)?;
         self.carry_out(&po.data, prepared);
         Ok(Reply::None)
@@ -206,6 +206,7 @@ impl Bridge {
         let basis = o.basis(Some(self.index()));
         switch.credit_rules(&basis, 1, data.len() as u64, Some(switch.now()));
         switch.note_learned(&basis.learned);
+        switch.note_neighbours(&o.wanted, &o.overheard);
         switch.learn_queued_flows();
         if o.actions.is_empty() {
             return;

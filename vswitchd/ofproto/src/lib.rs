@@ -50,6 +50,8 @@ mod stats;
 pub mod switch;
 pub mod tables;
 pub mod trace;
+pub mod tunnel;
+mod underlay;
 pub mod vlan;
 pub mod xlate;
 
@@ -65,5 +67,6 @@ pub use settings::{BridgeSettings, PortSettings, Snooping, TableSettings};
 pub use switch::{Switch, SwitchConfig, SwitchCounters};
 pub use tables::{FragHandling, N_TABLES, Pipeline};
 pub use trace::{Trace, TraceStart};
+pub use tunnel::{Tunnel, TunnelSettings};
 pub use vlan::{PriorityTags, VlanMode, VlanSet};
 pub use xlate::Problem;

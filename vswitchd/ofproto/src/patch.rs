@@ -11,6 +11,7 @@ use crate::port::Port;
 use crate::rule::RuleCounters;
 use crate::switch::Routes;
 use crate::tables::Pipeline;
+use crate::tunnel::Tunnels;
 use crate::xlate::Environment;
 
 /// What makes a port a patch port.
@@ -45,14 +46,26 @@ pub struct Peers<'a> {
 }
 
 impl<'a> Peers<'a> {
-    /// Of translations that start in `bridge`, which has no use for them without a patch port.
+    /// Of translations that start in `bridge`, which has no use for them without a patch port or tunnels.
     pub(crate) fn of(routes: &'a Routes, index: u32, pipeline: &Arc<Pipeline>) -> Self {
-        let n = if pipeline.ports.have_patches() { routes.bridges.len() } else { 0 };
+        let leads_on = pipeline.ports.have_patches() || routes.tunnels.any();
+        let n = if leads_on { routes.bridges.len() } else { 0 };
         let pipelines: Vec<OnceCell<_>> = (0..n).map(|_| OnceCell::new()).collect();
         if let Some(own) = pipelines.get(index as usize) {
             let _ = own.set(pipeline.clone());
         }
         Peers { routes, pipelines }
+    }
+
+    /// Tunnels, and the networks below them.
+    pub(crate) fn tunnels(&self) -> &'a Tunnels {
+        &self.routes.tunnels
+    }
+
+    /// The bridge of that name.
+    pub(crate) fn by_name(&'a self, name: &str) -> Option<(&'a Bridge, &'a Pipeline)> {
+        let is = |b: &Option<Arc<Bridge>>| b.as_ref().is_some_and(|b| b.name() == name);
+        self.bridge(self.routes.bridges.iter().position(is)? as u32)
     }
 
     fn bridge(&'a self, index: u32) -> Option<(&'a Bridge, &'a Pipeline)> {

@@ -10,6 +10,7 @@ use openflow::port::{PortConfig, PortDesc, PortFeatures, PortState};
 
 use crate::patch::Patch;
 use crate::settings::PortSettings;
+use crate::tunnel::Tunnel;
 
 /// In the place of a datapath port where there is none.
 pub const NO_DATAPATH_PORT: PortId = PortId(u32::MAX);
@@ -39,6 +40,8 @@ pub struct Port {
     pub settings: Arc<PortSettings>,
     /// What is at its other end, if it is a patch port. It has no datapath port then.
     pub patch: Option<Arc<Patch>>,
+    /// The tunnel that it is an end of. Its datapath port is one that tunnels share.
+    pub tunnel: Option<Arc<Tunnel>>,
 }
 
 impl Port {
@@ -56,7 +59,13 @@ impl Port {
             added: Instant::ZERO,
             settings: Arc::default(),
             patch: None,
+            tunnel: None,
         }
+    }
+
+    /// A tunnel port that is up; `dp` is the port of the datapath that it shares with others.
+    pub fn tunnel(no: PortNo, dp: PortId, name: &str, hw_addr: MacAddr, tunnel: Arc<Tunnel>) -> Self {
+        Port { tunnel: Some(tunnel), ..Port::new(no, dp, name, hw_addr) }
     }
 
     /// A patch port that is up; what it sends comes in on the port called `peer`.
@@ -110,7 +119,7 @@ impl Ports {
 
     /// The port behind which datapath port `dp` is.
     pub fn by_datapath(&self, dp: PortId) -> Option<&Port> {
-        self.0.values().find(|p| p.dp == dp)
+        self.0.values().find(|p| p.dp == dp && p.tunnel.is_none())
     }
 
     /// Whether a patch port is among them.

@@ -89,6 +89,7 @@ fn entrance(r: &Routes, port: PortId) -> Option<(&Arc<Bridge>, Arc<Pipeline>, Po
     let plain = p.mirrors.is_empty()
         && !p.settings.stock_megaflows
         && p.frag == FragHandling::Normal
+        && !r.tunnels.may_end_at(bridge.name())
         && p.ports.get(*no).is_none_or(|p| p.receives());
     let name = mix(mix(mix(1, (*b).into()), p.config_generation), no.0.into());
     plain.then_some((bridge, p, *no, name))

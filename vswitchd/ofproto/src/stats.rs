@@ -157,20 +157,24 @@ impl Bridge {
         let now = switch.as_ref().map_or(p.added, |s| s.now());
         let s = switch.as_ref().and_then(|s| s.datapath()?.port_stats(p.dp).ok());
         let alive = now.since(p.added);
-        let s = match &p.patch {
-            None => s,
-            Some(patch) => Some(datapath_api::PortStats {
-                rx_packets: patch.received.packets(),
-                tx_packets: patch.sent.packets(),
-                rx_bytes: patch.received.bytes(),
-                tx_bytes: patch.sent.bytes(),
-                // There is no queue that could be full and no wire that could fail.
-                rx_dropped: UNKNOWN,
-                tx_dropped: UNKNOWN,
-                rx_errors: UNKNOWN,
-                tx_errors: UNKNOWN,
-            }),
+        // What no port of the datapath counts for it alone is counted with the flows.
+        let own = match (&p.patch, &p.tunnel) {
+            (Some(patch), _) => Some((&patch.received, &patch.sent)),
+            (None, Some(tunnel)) => Some((&tunnel.received, &tunnel.sent)),
+            (None, None) => None,
         };
+        let own = own.map(|(received, sent)| datapath_api::PortStats {
+            rx_packets: received.packets(),
+            tx_packets: sent.packets(),
+            rx_bytes: received.bytes(),
+            tx_bytes: sent.bytes(),
+            // There is no queue that could be full and no wire that could fail.
+            rx_dropped: UNKNOWN,
+            tx_dropped: UNKNOWN,
+            rx_errors: UNKNOWN,
+            tx_errors: UNKNOWN,
+        });
+        let s = own.or(s);
         let get = |f: fn(&datapath_api::PortStats) -> u64| s.as_ref().map_or(UNKNOWN, f);
         PortStats {
             port: p.no,

@@ -22,6 +22,8 @@ use crate::recirc::Recircs;
 use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, MadeFor, RecordSink};
 use crate::revalidate::Revalidation;
 use crate::shortcut::Shortcuts;
+use crate::tunnel::Tunnels;
+use crate::underlay::Neighbourhood;
 use crate::xlate::{LearnedFlow, Outcome, Problem, Start};
 
 /// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
@@ -29,6 +31,10 @@ const PSEUDO_PORTS: u32 = 0xffff_0000;
 
 /// Coverage counter of packets that the rules drop, as Open vSwitch calls it.
 const PIPELINE_DROPS: &str = "drop_action_of_pipeline";
+
+/// What the ports of tunnels are told apart by.
+const TUNNEL_MATCH: [FieldId; 5] =
+    [FieldId::TunId, FieldId::TunSrc, FieldId::TunDst, FieldId::TunIpv6Src, FieldId::TunIpv6Dst];
 
 /// Most packets waiting to be listened to.
 const SNOOP_QUEUE: usize = 256;
@@ -86,6 +92,8 @@ pub(crate) struct Routes {
     pub(crate) ports: HashMap<PortId, (u32, PortNo)>,
     /// Patch ports by name: bridge and number.
     pub(crate) patches: HashMap<String, (u32, PortNo)>,
+    /// Tunnels. Shared by versions that do not change them.
+    pub(crate) tunnels: Arc<Tunnels>,
 }
 
 /// A station to be learned.
@@ -110,6 +118,7 @@ pub struct Switch {
     learn: ArrayQueue<Learn>,
     learn_flows: ArrayQueue<LearnedFlow>,
     snoop: ArrayQueue<(Punt, Instant)>,
+    pub(crate) neighbours: Neighbourhood,
     next_flow: AtomicU64,
     pub(crate) complaints: Complaints,
     /// Changes of what shortcuts depend on: begun, and done. Each is begun before it is published and done after.
@@ -139,6 +148,7 @@ impl Switch {
             learn: ArrayQueue::new(config.learn_queue.max(1)),
             learn_flows: ArrayQueue::new(config.learn_queue.max(1)),
             snoop: ArrayQueue::new(SNOOP_QUEUE),
+            neighbours: Neighbourhood::default(),
             config,
             datapath: OnceLock::new(),
             sink: OnceLock::new(),
@@ -258,6 +268,7 @@ impl Switch {
         if patched {
             self.touch_bridges();
         }
+        self.forget_network(bridge.name(), true);
         self.changed();
     }
 
@@ -269,6 +280,28 @@ impl Switch {
     /// Every bridge.
     pub fn bridges(&self) -> Vec<Arc<Bridge>> {
         self.routes.load().bridges.iter().flatten().cloned().collect()
+    }
+
+    /// Changes what is known of tunnels, and has all that may depend on it judged again.
+    pub(crate) fn change_tunnels<T>(&self, f: impl FnOnce(&mut Tunnels) -> T) -> T {
+        let out = {
+            let _w = self.routes_write.lock();
+            let mut r = (**self.routes.load()).clone();
+            let out = f(Arc::make_mut(&mut r.tunnels));
+            self.publish(|| self.routes.store(Arc::new(r)));
+            out
+        };
+        self.touch_bridges();
+        self.changed();
+        out
+    }
+
+    /// Changes something about tunnels that no translation sees.
+    pub(crate) fn amend_tunnels(&self, f: impl FnOnce(&mut Tunnels)) {
+        let _w = self.routes_write.lock();
+        let mut r = (**self.routes.load()).clone();
+        f(Arc::make_mut(&mut r.tunnels));
+        self.routes.store(Arc::new(r));
     }
 
     pub(crate) fn route_port(&self, dp: PortId, to: Option<(u32, PortNo)>) {
@@ -338,19 +371,27 @@ impl Switch {
         for f in [FieldId::DpPort, FieldId::RecircId] {
             mask.set_exact(f);
         }
-        let lost = |problem| (None, Outcome { mask, problem: Some(problem), ..Outcome::default() });
+        let lost = |mask, problem| (None, Outcome { mask, problem: Some(problem), ..Outcome::default() });
         match key.get64(FieldId::RecircId) as u32 {
             0 => {
-                let found = r.ports.get(&PortId(key.get64(FieldId::DpPort) as u32));
-                let Some((b, no)) = found.and_then(|(b, no)| Some((of(*b)?, *no))) else {
-                    return lost(Problem::UnknownPort);
+                let dp = PortId(key.get64(FieldId::DpPort) as u32);
+                let found = match r.ports.get(&dp) {
+                    None if r.tunnels.is_shared(dp) => {
+                        // All that tunnels are told apart by.
+                        TUNNEL_MATCH.iter().for_each(|f| mask.set_exact(*f));
+                        r.tunnels.receiver(key)
+                    }
+                    found => found.copied(),
+                };
+                let Some((b, no)) = found.and_then(|(b, no)| Some((of(b)?, no))) else {
+                    return lost(mask, Problem::UnknownPort);
                 };
                 (Some(b.index()), b.translate_by(&r, &b.pipeline(), key, no, Start::Tables, false))
             }
             id => {
                 let found = self.recircs.thaw(id);
                 let Some((recirc, b)) = found.and_then(|f| Some((f.clone(), of(f.state.bridge)?))) else {
-                    return lost(Problem::NoRecircContext);
+                    return lost(mask, Problem::NoRecircContext);
                 };
                 let f = &recirc.state;
                 let o = b.translate_by(&r, &b.pipeline(), key, f.in_port, Start::Frozen(f), false);
@@ -371,6 +412,7 @@ impl Switch {
         }
         self.note_stations(&o.deps, now);
         self.note_learned(&o.learned);
+        self.note_neighbours(&o.wanted, &o.overheard);
         if self.is_exact() {
             o.mask = whole(&miss.key);
         }

@@ -13,6 +13,7 @@ use device::LinkState;
 use ofproto::{Port, Switch};
 use openflow::port::{PortConfig, PortState};
 
+use crate::addresses::tell_addresses;
 use crate::placing::Placing;
 use crate::poke::Poke;
 use crate::report::Parts;
@@ -63,6 +64,7 @@ impl Control {
             let worked = self.placing.tick(now);
             if due(looked, IDLE) {
                 tell_links(&self.parts);
+                tell_addresses(&self.parts);
                 looked = Some(now);
             }
             self.parts.rounds.end();

@@ -1,6 +1,7 @@
 //! vswitchd: the running switch, wired together from configuration.
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod capture;
 mod commands;
 pub mod config;

@@ -109,7 +109,9 @@ pub fn port(
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, OpenError> {
     match kind {
-        PortKind::Sim { .. } | PortKind::Patch { .. } | PortKind::Dummy { .. } => Err(IoError::Gone.into()),
+        PortKind::Sim { .. } | PortKind::Patch { .. } | PortKind::Tunnel { .. } | PortKind::Dummy { .. } => {
+            Err(IoError::Gone.into())
+        }
         PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
         PortKind::Tc { interface } => Ok((Box::new(TcPort::open(interface, pool, misses)?), None)),
         PortKind::AfXdp { interface, mode } => Ok((af_xdp(interface, *mode, pool)?, None)),

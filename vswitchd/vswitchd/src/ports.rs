@@ -157,6 +157,7 @@ impl SwitchPort {
             PortKind::Tap { .. } => "tap",
             PortKind::Internal { .. } => "internal",
             PortKind::Patch { .. } => "patch",
+            PortKind::Tunnel { class, .. } => class,
             PortKind::Null => "null",
             PortKind::Dummy { class, .. } => class.name(),
             PortKind::Wrong { .. } => "wrong",
@@ -180,6 +181,7 @@ impl SwitchPort {
                 names.join(" > ")
             }
             PortKind::Patch { peer } => peer.clone(),
+            PortKind::Tunnel { options, .. } => options.clone(),
             PortKind::Memory | PortKind::Null | PortKind::Dummy { .. } | PortKind::Wrong { .. } => {
                 String::new()
             }

@@ -11,13 +11,15 @@ use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath, Stage};
 use datapath_api::{Datapath, DatapathStats};
 use device::BufferPool;
 use flow::PortId;
-use ofproto::{Bridge, BridgeConfig, Port, Switch, SwitchConfig, fdb};
+use flow::tunnel::TunnelKind;
+use ofproto::tunnel::{Address, End, TunnelKey};
+use ofproto::{Bridge, BridgeConfig, Port, Switch, SwitchConfig, Tunnel, TunnelSettings, fdb};
 use openflow::PortNo;
 use openflow::number::MacAddr;
 
 use nix::time::{ClockId, clock_gettime};
 
-use super::directory::{Directory, Frames, N0, N1};
+use super::directory::{Directory, Frames, N0, N1, TUN0, Underlay};
 use super::queues::{Replay, Silent, Sink, Source};
 use super::{Options, SwitchingError};
 use crate::cycles::now;
@@ -29,6 +31,9 @@ const REVALIDATE: Duration = Duration::from_millis(500);
 /// The port that frames come in on before the measured ones, in the datapath and in OpenFlow.
 const PRIME: PortId = PortId(3);
 const PRIME_NO: u32 = 7;
+/// The port of the datapath that tunnels share, and the LOCAL port of the bridge below them.
+const VXLAN: PortId = PortId(4789);
+const BELOW: PortId = PortId(100);
 /// Pause between looks at what the switch has to do.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -67,6 +72,35 @@ pub struct Bed {
     revalidated: Instant,
 }
 
+/// The bridge below a tunnel, and the tunnel's port on the other.
+fn underlay(
+    switch: &Arc<Switch>,
+    above: &Bridge,
+    t: &Underlay,
+    now: Instant,
+) -> Result<Arc<Bridge>, SwitchingError> {
+    let below = switch.add_bridge(BridgeConfig::new("brphy", 2));
+    below.put_port(Port::new(PortNo::LOCAL, BELOW, "brphy", MacAddr(t.local_mac.0)));
+    let settings = TunnelSettings {
+        remote: End::Address(t.remote),
+        in_key: TunnelKey::Flow,
+        out_key: TunnelKey::Flow,
+        ..TunnelSettings::new(TunnelKind::Vxlan)
+    };
+    let tunnel = Tunnel::new(settings, String::new());
+    let mac = MacAddr([2, 0, 0, 0, 0xff, 9]);
+    above.put_port(Port::tunnel(PortNo(TUN0), VXLAN, "tun0", mac, tunnel));
+    switch.with_tunnels(|all| {
+        let (ip, prefix) = t.local;
+        all.routing.add_address(Address { device: "brphy".into(), ip, prefix });
+        all.neighbours.set("brphy", t.remote, t.remote_mac, now);
+    });
+    below
+        .apply(&t.flows, now)
+        .map_err(|(at, e)| SwitchingError::FlowMod(format!("phy.flows {at}: {e:?}")))?;
+    Ok(below)
+}
+
 impl Bed {
     /// With the rules of `d`, receiving `source`.
     ///
@@ -89,9 +123,15 @@ impl Bed {
         let back = Arc::new(AtomicU64::new(0));
         dp.attach(PortConfig::new(PortId(1), "n0"), Box::new(replay), Box::new(Sink(back)))?;
         dp.attach(PortConfig::new(PortId(2), "n1"), Box::new(Silent), Box::new(Sink(sent.clone())))?;
+        let below = match &d.tunnel {
+            Some(t) => Some(underlay(&switch, &bridge, t, clock.now())?),
+            None => None,
+        };
         for (name, no, dp) in [("n0", N0, 1u8), ("n1", N1, 2)] {
             let mac = MacAddr([2, 0, 0, 0, 0xff, dp]);
-            bridge.put_port(Port::new(PortNo(no), PortId(dp.into()), name, mac));
+            let outside = matches!((d.topo.as_str(), name), ("encap", "n1") | ("decap", "n0"));
+            let on = below.as_ref().filter(|_| outside).unwrap_or(&bridge);
+            on.put_port(Port::new(PortNo(no), PortId(dp.into()), name, mac));
         }
         for some in d.flows.chunks(1000) {
             bridge.apply(some, clock.now()).map_err(refused)?;

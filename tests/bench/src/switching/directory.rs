@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use flow::MacAddr;
 use netio::pcap::PcapReader;
 use openflow::FlowMod;
 use openflow::text::parse_file;
@@ -15,6 +17,8 @@ use super::SwitchingError;
 pub const N0: u32 = 10;
 /// OpenFlow number of the port that they leave by.
 pub const N1: u32 = 1;
+/// OpenFlow number of the tunnel.
+pub const TUN0: u32 = 9;
 
 /// Frames one behind the other.
 #[derive(Default)]
@@ -65,6 +69,22 @@ pub struct Directory {
     pub prime: Option<Arc<Frames>>,
     /// Percent of the frames that leave by `n1`, with two decimals.
     pub expect_fwd: String,
+    /// The tunnel, and what is below it.
+    pub tunnel: Option<Underlay>,
+}
+
+/// The bridge below a tunnel, with what is preset there.
+pub struct Underlay {
+    /// Its rules.
+    pub flows: Vec<FlowMod>,
+    /// Address of this end and how much of it is the network's.
+    pub local: (IpAddr, u8),
+    /// Ethernet address of this end.
+    pub local_mac: MacAddr,
+    /// Address of the other end.
+    pub remote: IpAddr,
+    /// Ethernet address of the other end.
+    pub remote_mac: MacAddr,
 }
 
 fn frames_of(path: &Path) -> Result<Frames, SwitchingError> {
@@ -80,18 +100,20 @@ pub fn port_number(name: &str) -> Option<u32> {
     match name {
         "n0" => Some(N0),
         "n1" => Some(N1),
+        "tun0" => Some(TUN0),
         _ => None,
     }
 }
 
 fn is_supported(topo: &str) -> bool {
-    matches!(topo, "plain" | "l2" | "ct")
+    matches!(topo, "plain" | "l2" | "ct" | "encap" | "decap")
 }
 
 impl Directory {
     /// Rules alone.
     pub fn of_flows(flows: Vec<FlowMod>) -> Self {
         Directory {
+            tunnel: None,
             name: String::new(),
             topo: "plain".into(),
             frames: Arc::default(),
@@ -136,7 +158,22 @@ impl Directory {
         // What the topology needs is said to be missing before its rules are looked at.
         let flows =
             if is_supported(&topo) { parse_file(&text("rules.flows")?, &port_number)? } else { Vec::new() };
+        let tunnel = if matches!(topo.as_str(), "encap" | "decap") {
+            let missing = || SwitchingError::FlowMod("meta: vtep_* is missing or malformed".to_owned());
+            let address = |k: &str| of(k).parse::<IpAddr>().map_err(|_| missing());
+            let mac = |k: &str| of(k).parse::<MacAddr>().map_err(|_| missing());
+            Some(Underlay {
+                flows: parse_file(&text("phy.flows")?, &port_number)?,
+                local: (address("vtep_local")?, of("vtep_plen").parse().map_err(|_| missing())?),
+                local_mac: mac("vtep_local_mac")?,
+                remote: address("vtep_remote")?,
+                remote_mac: mac("vtep_remote_mac")?,
+            })
+        } else {
+            None
+        };
         Ok(Directory {
+            tunnel,
             name: of("name"),
             topo,
             frames: Arc::new(frames),

@@ -22,10 +22,19 @@ impl Xlate<'_> {
                     | Action::Ct(_)
                     | Action::Clone(_)
                     | Action::Meter(_)
+                    | Action::TunnelPush(_)
+                    | Action::TunnelPop { .. }
             )
         };
         let keep = self.out.actions.iter().rposition(gone).map_or(0, |i| i + 1);
         self.out.actions.truncate(keep);
+        // What is done last to a copy in a tunnel is as well done to the packet.
+        if let Some(Action::Clone(list)) = self.out.actions.last()
+            && matches!(list.first(), Some(Action::TunnelPush(_)))
+            && let Some(Action::Clone(list)) = self.out.actions.pop()
+        {
+            self.out.actions.extend(list);
+        }
         self.out.mask = self.packet_mask();
         if self.stock() {
             self.forget_labels_below_the_last();
@@ -88,6 +97,11 @@ impl Xlate<'_> {
         let k = &self.orig;
         for f in [DpPort, RecircId, EthType] {
             m.set_exact(f);
+        }
+        // Only what came out of a tunnel, or went round, has any of it.
+        let of_tunnel = k.get(TunDst) | k.get(TunIpv6Dst) | k.get(RecircId) != 0;
+        if !of_tunnel {
+            super::tunnel::TUNNEL_FIELDS.into_iter().for_each(|f| m.set_masked(f, 0, u128::MAX));
         }
         let t = k.get64(EthType);
         let (v4, v6) = (t == 0x0800, t == 0x86dd);

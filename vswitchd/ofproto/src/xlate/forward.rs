@@ -70,6 +70,13 @@ impl Xlate<'_> {
             }
             return;
         }
+        if let Some(t) = &p.tunnel {
+            self.send_through_tunnel(p, t, max_len.or(self.snaplen.map(u32::from)));
+            return self.mirror_departure(p);
+        }
+        if p.no == PortNo::LOCAL && self.out_of_tunnel() {
+            return self.mirror_departure(p);
+        }
         self.commit();
         if let Some(n) = max_len.or(self.snaplen.map(u32::from)) {
             self.emit(Action::Trunc(n));

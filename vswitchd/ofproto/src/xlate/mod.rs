@@ -37,7 +37,9 @@ mod mcast;
 mod mirror;
 mod normal;
 mod patch;
+mod tunnel;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use flow::{FieldId, PacketKey, PacketMask, PipelineKey, PipelineMask};
@@ -55,6 +57,7 @@ use crate::record::{Basis, Dependencies, Visit};
 use crate::rule::{Rule, RuleCounters};
 use crate::tables::{FragHandling, Pipeline};
 use crate::trace::{Fork, Step, StepKind};
+use crate::tunnel::Overheard;
 
 /// Deepest nesting of resubmits to the same table or an earlier one, groups, clones and patch ports.
 pub const MAX_DEPTH: u32 = 64;
@@ -213,6 +216,10 @@ pub struct Outcome {
     pub learned: SmallVec<[LearnedFlow; 0]>,
     /// Rules whose timeouts a packet that ends its connection shortens: idle and hard, in seconds.
     pub fin_timeouts: SmallVec<[(Arc<Rule>, u16, u16); 0]>,
+    /// Bridges, sources and neighbours whose Ethernet addresses are missing.
+    pub wanted: SmallVec<[(u32, IpAddr, IpAddr); 0]>,
+    /// What the packet says about neighbours.
+    pub overheard: SmallVec<[Overheard; 0]>,
     /// What it depended on beside the packet.
     pub deps: Dependencies,
     /// Why it is a drop, if the rules did not say so.
@@ -384,6 +391,11 @@ impl<'a> Xlate<'a> {
     /// there has its counters, even when the port then takes nothing.
     fn arrive(&mut self) {
         let (env, in_port) = (self.env, self.in_port);
+        if let Some(t) = env.pipeline.ports.get(in_port).and_then(|p| p.tunnel.as_ref())
+            && !self.arrive_by_tunnel(t)
+        {
+            return;
+        }
         let found = self.lookup(0);
         if env.pipeline.mirrors.reserve(in_port) {
             let name = env.pipeline.ports.get(in_port).map_or("", |p| p.name.as_str());

@@ -45,6 +45,15 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 impl Twins {
     /// Both, without bridges.
     pub fn start() -> Twins {
+        Self::start_with("--enable-dummy=override")
+    }
+
+    /// Both, where interfaces of other types than the host's are what they are: tunnels.
+    pub fn start_with_tunnels() -> Twins {
+        Self::start_with("--enable-dummy=system")
+    }
+
+    fn start_with(dummies: &str) -> Twins {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("hoist-stock-{}-{n}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
@@ -55,7 +64,7 @@ impl Twins {
         let daemon = ["--detach", "--no-chdir", "--pidfile", "--log-file"];
         run(&dir, "ovsdb-server", &[&daemon[..], &[remote.as_str(), db.to_str().unwrap()]].concat());
         run(&dir, "ovs-vsctl", &["--no-wait", "init"]);
-        let dummy = ["--enable-dummy=override", "--disable-system", "--disable-system-route"];
+        let dummy = [dummies, "--disable-system", "--disable-system-route"];
         run(&dir, "ovs-vswitchd", &[&daemon[..], &dummy[..]].concat());
         let switch = Switch::new(Arc::new(ManualClock::new()), SwitchConfig::default());
         Twins { dir, switch }

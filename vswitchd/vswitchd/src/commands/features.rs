@@ -1,7 +1,7 @@
 //! `dpif/show-dp-features`, `dpif/set-dp-features`: what the datapath can do (ovs-vswitchd(8)).
 //!
 //! Open vSwitch's tests pretend with the second that a datapath can do less. Here translation always uses what the datapath has:
-//! asking for what is so already is fine, and anything else is refused.
+//! asking for what is so already is fine, and anything else is refused, but for how tunnels are carried out.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -10,6 +10,9 @@ use daemon::unixctl::Commands;
 
 use crate::db::CAPABILITIES;
 use crate::report::Parts;
+
+/// Whether tunnels are carried out by headers that translation makes, or are metadata for a port of the datapath.
+const TUNNELS: &str = "tnl_push_pop";
 
 /// Names as in column `capabilities` of table Datapath, and titles, in the order of Open vSwitch 3.1.
 const TITLES: &[(&str, &str)] = &[
@@ -61,6 +64,15 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
         let [_, feature, wanted] = a else { return Err("a feature and its value are needed".into()) };
         if !TITLES.iter().any(|(name, _)| name == feature) {
             return Err(format!("\"{feature}\" is not a feature of a datapath"));
+        }
+        if feature == TUNNELS {
+            let on = match wanted.as_str() {
+                "true" => true,
+                "false" => false,
+                _ => return Err("Boolean value expected".into()),
+            };
+            p.layer.with_tunnels(|t| t.foreign = !on);
+            return Ok(String::new());
         }
         match value(feature) {
             is if is == wanted => Ok(String::new()),

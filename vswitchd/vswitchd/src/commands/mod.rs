@@ -6,6 +6,7 @@ mod dpif;
 mod features;
 mod pmd;
 mod revalidator;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -90,6 +91,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     pmd::register(commands, parts);
     features::register(commands, parts);
     revalidator::register(commands, parts);
+    tunnels::register(commands, parts);
     let p = Arc::clone(parts);
     commands.register("fdb/show", "bridge", 1..=1, move |a| fdb::show(&p.layer, &a[0]));
     let p = Arc::clone(parts);

@@ -299,6 +299,15 @@ pub enum PortKind {
         /// Name of the port at the other end.
         peer: String,
     },
+    /// The end of a tunnel.
+    Tunnel {
+        /// Its type as it was written.
+        class: &'static str,
+        /// What is known of the tunnel.
+        settings: Box<ofproto::TunnelSettings>,
+        /// Its options as they were written, for people.
+        options: String,
+    },
     /// Nothing: the port is there, and down.
     Null,
     /// A dummy port.

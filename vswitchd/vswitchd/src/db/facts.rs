@@ -63,7 +63,11 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
 const OVS_VERSION: &str = "3.1.0";
 
 /// Types of interfaces that can be had.
-const INTERFACE_TYPES: [&str; 7] = ["afxdp", "dpdk", "hoist", "internal", "patch", "system", "tap"];
+const INTERFACE_TYPES: [&str; 11] =
+    ["afxdp", "dpdk", "geneve", "gre", "hoist", "internal", "ip6gre", "patch", "system", "tap", "vxlan"];
+
+/// Types of interfaces that are tunnels.
+const TUNNELS: [&str; 4] = ["geneve", "gre", "ip6gre", "vxlan"];
 
 /// What was told of each interface and mirror.
 #[derive(Default)]
@@ -158,7 +162,7 @@ pub const CAPABILITIES: &[(&str, &str)] = &[
     ("nd_ext", "false"),
     ("recirc", "true"),
     ("sample_nesting", "0"),
-    ("tnl_push_pop", "false"),
+    ("tnl_push_pop", "true"),
     ("trunc", "true"),
     ("ufid", "false"),
 ];
@@ -214,7 +218,7 @@ pub fn interfaces(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: boo
         let state = State {
             no: outcome.and_then(|o| o.no),
             error: outcome.and_then(|o| o.error.clone()),
-            patch: row.text("type") == Some("patch"),
+            patch: row.text("type").is_some_and(|t| t == "patch" || TUNNELS.contains(&t)),
             port: port.map(|p| PortState {
                 link: p.link(),
                 link_resets: p.link_resets(),
@@ -307,6 +311,7 @@ fn driver(kind: &PortKind) -> &'static str {
         PortKind::AfXdp { .. } => "af_xdp",
         PortKind::Tap { .. } | PortKind::Internal { .. } => "tun",
         PortKind::Patch { .. } => "patch",
+        PortKind::Tunnel { class, .. } => class,
         PortKind::Dummy { class, .. } => class.name(),
         _ => "none",
     }

@@ -36,6 +36,19 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, clock: &Arc<WarpClock>,
         .register("netdev-dummy/set-admin-state", "[netdev] up|down", 1..=2, move |a| set_admin_state(&p, a));
     let p = Arc::clone(parts);
     commands.register("netdev-dummy/conn-state", "[netdev]", 0..=1, move |a| Ok(conn_state(&p, a.first())));
+    for name in ["netdev-dummy/ip4addr", "netdev-dummy/ip6addr"] {
+        let p = Arc::clone(parts);
+        commands.register(name, "[netdev] ipaddr/mask-prefix-len", 2..=2, move |a| {
+            let (ip, prefix) = a[1].split_once('/').ok_or("bad parameters")?;
+            let (ip, prefix) = ip.parse().ok().zip(prefix.parse().ok()).ok_or("bad parameters")?;
+            if p.dummies.get(&a[0]).is_none() {
+                return Err("Unknown Dummy Interface".into());
+            }
+            let address = ofproto::tunnel::Address { device: a[0].clone(), ip, prefix };
+            p.layer.with_tunnels(|t| t.routing.add_address(address));
+            Ok("OK\n".into())
+        });
+    }
     let c = Arc::clone(clock);
     commands.register("time/stop", "", 0..=0, move |_| {
         c.stop();

@@ -90,7 +90,7 @@ impl Outcomes {
 struct RunningPort {
     config: PortConfig,
     no: PortNo,
-    /// What is attached to the datapath; `None` for a patch port, of which no datapath knows.
+    /// What is attached to the datapath; `None` for patch and tunnel ports, of which no datapath has one of their own.
     port: Option<Arc<SwitchPort>>,
 }
 

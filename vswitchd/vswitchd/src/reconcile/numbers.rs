@@ -72,9 +72,9 @@ impl OfPorts {
     }
 }
 
-/// The datapath numbers of all bridges.
+/// The datapath numbers of all bridges; those that several ports share, with how many they are.
 #[derive(Default)]
-pub struct DatapathNumbers(BTreeSet<u32>);
+pub struct DatapathNumbers(BTreeSet<u32>, BTreeMap<String, (PortId, usize)>);
 
 impl DatapathNumbers {
     /// Takes a number for a port: that of OpenFlow when it is free and fits, else the lowest free one; the highest free one
@@ -101,6 +101,29 @@ impl DatapathNumbers {
         let dp = named.filter(free).or_else(|| (1..DATAPATH_PORTS).find(free))?;
         self.0.insert(dp);
         Some(PortId(dp))
+    }
+
+    /// The number of the port called `name`, which several share.
+    pub fn share(&mut self, name: &str) -> Option<PortId> {
+        if let Some((dp, n)) = self.1.get_mut(name) {
+            *n += 1;
+            return Some(*dp);
+        }
+        let dp = self.take_by_name(name)?;
+        self.1.insert(name.to_owned(), (dp, 1));
+        Some(dp)
+    }
+
+    /// One that shared a number does no more.
+    pub fn unshare(&mut self, name: &str) {
+        if let Some((dp, n)) = self.1.get_mut(name) {
+            *n -= 1;
+            if *n == 0 {
+                let dp = *dp;
+                self.1.remove(name);
+                self.give_back(dp);
+            }
+        }
     }
 
     /// Gives a number back.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use device::{PacketIo, QueuePair};
 use flow::PortId;
-use ofproto::Port;
+use ofproto::{Port, Tunnel};
 use openflow::{MacAddr, PortNo};
 
 use crate::config::{BridgeConfig, PortConfig, PortKind};
@@ -96,6 +96,9 @@ impl Reconciler {
             }
         }
         tracing::info!(target: "bridge", "bridge {}: deleted interface {name} on port {no}", self.bridges[at].name);
+        if let PortKind::Tunnel { settings, .. } = &p.config.kind {
+            self.dp_numbers.unshare(&settings.datapath_name());
+        }
         if let Some(port) = &p.port {
             self.detach(name, &p.config.kind, port);
         }
@@ -156,12 +159,19 @@ impl Reconciler {
         // Datapath numbers first, so that a device learns of all its new ports at once.
         let mut numbered = Vec::new();
         let mut patches = Vec::new();
+        let mut tunnels = Vec::new();
         let mut coming: BTreeMap<String, Vec<(u16, PortId)>> = BTreeMap::new();
         let mut spoken_for = BTreeSet::new();
         for (at, w, c, no) in wanted {
             if let PortKind::Patch { peer } = &c.kind {
                 let peer = peer.clone();
                 patches.push((at, c, no, peer));
+                continue;
+            }
+            if let PortKind::Tunnel { class, settings, options } = &c.kind {
+                let sep = if options.is_empty() { "" } else { ": " };
+                let t = Tunnel::new((**settings).clone(), format!("{class}{sep}{options}"));
+                tunnels.push((at, c, no, t));
                 continue;
             }
             let number = match &c.kind {
@@ -188,6 +198,9 @@ impl Reconciler {
         for (at, c, no, peer) in patches {
             self.add_patch(at, c, no, &peer);
         }
+        for (at, c, no, t) in tunnels {
+            self.add_tunnel(at, c, no, t);
+        }
         for (at, w, c, no, dp) in numbered {
             let name = c.name.clone();
             if let Err(why) = self.add_port(at, w, c, no, dp) {
@@ -198,12 +211,29 @@ impl Reconciler {
     }
 
     fn add_patch(&mut self, at: usize, c: PortConfig, no: PortNo, peer: &str) {
-        let b = &mut self.bridges[at];
-        let desc = Port {
-            added: self.clock.now(),
-            settings: Arc::new(c.settings.clone()),
-            ..Port::patch(no, &c.name, MacAddr(address_of(&c.name)), peer)
+        let port = Port::patch(no, &c.name, MacAddr(address_of(&c.name)), peer);
+        self.add_described(at, c, port);
+    }
+
+    fn add_tunnel(&mut self, at: usize, c: PortConfig, no: PortNo, t: Arc<Tunnel>) {
+        let Some(dp) = self.dp_numbers.share(&t.settings.datapath_name()) else {
+            return self.port_failed(at, &c.name, "no port number of the datapath is left".to_owned());
         };
+        let index = self.bridges[at].endpoint.bridge.index();
+        if self.parts.layer.tunnels().clashes(dp, &t, (index, no)) {
+            self.dp_numbers.unshare(&t.settings.datapath_name());
+            let why = format!("{}: could not set configuration (File exists)", c.name);
+            return self.port_failed(at, &c.name, why);
+        }
+        let port = Port::tunnel(no, dp, &c.name, MacAddr(address_of(&c.name)), t);
+        self.add_described(at, c, port);
+    }
+
+    /// Adds a port of which the datapath has none of its own.
+    fn add_described(&mut self, at: usize, c: PortConfig, port: Port) {
+        let no = port.no;
+        let b = &mut self.bridges[at];
+        let desc = Port { added: self.clock.now(), settings: Arc::new(c.settings.clone()), ..port };
         b.endpoint.bridge.put_port(desc);
         tell_added(b, &c.name, no);
         b.errors.remove(&c.name);

@@ -83,6 +83,9 @@ impl Parts {
         if let Some(p) = &port.patch {
             return format!("patch: peer={}", p.peer);
         }
+        if let Some(t) = &port.tunnel {
+            return t.description.clone();
+        }
         let Some(p) = self.ports.by_datapath(port.dp) else { return "?".to_owned() };
         let Some(d) = self.dummies.get(&p.name) else { return p.kind_name().to_owned() };
         let o = d.options();
@@ -108,6 +111,8 @@ impl Parts {
 
     /// Name of a datapath port.
     fn port_name(&self, dp: u32) -> Option<String> {
-        self.ports.by_datapath(flow::PortId(dp)).map(|p| p.name.clone())
+        let dp = flow::PortId(dp);
+        let shared = || self.layer.tunnels().listening().find(|(d, _)| *d == dp).map(|(_, l)| l.name.clone());
+        self.ports.by_datapath(dp).map(|p| p.name.clone()).or_else(shared)
     }
 }

@@ -190,6 +190,12 @@ impl Parts {
         let mut key: PacketKey = parse_key(text, &by_name).map_err(|e| format!("{}: {e}", r.flow))?;
         complete(&mut key);
         let dp = PortId(key.get64(FieldId::DpPort) as u32);
+        let tunnels = self.layer.tunnels();
+        if tunnels.is_shared(dp) {
+            let found = tunnels.receiver(&key).and_then(|(b, no)| Some((self.layer.bridge(b)?, no)));
+            let (bridge, no) = found.ok_or("no OpenFlow tunnel port for this packet")?;
+            return Ok((bridge, PipelineKey::from_packet(&key, no.0), no));
+        }
         let unknown = || format!("no OpenFlow port for datapath port {}", dp.0);
         let port = self.ports.by_datapath(dp).ok_or_else(unknown)?;
         let bridge = self.layer.bridge(port.bridge).ok_or_else(unknown)?;

@@ -59,6 +59,9 @@ impl Context {
     }
 }
 
+/// Fields with a tunnel's metadata.
+const TUNNEL_FIELDS: usize = 12;
+
 /// Writes `actions` for packets of `context`; ports that `ports` knows by name. `drop` when there are none. Neighbouring
 /// set-field actions on one header are written as one `set(..)`.
 pub fn format_actions(actions: &[Action], context: Context, ports: PortName<'_>) -> String {
@@ -123,6 +126,11 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
             Action::CtClear => write!(out, "ct_clear"),
             Action::Hash { alg, basis } => write!(out, "hash({}({basis}))", alg.name()),
             Action::Meter(m) => write!(out, "meter({})", m.0),
+            Action::TunnelPush(p) => {
+                crate::tunnel::write_push(out, p);
+                Ok(())
+            }
+            Action::TunnelPop { port, .. } => write!(out, "tnl_pop({})", port.0),
             Action::Trunc(n) => write!(out, "trunc({n})"),
             Action::Clone(inner) => {
                 out.push_str("clone(");
@@ -171,14 +179,17 @@ fn write_set(out: &mut String, run: &[Action], group: Option<&Group>) {
     };
     let _ = write!(out, "set({}(", group.name);
     let mut sep = "";
+    // All of a tunnel's metadata: what is zero goes without saying.
+    let whole = group.name == attr::TUNNEL.name && run.len() == TUNNEL_FIELDS;
     for sub in group.subs {
-        if let Some((v, m)) = set_value(run, sub.field) {
+        if let Some((v, m)) = set_value(run, sub.field).filter(|(v, _)| !whole || *v != 0) {
             let _ = write!(out, "{sep}{}=", sub.name);
             attr::write_value(out, sub.field, sub.form, v, m);
             sep = ",";
         }
     }
-    let gbp: Vec<_> = attr::GBP.subs.iter().filter_map(|s| Some((s, set_value(run, s.field)?))).collect();
+    let gbp = attr::GBP.subs.iter().filter_map(|s| Some((s, set_value(run, s.field)?)));
+    let gbp: Vec<_> = gbp.filter(|(_, (v, _))| !whole || *v != 0).collect();
     if !gbp.is_empty() {
         let _ = write!(out, "{sep}vxlan(gbp(");
         for (i, (sub, (v, m))) in gbp.iter().enumerate() {

@@ -133,6 +133,7 @@ pub(super) fn group_parts<'a>(
 /// Reads the inside of `tunnel(..)`.
 pub(super) fn tunnel_parts(s: Scan<'_>, set: &mut dyn FnMut(F, u128, u128)) -> Result<(), TextError> {
     group_parts(&attr::TUNNEL, s, set, &mut |name, value| match name {
+        "flags" if value.rest().is_empty() => Some(Ok(vec![(F::TunFlags, 0, u16::MAX.into())])),
         "flags" => Some(
             at(value, flags::TUNNEL.parse(value.rest()))
                 .map(|(v, m)| vec![(F::TunFlags, v.into(), tunnel_mask(m).into())]),

@@ -8,6 +8,7 @@ mod controllers;
 mod ports;
 #[cfg(test)]
 mod tests;
+mod tunnels;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use device::PciAddress;
+use flow::tunnel::TunnelKind;
 use netio::af_xdp::XdpMode;
 use ofproto::{PortSettings, PriorityTags, VlanMode};
 use ovsdb::client::Row;
 
-use super::{Host, is_set, mac, string, vlans};
+use super::{Host, is_set, mac, string, tunnels, vlans};
 use crate::config::{DeviceConfig, DeviceKind, MAX_OFPORT, PortConfig, PortKind, Wire};
 use crate::dummy::{Dummies, DummyClass, DummyOptions};
 
@@ -129,6 +130,10 @@ fn interface(
             None => PortKind::Wrong { why: format!("{name}: patch ports require a 'peer' argument") },
         },
         "hoist" | "dpdk" => device_port(row, name, devices),
+        "vxlan" => tunnels::port(row, name, "vxlan", TunnelKind::Vxlan),
+        "geneve" => tunnels::port(row, name, "geneve", TunnelKind::Geneve),
+        "gre" => tunnels::port(row, name, "gre", TunnelKind::Gre),
+        "ip6gre" => tunnels::port(row, name, "ip6gre", TunnelKind::Gre),
         _ => wrong(name, "Address family not supported by protocol"),
     }
 }

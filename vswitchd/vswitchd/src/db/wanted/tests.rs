@@ -238,7 +238,11 @@ fn dummies_are_what_the_command_line_says() {
 
 #[test]
 fn what_cannot_be_had_says_so_in_open_vswitchs_words() {
-    let ports = [("x", json!({}), json!({"type": "gre"})), ("y", json!({}), json!({"type": "patch"}))];
+    let ports = [
+        ("x", json!({}), json!({"type": "lisp"})),
+        ("y", json!({}), json!({"type": "patch"})),
+        ("z", json!({}), json!({"type": "gre"})),
+    ];
     let w = rows(json!({}), &ports).wanted(HOST).unwrap();
     let why = |i: usize| match &w.desired.bridges[0].ports[i].kind {
         PortKind::Wrong { why } => why.clone(),
@@ -246,6 +250,7 @@ fn what_cannot_be_had_says_so_in_open_vswitchs_words() {
     };
     assert_eq!(why(0), "could not open network device x (Address family not supported by protocol)");
     assert_eq!(why(1), "y: patch ports require a 'peer' argument");
+    assert_eq!(why(2), "z: gre type requires valid 'remote_ip' argument");
 }
 
 #[test]

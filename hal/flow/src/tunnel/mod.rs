@@ -1,0 +1,227 @@
+//! Tunnels: the headers that a packet is put behind, and what is read from them when it comes out again.
+//!
+//! ```text
+//!   Ethernet | IPv4 or IPv6 | UDP | VXLAN (RFC 7348, group policy)  | inner frame
+//!                           | UDP | Geneve (RFC 8926), options      | inner frame
+//!                           | GRE (RFC 2784, RFC 2890), TEB         | inner frame
+//! ```
+//!
+//! [`TunnelPush`] is a finished header in which only what depends on the packet is open: lengths, checksums, the source port of
+//! UDP. Whoever pushes fills those in. [`Opened::read`] is the way back.
+//!
+//! Not here: sequence numbers of GRE are read over and never sent; packets without an inner Ethernet header.
+
+mod open;
+mod text;
+
+use std::net::IpAddr;
+
+use crate::action::PortId;
+use crate::headers::{MacAddr, eth_type, ip_proto};
+
+pub use open::{OpenError, Opened};
+pub(crate) use text::write_push;
+
+/// An encapsulation.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum TunnelKind {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 8926.
+    Geneve,
+    /// RFC 2784 with the key of RFC 2890, carrying Ethernet frames.
+    Gre,
+}
+
+impl TunnelKind {
+    /// Its name as a type of interface.
+    pub fn name(self) -> &'static str {
+        match self {
+            TunnelKind::Vxlan => "vxlan",
+            TunnelKind::Geneve => "geneve",
+            TunnelKind::Gre => "gre",
+        }
+    }
+
+    /// UDP's port for it unless said otherwise; 0 without UDP.
+    pub fn default_port(self) -> u16 {
+        match self {
+            TunnelKind::Vxlan => 4789,
+            TunnelKind::Geneve => 6081,
+            TunnelKind::Gre => 0,
+        }
+    }
+
+    /// The IP protocol that carries it.
+    pub fn ip_proto(self) -> u8 {
+        if self == TunnelKind::Gre { GRE } else { ip_proto::UDP }
+    }
+}
+
+/// IP protocol of GRE.
+pub const GRE: u8 = 47;
+/// Protocol type of an Ethernet frame within GRE and Geneve.
+pub(crate) const TEB: u16 = 0x6558;
+/// Bits of a GRE header.
+pub(crate) const GRE_CSUM: u16 = 0x8000;
+pub(crate) const GRE_KEY: u16 = 0x2000;
+pub(crate) const GRE_SEQ: u16 = 0x1000;
+/// The flag of VXLAN that says that its network identifier means something.
+pub(crate) const VXLAN_VNI: u32 = 0x0800_0000;
+/// The flag of VXLAN with group policy that says that the group means something.
+pub(crate) const VXLAN_GROUP: u32 = 0x8000_0000;
+
+/// Longest header: Ethernet, IPv6, UDP, Geneve without options.
+pub const MAX_HEADER_BYTES: usize = 14 + 40 + 8 + 8;
+
+/// What a header is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TunnelHeader {
+    /// Encapsulation.
+    pub kind: TunnelKind,
+    /// Ethernet source.
+    pub eth_src: MacAddr,
+    /// Ethernet destination: the next hop's.
+    pub eth_dst: MacAddr,
+    /// Local end.
+    pub src: IpAddr,
+    /// Remote end; of the family of `src`.
+    pub dst: IpAddr,
+    /// Type of service, or traffic class.
+    pub tos: u8,
+    /// Time to live, or hop limit.
+    pub ttl: u8,
+    /// Not to be fragmented on its way (IPv4).
+    pub dont_fragment: bool,
+    /// With a checksum over the inner frame. Over IPv6 UDP always has one (RFC 8200 8.1).
+    pub csum: bool,
+    /// Key: network identifier of 24 bits, or GRE's key of 32, which is left out when this is `None`.
+    pub key: Option<u32>,
+    /// UDP destination.
+    pub tp_dst: u16,
+    /// VXLAN group policy: group and flags (`tun_gbp_id`, `tun_gbp_flags`).
+    pub gbp: Option<(u16, u8)>,
+    /// Geneve's bit for operations, administration and maintenance.
+    pub oam: bool,
+}
+
+/// A header to be put in front of a packet, and where it is for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct TunnelPush {
+    /// Encapsulation.
+    pub kind: TunnelKind,
+    /// The tunnel's port of the datapath.
+    pub port: PortId,
+    /// The port of the datapath by which the packet seems to have come in, encapsulated.
+    pub out: PortId,
+    /// Whether the outer packet is IPv6.
+    pub v6: bool,
+    /// Whether a checksum over all that follows the outer IP header is to be written.
+    pub csum: bool,
+    len: u8,
+    bytes: [u8; MAX_HEADER_BYTES],
+}
+
+struct Writer<'a> {
+    out: &'a mut [u8; MAX_HEADER_BYTES],
+    at: usize,
+}
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        if let Some(to) = self.out.get_mut(self.at..self.at + bytes.len()) {
+            to.copy_from_slice(bytes);
+            self.at += bytes.len();
+        }
+    }
+    fn put16(&mut self, v: u16) {
+        self.put(&v.to_be_bytes());
+    }
+    fn put32(&mut self, v: u32) {
+        self.put(&v.to_be_bytes());
+    }
+}
+
+impl TunnelPush {
+    /// The header that `h` describes; lengths, source port and checksums are zero.
+    pub fn new(h: &TunnelHeader, port: PortId, out: PortId) -> Self {
+        let mut bytes = [0; MAX_HEADER_BYTES];
+        let mut w = Writer { out: &mut bytes, at: 0 };
+        w.put(&h.eth_dst.0);
+        w.put(&h.eth_src.0);
+        let v6 = match (h.src, h.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                w.put16(eth_type::IPV4);
+                w.put(&[0x45, h.tos, 0, 0, 0, 0]);
+                w.put16(if h.dont_fragment { 0x4000 } else { 0 });
+                w.put(&[h.ttl, h.kind.ip_proto(), 0, 0]);
+                w.put(&src.octets());
+                w.put(&dst.octets());
+                false
+            }
+            (src, dst) => {
+                w.put16(eth_type::IPV6);
+                w.put32(6 << 28 | u32::from(h.tos) << 20);
+                w.put(&[0, 0, h.kind.ip_proto(), h.ttl]);
+                for a in [src, dst] {
+                    match a {
+                        IpAddr::V4(a) => w.put(&a.to_ipv6_mapped().octets()),
+                        IpAddr::V6(a) => w.put(&a.octets()),
+                    }
+                }
+                true
+            }
+        };
+        let udp = h.kind != TunnelKind::Gre;
+        let csum = h.csum || udp && v6;
+        if udp {
+            w.put16(0);
+            w.put16(h.tp_dst);
+            w.put32(0);
+        }
+        let vni = h.key.unwrap_or(0) << 8;
+        match h.kind {
+            TunnelKind::Vxlan => {
+                let gbp = h.gbp.map_or(0, |(id, flags)| {
+                    VXLAN_GROUP | u32::from(flags & GBP_FLAGS) << 16 | u32::from(id)
+                });
+                w.put32(VXLAN_VNI | gbp);
+                w.put32(vni);
+            }
+            TunnelKind::Geneve => {
+                w.put(&[0, if h.oam { 0x80 } else { 0 }]);
+                w.put16(TEB);
+                w.put32(vni);
+            }
+            TunnelKind::Gre => {
+                let key = if h.key.is_some() { GRE_KEY } else { 0 };
+                w.put16(key | if csum { GRE_CSUM } else { 0 });
+                w.put16(TEB);
+                if csum {
+                    w.put32(0);
+                }
+                if let Some(k) = h.key {
+                    w.put32(k);
+                }
+            }
+        }
+        let len = w.at as u8;
+        TunnelPush { kind: h.kind, port, out, v6, csum, len, bytes }
+    }
+
+    /// The header's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// Where what follows the outer IP header begins.
+    pub fn l4(&self) -> usize {
+        if self.v6 { 54 } else { 34 }
+    }
+}
+
+/// The flags of group policy that are carried: "do not learn" and "policy applied".
+pub const GBP_FLAGS: u8 = 0x48;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! `tnl_push(..)` as Open vSwitch writes it.
+
+use std::fmt::Write;
+
+use super::{TunnelKind, TunnelPush};
+use crate::headers::MacAddr;
+use crate::text::value::hex;
+
+fn mac(b: &[u8], at: usize) -> MacAddr {
+    MacAddr(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
+}
+
+fn be16(b: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
+}
+
+fn be32(b: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
+}
+
+fn v6(b: &[u8], at: usize) -> std::net::Ipv6Addr {
+    u128::from_be_bytes(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default()).into()
+}
+
+/// Writes the action; ports by number.
+pub(crate) fn write_push(out: &mut String, p: &TunnelPush) {
+    let b = p.bytes();
+    let kind = match p.kind {
+        TunnelKind::Gre => 3,
+        TunnelKind::Vxlan => 4,
+        TunnelKind::Geneve => 5,
+    };
+    let _ = write!(out, "tnl_push(tnl_port({}),header(size={},type={kind},", p.port.0, b.len());
+    let _ = write!(out, "eth(dst={},src={},dl_type=0x{:04x}),", mac(b, 0), mac(b, 6), be16(b, 12));
+    if p.v6 {
+        let first = be32(b, 14);
+        let _ = write!(
+            out,
+            "ipv6(src={},dst={},label={},proto={},tclass=0x{:x},hlimit={}),",
+            v6(b, 22),
+            v6(b, 38),
+            first & 0xf_ffff,
+            b[20],
+            first >> 20 & 0xff,
+            b[21]
+        );
+    } else {
+        let a = |at| std::net::Ipv4Addr::from(be32(b, at));
+        let _ = write!(
+            out,
+            "ipv4(src={},dst={},proto={},tos={},ttl={},frag=0x{:x}),",
+            a(26),
+            a(30),
+            b[23],
+            hex(b[15].into()),
+            b[22],
+            be16(b, 20)
+        );
+    }
+    let at = p.l4();
+    if p.kind != TunnelKind::Gre {
+        // Where one is to be written, Open vSwitch has all ones.
+        let csum = if p.csum { 0xffff } else { 0 };
+        let _ = write!(out, "udp(src=0,dst={},csum=0x{csum:x}),", be16(b, at + 2));
+    }
+    let _ = match p.kind {
+        TunnelKind::Vxlan => {
+            write!(out, "vxlan(flags=0x{:x},vni=0x{:x})", be32(b, at + 8), be32(b, at + 12) >> 8)
+        }
+        TunnelKind::Geneve => {
+            let oam = if b[at + 9] & 0x80 != 0 { "oam," } else { "" };
+            write!(out, "geneve({oam}vni=0x{:x})", be32(b, at + 12) >> 8)
+        }
+        TunnelKind::Gre => {
+            let flags = be16(b, at);
+            let _ = write!(out, "gre((flags=0x{flags:x},proto=0x{:x})", be16(b, at + 2));
+            if p.csum {
+                out.push_str(",csum=0x0");
+            }
+            if flags & super::GRE_KEY != 0 {
+                let _ = write!(out, ",key=0x{:x}", be32(b, at + if p.csum { 8 } else { 4 }));
+            }
+            write!(out, ")")
+        }
+    };
+    let _ = write!(out, "),out_port({}))", p.out.0);
+}

@@ -1,0 +1,217 @@
+//! Packets into tunnels and out of them.
+//!
+//! What a header leaves open is filled in here: lengths, the source port of UDP, which says to the network below which inner
+//! packets belong together (RFC 7348 5, RFC 8926 3.3), and checksums. Over IPv4 UDP has none unless the tunnel says so.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use datapath_api::DropReason;
+use device::PacketBuf;
+use flow::checksum::{Sum, udp_nonzero};
+use flow::headers::{eth_type, ip_proto};
+use flow::tunnel::{OpenError, Opened, TunnelKind, TunnelPush};
+use flow::{FieldId, HashAlg, PacketKey};
+
+use crate::dp_hash::dp_hash;
+
+/// Largest outer IP packet.
+const MAX_IP_BYTES: usize = 65_535;
+
+/// The ports that outer UDP packets come from.
+pub(crate) struct SourcePorts(AtomicU32);
+
+impl Default for SourcePorts {
+    /// Those of Open vSwitch.
+    fn default() -> Self {
+        SourcePorts(AtomicU32::new(32_768 << 16 | 61_000))
+    }
+}
+
+impl SourcePorts {
+    /// Sets them; what is already in use stays so for packets that come later only.
+    pub(crate) fn set(&self, range: &RangeInclusive<u16>) {
+        self.0.store(u32::from(*range.start()) << 16 | u32::from(*range.end()), Ordering::Relaxed);
+    }
+
+    fn pick(&self, hash: u32) -> u16 {
+        let v = self.0.load(Ordering::Relaxed);
+        let (low, high) = (v >> 16, v & 0xffff);
+        let n = u64::from(high.saturating_sub(low) + 1);
+        (low + ((u64::from(hash) * n) >> 32) as u32) as u16
+    }
+}
+
+/// What says which packets belong together.
+fn entropy(key: &PacketKey) -> u32 {
+    match key.get64(FieldId::EthType) as u16 {
+        eth_type::IPV4 | eth_type::IPV6 => dp_hash(key, HashAlg::L4, 0),
+        _ => {
+            let (a, b) = (key.get64(FieldId::EthSrc), key.get64(FieldId::EthDst));
+            ((a ^ b.rotate_left(17)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+        }
+    }
+}
+
+fn write16(b: &mut [u8], at: usize, v: u16) {
+    if let Some(to) = b.get_mut(at..at + 2) {
+        to.copy_from_slice(&v.to_be_bytes());
+    }
+}
+
+/// Puts a packet, whose key before was `inner`, behind a header.
+///
+/// # Errors
+/// Why it is to be dropped.
+pub(crate) fn push(
+    p: &mut PacketBuf,
+    h: &TunnelPush,
+    inner: &PacketKey,
+    ports: &SourcePorts,
+) -> Result<(), DropReason> {
+    let header = h.bytes();
+    let (l3, l4) = (14, h.l4());
+    let ip_len = header.len() + p.len() - l3;
+    if ip_len > MAX_IP_BYTES {
+        return Err(DropReason::TooBig);
+    }
+    let Some(front) = p.push_front(header.len()) else { return Err(DropReason::NoHeadroom) };
+    front.copy_from_slice(header);
+    if h.v6 {
+        write16(p, 18, (ip_len - 40) as u16);
+    } else {
+        write16(p, 16, ip_len as u16);
+        let sum = Sum::ZERO.bytes(&p[l3..l4]).finish();
+        write16(p, 24, sum);
+    }
+    let len = p.len() - l4;
+    if h.kind == TunnelKind::Gre {
+        if h.csum {
+            let sum = Sum::ZERO.bytes(&p[l4..]).finish();
+            write16(p, l4 + 4, sum);
+        }
+        return Ok(());
+    }
+    write16(p, l4, ports.pick(entropy(inner)));
+    write16(p, l4 + 4, len as u16);
+    if h.csum {
+        let addresses = Sum::ZERO.bytes(if h.v6 { &p[22..54] } else { &p[26..34] });
+        let pseudo = addresses.dword(len as u32).word(ip_proto::UDP.into());
+        let sum = pseudo.bytes(&p[l4..]).finish();
+        write16(p, l4 + 6, udp_nonzero(sum));
+    }
+    Ok(())
+}
+
+/// Takes a packet out of a tunnel; what its headers said.
+///
+/// # Errors
+/// Why it is to be dropped.
+pub(crate) fn pop(p: &mut PacketBuf, kind: TunnelKind, l3: usize) -> Result<Opened, DropReason> {
+    let t = Opened::read(kind, p, l3).map_err(|e| match e {
+        OpenError::Malformed | OpenError::Fragment => DropReason::Malformed,
+        OpenError::Checksum => DropReason::TunnelChecksum,
+        OpenError::Unknown => DropReason::NotOfTunnel,
+    })?;
+    if p.resize(t.end).is_none() || !p.pull_front(t.inner) {
+        return Err(DropReason::Malformed);
+    }
+    Ok(t)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use device::BufferPool;
+    use flow::frame::FrameBuilder;
+    use flow::tunnel::TunnelHeader;
+    use flow::{MacAddr, PortId};
+
+    use super::*;
+
+    fn header(kind: TunnelKind, v6: bool, csum: bool) -> TunnelHeader {
+        let a = |s: &str| s.parse::<IpAddr>().unwrap();
+        let (src, dst) =
+            if v6 { (a("2001:db8::1"), a("2001:db8::2")) } else { (a("10.0.0.1"), a("10.0.0.2")) };
+        TunnelHeader {
+            kind,
+            eth_src: MacAddr([2, 0, 0, 0, 0, 1]),
+            eth_dst: MacAddr([2, 0, 0, 0, 0, 2]),
+            src,
+            dst,
+            tos: 0x2a,
+            ttl: 64,
+            dont_fragment: true,
+            csum,
+            key: Some(0x12_3456),
+            tp_dst: kind.default_port(),
+            gbp: (kind == TunnelKind::Vxlan).then_some((77, 0x8)),
+            oam: false,
+        }
+    }
+
+    #[test]
+    fn what_is_pushed_is_popped_again_in_every_tunnel_and_parses_as_what_it_is() {
+        let pool = BufferPool::new(8).unwrap();
+        // An odd length, for checksums.
+        let inner =
+            FrameBuilder::new().ipv4([1, 1, 1, 1], [2, 2, 2, 2]).tcp(1000, 80).payload(b"seven b").build();
+        let key = flow::parse(&inner, PortId(1)).unwrap().key;
+        for kind in [TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre] {
+            for (v6, csum) in [(false, false), (false, true), (true, false), (true, true)] {
+                let h = header(kind, v6, csum);
+                let mut p = pool.copy_from(&inner).unwrap();
+                let ports = SourcePorts::default();
+                push(&mut p, &TunnelPush::new(&h, PortId(9), PortId(8)), &key, &ports).unwrap();
+                let outer = flow::parse(&p, PortId(1)).unwrap();
+                assert_eq!(outer.layout.fault, None, "{kind:?} {v6} {csum}");
+                assert_eq!(outer.layout.l3_end as usize, p.len());
+                // Padding of the link is not the inner packet's.
+                p.extend(&[0; 6]).unwrap();
+                let t = pop(&mut p, kind, 14).unwrap();
+                assert_eq!(&p[..], &inner[..], "{kind:?} {v6} {csum}");
+                assert_eq!((t.src, t.dst, t.tos, t.ttl, t.key), (h.src, h.dst, h.tos, h.ttl, 0x12_3456));
+                if kind != TunnelKind::Gre {
+                    assert!((32_768..=61_000).contains(&t.ports.0), "{}", t.ports.0);
+                }
+                if kind == TunnelKind::Vxlan {
+                    assert_eq!(t.gbp, (77, 0x8));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_byte_that_is_wrong_makes_a_packet_come_out_that_did_not_go_in() {
+        let pool = BufferPool::new(8).unwrap();
+        let inner =
+            FrameBuilder::new().ipv4([1, 1, 1, 1], [2, 2, 2, 2]).udp(1000, 80).payload(&[7; 40]).build();
+        let key = flow::parse(&inner, PortId(1)).unwrap().key;
+        let h = header(TunnelKind::Geneve, false, true);
+        let mut good = pool.copy_from(&inner).unwrap();
+        push(&mut good, &TunnelPush::new(&h, PortId(9), PortId(8)), &key, &SourcePorts::default()).unwrap();
+        for at in 14..good.len() {
+            let mut bad = good.try_clone().unwrap();
+            bad[at] ^= 0x10;
+            assert!(pop(&mut bad, TunnelKind::Geneve, 14).is_err(), "byte {at}");
+        }
+        for len in 0..good.len() {
+            let mut short = pool.copy_from(&good[..len]).unwrap();
+            assert!(pop(&mut short, TunnelKind::Geneve, 14).is_err(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn packets_of_one_connection_come_from_one_port_and_those_of_many_from_many() {
+        let ports = SourcePorts::default();
+        ports.set(&(50_000..=50_007));
+        let pick = |src: u16| {
+            let f = FrameBuilder::new().ipv4([1, 1, 1, 1], [2, 2, 2, 2]).udp(src, 80).build();
+            ports.pick(entropy(&flow::parse(&f, PortId(1)).unwrap().key))
+        };
+        let all: std::collections::BTreeSet<u16> = (0..400).map(pick).collect();
+        assert_eq!(all.into_iter().collect::<Vec<_>>(), (50_000..=50_007).collect::<Vec<_>>());
+        assert_eq!(pick(7), pick(7));
+    }
+}

@@ -1,0 +1,394 @@
+//! Into a tunnel and out of it.
+//!
+//! **In.** The tunnel's settings, and what the packet's metadata say where those leave it open, make the tunnel's metadata.
+//! A route says which bridge the other end is behind, a neighbour which Ethernet address; that makes a header. The packet with
+//! the header comes in on that bridge's LOCAL port, as a translation of its own: nothing that it looks at is the inner packet's,
+//! but what the header was made of has been looked at here.
+//!
+//! **Out.** What a bridge sends to its LOCAL port and is addressed to that port and to a tunnel's UDP port, or is GRE, is
+//! taken out; it comes back with the tunnel's metadata ([`Xlate::arrive_by_tunnel`]).
+
+use std::net::IpAddr;
+
+use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
+use flow::tunnel::{TunnelHeader, TunnelKind, TunnelPush};
+use flow::{Action, FieldId, MacAddr, PacketKey, PortId};
+use openflow::PortNo;
+
+use super::{MAX_DEPTH, Outcome, Problem, Xlate};
+use crate::port::Port;
+use crate::trace::StepKind;
+use crate::tunnel::{End, Overheard, Tunnel, TunnelKey, ends};
+
+/// The metadata of a tunnel.
+pub(super) const TUNNEL_FIELDS: [FieldId; 12] = {
+    use FieldId::*;
+    [
+        TunId,
+        TunSrc,
+        TunDst,
+        TunFlags,
+        TunTos,
+        TunTtl,
+        TunTpSrc,
+        TunTpDst,
+        TunIpv6Src,
+        TunIpv6Dst,
+        TunGbpId,
+        TunGbpFlags,
+    ]
+};
+/// Congestion was experienced (RFC 3168 5).
+const ECN_CE: u64 = 3;
+/// Capable of saying so.
+const ECN_ECT0: u64 = 2;
+
+impl Xlate<'_> {
+    fn is_ip(&self) -> bool {
+        matches!(self.key.get64(FieldId::EthType), 0x0800 | 0x86dd)
+    }
+
+    /// Sends the packet into the tunnel that port `p` is an end of.
+    pub(super) fn send_through_tunnel(&mut self, p: &Port, t: &Tunnel, max_len: Option<u32>) {
+        let mark = self.key.get(FieldId::PktMark);
+        let was = TUNNEL_FIELDS.map(|f| self.key.get(f));
+        if self.set_metadata(t) {
+            self.out.credited.push(t.sent.clone());
+            if self.env.peers.tunnels().foreign {
+                self.commit();
+                self.commit_metadata();
+                if let Some(n) = max_len {
+                    self.emit(Action::Trunc(n));
+                }
+                self.emit(Action::Output(p.dp));
+            } else if max_len.is_some() {
+                self.wrong(|| "Cannot truncate output to a tunnel that this switch carries out".into());
+            } else {
+                self.push(p, t);
+            }
+        }
+        for (f, v) in TUNNEL_FIELDS.into_iter().zip(was) {
+            self.key.set(f, v);
+        }
+        self.key.set(FieldId::PktMark, mark);
+    }
+
+    /// Makes the metadata those that the packet has in the tunnel; false when it is known that there is no such tunnel.
+    fn set_metadata(&mut self, t: &Tunnel) -> bool {
+        use FieldId::*;
+        let s = &t.settings;
+        for (end, v4, v6) in [(s.local, TunSrc, TunIpv6Src), (s.remote, TunDst, TunIpv6Dst)] {
+            match end {
+                End::Flow => {
+                    self.wc.set_exact(v4);
+                    self.wc.set_exact(v6);
+                }
+                End::Any | End::Address(_) => {
+                    self.key.set(v4, 0);
+                    self.key.set(v6, 0);
+                    match end {
+                        End::Address(IpAddr::V4(a)) => self.key.set(v4, u32::from(a).into()),
+                        End::Address(IpAddr::V6(a)) => self.key.set(v6, a.into()),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        if self.key.get(TunDst) == 0 && self.key.get(TunIpv6Dst) == 0 {
+            self.warn("output to a tunnel without a remote address");
+            return false;
+        }
+        match s.out_key {
+            TunnelKey::Flow => self.wc.set_exact(TunId),
+            TunnelKey::None => self.key.set(TunId, 0),
+            TunnelKey::Value(k) => self.key.set(TunId, k.into()),
+        }
+        let ip = self.is_ip();
+        let inherits = |own: Option<u8>| if ip { own } else { own.or(Some(0)) };
+        let mut tos = match inherits(s.tos) {
+            Some(tos) => u64::from(tos),
+            None => {
+                self.wc.set_exact(NwTos);
+                self.key.get64(NwTos)
+            }
+        };
+        let ttl = match inherits(s.ttl) {
+            Some(0) if s.ttl.is_none() => 64,
+            Some(ttl) => u64::from(ttl),
+            None => {
+                self.wc.set_exact(NwTtl);
+                self.key.get64(NwTtl)
+            }
+        };
+        if ip {
+            // What the packet says of congestion is said outside too, but for that there was some (RFC 6040 4.1 has a
+            // stricter mode; this is that of stock switches).
+            self.wc.set_masked(NwTos, u128::MAX, 3);
+            let ecn = self.key.get64(NwTos) & 3;
+            tos |= if ecn == ECN_CE { ECN_ECT0 } else { ecn };
+        }
+        self.key.set(TunTos, tos.into());
+        self.key.set(TunTtl, ttl.into());
+        self.key.set(TunTpSrc, 0);
+        self.key.set(TunTpDst, s.dst_port.into());
+        let oam = self.key.get64(TunFlags) as u16 & TUN_OAM;
+        let flag = |on, bit: u16| if on { bit } else { 0 };
+        let flags = oam
+            | flag(s.dont_fragment, TUN_DF)
+            | flag(s.csum, TUN_CSUM)
+            | flag(s.out_key != TunnelKey::None, TUN_KEY);
+        self.key.set(TunFlags, flags.into());
+        if let Some(m) = s.egress_mark {
+            self.key.set(PktMark, m.into());
+            self.wc.set_exact(PktMark);
+            self.written.set_exact(PktMark);
+            self.ever_written.set_exact(PktMark);
+        }
+        true
+    }
+
+    /// Makes the datapath's metadata of a tunnel what they are here, whole.
+    fn commit_metadata(&mut self) {
+        if TUNNEL_FIELDS.into_iter().all(|f| self.base.get(f) == self.key.get(f)) {
+            return;
+        }
+        for field in TUNNEL_FIELDS {
+            let value = self.key.get(field);
+            self.emit(Action::SetField { field, value, mask: field.info().max() });
+            self.base.set(field, value);
+        }
+    }
+
+    /// Puts the packet behind a header and has it come in on the bridge below.
+    fn push(&mut self, p: &Port, t: &Tunnel) {
+        let peers = self.env.peers;
+        let tunnels = peers.tunnels();
+        self.detail("output to native tunnel");
+        let (to, from) = ends(&self.packet_key());
+        let mark = self.key.get64(FieldId::PktMark) as u32;
+        let Some(hop) = tunnels.routing.lookup(to, mark) else {
+            return self.warn("native tunnel routing failed");
+        };
+        let source = if from.is_unspecified() { hop.source } else { Some(from) };
+        let below = peers.by_name(&hop.device);
+        let local = below.and_then(|(_, p)| p.ports.get(PortNo::LOCAL));
+        let (Some(src), Some((bridge, pipeline)), Some(local)) = (source, below, local) else {
+            return self.warn("native tunnel routing failed");
+        };
+        let via = hop.gateway.map_or(String::new(), |g| format!("{g} "));
+        self.detail(&format!("tunneling to {to} via {via}{}", hop.device));
+        self.out.deps.configs.push((bridge.index(), pipeline.config_generation));
+        let Some(eth_dst) = tunnels.neighbours.get(&hop.device, hop.next) else {
+            let what = if hop.next.is_ipv4() { "ARP" } else { "ND" };
+            self.warn(&format!(
+                "neighbor cache miss for {} on bridge {}, sending {what} request",
+                hop.next, hop.device
+            ));
+            self.out.wanted.push((bridge.index(), src, hop.next));
+            return;
+        };
+        let eth_src = MacAddr(local.hw_addr.0);
+        self.detail(&format!("tunneling from {eth_src} {src} to {eth_dst} {to}"));
+        let s = &t.settings;
+        let flags = self.key.get64(FieldId::TunFlags) as u16;
+        let id = self.key.get64(FieldId::TunId) as u32;
+        let gbp = (self.key.get64(FieldId::TunGbpId) as u16, self.key.get64(FieldId::TunGbpFlags) as u8);
+        if s.gbp {
+            self.wc.set_exact(FieldId::TunGbpId);
+            self.wc.set_exact(FieldId::TunGbpFlags);
+        }
+        if s.kind == TunnelKind::Geneve {
+            self.wc.set_masked(FieldId::TunFlags, u128::MAX, TUN_OAM.into());
+        }
+        let header = TunnelHeader {
+            kind: s.kind,
+            eth_src,
+            eth_dst,
+            src,
+            dst: to,
+            tos: self.key.get64(FieldId::TunTos) as u8,
+            ttl: self.key.get64(FieldId::TunTtl) as u8,
+            dont_fragment: flags & TUN_DF != 0,
+            csum: flags & TUN_CSUM != 0,
+            key: (s.kind != TunnelKind::Gre || flags & TUN_KEY != 0).then_some(id),
+            tp_dst: s.dst_port,
+            gbp: (s.gbp && gbp != (0, 0)).then_some(gbp),
+            oam: flags & TUN_OAM != 0,
+        };
+        let push = TunnelPush::new(&header, p.dp, local.dp);
+        let Some(outer) = outer_key(&push, local.dp) else { return };
+        if self.depth >= MAX_DEPTH {
+            return self.fail(Problem::TooDeep);
+        }
+        // Bring the inner packet up to date; what it is told of tunnels is in the header, and is told to nobody else but by
+        // another action.
+        let written = TUNNEL_FIELDS.map(|f| self.written.get(f));
+        TUNNEL_FIELDS.into_iter().for_each(|f| self.written.set_masked(f, 0, u128::MAX));
+        self.commit();
+        for (f, w) in TUNNEL_FIELDS.into_iter().zip(written) {
+            self.written.set_masked(f, w, w);
+        }
+        let env = bridge.environment(pipeline, peers);
+        let mut x = Xlate::new(env, &outer, PortNo::LOCAL, self.record);
+        x.depth = self.depth + 1;
+        x.lookups = self.lookups;
+        x.nest = self.nest;
+        x.key.set(FieldId::PktMark, mark.into());
+        x.base.set(FieldId::PktMark, mark.into());
+        x.step(|| StepKind::Bridge(env.name.into()));
+        x.nest += 1;
+        if local.receives() {
+            x.table_chain(0, None);
+            x.execute_action_set();
+            x.finish_freezing();
+        }
+        self.lookups = x.lookups;
+        let actions = self.absorb(x.finish());
+        if !actions.is_empty() {
+            let list = std::iter::once(Action::TunnelPush(Box::new(push))).chain(actions);
+            self.emit(Action::Clone(list.collect()));
+        }
+    }
+
+    /// Takes over what another translation, of the packet within its header, came to; its actions.
+    fn absorb(&mut self, o: Outcome) -> Vec<Action> {
+        let out = &mut self.out;
+        out.rules.extend(o.rules);
+        out.credited.extend(o.credited);
+        out.provenance.extend(o.provenance);
+        out.recircs.extend(o.recircs);
+        out.learned.extend(o.learned);
+        out.fin_timeouts.extend(o.fin_timeouts);
+        out.wanted.extend(o.wanted);
+        out.overheard.extend(o.overheard);
+        out.forks.extend(o.forks);
+        out.steps.extend(o.steps);
+        let (d, more) = (&mut out.deps, o.deps);
+        d.visits.extend(more.visits);
+        d.configs.extend(more.configs);
+        d.macs.extend(more.macs);
+        d.mcast.extend(more.mcast);
+        d.groups.extend(more.groups);
+        d.learns.extend(more.learns);
+        // What goes wrong there is no concern of this bridge.
+        if o.problem.is_some() { Vec::new() } else { o.actions }
+    }
+
+    fn packet_key(&self) -> PacketKey {
+        self.key.packet()
+    }
+
+    /// A packet for the LOCAL port: hears what it says of neighbours, and takes it out of its tunnel if it is one for this host.
+    /// Whether it was.
+    pub(super) fn out_of_tunnel(&mut self) -> bool {
+        let tunnels = self.env.peers.tunnels();
+        if !tunnels.are_native() || self.key.get64(FieldId::NwFrag) != 0 && self.is_ip() {
+            return false;
+        }
+        let key = self.packet_key();
+        let mine = |a| tunnels.routing.is_local(self.env.name, a);
+        if let Some((heard, fields)) = Overheard::of(&key, self.env.index, mine) {
+            fields.iter().for_each(|f| self.wc.set_exact(*f));
+            if !self.packet_out {
+                self.out.overheard.push(heard);
+            }
+            return false;
+        }
+        use FieldId::{EthDst, EthType, Ipv6Dst, NwDst, NwProto, NwSrc, TpDst, TpSrc};
+        let (to, field) = match key.get64(EthType) {
+            0x0800 => (IpAddr::V4((key.get64(NwDst) as u32).into()), NwDst),
+            0x86dd => (IpAddr::V6(key.get(Ipv6Dst).into()), Ipv6Dst),
+            // Whether it is ARP's answer, and for whom, has been looked at.
+            0x0806 => {
+                [NwProto, NwSrc, NwDst].iter().for_each(|f| self.wc.set_exact(*f));
+                return false;
+            }
+            _ => return false,
+        };
+        if self.headers.reparse_needed
+            || !tunnels.routing.addresses().iter().any(|a| a.device == self.env.name)
+        {
+            return false;
+        }
+        self.wc.set_exact(NwProto);
+        self.wc.set_exact(field);
+        if key.get64(EthType) == 0x86dd && key.get(NwProto) == 58 {
+            self.wc.set_exact(TpSrc);
+        }
+        if !tunnels.routing.is_local(self.env.name, to) {
+            return false;
+        }
+        self.wc.set_exact(EthDst);
+        if key.get(NwProto) == 17 {
+            self.wc.set_exact(TpDst);
+        }
+        let mac = self.env.pipeline.ports.get(PortNo::LOCAL).map(|p| p.hw_addr);
+        let mine = mac.is_some_and(|m| key.get64(EthDst).to_be_bytes()[2..] == m.0);
+        let Some((port, kind)) = tunnels.listener(&key).filter(|_| mine) else { return false };
+        self.commit();
+        self.emit(Action::TunnelPop { port, kind });
+        true
+    }
+
+    /// The packet has come out of a tunnel by port `p`. What it is told of congestion outside is said inside (RFC 6040 4.2);
+    /// false when it is to be dropped for it.
+    pub(super) fn arrive_by_tunnel(&mut self, t: &Tunnel) -> bool {
+        use FieldId::*;
+        for f in [TunId, TunSrc, TunDst, TunIpv6Src, TunIpv6Dst] {
+            let v6 = matches!(f, TunIpv6Src | TunIpv6Dst);
+            if !self.stock() || !v6 || self.orig.get(TunIpv6Dst) != 0 {
+                self.wc.set_exact(f);
+            }
+        }
+        if self.stock() {
+            self.wc.set_masked(TunFlags, u128::MAX, u128::from(TUN_DF | TUN_CSUM | TUN_KEY));
+        }
+        self.out.credited.push(t.received.clone());
+        self.key.set(PktMark, 0);
+        if !self.is_ip() {
+            return true;
+        }
+        let congested = self.orig.get64(TunTos) & 3 == ECN_CE;
+        if self.stock() && congested {
+            self.wc.set_exact(TunTos);
+        } else {
+            self.wc.set_masked(TunTos, u128::MAX, 3);
+        }
+        if !congested {
+            return true;
+        }
+        self.wc.set_masked(NwTos, u128::MAX, 3);
+        if self.key.get64(NwTos) & 3 == 0 {
+            tracing::warn!(
+                target: "tunnel",
+                "dropping tunnel packet marked ECN CE but is not ECN capable"
+            );
+            self.wrong(|| "dropping tunnel packet marked ECN CE but is not ECN capable".into());
+            return false;
+        }
+        self.key.set_masked(NwTos, 3, 3);
+        self.written.set_masked(NwTos, u128::MAX, 3);
+        self.ever_written.set_masked(NwTos, u128::MAX, 3);
+        true
+    }
+}
+
+/// What a datapath sees of a packet behind this header.
+fn outer_key(push: &TunnelPush, port: PortId) -> Option<PacketKey> {
+    use FieldId::TpSrc;
+    // Room for an inner frame; its contents are of no consequence.
+    let mut frame = push.bytes().to_vec();
+    frame.resize(frame.len() + 60, 0);
+    let (l3, l4) = (14, push.l4());
+    let at = if push.v6 { 18 } else { 16 };
+    let len = frame.len() - if push.v6 { l4 } else { l3 };
+    frame.get_mut(at..at + 2)?.copy_from_slice(&(len as u16).to_be_bytes());
+    if push.kind != TunnelKind::Gre {
+        let len = (frame.len() - l4) as u16;
+        frame.get_mut(l4 + 4..l4 + 6)?.copy_from_slice(&len.to_be_bytes());
+    }
+    let mut key = flow::parse(&frame, port).ok()?.key;
+    // It is chosen by packet.
+    key.set(TpSrc, 0);
+    Some(key)
+}
