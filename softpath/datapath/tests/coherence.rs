@@ -212,6 +212,12 @@ fn records_change_under_a_running_core_and_no_packet_is_lost_or_sent_by_a_remove
     let mut id = 0u64;
     let mut rng = 12345u32;
     while sent < PACKETS {
+        // No more on the way than a port's queue holds, whoever runs when: what is lost then is not the core's fault.
+        if sent - got.iter().sum::<u64>() > rig::QUEUE as u64 / 2 {
+            drain(&mut got);
+            std::thread::yield_now();
+            continue;
+        }
         rng = rng.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let i = rng >> 8 & 7;
         for k in 0..20u8 {
