@@ -22,18 +22,50 @@ pub struct FlowId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MeterId(pub u32);
 
-/// Why a packet goes to a controller. Numbers are those of OpenFlow's `ofp_packet_in_reason`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// Why a packet goes to a controller. Numbers are those of OpenFlow's `ofp_packet_in_reason` and, where that tells less, Open
+/// vSwitch's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 #[repr(u8)]
 pub enum PuntReason {
-    /// No matching flow (table-miss flow entry).
+    /// No matching flow, as an action says.
     NoMatch = 0,
     /// Output action to the controller.
+    #[default]
     Action = 1,
     /// TTL too small to be decremented.
     InvalidTtl = 2,
+    /// Output action in an action set.
+    ActionSet = 3,
+    /// Output action in a group's bucket.
+    Group = 4,
+    /// Output action of a packet that a controller sent.
+    PacketOut = 5,
+    /// Output action of a table-miss flow.
+    ExplicitMiss = 6,
+    /// A table without any flow that matches.
+    ImplicitMiss = 7,
     /// For the switch itself, which listens to multicast membership; not one of OpenFlow's.
     Snoop = 0xff,
+}
+
+impl PuntReason {
+    /// Every reason.
+    pub const ALL: [PuntReason; 9] = [
+        PuntReason::NoMatch,
+        PuntReason::Action,
+        PuntReason::InvalidTtl,
+        PuntReason::ActionSet,
+        PuntReason::Group,
+        PuntReason::PacketOut,
+        PuntReason::ExplicitMiss,
+        PuntReason::ImplicitMiss,
+        PuntReason::Snoop,
+    ];
+
+    /// By its number.
+    pub fn from_number(n: u64) -> Option<PuntReason> {
+        PuntReason::ALL.into_iter().find(|r| *r as u64 == n)
+    }
 }
 
 /// Parameters of [`Action::Controller`].
@@ -56,6 +88,34 @@ pub struct ControllerAction {
     pub bridge: u32,
     /// Whether what connection tracking says of the packet is for controllers to see.
     pub tracked: bool,
+    /// Which of its controllers: those with this id.
+    pub controller_id: u16,
+    /// The translator's name for what else it knew at that point (registers, what the action says beside); 0 for nothing.
+    pub recirc_id: u32,
+    /// The packet waits: the controller says when it goes on, from the point that `recirc_id` names.
+    pub continuation: bool,
+    /// Nobody is to get it: the action is one of a translation that was made to look at.
+    pub dont_send: bool,
+}
+
+impl Default for ControllerAction {
+    /// The whole packet, by an action of no rule.
+    fn default() -> Self {
+        ControllerAction {
+            reason: PuntReason::Action,
+            max_len: u16::MAX,
+            cookie: u64::MAX,
+            table: 0,
+            metadata: 0,
+            in_port: 0,
+            bridge: 0,
+            controller_id: 0,
+            recirc_id: 0,
+            continuation: false,
+            dont_send: false,
+            tracked: false,
+        }
+    }
 }
 
 /// Which headers [`Action::Hash`] hashes. Numbers are those of `ovs_hash_alg`.

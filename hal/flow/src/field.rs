@@ -187,6 +187,7 @@ fields! {
     TunIpv6Src   "tun_ipv6_src"  ""            128 @ 14:0  TunIpv6Src   Packet   None    Any   Ip6    0          n(1, 109), rw;
     TunIpv6Dst   "tun_ipv6_dst"  ""            128 @ 16:0  TunIpv6Dst   Packet   None    Any   Ip6    0          n(1, 110), rw;
     TunGbpId     "tun_gbp_id"    ""             16 @ 18:48 TunGbpId     Packet   None    Any   Dec    0          n(1, 38), rw;
+    SkbPriority  "skb_priority"  ""             32 @ 18:0  SkbPriority  Packet   None    Exact Hex    0          None, rw;
     TunGbpFlags  "tun_gbp_flags" ""              8 @ 18:40 TunGbpFlags  Packet   None    Any   Hex    0          n(1, 39), rw;
     EthDst       "dl_dst"        "eth_dst"      48 @ 19:16 EthDst       Packet   None    Any   Mac    0x800003   n(0, 1), rw;
     EthType      "dl_type"       "eth_type"     16 @ 19:0  EthType      Packet   None    Exact Hex    0x800005   n(0, 3), ro;
@@ -267,6 +268,10 @@ fields! {
     Xreg5        "xreg5"         ""             64 @ 43:0  Reg10        Pipeline None    Any   Hex    0x800105   None, rw;
     Xreg6        "xreg6"         ""             64 @ 44:0  Reg12        Pipeline None    Any   Hex    0x800106   None, rw;
     Xreg7        "xreg7"         ""             64 @ 45:0  Reg14        Pipeline None    Any   Hex    0x800107   None, rw;
+    Xxreg0       "xxreg0"        ""            128 @ 38:0  Reg0         Pipeline None    Any   Hex    0          n(1, 111), rw;
+    Xxreg1       "xxreg1"        ""            128 @ 40:0  Reg4         Pipeline None    Any   Hex    0          n(1, 112), rw;
+    Xxreg2       "xxreg2"        ""            128 @ 42:0  Reg8         Pipeline None    Any   Hex    0          n(1, 113), rw;
+    Xxreg3       "xxreg3"        ""            128 @ 44:0  Reg12        Pipeline None    Any   Hex    0          n(1, 114), rw;
 }
 
 impl FieldId {

@@ -154,16 +154,8 @@ fn produce(kind: RejectKind) -> Reject {
         }
         RejectKind::EgressNotOnDevice => refused(&caps(), &[PORT], &[Action::Output(PortId(9))]),
         RejectKind::NeedsSoftware => {
-            let c = ControllerAction {
-                reason: PuntReason::Action,
-                max_len: 0xffff,
-                cookie: 0,
-                table: 0,
-                metadata: 0,
-                in_port: 1,
-                bridge: 0,
-                tracked: false,
-            };
+            let c =
+                ControllerAction { reason: PuntReason::Action, in_port: 1, ..ControllerAction::default() };
             refused(&caps(), &[PORT], &[Action::Clone(vec![Action::Controller(c)].into())])
         }
         RejectKind::ObjectOwnedElsewhere => {

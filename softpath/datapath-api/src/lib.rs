@@ -25,7 +25,7 @@ mod counters;
 mod meter;
 
 pub use counters::{FlowCounters, FlowStats};
-pub use meter::{MeterBand, MeterBandKind, MeterConfig, MeterCounts, MeterStats, MeterUnit};
+pub use meter::{MeterBand, MeterBandKind, MeterConfig, MeterCounts, MeterLimits, MeterStats, MeterUnit};
 
 /// A masked key and what is done with packets that match it.
 pub struct FlowRecord {
@@ -325,6 +325,11 @@ pub trait Datapath: Send + Sync {
     /// # Errors
     /// [`DatapathError::Io`] when the packet cannot be taken (queue full, longer than a buffer).
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError>;
+
+    /// How many meters there may be; `None` when there are none.
+    fn meter_limits(&self) -> Option<MeterLimits> {
+        None
+    }
 
     /// Adds a meter, or changes its bands; its counters carry on, its buckets start full. A packet that meets a meter that does
     /// not exist passes.

@@ -27,7 +27,7 @@ pub enum MeterBandKind {
 pub struct MeterBand {
     /// Rate above which it applies, in [`MeterConfig::unit`]. Zero: to every packet.
     pub rate: u32,
-    /// Burst, in [`MeterConfig::unit`]; zero means one tenth of a second at `rate`, at least one packet.
+    /// Burst, in [`MeterConfig::unit`]; zero means what comes in a second at `rate`, as in Open vSwitch.
     pub burst: u32,
     /// What it does.
     pub kind: MeterBandKind,
@@ -40,6 +40,15 @@ pub struct MeterConfig {
     pub unit: MeterUnit,
     /// Its bands; empty passes everything.
     pub bands: Vec<MeterBand>,
+}
+
+/// How much a datapath has of meters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MeterLimits {
+    /// Most meters; ids are below it.
+    pub max_meters: u32,
+    /// Most bands of one.
+    pub max_bands: u8,
 }
 
 /// Packets and bytes.

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use clock::{Clock, Deadline, Instant};
 use conntrack::Tracker;
 use datapath_api::{
-    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterStats, MissHandler, PortStats,
-    PuntSink,
+    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterLimits, MeterStats, MissHandler,
+    PortStats, PuntSink,
 };
 use device::{BufferPool, QueuePair, RxQueue, TxQueue};
 use flow::{Action, FlowId, MeterId, PortId};
@@ -36,6 +36,8 @@ const TIDY_SHARE: usize = 32;
 const TIDY_LEAST: usize = 1024;
 /// Meters at most.
 const MAX_METERS: usize = 65_536;
+/// Bands of a meter at most.
+const MAX_BANDS: u8 = 8;
 
 /// What cores and control threads share.
 pub(crate) struct Shared {
@@ -419,6 +421,10 @@ impl Datapath for SoftDatapath {
     fn tidy(&self, now: Instant) {
         let c = &self.shared.connections;
         c.sweep(now, c.slots() / TIDY_SHARE + TIDY_LEAST);
+    }
+
+    fn meter_limits(&self) -> Option<MeterLimits> {
+        Some(MeterLimits { max_meters: MAX_METERS as u32, max_bands: MAX_BANDS })
     }
 
     fn meter_put(&self, id: MeterId, config: MeterConfig) -> Result<(), DatapathError> {

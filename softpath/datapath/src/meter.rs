@@ -79,7 +79,7 @@ impl Meter {
     pub(crate) fn new(config: &MeterConfig, old: &MeterStats) -> Self {
         let band = |(i, b): (usize, &datapath_api::MeterBand)| {
             let burst = match b.burst {
-                0 => (SECOND / 10).max(cost(config.unit, b.rate, 1518)),
+                0 => SECOND,
                 n => u64::from(n).saturating_mul(SECOND) / u64::from(b.rate.max(1)),
             };
             Band {

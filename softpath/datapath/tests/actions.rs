@@ -399,13 +399,9 @@ fn set_field() -> impl Strategy<Value = Action> {
 fn controller() -> Action {
     Action::Controller(ControllerAction {
         reason: PuntReason::Action,
-        max_len: 0xffff,
         cookie: 1,
-        table: 0,
-        metadata: 0,
         in_port: 1,
-        bridge: 0,
-        tracked: false,
+        ..ControllerAction::default()
     })
 }
 

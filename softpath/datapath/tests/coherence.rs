@@ -277,13 +277,10 @@ fn a_controller_action_takes_the_packet_as_it_is_and_counts_when_there_is_no_roo
     let mut rig = Rig::new(2);
     let c = flow::ControllerAction {
         reason: flow::PuntReason::NoMatch,
-        max_len: 0xffff,
         cookie: 0,
         table: 3,
-        metadata: 0,
         in_port: 1,
-        bridge: 0,
-        tracked: false,
+        ..flow::ControllerAction::default()
     };
     rig.handler.set_actions(vec![
         Action::SetField { field: FieldId::NwTtl, value: 9, mask: 0xff },

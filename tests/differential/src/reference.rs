@@ -71,6 +71,7 @@ pub fn interpret<F: Flow>(flows: &[F], setup: &Setup, wire: u32, frame: &[u8]) -
         miss_flow: false,
         in_set: false,
         done: false,
+        list_ends: false,
         depth: 0,
         verdict: Verdict::default(),
     };
@@ -100,6 +101,8 @@ pub(crate) struct Interpreter<'a, F> {
     miss_flow: bool,
     in_set: bool,
     done: bool,
+    /// A time to live ran out: what follows in the list of actions is not executed, nor is the rest of its flow.
+    list_ends: bool,
     depth: u32,
     pub(crate) verdict: Verdict,
 }
@@ -137,7 +140,22 @@ impl<F: Flow> Interpreter<'_, F> {
         candidates.max_by_key(|(_, f)| f.priority()).map(|(i, _)| i)
     }
 
+    /// Searches tables from `first` on. Afterwards the first flow met is the one under execution: whatever follows is its.
     fn pipeline(&mut self, first: u8) {
+        let mut origin = None;
+        self.search(first, &mut origin);
+        if let Some(i) = origin.and_then(|hit: usize| self.verdict.hits.get(hit).copied()) {
+            self.show_flow(i);
+        }
+    }
+
+    fn show_flow(&mut self, i: usize) {
+        let f = &self.flows[i];
+        self.table = f.table();
+        self.miss_flow = f.priority() == 0 && *f.matches() == PipelineMatch::ANY;
+    }
+
+    fn search(&mut self, first: u8, origin: &mut Option<usize>) {
         let mut table = Some(first);
         while let Some(t) = table {
             if self.done {
@@ -148,19 +166,18 @@ impl<F: Flow> Interpreter<'_, F> {
                 self.set.clear();
                 return;
             };
+            origin.get_or_insert(self.verdict.hits.len());
             table = self.run_flow(i);
         }
     }
 
     /// Executes a flow's instructions; where it goes next.
     fn run_flow(&mut self, i: usize) -> Option<u8> {
-        let f = &self.flows[i];
         self.verdict.hits.push(i);
-        self.table = f.table();
-        self.miss_flow = f.priority() == 0 && *f.matches() == PipelineMatch::ANY;
-        let ins = f.instructions().clone();
+        self.show_flow(i);
+        let ins = self.flows[i].instructions().clone();
         self.execute(&ins.apply);
-        if self.done {
+        if std::mem::take(&mut self.list_ends) || self.done {
             return None;
         }
         if ins.clear {
@@ -225,7 +242,7 @@ impl<F: Flow> Interpreter<'_, F> {
 
     fn execute(&mut self, actions: &[Action]) {
         for a in actions {
-            if self.done {
+            if self.done || self.list_ends {
                 return;
             }
             self.one(a);
@@ -383,7 +400,7 @@ impl<F: Flow> Interpreter<'_, F> {
         match self.key.get(field) {
             0 | 1 => {
                 self.punt(2, u16::MAX);
-                self.done = true;
+                self.list_ends = true;
             }
             ttl => self.write(field, ttl - 1, u128::MAX),
         }

@@ -133,13 +133,9 @@ fn run(r: &mut Rig) -> Result<String> {
     m.set_masked(FieldId::VlanTci, 0, 0x1fff);
     let punt = Action::Controller(ControllerAction {
         reason: flow::PuntReason::Action,
-        max_len: u16::MAX,
         cookie: 1,
-        table: 0,
-        metadata: 0,
         in_port: 1,
-        bridge: 0,
-        tracked: false,
+        ..ControllerAction::default()
     });
     r.dp.put(FlowId(900), &m, &[punt], &|_| b"for whom".to_vec())?;
     let send = "import socket; s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW); s.bind(('ea',0)); \

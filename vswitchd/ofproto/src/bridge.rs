@@ -8,15 +8,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use clock::Instant;
-use datapath_api::Punt;
-use flow::{FieldId, PacketKey, PipelineKey, PipelineMatch, PuntReason};
+use flow::{Action, FieldId, MeterId, PacketKey, PipelineKey};
 use openflow::flow_monitor::MonitorRequest;
 use openflow::group::GroupMod;
-use openflow::message::{FlowRemoved, FlowRemovedReason, PacketIn, PacketInReason};
+use openflow::message::{FlowRemoved, FlowRemovedReason};
 use openflow::multipart::Desc;
 use openflow::port::{PortReason, PortStatus};
 use openflow::switch::{ConnId, ControllerSink, Reply};
-use openflow::{ErrorCode, FlowMod, PortNo, TableId};
+use openflow::{ErrorCode, FlowMod, PortNo, TableId, Version};
 use parking_lot::Mutex;
 
 use crate::changes::{Changes, Origin};
@@ -110,6 +109,12 @@ pub struct Bridge {
     /// Flows of which controllers are yet to be told that they went, from before the tables are published.
     untold: AtomicUsize,
     pub(crate) miss_send_len: Mutex<HashMap<ConnId, u16>>,
+    /// Version and id of each connection.
+    pub(crate) conns: Mutex<HashMap<ConnId, (Version, u16)>>,
+    /// Meters that were deleted: the generation without them, and what the datapath knows them by.
+    pub(crate) retired: Mutex<Vec<(u64, MeterId)>>,
+    /// Its name in continuations.
+    pub(crate) own_name: [u8; 16],
 }
 
 #[derive(Default)]
@@ -140,6 +145,9 @@ impl Bridge {
             removed: Mutex::default(),
             untold: AtomicUsize::new(0),
             miss_send_len: Mutex::default(),
+            conns: Mutex::default(),
+            retired: Mutex::default(),
+            own_name: crate::packet_in::new_name(),
             config,
         }
     }
@@ -536,6 +544,10 @@ impl Bridge {
         self.change(true, |p| Ok(f(Arc::make_mut(&mut p.ports)))).ok().flatten()
     }
 
+    pub(crate) fn recircs(&self) -> &Recircs {
+        &self.recircs
+    }
+
     pub(crate) fn controller_sink(&self) -> Option<&dyn ControllerSink> {
         self.controllers.get().map(|c| &**c)
     }
@@ -544,50 +556,6 @@ impl Bridge {
         if let Some(c) = self.controllers.get() {
             c.port_status(s);
         }
-    }
-
-    /// A packet for the controllers. Whether there is somebody to send it to.
-    pub(crate) fn packet_in(&self, p: Punt) -> bool {
-        let Some(sink) = self.controllers.get() else { return false };
-        let mut matches = PipelineMatch::ANY;
-        matches.set(FieldId::InPort, p.action.in_port.into());
-        if p.action.metadata != 0 {
-            matches.set(FieldId::Metadata, p.action.metadata.into());
-        }
-        use FieldId::*;
-        let of_connection = [CtState, CtZone, CtMark, CtLabel, CtNwSrc, CtNwDst, CtIpv6Src, CtIpv6Dst]
-            .into_iter()
-            .chain([CtNwProto, CtTpSrc, CtTpDst]);
-        let of_connection = of_connection.filter(|_| p.action.tracked);
-        // What kind of addresses those are.
-        let kind = Some(EthType).filter(|_| p.action.tracked && p.key.get(CtState) != 0);
-        for f in [TunId, PktMark].into_iter().chain(of_connection).chain(kind) {
-            if p.key.get(f) != 0 {
-                matches.set(f, p.key.get(f));
-            }
-        }
-        let total_len = u16::try_from(p.packet.len()).unwrap_or(u16::MAX);
-        let mut data = p.packet;
-        if p.action.max_len != u16::MAX {
-            data.truncate(p.action.max_len.into());
-        }
-        sink.packet_in(PacketIn {
-            controller_id: 0,
-            userdata: Vec::new(),
-            continuation: Vec::new(),
-            buffer: None,
-            total_len,
-            reason: match p.action.reason {
-                PuntReason::NoMatch => PacketInReason::NoMatch,
-                PuntReason::Action | PuntReason::Snoop => PacketInReason::Action,
-                PuntReason::InvalidTtl => PacketInReason::InvalidTtl,
-            },
-            table: TableId(p.action.table),
-            cookie: p.action.cookie,
-            matches,
-            data,
-        });
-        true
     }
 
     /// What translations of this bridge's packets read.
@@ -657,9 +625,12 @@ impl Bridge {
         flow.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
         let start = match start {
             TraceStart::Tables => Start::Traced(&flow),
-            TraceStart::Actions(a) => Start::Actions(a),
+            TraceStart::Actions(actions) => Start::Actions { actions, fields: &flow },
         };
-        let o = self.translate(&key, in_port, start, true);
+        let mut o = self.translate(&key, in_port, start, true);
+        if !effects {
+            keep_from_controllers(&mut o.actions);
+        }
         if let Some(s) = self.switch().filter(|_| effects) {
             s.note_stations(&o.deps, s.now());
             s.note_learned(&o.learned);
@@ -707,7 +678,8 @@ impl Bridge {
             _ => None,
         };
         let b = there.as_deref().unwrap_or(self);
-        let o = b.translate(&flow.packet(), f.in_port, Start::Frozen(f), true);
+        let mut o = b.translate(&flow.packet(), f.in_port, Start::Frozen(f), true);
+        keep_from_controllers(&mut o.actions);
         Some(Trace::new(*flow, o))
     }
 
@@ -723,7 +695,7 @@ impl Bridge {
     }
 
     /// Whether records and hardware follow the tables up to this generation.
-    fn follows(&self, generation: u64) -> bool {
+    pub(crate) fn follows(&self, generation: u64) -> bool {
         let Some(s) = self.switch() else { return true };
         // Without a datapath there is nothing that could follow.
         s.datapath().is_none()
@@ -742,6 +714,17 @@ impl Bridge {
     pub(crate) fn wake_barriers(&self) {
         let waiting = std::mem::take(&mut *self.barriers.lock());
         waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Says of actions that they are for show: no controller is to get a packet.
+fn keep_from_controllers(actions: &mut [Action]) {
+    for a in actions {
+        match a {
+            Action::Controller(c) => c.dont_send = true,
+            Action::Clone(inner) => keep_from_controllers(inner),
+            _ => {}
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use crate::rule::Rule;
 pub(crate) struct Origin {
     pub(crate) conn: ConnId,
     pub(crate) xid: Xid,
+    /// It speaks OpenFlow 1.0, where actions need not fit the match.
+    pub(crate) lenient: bool,
 }
 
 /// What became of a rule.
@@ -47,6 +49,11 @@ impl Changes {
         if let Some(o) = &mut self.origin {
             o.xid = xid;
         }
+    }
+
+    /// Whether actions need not fit the match.
+    pub(crate) fn lenient(&self) -> bool {
+        self.origin.is_some_and(|o| o.lenient)
     }
 
     pub(crate) fn added(&mut self, rule: &Arc<Rule>) {

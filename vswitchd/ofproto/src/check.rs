@@ -5,21 +5,23 @@
 //! a push or pop changes what is there.
 
 use flow::{FieldId, PipelineMatch, Prereq};
-use openflow::error::{BadAction, BadInstruction, MeterModFailed, Nicira};
+use openflow::error::{BadAction, BadInstruction, Nicira};
 use openflow::extension::{Ct, CtFlags, CtZone, Learn, LearnSource, LearnTarget};
 use openflow::{Action, ErrorCode, GroupId, Instructions, PortNo, Subfield};
 
 use crate::tables::N_TABLES;
 
-/// Checks instructions of a flow in `table` that matches `m`.
+/// Checks instructions of a flow in `table` that matches `m`. `lenient`: as OpenFlow 1.0 has it.
 ///
 /// # Errors
 /// `BadInstruction`, `BadAction` or `MeterModFailed` with OpenFlow's code for what is wrong.
-pub fn check_instructions(ins: &Instructions, m: &PipelineMatch, table: u8) -> Result<(), ErrorCode> {
-    if ins.meter.is_some() {
-        return Err(MeterModFailed::UnknownMeter.into());
-    }
-    let mut known = Known::of(m);
+pub fn check_instructions(
+    ins: &Instructions,
+    m: &PipelineMatch,
+    table: u8,
+    lenient: bool,
+) -> Result<(), ErrorCode> {
+    let mut known = Known { lenient, ..Known::of(m) };
     for a in &ins.apply {
         check_action(a, &mut known, false)?;
     }
@@ -31,6 +33,7 @@ pub fn check_instructions(ins: &Instructions, m: &PipelineMatch, table: u8) -> R
     {
         return Err(Nicira::BadConjunction.into());
     }
+    known.lenient = true;
     for a in &ins.write {
         if !allowed_in_set(a) {
             return Err(BadAction::BadType.into());
@@ -65,6 +68,8 @@ struct Known {
     proto: Option<u64>,
     icmp_type: Option<u64>,
     tagged: bool,
+    /// Actions that are fixed to a kind of packet may meet others.
+    lenient: bool,
 }
 
 impl Known {
@@ -81,6 +86,7 @@ impl Known {
                 (m.get(FieldId::Icmp6Type).1 == 0xff).then(|| m.get(FieldId::Icmp6Type).0 as u64)
             }),
             tagged: tci & tci_mask & 0x1000 != 0,
+            lenient: false,
         }
     }
 
@@ -126,6 +132,11 @@ impl Known {
         }
     }
 
+    /// As [`Known::need`], of an action that leaves other packets alone.
+    fn want(&self, p: Prereq) -> Result<(), ErrorCode> {
+        if self.lenient { Ok(()) } else { self.need(p) }
+    }
+
     fn need(&self, p: Prereq) -> Result<(), ErrorCode> {
         if self.has(p) { Ok(()) } else { Err(BadAction::MatchInconsistent.into()) }
     }
@@ -148,28 +159,13 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
             check_read(*src, known)?;
             check_set(dst.field, known)?;
         }
-        Action::SetNwTtl(_) => known.need(Prereq::Ip)?,
-        Action::DecNwTtl { controllers } => {
-            known.need(Prereq::Ip)?;
-            if controllers.iter().any(|c| *c != 0) {
-                return Err(BadAction::BadArgument.into());
-            }
-        }
-        Action::SetMplsTtl(_) | Action::DecMplsTtl => known.need(Prereq::Mpls)?,
+        Action::SetNwTtl(_) | Action::DecNwTtl { .. } => known.want(Prereq::Ip)?,
+        Action::SetMplsTtl(_) | Action::DecMplsTtl => known.want(Prereq::Mpls)?,
         Action::PushVlan(t) if !matches!(t, 0x8100 | 0x88a8) => return Err(BadAction::BadArgument.into()),
         Action::PushMpls(t) if !matches!(t, 0x8847 | 0x8848) => return Err(BadAction::BadArgument.into()),
-        Action::PopVlan => known.need(Prereq::Vlan)?,
-        Action::PopMpls(_) => known.need(Prereq::Mpls)?,
+        Action::PopVlan => known.want(Prereq::Vlan)?,
+        Action::PopMpls(_) => known.want(Prereq::Mpls)?,
         Action::Resubmit { table, .. } if table.is_some_and(|t| t.0 >= N_TABLES) => {
-            return Err(BadAction::BadArgument.into());
-        }
-        Action::Controller { controller_id, reason, .. } if *controller_id != 0 || *reason > 2 => {
-            return Err(BadAction::BadArgument.into());
-        }
-        // There is nothing yet that a packet could wait in, nor a meter.
-        Action::Controller { pause, meter, userdata, .. }
-            if *pause || meter.is_some() || !userdata.is_empty() =>
-        {
             return Err(BadAction::BadArgument.into());
         }
         Action::Group(g) if *g > GroupId::MAX => return Err(BadAction::BadOutGroup.into()),
@@ -192,15 +188,18 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
             let mut copy = known.clone();
             inner.iter().try_for_each(|a| check_action(a, &mut copy, packet_out))?;
         }
-        Action::FinTimeout { .. } => known.need(Prereq::Tcp)?,
+        Action::FinTimeout { .. } => known.want(Prereq::Tcp)?,
         Action::Conjunction { clause, n_clauses, .. }
             if clause >= n_clauses || !(2..=64).contains(n_clauses) =>
         {
             return Err(Nicira::BadConjunction.into());
         }
-        Action::SetQueue(_) => return Err(BadAction::BadQueue.into()),
-        Action::Meter(_) => return Err(MeterModFailed::UnknownMeter.into()),
-        Action::Enqueue { .. } => return Err(BadAction::BadQueue.into()),
+        Action::Enqueue { port, .. } => {
+            // Of the reserved ports only those that are one port each (OpenFlow 1.0.1 5.2.4).
+            if !(port.is_port() || matches!(*port, PortNo::IN_PORT | PortNo::LOCAL)) {
+                return Err(BadAction::BadOutPort.into());
+            }
+        }
         Action::Ct(c) => check_ct(c, known)?,
         // Only within a `ct`.
         Action::Nat(_) => return Err(BadAction::BadSetArgument.into()),
@@ -213,10 +212,11 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::Encap(_)
         | Action::Decap { .. }
         | Action::DecNshTtl
-        | Action::DeleteField(_)
-        | Action::DebugSlow => return Err(BadAction::BadType.into()),
+        | Action::DeleteField(_) => return Err(BadAction::BadType.into()),
         // A packet without the field or tag stays as it is.
         Action::Group(_)
+        | Action::Meter(_)
+        | Action::SetQueue(_)
         | Action::Conjunction { .. }
         | Action::WriteMetadata { .. }
         | Action::SetVlanVid { .. }
@@ -231,6 +231,7 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::PopQueue
         | Action::Exit
         | Action::DebugRecirc
+        | Action::DebugSlow
         | Action::CtClear
         | Action::Note(_) => {}
     }
@@ -373,8 +374,9 @@ mod tests {
 
     #[test]
     fn writes_need_a_match_that_implies_the_field() {
-        let check =
-            |m: &PipelineMatch, a: &[Action]| check_instructions(&Instructions::apply(a.to_vec()), m, 0);
+        let check = |m: &PipelineMatch, a: &[Action]| {
+            check_instructions(&Instructions::apply(a.to_vec()), m, 0, false)
+        };
         let inconsistent = Err(BadAction::MatchInconsistent.into());
         assert_eq!(check(&ip(), &[set(FieldId::NwSrc, 1)]), Ok(()));
         assert_eq!(check(&PipelineMatch::ANY, &[set(FieldId::NwSrc, 1)]), inconsistent);
@@ -386,8 +388,21 @@ mod tests {
     }
 
     #[test]
+    fn openflow_10_and_action_sets_have_actions_of_a_kind_of_packet_for_all() {
+        let dec = || Action::DecNwTtl { controllers: Vec::new() };
+        let any = PipelineMatch::ANY;
+        let apply = Instructions::apply(vec![dec()]);
+        let write = Instructions { write: vec![dec()], ..Instructions::default() };
+        assert_eq!(check_instructions(&apply, &any, 0, false), Err(BadAction::MatchInconsistent.into()));
+        assert_eq!(check_instructions(&apply, &any, 0, true), Ok(()));
+        assert_eq!(check_instructions(&write, &any, 0, false), Ok(()));
+        let named = Instructions::apply(vec![set(FieldId::NwSrc, 1)]);
+        assert_eq!(check_instructions(&named, &any, 0, true), Err(BadAction::MatchInconsistent.into()));
+    }
+
+    #[test]
     fn what_the_switch_lacks_is_refused_by_name() {
-        let check = |a: Action| check_instructions(&Instructions::apply(vec![a]), &ip(), 0);
+        let check = |a: Action| check_instructions(&Instructions::apply(vec![a]), &ip(), 0, false);
         assert_eq!(check(Action::CopyTtlIn), Err(BadAction::BadType.into()));
         assert_eq!(check(Action::PushVlan(0x9999)), Err(BadAction::BadArgument.into()));
         let out = |port| check(Action::Output { port, max_len: 0 });
@@ -395,15 +410,13 @@ mod tests {
         assert_eq!(out(PortNo::ANY), Err(BadAction::BadOutPort.into()));
         assert_eq!(out(PortNo::TABLE), Err(BadAction::BadOutPort.into()));
         assert_eq!(out(PortNo(77)), Ok(()));
-        let meter = Instructions { meter: Some(openflow::MeterNo(1)), ..Default::default() };
-        assert_eq!(check_instructions(&meter, &ip(), 0), Err(MeterModFailed::UnknownMeter.into()));
     }
 
     #[test]
     fn goto_leads_onward_only() {
         let goto = |from, to| {
             let ins = Instructions { goto_table: Some(TableId(to)), ..Default::default() };
-            check_instructions(&ins, &ip(), from)
+            check_instructions(&ins, &ip(), from, false)
         };
         assert_eq!(goto(0, 1), Ok(()));
         assert_eq!(goto(1, 1), Err(BadInstruction::BadTableId.into()));

@@ -11,7 +11,6 @@ use openflow::switch::ConnId;
 use openflow::{Body, ErrorCode, Message};
 
 use crate::bridge::Bridge;
-use crate::changes::Origin;
 use crate::groups;
 use crate::handle::port_mod;
 
@@ -30,7 +29,7 @@ impl Bridge {
         let mut ports: Vec<PortStatus> = Vec::new();
         let mut packets = Vec::new();
         let mut forwarded = Vec::new();
-        self.change_rules(now, Some(Origin { conn, xid: 0 }), |p, changes| {
+        self.change_rules(now, Some(self.origin(conn, 0)), |p, changes| {
             for (i, m) in messages.enumerate() {
                 at = i;
                 changes.made_by(m.xid);

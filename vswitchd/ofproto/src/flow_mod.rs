@@ -10,10 +10,11 @@ use flow::PipelineMatch;
 use openflow::error::{BadAction, BadRequest, FlowModFailed};
 use openflow::flow_mod::{FlowModCommand, FlowModFlags};
 use openflow::message::FlowRemovedReason;
-use openflow::{Action, ErrorCode, FlowMod, GroupId, PortNo, TableId};
+use openflow::{Action, ErrorCode, FlowMod, GroupId, Instructions, PortNo, TableId};
 
 use crate::changes::Changes;
 use crate::check::check_instructions;
+use crate::meters;
 use crate::room;
 use crate::rule::{Rule, RuleCounters, Timing};
 use crate::shortcut::Plainness;
@@ -70,7 +71,8 @@ pub(crate) fn admit(fm: &FlowMod) -> Result<(), ErrorCode> {
     match fm.command {
         FlowModCommand::Add => {
             let table = table_of_add(fm.table)?;
-            check_instructions(&fm.instructions, &fm.matches, table)
+            // Bundles are of versions that are strict.
+            check_instructions(&fm.instructions, &fm.matches, table, false)
         }
         _ => Ok(()),
     }
@@ -97,7 +99,7 @@ fn add(
     max_rules: usize,
     changes: &mut Changes,
 ) -> Result<(), ErrorCode> {
-    check_instructions(&fm.instructions, &fm.matches, table_of_add(fm.table)?)?;
+    check_instructions(&fm.instructions, &fm.matches, table_of_add(fm.table)?, changes.lenient())?;
     put(p, fm, now, max_rules, changes)
 }
 
@@ -110,7 +112,7 @@ fn put(
     changes: &mut Changes,
 ) -> Result<(), ErrorCode> {
     let table = table_of_add(fm.table)?;
-    check_groups(p, fm.instructions.actions())?;
+    check_references(p, &fm.instructions)?;
     let generation = p.generation;
     let priority = u32::from(fm.priority);
     let t = p.table_mut(table);
@@ -200,16 +202,20 @@ fn modify(
             return add(p, &fm, now, max_rules, changes);
         }
         for table in tables {
-            check_instructions(&fm.instructions, &fm.matches, table)?;
+            check_instructions(&fm.instructions, &fm.matches, table, changes.lenient())?;
         }
         return Ok(());
     }
-    check_groups(p, fm.instructions.actions())?;
+    check_references(p, &fm.instructions)?;
+    let mut tables: Vec<u8> = old.iter().map(|r| r.table).collect();
+    tables.dedup();
+    for table in tables {
+        check_instructions(&fm.instructions, &fm.matches, table, changes.lenient())?;
+    }
     let instructions = Arc::new(fm.instructions.clone());
     let generation = p.generation;
     for r in old {
         let table = r.table;
-        check_instructions(&fm.instructions, &fm.matches, table)?;
         let t = p.table_mut(table);
         let counters = if fm.flags.has(FlowModFlags::RESET_COUNTS) {
             Arc::new(RuleCounters::default())
@@ -267,6 +273,12 @@ fn delete(p: &mut Pipeline, fm: &FlowMod, changes: &mut Changes) -> Result<(), E
         gone.into_iter().for_each(|r| changes.removed(r, FlowRemovedReason::Delete));
     }
     Ok(())
+}
+
+/// Every group and meter that instructions name is there.
+fn check_references(p: &Pipeline, i: &Instructions) -> Result<(), ErrorCode> {
+    check_groups(p, i.actions())?;
+    meters::check(p, i.meter, i.actions())
 }
 
 /// Every group that actions name is there (OpenFlow 1.3.5 6.4).

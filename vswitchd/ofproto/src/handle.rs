@@ -1,7 +1,6 @@
 //! What a controller can ask of a bridge, but for statistics ([`crate::stats`]).
 //!
-//! Groups, meters and queues are not there yet: requests for them get OpenFlow's error, requests about them an empty
-//! answer. Nothing is accepted that is not carried out.
+//! Nothing is accepted that is not carried out.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,19 +8,21 @@ use std::time::Duration;
 
 use clock::Deadline;
 use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
-use openflow::error::{BadRequest, MeterModFailed, PortModFailed, QueueOpFailed, SwitchConfigFailed};
+use openflow::error::{BadRequest, PortModFailed, SwitchConfigFailed};
 use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig};
-use openflow::meter::{MeterMod, MeterModCommand};
 use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
-use openflow::{Body, ErrorCode, Message, PortNo, Version};
+use openflow::{Body, ErrorCode, Message, PortNo, QueueNo, Version, Xid};
 
 use crate::bridge::Bridge;
 use crate::changes::Origin;
 use crate::check::check_packet_out;
 use crate::flow_mod;
 use crate::groups;
+use crate::meters;
+use crate::packet_in::{pipeline_fields, put_beside};
 use crate::port::Port;
+use crate::queues;
 use crate::room;
 use crate::switch::Switch;
 use crate::tables::{FragHandling, N_TABLES, Pipeline};
@@ -30,19 +31,21 @@ use crate::xlate::Start;
 /// Longest that a barrier waits for records and hardware.
 const BARRIER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Actions of OpenFlow 1.0 that are carried out: output and every set of a field, but no queues.
-const ACTIONS_OPENFLOW_10: u32 = 0x7ff;
+/// Actions of OpenFlow 1.0 that are carried out: all, `enqueue` among them.
+const ACTIONS_OPENFLOW_10: u32 = 0xfff;
 
 /// Bytes of a miss that go to a controller that has not said otherwise (OpenFlow 1.3.5 7.3.2).
 const DEFAULT_MISS_SEND_LEN: u16 = 128;
 
 impl OpenFlowSwitch for Bridge {
-    fn connected(&self, conn: ConnId, _version: Version) {
+    fn connected(&self, conn: ConnId, version: Version) {
         self.miss_send_len.lock().insert(conn, DEFAULT_MISS_SEND_LEN);
+        self.conns.lock().insert(conn, (version, 0));
+        self.see_who_wants_misses();
     }
 
     fn handle(&self, conn: ConnId, msg: Message) -> Result<Reply, ErrorCode> {
-        let origin = Some(Origin { conn, xid: msg.xid });
+        let origin = Some(self.origin(conn, msg.xid));
         match msg.body {
             Body::FeaturesRequest => Ok(Reply::One(Body::FeaturesReply(self.features()))),
             Body::GetConfigRequest => Ok(Reply::One(Body::GetConfigReply(SwitchConfig {
@@ -68,13 +71,23 @@ impl OpenFlowSwitch for Bridge {
                 self.forward_request(conn, Message { xid: msg.xid, body: Body::GroupMod(gm) });
                 Ok(Reply::None)
             }
-            Body::MeterMod(mm) => meter_mod(&mm),
+            Body::MeterMod(mm) => {
+                self.apply_meter(&mm, self.now())?;
+                self.forward_request(conn, Message { xid: msg.xid, body: Body::MeterMod(mm) });
+                Ok(Reply::None)
+            }
+            Body::Resume(pin) => self.resume(*pin),
+            Body::SetControllerId(id) => {
+                if let Some(c) = self.conns.lock().get_mut(&conn) {
+                    c.1 = id;
+                }
+                self.see_who_wants_misses();
+                Ok(Reply::None)
+            }
             Body::BarrierRequest => Ok(self.barrier()),
             Body::QueueGetConfigRequest(port) => {
-                if port != PortNo::ANY && self.pipeline().ports.get(port).is_none() {
-                    return Err(QueueOpFailed::BadPort.into());
-                }
-                Ok(Reply::One(Body::QueueGetConfigReply { port, queues: Vec::new() }))
+                let queues = queues::configs(&self.pipeline(), port, QueueNo::ALL)?;
+                Ok(Reply::One(Body::QueueGetConfigReply { port, queues }))
             }
             Body::MultipartRequest { more: true, .. } => Err(BadRequest::MultipartBufferOverflow.into()),
             Body::MultipartRequest { request, .. } => self.multipart(conn, request),
@@ -109,6 +122,8 @@ impl OpenFlowSwitch for Bridge {
 
     fn disconnected(&self, conn: ConnId) {
         self.miss_send_len.lock().remove(&conn);
+        self.conns.lock().remove(&conn);
+        self.see_who_wants_misses();
         self.with_monitors(|m, _| m.forget(conn));
     }
 }
@@ -123,7 +138,10 @@ impl Bridge {
             capabilities: Capabilities::FLOW_STATS
                 | Capabilities::TABLE_STATS
                 | Capabilities::PORT_STATS
-                | Capabilities::ARP_MATCH_IP,
+                | Capabilities::GROUP_STATS
+                | Capabilities::QUEUE_STATS
+                | Capabilities::ARP_MATCH_IP
+                | Capabilities::BUNDLES,
             actions: ACTIONS_OPENFLOW_10,
             ports: self.pipeline().ports.iter().map(Port::desc).collect(),
         }
@@ -177,7 +195,7 @@ impl Bridge {
             return Err(BadRequest::BufferUnknown.into());
         }
         let (dp_port, in_port) = match po.in_port {
-            PortNo::CONTROLLER | PortNo::ANY => (Switch::pseudo_port(self.index()), PortNo::CONTROLLER),
+            no @ (PortNo::CONTROLLER | PortNo::ANY) => (Switch::pseudo_port(self.index()), no),
             no => match pipeline.ports.get(no) {
                 Some(p) => (p.dp, no),
                 // A port that has just gone is nothing to complain about.
@@ -185,18 +203,14 @@ impl Bridge {
                 None => return Err(BadRequest::BadPort.into()),
             },
         };
-        let parsed = flow::parse(&po.data, dp_port).map_err(|_| BadRequest::BadPacket)?;
-        if !po.matches.mask().is_zero() {
-            // Registers and metadata that a packet begins with are not carried into translation.
-            return Err(BadRequest::PipelineFieldsOnly.into());
-        }
+        let mut key = flow::parse(&po.data, dp_port).map_err(|_| BadRequest::BadPacket)?.key;
+        put_beside(&mut key, &po.matches);
         flow_mod::check_groups(pipeline, &po.actions)?;
-        check_packet_out(&po.actions, &everything(&PipelineKey::from_packet(&parsed.key, in_port.0)))?;
-        let switch = self.switch();
-        let routes = switch.as_ref().map_or_else(Arc::default, |s| s.routes());
-        let start = Start::Actions(&po.actions);
-        let outcome = self.translate_by(&routes, pipeline, &parsed.key, in_port, start, false);
-        Ok(PreparedPacketOut { dp_port, outcome })
+        meters::check(pipeline, None, &po.actions)?;
+        check_packet_out(&po.actions, &everything(&PipelineKey::from_packet(&key, in_port.0)))?;
+        let fields = pipeline_fields(&po.matches);
+        let start = Start::Actions { actions: &po.actions, fields: &fields };
+        Ok(self.prepare(pipeline, &key, in_port, dp_port, start))
     }
 
     /// Executes a translated packet-out and counts it for the rules it went through.
@@ -219,6 +233,24 @@ impl Bridge {
         }
     }
 
+    /// Whose message it is.
+    pub(crate) fn origin(&self, conn: ConnId, xid: Xid) -> Origin {
+        let lenient = self.conns.lock().get(&conn).is_some_and(|(v, _)| *v == Version::V10);
+        Origin { conn, xid, lenient }
+    }
+
+    /// Whether misses go to controllers depends on who is connected: up to OpenFlow 1.2 controllers expect them.
+    fn see_who_wants_misses(&self) {
+        let wanted = self.conns.lock().values().any(|(v, id)| *v < Version::V13 && *id == 0);
+        if wanted != self.pipeline().misses_told {
+            // Cannot fail: nothing is refused.
+            let _ = self.change(false, |p| {
+                p.misses_told = wanted;
+                Ok(())
+            });
+        }
+    }
+
     /// Lets others know of a change to groups or meters that `conn` made (OpenFlow 1.4.0 7.4.6).
     pub(crate) fn forward_request(&self, conn: ConnId, mut msg: Message) {
         let Some(sink) = self.controller_sink() else { return };
@@ -236,8 +268,8 @@ impl Bridge {
 
 /// A packet-out that is ready to be executed.
 pub(crate) struct PreparedPacketOut {
-    dp_port: PortId,
-    outcome: crate::xlate::Outcome,
+    pub(crate) dp_port: PortId,
+    pub(crate) outcome: crate::xlate::Outcome,
 }
 
 /// Changes a port in a working copy; what controllers are to be told if it was not so already.
@@ -278,14 +310,6 @@ fn everything(key: &PipelineKey) -> PipelineMatch {
         mask.set_exact(f.id);
     }
     PipelineMatch::new(key, &mask)
-}
-
-fn meter_mod(mm: &MeterMod) -> Result<Reply, ErrorCode> {
-    match mm.command {
-        MeterModCommand::Add => Err(MeterModFailed::OutOfMeters.into()),
-        MeterModCommand::Modify => Err(MeterModFailed::UnknownMeter.into()),
-        MeterModCommand::Delete => Ok(Reply::None),
-    }
 }
 
 /// A barrier that waits until records and hardware follow the tables.

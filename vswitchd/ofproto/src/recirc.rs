@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use clock::Instant;
 use flow::{PACKET_WORDS, PIPELINE_WORDS, PipelineKey};
@@ -57,8 +58,10 @@ pub enum Later {
     Origin {
         /// The table.
         table: u8,
-        /// The rule; `None` for a packet-out.
+        /// The rule; `None` for a packet-out, and when a controller had the packet meanwhile.
         rule: Option<SameRule>,
+        /// Its cookie; all ones when there is no rule.
+        cookie: u64,
     },
     /// Actions.
     Actions(Vec<Action>),
@@ -87,6 +90,8 @@ pub struct Frozen {
     pub then: Vec<Later>,
     /// Whether the state of the packet's connection is for the rules to see.
     pub tracked: bool,
+    /// What a controller is to be given along with the packet.
+    pub userdata: Vec<u8>,
 }
 
 impl Frozen {
@@ -102,6 +107,7 @@ impl Frozen {
             action_set: Vec::new(),
             then: Vec::new(),
             tracked: false,
+            userdata: Vec::new(),
         }
     }
 
@@ -125,8 +131,8 @@ pub struct Recirc {
 
 struct Held {
     recirc: Arc<Recirc>,
-    /// Sweeps since somebody held it.
-    idle: u8,
+    /// Sweeps since somebody held it or asked for it.
+    idle: AtomicU8,
 }
 
 #[derive(Default)]
@@ -164,7 +170,7 @@ impl Recircs {
         }
         inner.last = id;
         let recirc = Arc::new(Recirc { id, state, hash });
-        inner.by_id.insert(id, Held { recirc: recirc.clone(), idle: 0 });
+        inner.by_id.insert(id, Held { recirc: recirc.clone(), idle: AtomicU8::new(0) });
         inner.by_hash.entry(hash).or_default().push(id);
         Some(recirc)
     }
@@ -196,8 +202,9 @@ impl Recircs {
         let mut inner = self.inner.write();
         let mut gone = Vec::new();
         for (id, h) in &mut inner.by_id {
-            h.idle = if Arc::strong_count(&h.recirc) > 1 { 0 } else { h.idle + 1 };
-            if h.idle > KEPT_SWEEPS {
+            let idle = h.idle.get_mut();
+            *idle = if Arc::strong_count(&h.recirc) > 1 { 0 } else { *idle + 1 };
+            if *idle > KEPT_SWEEPS {
                 gone.push((*id, h.recirc.hash));
             }
         }
@@ -216,10 +223,11 @@ impl Recircs {
 impl Inner {
     fn find(&self, hash: u64, state: &Frozen) -> Option<Arc<Recirc>> {
         let ids = self.by_hash.get(&hash)?;
-        ids.iter()
-            .filter_map(|id| self.by_id.get(id))
-            .find(|h| h.recirc.state == *state)
-            .map(|h| h.recirc.clone())
+        ids.iter().filter_map(|id| self.by_id.get(id)).find(|h| h.recirc.state == *state).map(|h| {
+            // As good as new: packets may be given it again.
+            h.idle.store(0, Ordering::Relaxed);
+            h.recirc.clone()
+        })
     }
 }
 
@@ -260,6 +268,18 @@ mod tests {
             assert_eq!(r.thaw(2).is_some(), i <= u64::from(KEPT_SWEEPS), "{i}");
         }
         assert_eq!(r.thaw(a.id).unwrap().state, state(1));
+    }
+
+    #[test]
+    fn a_state_that_is_wanted_again_stays_as_long_as_a_new_one() {
+        let r = Recircs::default();
+        let mut now = Instant::default();
+        for _ in 0..10 {
+            let id = r.freeze(state(1)).unwrap().id;
+            now = now + Duration::from_secs(1);
+            r.sweep(now);
+            assert!(r.thaw(id).is_some());
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clock::Instant;
 use datapath_api::FlowRecord;
-use flow::{FlowId, PacketKey};
+use flow::{FlowId, MeterId, PacketKey};
 use offload::{FlowRule, Provenance};
 use openflow::{GroupId, PortNo};
 use parking_lot::Mutex;
@@ -97,6 +97,10 @@ pub struct Dependencies {
     pub groups: SmallVec<[(u32, GroupId, u64); 0]>,
     /// Stations that packets of this record come from.
     pub learns: SmallVec<[Learned; 1]>,
+    /// Bridges whose tables had no flow for it, and whether the bridge told its controllers.
+    pub misses: SmallVec<[(u32, bool); 0]>,
+    /// Bridges, meters, and what the datapath knew each by, if it was there.
+    pub meters: SmallVec<[(u32, u32, Option<MeterId>); 0]>,
 }
 
 /// What a record's actions rest on.

@@ -68,6 +68,7 @@ impl Switch {
         self.tend_neighbours(now);
         for b in self.bridges() {
             b.expire(now);
+            b.retire_meters();
         }
         let mut age = false;
         {
@@ -253,12 +254,16 @@ impl Switch {
                 let mut mcast = d.mcast.iter().filter(|m| m.0 == *i);
                 let mut counted = d.counted.iter().filter(|c| c.0 == *i);
                 let mut groups = d.groups.iter().filter(|g| g.0 == *i);
+                let mut misses = d.misses.iter().filter(|m| m.0 == *i);
+                let mut meters = d.meters.iter().filter(|m| m.0 == *i);
                 *generation == p.config_generation
                     && visits.all(|v| v.generation == p.table_generation(v.table))
                     && macs.all(|(_, k, port)| b.macs().lookup(*k) == *port)
                     && mcast.all(|(_, n)| b.mcast.generation() == *n)
                     && counted.all(|(_, t, n)| p.table_generation(*t) == *n)
                     && groups.all(|(_, g, n)| p.group(*g).map_or(0, |g| g.generation) == *n)
+                    && misses.all(|(_, told)| p.misses_told == *told)
+                    && meters.all(|(_, no, dp)| p.meters.get(no).map(|m| m.dp) == *dp)
             })
         })
     }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use clock::Instant;
 use openflow::error::{FlowModFailed, TableModFailed};
-use openflow::message::{FlowRemovedReason, TableMod};
+use openflow::message::{FlowRemovedReason, TableMiss, TableMod};
 use openflow::table_config::{TableDesc, TableStatusReason, Vacancy};
 use openflow::{ErrorCode, Subfield, TableId};
 
@@ -21,6 +21,8 @@ use crate::rule::Rule;
 use crate::settings::TableSettings;
 use crate::tables::{N_TABLES, Pipeline, Table};
 
+/// `OFPTC_DEPRECATED_MASK`.
+const OLD_MISS: u32 = 3;
 /// `OFPTC_EVICTION` and `OFPTC_VACANCY_EVENTS`.
 const EVICTION: u32 = 4;
 const VACANCY: u32 = 8;
@@ -36,6 +38,8 @@ pub struct TableConfig {
     vacancy: Option<(u8, u8)>,
     /// Which of the two is said next.
     next: Option<TableStatusReason>,
+    /// What becomes of packets that no flow matches, where a controller has said.
+    pub(crate) miss: Option<TableMiss>,
 }
 
 impl Pipeline {
@@ -51,6 +55,11 @@ impl Pipeline {
     /// Most flows of a table; `max` of one without a limit of its own.
     pub fn flow_limit(&self, table: u8, max: usize) -> usize {
         self.table_settings(table).and_then(|s| s.flow_limit).map_or(max, |n| n.min(max))
+    }
+
+    /// What becomes of packets that no flow of a table matches, where a controller has said.
+    pub(crate) fn miss(&self, table: u8) -> Option<TableMiss> {
+        self.table_config.get(&table).and_then(|c| c.miss)
     }
 
     fn evicts(&self, table: u8) -> bool {
@@ -148,13 +157,19 @@ pub(crate) fn table_mod(p: &mut Pipeline, tm: &TableMod, max: usize) -> Result<(
         return Err(TableModFailed::BadTable.into());
     }
     // The flags of OpenFlow 1.1 and 1.2 have no meaning any more (OpenFlow 1.3.5 7.3.3).
-    if tm.config & !(3 | EVICTION | VACANCY) != 0 || tm.vacancy.is_some_and(|v| v.down > v.up || v.up > 100) {
+    if tm.config & !(OLD_MISS | EVICTION | VACANCY) != 0
+        || tm.vacancy.is_some_and(|v| v.down > v.up || v.up > 100)
+    {
         return Err(TableModFailed::BadConfig.into());
     }
     let tables = if tm.table == TableId::ALL { 0..N_TABLES } else { tm.table.0..tm.table.0 + 1 };
     for t in tables {
         let mut c = p.table_config.get(&t).copied().unwrap_or_default();
         c.evicts = tm.config & EVICTION != 0;
+        if tm.miss.is_some() && tm.miss != c.miss {
+            c.miss = tm.miss;
+            p.config_generation = p.generation;
+        }
         if let Some(v) = tm.vacancy {
             c.vacancy = Some((v.down, v.up));
         }

@@ -26,6 +26,19 @@ pub struct PortSettings {
     pub mcast_flood: bool,
     /// Gets reports of membership where the bridge snoops (`mcast-snooping-flood-reports`).
     pub mcast_reports: bool,
+    /// Its queues, by number.
+    pub queues: BTreeMap<u32, QueueSettings>,
+}
+
+/// A queue of a port (table Queue of ovs-vswitchd.conf.db(5)).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct QueueSettings {
+    /// The DSCP that packets in it leave with; not shifted.
+    pub dscp: Option<u8>,
+    /// Rate that it is to have at least, in bits per second.
+    pub min_rate_bps: Option<u64>,
+    /// Rate that it is to have at most, in bits per second.
+    pub max_rate_bps: Option<u64>,
 }
 
 /// Multicast snooping of a bridge.

@@ -91,7 +91,8 @@ fn entrance(r: &Routes, port: PortId) -> Option<(&Arc<Bridge>, Arc<Pipeline>, Po
         && p.frag == FragHandling::Normal
         && !r.tunnels.may_end_at(bridge.name())
         && p.ports.get(*no).is_none_or(|p| p.receives());
-    let name = mix(mix(mix(1, (*b).into()), p.config_generation), no.0.into());
+    let bridge_name = mix(mix(1, (*b).into()), p.misses_told.into());
+    let name = mix(mix(bridge_name, p.config_generation), no.0.into());
     plain.then_some((bridge, p, *no, name))
 }
 
@@ -130,6 +131,7 @@ fn is_plain(o: &Outcome) -> bool {
         && d.mcast.is_empty()
         && d.groups.is_empty()
         && d.learns.is_empty()
+        && d.meters.is_empty()
         && o.actions.iter().all(|a| matches!(a, flow::Action::Output(_)))
 }
 

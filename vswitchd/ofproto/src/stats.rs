@@ -7,17 +7,17 @@ use std::task::{Context, Poll};
 
 use clock::Instant;
 use flow::FieldId;
-use openflow::error::{BadRequest, MeterModFailed, Nicira, QueueOpFailed, TableFeaturesFailed};
-use openflow::meter::MeterFeatures;
+use openflow::error::{BadRequest, Nicira, TableFeaturesFailed};
 use openflow::multipart::{AggregateStats, FlowStats, FlowStatsRequest, TableStats};
 use openflow::port::PortStats;
 use openflow::switch::{ConnId, Reply, ReplyStream};
-use openflow::{Body, ErrorCode, MeterNo, MultipartReply, MultipartRequest, PortNo, TableId};
+use openflow::{Body, ErrorCode, MultipartReply, MultipartRequest, PortNo, TableId};
 
 use crate::bridge::Bridge;
 use crate::flow_mod::{Filter, within};
 use crate::groups;
 use crate::port::Port;
+use crate::queues;
 use crate::rule::Rule;
 use crate::tables::N_TABLES;
 
@@ -60,11 +60,9 @@ impl Bridge {
                 let port = p.ports.get(no).ok_or(BadRequest::BadPort)?;
                 reply(MultipartReply::PortDesc(vec![port.desc()]))
             }
-            MultipartRequest::Queue(port, _) => match port {
-                PortNo::ANY | PortNo::ALL => reply(MultipartReply::Queue(Vec::new())),
-                p if self.pipeline().ports.get(p).is_none() => Err(QueueOpFailed::BadPort.into()),
-                _ => reply(MultipartReply::Queue(Vec::new())),
-            },
+            MultipartRequest::Queue(port, queue) => {
+                reply(MultipartReply::Queue(queues::stats(&self.pipeline(), port, queue)?))
+            }
             MultipartRequest::Group(id) => {
                 self.collect();
                 let now = self.switch().map_or(Instant::ZERO, |s| s.now());
@@ -74,12 +72,9 @@ impl Bridge {
                 reply(MultipartReply::GroupDesc(groups::descs(&self.pipeline(), id)))
             }
             MultipartRequest::GroupFeatures => reply(MultipartReply::GroupFeatures(groups::features())),
-            MultipartRequest::Meter(MeterNo::ALL) => reply(MultipartReply::Meter(Vec::new())),
-            MultipartRequest::MeterConfig(MeterNo::ALL) => reply(MultipartReply::MeterConfig(Vec::new())),
-            MultipartRequest::Meter(_) | MultipartRequest::MeterConfig(_) => {
-                Err(MeterModFailed::UnknownMeter.into())
-            }
-            MultipartRequest::MeterFeatures => reply(MultipartReply::MeterFeatures(MeterFeatures::default())),
+            MultipartRequest::Meter(no) => reply(MultipartReply::Meter(self.meter_stats(no)?)),
+            MultipartRequest::MeterConfig(no) => reply(MultipartReply::MeterConfig(self.meter_configs(no)?)),
+            MultipartRequest::MeterFeatures => reply(MultipartReply::MeterFeatures(self.meter_features())),
             MultipartRequest::TableFeatures(wanted) if wanted.is_empty() => {
                 Ok(Reply::Many(crate::features::parts(&self.pipeline(), self.config.max_flows_per_table)))
             }
@@ -88,11 +83,9 @@ impl Bridge {
                 let (p, max) = (self.pipeline(), self.config.max_flows_per_table);
                 reply(MultipartReply::TableDesc((0..N_TABLES).map(|t| p.table_desc(t, max)).collect()))
             }
-            MultipartRequest::QueueDesc(port, _) => match port {
-                PortNo::ANY | PortNo::ALL => reply(MultipartReply::QueueDesc(Vec::new())),
-                p if self.pipeline().ports.get(p).is_none() => Err(QueueOpFailed::BadPort.into()),
-                _ => reply(MultipartReply::QueueDesc(Vec::new())),
-            },
+            MultipartRequest::QueueDesc(port, queue) => {
+                reply(MultipartReply::QueueDesc(queues::configs(&self.pipeline(), port, queue)?))
+            }
             MultipartRequest::FlowMonitor(requests) => self.monitor(conn, requests),
             MultipartRequest::BundleFeatures => Err(BadRequest::BadMultipart.into()),
             // There is no exporter.
@@ -136,7 +129,7 @@ impl Bridge {
             matched: c.matched(),
             name: p.table_name(t).to_owned(),
             max_entries: u32::try_from(p.flow_limit(t, self.config.max_flows_per_table)).unwrap_or(u32::MAX),
-            config: 0,
+            config: p.miss(t).map_or(0, |m| m as u32),
         }
     }
 

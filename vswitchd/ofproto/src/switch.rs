@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::complaints::Complaints;
 use crate::mac_table::MacKey;
+use crate::meters::MeterIds;
 use crate::recirc::Recircs;
 use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, MadeFor, RecordSink};
 use crate::revalidate::Revalidation;
@@ -133,6 +134,7 @@ pub struct Switch {
     counts: Counts,
     pub(crate) recircs: Arc<Recircs>,
     pub(crate) revalidation: Mutex<Revalidation>,
+    pub(crate) meters: MeterIds,
     /// Records match on every bit of the packets that made them.
     exact: AtomicBool,
     /// Records stay as they are.
@@ -166,6 +168,7 @@ impl Switch {
             counts: Counts::default(),
             recircs: Arc::default(),
             revalidation: Mutex::new(Revalidation::default()),
+            meters: MeterIds::default(),
             exact: AtomicBool::new(false),
             paused: AtomicBool::new(false),
         })
@@ -265,6 +268,7 @@ impl Switch {
         let patched = r.patches.len() != patches;
         self.publish(|| self.routes.store(Arc::new(r)));
         drop(_w);
+        bridge.drop_meters();
         if patched {
             self.touch_bridges();
         }
@@ -652,6 +656,9 @@ impl PuntSink for Switch {
             }
             self.wake();
             return taken;
+        }
+        if p.action.dont_send {
+            return true;
         }
         match self.bridge(p.action.bridge) {
             Some(b) => b.packet_in(p),

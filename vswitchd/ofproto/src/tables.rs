@@ -10,6 +10,7 @@ use classifier::Version;
 use openflow::GroupId;
 
 use crate::groups::Group;
+use crate::meters::Meter;
 use crate::mirror::Mirrors;
 use crate::port::Ports;
 use crate::room::TableConfig;
@@ -74,6 +75,11 @@ pub struct Pipeline {
     pub ports: Arc<Ports>,
     /// Groups by number.
     pub groups: imbl::OrdMap<u32, Arc<Group>>,
+    /// Meters by number.
+    pub meters: imbl::OrdMap<u32, Arc<Meter>>,
+    /// Packets that no flow matches go to the controllers where the table does not say otherwise: one of them speaks a
+    /// version that has no table-miss flows.
+    pub misses_told: bool,
     /// How fragments are matched.
     pub frag: FragHandling,
     /// What controllers have made of tables; those that are as they came are left out.

@@ -43,6 +43,8 @@ pub enum StepKind {
         rule: Option<Arc<Rule>>,
         /// The table was not searched: the packet is a fragment, and those are dropped.
         drop_frags: bool,
+        /// Nothing was found, and the controllers are to be told.
+        packet_in: bool,
     },
     /// An OpenFlow action was executed.
     Action(openflow::Action),
@@ -265,8 +267,11 @@ fn text_of(kind: &StepKind, names: Names<'_>) -> String {
             let cookie = if r.cookie == 0 { String::new() } else { format!(", cookie {:#x}", r.cookie) };
             format!("{table:2}. {m}priority {}{cookie}", r.priority)
         }
-        StepKind::Table { table, rule: None, drop_frags: true } => {
+        StepKind::Table { table, rule: None, drop_frags: true, .. } => {
             format!("{table:2}. Packets are IP fragments and the fragment handling mode is \"drop\".")
+        }
+        StepKind::Table { table, packet_in: true, .. } => {
+            format!("{table:2}. No match, and a \"packet-in\" is called for.")
         }
         StepKind::Table { table, .. } => format!("{table:2}. No match."),
         StepKind::Action(a) => {

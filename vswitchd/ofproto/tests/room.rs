@@ -40,7 +40,7 @@ fn cookies(r: &Rig) -> Vec<u64> {
 }
 
 fn table_mod(r: &Rig, config: u32, vacancy: Option<Vacancy>) -> Result<Vec<Body>, ErrorCode> {
-    r.request(Body::TableMod(TableMod { table: TableId(0), config, eviction: None, vacancy }))
+    r.request(Body::TableMod(TableMod { table: TableId(0), config, miss: None, eviction: None, vacancy }))
 }
 
 fn desc(r: &Rig) -> TableDesc {
@@ -115,6 +115,6 @@ fn free_space_is_described_and_nonsense_is_refused() {
     let bad = Err(TableModFailed::BadConfig.into());
     assert_eq!(table_mod(&r, 8, vacancy(80, 20)), bad);
     assert_eq!(table_mod(&r, 1 << 20, None), bad);
-    let other = TableMod { table: TableId(254), config: 0, eviction: None, vacancy: None };
+    let other = TableMod { table: TableId(254), config: 0, miss: None, eviction: None, vacancy: None };
     assert_eq!(r.request(Body::TableMod(other)), Err(TableModFailed::BadTable.into()));
 }

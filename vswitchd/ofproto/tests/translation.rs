@@ -198,7 +198,7 @@ fn endless_resubmits_end_in_a_counted_drop() {
 }
 
 #[test]
-fn a_table_miss_flow_reports_no_match_and_others_an_action() {
+fn a_table_miss_flow_reports_a_miss_and_others_an_action() {
     let r = Rig::new();
     let ctl = Instructions::apply(vec![OfAction::Output { port: PortNo::CONTROLLER, max_len: 20 }]);
     r.add(0, 0, matching(&[]), ctl.clone());
@@ -208,7 +208,7 @@ fn a_table_miss_flow_reports_no_match_and_others_an_action() {
     r.packet(&f, 2);
     let seen = r.told.packet_ins.lock().unwrap();
     let reasons: Vec<u8> = seen.iter().map(|p| p.reason as u8).collect();
-    assert_eq!(reasons, [0, 1]);
+    assert_eq!(reasons, [6, 1]);
     assert_eq!(seen[0].data, f[..20]);
     assert_eq!(usize::from(seen[0].total_len), f.len());
     assert_eq!((seen[1].cookie, seen[1].matches.get(FieldId::InPort).0), (5, 2));

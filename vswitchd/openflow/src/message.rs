@@ -4,7 +4,7 @@ use flow::PipelineMatch;
 
 use crate::action::Action;
 use crate::error::ErrorCode;
-use crate::flow_mod::FlowMod;
+use crate::flow_mod::{FlowMod, Instructions};
 use crate::flow_monitor::MonitorId;
 use crate::group::GroupMod;
 use crate::meter::MeterMod;
@@ -382,10 +382,25 @@ pub enum PacketInReason {
     Group = 4,
     /// Output of a packet-out; before OpenFlow 1.4 said as `Action`.
     PacketOut = 5,
+    /// Output of a table-miss flow: said as `NoMatch`, before OpenFlow 1.3 as `Action`.
+    ExplicitMiss = 6,
+    /// No flow at all: said as `NoMatch`.
+    ImplicitMiss = 7,
 }
 
 impl PacketInReason {
-    /// Every reason; its number is its position.
+    /// Its number in a version.
+    pub fn number(self, v: Version) -> u8 {
+        use PacketInReason::{Action, ActionSet, ExplicitMiss, Group, ImplicitMiss, NoMatch, PacketOut};
+        match self {
+            ExplicitMiss if v < Version::V13 => Action as u8,
+            ExplicitMiss | ImplicitMiss => NoMatch as u8,
+            ActionSet | Group | PacketOut if v < Version::V14 => Action as u8,
+            r => r as u8,
+        }
+    }
+
+    /// Every reason that has a number of its own, which is its position.
     pub const ALL: [PacketInReason; 6] = [
         PacketInReason::NoMatch,
         PacketInReason::Action,
@@ -418,7 +433,40 @@ pub struct PacketIn {
     /// What the `controller` action gave along; only in Nicira's second form.
     pub userdata: Vec<u8>,
     /// Where the pipeline paused, opaque to the controller, who gives it back in a resume; only in Nicira's second form.
-    pub continuation: Vec<u8>,
+    pub continuation: Option<Box<Continuation>>,
+}
+
+/// Where a pipeline paused: what a switch needs to go on with the packet when the controller gives it back.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Continuation {
+    /// Which switch, by a name that only it knows; zeros for any.
+    pub bridge: [u8; 16],
+    /// The stack, its top first; values as bytes.
+    pub stack: Vec<Vec<u8>>,
+    /// Mirrors that have a copy, one bit each.
+    pub mirrors: u32,
+    /// Whether the rules may see the packet's connection.
+    pub tracked: bool,
+    /// What is left to do.
+    pub rest: Vec<Remainder>,
+    /// The action set.
+    pub action_set: Vec<Action>,
+}
+
+/// A piece of what is left to do behind a pause.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Remainder {
+    /// What follows is of a flow of this table with this cookie.
+    Origin {
+        /// The table.
+        table: TableId,
+        /// The cookie; all ones when there is no flow.
+        cookie: u64,
+    },
+    /// Actions.
+    Actions(Vec<Action>),
+    /// Instructions but for actions to apply.
+    Instructions(Instructions),
 }
 
 /// Why a flow ended.
@@ -488,13 +536,27 @@ pub struct PacketOut {
     pub data: Vec<u8>,
 }
 
+/// What becomes of packets that no flow of a table matches (OpenFlow 1.1.0 A.3.3).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[repr(u32)]
+pub enum TableMiss {
+    /// They go to the controllers.
+    Controller = 0,
+    /// They go on to the next table.
+    Continue = 1,
+    /// They are dropped.
+    Drop = 2,
+}
+
 /// A change to a table (OpenFlow 1.3.5 7.3.3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TableMod {
     /// Table, or all.
     pub table: TableId,
-    /// Bitmap of `OFPTC_*`.
+    /// Bitmap of `OFPTC_*`, but for what `miss` says.
     pub config: u32,
+    /// OpenFlow 1.1 and 1.2: what becomes of packets that no flow matches; nothing else changes that.
+    pub miss: Option<TableMiss>,
     /// OpenFlow 1.4: what is evicted first (`OFPTMPEF_*`), if that is to change.
     pub eviction: Option<u32>,
     /// OpenFlow 1.4: when to say that the table fills up, if that is to change.

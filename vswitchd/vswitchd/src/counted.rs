@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use clock::Deadline;
 use datapath::SoftDatapath;
-use datapath_api::{Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterStats, PortStats};
+use datapath_api::{
+    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterLimits, MeterStats, PortStats,
+};
 use flow::{Action, FlowId, MeterId, PortId};
 
 use crate::ports::PortTable;
@@ -53,6 +55,10 @@ impl Datapath for CountedDatapath {
 
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError> {
         self.soft.execute(packet, in_port, actions)
+    }
+
+    fn meter_limits(&self) -> Option<MeterLimits> {
+        self.soft.meter_limits()
     }
 
     fn meter_put(&self, id: MeterId, config: MeterConfig) -> Result<(), DatapathError> {

@@ -155,7 +155,7 @@ fn what_is_not_implemented_is_said_once_and_the_rest_goes_on() {
     r.vsctl("set Bridge br0 other-config:forward-bpdu=true");
     let log = r.log();
     for words in [
-        "port w1: QoS is not implemented",
+        "port w1: QoS type linux-htb is not implemented",
         "bridge br0: STP is not implemented",
         "bridge br0: NetFlow is not implemented",
         "interface w1: ingress policing is not implemented",

@@ -90,7 +90,7 @@ fn switch_and_ports_are_described() {
         assert!(show.contains("OFPT_GET_CONFIG_REPLY"), "{show}");
         if o.is_old() {
             assert!(
-                show.contains("actions: output set_vlan_vid set_vlan_pcp strip_vlan mod_dl_src"),
+                show.contains("actions: output enqueue set_vlan_vid set_vlan_pcp strip_vlan mod_dl_src"),
                 "{show}"
             );
         }

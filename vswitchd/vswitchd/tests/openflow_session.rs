@@ -37,7 +37,7 @@ fn packet_in(reason: PacketInReason, len: usize) -> PacketIn {
         data: vec![0xab; len],
         controller_id: 0,
         userdata: Vec::new(),
-        continuation: Vec::new(),
+        continuation: None,
     }
 }
 

@@ -200,16 +200,7 @@ impl Rig {
         let p = Punt {
             packet: vec![],
             key: flow::PacketKey::ZERO,
-            action: flow::ControllerAction {
-                reason: flow::PuntReason::Action,
-                max_len: 0,
-                cookie: 0,
-                table: 0,
-                metadata: 0,
-                in_port: 0,
-                bridge: 0,
-                tracked: false,
-            },
+            action: flow::ControllerAction { max_len: 0, ..flow::ControllerAction::default() },
         };
         *self.sink.punts.lock().unwrap() = vec![p; self.sink.room - left];
     }

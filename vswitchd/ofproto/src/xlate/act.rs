@@ -1,27 +1,34 @@
 //! Executing OpenFlow actions.
 
 use flow::{ControllerAction, FieldId, Prereq, PuntReason, Scope};
-use openflow::{Action as OfAction, PortNo, Subfield};
+use openflow::{Action as OfAction, MeterNo, PortNo, Subfield};
 
-use super::{MAX_STACK, Problem, Xlate};
+use super::{MAX_STACK, Misses, Problem, Xlate};
+use crate::rule::Rule;
 use crate::trace::StepKind;
 
 impl Xlate<'_> {
-    /// Executes a list of actions in order.
-    pub(super) fn execute(&mut self, actions: &[OfAction]) {
+    /// Executes a list of actions in order. Whether what follows the list is to be done too: not when a TTL has ended it.
+    pub(super) fn execute(&mut self, actions: &[OfAction]) -> bool {
         for (i, a) in actions.iter().enumerate() {
             if !self.halted && self.headers.reparse_needed && self.needs_fresh_look(a) {
                 self.freeze();
             }
             if self.halted {
-                return self.leave(&actions[i..]);
+                self.leave(&actions[i..]);
+                return true;
             }
             self.step(|| StepKind::Action(a.clone()));
             self.execute_one(a);
             if self.frozen.takes_again() {
-                return self.leave(&actions[i..]);
+                self.leave(&actions[i..]);
+                return true;
+            }
+            if std::mem::take(&mut self.list_ends) {
+                return false;
             }
         }
+        true
     }
 
     fn execute_one(&mut self, a: &OfAction) {
@@ -32,13 +39,13 @@ impl Xlate<'_> {
                 let port = self.read(*src) as u32;
                 self.output_action(PortNo(port), *max_len);
             }
-            OfAction::Controller { max_len, reason, .. } => {
-                let reason = match reason {
-                    0 => PuntReason::NoMatch,
-                    2 => PuntReason::InvalidTtl,
-                    _ => PuntReason::Action,
-                };
-                self.controller(reason, *max_len);
+            OfAction::Controller { max_len, reason, controller_id, userdata, pause, meter } => {
+                let reason = PuntReason::from_number((*reason).into()).unwrap_or(PuntReason::Action);
+                if *pause {
+                    self.pause(reason, *max_len, *controller_id, userdata);
+                } else {
+                    self.controller_with(reason, *max_len, *controller_id, userdata, *meter);
+                }
             }
             OfAction::SetField { field, value, mask } => self.set_field(*field, *value, *mask),
             OfAction::RegLoad { dst, value } => {
@@ -54,7 +61,7 @@ impl Xlate<'_> {
             }
             OfAction::SetTunnel { id, .. } => self.set_field(FieldId::TunId, (*id).into(), u128::MAX),
             OfAction::SetNwTtl(ttl) => self.set_field(FieldId::NwTtl, (*ttl).into(), u128::MAX),
-            OfAction::DecNwTtl { .. } => self.dec_nw_ttl(),
+            OfAction::DecNwTtl { controllers } => self.dec_nw_ttl(controllers),
             OfAction::SetMplsTtl(ttl) => self.set_field(FieldId::MplsTtl, (*ttl).into(), u128::MAX),
             OfAction::DecMplsTtl => self.dec_mpls_ttl(),
             OfAction::PushVlan(tpid) => self.push_vlan(*tpid),
@@ -74,14 +81,15 @@ impl Xlate<'_> {
             OfAction::Resubmit { port, table, with_ct } => {
                 let table = table.map_or(self.table, |t| t.0);
                 if !*with_ct {
-                    self.resubmit(*port, table);
+                    self.resubmit(*port, table, Misses::Quiet);
                 } else if self.has_tuple() {
                     self.with_tuple = true;
-                    self.resubmit(*port, table);
+                    self.resubmit(*port, table, Misses::Quiet);
                 }
             }
             OfAction::Exit => self.halted = true,
-            OfAction::Note(_) | OfAction::PopQueue | OfAction::Conjunction { .. } => {}
+            // There is no slow path that the packet could be sent by.
+            OfAction::Note(_) | OfAction::Conjunction { .. } | OfAction::DebugSlow => {}
             OfAction::Group(id) => self.group(*id),
             OfAction::StackPush(src) => {
                 let v = self.read(*src);
@@ -122,22 +130,27 @@ impl Xlate<'_> {
             OfAction::WriteMetadata { value, mask } => {
                 self.key.set_masked(FieldId::Metadata, (*value).into(), (*mask).into());
             }
+            OfAction::Meter(m) => self.meter(*m),
+            OfAction::SetQueue(q) => self.set_queue(q.0),
+            OfAction::PopQueue => self.set_queue(0),
+            OfAction::Enqueue { port, queue } => {
+                let before = self.key.get64(FieldId::SkbPriority) as u32;
+                self.set_queue(queue.0);
+                self.output_action(*port, 0);
+                self.set_queue(before);
+            }
             // Refused when the flow was added, see `check`.
-            OfAction::SetQueue(_)
-            | OfAction::CopyTtlOut
+            OfAction::CopyTtlOut
             | OfAction::CopyTtlIn
             | OfAction::PushPbb(_)
             | OfAction::PopPbb
-            | OfAction::Enqueue { .. }
-            | OfAction::Meter(_)
             | OfAction::Sample(_)
             | OfAction::Nat(_)
             | OfAction::CheckPktLarger(_)
             | OfAction::Encap(_)
             | OfAction::Decap { .. }
             | OfAction::DecNshTtl
-            | OfAction::DeleteField(_)
-            | OfAction::DebugSlow => self.note("not supported, skipped"),
+            | OfAction::DeleteField(_) => self.note("not supported, skipped"),
         }
     }
 
@@ -153,7 +166,7 @@ impl Xlate<'_> {
     }
 
     /// Searches `table` again, as if the packet had come in on `port`, and executes what is found there.
-    pub(super) fn resubmit(&mut self, port: PortNo, table: u8) {
+    pub(super) fn resubmit(&mut self, port: PortNo, table: u8, misses: Misses) {
         if !self.may_go_deeper() {
             return;
         }
@@ -162,7 +175,7 @@ impl Xlate<'_> {
         self.depth += deeper;
         self.nesting += 1;
         let (was_table, was_rule) = (self.table, self.rule.clone());
-        self.table_chain(table, (port != PortNo::IN_PORT).then_some(port));
+        self.table_chain(table, (port != PortNo::IN_PORT).then_some(port), misses);
         (self.table, self.rule) = (was_table, was_rule);
         self.nesting -= 1;
         self.depth -= deeper;
@@ -255,7 +268,7 @@ impl Xlate<'_> {
         self.ever_written.set_masked(field, u128::MAX, mask);
     }
 
-    fn dec_nw_ttl(&mut self) {
+    fn dec_nw_ttl(&mut self, controllers: &[u16]) {
         if !self.has(FieldId::NwTtl) {
             self.note("not an IP packet");
             return;
@@ -274,8 +287,10 @@ impl Xlate<'_> {
             self.wc.set_exact(FieldId::NwTtl);
             let v6 = self.key.get64(FieldId::EthType) == 0x86dd;
             self.warn(&format!("IPv{} decrement TTL exception", if v6 { 6 } else { 4 }));
-            self.controller(PuntReason::InvalidTtl, u16::MAX);
-            self.halted = true;
+            for id in if controllers.is_empty() { &[0] } else { controllers } {
+                self.controller_with(PuntReason::InvalidTtl, u16::MAX, *id, &[], None);
+            }
+            self.list_ends = true;
             return;
         }
         self.key.set(FieldId::NwTtl, u128::from(ttl - 1));
@@ -301,7 +316,7 @@ impl Xlate<'_> {
         if ttl <= 1 {
             self.note("TTL too small");
             self.controller(PuntReason::InvalidTtl, u16::MAX);
-            self.halted = true;
+            self.list_ends = true;
         } else {
             self.set_field(FieldId::MplsTtl, u128::from(ttl - 1), u128::MAX);
         }
@@ -309,32 +324,102 @@ impl Xlate<'_> {
 
     /// Sends the packet, as it is, to the controllers.
     pub(super) fn controller(&mut self, reason: PuntReason, max_len: u16) {
+        self.controller_with(reason, max_len, 0, &[], None);
+    }
+
+    /// Sends the packet, as it is, to the controllers with an id, by way of a meter: the one named, or that of all packets to
+    /// controllers.
+    pub(super) fn controller_with(
+        &mut self,
+        reason: PuntReason,
+        max_len: u16,
+        controller_id: u16,
+        userdata: &[u8],
+        meter: Option<MeterNo>,
+    ) {
+        // What a table-miss flow sends is a miss (OpenFlow 1.3.5 7.4.1).
+        let is_miss = |r: &Rule| r.priority == 0 && r.matches.mask().is_zero();
+        let reason = match &self.rule {
+            Some(r) if reason == PuntReason::Action && is_miss(r) => PuntReason::ExplicitMiss,
+            _ => reason,
+        };
         let port = self.env.pipeline.ports.get(self.in_port);
-        if port.is_some_and(|p| p.config.has(openflow::port::PortConfig::NO_PACKET_IN)) {
-            self.note("the ingress port sends no packets to controllers");
+        if matches!(reason, PuntReason::ExplicitMiss | PuntReason::ImplicitMiss)
+            && port.is_some_and(|p| p.config.has(openflow::port::PortConfig::NO_PACKET_IN))
+        {
+            self.note("the ingress port sends no misses to controllers");
             return;
         }
         self.commit();
-        self.emit(flow::Action::Controller(ControllerAction {
+        let recirc_id = self.note_for_controller(userdata);
+        let meter = meter.unwrap_or(MeterNo::CONTROLLER);
+        let mark = self.out.actions.len();
+        if self.env.pipeline.meters.contains_key(&meter.0) {
+            self.meter(meter);
+        }
+        self.punt(ControllerAction {
             reason,
             max_len,
-            cookie: self.rule.as_ref().map_or(u64::MAX, |r| r.cookie),
-            table: if self.packet_out && self.rule.is_none() { u8::MAX } else { self.table },
+            controller_id,
+            recirc_id,
+            ..ControllerAction::default()
+        });
+        if self.out.actions.len() > mark + 1 {
+            // What the meter drops is this copy alone.
+            let metered = self.out.actions.split_off(mark);
+            self.emit(flow::Action::Clone(metered.into()));
+        }
+    }
+
+    /// Adds a packet to controllers to what the datapath does.
+    pub(super) fn punt(&mut self, a: ControllerAction) {
+        self.emit(flow::Action::Controller(ControllerAction {
+            cookie: self.rule_cookie(),
+            table: self.table,
             metadata: self.key.get64(FieldId::Metadata),
-            in_port: self.in_port.0,
+            in_port: self.key.get64(FieldId::InPort) as u32,
             bridge: self.env.index,
             tracked: self.tracked,
+            ..a
         }));
     }
 
-    /// What a plain output to the controller is reported as: table-miss flows are no match (OpenFlow 1.3.5 7.4.1).
-    pub(super) fn controller_reason(&self) -> PuntReason {
-        match &self.rule {
-            Some(r) if r.priority == 0 && r.matches.mask().is_zero() && !self.in_action_set => {
-                PuntReason::NoMatch
-            }
-            _ => PuntReason::Action,
+    /// The cookie of the rule under execution; all ones when there is none.
+    pub(super) fn rule_cookie(&self) -> u64 {
+        self.rule.as_ref().map_or(self.cookie, |r| r.cookie)
+    }
+
+    /// Why a plain output to the controllers is one.
+    pub(super) fn output_reason(&self) -> PuntReason {
+        match () {
+            () if self.packet_out => PuntReason::PacketOut,
+            () if self.in_group => PuntReason::Group,
+            () if self.in_action_set => PuntReason::ActionSet,
+            () => PuntReason::Action,
         }
+    }
+
+    /// Has the packet take a queue of the ports that it leaves by. No rule and no record sees which one.
+    fn set_queue(&mut self, queue: u32) {
+        self.key.set(FieldId::SkbPriority, queue.into());
+        self.written.set_exact(FieldId::SkbPriority);
+        self.ever_written.set_exact(FieldId::SkbPriority);
+    }
+
+    /// Passes the packet through a meter.
+    pub(super) fn meter(&mut self, no: MeterNo) {
+        let env = self.env;
+        let meter = env.pipeline.meters.get(&no.0);
+        self.out.deps.meters.push((env.index, no.0, meter.map(|m| m.dp)));
+        let Some(meter) = meter else {
+            self.note("the meter does not exist");
+            return;
+        };
+        if meter.remarks() {
+            // Remarking is of the packet as it is by now.
+            self.commit();
+        }
+        self.emit(flow::Action::Meter(meter.dp));
     }
 }
 

@@ -4,7 +4,8 @@ use flow::{Action, FieldId};
 use openflow::PortNo;
 use openflow::port::PortConfig;
 
-use super::Xlate;
+use super::{Misses, Xlate};
+use crate::port::Port;
 
 impl Xlate<'_> {
     /// Executes an output action.
@@ -12,14 +13,11 @@ impl Xlate<'_> {
         let in_port = PortNo(self.key.get64(FieldId::InPort) as u32);
         match port {
             PortNo::IN_PORT => self.send(in_port),
-            PortNo::TABLE => self.resubmit(PortNo::IN_PORT, 0),
+            PortNo::TABLE => self.resubmit(PortNo::IN_PORT, 0, Misses::GoOn),
             PortNo::NORMAL => self.normal(in_port),
             PortNo::FLOOD => self.flood(in_port, false),
             PortNo::ALL => self.flood(in_port, true),
-            PortNo::CONTROLLER => {
-                let reason = self.controller_reason();
-                self.controller(reason, max_len);
-            }
+            PortNo::CONTROLLER => self.controller(self.output_reason(), max_len),
             PortNo::ANY | PortNo::UNSET => self.note("no port"),
             p if p == in_port => self.warn("skipping output to input port"),
             p => self.send(p),
@@ -77,12 +75,35 @@ impl Xlate<'_> {
         if p.no == PortNo::LOCAL && self.out_of_tunnel() {
             return self.mirror_departure(p);
         }
+        let tos = self.mark_for_queue(p);
         self.commit();
+        if let Some(tos) = tos {
+            // Only this copy has the queue's.
+            self.key.set(FieldId::NwTos, tos);
+            self.written.set_masked(FieldId::NwTos, u128::MAX, 0xfc);
+        }
         if let Some(n) = max_len.or(self.snaplen.map(u32::from)) {
             self.emit(Action::Trunc(n));
         }
         self.emit(Action::Output(p.dp));
         self.mirror_departure(p);
+    }
+
+    /// Gives the packet the DSCP of the queue of `p` that it takes, if that has one; what it had before.
+    fn mark_for_queue(&mut self, p: &Port) -> Option<u128> {
+        let queues = &p.settings.queues;
+        if !queues.values().any(|q| q.dscp.is_some()) || !self.has(FieldId::NwTos) {
+            return None;
+        }
+        self.wc.set_exact(FieldId::SkbPriority);
+        let taken = self.key.get64(FieldId::SkbPriority) as u32;
+        let dscp = queues.get(&taken).and_then(|q| q.dscp)?;
+        self.wc.set_masked(FieldId::NwTos, u128::MAX, 0xfc);
+        let before = self.key.get(FieldId::NwTos);
+        self.key.set_masked(FieldId::NwTos, u128::from(dscp) << 2, 0xfc);
+        self.written.set_masked(FieldId::NwTos, u128::MAX, 0xfc);
+        self.ever_written.set_masked(FieldId::NwTos, u128::MAX, 0xfc);
+        Some(before)
     }
 
     /// Whether the port that the packet counts as having come in on is protected.

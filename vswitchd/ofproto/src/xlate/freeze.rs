@@ -9,7 +9,7 @@ use flow::{Action, FieldId, HashAlg};
 use openflow::{Action as OfAction, Instructions, PortNo, TableId};
 
 use super::act::below_l2;
-use super::{Problem, Xlate};
+use super::{Misses, Problem, Xlate};
 use crate::recirc::{Frozen, Later, SameRule};
 use crate::trace::StepKind;
 
@@ -23,7 +23,17 @@ pub(super) struct Freezing {
     hash: Option<(HashAlg, u32)>,
     then: Vec<Later>,
     /// The last origin in `then`.
-    origin: Option<(u8, Option<SameRule>)>,
+    origin: Option<(u8, Option<SameRule>, u64)>,
+    /// A controller says when the packet goes on.
+    pause: Option<Pause>,
+}
+
+/// What a `controller(pause)` says.
+struct Pause {
+    reason: flow::PuntReason,
+    max_len: u16,
+    controller_id: u16,
+    userdata: Vec<u8>,
 }
 
 impl Freezing {
@@ -53,10 +63,24 @@ impl Xlate<'_> {
         self.frozen.again = true;
     }
 
+    /// The packet goes to the controllers, and the translation goes on behind the action under execution when one of them says
+    /// so.
+    pub(super) fn pause(
+        &mut self,
+        reason: flow::PuntReason,
+        max_len: u16,
+        controller_id: u16,
+        userdata: &[u8],
+    ) {
+        self.freeze();
+        self.frozen.pause = Some(Pause { reason, max_len, controller_id, userdata: userdata.to_vec() });
+    }
+
     fn leave_origin(&mut self) {
-        let origin = (self.table, self.rule.clone().map(SameRule));
+        let origin = (self.table, self.rule.clone().map(SameRule), self.rule_cookie());
         if self.frozen.origin.as_ref() != Some(&origin) {
-            self.frozen.then.push(Later::Origin { table: origin.0, rule: origin.1.clone() });
+            let (table, rule, cookie) = origin.clone();
+            self.frozen.then.push(Later::Origin { table, rule, cookie });
             self.frozen.origin = Some(origin);
         }
     }
@@ -99,6 +123,19 @@ impl Xlate<'_> {
             return;
         }
         self.commit();
+        if let Some(p) = f.pause {
+            if let Some(recirc_id) = self.set_aside(0, f.then, p.userdata) {
+                self.punt(flow::ControllerAction {
+                    reason: p.reason,
+                    max_len: p.max_len,
+                    controller_id: p.controller_id,
+                    recirc_id,
+                    continuation: true,
+                    ..flow::ControllerAction::default()
+                });
+            }
+            return;
+        }
         if let Some((alg, basis)) = f.hash {
             self.emit(Action::Hash { alg, basis });
         }
@@ -107,6 +144,13 @@ impl Xlate<'_> {
 
     /// Has the datapath send the packet round again, to do `then`, or to go on in `table` when that is nothing. The id.
     pub(super) fn recirculate(&mut self, table: u8, then: Vec<Later>) -> Option<u32> {
+        let id = self.set_aside(table, then, Vec::new())?;
+        self.emit(Action::Recirc(id));
+        Some(id)
+    }
+
+    /// Keeps what the packet is by now, to do `then`, or to go on in `table` when that is nothing. The id.
+    fn set_aside(&mut self, table: u8, then: Vec<Later>, userdata: Vec<u8>) -> Option<u32> {
         let in_port = PortNo(self.key.get64(FieldId::InPort) as u32);
         let state = Frozen {
             table,
@@ -115,6 +159,7 @@ impl Xlate<'_> {
             action_set: self.action_set.clone(),
             then,
             tracked: self.tracked,
+            userdata,
             ..Frozen::of(self.env.index, in_port, &self.key)
         };
         let Some(recirc) = self.env.recircs.freeze(state) else {
@@ -123,8 +168,23 @@ impl Xlate<'_> {
         };
         let id = recirc.id;
         self.out.recircs.push(recirc);
-        self.emit(Action::Recirc(id));
         Some(id)
+    }
+
+    /// Keeps what a controller is told beside the packet. The id; 0 when there is no room for it.
+    pub(super) fn note_for_controller(&mut self, userdata: &[u8]) -> u32 {
+        let in_port = PortNo(self.key.get64(FieldId::InPort) as u32);
+        let state = Frozen {
+            table: self.table,
+            mirrored: self.mirrored,
+            tracked: self.tracked,
+            userdata: userdata.to_vec(),
+            ..Frozen::of(self.env.index, in_port, &self.key)
+        };
+        let Some(recirc) = self.env.recircs.freeze(state) else { return 0 };
+        let id = recirc.id;
+        self.out.recircs.push(recirc);
+        id
     }
 
     /// Goes on where `f` was frozen.
@@ -153,7 +213,7 @@ impl Xlate<'_> {
         self.nest -= 1;
         self.table = f.table;
         if f.then.is_empty() {
-            self.table_chain(f.table, None);
+            self.table_chain(f.table, None, Misses::Told);
         }
         for (i, l) in f.then.iter().enumerate() {
             if self.halted {
@@ -166,15 +226,18 @@ impl Xlate<'_> {
                 break;
             }
             match l {
-                Later::Origin { table, rule } => {
+                Later::Origin { table, rule, cookie } => {
                     self.table = *table;
                     self.rule = rule.as_ref().map(|r| r.0.clone());
+                    self.cookie = *cookie;
                 }
-                Later::Actions(actions) => self.execute(actions),
+                Later::Actions(actions) => {
+                    self.execute(actions);
+                }
                 Later::Instructions(ins) => {
                     let origin = (self.table, self.rule.clone());
                     if let Some(next) = self.run(ins) {
-                        let found = self.lookup(next);
+                        let found = self.lookup(next, Misses::Told);
                         self.follow(next, found);
                     }
                     (self.table, self.rule) = origin;
@@ -221,8 +284,8 @@ impl Xlate<'_> {
 fn text_of(l: &Later) -> String {
     let text = |i: &Instructions| openflow::text::format_actions(i, &|_| None);
     match l {
-        Later::Origin { table, rule } => {
-            let cookie = rule.as_ref().map_or(0, |r| r.0.cookie);
+        Later::Origin { table, rule, cookie } => {
+            let cookie = if rule.is_none() && *cookie == u64::MAX { 0 } else { *cookie };
             format!("unroll_xlate(table={table}, cookie={cookie})")
         }
         Later::Actions(a) => text(&Instructions::apply(a.clone())),

@@ -68,9 +68,9 @@ impl Xlate<'_> {
             self.step(|| StepKind::Bucket(b.bucket.id));
             self.nest += 1;
             self.depth += 1;
-            let in_bucket = std::mem::replace(&mut self.in_action_set, true);
+            let in_bucket = std::mem::replace(&mut self.in_group, true);
             self.execute_aside(&order_action_set(&b.bucket.actions));
-            self.in_action_set = in_bucket;
+            self.in_group = in_bucket;
             self.depth -= 1;
             self.nest -= 1;
             if self.out.problem.is_some() {

@@ -138,7 +138,7 @@ impl Xlate<'_> {
             metadata: vlan.into(),
             in_port: self.in_port.0,
             bridge: self.env.index,
-            tracked: false,
+            ..ControllerAction::default()
         }));
     }
 }

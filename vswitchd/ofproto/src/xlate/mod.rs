@@ -44,6 +44,8 @@ use std::sync::Arc;
 
 use flow::{FieldId, PacketKey, PacketMask, PipelineKey, PipelineMask};
 use offload::Origin;
+use openflow::message::TableMiss;
+use openflow::port::PortConfig;
 use openflow::{Action as OfAction, Instructions, PortNo};
 use smallvec::SmallVec;
 
@@ -55,7 +57,7 @@ use crate::patch::Peers;
 use crate::recirc::{Frozen, Recirc, Recircs};
 use crate::record::{Basis, Dependencies, Visit};
 use crate::rule::{Rule, RuleCounters};
-use crate::tables::{FragHandling, Pipeline};
+use crate::tables::{FragHandling, N_TABLES, Pipeline};
 use crate::trace::{Fork, Step, StepKind};
 use crate::tunnel::Overheard;
 
@@ -258,8 +260,13 @@ impl Outcome {
 pub enum Start<'a> {
     /// At table 0.
     Tables,
-    /// With these actions, as a packet-out says.
-    Actions(&'a [OfAction]),
+    /// With these actions, as a packet-out says, with registers and metadata of this key.
+    Actions {
+        /// The actions.
+        actions: &'a [OfAction],
+        /// The key; its port does not count.
+        fields: &'a PipelineKey,
+    },
     /// Where a translation was frozen.
     Frozen(&'a Frozen),
     /// At table 0, with registers and metadata of this key.
@@ -280,12 +287,13 @@ pub fn translate(
     match start {
         Start::Tables => x.arrive(),
         Start::Traced(key) => {
-            for f in flow::FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == flow::Scope::Pipeline) {
-                x.key.set(f.id, key.get(f.id));
-            }
+            x.take_over(key);
+            x.key.set(FieldId::InPort, key.get(FieldId::InPort));
+            x.key.set(FieldId::ActsetOutput, key.get(FieldId::ActsetOutput));
             x.arrive();
         }
-        Start::Actions(actions) => {
+        Start::Actions { actions, fields } => {
+            x.take_over(fields);
             x.packet_out = true;
             x.execute(actions);
         }
@@ -293,6 +301,25 @@ pub fn translate(
     }
     x.finish_freezing();
     x.finish()
+}
+
+/// What a search of a table does about packets that no flow matches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Misses {
+    /// It is as the table's configuration says: packets may go to the controllers or on to the next table.
+    Told,
+    /// They may go on to the next table.
+    GoOn,
+    /// They are dropped.
+    Quiet,
+}
+
+/// What a search found.
+enum Found {
+    Rule(Arc<Rule>),
+    /// Nothing in that table, and the controllers are to be told.
+    Missed(u8),
+    Nothing,
 }
 
 /// A translation under way.
@@ -326,7 +353,12 @@ pub(crate) struct Xlate<'a> {
     table: u8,
     rule: Option<Arc<Rule>>,
     in_action_set: bool,
+    in_group: bool,
     packet_out: bool,
+    /// What stands for the cookie of a rule where there is none.
+    cookie: u64,
+    /// The action just executed ends its list, and nothing else.
+    list_ends: bool,
     /// Nesting of what [`MAX_DEPTH`] limits, and of what [`MAX_NESTING`] does.
     depth: u32,
     nesting: u32,
@@ -374,7 +406,10 @@ impl<'a> Xlate<'a> {
             table: 0,
             rule: None,
             in_action_set: false,
+            in_group: false,
             packet_out: false,
+            cookie: u64::MAX,
+            list_ends: false,
             depth: 0,
             nesting: 0,
             nest: 0,
@@ -387,6 +422,16 @@ impl<'a> Xlate<'a> {
         }
     }
 
+    /// The packet begins with what `key` has that only a pipeline has, but for its port.
+    fn take_over(&mut self, key: &PipelineKey) {
+        let own = |f: &&flow::Field| f.id.is_canonical() && f.scope == flow::Scope::Pipeline;
+        for f in flow::FIELDS.iter().filter(own) {
+            if !matches!(f.id, FieldId::InPort | FieldId::ActsetOutput) {
+                self.key.set(f.id, key.get(f.id));
+            }
+        }
+    }
+
     /// The packet comes in from outside on `in_port` and goes through the tables. The first is searched, and what is found
     /// there has its counters, even when the port then takes nothing.
     fn arrive(&mut self) {
@@ -396,7 +441,7 @@ impl<'a> Xlate<'a> {
         {
             return;
         }
-        let found = self.lookup(0);
+        let found = self.lookup(0, Misses::Told);
         if env.pipeline.mirrors.reserve(in_port) {
             let name = env.pipeline.ports.get(in_port).map_or("", |p| p.name.as_str());
             self.nest += 1;
@@ -458,7 +503,7 @@ impl<'a> Xlate<'a> {
 
     /// Looks the packet up in `table` as if it had come in on `port`, and executes what is found there and in the tables it
     /// goes on to. The port counts for the first search alone (ovs-actions(7)).
-    fn table_chain(&mut self, table: u8, port: Option<PortNo>) {
+    fn table_chain(&mut self, table: u8, port: Option<PortNo>, misses: Misses) {
         if self.headers.reparse_needed {
             self.freeze();
             return self.go_on_in(table);
@@ -471,7 +516,7 @@ impl<'a> Xlate<'a> {
         if with_tuple {
             self.swap_tuple();
         }
-        let found = self.lookup(table);
+        let found = self.lookup(table, misses);
         if with_tuple {
             self.swap_tuple();
         }
@@ -479,19 +524,49 @@ impl<'a> Xlate<'a> {
         self.follow(table, found);
     }
 
-    /// Executes what was found in `table` and in those that the packet goes on to.
-    fn follow(&mut self, table: u8, mut found: Option<Arc<Rule>>) {
+    /// Executes what was found in `table` and in those that the packet goes on to. Afterwards the first rule met is the one
+    /// under execution: whatever follows is its.
+    fn follow(&mut self, table: u8, mut found: Found) {
         let nest = self.nest;
+        let set = (std::mem::take(&mut self.in_group), std::mem::take(&mut self.in_action_set));
+        let mut first = None;
         self.table = table;
-        while let Some(rule) = found.take() {
+        loop {
             self.nest += 1;
+            let rule = match found {
+                Found::Rule(rule) => rule,
+                Found::Missed(table) => {
+                    let rule = self.rule.take();
+                    self.table = table;
+                    self.tell_controllers_of_miss();
+                    self.rule = rule;
+                    break;
+                }
+                Found::Nothing => break,
+            };
+            self.table = rule.table;
             let ins = rule.instructions.clone();
             self.rule = Some(rule);
+            first.get_or_insert_with(|| (self.table, self.rule.clone()));
             let Some(next) = self.run(&ins) else { break };
-            found = self.lookup(next);
-            self.table = next;
+            found = self.lookup(next, Misses::Told);
         }
+        if let Some(origin) = first {
+            (self.table, self.rule) = origin;
+        }
+        (self.in_group, self.in_action_set) = set;
         self.nest = nest;
+    }
+
+    /// Sends a packet that no flow matches to the controllers.
+    fn tell_controllers_of_miss(&mut self) {
+        let (max_len, controller_id, reason, userdata) = (u16::MAX, 0, 0, Vec::new());
+        let told =
+            OfAction::Controller { max_len, controller_id, reason, userdata, pause: false, meter: None };
+        self.step(|| StepKind::Action(told));
+        let cookie = std::mem::replace(&mut self.cookie, 0);
+        self.controller(flow::PuntReason::ImplicitMiss, u16::MAX);
+        self.cookie = cookie;
     }
 
     /// Executes instructions; the table that the packet goes on to.
@@ -499,7 +574,13 @@ impl<'a> Xlate<'a> {
         if *ins == Instructions::default() {
             self.step(|| StepKind::Instruction(Instructions::default()));
         }
-        self.execute(&ins.apply);
+        if let Some(m) = ins.meter {
+            self.step(|| StepKind::Instruction(Instructions { meter: Some(m), ..Instructions::default() }));
+            self.meter(m);
+        }
+        if !self.execute(&ins.apply) {
+            return None;
+        }
         if self.halted {
             self.leave_instructions(ins);
             return None;
@@ -518,9 +599,8 @@ impl<'a> Xlate<'a> {
             self.tell_action_set("is");
         }
         if let Some((value, mask)) = ins.metadata {
-            self.step(|| {
-                StepKind::Instruction(Instructions { metadata: ins.metadata, ..Instructions::default() })
-            });
+            let metadata = ins.metadata;
+            self.step(|| StepKind::Instruction(Instructions { metadata, ..Instructions::default() }));
             self.key.set_masked(FieldId::Metadata, value.into(), mask.into());
         }
         let next = ins.goto_table?;
@@ -529,9 +609,8 @@ impl<'a> Xlate<'a> {
             self.go_on_in(next.0);
             return None;
         }
-        self.step(|| {
-            StepKind::Instruction(Instructions { goto_table: Some(next), ..Instructions::default() })
-        });
+        let goto_table = Some(next);
+        self.step(|| StepKind::Instruction(Instructions { goto_table, ..Instructions::default() }));
         Some(next.0)
     }
 
@@ -561,17 +640,68 @@ impl<'a> Xlate<'a> {
         }
     }
 
-    /// Looks the packet up in one table.
-    fn lookup(&mut self, table: u8) -> Option<Arc<Rule>> {
-        if self.headers.reparse_needed {
-            self.fail(Problem::NeedsReparse);
-            return None;
+    /// Looks the packet up in one table, and in those after it that it says nothing of it goes on to.
+    fn lookup(&mut self, mut table: u8, misses: Misses) -> Found {
+        loop {
+            if self.headers.reparse_needed {
+                self.fail(Problem::NeedsReparse);
+                return Found::Nothing;
+            }
+            self.lookups += 1;
+            if self.lookups > MAX_LOOKUPS {
+                self.fail(Problem::TooManyLookups);
+                return Found::Nothing;
+            }
+            let rule = self.lookup_once(table);
+            let drop_frags =
+                self.env.pipeline.frag == FragHandling::Drop && self.key.get(FieldId::NwFrag) != 0;
+            let found = match rule {
+                Some(r) => Found::Rule(r),
+                None if drop_frags => Found::Nothing,
+                None => self.missed(table, misses),
+            };
+            if self.record {
+                let packet_in = matches!(found, Found::Missed(_));
+                let rule = if let Found::Rule(r) = &found { Some(r.clone()) } else { None };
+                self.tell_lookup(StepKind::Table { table, rule, drop_frags, packet_in });
+            }
+            if matches!(found, Found::Nothing)
+                && misses != Misses::Quiet
+                && !drop_frags
+                && self.env.pipeline.miss(table) == Some(TableMiss::Continue)
+            {
+                table += 1;
+                continue;
+            }
+            if matches!(found, Found::Nothing) {
+                // OpenFlow 1.3.5 5.4: without a table-miss flow the packet is dropped, action set and all.
+                self.action_set.clear();
+            }
+            return found;
         }
-        self.lookups += 1;
-        if self.lookups > MAX_LOOKUPS {
-            self.fail(Problem::TooManyLookups);
-            return None;
+    }
+
+    /// What becomes of a packet that no flow of `table` matches.
+    fn missed(&mut self, table: u8, misses: Misses) -> Found {
+        let p = self.env.pipeline;
+        if misses != Misses::Told {
+            return Found::Nothing;
         }
+        let told = match p.miss(table) {
+            Some(TableMiss::Controller) => true,
+            Some(TableMiss::Continue) => table + 1 == N_TABLES,
+            Some(TableMiss::Drop) => false,
+            None => {
+                self.out.deps.misses.push((self.env.index, p.misses_told));
+                p.misses_told
+            }
+        };
+        // A port that is not there sends no misses either.
+        let port = p.ports.get(self.in_port).is_none_or(|p| !p.config.has(PortConfig::NO_PACKET_IN));
+        if told && port { Found::Missed(table) } else { Found::Nothing }
+    }
+
+    fn lookup_once(&mut self, table: u8) -> Option<Arc<Rule>> {
         let mut looked = PipelineMask::ZERO;
         let rule = self.search(table, &mut looked);
         if self.headers.ttl_decrements_in_all > 0 && looked.get(FieldId::NwTtl) != 0 {
@@ -586,20 +716,13 @@ impl<'a> Xlate<'a> {
             self.out.rules.push(r.clone());
             self.out.provenance.push(Origin::Rule { table, cookie: r.cookie });
         }
-        if !matched {
-            // OpenFlow 1.3.5 5.4: without a table-miss flow the packet is dropped, action set and all.
-            self.action_set.clear();
-        }
-        if self.record {
-            self.tell_lookup(table, rule.as_ref());
-        }
         rule
     }
 
-    fn tell_lookup(&mut self, table: u8, rule: Option<&Arc<Rule>>) {
-        let drop_frags = self.env.pipeline.frag == FragHandling::Drop && self.key.get(FieldId::NwFrag) != 0;
-        self.step(|| StepKind::Table { table, rule: rule.cloned(), drop_frags });
-        if rule.is_none() {
+    fn tell_lookup(&mut self, step: StepKind) {
+        let drops = matches!(step, StepKind::Table { rule: None, packet_in: false, .. });
+        self.step(|| step);
+        if drops {
             self.nest += 1;
             self.step(|| StepKind::Instruction(Instructions::default()));
             self.nest -= 1;

@@ -6,7 +6,7 @@
 use flow::FieldId;
 use openflow::PortNo;
 
-use super::{Environment, MAX_DEPTH, Problem, Xlate};
+use super::{Environment, MAX_DEPTH, Misses, Problem, Xlate};
 use crate::port::Port;
 use crate::trace::StepKind;
 
@@ -25,6 +25,7 @@ impl<'a> Xlate<'a> {
             (self.env, self.in_port, self.table, self.rule.take()),
             (std::mem::take(&mut self.action_set), std::mem::take(&mut self.in_action_set)),
             (self.packet_out, self.nest, self.mirrored, std::mem::take(&mut self.stack), self.tracked),
+            std::mem::take(&mut self.in_group),
         );
         let kept = self.keep();
         let looked = LEFT_BEHIND.map(|i| self.wc.word(i)).collect::<Vec<_>>();
@@ -47,14 +48,15 @@ impl<'a> Xlate<'a> {
         } else {
             self.depth += 1;
             if other.receives() {
-                self.table_chain(0, None);
+                self.table_chain(0, None, Misses::Told);
                 self.execute_action_set();
                 self.finish_freezing();
             }
             self.depth -= 1;
         }
 
-        let (bridge, set, rest) = was;
+        let (bridge, set, rest, in_group) = was;
+        self.in_group = in_group;
         (self.env, self.in_port, self.table, self.rule) = bridge;
         (self.action_set, self.in_action_set) = set;
         (self.packet_out, self.nest, self.mirrored, self.stack, self.tracked) = rest;
@@ -71,12 +73,16 @@ impl<'a> Xlate<'a> {
 
     /// What only a pipeline has begins anew.
     fn start_over(&mut self, in_port: PortNo) {
+        let queue = self.key.get(FieldId::SkbPriority);
         for i in LEFT_BEHIND.chain(usize::from(FieldId::InPort.info().word)..flow::PIPELINE_WORDS) {
             self.key.set_word(i, 0);
             if i < flow::PACKET_WORDS {
                 self.written.set_word(i, 0);
             }
         }
+        self.written.set_exact(FieldId::SkbPriority);
+        // Which queue it takes stays.
+        self.key.set(FieldId::SkbPriority, queue);
         self.key.set(FieldId::InPort, in_port.0.into());
         self.key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
     }

@@ -15,7 +15,7 @@ use flow::tunnel::{TunnelHeader, TunnelKind, TunnelPush};
 use flow::{Action, FieldId, MacAddr, PacketKey, PortId};
 use openflow::PortNo;
 
-use super::{MAX_DEPTH, Outcome, Problem, Xlate};
+use super::{MAX_DEPTH, Misses, Outcome, Problem, Xlate};
 use crate::port::Port;
 use crate::trace::StepKind;
 use crate::tunnel::{End, Overheard, Tunnel, TunnelKey, ends};
@@ -238,7 +238,7 @@ impl Xlate<'_> {
         x.step(|| StepKind::Bridge(env.name.into()));
         x.nest += 1;
         if local.receives() {
-            x.table_chain(0, None);
+            x.table_chain(0, None, Misses::Told);
             x.execute_action_set();
             x.finish_freezing();
         }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use clock::{Clock, Deadline, Instant, ManualClock};
 use datapath_api::{
-    Datapath, DatapathError, DatapathStats, FlowRecord, Miss, MissHandler, PortStats, Punt, PuntSink,
+    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
+    Miss, MissHandler, PortStats, Punt, PuntSink,
 };
 use flow::frame::FrameBuilder;
-use flow::{Action, FieldId, FlowId, PacketKey, PipelineMatch, PortId};
+use flow::{Action, FieldId, FlowId, MeterId, PacketKey, PipelineMatch, PortId};
 use ofproto::{Bridge, BridgeConfig, HardwareCredit, HardwareStats, Port, RecordSink, Switch, SwitchConfig};
 use openflow::flow_mod::FlowModCommand;
 use openflow::message::{FlowRemoved, PacketIn};
@@ -36,6 +37,7 @@ pub struct ListDatapath {
     pub late: Mutex<Option<Arc<FlowRecord>>>,
     /// A core does not finish its burst.
     pub stuck: AtomicBool,
+    pub meters: Mutex<BTreeMap<MeterId, MeterConfig>>,
 }
 
 impl Datapath for ListDatapath {
@@ -77,6 +79,23 @@ impl Datapath for ListDatapath {
     fn execute(&self, p: &[u8], in_port: PortId, a: Arc<[Action]>) -> Result<(), DatapathError> {
         self.executed.lock().unwrap().push((p.to_vec(), in_port, a.to_vec()));
         Ok(())
+    }
+    fn meter_limits(&self) -> Option<MeterLimits> {
+        Some(MeterLimits { max_meters: 4, max_bands: 2 })
+    }
+    fn meter_put(&self, id: MeterId, config: MeterConfig) -> Result<(), DatapathError> {
+        self.meters.lock().unwrap().insert(id, config);
+        Ok(())
+    }
+    fn meter_del(&self, id: MeterId) -> Result<(), DatapathError> {
+        self.meters.lock().unwrap().remove(&id).map(|_| ()).ok_or(DatapathError::NoSuchMeter(id))
+    }
+    fn meter_stats(&self, id: MeterId) -> Result<MeterStats, DatapathError> {
+        let meters = self.meters.lock().unwrap();
+        let config = meters.get(&id).ok_or(DatapathError::NoSuchMeter(id))?;
+        let count = |n| MeterCounts { packets: n, bytes: 60 * n };
+        let bands = (0..config.bands.len() as u64).map(|i| count(1 + i)).collect();
+        Ok(MeterStats { input: count(9), bands })
     }
     fn stats(&self) -> DatapathStats {
         DatapathStats::default()

@@ -15,6 +15,7 @@
 
 mod actions;
 mod async_config;
+mod continuation;
 mod controllers;
 mod cursor;
 mod experimenter;

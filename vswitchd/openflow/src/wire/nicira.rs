@@ -20,6 +20,7 @@ use super::properties;
 use crate::action::Action;
 use crate::error::{BadAction, ErrorCode, Nicira};
 use crate::extension::{Bundle, CheckPktLarger, Multipath, Sample};
+use crate::message::PacketInReason;
 use crate::number::{GroupId, MeterNo, PortNo, QueueNo, TableId};
 use crate::version::Version;
 use registers::{offset_and_bits, put_offset_and_bits, put_subfield, subfield};
@@ -292,7 +293,7 @@ fn nothing(r: &mut Reader<'_>, a: Action) -> Result<Action, ErrorCode> {
 
 fn read_controller2(r: &mut Reader<'_>) -> Result<Action, ErrorCode> {
     zeros(r, 6)?;
-    let (mut max_len, mut controller_id, mut reason) = (u16::MAX, 0, 0);
+    let (mut max_len, mut controller_id, mut reason) = (u16::MAX, 0, PacketInReason::Action as u8);
     let (mut userdata, mut pause, mut meter) = (Vec::new(), false, None);
     while let Some((kind, mut value)) = properties::next(r)? {
         match kind {
@@ -493,7 +494,7 @@ pub(super) fn put_action(out: &mut Vec<u8>, v: Version, a: &Action, depth: usize
             if *controller_id != 0 {
                 short(out, C2_CONTROLLER_ID, u32::from(*controller_id) << 16);
             }
-            if *reason != 0 {
+            if *reason != PacketInReason::Action as u8 {
                 short(out, C2_REASON, u32::from(*reason) << 24);
             }
             if !userdata.is_empty() {

@@ -6,7 +6,7 @@ use flow::{FieldId, PipelineMatch};
 use super::cursor::{Put, Reader};
 use super::matches::{put_match, put_nxm, put_oxms, read_match, read_nxm, read_oxms};
 use super::messages::{buffer, put_buffer, put_cut};
-use super::{EncodeError, MAX_MESSAGE_BYTES, ports, properties};
+use super::{EncodeError, MAX_MESSAGE_BYTES, continuation, ports, properties};
 use crate::error::{BadRequest, ErrorCode};
 use crate::message::{PacketIn, PacketInReason};
 use crate::number::{PortNo, TableId};
@@ -30,16 +30,6 @@ fn reason(v: u8) -> Result<PacketInReason, ErrorCode> {
     PacketInReason::ALL.get(usize::from(v)).copied().ok_or(BadRequest::BadType.into())
 }
 
-/// A reason's number: what a version before 1.4 does not have is an action.
-fn reason_number(v: Version, r: PacketInReason) -> u8 {
-    match r {
-        PacketInReason::ActionSet | PacketInReason::Group | PacketInReason::PacketOut if v < Version::V14 => {
-            PacketInReason::Action as u8
-        }
-        r => r as u8,
-    }
-}
-
 fn in_port(port: PortNo) -> PipelineMatch {
     let mut m = PipelineMatch::ANY;
     m.set(FieldId::InPort, port.0.into());
@@ -58,7 +48,7 @@ fn blank() -> PacketIn {
         data: Vec::new(),
         controller_id: 0,
         userdata: Vec::new(),
-        continuation: Vec::new(),
+        continuation: None,
     }
 }
 
@@ -95,7 +85,7 @@ pub(super) fn read(v: Version, r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode
 
 /// Appends the body of the message that began at `start`.
 pub(super) fn put(out: &mut Vec<u8>, v: Version, p: &PacketIn, start: usize) -> Result<(), EncodeError> {
-    let reason = reason_number(v, p.reason);
+    let reason = p.reason.number(v);
     let port = PortNo(p.matches.get(FieldId::InPort).0 as u32);
     put_buffer(out, p.buffer);
     match v {
@@ -139,26 +129,14 @@ pub(super) fn read_nxt(r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode> {
     let (matches, _) = read_nxm(r, len)?;
     r.skip(2)?;
     let data = r.rest().to_vec();
-    let (userdata, continuation) = (Vec::new(), Vec::new());
-    Ok(PacketIn {
-        buffer,
-        total_len,
-        reason,
-        table,
-        cookie,
-        matches,
-        data,
-        controller_id: 0,
-        userdata,
-        continuation,
-    })
+    Ok(PacketIn { buffer, total_len, reason, table, cookie, matches, data, ..blank() })
 }
 
 /// Appends Nicira's first form.
 pub(super) fn put_nxt(out: &mut Vec<u8>, v: Version, p: &PacketIn, start: usize) -> Result<(), EncodeError> {
     put_buffer(out, p.buffer);
     out.put_u16(p.total_len);
-    out.put_u8(reason_number(v, p.reason));
+    out.put_u8(p.reason.number(v));
     out.put_u8(p.table.0);
     out.put_u64(p.cookie);
     let len_at = out.len();
@@ -172,7 +150,7 @@ pub(super) fn put_nxt(out: &mut Vec<u8>, v: Version, p: &PacketIn, start: usize)
 }
 
 /// Reads Nicira's second form, or a resume.
-pub(super) fn read_nxt2(r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode> {
+pub(super) fn read_nxt2(v: Version, r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode> {
     let mut p = blank();
     let mut full_len = None;
     while let Some((kind, mut value)) = properties::next(r)? {
@@ -187,7 +165,7 @@ pub(super) fn read_nxt2(r: &mut Reader<'_>) -> Result<PacketIn, ErrorCode> {
             USERDATA => p.userdata = value.rest().to_vec(),
             CONTINUATION => {
                 value.skip(4)?;
-                p.continuation = value.rest().to_vec();
+                p.continuation = Some(Box::new(continuation::read(v, &mut value)?));
             }
             kind => return Err(properties::unknown(kind)),
         }
@@ -218,16 +196,16 @@ pub(super) fn put_nxt2(out: &mut Vec<u8>, v: Version, p: &PacketIn, start: usize
             out.put_u64(p.cookie);
         });
     }
-    byte(&mut rest, REASON, reason_number(v, p.reason));
+    byte(&mut rest, REASON, p.reason.number(v));
     properties::put(&mut rest, METADATA, |out| put_oxms(out, v, &p.matches))?;
     if !p.userdata.is_empty() {
         properties::put_plain(&mut rest, USERDATA, |out| out.extend_from_slice(&p.userdata));
     }
-    if !p.continuation.is_empty() {
-        properties::put_plain(&mut rest, CONTINUATION, |out| {
+    if let Some(c) = &p.continuation {
+        properties::put(&mut rest, CONTINUATION, |out| {
             out.put_zeros(4);
-            out.extend_from_slice(&p.continuation);
-        });
+            continuation::put(out, v, c)
+        })?;
     }
     // Header and padding of the packet's property, and a full length, may come on top.
     let room = MAX_MESSAGE_BYTES.saturating_sub(out.len() - start + rest.len() + 24);

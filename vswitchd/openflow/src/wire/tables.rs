@@ -3,13 +3,15 @@
 
 use super::cursor::{Put, Reader};
 use super::{EncodeError, properties};
-use crate::error::{BadRequest, ErrorCode};
-use crate::message::{Body, TableMod};
+use crate::error::{BadRequest, ErrorCode, TableModFailed};
+use crate::message::{Body, TableMiss, TableMod};
 use crate::multipart::TableStats;
 use crate::number::TableId;
 use crate::table_config::{TableDesc, TableStatusReason, Vacancy};
 use crate::version::Version;
 
+/// `OFPTC_TABLE_MISS_MASK` of OpenFlow 1.1 and 1.2.
+const MISS_MASK: u32 = 3;
 const EVICTION: u16 = 2;
 const VACANCY: u16 = 3;
 const NAME_BYTES: usize = 32;
@@ -55,15 +57,26 @@ fn put_properties(out: &mut Vec<u8>, eviction: Option<u32>, vacancy: Option<Vaca
 pub(super) fn read_mod(v: Version, r: &mut Reader<'_>) -> Result<Body, ErrorCode> {
     let table = TableId(r.u8()?);
     r.skip(3)?;
-    let config = r.u32()?;
+    let mut config = r.u32()?;
+    let mut miss = None;
+    if matches!(v, Version::V11 | Version::V12) {
+        miss = Some(match config & MISS_MASK {
+            0 => TableMiss::Controller,
+            1 => TableMiss::Continue,
+            2 => TableMiss::Drop,
+            _ => return Err(TableModFailed::BadConfig.into()),
+        });
+        config &= !MISS_MASK;
+    }
     let (eviction, vacancy) = if v >= Version::V14 { read_properties(r)? } else { (None, None) };
-    Ok(Body::TableMod(TableMod { table, config, eviction, vacancy }))
+    Ok(Body::TableMod(TableMod { table, config, miss, eviction, vacancy }))
 }
 
 pub(super) fn put_mod(out: &mut Vec<u8>, v: Version, t: &TableMod) {
     out.put_u8(t.table.0);
     out.put_zeros(3);
-    out.put_u32(t.config);
+    let miss = t.miss.filter(|_| matches!(v, Version::V11 | Version::V12));
+    out.put_u32(t.config | miss.map_or(0, |m| m as u32));
     if v >= Version::V14 {
         put_properties(out, t.eviction, t.vacancy);
     }

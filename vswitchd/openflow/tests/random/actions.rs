@@ -228,3 +228,22 @@ fn nested_action(r: &mut Source, depth: u32) -> Action {
         }
     }
 }
+
+/// Where a pipeline paused.
+pub fn continuation(r: &mut Source) -> Continuation {
+    let mut rest = Vec::new();
+    for _ in 0..r.random_range(0..4) {
+        if r.random() {
+            rest.push(Remainder::Origin { table: TableId(r.random()), cookie: r.random() });
+        }
+        rest.push(Remainder::Actions(actions(r)));
+    }
+    Continuation {
+        bridge: r.random(),
+        stack: some(r, 3, |r| some(r, 16, |r| r.random())),
+        mirrors: r.random(),
+        tracked: r.random(),
+        rest,
+        action_set: actions(r),
+    }
+}

@@ -627,7 +627,7 @@ fn body(r: &mut Source) -> Body {
             data: bytes(r),
             controller_id: 0,
             userdata: Vec::new(),
-            continuation: Vec::new(),
+            continuation: None,
         })),
         11 => Body::FlowRemoved(Box::new(FlowRemoved {
             cookie: r.random(),
@@ -671,7 +671,13 @@ fn body(r: &mut Source) -> Body {
         }),
         17 => Body::TableMod(TableMod {
             table: TableId(r.random()),
-            config: r.random(),
+            config: r.random::<u32>() & !3,
+            miss: match r.v {
+                Version::V11 | Version::V12 => {
+                    Some(pick(r, &[TableMiss::Controller, TableMiss::Continue, TableMiss::Drop]))
+                }
+                _ => None,
+            },
             eviction: r.since(Version::V14, |r| r.random::<bool>().then(|| r.random()), None),
             vacancy: r.since(Version::V14, |r| r.random::<bool>().then(|| vacancy(r)), None),
         }),
@@ -712,7 +718,7 @@ fn body(r: &mut Source) -> Body {
                 data,
                 controller_id: 0,
                 userdata: bytes(r),
-                continuation: bytes(r),
+                continuation: r.random::<bool>().then(|| Box::new(actions::continuation(r))),
             }))
         }
         36 => Body::RoleStatus {

@@ -441,14 +441,16 @@ impl Connection<'_> {
         while self.has_room() {
             let Some(p) = self.peer.pop_packet_in() else { return };
             let miss_len = self.hub.standing(self.conn, |s| s.miss_send_len).unwrap_or_default();
-            self.put(self.dialect, 0, Body::PacketIn(Box::new(cut(&p, miss_len))), &[]);
+            self.put(self.dialect, 0, Body::PacketIn(Box::new(cut(self.dialect.version, &p, miss_len))), &[]);
         }
     }
 }
 
-/// A packet-in as a connection wants it: table misses are cut to its miss length.
-fn cut(p: &PacketIn, miss_len: u16) -> PacketIn {
-    let keep = if p.reason == PacketInReason::NoMatch { usize::from(miss_len) } else { p.data.len() };
+/// A packet-in as a connection wants it: what no action names a length for is cut to its miss length, unless it is to go on.
+fn cut(v: Version, p: &PacketIn, miss_len: u16) -> PacketIn {
+    let by_itself = [PacketInReason::NoMatch as u8, PacketInReason::InvalidTtl as u8];
+    let short = by_itself.contains(&p.reason.number(v)) && p.continuation.is_none();
+    let keep = if short { usize::from(miss_len) } else { p.data.len() };
     PacketIn {
         buffer: p.buffer,
         total_len: p.total_len,

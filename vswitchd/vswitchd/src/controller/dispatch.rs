@@ -80,10 +80,8 @@ pub(super) fn dispatch(
         Body::FlowAge => Ok(Reply::None),
         Body::SetControllerId(id) => {
             hub.standing(conn, |s| s.controller_id = id);
-            Ok(Reply::None)
+            switch.handle(conn, Message { xid: msg.xid, body: Body::SetControllerId(id) })
         }
-        // Nothing ever paused, so there is nothing to go on with.
-        Body::Resume(_) => Err(Nicira::ResumeStale.into()),
         // No tunnel option has a field.
         Body::TlvTableRequest => {
             one(Body::TlvTableReply { max_option_bytes: 0, max_fields: 0, maps: Vec::new() })
@@ -132,6 +130,7 @@ pub(super) fn dispatch(
         | Body::BarrierRequest
         | Body::QueueGetConfigRequest(_)
         | Body::FlowMonitorCancel(_)
+        | Body::Resume(_)
         | Body::MeterMod(_)) => switch.handle(conn, Message { xid: msg.xid, body }),
     }
 }

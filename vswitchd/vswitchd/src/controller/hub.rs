@@ -524,9 +524,9 @@ pub(super) fn fit(dialect: Dialect, body: Body) -> Body {
 
 impl ControllerSink for Hub {
     fn packet_in(&self, msg: PacketIn) {
-        let reason = msg.reason as u8;
         let id = msg.controller_id;
-        let peers = self.those(|s| s.controller_id == id && s.wants_packet_in(reason));
+        let peers =
+            self.those(|s| s.controller_id == id && s.wants_packet_in(msg.reason.number(s.dialect.version)));
         if peers.is_empty() {
             return Counts::add(&self.counts.packet_ins_unwanted);
         }

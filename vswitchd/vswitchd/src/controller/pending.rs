@@ -149,7 +149,7 @@ mod tests {
             data: vec![0; 60],
             controller_id: 0,
             userdata: Vec::new(),
-            continuation: Vec::new(),
+            continuation: None,
         })
     }
 

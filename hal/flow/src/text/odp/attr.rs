@@ -140,6 +140,7 @@ pub(super) const GBP: Group =
 
 /// Attributes with one hexadecimal value and no name inside: name, field.
 pub(super) const HEX_ATTRS: &[(&str, F)] = &[
+    ("skb_priority", F::SkbPriority),
     ("skb_mark", F::PktMark),
     ("ct_zone", F::CtZone),
     ("ct_mark", F::CtMark),

@@ -87,10 +87,14 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
             },
             Action::Controller(c) => write!(
                 out,
-                "userspace(pid=0,controller(reason={},dont_send=0,continuation=0,recirc_id=0,rule_cookie={},\
-                 controller_id=0,max_len={}))",
+                "userspace(pid=0,controller(reason={},dont_send={},continuation={},recirc_id={},rule_cookie={},\
+                 controller_id={},max_len={}))",
                 c.reason as u8,
+                u8::from(c.dont_send),
+                u8::from(c.continuation),
+                c.recirc_id,
                 hex(c.cookie.into()),
+                c.controller_id,
                 c.max_len
             ),
             Action::SetField { field, .. } => {

@@ -140,12 +140,13 @@ impl Writer<'_> {
     }
 
     fn write_all(&mut self) {
-        // The kernel's priority, which is always zero here, is among the bits of a flow that matches on all there is.
+        // The priority, which is zero for packets that come in, is among the bits of a flow that matches on all there is.
         let everything =
             [F::PktMark, F::DpHash, F::CtState].iter().all(|f| self.mask.get(*f) == f.info().max());
         match self.style {
             Style::Key => {}
             _ if everything => self.out.push_str("skb_priority(0)"),
+            _ if self.mask.get(F::SkbPriority) != 0 => self.hex_attr("skb_priority", F::SkbPriority),
             Style::More => self.out.push_str("skb_priority(0/0)"),
             Style::Brief => {}
         }

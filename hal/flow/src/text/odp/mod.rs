@@ -8,8 +8,8 @@
 //! Three places where text and value differ:
 //! * A match of an Ethernet type without `vlan(..)` means "no tag", as with Open vSwitch: reading it gives
 //!   `vlan_tci=0/0x1fff`; a match that does not look at the tag prints the same.
-//! * `userspace(..,controller(..))` has no place for table, metadata and port of a [`crate::ControllerAction`]: they read
-//!   as zero. `recirc_id` and `controller_id` print as zero and are ignored.
+//! * `userspace(..,controller(..))` has no place for table, metadata, port and bridge of a [`crate::ControllerAction`]: they
+//!   read as zero.
 //! * [`crate::Action::DecTtl`], which Open vSwitch's userspace datapath has not, is `dec_ttl`.
 //!
 //! ```

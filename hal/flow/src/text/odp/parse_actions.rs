@@ -213,24 +213,13 @@ fn userspace(s: Scan<'_>) -> Result<ControllerAction, TextError> {
     each_part(s, |name, v| match name {
         "pid" => at(&v, value::number(v.rest(), 32)).map(|_| ()),
         "controller" => {
-            let mut c = ControllerAction {
-                reason: PuntReason::Action,
-                max_len: u16::MAX,
-                cookie: u64::MAX,
-                table: 0,
-                metadata: 0,
-                in_port: 0,
-                bridge: 0,
-                tracked: false,
-            };
+            let mut c = ControllerAction::default();
             each_part(v, |name, v| {
                 let n = at(&v, value::number(v.rest(), 64))?.0 as u64;
                 match name {
                     "reason" => {
-                        c.reason = match n {
-                            0 => PuntReason::NoMatch,
-                            1 => PuntReason::Action,
-                            2 => PuntReason::InvalidTtl,
+                        c.reason = match PuntReason::from_number(n) {
+                            Some(r) if r != PuntReason::Snoop => r,
                             _ => return v.fail(Reason::Unsupported("this reason")),
                         }
                     }
@@ -238,7 +227,14 @@ fn userspace(s: Scan<'_>) -> Result<ControllerAction, TextError> {
                     "max_len" => {
                         c.max_len = at(&v, u16::try_from(n).map_err(|_| Reason::TooLarge(16)))?;
                     }
-                    "dont_send" | "continuation" | "recirc_id" | "controller_id" => {}
+                    "controller_id" => {
+                        c.controller_id = at(&v, u16::try_from(n).map_err(|_| Reason::TooLarge(16)))?;
+                    }
+                    "recirc_id" => {
+                        c.recirc_id = at(&v, u32::try_from(n).map_err(|_| Reason::TooLarge(32)))?;
+                    }
+                    "dont_send" => c.dont_send = n != 0,
+                    "continuation" => c.continuation = n != 0,
                     _ => return v.fail(Reason::UnknownKeyword),
                 }
                 Ok(())

@@ -181,10 +181,6 @@ fn attributes(
             continue;
         }
         match a.name {
-            "skb_priority" => {
-                // The kernel's; nothing here goes by it.
-                at(&inside, value::number(text, 32))?;
-            }
             "ct_state" => {
                 let (v, mask) = at(&inside, flags::CT_STATE.parse(text))?;
                 m.set_masked(F::CtState, v.into(), mask.into());

@@ -159,13 +159,17 @@ fn controller_actions_keep_reason_length_and_cookie() {
         reason: PuntReason::NoMatch,
         max_len: 128,
         cookie: 0x12,
-        table: 0,
-        metadata: 0,
-        in_port: 0,
-        bridge: 0,
-        tracked: false,
+        controller_id: 7,
+        recirc_id: 9,
+        continuation: true,
+        ..ControllerAction::default()
     };
     let text = format_actions(&[Action::Controller(c)], Context::default(), &no_name);
+    assert_eq!(
+        text,
+        "userspace(pid=0,controller(reason=0,dont_send=0,continuation=1,recirc_id=9,rule_cookie=0x12,\
+         controller_id=7,max_len=128))"
+    );
     assert_eq!(acted(&text), [Action::Controller(c)]);
 }
 

@@ -57,7 +57,7 @@ impl Writer<'_> {
     fn write_all(&mut self) {
         let dl_type = ether_type(self.m.key());
         let has_type = self.m.mask().get(F::EthType) != 0;
-        for f in [F::PktMark, F::RecircId, F::DpHash, F::ConjId, F::ActsetOutput] {
+        for f in [F::PktMark, F::RecircId, F::DpHash, F::SkbPriority, F::ConjId, F::ActsetOutput] {
             self.field(f);
         }
         self.connection();

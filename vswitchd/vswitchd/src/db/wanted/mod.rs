@@ -124,6 +124,8 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
             "controller_burst_limit",
         ],
     ),
+    ("QoS", &["type", "queues"]),
+    ("Queue", &["dscp", "other_config"]),
     ("Flow_Table", &["name", "flow_limit", "overflow_policy", "groups"]),
     (
         "Mirror",
@@ -303,8 +305,8 @@ fn bridge(
     let mut ports: Vec<_> = db.referred(row, "ports", "Port").collect();
     ports.sort_by_key(|p| string(*p, "name"));
     for p in ports {
-        ports::not_there(p, ignored);
-        let settings = ports::settings(p);
+        ports::not_there(db, p, ignored);
+        let settings = ports::settings(db, p);
         let interfaces: Vec<_> = db.referred(p, "interfaces", "Interface").collect();
         let bond = interfaces.len() > 1;
         for i in interfaces {
@@ -320,6 +322,9 @@ fn bridge(
                     LocalPort::None
                 };
                 b.local_settings = settings.clone();
+                if dummy {
+                    ports::dummy_queues(&mut b.local_settings);
+                }
                 b.local_mtu = ports::mtu(i);
                 if string(i, "mac").is_some() {
                     ignored.push(format!(

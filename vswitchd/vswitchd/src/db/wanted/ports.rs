@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use device::PciAddress;
 use flow::tunnel::TunnelKind;
 use netio::af_xdp::XdpMode;
-use ofproto::{PortSettings, PriorityTags, VlanMode};
-use ovsdb::client::Row;
+use ofproto::{PortSettings, PriorityTags, QueueSettings, VlanMode};
+use ovsdb::Atom;
+use ovsdb::client::{Row, Snapshot};
 
 use super::{Host, is_set, mac, string, tunnels, vlans};
 use crate::config::{DeviceConfig, DeviceKind, MAX_OFPORT, PortConfig, PortKind, Wire};
@@ -28,6 +29,10 @@ pub(super) fn port(
 ) -> PortConfig {
     let kind =
         if bond { wrong(name, "bonds are not implemented") } else { interface(row, name, on, devices) };
+    let mut settings = settings;
+    if matches!(kind, PortKind::Dummy { .. }) {
+        dummy_queues(&mut settings);
+    }
     let ofport = row.integer("ofport_request").and_then(|n| u32::try_from(n).ok());
     PortConfig {
         ofport: ofport.filter(|n| (1..=MAX_OFPORT).contains(n)),
@@ -54,10 +59,13 @@ pub(super) fn mtu(row: Row<'_>) -> Option<u32> {
 }
 
 /// Says what of a port's configuration is not implemented.
-pub(super) fn not_there(row: Row<'_>, ignored: &mut Vec<String>) {
+pub(super) fn not_there(db: &Snapshot, row: Row<'_>, ignored: &mut Vec<String>) {
     let name = string(row, "name").unwrap_or_default();
-    if !row.datum("qos").is_empty() {
-        ignored.push(format!("port {name}: QoS is not implemented"));
+    if let Some(kind) = db.referred(row, "qos", "QoS").next().and_then(|q| q.text("type"))
+        && !matches!(kind, "" | "linux-noop")
+    {
+        let what = "queues mark packets, but nothing shapes traffic";
+        ignored.push(format!("port {name}: QoS type {kind} is not implemented: {what}"));
     }
     if row.text("lacp").is_some_and(|l| l != "off") {
         ignored.push(format!("port {name}: LACP is not implemented"));
@@ -222,7 +230,28 @@ fn pci_port(
     PortKind::Sim { device, port }
 }
 
-pub(super) fn settings(row: Row<'_>) -> PortSettings {
+/// The queues of a port's QoS row.
+fn queues(db: &Snapshot, row: Row<'_>) -> BTreeMap<u32, QueueSettings> {
+    let Some(qos) = db.referred(row, "qos", "QoS").next() else { return BTreeMap::new() };
+    let one = |(n, id): &(Atom, Atom)| {
+        let q = db.row("Queue", id.as_uuid()?)?;
+        let rate = |k| q.key("other_config", k).and_then(|v| v.parse().ok());
+        let settings = QueueSettings {
+            dscp: q.integer("dscp").and_then(|d| u8::try_from(d).ok()).filter(|d| *d < 64),
+            min_rate_bps: rate("min-rate"),
+            max_rate_bps: rate("max-rate"),
+        };
+        Some((u32::try_from(n.as_integer()?).ok()?, settings))
+    };
+    qos.datum("queues").pairs().iter().filter_map(one).collect()
+}
+
+/// A dummy has a queue whatever is configured.
+pub(super) fn dummy_queues(settings: &mut PortSettings) {
+    settings.queues.entry(0).or_default();
+}
+
+pub(super) fn settings(db: &Snapshot, row: Row<'_>) -> PortSettings {
     let tag = row.integer("tag").and_then(|t| u16::try_from(t).ok()).filter(|t| *t < 4096);
     let trunks = vlans(row, "trunks");
     // Without a mode: access with a tag, else a trunk.
@@ -250,5 +279,6 @@ pub(super) fn settings(row: Row<'_>) -> PortSettings {
         protected: is_set(row, "protected"),
         mcast_flood: on("mcast-snooping-flood"),
         mcast_reports: on("mcast-snooping-flood-reports"),
+        queues: queues(db, row),
     }
 }
