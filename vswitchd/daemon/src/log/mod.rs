@@ -373,6 +373,10 @@ fn message_of(event: &Event<'_>) -> (String, bool) {
 mod tests {
     use super::*;
 
+    /// Tests that change levels or files take it: both rebuild the interest of all callsites, and on a thread without a
+    /// subscriber of its own that silences those of the others.
+    static INTEREST: Mutex<()> = Mutex::new(());
+
     /// Runs `f` with a log into a file and returns the file's lines without time and sequence number.
     fn logged(spec: &[&str], f: impl FnOnce(&Logging)) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
@@ -397,9 +401,9 @@ mod tests {
             .collect()
     }
 
-    // One test: the callsite cache is one per process, and `rebuild_interest_cache` is not scoped to a thread.
     #[test]
     fn levels_decide_and_repeats_are_suppressed() {
+        let _alone = INTEREST.lock();
         let lines = logged(&[], |log| {
             let speak = |n: u32| {
                 tracing::debug!(target: "alpha", "debug {n}");
@@ -457,6 +461,7 @@ mod tests {
 
     #[test]
     fn patterns_and_facilities_are_checked_in_open_vswitchs_words() {
+        let _alone = INTEREST.lock();
         let log = Logging::new(&LogOptions::default()).unwrap();
         let error = |spec: &str| log.set(spec).unwrap_err().to_string();
         assert_eq!(error("PATTERN"), "missing destination");
@@ -478,6 +483,7 @@ mod tests {
 
     #[test]
     fn reopening_follows_a_rotated_file() {
+        let _alone = INTEREST.lock();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let o = LogOptions { file: Some(path.clone()), ..LogOptions::default() };
