@@ -31,6 +31,8 @@ const MEMORY_MIB: usize = 1024;
 const FRAME_BYTES: usize = 3300;
 const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
 const HUGE_PAGE_MIB: usize = 2;
+/// Pages beyond those that it needs: other programs take some as soon as there are any.
+const SPARE_PAGES: usize = 128;
 /// How long it may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -61,7 +63,7 @@ fn huge_pages() -> Result<usize> {
 impl HugePages {
     fn reserve(mib: usize) -> Result<HugePages> {
         let had = huge_pages()?;
-        let want = had + mib / HUGE_PAGE_MIB + 8;
+        let want = had + mib / HUGE_PAGE_MIB + SPARE_PAGES;
         let held = HugePages(had);
         for attempt in 0..3 {
             fs::write(HUGE_PAGES, want.to_string())
