@@ -10,9 +10,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::{Clock, Deadline};
-use device::{BufferPool, DeviceBacking, DeviceError, DmaMemory, Iova, RegOffset, Registers};
+use clock::Clock;
+use device::driver::{AtStep, Fault, Lifeline, dma_alloc, wait_for};
+use device::{BufferPool, DeviceBacking, DeviceError, RegOffset, Registers};
 use flow::PortId;
+use offload::OffloadError;
 use simnic_defs::regs::{
     ALL_ONES, Caps, ID_VALUE, MAX_PORTS, MAX_QUEUE_PAIRS, VECTOR_CMD, VECTOR_QUEUES, VERSION_MAJOR, ctrl,
     queue_status, status,
@@ -22,7 +24,6 @@ use simnic_defs::{KEY_BYTES, Reg, RxCpl, TxCpl};
 use crate::buf_ring::ring_bytes;
 use crate::cmd_ring::{CmdRing, cmd_bytes};
 use crate::config::SimnicConfig;
-use crate::lifeline::Lifeline;
 use crate::port::SimnicPort;
 use crate::provider::{Job, Simnic, SimnicProvider};
 use crate::rx_ring::{RxRing, frame_room};
@@ -63,43 +64,12 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// What went wrong in a step.
-#[derive(thiserror::Error, Debug)]
-#[allow(missing_docs)]
-pub enum Fault {
-    #[error("{0}")]
-    Device(#[from] DeviceError),
-    #[error("registers read all ones: the device is gone")]
-    Gone,
-    #[error("{register} reads {value:#x}, not {expected}")]
-    Wrong { register: &'static str, value: u32, expected: &'static str },
-    #[error("{what} within {timeout:?}")]
-    TimedOut { what: &'static str, timeout: Duration },
-    #[error("{0}")]
-    Unfit(String),
-    #[error("command: {0}")]
-    Command(offload::OffloadError),
-}
-
 /// Bring-up failed; the device is reset and released.
-#[derive(thiserror::Error, Debug)]
-#[error("bring-up failed at step {step}: {fault}")]
-pub struct BringUpError {
-    /// The step.
-    pub step: Step,
-    /// What went wrong.
-    #[source]
-    pub fault: Fault,
-}
+pub type BringUpError = device::driver::BringUpError<Step>;
 
-pub(crate) trait AtStep<T> {
-    fn at(self, step: Step) -> Result<T, BringUpError>;
-}
-
-impl<T, E: Into<Fault>> AtStep<T> for Result<T, E> {
-    fn at(self, step: Step) -> Result<T, BringUpError> {
-        self.map_err(|e| BringUpError { step, fault: e.into() })
-    }
+/// A command failed.
+fn command(e: OffloadError) -> Fault {
+    Fault::Command(e.into())
 }
 
 fn unfit<T>(what: String) -> Result<T, Fault> {
@@ -109,32 +79,6 @@ fn unfit<T>(what: String) -> Result<T, Fault> {
 /// Reads a global register.
 pub(crate) fn read<R: Registers>(regs: &R, r: Reg) -> u32 {
     regs.read32(RegOffset(r.0))
-}
-
-/// Waits until `done` holds of the value of `r`.
-fn wait_for<B: DeviceBacking>(
-    backing: &B,
-    regs: &B::Regs,
-    r: RegOffset,
-    timeout: Duration,
-    what: &'static str,
-    done: impl Fn(u32) -> bool,
-) -> Result<(), Fault> {
-    let deadline = Deadline::after(backing.now(), timeout);
-    let mut gone = false;
-    let waited = backing.wait_until(
-        &mut || {
-            let v = regs.read32(r);
-            gone = v == ALL_ONES;
-            gone || done(v)
-        },
-        deadline,
-    );
-    match waited {
-        _ if gone => Err(Fault::Gone),
-        Ok(()) => Ok(()),
-        Err(device::TimedOut) => Err(Fault::TimedOut { what, timeout }),
-    }
 }
 
 /// Step *identify*.
@@ -215,6 +159,11 @@ pub(crate) fn check_ports(ports: &[(PortId, u8)]) -> Result<(), String> {
     Ok(())
 }
 
+/// Makes ports of the device datapath ports; the others are none.
+pub(crate) fn set_ports(life: &Lifeline, ports: &[(PortId, u8)]) {
+    life.set_ports(ports.iter().map(|(id, p)| (id.0, u16::from(*p))));
+}
+
 /// The way in.
 pub struct SimnicDriver;
 
@@ -237,8 +186,8 @@ impl SimnicDriver {
         let caps = capabilities(&regs, &pool, &config).at(Step::Capabilities)?;
 
         let pool_iova = backing.dma_map(pool.memory()).at(Step::Memory)?;
-        let life = Arc::new(Lifeline::new(pool, pool_iova));
-        life.set_ports(&config.ports);
+        let life = Arc::new(Lifeline::new(pool, pool_iova, caps.ports.into()));
+        set_ports(&life, &config.ports);
         let (mem, iova) = dma_alloc(&mut backing, cmd_bytes(config.cmd_log2)).at(Step::Memory)?;
         let records = caps.max_records.into();
         let cmd = CmdRing::new(regs.clone(), life.clone(), mem, iova, config.cmd_log2, records);
@@ -253,13 +202,6 @@ impl SimnicDriver {
         let ports = provider.open_ports(rings)?;
         Ok(Simnic { provider, ports })
     }
-}
-
-fn dma_alloc<B: DeviceBacking>(backing: &mut B, len_bytes: usize) -> Result<(DmaMemory, Iova), DeviceError> {
-    let step = "allocate rings";
-    let mem = DmaMemory::new(len_bytes).map_err(|source| DeviceError::Dma { step, source })?;
-    let iova = backing.dma_map(&mem)?;
-    Ok((mem, iova))
 }
 
 type Rings<R> = Vec<(RxRing<R>, TxRing<R>)>;
@@ -305,9 +247,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         })
         .at(Step::Enable)?;
 
-        self.nop().map_err(Fault::Command).at(Step::Probe)?;
+        self.nop().map_err(command).at(Step::Probe)?;
         for (_, port) in self.config.ports.clone() {
-            self.port_set(port, true).map_err(Fault::Command).at(Step::Ports)?;
+            self.port_set(port, true).map_err(command).at(Step::Ports)?;
         }
         Ok(())
     }

@@ -4,19 +4,18 @@
 //! ```text
 //!            consumed                      posted
 //!   ─────────┼──────────────────────────────┼─────────────────  positions, 32-bit, free-running
-//!    ours    │ device's: cells[slot] is Some │ ours
+//!    ours    │ device's: the slot has a cell  │ ours
 //! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
-use device::{CellId, DmaMemory, IoError, Iova, RegOffset, Registers};
+use device::driver::{Cells, Lifeline};
+use device::{CellId, DmaMemory, Iova, RegOffset, Registers};
 use simnic_defs::regs::{QueueReg, queue_ctrl};
 use simnic_defs::ring::FLAG_GEN;
 use simnic_defs::{BufDesc, gen_of, slot_of};
 use zerocopy::IntoBytes;
-
-use crate::lifeline::Lifeline;
 
 /// Memory of a ring pair: descriptors, then completions of `cpl_bytes` each.
 pub(crate) const fn ring_bytes(log2: u8, cpl_bytes: usize) -> usize {
@@ -36,22 +35,18 @@ pub(crate) struct RingKind {
     pub(crate) cpl_flags_offset: usize,
 }
 
-/// A ring and its cells; see the module's text. Dropping it gives the cells back, or parks them while the device may still
-/// use them.
+/// A ring and its cells; see the module's text.
 pub(crate) struct BufRing<R: Registers> {
     pub(crate) regs: R,
-    pub(crate) life: Arc<Lifeline>,
     kind: &'static RingKind,
     pub(crate) port: u8,
     queue: u8,
     mem: DmaMemory,
     iova: Iova,
     pub(crate) log2: u8,
-    pub(crate) cells: Vec<Option<CellId>>,
+    pub(crate) cells: Cells,
     pub(crate) posted: u32,
     pub(crate) consumed: u32,
-    /// Epoch in which the ring was programmed; `None` before.
-    pub(crate) epoch: Option<u32>,
 }
 
 impl<R: Registers> BufRing<R> {
@@ -64,8 +59,8 @@ impl<R: Registers> BufRing<R> {
         (mem, iova): (DmaMemory, Iova),
         log2: u8,
     ) -> Self {
-        let cells = (0..1 << log2).map(|_| None).collect();
-        BufRing { regs, life, kind, port, queue, mem, iova, log2, cells, posted: 0, consumed: 0, epoch: None }
+        let cells = Cells::new(life, 1 << log2);
+        BufRing { regs, kind, port, queue, mem, iova, log2, cells, posted: 0, consumed: 0 }
     }
 
     /// Where a register of this ring is.
@@ -76,7 +71,7 @@ impl<R: Registers> BufRing<R> {
     /// Takes every cell back and programs the ring from position zero, in epoch `epoch`. The device must have been reset
     /// since the ring last ran.
     pub(crate) fn start(&mut self, epoch: u32, vector: u16) {
-        self.reclaim_all();
+        self.cells.begin(epoch);
         self.mem.fill(0, ring_bytes(self.log2, self.kind.cpl_bytes), 0xff);
         (self.posted, self.consumed) = (0, 0);
         let (k, w) = (self.kind, &self.regs);
@@ -85,23 +80,6 @@ impl<R: Registers> BufRing<R> {
         w.write32(self.reg(k.log2), self.log2.into());
         w.write32(self.reg(k.vector), vector.into());
         w.write32(self.reg(k.ctrl), queue_ctrl::ENABLE);
-        self.epoch = Some(epoch);
-    }
-
-    fn reclaim_all(&mut self) {
-        for c in self.cells.iter_mut().filter_map(Option::take) {
-            drop(self.life.pool().reclaim(c, 0, 0));
-        }
-    }
-
-    /// Whether the ring may be used; the epoch in which it has to be started first, if it has.
-    #[inline]
-    pub(crate) fn check(&self) -> Result<Option<u32>, IoError> {
-        match self.life.epoch() {
-            None => Err(IoError::Down),
-            now if now == self.epoch => Ok(None),
-            now => Ok(now),
-        }
     }
 
     /// How many descriptors can be posted.
@@ -115,12 +93,12 @@ impl<R: Registers> BufRing<R> {
     #[inline]
     pub(crate) fn post(&mut self, offset: usize, len: u16, cell: CellId) {
         let slot = slot_of(self.posted, self.log2);
-        let addr = self.life.pool_iova().offset(offset).0;
+        let addr = self.cells.life().pool_iova().offset(offset).0;
         let d = BufDesc::new(addr, len, slot as u16, gen_of(self.posted, self.log2));
         let o = slot as usize * BufDesc::BYTES;
         self.mem.write(o, &d.as_bytes()[..12]);
         self.mem.store32(o + 12, d.flags.get());
-        self.cells[slot as usize] = Some(cell);
+        self.cells.put(slot as usize, cell);
         self.posted = self.posted.wrapping_add(1);
     }
 
@@ -155,17 +133,8 @@ impl<R: Registers> BufRing<R> {
 
 impl<R: Registers> Drop for BufRing<R> {
     fn drop(&mut self) {
-        let now = self.life.epoch();
-        if now.is_some() && now != self.epoch {
-            // The device was reset since it was given these cells.
-            return self.reclaim_all();
-        }
-        if now.is_some() {
+        if self.cells.is_running() {
             self.regs.write32(self.reg(self.kind.ctrl), 0);
-        }
-        // It may still use them: running, or failed and not yet reset.
-        for c in self.cells.iter_mut().filter_map(Option::take) {
-            self.life.park(c);
         }
     }
 }

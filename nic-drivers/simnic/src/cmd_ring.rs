@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
 use clock::{Deadline, Instant};
+use device::driver::Lifeline;
 use device::{DmaMemory, Iova, RegOffset, Registers};
 use simnic_defs::regs::queue_ctrl;
 use simnic_defs::ring::FLAG_GEN;
 use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, DumpRecord, FlowEntry, Opcode, Reg, gen_of, slot_of};
 use zerocopy::IntoBytes;
 
-use crate::lifeline::{Lifeline, Violation};
+use crate::violation::Violation;
 
 /// Bytes of a payload slot: the largest payload.
 const PAYLOAD_BYTES: usize = FlowEntry::BYTES;
@@ -217,17 +218,17 @@ impl<R: Registers, J> CmdRing<R, J> {
         let tag = c.tag.get();
         let (slot, uses) = (tag as u16, (tag >> 16) as u16);
         let Some(s) = self.slots.get_mut(usize::from(slot)) else {
-            self.life.violated(Violation::CmdUnknown);
+            Violation::CmdUnknown.count(&self.life);
             return None;
         };
         match &s.job {
             Some((op, _)) if s.uses == uses => {
                 let Ok(status) = CmdStatus::try_from(c.status) else {
-                    self.life.violated(Violation::CmdShape);
+                    Violation::CmdShape.count(&self.life);
                     return None;
                 };
                 if c.opcode != *op as u8 {
-                    self.life.violated(Violation::CmdShape);
+                    Violation::CmdShape.count(&self.life);
                     return None;
                 }
                 let (_, job) = s.job.take()?;
@@ -236,15 +237,15 @@ impl<R: Registers, J> CmdRing<R, J> {
             }
             // The slot's last use, or the one before it: it was given, and has completed.
             None if s.uses == uses && uses != 0 => {
-                self.life.violated(Violation::CmdDuplicate);
+                Violation::CmdDuplicate.count(&self.life);
                 None
             }
             _ if s.uses.wrapping_sub(1) == uses && uses != 0 => {
-                self.life.violated(Violation::CmdDuplicate);
+                Violation::CmdDuplicate.count(&self.life);
                 None
             }
             _ => {
-                self.life.violated(Violation::CmdUnknown);
+                Violation::CmdUnknown.count(&self.life);
                 None
             }
         }

@@ -9,6 +9,7 @@ use simnic_defs::{CmdCpl, CmdStatus};
 use crate::capability::{EXACT_NAME, TERNARY_NAME, table_id};
 use crate::profiles::ProfileId;
 use crate::provider::{Entry, Job, SimnicProvider};
+use crate::violation::Violation;
 
 /// `EEXIST`.
 const EEXIST: i32 = 17;
@@ -51,7 +52,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             if let Some(lost) = self.by_hw.insert((table, hw), handle) {
                 // The device gave the name of a living entry away: it is that of the new one from now on.
                 self.entries.remove(&lost);
-                self.life.violated(crate::lifeline::Violation::CmdShape);
+                Violation::CmdShape.count(&self.life);
             }
             self.entries.insert(handle, Entry { rule, table, hw, profile });
             return self.finish(op, flow, OpResult::Installed(handle, table_id(table)));

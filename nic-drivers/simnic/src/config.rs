@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use device::driver::HealthPolicy;
 use flow::PortId;
 
 /// Configuration of one device.
@@ -20,16 +21,11 @@ pub struct SimnicConfig {
     pub step_timeout: Duration,
     /// How long a command may take before the device counts as failed.
     pub cmd_timeout: Duration,
-    /// How often the status register is read.
-    pub health_interval: Duration,
-    /// How long to wait before another attempt to bring a failed device back; doubled each time, at most 16-fold.
-    pub retry_after: Duration,
+    /// How much is put up with (unknown tags, wrong slots, lengths beyond the buffer), and how often the status register is read.
+    pub health: HealthPolicy,
     /// How long a poll of the provider waits for a completion when commands are outstanding: zero on devices that run by
     /// themselves; some microseconds where a wait is what lets the device's time move.
     pub poll_wait: Duration,
-    /// Protocol violations of the device (unknown tags, wrong slots, lengths beyond the buffer) within one life that are
-    /// put up with; one more, and it is reset.
-    pub violation_limit: u64,
 }
 
 impl SimnicConfig {
@@ -42,10 +38,12 @@ impl SimnicConfig {
             cmd_log2: 8,
             step_timeout: Duration::from_secs(1),
             cmd_timeout: Duration::from_secs(1),
-            health_interval: Duration::from_millis(1),
-            retry_after: Duration::from_millis(100),
+            health: HealthPolicy {
+                interval: Duration::from_millis(1),
+                retry_after: Duration::from_millis(100),
+                violation_limit: 64,
+            },
             poll_wait: Duration::ZERO,
-            violation_limit: 64,
         }
     }
 }

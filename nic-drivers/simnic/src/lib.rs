@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`SimnicDriver::bring_up`] gives a [`provider::SimnicProvider`], which owns the device, and the ports, whose queues go
-//! to the forwarding threads. They share nothing but the [`lifeline::Lifeline`]: an epoch that the provider raises when it
+//! to the forwarding threads. They share nothing but the [`device::driver::Lifeline`]: an epoch that the provider raises when it
 //! has reset the device, upon which each queue takes its buffers back and starts anew, on its own thread.
 //!
 //! Everything read from the device is checked before it is used; what fails is counted, and the device is reset when it
@@ -27,7 +27,6 @@ mod cmd_ring;
 mod complete;
 pub mod config;
 mod health;
-pub mod lifeline;
 pub mod lower_action;
 pub mod lower_match;
 pub mod port;
@@ -36,9 +35,11 @@ pub mod provider;
 mod readout;
 pub mod rx_ring;
 pub mod tx_ring;
+pub mod violation;
 
-pub use bring_up::{BringUpError, Fault, SimnicDriver, Step};
+pub use bring_up::{BringUpError, SimnicDriver, Step};
 pub use config::SimnicConfig;
-pub use lifeline::ViolationCounts;
+pub use device::driver::Fault;
 pub use port::SimnicPort;
 pub use provider::{Simnic, SimnicProvider};
+pub use violation::ViolationCounts;

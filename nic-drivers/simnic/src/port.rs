@@ -2,14 +2,13 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use device::driver::Lifeline;
 use device::{IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair, RegOffset, Registers};
 use flow::PortId;
 use simnic_defs::PortReg;
 use simnic_defs::regs::{ALL_ONES, port_status};
 
-use crate::lifeline::Lifeline;
 use crate::rx_ring::RxRing;
 use crate::tx_ring::TxRing;
 
@@ -55,7 +54,7 @@ impl<R: Registers> SimnicPort<R> {
 
     /// The datapath port it is now.
     pub fn port_id(&self) -> Option<PortId> {
-        self.life.port_id(self.port)
+        self.life.port_id(self.port.into()).map(PortId)
     }
 
     fn read32(&self, r: PortReg) -> u32 {
@@ -133,12 +132,7 @@ impl<R: Registers + 'static> PacketIo for SimnicPort<R> {
             }
             self.last.set((epoch, self.registers()));
         }
-        let drops = self.life.drops(self.port);
-        let own = PortCounters {
-            rx_errors: drops.rx_errors.load(Ordering::Relaxed),
-            tx_errors: drops.tx_errors.load(Ordering::Relaxed),
-            ..PortCounters::default()
-        };
-        add(add(self.before.get(), self.last.get().1), own)
+        // The driver counts errors alone itself.
+        add(add(self.before.get(), self.last.get().1), self.life.counts(self.port.into()).read())
     }
 }

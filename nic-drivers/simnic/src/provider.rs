@@ -17,6 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use clock::{Clock, Deadline, Instant};
+use device::driver::{Lifeline, Recovery};
 use device::{DeviceBacking, Interrupt};
 use flow::{FlowId, PortId};
 use offload::{
@@ -28,15 +29,15 @@ use simnic_defs::regs::{Caps, VECTOR_CMD};
 use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, FlowEntry, HwAction, Opcode};
 use zerocopy::IntoBytes;
 
-use crate::bring_up::check_ports;
+use crate::bring_up::{check_ports, set_ports};
 use crate::capability::{EXACT_NAME, capabilities};
 use crate::cmd_ring::CmdRing;
 use crate::config::SimnicConfig;
-use crate::lifeline::{Lifeline, ViolationCounts};
 use crate::lower_action::{ActionLimits, lower_actions};
 use crate::lower_match::{HwMatch, lower_match};
 use crate::port::SimnicPort;
 use crate::profiles::{ProfileId, Profiles};
+use crate::violation::ViolationCounts;
 
 /// A device that is up.
 pub struct Simnic<B: DeviceBacking> {
@@ -120,16 +121,7 @@ pub struct SimnicProvider<B: DeviceBacking> {
     /// Operations in the command ring.
     pub(crate) in_flight: usize,
     next_handle: u64,
-    pub(crate) generation: u64,
-    /// Why the device is down, when it is.
-    pub(crate) down: Option<String>,
-    pub(crate) retry_at: Instant,
-    /// Attempts to bring it back that failed since it went down.
-    pub(crate) failed_attempts: u32,
-    pub(crate) next_check: Instant,
-    /// Violations when this life began.
-    pub(crate) violations_before: u64,
-    pub(crate) fatal_before: u64,
+    pub(crate) recovery: Recovery,
 }
 
 /// Operations that may be outstanding with a command ring of `1 << log2`.
@@ -148,11 +140,10 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let depth = queue_depth(config.cmd_log2);
-        let next_check = backing.now() + config.health_interval;
         SimnicProvider {
             capabilities: Arc::new(capabilities(backing.name(), &caps, &config.ports, depth)),
             profiles: Profiles::new(caps.profiles),
-            fatal_before: backing.errors().fatal(),
+            recovery: Recovery::new(config.health, backing.errors(), backing.now()),
             backing,
             regs,
             life,
@@ -167,19 +158,13 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             answer: None,
             in_flight: 0,
             next_handle: 1,
-            generation: 0,
-            down: None,
-            retry_at: Instant::ZERO,
-            failed_attempts: 0,
-            next_check,
-            violations_before: 0,
             config,
         }
     }
 
     /// What the device did against its datasheet so far.
     pub fn violations(&self) -> ViolationCounts {
-        self.life.violations()
+        ViolationCounts::of(&self.life)
     }
 
     /// The interrupt that [`SimnicProvider::arm`] asks for.
@@ -189,7 +174,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
 
     /// Has the interrupt raised at the next command completion, at once when one waits.
     pub fn arm(&mut self) {
-        if self.down.is_none() {
+        if !self.recovery.is_down() {
             self.cmd.arm();
         }
     }
@@ -226,10 +211,10 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         }
         if self.config.ports.iter().any(|old| !ports.contains(old)) {
             self.flush_tables()?;
-            self.generation += 1;
+            self.recovery.lose_contents();
         }
         let old = std::mem::replace(&mut self.config.ports, ports);
-        self.life.set_ports(&self.config.ports);
+        set_ports(&self.life, &self.config.ports);
         let depth = queue_depth(self.config.cmd_log2);
         let name = self.backing.name().to_owned();
         self.capabilities = Arc::new(capabilities(&name, &self.caps, &self.config.ports, depth));
@@ -385,9 +370,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     }
 
     fn start(&mut self, op: &FlowOp) {
-        match (op, &self.down) {
+        match (op, self.recovery.why()) {
             (FlowOp::Install(id, rule), Some(why)) => {
-                let r = Reject::DeviceDown { why: why.clone() };
+                let r = Reject::DeviceDown { why: why.to_owned() };
                 self.finish(*id, rule.id, OpResult::Rejected(r, None));
             }
             (FlowOp::Install(id, rule), None) => self.install(*id, Box::new(rule.clone()), None),
@@ -408,7 +393,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
 
     /// One round: completions, deadlines, health, recovery.
     pub(crate) fn pump(&mut self) {
-        if self.down.is_none() {
+        if !self.recovery.is_down() {
             self.cmd.kick();
             if !self.config.poll_wait.is_zero() && self.cmd.outstanding() > 0 {
                 let due = Deadline::after(self.backing.now(), self.config.poll_wait);
@@ -419,7 +404,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             self.drain();
             self.check();
         }
-        if self.down.is_some() && self.backing.now() >= self.retry_at {
+        if self.recovery.is_due(self.backing.now()) {
             self.recover();
         }
     }
@@ -439,7 +424,7 @@ impl<B: DeviceBacking> OffloadProvider for SimnicProvider<B> {
             self.start(op);
             n += 1;
         }
-        if self.down.is_none() {
+        if !self.recovery.is_down() {
             self.cmd.kick();
         }
         n
@@ -473,14 +458,14 @@ impl<B: DeviceBacking> OffloadProvider for SimnicProvider<B> {
     }
 
     fn health(&self) -> Result<(), OffloadError> {
-        match &self.down {
+        match self.recovery.why() {
             None => Ok(()),
-            Some(why) => Err(OffloadError::DeviceDown(why.clone())),
+            Some(why) => Err(OffloadError::DeviceDown(why.to_owned())),
         }
     }
 
     fn generation(&self) -> u64 {
-        self.generation
+        self.recovery.generation()
     }
 
     fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {

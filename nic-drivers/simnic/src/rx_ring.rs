@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use device::driver::Lifeline;
 use device::{
     BufferPool, DmaMemory, HEADROOM_BYTES, Interrupt, IoError, Iova, PacketBatch, PacketBuf, PacketMeta,
     RegOffset, Registers, RxQueue,
@@ -16,7 +17,7 @@ use simnic_defs::regs::QueueReg;
 use simnic_defs::{RxCpl, RxReason, RxStatus, slot_of};
 
 use crate::buf_ring::{BufRing, RingKind};
-use crate::lifeline::{Lifeline, Violation};
+use crate::violation::Violation;
 
 /// Free slots that are worth a doorbell.
 const REFILL_BATCH: u32 = 16;
@@ -83,7 +84,7 @@ impl<R: Registers> RxRing<R> {
     pub(crate) fn start(&mut self, epoch: u32) {
         self.ring.start(epoch, self.vector);
         self.armed = false;
-        self.interrupt = self.ring.life.interrupt(self.vector);
+        self.interrupt = self.ring.cells.life().interrupt(self.vector);
         *self.lost_before.get_mut() += std::mem::take(self.lost_now.get_mut());
         self.refill(1);
     }
@@ -95,12 +96,12 @@ impl<R: Registers> RxRing<R> {
             return;
         }
         let before = self.ring.posted;
-        let len = frame_room(self.ring.life.pool()) as u16;
+        let len = frame_room(self.ring.cells.life().pool()) as u16;
         for left in (1..=free as usize).rev() {
             let slot = slot_of(self.ring.posted, self.ring.log2);
             // A cell that a wrong completion left behind is still the device's, and is posted again.
-            let kept = self.ring.cells[slot as usize].take();
-            let pool = self.ring.life.pool();
+            let kept = self.ring.cells.take(slot as usize);
+            let pool = self.ring.cells.life().pool();
             if kept.is_none() && self.fresh.is_empty() {
                 pool.alloc_burst(left, &mut self.fresh);
             }
@@ -115,20 +116,20 @@ impl<R: Registers> RxRing<R> {
     /// The packet of a completion; `None` when there is none in it.
     fn accept(&mut self, slot: u32, c: &RxCpl) -> Option<PacketBuf> {
         if u32::from(c.tag.get()) != slot {
-            self.ring.life.violated(Violation::RxTag);
+            Violation::RxTag.count(self.ring.cells.life());
             return None;
         }
-        let cell = self.ring.cells[slot as usize].take()?;
-        let pool = self.ring.life.pool();
+        let cell = self.ring.cells.take(slot as usize)?;
+        let pool = self.ring.cells.life().pool();
         let (len, offset) = (usize::from(c.len.get()), usize::from(c.offset.get()));
         let ok = match (RxStatus::try_from(c.status), RxReason::try_from(c.reason)) {
             (Ok(RxStatus::Ok), Ok(_)) if len > 0 && offset + len <= frame_room(pool) => true,
             (Ok(RxStatus::TooLong | RxStatus::DmaFault | RxStatus::BadDesc), _) => {
-                self.ring.life.drops(self.ring.port).rx_errors.fetch_add(1, Ordering::Relaxed);
+                self.ring.cells.life().counts(self.ring.port.into()).rx_failed();
                 false
             }
             _ => {
-                self.ring.life.violated(Violation::RxShape);
+                Violation::RxShape.count(self.ring.cells.life());
                 false
             }
         };
@@ -138,7 +139,7 @@ impl<R: Registers> RxRing<R> {
         }
         let mut p = pool.reclaim(cell, HEADROOM_BYTES + offset, len)?;
         p.meta = PacketMeta {
-            in_port: self.ring.life.port_id(self.ring.port).map_or(u32::MAX, |p| p.0),
+            in_port: self.ring.cells.life().port_id(self.ring.port.into()).unwrap_or(u32::MAX),
             hash: c.hash.get(),
             mark: c.mark.get(),
             ..PacketMeta::default()
@@ -161,7 +162,7 @@ impl<R: Registers> RxRing<R> {
 
 impl<R: Registers> RxQueue for RxRing<R> {
     fn rx_burst(&mut self, out: &mut PacketBatch) -> Result<usize, IoError> {
-        if let Some(epoch) = self.ring.check()? {
+        if let Some(epoch) = self.ring.cells.check()? {
             self.start(epoch);
         }
         let (first, before) = (self.ring.consumed, out.len());
@@ -193,7 +194,7 @@ impl<R: Registers> RxQueue for RxRing<R> {
     }
 
     fn dropped(&self) -> u64 {
-        if matches!(self.ring.check(), Ok(None)) {
+        if matches!(self.ring.cells.check(), Ok(None)) {
             let n = self.ring.regs.read32(self.ring.reg(QueueReg::RX_DROPS));
             if n != u32::MAX {
                 self.lost_now.fetch_max(n.into(), Ordering::Relaxed);

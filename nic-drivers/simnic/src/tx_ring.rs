@@ -4,14 +4,14 @@
 //! are reaped at the start of a burst, so a queue that sends nothing keeps at most a ring of buffers.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
+use device::driver::Lifeline;
 use device::{DmaMemory, IoError, Iova, PacketBatch, PacketBuf, RegOffset, Registers, TxQueue};
 use simnic_defs::regs::QueueReg;
 use simnic_defs::{TxCpl, TxStatus};
 
 use crate::buf_ring::{BufRing, RingKind};
-use crate::lifeline::{Lifeline, Violation};
+use crate::violation::Violation;
 
 /// Shortest frame that is sent, in bytes: an Ethernet header.
 const MIN_FRAME_BYTES: usize = 14;
@@ -64,14 +64,14 @@ impl<R: Registers> TxRing<R> {
 
     #[inline]
     fn check(&mut self) -> Result<(), IoError> {
-        if let Some(epoch) = self.ring.check()? {
+        if let Some(epoch) = self.ring.cells.check()? {
             self.start(epoch);
         }
         Ok(())
     }
 
     fn failed(&self) {
-        self.ring.life.drops(self.ring.port).tx_errors.fetch_add(1, Ordering::Relaxed);
+        self.ring.cells.life().counts(self.ring.port.into()).tx_failed();
     }
 
     /// Takes back the cells of completed descriptors.
@@ -85,26 +85,11 @@ impl<R: Registers> TxRing<R> {
                         self.failed();
                     }
                 }
-                _ => self.ring.life.violated(Violation::Tx),
+                _ => Violation::Tx.count(self.ring.cells.life()),
             }
-            let cell = self.ring.cells[slot as usize].take();
-            if let Some(sent) = cell.and_then(|c| self.ring.life.pool().reclaim(c, 0, 0))
-                && let Err(sent) = self.home.push(sent)
-            {
-                // Full: all of them go home together.
-                self.home.clear();
-                drop(sent);
-            }
+            self.ring.cells.retire(slot as usize, &mut self.home);
         }
         self.home.clear();
-    }
-
-    /// The packet as one of the mapped pool; a copy when it is of another.
-    fn mapped(&self, p: PacketBuf) -> Option<PacketBuf> {
-        if p.pool().memory().same(self.ring.life.pool().memory()) {
-            return Some(p);
-        }
-        self.ring.life.pool().copy_from(&p)
     }
 
     /// Writes the descriptor of one packet; counts and drops one that cannot be sent.
@@ -112,7 +97,7 @@ impl<R: Registers> TxRing<R> {
         if p.len() < MIN_FRAME_BYTES || p.len() > self.max_frame_bytes {
             return self.failed();
         }
-        let Some(p) = self.mapped(p) else {
+        let Some(p) = self.ring.cells.life().mapped(p) else {
             return self.failed();
         };
         let (offset, len) = (p.dma_offset(), p.len() as u16);

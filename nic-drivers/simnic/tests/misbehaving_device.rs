@@ -8,6 +8,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use device::driver::HealthPolicy;
 use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, QueuePair};
 use flow::{Action, FieldId, FlowId, PacketMatch, PortId};
 use offload::{
@@ -22,13 +23,14 @@ use support::{CmdFault, Fake, FakeBacking};
 const CELLS: u32 = 256;
 
 fn config() -> SimnicConfig {
+    let base = SimnicConfig::new(vec![(PortId(1), 0), (PortId(2), 1)]);
     SimnicConfig {
+        health: HealthPolicy { violation_limit: 4, ..base.health },
         ring_log2: 4,
         cmd_log2: 5,
         step_timeout: Duration::from_millis(10),
         cmd_timeout: Duration::from_millis(20),
-        violation_limit: 4,
-        ..SimnicConfig::new(vec![(PortId(1), 0), (PortId(2), 1)])
+        ..base
     }
 }
 
@@ -134,11 +136,11 @@ fn bring_up_names_the_step_that_failed() {
     assert!(matches!(bring_up_error(lie(Reg::STATUS, 1)), (Step::Enable, Fault::TimedOut { .. })));
     assert!(matches!(
         bring_up_error(|d| d.fault(Opcode::Nop, CmdFault::Swallow)),
-        (Step::Probe, Fault::Command(OffloadError::TimedOut(_)))
+        (Step::Probe, Fault::Command(e)) if matches!(e.downcast_ref(), Some(OffloadError::TimedOut(_)))
     ));
     assert!(matches!(
         bring_up_error(|d| d.fault(Opcode::PortSet, CmdFault::Refuse(CmdStatus::BadPort))),
-        (Step::Ports, Fault::Command(OffloadError::Device(_)))
+        (Step::Ports, Fault::Command(e)) if matches!(e.downcast_ref(), Some(OffloadError::Device(_)))
     ));
 }
 
