@@ -7,6 +7,8 @@ pub mod updates;
 use std::fmt::Write;
 use std::time::Instant;
 
+use openflow::FlowMod;
+use openflow::flow_mod::FlowModCommand;
 use serde::Serialize;
 
 pub use candidates::{Candidate, Linear, Merged, Ours};
@@ -125,6 +127,16 @@ pub fn measure(kind: Kind, n: usize, seed: u64) -> Vec<Row> {
         });
     }
     rows
+}
+
+/// What takes the rule that `f` adds out of its table again.
+pub fn deletion(f: &FlowMod) -> FlowMod {
+    FlowMod {
+        priority: f.priority,
+        matches: f.matches,
+        table: f.table,
+        ..FlowMod::new(FlowModCommand::DeleteStrict)
+    }
 }
 
 /// The rows as text.

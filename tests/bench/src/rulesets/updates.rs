@@ -14,9 +14,9 @@ use clock::Instant;
 use flow::PipelineKey;
 use ofproto::Bridge;
 use openflow::FlowMod;
-use openflow::flow_mod::FlowModCommand;
 use serde::Serialize;
 
+use super::deletion;
 use super::generate::{Kind, Rule, Tuple, generate, verdict};
 use crate::cycles::now;
 use crate::openflow::{load, switch};
@@ -98,16 +98,6 @@ struct Kept {
     states: (u64, u64),
     packets: Vec<Tuple>,
     verdicts: Vec<u8>,
-}
-
-fn deletion(f: &FlowMod) -> FlowMod {
-    FlowMod {
-        command: FlowModCommand::DeleteStrict,
-        priority: f.priority,
-        matches: f.matches,
-        table: f.table,
-        ..FlowMod::new(FlowModCommand::DeleteStrict)
-    }
 }
 
 /// Processor time of the calling thread.

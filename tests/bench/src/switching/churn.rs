@@ -5,14 +5,13 @@ use std::time::Instant;
 
 use flow::PipelineKey;
 use openflow::FlowMod;
-use openflow::flow_mod::FlowModCommand;
 
 use super::SwitchingError;
 use super::bed::Bed;
 use super::directory::Directory;
 use super::queues::Source;
 use super::stream::{Stream, forwarded};
-use crate::rulesets::{Kind, generate};
+use crate::rulesets::{Kind, deletion, generate};
 use crate::workload::Random;
 
 /// Packets between two changes.
@@ -64,16 +63,6 @@ pub enum ChurnError {
         /// What to run again.
         options: Options,
     },
-}
-
-fn deletion(f: &FlowMod) -> FlowMod {
-    FlowMod {
-        command: FlowModCommand::DeleteStrict,
-        priority: f.priority,
-        matches: f.matches,
-        table: f.table,
-        ..FlowMod::new(FlowModCommand::DeleteStrict)
-    }
 }
 
 /// Rules come and go, a few at a time; after each change packets of few flows, which caches know from before, get what the tables
