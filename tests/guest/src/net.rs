@@ -66,6 +66,8 @@ pub fn make() -> Result<()> {
     for ns in ["a", "b", "c"] {
         sh(&format!("ip netns add {ns}"))?;
         sh(&format!("ip link add v{ns} type veth peer name e{ns} netns {ns}"))?;
+        // The switch's end says nothing of its own, which the host would count.
+        let _ = sh(&format!("sysctl -qw net.ipv6.conf.v{ns}.disable_ipv6=1"));
         sh(&format!("ip link set v{ns} up promisc on"))?;
         sh(&format!("ip -n {ns} link set e{ns} address 02:00:00:00:00:0{} up", position(ns)))?;
         // The router's address in front of each host.
