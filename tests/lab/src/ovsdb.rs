@@ -3,6 +3,7 @@
 //! It runs in the foreground as our child, with its sockets and files in one folder.
 
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -59,7 +60,11 @@ impl OvsdbServer {
         c.arg("--net").arg(program).arg("--run-dir").arg(dir).arg("--database").arg(database);
         let mut s = OvsdbServer::watch(c, dir)?;
         s.control = dir.join(format!("vswitchd.{}.ctl", s.pid));
-        Ok(s)
+        // The switch binds it last, when the database has been answering for a while.
+        match eventually(|| UnixStream::connect(&s.control).ok()) {
+            Some(_) => Ok(s),
+            None => bail!("nobody listens on {}\n{}", s.control.display(), s.said()),
+        }
     }
 
     /// Starts a command that listens on `dir`/db.sock.

@@ -174,7 +174,13 @@ impl Frames {
     /// As the stream's.
     pub fn fill(&mut self, from: &mut impl Read) -> std::io::Result<usize> {
         let mut chunk = [0; 1 << 16];
-        let n = from.read(&mut chunk)?;
+        let n = loop {
+            // A read with a deadline ends early when a child of another test ends.
+            match from.read(&mut chunk) {
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
         self.buffer.extend_from_slice(&chunk[..n]);
         Ok(n)
     }

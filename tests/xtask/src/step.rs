@@ -44,23 +44,23 @@ pub fn build(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs `command`, passing its output on line by line and to `seen`.
+/// Runs `command`, passing what it says, on both its outputs, line by line to `seen`.
 ///
 /// # Errors
 /// When it cannot be started or exits with another status than 0.
 pub fn run(title: &str, command: &mut Command, seen: &mut dyn FnMut(&str)) -> Result<()> {
     println!("== {title}");
     let begin = Instant::now();
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
+    let (said, to) = std::io::pipe().context("a pipe")?;
+    command.stdin(Stdio::null()).stdout(to.try_clone().context("a pipe")?).stderr(to);
+    let child = command.spawn();
+    // Our own ends of the pipe, which would keep it open.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = child
         .with_context(|| format!("{title}: cannot start {}", command.get_program().to_string_lossy()))?;
-    if let Some(out) = child.stdout.take() {
-        for line in BufReader::new(out).split(b'\n') {
-            let line = line.with_context(|| format!("{title}: reading its output"))?;
-            seen(&String::from_utf8_lossy(&line));
-        }
+    for line in BufReader::new(said).split(b'\n') {
+        let line = line.with_context(|| format!("{title}: reading its output"))?;
+        seen(&String::from_utf8_lossy(&line));
     }
     let status = child.wait().with_context(|| format!("{title}: waiting for it"))?;
     println!("== {title}: {status} after {:.1} s", begin.elapsed().as_secs_f64());

@@ -167,7 +167,10 @@ impl Peer {
                 return Some(decode(f).unwrap());
             }
             let mut chunk = [0; 65536];
-            let n = self.stream.read(&mut chunk).unwrap();
+            let n = match self.stream.read(&mut chunk) {
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other.unwrap(),
+            };
             if n == 0 {
                 return None;
             }

@@ -1,5 +1,6 @@
 //! The far end of a port's cable: a datagram is an Ethernet frame without its check sequence.
 
+use std::io::ErrorKind;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -38,15 +39,17 @@ impl Wire {
     pub fn receive(&self, limit: Duration) -> Result<Option<Vec<u8>>> {
         self.socket.set_read_timeout(Some(limit.max(Duration::from_millis(1))))?;
         let mut b = vec![0; FRAME_BYTES];
-        match self.socket.recv(&mut b) {
-            Ok(n) => {
-                b.truncate(n);
-                Ok(Some(b))
-            }
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-                Ok(None)
-            }
-            Err(e) => Err(e.into()),
+        loop {
+            return match self.socket.recv(&mut b) {
+                Ok(n) => {
+                    b.truncate(n);
+                    Ok(Some(b))
+                }
+                // A signal, not the wire.
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(None),
+                Err(e) => Err(e.into()),
+            };
         }
     }
 

@@ -123,6 +123,7 @@ impl<S: Read + Write> Client<S> {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return None,
                 Ok(n) => self.framer.push(&chunk[..n]),
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == std::io::ErrorKind::ConnectionReset => return None,
                 Err(e) => panic!("no message: {e}"),
             }

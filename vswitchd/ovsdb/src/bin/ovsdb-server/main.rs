@@ -53,6 +53,13 @@ fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
     if let Some((databases, remotes)) = saved.as_ref().and_then(Saved::load) {
         (o.databases, o.remotes) = (databases, remotes);
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let commands = Commands::new();
+    // Bound before anything listens: who sees the server can also tell it what to do.
+    let control = match o.daemon.control_socket(program) {
+        Some(path) => Some(runtime.block_on(unixctl::Server::bind(&path, commands.clone()))?),
+        None => None,
+    };
     let run_dir = RunDir::for_program(program);
     let server = Server::start(ServerConfig {
         databases: o.databases,
@@ -63,9 +70,7 @@ fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
         history_transactions: o.history_transactions,
         ..ServerConfig::default()
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = stop_channel();
-    let commands = Commands::new();
     unixctl::builtin(&commands, VERSION, stop.clone(), Some(daemon.logging().clone()));
     let save = saved.clone();
     server.handle().register(&commands, move |h| save_to(save.as_ref(), h));
@@ -78,10 +83,7 @@ fn serve(program: &str, mut o: Options) -> anyhow::Result<()> {
     save_to(saved.as_ref(), server.handle());
     let result = runtime.block_on(async {
         let mut signals = StopSignals::install()?;
-        let mut control = None;
-        if let Some(path) = o.daemon.control_socket(program) {
-            control = Some(tokio::spawn(unixctl::Server::bind(&path, commands).await?.serve(stopped)));
-        }
+        let control = control.map(|c| tokio::spawn(c.serve(stopped)));
         let child = o.run.as_deref().map(|c| run(c, &stop)).transpose()?;
         daemon.ready();
         // With --run it is more like a command than a service, and says nothing.
