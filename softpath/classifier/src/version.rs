@@ -131,6 +131,11 @@ impl<R> Version<R> {
         self.len == 0
     }
 
+    /// The fields that have a prefix trie.
+    pub fn prefixes(&self) -> &[FieldId] {
+        &self.prefixes
+    }
+
     /// How many distinct masks.
     pub fn masks(&self) -> usize {
         self.order.len()

@@ -29,6 +29,8 @@ pub enum Unit {
     BytesPerFlow,
     #[serde(rename = "allocations/flow")]
     AllocationsPerFlow,
+    #[serde(rename = "us/flow-mod")]
+    MicrosPerFlowMod,
     #[serde(rename = "us/transaction")]
     MicrosPerTransaction,
     #[serde(rename = "transactions/s")]
@@ -57,6 +59,7 @@ impl Unit {
             Unit::RulesPerSecond => "rules/s",
             Unit::BytesPerFlow => "bytes/flow",
             Unit::AllocationsPerFlow => "allocations/flow",
+            Unit::MicrosPerFlowMod => "us/flow-mod",
             Unit::MicrosPerTransaction => "us/transaction",
             Unit::TransactionsPerSecond => "transactions/s",
             Unit::Microseconds => "us",

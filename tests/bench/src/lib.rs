@@ -11,6 +11,7 @@ pub mod connections;
 pub mod cycles;
 pub mod driver;
 pub mod figure;
+pub mod flowmods;
 pub mod heap;
 pub mod insert;
 pub mod machine;

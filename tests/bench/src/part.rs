@@ -2,8 +2,8 @@
 
 use crate::figure::Figure;
 use crate::{
-    actions, classify, connections, driver, insert, memory, openflow, ovsdb, parse, sim, sim_load, softpath,
-    tc,
+    actions, classify, connections, driver, flowmods, insert, memory, openflow, ovsdb, parse, sim, sim_load,
+    softpath, tc,
 };
 
 /// What keeps a benchmark from being set up or from running.
@@ -51,7 +51,7 @@ pub struct Part {
 }
 
 /// Every part, in the order in which they run.
-pub static PARTS: [Part; 13] = [
+pub static PARTS: [Part; 14] = [
     Part { name: "parse", about: "the parser; frame and key in cache", run: || Ok(parse::run()) },
     Part {
         name: "caches",
@@ -115,6 +115,12 @@ pub static PARTS: [Part; 13] = [
         about: "heap of an OpenFlow flow, as asked for from the allocator, and flow-mods per second of host time: \
                 udp,nw_src=/32,nw_dst=/24,tp_dst in seven priorities, one output action; what a trace through a long pipeline takes",
         run: || openflow::run(100_000),
+    },
+    Part {
+        name: "flowmods",
+        about: "flow-mods through ovs-ofctl, our daemon and Debian's in turn: processor time, wall time, memory of a flow, a \
+                dump of a million flows",
+        run: || flowmods::run(&flowmods::Sizes::FULL),
     },
     Part {
         name: "ovsdb",

@@ -30,11 +30,15 @@ pub enum Target {
     TcRate,
     /// Trace: at most a millisecond through 60 tables.
     Trace,
+    /// Flow-mods: at most a third of the CPU time of Open vSwitch's daemon, through the same `ovs-ofctl`.
+    FlowModCpu,
+    /// Flows: at most half of the memory that a flow takes in Open vSwitch's daemon.
+    FlowMemory,
 }
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 10] = [
+    pub const ALL: [Target; 12] = [
         Target::WholePath,
         Target::Simulator,
         Target::SimulatorHalfLoad,
@@ -45,6 +49,8 @@ impl Target {
         Target::TcEncoding,
         Target::TcRate,
         Target::Trace,
+        Target::FlowModCpu,
+        Target::FlowMemory,
     ];
 
     /// What is asked for, in words.
@@ -60,6 +66,8 @@ impl Target {
             Target::TcEncoding => "a rule encoded for TC",
             Target::TcRate => "filters installed, deleted and counted, against tc",
             Target::Trace => "trace through 60 tables",
+            Target::FlowModCpu => "CPU time of a flow-mod, against Open vSwitch's daemon",
+            Target::FlowMemory => "memory of a flow, against Open vSwitch's daemon",
         }
     }
 
@@ -72,10 +80,11 @@ impl Target {
             Target::SimulatorCycles => (5_000_000.0, Unit::CyclesPerSecond),
             Target::OvsdbCpu => (15.0, Unit::MicrosPerTransaction),
             Target::OvsdbPythonRate => (2.0, Unit::Ratio),
-            Target::OvsdbMemory => (0.5, Unit::Ratio),
             Target::TcEncoding => (1.0, Unit::Microseconds),
             Target::TcRate => (2.0, Unit::Ratio),
             Target::Trace => (1000.0, Unit::Microseconds),
+            Target::OvsdbMemory | Target::FlowMemory => (0.5, Unit::Ratio),
+            Target::FlowModCpu => (1.0 / 3.0, Unit::Ratio),
         }
     }
 
@@ -86,7 +95,9 @@ impl Target {
             | Target::OvsdbCpu
             | Target::OvsdbMemory
             | Target::TcEncoding
-            | Target::Trace => true,
+            | Target::Trace
+            | Target::FlowModCpu
+            | Target::FlowMemory => true,
             Target::SimulatorHalfLoad | Target::SimulatorCycles => false,
             Target::Simulator | Target::OvsdbPythonRate | Target::TcRate => false,
         }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::Rpc;
 use crate::command::done;
 use crate::wait::{DEADLINE, eventually};
+use crate::{Rpc, process};
 
 /// Where Debian has the stock server.
 pub const STOCK_SERVER: &str = "/usr/sbin/ovsdb-server";
@@ -164,11 +164,7 @@ impl OvsdbServer {
     /// # Errors
     /// When it has ended.
     pub fn cpu(&self) -> Result<Duration> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid)).context("the server has ended")?;
-        let ns = tasks.flatten().filter_map(|t| {
-            fs::read_to_string(t.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok()
-        });
-        Ok(Duration::from_nanos(ns.sum()))
+        process::cpu(self.pid)
     }
 
     /// Memory of its own that is resident, in bytes: what was touched and is not of a file.
@@ -176,11 +172,7 @@ impl OvsdbServer {
     /// # Errors
     /// When it has ended.
     pub fn resident_bytes(&self) -> Result<u64> {
-        let status =
-            fs::read_to_string(format!("/proc/{}/status", self.pid)).context("the server has ended")?;
-        let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:")).context("no RssAnon")?;
-        let kb: u64 = line.trim().trim_end_matches("kB").trim().parse().context("RssAnon is no number")?;
-        Ok(kb * 1024)
+        process::resident_bytes(self.pid)
     }
 
     /// Kills it with signal 9 and waits until it is gone.

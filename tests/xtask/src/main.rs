@@ -85,6 +85,7 @@ fn bench(a: &passed_on::Arguments) -> anyhow::Result<()> {
     } else if !["softpath", "rulesets", "updates", "churn"].iter().any(|w| a.begin_with(w)) {
         passed_on::build("ovsdb")?;
         passed_on::build("guest")?;
+        passed_on::build("vswitchd")?;
     }
     passed_on::run("bench", "bench", a)
 }

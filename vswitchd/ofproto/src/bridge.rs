@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use crate::changes::{Changes, Origin};
 use crate::flow_mod;
 use crate::groups;
+use crate::instructions::Shared;
 use crate::mac_table::MacTable;
 use crate::mcast::McastTable;
 use crate::mirror::Mirrors;
@@ -123,6 +124,8 @@ struct Writer {
     timeouts: bool,
     checked: Instant,
     monitors: Monitors,
+    /// Those that rules have in common.
+    instructions: Shared,
 }
 
 impl Bridge {
@@ -226,9 +229,13 @@ impl Bridge {
         let mut p = (**self.pipeline.load()).clone();
         p.generation += 1;
         let generation = p.generation;
-        let mut changes = Changes::new(!w.monitors.is_empty(), origin);
-        let out = change(&mut p, &mut changes)?;
-        flow_mod::forget_learned(&mut p, &mut changes);
+        let mut changes = Changes::new(!w.monitors.is_empty(), origin, std::mem::take(&mut w.instructions));
+        let out = change(&mut p, &mut changes);
+        if out.is_ok() {
+            flow_mod::forget_learned(&mut p, &mut changes);
+        }
+        w.instructions = changes.instructions();
+        let out = out?;
         let vacancies = room::vacancies(&mut p, self.config.max_flows_per_table);
         w.timeouts = true;
         self.will_tell(&changes);
@@ -243,6 +250,9 @@ impl Bridge {
             vacancies.into_iter().for_each(|(reason, desc)| sink.table_status(reason, desc));
         }
         drop(w);
+        if switch.as_ref().is_some_and(|s| s.nothing_lags()) {
+            self.settled(generation);
+        }
         self.tell_removed(&changes, generation, now);
         if let Some(s) = switch {
             s.changed();
@@ -513,6 +523,7 @@ impl Bridge {
             p.config_generation = p.generation;
             p.mirrors = Mirrors::new(&settings.mirrors, &p.mirrors);
             p.settings = Arc::new(settings);
+            p.keep_prefixes();
             room::keep_limits(p, self.config.max_flows_per_table, changes);
             Ok(())
         });

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use openflow::Instructions;
 use openflow::message::FlowRemovedReason;
 use openflow::number::Xid;
 use openflow::switch::ConnId;
 
+use crate::instructions::Shared;
 use crate::rule::Rule;
 
 /// Whose message made a change.
@@ -37,11 +39,23 @@ pub(crate) struct Changes {
     list: Vec<(Option<Origin>, RuleChange)>,
     /// Table and cookie of flows that a rule which is no more had learned and kept.
     orphans: Vec<(u8, u64)>,
+    instructions: Shared,
 }
 
 impl Changes {
-    pub(crate) fn new(monitored: bool, origin: Option<Origin>) -> Self {
-        Changes { monitored, origin, list: Vec::new(), orphans: Vec::new() }
+    /// `instructions` are those that rules have in common; [`Changes::instructions`] gives them back.
+    pub(crate) fn new(monitored: bool, origin: Option<Origin>, instructions: Shared) -> Self {
+        Changes { monitored, origin, list: Vec::new(), orphans: Vec::new(), instructions }
+    }
+
+    /// Instructions for a rule: those of another rule that has the same, if there is one.
+    pub(crate) fn share(&mut self, i: &Instructions) -> Arc<Instructions> {
+        self.instructions.get(i)
+    }
+
+    /// The instructions that rules have in common, to be kept for the next change.
+    pub(crate) fn instructions(&mut self) -> Shared {
+        std::mem::take(&mut self.instructions)
     }
 
     /// What follows was made by the message of that transaction.

@@ -140,7 +140,7 @@ fn put(
         idle_timeout: fm.idle_timeout,
         hard_timeout: fm.hard_timeout,
         importance: fm.importance,
-        instructions: Arc::new(fm.instructions.clone()),
+        instructions: changes.share(&fm.instructions),
         created: now,
         modified: now,
         added_in: generation,
@@ -212,7 +212,7 @@ fn modify(
     for table in tables {
         check_instructions(&fm.instructions, &fm.matches, table, changes.lenient())?;
     }
-    let instructions = Arc::new(fm.instructions.clone());
+    let instructions = changes.share(&fm.instructions);
     let generation = p.generation;
     for r in old {
         let table = r.table;

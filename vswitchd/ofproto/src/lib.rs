@@ -33,6 +33,7 @@ mod features;
 mod flow_mod;
 pub mod groups;
 mod handle;
+mod instructions;
 pub mod mac_table;
 pub mod mcast;
 pub mod meters;

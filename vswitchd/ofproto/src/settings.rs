@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use flow::{FieldId, Maskable, Prereq, Scope};
 use openflow::Subfield;
 
 use crate::mac_table::{DEFAULT_AGEING, DEFAULT_LIMIT};
@@ -69,6 +70,20 @@ pub struct TableSettings {
     pub evict: bool,
     /// Flows that agree in these are a group; the largest gives way first.
     pub groups: Vec<Subfield>,
+    /// Fields whose bits are looked at as far as prefixes of flows differ, and no further; `None` as usual.
+    pub prefixes: Option<Vec<FieldId>>,
+}
+
+/// Whether a field can be among [`TableSettings::prefixes`]: what packets have, can be matched by prefix, and needs no more
+/// than the Ethernet type to be there.
+pub fn is_prefix_field(f: FieldId) -> bool {
+    let i = f.info();
+    f.is_canonical()
+        && i.scope == Scope::Packet
+        && i.mask == Maskable::Any
+        && matches!(i.prereq, Prereq::None | Prereq::Ipv4 | Prereq::Ipv6)
+        && f != FieldId::Ipv6Label
+        && f != FieldId::VlanTci
 }
 
 /// Settings of a bridge.

@@ -68,6 +68,13 @@ impl Plainness {
 #[derive(Default)]
 pub(crate) struct Shortcuts(Mutex<HashMap<u64, Arc<FlowRecord>>>);
 
+impl Shortcuts {
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().is_empty()
+    }
+}
+
 /// One step of the hash that names a shortcut.
 fn mix(h: u64, v: u64) -> u64 {
     let p = u128::from(h ^ v ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93_u128;

@@ -1,12 +1,12 @@
 //! What stands behind one datapath: bridges, misses, punts, and the queue of things to learn.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use clock::{Clock, Instant};
+use clock::{Clock, Deadline, Instant};
 use crossbeam_queue::ArrayQueue;
 use datapath_api::{
     Datapath, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation, Translations,
@@ -238,10 +238,34 @@ impl Switch {
         }
     }
 
-    /// Says that tables, ports or settings have changed.
+    /// Says that tables, ports or settings have changed. The control thread is woken when there are records to judge; a
+    /// core that makes one from now on wakes it itself, see [`Switch::keep`].
     pub(crate) fn changed(&self) {
         self.stale.store(true, Ordering::Release);
-        self.wake();
+        fence(Ordering::SeqCst);
+        if self.live.load(Ordering::Relaxed) > 0 || !self.shortcuts.is_empty() {
+            self.wake();
+        }
+    }
+
+    /// Counts a record that is about to be kept. It may have been made from tables that have changed meanwhile.
+    fn keep(&self) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        if self.stale.load(Ordering::Relaxed) {
+            self.wake();
+        }
+    }
+
+    /// Whether what is published is all there is: no record, no shortcut and no device goes by anything else, and no core is
+    /// in a burst that it began before. Then nobody need be waited for.
+    pub(crate) fn nothing_lags(&self) -> bool {
+        let Some(dp) = self.datapath() else { return true };
+        // In this order: what a core makes until it has finished its burst is counted by then.
+        dp.synchronize(Deadline::after(self.now(), Duration::ZERO))
+            && self.live.load(Ordering::Acquire) == 0
+            && self.shortcuts.is_empty()
+            && self.hardware().is_none_or(|h| h.settled())
     }
 
     /// Adds a bridge.
@@ -430,7 +454,7 @@ impl Switch {
         let id = self.new_flow_id();
         let basis = o.basis(bridge);
         let owner = if install {
-            self.live.fetch_add(1, Ordering::Relaxed);
+            self.keep();
             Arc::new(
                 FlowOwner::new(basis, Arc::default())
                     .made_for(stock.then(|| Arc::new(MadeFor { key: miss.key, bytes: miss.len_bytes }))),

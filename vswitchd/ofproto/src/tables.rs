@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use classifier::Version;
+use classifier::{DEFAULT_PREFIXES, MAX_PREFIXES, Version};
+use flow::FieldId;
 use openflow::GroupId;
 
 use crate::groups::Group;
@@ -119,12 +120,37 @@ impl Pipeline {
     /// Table `id`, to change it. Its generation becomes that of the pipeline, which the caller has raised.
     pub(crate) fn table_mut(&mut self, id: u8) -> &mut Table {
         let i = usize::from(id);
-        if self.tables.len() <= i {
-            self.tables.resize_with(i + 1, Default::default);
+        while self.tables.len() <= i {
+            let rules = Version::with_prefixes(self.prefixes(self.tables.len() as u8));
+            self.tables.push(Arc::new(Table { rules, generation: 0 }));
         }
         let t = Arc::make_mut(&mut self.tables[i]);
         t.generation = self.generation;
         t
+    }
+
+    /// The fields of which table `id` is to search prefixes.
+    fn prefixes(&self, id: u8) -> &[FieldId] {
+        let own = self.settings.tables.get(&id).and_then(|t| t.prefixes.as_deref());
+        // Open vSwitch has none of IPv6 unless it is asked for them.
+        let usual = if self.settings.stock_megaflows { &DEFAULT_PREFIXES[..2] } else { &DEFAULT_PREFIXES };
+        own.unwrap_or(usual)
+    }
+
+    /// Has every table search the prefixes that it is to search.
+    pub(crate) fn keep_prefixes(&mut self) {
+        for id in 0..self.tables.len() as u8 {
+            let (old, wanted) = (&self.tables[usize::from(id)].rules, self.prefixes(id));
+            let wanted = &wanted[..wanted.len().min(MAX_PREFIXES)];
+            if old.prefixes() == wanted {
+                continue;
+            }
+            let mut rules = Version::with_prefixes(wanted);
+            for (m, f) in old.iter() {
+                rules.insert(&m, f.priority, f.rule.clone());
+            }
+            self.table_mut(id).rules = rules;
+        }
     }
 
     /// Every table that has ever had a rule, with its number.

@@ -49,8 +49,8 @@ fn what_a_core_was_installing_does_not_outlive_the_barrier() {
 #[test]
 fn a_barrier_waits_for_a_core_that_does_not_finish() {
     let r = Rig::new();
-    r.add(0, 1, PipelineMatch::ANY, Instructions::apply(vec![output(2)]));
     r.dp.stuck.store(true, Ordering::Relaxed);
+    r.add(0, 1, PipelineMatch::ANY, Instructions::apply(vec![output(2)]));
     r.switch.run(r.now());
     assert!(!barrier_passes(&r));
     r.dp.stuck.store(false, Ordering::Relaxed);

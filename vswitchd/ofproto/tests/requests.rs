@@ -210,6 +210,10 @@ fn a_barrier_waits_for_records_and_hardware() {
     r.switch.run(r.now());
     assert_eq!(r.request(Body::BarrierRequest).unwrap(), [Body::BarrierReply]);
     r.add(0, 1, matching(&[]), to(2));
+    // There is no record that could lag.
+    assert_eq!(r.request(Body::BarrierRequest).unwrap(), [Body::BarrierReply]);
+    r.packet(&udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build(), 1);
+    r.add(0, 2, matching(&[]), to(3));
     assert!(r.request(Body::BarrierRequest).unwrap().is_empty(), "records do not follow yet");
     *r.told.unsettled.lock().unwrap() = true;
     r.switch.run(r.now());

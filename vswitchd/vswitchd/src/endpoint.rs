@@ -147,6 +147,7 @@ impl Endpoint {
         let settings = self.treatment(config, &own);
 
         self.hub.set_versions(VersionSet::of(config.protocols.iter().copied()));
+        self.hub.set_bundle_idle(config.bundle_idle);
         let mut s = self.state.lock();
         s.config = config.clone();
         s.failed.retain(|on, _| listen_on.contains_key(on));

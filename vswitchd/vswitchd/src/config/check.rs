@@ -244,6 +244,7 @@ impl Check<'_> {
             hwaddr: None,
             local: b.local,
             local_settings: Default::default(),
+            bundle_idle: None,
             local_mtu: None,
             settings: Default::default(),
             fail_mode: b.fail_mode,

@@ -165,6 +165,8 @@ pub struct BridgeConfig {
     pub treatment: BTreeMap<String, ControllerSettings>,
     /// Versions of OpenFlow it speaks; none at all means every one.
     pub protocols: Vec<openflow::Version>,
+    /// How long a bundle stays when nothing is done with it; `None` as usual.
+    pub bundle_idle: Option<std::time::Duration>,
     /// Whether its flows may be placed in hardware.
     pub offload: bool,
     /// Mirrors.

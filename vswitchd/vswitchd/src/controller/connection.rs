@@ -211,6 +211,8 @@ impl Connection<'_> {
     ) -> Disconnect {
         let mut chunk = vec![0; READ_BYTES];
         loop {
+            // What has expired by the time that a message is looked at is not there for it any more.
+            self.expire_bundles(self.hub.clock.now());
             let backlog = match self.take_turn(&mut decoder) {
                 Ok(more) => more,
                 Err(why) => return why,
@@ -220,7 +222,6 @@ impl Connection<'_> {
                 return Disconnect::QueueFull;
             }
             let now = self.hub.clock.now();
-            self.expire_bundles(now);
             self.resume_updates();
             self.peer.unsent.store(self.out.len() - self.sent, Ordering::Relaxed);
             self.live.waiting(self.sent < self.out.len(), now);
@@ -381,7 +382,7 @@ impl Connection<'_> {
 
     /// Ends bundles that nothing was done with for too long.
     fn expire_bundles(&mut self, now: Instant) {
-        while let Some(opened_by) = self.bundles.expire(now, self.hub.limits.bundle_idle) {
+        while let Some(opened_by) = self.bundles.expire(now, self.hub.bundle_idle()) {
             self.error(&opened_by, BundleFailed::Timeout.into());
         }
     }

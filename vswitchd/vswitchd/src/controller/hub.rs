@@ -299,6 +299,8 @@ pub struct Hub {
     pub(super) reserved: Arc<Semaphore>,
     /// Versions a new connection may agree on.
     versions: AtomicU32,
+    /// How long a bundle stays when nothing is done with it, in milliseconds; 0 is as the limits say.
+    bundle_idle_ms: AtomicU64,
     /// What became of each configured controller.
     targets: Mutex<BTreeMap<String, TargetState>>,
 }
@@ -339,6 +341,7 @@ impl Hub {
             counts: Counts::default(),
             controllers: watch::Sender::new(0),
             versions: AtomicU32::new(VersionSet::SUPPORTED.0),
+            bundle_idle_ms: AtomicU64::new(0),
             targets: Mutex::default(),
         })
     }
@@ -358,6 +361,20 @@ impl Hub {
     pub fn set_versions(&self, versions: VersionSet) {
         let known = versions.0 & VersionSet::SUPPORTED.0;
         self.versions.store(if known == 0 { VersionSet::SUPPORTED.0 } else { known }, Ordering::Relaxed);
+    }
+
+    /// Says how long a bundle stays when nothing is done with it; `None` as its [`Limits`] say.
+    pub fn set_bundle_idle(&self, idle: Option<Duration>) {
+        let ms = idle.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+        self.bundle_idle_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// How long a bundle stays when nothing is done with it.
+    pub(super) fn bundle_idle(&self) -> Duration {
+        match self.bundle_idle_ms.load(Ordering::Relaxed) {
+            0 => self.limits.bundle_idle,
+            ms => Duration::from_millis(ms),
+        }
     }
 
     /// How many more connections would be accepted.

@@ -15,8 +15,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::{Active, Passive, TlsFiles, Trust};
+use flow::FieldId;
 use offload_tc::TcPolicy;
 use ofproto::mirror::MAX_MIRRORS;
+use ofproto::settings::is_prefix_field;
 use ofproto::{BridgeSettings, Snooping, TableSettings, VlanSet};
 use openflow::text::parse_subfield;
 use ovsdb::client::{Row, Snapshot, Wanted as Columns};
@@ -126,7 +128,7 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
     ),
     ("QoS", &["type", "queues"]),
     ("Queue", &["dscp", "other_config"]),
-    ("Flow_Table", &["name", "flow_limit", "overflow_policy", "groups"]),
+    ("Flow_Table", &["name", "flow_limit", "overflow_policy", "groups", "prefixes"]),
     (
         "Mirror",
         &[
@@ -175,8 +177,11 @@ pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
     let mut devices = BTreeMap::new();
     let mut bridges: Vec<_> = db.referred(root, "bridges", "Bridge").collect();
     bridges.sort_by_key(|b| string(*b, "name"));
+    let seconds = root.key("other_config", "bundle-idle-timeout").and_then(|v| v.parse().ok());
+    let bundle_idle = seconds.filter(|n| *n > 0).map(|n: u32| Duration::from_secs(n.into()));
     for row in bridges {
         if let Some(b) = bridge(db, row, host, &mut devices, &mut w.ignored) {
+            let b = BridgeConfig { bundle_idle, ..b };
             w.desired.bridges.push(b);
         }
     }
@@ -297,6 +302,7 @@ fn bridge(
             ignored.push(format!("bridge {name}: {what} is not implemented"));
         }
     }
+    bad_prefixes(db, row, &name, ignored);
     for (column, what) in [("stp_enable", "STP"), ("rstp_enable", "RSTP")] {
         if is_set(row, column) {
             ignored.push(format!("bridge {name}: {what} is not implemented"));
@@ -368,6 +374,17 @@ fn settings(db: &Snapshot, row: Row<'_>, host: Host) -> BridgeSettings {
     }
 }
 
+/// Says which fields of a flow table cannot have a prefix search.
+fn bad_prefixes(db: &Snapshot, row: Row<'_>, name: &str, ignored: &mut Vec<String>) {
+    let tables = row.datum("flow_tables").pairs().iter();
+    for t in tables.filter_map(|(_, id)| db.row("Flow_Table", id.as_uuid()?)) {
+        let bad = |f: &&str| *f != "none" && !FieldId::by_name(f).is_some_and(is_prefix_field);
+        for f in t.texts("prefixes").filter(bad) {
+            ignored.push(format!("bridge {name}: 'prefixes' with incompatible field: {f}"));
+        }
+    }
+}
+
 /// Flow tables that are configured, by number.
 fn flow_tables(db: &Snapshot, row: Row<'_>) -> BTreeMap<u8, TableSettings> {
     let Datum::Map(pairs) = row.datum("flow_tables") else { return BTreeMap::new() };
@@ -381,6 +398,10 @@ fn flow_tables(db: &Snapshot, row: Row<'_>) -> BTreeMap<u8, TableSettings> {
         evict: t.text("overflow_policy") == Some("evict"),
         // What is no field is as if it were not there.
         groups: t.texts("groups").filter_map(|g| parse_subfield(g).ok()).collect(),
+        // None at all is as usual; `none` is none.
+        prefixes: (!t.datum("prefixes").is_empty()).then(|| {
+            t.texts("prefixes").filter_map(FieldId::by_name).filter(|f| is_prefix_field(*f)).collect()
+        }),
     };
     pairs.map(|(n, t)| (n, table(t))).collect()
 }
