@@ -81,6 +81,14 @@ impl Frame {
         self.bytes[14..16].copy_from_slice(&(old & !mask | value & mask).to_be_bytes());
     }
 
+    /// The outermost `n` tags have been taken off for a port and are put back for the next: without the drop-eligible bit, which
+    /// the datapath's actions have no place for (in a key its place says that there is a tag). So it is with Open vSwitch.
+    pub(crate) fn put_back(&mut self, n: usize) {
+        for i in 0..n {
+            self.bytes[14 + 4 * i] &= !0x10;
+        }
+    }
+
     /// Where the Ethernet type is that says what comes after the tags that are known.
     fn type_at(&self) -> usize {
         12 + 4 * self.tags

@@ -126,9 +126,11 @@ impl<F: Flow> Interpreter<'_, F> {
             i > n || t.1 & VID != 0 || t.1 & PCP != 0 || p.priority_tags == PriorityTags::Always
         });
         let (frame, key, came) = (self.frame.clone(), self.key, self.tags.clone());
+        let mut taken_off = 0;
         if tags != self.tags {
             // Tags below those that change stay on the wire, with bits that the key does not have.
             let same = tags.iter().rev().zip(self.tags.iter().rev()).take_while(|(a, b)| a == b).count();
+            taken_off = self.tags.len() - same;
             while self.tags.len() > same {
                 self.frame.pop_vlan();
                 self.tags.remove(0);
@@ -140,8 +142,12 @@ impl<F: Flow> Interpreter<'_, F> {
             }
             self.show_tags();
         }
+        let before = self.verdict.out.len();
         self.send_to(port);
         (self.frame, self.key, self.tags) = (frame, key, came);
+        if self.verdict.out.len() > before {
+            self.frame.put_back(taken_off);
+        }
     }
 
     /// How many of the innermost tags are the packet's own, below its outermost one.

@@ -47,20 +47,6 @@ impl Outcome {
         self.punts.sort();
         self
     }
-
-    /// The same with the drop-eligible bit of all leading tags cleared. The datapath's actions have no bit for it (in a key its
-    /// place says that there is a tag), so that a tag that is taken off for one port and put back for the next comes back
-    /// without, as with Open vSwitch.
-    pub fn without_drop_eligibility(mut self) -> Self {
-        for (_, frame) in &mut self.out {
-            let mut at = 12;
-            while let Some([0x81, 0x00, tci, _] | [0x88, 0xa8, tci, _]) = frame.get_mut(at..at + 4) {
-                *tci &= !0x10;
-                at += 4;
-            }
-        }
-        self.sorted()
-    }
 }
 
 /// Packets and bytes by table and priority.

@@ -18,7 +18,7 @@ use rand::{Rng, SeedableRng};
 use crate::generate::{PORTS, VIDS, pick};
 
 /// A setup. Wires are numbered 1 to [`PORTS`]; so are the ports at them, unless said otherwise.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Setup {
     /// What each port is to NORMAL; port 1 first.
     pub ports: Vec<PortSettings>,
