@@ -447,7 +447,12 @@ impl<F: Flow> Interpreter<'_, F> {
         let from = self.key.get64(FieldId::InPort) as u32;
         match port {
             PortNo::CONTROLLER => {
-                let reason = if self.miss_flow && !self.in_set { 0 } else { 1 };
+                // OpenFlow 1.4 names what later versions call so; older ones are told ACTION.
+                let reason = match (self.in_set, self.miss_flow) {
+                    (true, _) => 3,
+                    (false, true) => 6,
+                    (false, false) => 1,
+                };
                 self.punt(reason, max_len);
             }
             PortNo::IN_PORT => self.send_to(PortNo(from)),

@@ -167,7 +167,6 @@ impl<F: Flow> Interpreter<'_, F> {
                 continue;
             }
             self.mirrored.push(m.output_key());
-            let before = self.verdict.out.len();
             let was = std::mem::replace(&mut self.snaplen, m.snaplen);
             match m.output {
                 MirrorOutput::Port(out) => self.leave_by(out, &inner),
@@ -185,7 +184,6 @@ impl<F: Flow> Interpreter<'_, F> {
                 MirrorOutput::Vlan(_) => {}
             }
             self.snaplen = was;
-            let _ = before;
         }
     }
 }

@@ -51,7 +51,7 @@ impl Headers {
 }
 
 /// What a pushed label hides.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct Hidden {
     words: [u64; ABOVE_L2.end - ABOVE_L2.start],
     eth_type: u128,
@@ -82,6 +82,7 @@ impl Xlate<'_> {
 
     /// Brings the network header and what follows up to date.
     fn commit_above_l2(&mut self) {
+        self.keep_label();
         self.uncover();
         for _ in 0..self.headers.ttl_decrements {
             self.for_good += 1;
@@ -91,7 +92,22 @@ impl Xlate<'_> {
             self.headers.ttl_decrements = 0;
             self.base.set(FieldId::NwTtl, self.key.get(FieldId::NwTtl));
         }
-        self.commit_fields(|f| ABOVE_L2.contains(&usize::from(f.word)));
+        // Below a label that is still to be pushed everything was brought up to date, and the key does not show it.
+        if self.headers.mpls_pushed.is_none() {
+            self.commit_fields(|f| ABOVE_L2.contains(&usize::from(f.word)));
+        }
+    }
+
+    /// The label that is still to be pushed is on the datapath's packet already, put there for somebody else.
+    fn keep_label(&mut self) {
+        let h = &self.headers;
+        let there = h.base_labels.len() == h.labels.len() + 1
+            && h.base_labels.last() == h.mpls_pushed.as_deref()
+            && self.base.get(FieldId::EthType) == self.key.get(FieldId::EthType);
+        if there && let Some(hidden) = self.headers.mpls_pushed.take() {
+            self.headers.labels.push(*hidden);
+            self.written.set_exact(FieldId::MplsLse0);
+        }
     }
 
     /// Takes labels off the datapath's packet that were pushed onto it for somebody else.
