@@ -214,11 +214,15 @@ fn port_rings<B: DeviceBacking>(
     cfg: &SimnicConfig,
     port: u8,
 ) -> Result<Rings<B::Regs>, DeviceError> {
+    // The other half is for packets under way.
+    let rings = u32::from(caps.ports) * u32::from(cfg.queue_pairs);
+    let share = life.pool().cells() / 2 / rings.max(1);
     (0..cfg.queue_pairs)
         .map(|q| {
             let vector = VECTOR_QUEUES + u16::from(port) * u16::from(cfg.queue_pairs) + u16::from(q);
             let mem = dma_alloc(backing, ring_bytes(cfg.ring_log2, RxCpl::BYTES))?;
-            let rx = RxRing::new(regs.clone(), life.clone(), (port, q, vector), mem, cfg.ring_log2);
+            let at = (port, q, vector);
+            let rx = RxRing::new(regs.clone(), life.clone(), at, mem, cfg.ring_log2, share);
             let mem = dma_alloc(backing, ring_bytes(cfg.ring_log2, TxCpl::BYTES))?;
             let max = caps.max_frame_bytes.into();
             let tx = TxRing::new(regs.clone(), life.clone(), (port, q), mem, cfg.ring_log2, max);

@@ -95,7 +95,9 @@ fn add(a: PortCounters, b: PortCounters) -> PortCounters {
 
 impl<R: Registers + 'static> PacketIo for SimnicPort<R> {
     fn take_queues(&mut self, q: QueueId) -> Result<QueuePair, IoError> {
-        let (rx, tx) = self.queues.get_mut(usize::from(q.0)).and_then(Option::take).ok_or(IoError::Gone)?;
+        let (mut rx, tx) =
+            self.queues.get_mut(usize::from(q.0)).and_then(Option::take).ok_or(IoError::Gone)?;
+        rx.open();
         Ok((Box::new(rx), Box::new(tx)))
     }
 

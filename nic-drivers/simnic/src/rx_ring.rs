@@ -1,6 +1,7 @@
 //! A receive queue (SPEC 4, 5.1, 5.2).
 //!
-//! The ring is a [`crate::buf_ring`], as full of buffers as the pool allows; a cell becomes a packet when its completion is
+//! The ring is a [`crate::buf_ring`], as full of buffers as its share of the pool allows: packets under way need cells too, and those of
+//! many ports would otherwise take them all. A queue that nobody has taken holds none. A cell becomes a packet when its completion is
 //! there. Completions come in the order of descriptors, so the tag, which the driver sets to the slot, must be the slot
 //! expected: a completion that says otherwise is counted and its cell stays with the device, posted again.
 
@@ -42,6 +43,8 @@ static KIND: RingKind = RingKind {
 pub struct RxRing<R: Registers> {
     ring: BufRing<R>,
     vector: u16,
+    /// Buffers that the device has at most.
+    most: u32,
     /// Buffers taken from the pool together and not yet posted; empty but for kept cells.
     fresh: PacketBatch,
     interrupt: Option<Interrupt>,
@@ -54,17 +57,19 @@ pub struct RxRing<R: Registers> {
 }
 
 impl<R: Registers> RxRing<R> {
-    /// A ring in `mem` (of [`crate::buf_ring::ring_bytes`], and where the device sees it); not yet programmed.
+    /// A ring in `mem` (of [`crate::buf_ring::ring_bytes`], and where the device sees it) with `share` buffers at most; not yet programmed.
     pub(crate) fn new(
         regs: R,
         life: Arc<Lifeline>,
         (port, queue, vector): (u8, u8, u16),
         mem: (DmaMemory, Iova),
         log2: u8,
+        share: u32,
     ) -> Self {
         RxRing {
             ring: BufRing::new(regs, life, &KIND, (port, queue), mem, log2),
             vector,
+            most: share.clamp(1, 1 << log2),
             fresh: PacketBatch::new(),
             interrupt: None,
             sleeper: AtomicBool::new(false),
@@ -79,20 +84,27 @@ impl<R: Registers> RxRing<R> {
         self.ring.reg(QueueReg::RX_STATUS)
     }
 
-    /// Takes every cell back and starts from position zero, in epoch `epoch`. The device must have been reset since the ring
-    /// last ran.
+    /// Takes every cell back and starts from position zero, in epoch `epoch`, without buffers. The device must have been reset since
+    /// the ring last ran.
     pub(crate) fn start(&mut self, epoch: u32) {
         self.ring.start(epoch, self.vector);
         self.armed = false;
         self.interrupt = self.ring.cells.life().interrupt(self.vector);
         *self.lost_before.get_mut() += std::mem::take(self.lost_now.get_mut());
-        self.refill(1);
+    }
+
+    /// Somebody is there to receive: the ring gets its buffers.
+    pub(crate) fn open(&mut self) {
+        if matches!(self.ring.cells.check(), Ok(None)) {
+            self.refill(1);
+        }
     }
 
     /// Posts buffers when at least `batch` slots are free.
     fn refill(&mut self, batch: u32) {
-        let free = self.ring.room();
-        if free < batch.min(1 << self.ring.log2) {
+        let held = self.ring.posted.wrapping_sub(self.ring.consumed);
+        let free = self.most.saturating_sub(held);
+        if free < batch.min(self.most) {
             return;
         }
         let before = self.ring.posted;

@@ -205,6 +205,22 @@ fn packets_go_both_ways_and_every_buffer_comes_home() {
 }
 
 #[test]
+fn many_ports_leave_half_of_the_pool_and_queues_that_nobody_has_taken_all_of_it() {
+    let config = Config::profile("tcam-poor-asic").unwrap();
+    let ports: Vec<_> = (0..config.device.ports).map(|p| (dp(p), p)).collect();
+    assert_eq!(ports.len() << 8, CELLS as usize, "full rings would take every cell");
+    let sim = SimNic::new(config, 1).unwrap();
+    let pool = BufferPool::new(CELLS).unwrap();
+    let clock = Arc::new(SimClock(sim.clone()));
+    let driver = SimnicConfig { ring_log2: 8, ..SimnicConfig::new(ports) };
+    let mut nic = SimnicDriver::bring_up(sim.backing(), pool.clone(), driver, clock).unwrap();
+    assert_eq!(pool.free_cells(), CELLS as usize);
+    let queues: Vec<_> = nic.ports.iter_mut().map(|p| p.take_queues(QueueId(0)).unwrap()).collect();
+    assert_eq!(pool.free_cells(), CELLS as usize / 2);
+    drop(queues);
+}
+
+#[test]
 fn an_armed_queue_wakes_its_sleeper_once() {
     let mut b = Bench::new(Config::default());
     let mut batch = PacketBatch::new();
