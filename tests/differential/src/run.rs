@@ -307,12 +307,13 @@ impl Run {
                 rig.pump();
                 let got = rig.collect();
                 if !fates.contains(&got) {
-                    let text =
-                        describe("old ", &fates[0]) + &describe("new ", &fates[1]) + &describe("got ", &got);
-                    bail!(
-                        "{who}: a frame met neither the old nor the new tables\nin {port}: {}\n{fm:?}\n{text}",
-                        hex(&frame)
-                    );
+                    let mut text = format!("{:?}\n{fm:?}\nin  {port}: {}\n", self.setup, hex(&frame));
+                    for (when, fate) in ["old ", "new "].iter().zip(&fates) {
+                        text += &describe(when, fate);
+                    }
+                    text += &describe("got ", &got);
+                    text += &rig.explain(port, &frame);
+                    bail!("{who}: a frame met neither the old nor the new tables\n{text}");
                 }
             }
             self.report.packets += 1;

@@ -305,13 +305,18 @@ impl Xlate<'_> {
         self.written.set(FieldId::VlanTci, 0);
         self.headers.tags.pop();
         self.headers.tags_changed = true;
-        // What was below moves up: whoever looks at it then looked at where it was.
+        self.look_at_what_moved_up();
+        self.show_tags();
+    }
+
+    /// When the packet's first tag is gone, what was below it is now where everybody looks: it is looked at where it was, or
+    /// that there is none.
+    pub(super) fn look_at_what_moved_up(&mut self) {
         match self.headers.tags.get(0).map(|t| t.source) {
             Some(Source::Packet(i)) if i > 0 => self.look_at_tag(i),
             Some(_) => {}
             None => self.wc.set_masked(FieldId::VlanTci2, u128::MAX, VLAN_PRESENT),
         }
-        self.show_tags();
     }
 
     /// Whether the packet has three labels, as many as are known, or with `more` one below them. Looks at what tells the last.

@@ -7,7 +7,7 @@ use super::Xlate;
 use super::normal::is_reserved;
 use crate::mirror::MirrorOutput;
 use crate::port::Port;
-use crate::vlan::{Tags, VlanMode};
+use crate::vlan::VlanMode;
 
 impl Xlate<'_> {
     /// Copies the packet, which comes in on `port`, for the mirrors that choose it so.
@@ -33,7 +33,7 @@ impl Xlate<'_> {
         let env = self.env;
         let tags = self.headers.tags.clone();
         if port.settings.vlan != VlanMode::default() {
-            self.look_at_vlan(&tags);
+            self.look_at_vlan();
         }
         if let Err(why) = port.settings.vlan.admits(tags.vid(0), &port.name) {
             self.wrong(|| why);
@@ -47,7 +47,7 @@ impl Xlate<'_> {
             left &= left - 1;
             let Some(m) = env.pipeline.mirrors.get(i) else { continue };
             if let Some(v) = &m.config.select_vlans {
-                self.look_at_vlan(&tags);
+                self.look_at_vlan();
                 if !v.has(inner.vid(0)) {
                     continue;
                 }
@@ -63,7 +63,7 @@ impl Xlate<'_> {
                     }
                 }
                 MirrorOutput::Vlan(vlan) => {
-                    self.look_at_vlan(&tags);
+                    self.look_at_vlan();
                     self.wc.set_exact(FieldId::EthDst);
                     if inner.vid(0) != vlan && !is_reserved(self.key.get64(FieldId::EthDst)) {
                         let moved = inner.moved_to(vlan);
@@ -80,14 +80,8 @@ impl Xlate<'_> {
         }
     }
 
-    /// The VLAN of the packet, which has `tags` by now, is looked at, and where it came from.
-    fn look_at_vlan(&mut self, tags: &Tags) {
+    fn look_at_vlan(&mut self) {
         self.wc.set_masked(FieldId::VlanTci, u128::MAX, 0x1fff);
-        match tags.get(0).map(|t| t.source.tag()) {
-            // Its first tag was taken off for the port by which it leaves: the second, or that there is none, is what is seen.
-            Some(Some(i)) if i > 0 => self.wc.set_masked(FieldId::VlanTci2, u128::MAX, 0x1fff),
-            None => self.wc.set_masked(FieldId::VlanTci2, u128::MAX, 0x1000),
-            Some(_) => {}
-        }
+        self.look_at_what_moved_up();
     }
 }

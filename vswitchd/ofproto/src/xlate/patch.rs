@@ -43,6 +43,7 @@ impl<'a> Xlate<'a> {
         self.tracked = false;
         self.nest += 1;
         self.start_over(other.no);
+        self.look_at_what_moved_up();
         if self.depth >= MAX_DEPTH {
             self.fail(Problem::TooDeep);
         } else {
