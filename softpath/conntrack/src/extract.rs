@@ -63,7 +63,7 @@ pub(crate) fn transport_sum(frame: &[u8], h: &Headers) -> Option<Sum> {
     Some(s.bytes(body))
 }
 
-fn checksums_are_right(frame: &[u8], h: &Headers) -> bool {
+pub(crate) fn checksums_are_right(frame: &[u8], h: &Headers) -> bool {
     let v6 = h.eth_type == eth_type::IPV6;
     if !v6 {
         let Some(header) = frame.get(h.l3..h.l4) else { return false };

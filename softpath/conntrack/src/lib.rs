@@ -25,8 +25,10 @@
 //! that it was given one and is tracked as any other), timeout policies.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod entry;
 mod extract;
+mod index;
 mod limits;
 mod nat;
 mod other;
@@ -36,6 +38,7 @@ mod timeout;
 mod track;
 mod tuple;
 
+pub use ahead::{Ends, Likely, Seen};
 pub use entry::{Entry, Protocol};
 pub use extract::Headers;
 pub use limits::ZoneLimit;

@@ -1,15 +1,22 @@
 //! A part of the connections, under one lock.
 
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use clock::Instant;
 use flow::{CtHelper, NatEnd};
 use hashbrown::HashTable;
+use parking_lot::{Mutex, MutexGuard};
 
+use crate::index::Index;
 use crate::other::Progress;
 use crate::tcp::Tcp;
 use crate::tuple::Tuple;
 
 /// Connections in a chunk of memory: taken one by one, so that no growth moves what is there.
 const CHUNK: usize = 128;
+/// Chunks of which it is known outside where they are; those beyond are not looked at ahead.
+const KNOWN: usize = 512;
 
 /// Progress of a connection's protocol.
 #[derive(Clone, Copy, Debug)]
@@ -19,25 +26,52 @@ pub(crate) enum Proto {
     Icmp(Progress),
 }
 
-/// A connection.
+/// A connection: two cache lines, of which the first says whose it is.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Conn {
     pub(crate) original: Tuple,
-    pub(crate) reply: Tuple,
-    /// Of `original`.
-    pub(crate) hash: u64,
     pub(crate) expires: Instant,
-    pub(crate) label: u128,
     pub(crate) mark: u32,
     pub(crate) nat: Option<NatEnd>,
     pub(crate) helper: Option<CtHelper>,
+    pub(crate) label: u128,
+    /// The tuple of replies, where it is not the reverse of the original one.
+    pub(crate) translated: Option<Box<Tuple>>,
+    /// Of the hash of `original`.
+    pub(crate) tag: u32,
     pub(crate) proto: Proto,
 }
 
+const _: () = assert!(size_of::<Option<Conn>>() == 128);
+
 impl Conn {
+    /// The tuple of replies, before they are translated back.
+    #[inline]
+    pub(crate) fn reply(&self) -> Tuple {
+        match &self.translated {
+            Some(t) => **t,
+            None => self.original.reversed(),
+        }
+    }
+
+    /// Says what tuple replies have.
+    pub(crate) fn set_reply(&mut self, t: Tuple) {
+        self.translated = (t != self.original.reversed()).then(|| Box::new(t));
+    }
+
     /// Whether replies come with a tuple that is not the reverse of the original one.
     pub(crate) fn has_alias(&self) -> bool {
-        self.reply != self.original.reversed()
+        self.translated.is_some()
+    }
+
+    /// Whether a tuple is one of the connection's, and that of its replies.
+    #[inline(always)]
+    fn direction(&self, t: &Tuple) -> Option<bool> {
+        if self.original == *t {
+            return Some(false);
+        }
+        (self.reply() == *t).then_some(true)
     }
 }
 
@@ -48,12 +82,49 @@ struct Alias {
     original: Tuple,
 }
 
-/// Some of the connections. On a cache line of its own.
+/// A shard and its lock. On cache lines of its own.
 #[derive(Default)]
 #[repr(align(64))]
+pub(crate) struct Place {
+    shard: Mutex<Shard>,
+    ahead: Ahead,
+}
+
+/// What may be read without the lock, to look ahead.
+struct Ahead {
+    index: Index,
+    /// Addresses of chunks.
+    chunks: Box<[AtomicUsize]>,
+}
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Ahead { index: Index::default(), chunks: (0..KNOWN).map(|_| AtomicUsize::new(0)).collect() }
+    }
+}
+
+/// A shard, locked.
+pub(crate) struct Locked<'a> {
+    shard: MutexGuard<'a, Shard>,
+    ahead: &'a Ahead,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Shard;
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+}
+
+/// Some of the connections.
+#[derive(Default)]
 pub(crate) struct Shard {
-    /// A part of the hash and the slot.
-    table: HashTable<(u32, u32)>,
     chunks: Vec<Box<[Option<Conn>]>>,
     free: Vec<u32>,
     aliases: HashTable<Alias>,
@@ -61,39 +132,46 @@ pub(crate) struct Shard {
     cursor: u32,
 }
 
-fn tag(hash: u64) -> u32 {
+pub(crate) fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-impl Shard {
-    pub(crate) fn get(&self, slot: u32) -> Option<&Conn> {
-        self.chunks.get(slot as usize / CHUNK)?.get(slot as usize % CHUNK)?.as_ref()
+impl Place {
+    #[inline]
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        Locked { shard: self.shard.lock(), ahead: &self.ahead }
     }
 
-    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Conn> {
-        self.chunks.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)?.as_mut()
+    /// Where a lookup of this hash begins to read, as an address; 0 when it reads nothing.
+    #[inline(always)]
+    pub(crate) fn line(&self, hash: u64) -> usize {
+        self.ahead.index.line(tag(hash))
     }
 
+    /// The slot that the connection of this hash is likely to have, and its address, 0 when that is not known.
+    #[inline(always)]
+    pub(crate) fn connection(&self, hash: u64) -> Option<(u32, usize)> {
+        let slot = self.ahead.index.hint(tag(hash))?;
+        let chunk = self.ahead.chunks.get(slot as usize / CHUNK).map_or(0, |c| c.load(Ordering::Relaxed));
+        let within = slot as usize % CHUNK * size_of::<Option<Conn>>();
+        Some((slot, if chunk == 0 { 0 } else { chunk + within }))
+    }
+}
+
+impl Locked<'_> {
     /// The connection of a tuple and whether that is the tuple of its replies.
     #[inline]
     pub(crate) fn find(&self, hash: u64, t: &Tuple) -> Option<(u32, bool)> {
         let mut reply = false;
-        let found = self.table.find(hash, |(h, slot)| {
-            *h == tag(hash)
-                && self.get(*slot).is_some_and(|c| {
-                    reply = c.original != *t;
-                    !reply || c.reply == *t
-                })
-        })?;
-        Some((found.1, reply))
-    }
-
-    /// The original tuple of a connection whose replies have tuple `t`.
-    pub(crate) fn alias(&self, hash: u64, t: &Tuple) -> Option<Tuple> {
-        if self.aliases.is_empty() {
-            return None;
-        }
-        self.aliases.find(hash, |a| a.reply == *t).map(|a| a.original)
+        let is = |slot| match self.get(slot).and_then(|c| c.direction(t)) {
+            Some(r) => {
+                reply = r;
+                true
+            }
+            None => false,
+        };
+        let slot = self.ahead.index.find(tag(hash), is)?;
+        Some((slot, reply))
     }
 
     /// Makes `reply` lead to the connection of `original`, unless it is taken.
@@ -105,37 +183,40 @@ impl Shard {
         true
     }
 
-    pub(crate) fn remove_alias(&mut self, hash: u64, reply: &Tuple, original: &Tuple) {
-        if let Ok(a) = self.aliases.find_entry(hash, |a| a.reply == *reply && a.original == *original) {
-            a.remove();
+    /// Adds a connection; gives it back when there is no place for its hash.
+    pub(crate) fn insert(&mut self, conn: Conn) -> Result<(), Box<Conn>> {
+        let slot = match self.free.last() {
+            Some(s) => *s,
+            None => self.more(),
+        };
+        if !self.ahead.index.insert(conn.tag, slot) {
+            return Err(Box::new(conn));
         }
-    }
-
-    pub(crate) fn insert(&mut self, conn: Conn) -> u32 {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            let first = (self.chunks.len() * CHUNK) as u32;
-            self.chunks.push((0..CHUNK).map(|_| None).collect());
-            self.free.extend((first + 1..first + CHUNK as u32).rev());
-            first
-        });
-        let hash = conn.hash;
+        self.free.pop();
         if let Some(place) =
             self.chunks.get_mut(slot as usize / CHUNK).and_then(|c| c.get_mut(slot as usize % CHUNK))
         {
             *place = Some(conn);
         }
-        let chunks = &self.chunks;
-        self.table.insert_unique(hash, (tag(hash), slot), |(_, s)| {
-            chunks[*s as usize / CHUNK][*s as usize % CHUNK].as_ref().map_or(0, |c| c.hash)
-        });
-        slot
+        Ok(())
+    }
+
+    /// Takes memory for another chunk; its first slot, which is the next to be used.
+    #[cold]
+    fn more(&mut self) -> u32 {
+        let first = (self.chunks.len() * CHUNK) as u32;
+        let chunk: Box<[Option<Conn>]> = (0..CHUNK).map(|_| None).collect();
+        if let Some(known) = self.ahead.chunks.get(self.chunks.len()) {
+            known.store(chunk.as_ptr().addr(), Ordering::Relaxed);
+        }
+        self.chunks.push(chunk);
+        self.free.extend((first..first + CHUNK as u32).rev());
+        first
     }
 
     pub(crate) fn remove(&mut self, slot: u32) -> Option<Conn> {
         let conn = self.chunks.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)?.take()?;
-        if let Ok(e) = self.table.find_entry(conn.hash, |(_, s)| *s == slot) {
-            e.remove();
-        }
+        self.ahead.index.remove(conn.tag, slot);
         self.free.push(slot);
         Some(conn)
     }
@@ -157,6 +238,32 @@ impl Shard {
             }
         }
         n
+    }
+}
+
+impl Shard {
+    #[inline(always)]
+    pub(crate) fn get(&self, slot: u32) -> Option<&Conn> {
+        self.chunks.get(slot as usize / CHUNK)?.get(slot as usize % CHUNK)?.as_ref()
+    }
+
+    #[inline(always)]
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut Conn> {
+        self.chunks.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)?.as_mut()
+    }
+
+    /// The original tuple of a connection whose replies have tuple `t`.
+    pub(crate) fn alias(&self, hash: u64, t: &Tuple) -> Option<Tuple> {
+        if self.aliases.is_empty() {
+            return None;
+        }
+        self.aliases.find(hash, |a| a.reply == *t).map(|a| a.original)
+    }
+
+    pub(crate) fn remove_alias(&mut self, hash: u64, reply: &Tuple, original: &Tuple) {
+        if let Ok(a) = self.aliases.find_entry(hash, |a| a.reply == *reply && a.original == *original) {
+            a.remove();
+        }
     }
 
     pub(crate) fn slots(&self) -> usize {

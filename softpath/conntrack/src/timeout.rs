@@ -1,5 +1,6 @@
 //! How long a connection is remembered after its last packet.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A state of a connection that has a timeout of its own.
@@ -46,5 +47,26 @@ impl Timeouts {
     #[inline]
     pub fn get(&self, t: Timeout) -> Duration {
         Duration::from_secs(self.0[t as usize].into())
+    }
+}
+
+/// Timeouts that change while they are read, without a lock.
+pub(crate) struct Shared([AtomicU32; 11]);
+
+impl Default for Shared {
+    fn default() -> Self {
+        Shared(Timeouts::default().0.map(AtomicU32::new))
+    }
+}
+
+impl Shared {
+    /// The duration of one.
+    #[inline]
+    pub(crate) fn get(&self, t: Timeout) -> Duration {
+        Duration::from_secs(self.0[t as usize].load(Ordering::Relaxed).into())
+    }
+
+    pub(crate) fn set(&self, t: &Timeouts) {
+        self.0.iter().zip(t.0).for_each(|(to, t)| to.store(t, Ordering::Relaxed));
     }
 }

@@ -4,16 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use clock::Instant;
 use flow::{CtAction, NatEnd, NatRange, ct_state};
-use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::entry::{Entry, Protocol};
 use crate::extract::{Found, Headers, extract};
 use crate::limits::{Limits, ZoneLimit};
 use crate::nat;
 use crate::other::{Progress, begins};
-use crate::shard::{Conn, Proto, Shard};
+use crate::shard::{Conn, Locked, Place, Proto, tag};
 use crate::tcp::{Fit, Segment, Tcp};
-use crate::timeout::{Timeout, Timeouts};
+use crate::timeout::{self, Timeout, Timeouts};
 use crate::tuple::{Hasher, Tuple};
 
 /// Shards; a power of two.
@@ -54,26 +53,26 @@ pub struct Stats {
 }
 
 #[derive(Default)]
-struct Counts {
+pub(crate) struct Counts {
     made: AtomicU64,
     ended: AtomicU64,
-    invalid: AtomicU64,
+    pub(crate) invalid: AtomicU64,
     full: AtomicU64,
     nat_exhausted: AtomicU64,
 }
 
-fn count(a: &AtomicU64) {
+pub(crate) fn count(a: &AtomicU64) {
     a.fetch_add(1, Ordering::Relaxed);
 }
 
 /// The connections of a datapath. Shared by its cores.
 pub struct Tracker {
-    hasher: Hasher,
-    shards: Box<[Mutex<Shard>]>,
+    pub(crate) hasher: Hasher,
+    shards: Box<[Place]>,
     limits: Limits,
-    timeouts: RwLock<Timeouts>,
-    check_windows: AtomicBool,
-    counts: Counts,
+    pub(crate) timeouts: timeout::Shared,
+    pub(crate) check_windows: AtomicBool,
+    pub(crate) counts: Counts,
     random: AtomicU64,
     next_shard: AtomicUsize,
 }
@@ -106,17 +105,22 @@ impl Tracker {
         Tracker {
             random: AtomicU64::new(hasher.choice([1, 2, 3, 4])),
             hasher,
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..SHARDS).map(|_| Place::default()).collect(),
             limits: Limits::new(),
-            timeouts: RwLock::default(),
+            timeouts: timeout::Shared::default(),
             check_windows: AtomicBool::new(true),
             counts: Counts::default(),
             next_shard: AtomicUsize::new(0),
         }
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        self.shards[(hash >> 20) as usize & (SHARDS - 1)].lock()
+    #[inline(always)]
+    pub(crate) fn place(&self, hash: u64) -> &Place {
+        &self.shards[(hash >> 20) as usize & (SHARDS - 1)]
+    }
+
+    pub(crate) fn shard(&self, hash: u64) -> Locked<'_> {
+        self.place(hash).lock()
     }
 
     fn next_random(&self) -> u64 {
@@ -154,7 +158,7 @@ impl Tracker {
     }
 
     /// The connection of a tuple, in its locked shard.
-    fn find(&self, hash: u64, t: &Tuple) -> Option<(MutexGuard<'_, Shard>, u32, bool)> {
+    fn find(&self, hash: u64, t: &Tuple) -> Option<(Locked<'_>, u32, bool)> {
         let shard = self.shard(hash);
         if let Some((slot, reply)) = shard.find(hash, t) {
             return Some((shard, slot, reply));
@@ -165,7 +169,7 @@ impl Tracker {
         let shard = self.shard(home);
         let (slot, _) = shard.find(home, &original)?;
         // It may have ended and another begun since.
-        shard.get(slot).is_some_and(|c| c.reply == *t).then_some(())?;
+        shard.get(slot).is_some_and(|c| c.reply() == *t).then_some(())?;
         Some((shard, slot, true))
     }
 
@@ -222,7 +226,7 @@ impl Tracker {
             // A direction is told of established connections only.
             state = if bits == ct_state::ESTABLISHED { state | bits } else { bits };
             if let Some(t) = timeout {
-                conn.expires = p.now + self.timeouts.read().get(t);
+                conn.expires = p.now + self.timeouts.get(t);
             }
         }
         set_bits(conn, action);
@@ -234,7 +238,7 @@ impl Tracker {
             state |= before.state & translated;
         } else if let (Some(end), Some(_)) = (conn.nat, action.nat) {
             let end = if reply { other(end) } else { end };
-            let to = if reply { conn.original } else { conn.reply }.reversed();
+            let to = if reply { conn.original } else { conn.reply() }.reversed();
             drop(shard);
             nat::translate(p.frame, p.headers, p.found.about.as_ref(), end, &to);
             state |= bit_of(end);
@@ -270,9 +274,9 @@ impl Tracker {
         }
         let mut conn = Conn {
             original: t,
-            reply: t.reversed(),
-            hash: p.hash,
-            expires: p.now + self.timeouts.read().get(timeout),
+            translated: None,
+            tag: tag(p.hash),
+            expires: p.now + self.timeouts.get(timeout),
             label: 0,
             mark: 0,
             nat: None,
@@ -285,13 +289,13 @@ impl Tracker {
                 count(&self.counts.nat_exhausted);
                 return ct_state::INVALID;
             };
-            conn.reply = reply;
+            conn.set_reply(reply);
             conn.nat = Some(range.end);
         }
         set_bits(&mut conn, action);
         meta.mark = conn.mark;
         meta.label = conn.label;
-        let (nat, reply) = (conn.nat, conn.reply);
+        let (nat, reply) = (conn.nat, conn.reply());
         let mut shard = self.shard(p.hash);
         if shard.find(p.hash, &t).is_some() {
             // Another core was faster; this packet was as new as its.
@@ -300,8 +304,14 @@ impl Tracker {
             self.forget_alias(&conn);
             return state;
         }
-        shard.insert(conn);
+        let refused = shard.insert(conn);
         drop(shard);
+        if let Err(conn) = refused {
+            self.limits.give_back(t.zone);
+            self.forget_alias(&conn);
+            count(&self.counts.full);
+            return state;
+        }
         count(&self.counts.made);
         if let Some(end) = nat {
             nat::translate(p.frame, p.headers, None, end, &reply.reversed());
@@ -328,13 +338,14 @@ impl Tracker {
 
     fn forget_alias(&self, c: &Conn) {
         if c.has_alias() {
-            let hash = self.hasher.hash(&c.reply);
-            self.shard(hash).remove_alias(hash, &c.reply, &c.original);
+            let reply = c.reply();
+            let hash = self.hasher.hash(&reply);
+            self.shard(hash).remove_alias(hash, &reply, &c.original);
         }
     }
 
     /// Ends a connection.
-    fn end(&self, mut shard: MutexGuard<'_, Shard>, slot: u32) {
+    pub(crate) fn end(&self, mut shard: Locked<'_>, slot: u32) {
         let conn = shard.remove(slot);
         drop(shard);
         if let Some(c) = conn {
@@ -412,7 +423,7 @@ impl Tracker {
                 let mut s = s.lock();
                 let all = s.slots();
                 let of_zone = |c: &Conn| zone.is_none_or(|z| c.original.zone == z);
-                s.sweep(all, &mut removed, |c| of_zone(c) && wanted(&c.original, &c.reply));
+                s.sweep(all, &mut removed, |c| of_zone(c) && wanted(&c.original, &c.reply()));
             }
             removed.iter().for_each(|c| self.ended(c));
             n += removed.len();
@@ -488,11 +499,11 @@ impl Tracker {
 
     /// Sets how long connections are remembered, from their next packet on.
     pub fn set_timeouts(&self, t: Timeouts) {
-        *self.timeouts.write() = t;
+        self.timeouts.set(&t);
     }
 }
 
-fn set_bits(c: &mut Conn, a: &CtAction) {
+pub(crate) fn set_bits(c: &mut Conn, a: &CtAction) {
     c.mark = c.mark & !a.mark.1 | a.mark.0 & a.mark.1;
     c.label = c.label & !a.label.1 | a.label.0 & a.label.1;
 }
@@ -521,7 +532,7 @@ fn entry(c: &Conn, now: Instant) -> Entry {
     };
     Entry {
         original: c.original,
-        reply: c.reply,
+        reply: c.reply(),
         mark: c.mark,
         label: c.label,
         protocol,

@@ -108,6 +108,17 @@ impl Hasher {
         fold(fold(ends ^ s[2], s[3]) ^ rest.wrapping_mul(s[4]), s[5])
     }
 
+    /// That of a packet of IPv4 with ports: source above destination in both.
+    #[inline(always)]
+    pub(crate) fn hash_v4(&self, addresses: u64, ports: u32, zone: u16, proto: u8) -> u64 {
+        let s = &self.secret;
+        let end = |address: u64, port: u64| fold(address.wrapping_add(s[0]), (port << 17).wrapping_add(s[1]));
+        let ends = end(addresses >> 32, u64::from(ports >> 16))
+            .wrapping_add(end(addresses & 0xffff_ffff, u64::from(ports & 0xffff)));
+        let rest = u64::from(zone) << 16 | u64::from(proto) << 8;
+        fold(fold(ends ^ s[2], s[3]) ^ rest.wrapping_mul(s[4]), s[5])
+    }
+
     /// A hash of the parts of a connection that a translation is chosen by.
     pub(crate) fn choice(&self, parts: [u128; 4]) -> u64 {
         parts.iter().fold(self.secret[5], |h, p| {
@@ -139,6 +150,8 @@ mod tests {
                 v6: false,
             };
             assert_eq!(h.hash(&t), h.hash(&t.reversed()));
+            let (addresses, ports) = ((t.src as u64) << 32 | t.dst as u64, u32::from(t.sport) << 16 | 80);
+            assert_eq!(h.hash_v4(addresses, ports, 5, 6), h.hash(&t));
             assert_eq!(t.reversed().reversed(), t);
             seen.insert(h.hash(&t) >> 40);
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use clock::Instant;
-use conntrack::{Headers, Meta, Tracker, Tuple};
+use conntrack::{Ends, Headers, Meta, Tracker, Tuple};
 use flow::checksum::{Sum, checksum};
 use flow::ct_state::*;
 use flow::{CtAction, NatChoice, NatEnd, NatRange, PacketKey, PortId};
@@ -432,4 +432,79 @@ fn no_packet_however_wrong_does_harm_and_memory_is_bounded() {
     assert_eq!(r.tracker.flush(None) as u64 + stats.ended, stats.made);
     assert_eq!(r.tracker.stats().connections, 0);
     assert!(r.tracker.slots() <= 64 * 128);
+}
+
+/// What the way that most packets take says of one, and what the other does of those that it declines.
+fn ahead(r: &Rig, frame: &mut [u8], action: &CtAction) -> (u16, u32, u128, bool) {
+    let h = headers(frame);
+    let be = |at: usize| u64::from(u32::from_be_bytes(frame[at..at + 4].try_into().unwrap()));
+    let ends = Ends { addresses: be(26) << 32 | be(30), ports: be(34) as u32, proto: frame[23] };
+    let mut likely = r.tracker.likely(&ends, action.zone);
+    r.tracker.connection(&mut likely);
+    if let Some(h) = h
+        && let Some(s) = r.tracker.see(frame, &h, &ends, likely, action, r.now)
+    {
+        return (s.state, s.mark, s.label, true);
+    }
+    let m = r.act(frame, action);
+    (m.state, m.mark, m.label, false)
+}
+
+#[test]
+fn the_short_way_sees_what_the_long_way_sees_of_hostile_and_reordered_packets_too() {
+    let seed = 0xc7;
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let (mut long, mut short) = (Rig::new(), Rig::new());
+    let mut seen = 0;
+    for step in 0..60_000 {
+        let (c, s) = ((A + rng.random_range(0..3), 1000 + rng.random_range(0..3)), S);
+        let (from, to) = if rng.random_bool(0.5) { (c, s) } else { (s, c) };
+        let mut frame = if rng.random_bool(0.3) {
+            udp(from, to)
+        } else {
+            let flags = match rng.random_range(0..10) {
+                0 => SYN,
+                1 => SYN | ACK,
+                2 => FIN | ACK,
+                3 => RST,
+                4 => rng.random::<u8>(),
+                _ => ACK,
+            };
+            // Near each other, now and then beyond a window.
+            let near = |r: &mut SmallRng| {
+                let reach = if r.random_bool(0.05) { 1 << 20 } else { 3 };
+                100 + r.random_range(0..reach)
+            };
+            let (seq, ack) = (near(&mut rng), near(&mut rng));
+            tcp(from, to, flags, seq, ack, rng.random_range(0..4))
+        };
+        if rng.random_bool(0.02) {
+            let at = rng.random_range(14..frame.len());
+            frame[at] ^= 1 << rng.random_range(0..8);
+        }
+        let zone = rng.random_range(0..2);
+        let mark = if rng.random_bool(0.1) { (step, 0xff) } else { (0, 0) };
+        let action = CtAction {
+            commit: rng.random_bool(0.6),
+            force: rng.random_bool(0.02),
+            zone,
+            mark,
+            label: (u128::from(mark.0) << 70, u128::from(mark.1) << 70),
+            ..CtAction::default()
+        };
+        let m = long.act(&mut frame.clone(), &action);
+        let (state, mark, label, quick) = ahead(&short, &mut frame, &action);
+        seen += u32::from(quick);
+        assert_eq!((state, mark, label), (m.state, m.mark, m.label), "seed {seed} step {step} {action:?}");
+        if rng.random_bool(0.01) {
+            let pass = rng.random_range(0..100);
+            long.pass(pass);
+            short.pass(pass);
+        }
+        if step % 500 == 0 {
+            assert_eq!(long.dump(), short.dump(), "seed {seed} step {step}");
+            assert_eq!(long.tracker.stats(), short.tracker.stats(), "seed {seed} step {step}");
+        }
+    }
+    assert!(seen > 20_000, "{seen} of 60000 took the short way");
 }

@@ -1,9 +1,11 @@
 //! Between a packet's key and connection tracking.
 
 use clock::Instant;
-use conntrack::{Headers, Meta, Tracker, Tuple};
+use conntrack::{Headers, Likely, Meta, Tracker, Tuple};
 use flow::headers::ip_proto;
 use flow::{CtAction, FieldId, PacketKey, ct_state};
+
+use crate::plain;
 
 /// The first word of a key with the state of a connection: state, zone, mark.
 const STATE: usize = 2;
@@ -58,6 +60,36 @@ fn write(key: &mut PacketKey, m: &Meta) {
     }
     let (sport, dport) = t.ports();
     key.set_word(PORTS, u64::from(sport) << 48 | u64::from(dport) << 32 | u64::from(t.proto) << 24);
+}
+
+/// Tracks a plain frame of a connection that is known, if nothing about it is out of the ordinary; false, and nothing done, when it
+/// takes [`track`].
+#[inline]
+pub(crate) fn see(
+    tracker: &Tracker,
+    frame: &[u8],
+    headers: Option<Headers>,
+    key: &mut PacketKey,
+    likely: Likely,
+    action: &CtAction,
+    now: Instant,
+) -> bool {
+    // One that was tracked before may be known by another tuple.
+    if key.word(STATE) != 0 {
+        return false;
+    }
+    let ends = plain::ends(key);
+    let Some(s) = headers.and_then(|h| tracker.see(frame, &h, &ends, likely, action, now)) else {
+        return false;
+    };
+    // The other words are zero in the key of a plain frame.
+    key.set_word(STATE, u64::from(s.state) << 48 | u64::from(action.zone) << 32 | u64::from(s.mark));
+    key.set_word(LABEL, (s.label >> 64) as u64);
+    key.set_word(LABEL + 1, s.label as u64);
+    let (addresses, ports) = if s.reply { ends.reversed() } else { (ends.addresses, ends.ports) };
+    key.set_word(V4, addresses);
+    key.set_word(PORTS, u64::from(ports) << 32 | u64::from(ends.proto) << 24);
+    true
 }
 
 /// Tracks a packet; whether its headers may have changed.

@@ -20,13 +20,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use clock::Instant;
+use conntrack::Likely;
 use datapath_api::DropReason;
 use datapath_api::{FlowRecord, Miss, Translations};
 use device::{BATCH, IoError, PacketBatch, PacketBuf, RxQueue, TxQueue};
 use flow::{FieldId, Layout, PacketKey, PortId, parse_into};
 
 use crate::datapath::Shared;
-use crate::execute::{Metadata, Outputs, restore};
+use crate::execute::{Metadata, Outputs, Tracked, restore};
 use crate::flow_table::{Installed, Put};
 use crate::journal;
 use crate::link::{FlowChange, PortChange, bump};
@@ -83,6 +84,8 @@ struct Burst {
     misses: Vec<Miss>,
     /// Which packet each of `misses` is.
     asking: Vec<usize>,
+    /// Connections of packets that are about to be tracked.
+    likely: [Likely; BATCH],
     /// Names of shortcuts.
     names: [u64; BATCH],
     translations: Translations,
@@ -99,6 +102,9 @@ pub struct Core {
     /// Boxed, and taken while in use: a batch is large to move.
     rx: Option<Box<PacketBatch>>,
     again: Option<Box<PacketBatch>>,
+    tracked: Option<Box<Tracked>>,
+    /// Packets of the burst that go nowhere.
+    dropped: Box<PacketBatch>,
     again_metadata: Vec<Metadata>,
     pub(crate) sleeper: Sleeper,
     pub(crate) watch: Watch,
@@ -129,11 +135,14 @@ impl Core {
                 direct: Vec::with_capacity(BATCH),
                 misses: Vec::with_capacity(BATCH),
                 asking: Vec::with_capacity(BATCH),
+                likely: [Likely::default(); BATCH],
                 names: [0; BATCH],
                 translations: Vec::with_capacity(BATCH),
             },
             rx: Some(Box::default()),
             again: Some(Box::default()),
+            tracked: Some(Box::default()),
+            dropped: Box::default(),
             again_metadata: Vec::with_capacity(BATCH),
             sleeper: Sleeper::new(&shared.links[index].event)?,
             watch: Watch::new(),
@@ -259,6 +268,9 @@ impl Core {
 
     /// Puts packets that were recirculated through the tables until none is left.
     fn recirculate(&mut self, now: Instant) {
+        while !self.out.tracked.packets.is_empty() {
+            self.look_up_tracked(now);
+        }
         while !self.out.recirculated.is_empty() {
             let mut batch = self.again.take().unwrap_or_default();
             let mut metadata = std::mem::take(&mut self.again_metadata);
@@ -279,7 +291,29 @@ impl Core {
             });
             metadata.clear();
             (self.again, self.again_metadata) = (Some(batch), metadata);
+            while !self.out.tracked.packets.is_empty() {
+                self.look_up_tracked(now);
+            }
         }
+    }
+
+    /// Puts packets that were tracked through the tables with the keys that they have.
+    fn look_up_tracked(&mut self, now: Instant) {
+        let spare = self.tracked.take().unwrap_or_default();
+        let mut tracked = std::mem::replace(&mut self.out.tracked, spare);
+        let b = &mut self.burst;
+        for (i, from) in tracked.keys.iter().map(|k| usize::from(*k)).enumerate().take(tracked.packets.len())
+        {
+            // Only from behind: each packet has a key of its own, in the packets' order.
+            if from != i {
+                b.keys[i] = b.keys[from];
+                b.layouts[i] = b.layouts[from];
+            }
+            b.plain &= !(1 << i);
+        }
+        let passes = tracked.passes;
+        self.forward(&mut tracked.packets, now, passes + 1, |_, _, _, _, _| true);
+        self.tracked = Some(tracked);
     }
 
     /// Looks up and executes the packets of `batch`. `parse` fills in key and layout of a packet and says whether the key is that of
@@ -324,48 +358,25 @@ impl Core {
         }
         // Packets that no cache knows, one bit each; those of which a record is wanted.
         let (mut unknown, mut wanted) = (0u32, 0u32);
-        for i in 0..n {
-            match b.verdicts[i] {
-                Verdict::Candidate(what) => {
-                    if let Some(e) = self.tables.verify(what, &b.keys[i]) {
-                        if self.tables.promotes(what) {
-                            b.verdicts[i] = Verdict::Miss;
-                            tally.misses += 1;
-                            wanted |= 1 << i;
-                            continue;
-                        }
-                        tally.exact_hits += 1;
-                        b.verdicts[i] = Verdict::Entry(e);
-                        continue;
-                    }
-                    b.verdicts[i] = Verdict::Miss;
-                }
-                Verdict::Miss => {
-                    if let Some(f) = front {
-                        if let Some(e) = self.tables.find_in_front(f, &b.keys[i]) {
-                            tally.megaflow_hits += 1;
-                            tally.passes.probes += 1;
-                            b.verdicts[i] = Verdict::Entry(e);
-                            continue;
-                        }
-                        b.hashes[i] = self.tables.hash(&b.keys[i]);
+        match front {
+            None => (0..n).for_each(|i| self.look_up(i, &mut unknown, &mut wanted)),
+            Some(front) => {
+                let mut left = self.look_in_front(n, front);
+                // What the cache has of the others is asked for before any of it is read.
+                let mut ahead = left;
+                while ahead != 0 {
+                    let i = ahead.trailing_zeros() as usize;
+                    ahead &= ahead - 1;
+                    if let Some(what) = self.tables.candidate(self.burst.hashes[i]) {
+                        self.burst.verdicts[i] = Verdict::Candidate(what);
                     }
                 }
-                _ => continue,
+                while left != 0 {
+                    let i = left.trailing_zeros() as usize;
+                    left &= left - 1;
+                    self.look_up(i, &mut unknown, &mut wanted);
+                }
             }
-            if let Some(e) = self.tables.find_exact(b.hashes[i], &b.keys[i]) {
-                tally.exact_hits += 1;
-                b.verdicts[i] = Verdict::Entry(e);
-                continue;
-            }
-            self.watch.lap(Stage::Exact);
-            if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
-                tally.megaflow_hits += 1;
-                b.verdicts[i] = Verdict::Entry(e);
-            } else {
-                unknown |= 1 << i;
-            }
-            self.watch.lap(Stage::Megaflow);
         }
         self.watch.lap(if front.is_some() { Stage::Megaflow } else { Stage::Exact });
         if unknown != 0 {
@@ -384,6 +395,69 @@ impl Core {
         }
         self.execute(batch, now, passes);
         self.watch.lap(Stage::Actions);
+    }
+
+    /// Looks the packets up in the subtable that is probed before the cache. Those that are not there, one bit each, of which the
+    /// cache's lines are asked for.
+    #[inline(always)]
+    fn look_in_front(&mut self, n: usize, front: u32) -> u32 {
+        let b = &mut self.burst;
+        let (mut found, mut left) = (0u64, 0u32);
+        for i in 0..n {
+            if b.verdicts[i] != Verdict::Miss {
+                continue;
+            }
+            if let Some(e) = self.tables.find_in_front(front, &b.keys[i]) {
+                found += 1;
+                b.verdicts[i] = Verdict::Entry(e);
+                continue;
+            }
+            b.hashes[i] = self.tables.hash(&b.keys[i]);
+            self.tables.prefetch(b.hashes[i]);
+            left |= 1 << i;
+        }
+        self.out.tally.megaflow_hits += found;
+        self.out.tally.passes.probes += found;
+        left
+    }
+
+    /// Looks packet `i` up in the cache, which may have a candidate, and among the megaflows. One bit is set when nobody knows it,
+    /// or when a record is wanted of it.
+    #[inline(always)]
+    fn look_up(&mut self, i: usize, unknown: &mut u32, wanted: &mut u32) {
+        let b = &mut self.burst;
+        let tally = &mut self.out.tally;
+        match b.verdicts[i] {
+            Verdict::Candidate(what) => {
+                if let Some(e) = self.tables.verify(what, &b.keys[i]) {
+                    if self.tables.promotes(what) {
+                        b.verdicts[i] = Verdict::Miss;
+                        tally.misses += 1;
+                        *wanted |= 1 << i;
+                        return;
+                    }
+                    tally.exact_hits += 1;
+                    b.verdicts[i] = Verdict::Entry(e);
+                    return;
+                }
+                b.verdicts[i] = Verdict::Miss;
+            }
+            Verdict::Miss => {}
+            _ => return,
+        }
+        if let Some(e) = self.tables.find_exact(b.hashes[i], &b.keys[i]) {
+            tally.exact_hits += 1;
+            b.verdicts[i] = Verdict::Entry(e);
+            return;
+        }
+        self.watch.lap(Stage::Exact);
+        if let Some(e) = self.tables.find_megaflow(b.hashes[i], &b.keys[i]) {
+            tally.megaflow_hits += 1;
+            b.verdicts[i] = Verdict::Entry(e);
+        } else {
+            *unknown |= 1 << i;
+        }
+        self.watch.lap(Stage::Megaflow);
     }
 
     /// Has the packets of `unknown` take shortcuts, or finds them among the megaflows that were not looked at before. Those that are
@@ -442,8 +516,11 @@ impl Core {
 
     #[inline(always)]
     fn execute(&mut self, batch: &mut PacketBatch, now: Instant, passes: u8) {
-        let b = &mut self.burst;
         let n = batch.len();
+        if self.tables.any_tracks() {
+            self.look_for_connections(n);
+        }
+        let b = &mut self.burst;
         let mut packets = batch.take_each();
         for i in 0..n {
             match b.verdicts[i] {
@@ -466,9 +543,19 @@ impl Core {
                         }
                         continue;
                     }
-                    let actions = entry.actions();
+                    if entry.drops {
+                        self.out.tally.drop(DropReason::Action);
+                        packets.move_to(&mut self.dropped);
+                        continue;
+                    }
                     // They may write into the key.
                     b.plain &= !(1 << i);
+                    if let Some(what) = entry.tracking() {
+                        let of = (&mut b.keys[i], &b.layouts[i], b.likely[i]);
+                        self.out.track_next(&mut packets, i, of, what, passes, now);
+                        continue;
+                    }
+                    let actions = entry.actions();
                     self.out.execute(packets.take(), &mut b.keys[i], &b.layouts[i], actions, passes, now);
                     continue;
                 }
@@ -486,7 +573,31 @@ impl Core {
             drop(packets.take());
         }
         drop(packets);
+        // Together: their pool is visited once.
+        self.dropped.clear();
         b.direct.clear();
+    }
+
+    /// Asks for the connections of plain frames that are about to be tracked.
+    #[inline(never)]
+    fn look_for_connections(&mut self, n: usize) {
+        let b = &mut self.burst;
+        let mut found = 0u32;
+        for i in 0..n {
+            b.likely[i] = Likely::default();
+            if let Verdict::Entry(e) = b.verdicts[i]
+                && b.plain & 1 << i != 0
+                && let Some(zone) = self.tables.entry(e).tracks
+            {
+                b.likely[i] = self.out.likely(&b.keys[i], zone);
+                found |= 1 << i;
+            }
+        }
+        while found != 0 {
+            let i = found.trailing_zeros() as usize;
+            found &= found - 1;
+            self.out.look_for(&mut b.likely[i]);
+        }
     }
 
     /// Has the misses of the burst translated. One packet of each key asks; what it gets may serve the others.
@@ -681,10 +792,7 @@ impl Shared {
     /// the core uses.
     pub(crate) fn install(&self, record: Arc<FlowRecord>) -> Result<Arc<Installed>, Arc<FlowRecord>> {
         let mut flows = self.flows.lock();
-        if let Some(i) = flows.find(&record.matches) {
-            return Ok(i.clone());
-        }
-        match flows.put(record)? {
+        match flows.find_or_put(record)? {
             Put::Added(i) | Put::Replaced(i) => Ok(i),
             Put::Moved { old, new } => {
                 self.broadcast(|| FlowChange::Removed(old.clone()));

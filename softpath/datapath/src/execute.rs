@@ -8,18 +8,20 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
 use clock::Instant;
-use conntrack::Tracker;
+use conntrack::{Likely, Tracker};
 use datapath_api::{DropReason, Punt, PuntSink};
-use device::{PacketBuf, TakeEach, TxQueue};
+use device::{BATCH, PacketBatch, PacketBuf, TakeEach, TxQueue};
 use flow::tunnel::TunnelKind;
-use flow::{Action, ControllerAction, FieldId, Layout, PacketKey, PortId};
+use flow::{Action, ControllerAction, CtAction, FieldId, Layout, PacketKey, PortId};
 
 use crate::connections;
 use crate::dp_hash::dp_hash;
 use crate::edit::{self, Headers};
 use crate::link::CoreLink;
 use crate::meter::{MeterTable, Verdict, remarked};
+use crate::plain;
 use crate::port::OutPort;
+use crate::prefetch;
 use crate::tally::Tally;
 use crate::tunnel::{self, SourcePorts};
 
@@ -54,6 +56,14 @@ pub(crate) struct Recirculated {
     pub(crate) passes: u8,
 }
 
+/// Packets that were tracked, and which of the burst's keys each has.
+#[derive(Default)]
+pub(crate) struct Tracked {
+    pub(crate) packets: PacketBatch,
+    pub(crate) keys: [u8; BATCH],
+    pub(crate) passes: u8,
+}
+
 /// Where executed packets go: ports, recirculation, punts; and what that is counted in.
 pub(crate) struct Outputs {
     /// Index into `ports` plus one, by port number; 0 means none.
@@ -62,6 +72,8 @@ pub(crate) struct Outputs {
     /// Ports with something queued.
     dirty: Vec<u32>,
     pub(crate) recirculated: Vec<Recirculated>,
+    /// Packets of the burst that go through the tables again with the keys they have, ahead of those of `recirculated`.
+    pub(crate) tracked: Box<Tracked>,
     pub(crate) tally: Tally,
     pub(crate) links: Arc<[CoreLink]>,
     punts: Arc<dyn PuntSink>,
@@ -119,6 +131,7 @@ impl Outputs {
             ports: Vec::new(),
             dirty: Vec::with_capacity(64),
             recirculated: Vec::with_capacity(RECIRC_QUEUE),
+            tracked: Box::default(),
             tally: Tally::default(),
             links,
             punts,
@@ -203,6 +216,52 @@ impl Outputs {
     ) {
         let headers = Headers::new(key, layout);
         self.run(Packet { buf, key, headers, changed: false, is_other: false }, actions, passes, 0, now);
+    }
+
+    /// Where the connection of a plain frame begins to be looked for, which is asked for.
+    #[inline(always)]
+    pub(crate) fn likely(&self, key: &PacketKey, zone: u16) -> Likely {
+        let likely = self.connections.likely(&plain::ends(key), zone);
+        prefetch::at(self.connections.line(&likely), 1);
+        likely
+    }
+
+    /// Finds out which connection that is likely to be, and asks for it.
+    #[inline(always)]
+    pub(crate) fn look_for(&self, likely: &mut Likely) {
+        prefetch::at(self.connections.connection(likely), 2);
+    }
+
+    /// Tracks the next of `packets`, whose key is number `i` of the burst, and has it looked up again with recirculation id `id`.
+    #[inline(always)]
+    pub(crate) fn track_next(
+        &mut self,
+        packets: &mut TakeEach<'_>,
+        i: usize,
+        (key, layout, likely): (&mut PacketKey, &Layout, Likely),
+        (action, id): (&CtAction, u32),
+        passes: u8,
+        now: Instant,
+    ) {
+        let Some(p) = packets.peek() else { return };
+        let headers = Headers::new(key, layout).for_tracking();
+        let seen =
+            likely.is_some() && connections::see(&self.connections, p, headers, key, likely, action, now);
+        let changed = !seen && connections::track(&self.connections, p, headers, key, action, now);
+        key.set_word(0, key.word(0) & !0xffff_ffff | u64::from(id));
+        if passes >= self.max_passes {
+            drop(packets.take());
+            return self.tally.drop(DropReason::RecircLimit);
+        }
+        // In order: behind one that waits there this one waits too.
+        if changed || !self.recirculated.is_empty() || self.tracked.packets.room() == 0 {
+            let m = metadata(key);
+            return self.recirculate(packets.take(), m, passes);
+        }
+        self.tally.recirculations += 1;
+        self.tracked.passes = passes;
+        self.tracked.keys[self.tracked.packets.len()] = i as u8;
+        packets.move_to(&mut self.tracked.packets);
     }
 
     fn run(&mut self, mut p: Packet<'_>, actions: &[Action], passes: u8, depth: u8, now: Instant) {

@@ -89,7 +89,8 @@ pub(crate) struct FlowTable {
     slots: Vec<Option<Arc<Installed>>>,
     free: Vec<u32>,
     by_id: HashMap<FlowId, u32, RandomState>,
-    by_match: HashTable<u32>,
+    /// Hash of the match, and the slot.
+    by_match: HashTable<(u64, u32)>,
     hasher: RandomState,
     masks: HashMap<PacketMask, u32, RandomState>,
 }
@@ -124,15 +125,25 @@ impl FlowTable {
         self.hasher.hash_one(m)
     }
 
-    fn slot_of(&self, m: &PacketMatch) -> Option<u32> {
+    fn slot_of(&self, hash: u64, m: &PacketMatch) -> Option<u32> {
         let slots = &self.slots;
-        let same = |s: &u32| slots[*s as usize].as_ref().is_some_and(|i| i.record.matches == *m);
-        self.by_match.find(self.hash(m), same).copied()
+        let same = |(h, s): &(u64, u32)| {
+            *h == hash && slots[*s as usize].as_ref().is_some_and(|i| i.record.matches == *m)
+        };
+        self.by_match.find(hash, same).map(|(_, s)| *s)
     }
 
-    /// The record with exactly this match.
-    pub(crate) fn find(&self, m: &PacketMatch) -> Option<&Arc<Installed>> {
-        self.slots[self.slot_of(m)? as usize].as_ref()
+    /// Adds a record with a new name, unless there is one with the same match: that one, or the new. Gives the record back when there
+    /// is no room.
+    pub(crate) fn find_or_put(&mut self, record: Arc<FlowRecord>) -> Result<Put, Arc<FlowRecord>> {
+        if self.by_id.contains_key(&record.id) {
+            return self.put(record);
+        }
+        let hash = self.hash(&record.matches);
+        match self.slot_of(hash, &record.matches).and_then(|s| self.slots[s as usize].as_ref()) {
+            Some(i) => Ok(Put::Added(i.clone())),
+            None => self.add(hash, record).map(Put::Added),
+        }
     }
 
     /// Adds a record, in place of one with the same match or the same name. Gives it back when there is no room.
@@ -153,8 +164,9 @@ impl FlowTable {
 
     /// As [`FlowTable::put`], for a record whose name is new or that of the record with its match.
     fn put_match(&mut self, record: Arc<FlowRecord>) -> Result<Put, Arc<FlowRecord>> {
-        let new = Installed::new(record);
-        if let Some(s) = self.slot_of(&new.record.matches) {
+        let hash = self.hash(&record.matches);
+        if let Some(s) = self.slot_of(hash, &record.matches) {
+            let new = Installed::new(record);
             if let Some(old) = self.slots[s as usize].replace(new.clone()) {
                 self.by_id.remove(&old.record.id);
                 let _ = old.successor.set(new.clone());
@@ -163,29 +175,34 @@ impl FlowTable {
             self.by_id.insert(new.record.id, s);
             return Ok(Put::Replaced(new));
         }
+        self.add(hash, record).map(Put::Added)
+    }
+
+    /// Adds a record whose match, of this hash, and name are new.
+    fn add(&mut self, hash: u64, record: Arc<FlowRecord>) -> Result<Arc<Installed>, Arc<FlowRecord>> {
         if self.by_id.len() >= self.limit {
-            return Err(new.record.clone());
+            return Err(record);
         }
+        let new = Installed::new(record);
         let s = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() as u32 - 1
         });
         self.slots[s as usize] = Some(new.clone());
         self.by_id.insert(new.record.id, s);
-        let hash = self.hash(&new.record.matches);
-        let (slots, hasher) = (&self.slots, &self.hasher);
-        self.by_match.insert_unique(hash, s, |s| {
-            slots[*s as usize].as_ref().map_or(0, |i| hasher.hash_one(i.record.matches))
-        });
-        *self.masks.entry(*new.record.matches.mask()).or_insert(0) += 1;
-        Ok(Put::Added(new))
+        self.by_match.insert_unique(hash, (hash, s), |(h, _)| *h);
+        match self.masks.get_mut(new.record.matches.mask()) {
+            Some(n) => *n += 1,
+            None => drop(self.masks.insert(*new.record.matches.mask(), 1)),
+        }
+        Ok(new)
     }
 
     /// Removes a record; no packet is executed by it from the next burst of each core on.
     pub(crate) fn remove(&mut self, id: FlowId) -> Option<Arc<Installed>> {
         let s = self.by_id.remove(&id)?;
         let i = self.slots[s as usize].take()?;
-        if let Ok(e) = self.by_match.find_entry(self.hash(&i.record.matches), |x| *x == s) {
+        if let Ok(e) = self.by_match.find_entry(self.hash(&i.record.matches), |x| x.1 == s) {
             e.remove();
         }
         self.free.push(s);

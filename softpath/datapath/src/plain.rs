@@ -4,6 +4,7 @@
 //! remembers which of its keys have zeros there, and this writes the six. Everything else, malformed frames included, is
 //! left to [`flow::parse_into`]; both give the same key and layout, which a test holds.
 
+use conntrack::Ends;
 use flow::headers::ip_proto::{TCP, UDP};
 use flow::{Layout, PacketKey, PortId};
 
@@ -31,6 +32,13 @@ fn be16(b: &[u8; FIXED], at: usize) -> u16 {
 #[inline(always)]
 fn be64(b: &[u8; FIXED], at: usize) -> u64 {
     u64::from_be_bytes([b[at], b[at + 1], b[at + 2], b[at + 3], b[at + 4], b[at + 5], b[at + 6], b[at + 7]])
+}
+
+/// What the key of such a frame says of its connection.
+#[inline(always)]
+pub(crate) fn ends(key: &PacketKey) -> Ends {
+    let (addresses, ports) = (key.word(W_NW_ADDRS), key.word(W_TP));
+    Ends { addresses, ports: (ports >> 32) as u32, proto: (key.word(W_NW) >> 24) as u8 }
 }
 
 /// Reads `frame` into `key`, all of whose words but those that such frames fill are zero. `None`, and the words that they fill

@@ -23,3 +23,22 @@ pub(crate) fn ahead<T: ?Sized>(what: &T, offset: usize) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
+
+/// Asks for `lines` cache lines from an address on; 0 is nowhere.
+#[inline(always)]
+pub(crate) fn at(address: usize, lines: usize) {
+    if address == 0 {
+        return;
+    }
+    let from = std::ptr::without_provenance::<u8>(address);
+    for i in 0..lines {
+        let at = from.wrapping_add(i * 64).cast::<i8>();
+        // SAFETY: as in `ahead`.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+}

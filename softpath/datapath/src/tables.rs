@@ -28,7 +28,7 @@ use std::sync::Arc;
 
 use clock::Instant;
 use datapath_api::{FlowCounters, FlowRecord, MissHandler};
-use flow::{Action, PacketKey, PacketMask, PacketMatch, PortId, WordIter};
+use flow::{Action, CtAction, PacketKey, PacketMask, PacketMatch, PortId, WordIter};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
@@ -78,6 +78,10 @@ pub(crate) struct Entry {
     pub(crate) only_output: Option<PortId>,
     /// The record has its actions as one. Only told here: an entry is two cache lines, and full.
     fused: bool,
+    /// Nothing is done.
+    pub(crate) drops: bool,
+    /// The zone when all that is done is to track the packet and look it up again.
+    pub(crate) tracks: Option<u16>,
     subtable: u32,
     packets: u32,
     tcp_flags: u16,
@@ -86,11 +90,13 @@ pub(crate) struct Entry {
     key: SmallVec<[u64; 8]>,
 }
 
+const _: () = assert!(size_of::<Entry>() == 128);
+
 struct Subtable {
     mask: PacketMask,
     words: Box<[MaskWord]>,
-    /// Upper half of the masked hash and index of the entry.
-    table: HashTable<(u32, u32)>,
+    /// Masked hash and index of the entry.
+    table: HashTable<(u64, u32)>,
     hits: u32,
     /// Bursts whose first packet it answered, itself or by the exact-match cache.
     sampled: u32,
@@ -163,6 +169,8 @@ pub(crate) struct Tables {
     condemned: Vec<u32>,
     touched: Vec<u32>,
     lookups: u32,
+    /// Some entry tracks, or one did.
+    any_tracks: bool,
     /// Masks probed for packets that megaflows answered.
     probes: u64,
 }
@@ -201,6 +209,7 @@ impl Tables {
             condemned: Vec::new(),
             touched: Vec::with_capacity(4096),
             lookups: 0,
+            any_tracks: false,
             probes: 0,
         }
     }
@@ -278,9 +287,8 @@ impl Tables {
             return Some(only);
         }
         let hash = self.hasher.hash_masked(key, &s.words);
-        let tag = (hash >> 32) as u32;
         let hit =
-            s.table.find(hash, |(t, e)| *t == tag && masked_equal(&s.words, &entries[*e as usize].key, key));
+            s.table.find(hash, |(h, e)| *h == hash && masked_equal(&s.words, &entries[*e as usize].key, key));
         hit.map(|(_, e)| *e)
     }
 
@@ -492,10 +500,9 @@ impl Tables {
         for (probed, s) in self.order.iter().take(most).enumerate() {
             let Some(s) = self.subtables.get_mut(*s as usize) else { continue };
             let hash = self.hasher.hash_masked(key, &s.words);
-            let tag = (hash >> 32) as u32;
             let hit = s
                 .table
-                .find(hash, |(t, e)| *t == tag && masked_equal(&s.words, &entries[*e as usize].key, key));
+                .find(hash, |(h, e)| *h == hash && masked_equal(&s.words, &entries[*e as usize].key, key));
             if let Some((_, e)) = hit {
                 s.hits = s.hits.saturating_add(1);
                 self.probes += probed as u64 + 1;
@@ -538,6 +545,12 @@ impl Tables {
             _ => None,
         };
         entry.fused = i.rewrite.is_some();
+        entry.drops = i.actions.is_empty();
+        entry.tracks = match &*i.actions {
+            [Action::Ct(c), Action::Recirc(_)] => Some(c.zone),
+            _ => None,
+        };
+        self.any_tracks |= entry.tracks.is_some();
         entry.installed = Some(i);
     }
 
@@ -566,13 +579,10 @@ impl Tables {
         let hash = self.hasher.hash_masked(key, &st.words);
         let words = st.words.iter().map(|m| key.word(usize::from(m.index)) & m.bits).collect();
         let e = self.new_entry(s, words);
-        let (hasher, entries) = (&self.hasher, &self.entries);
         let st = &mut self.subtables[s as usize];
         // Packets ask for it: its mask may become worth probing.
         st.hits = st.hits.saturating_add(1);
-        st.table.insert_unique(hash, ((hash >> 32) as u32, e), |(_, e)| {
-            hasher.hash_words(&entries[*e as usize].key)
-        });
+        st.table.insert_unique(hash, (hash, e), |(h, _)| *h);
         self.assign(e, i);
         e
     }
@@ -583,6 +593,8 @@ impl Tables {
             counters: None,
             only_output: None,
             fused: false,
+            drops: false,
+            tracks: None,
             subtable,
             packets: 0,
             tcp_flags: 0,
@@ -706,6 +718,12 @@ impl Tables {
         }
     }
 
+    /// Whether there may be an entry that tracks.
+    #[inline(always)]
+    pub(crate) fn any_tracks(&self) -> bool {
+        self.any_tracks
+    }
+
     /// Entry `e`.
     #[inline(always)]
     pub(crate) fn entry(&self, e: u32) -> &Entry {
@@ -720,6 +738,16 @@ impl Tables {
 }
 
 impl Entry {
+    /// What is done, where that is to track the packet and look it up again.
+    #[inline(always)]
+    pub(crate) fn tracking(&self) -> Option<(&CtAction, u32)> {
+        self.tracks?;
+        match self.actions() {
+            [Action::Ct(c), Action::Recirc(id)] => Some((c, *id)),
+            _ => None,
+        }
+    }
+
     /// What to do as one, where it can be.
     #[inline(always)]
     pub(crate) fn rewrite(&self) -> Option<&Rewrite> {
