@@ -26,6 +26,7 @@
 //! gives the same answer.
 #![forbid(unsafe_code)]
 
+mod flat;
 mod pruning;
 mod publish;
 mod shape;

@@ -15,27 +15,32 @@
 //! there is a rule below it. So a lookup probes some ten hash tables whatever the number of rules and of masks.
 //!
 //! A map is keyed by hashes alone: two values with one hash cost a subtable that is looked at in vain, never a rule that is
-//! missed. Everything is persistent and shares what did not change, as the subtables do.
+//! missed. For the same reason versions share the maps, which only get more ([`crate::flat`]): what has gone is left out when they
+//! are made anew, after as many rules have gone as half of those that there are.
 
 use std::sync::Arc;
 
 use flow::{FieldId, PipelineKey};
 use smallvec::SmallVec;
 
+use crate::flat::{Flat, Numbers};
 use crate::shape::{BASIS, Shape, mix};
-use crate::subtable::HashMap;
 
 /// Subtables that can be told apart; those with higher numbers are always looked at.
-pub(crate) const MOST: usize = 4096;
+pub(crate) const MOST: usize = 8192;
 const SET_WORDS: usize = MOST / 64;
+/// Words of sets of subtables where they are few.
+const FEW_WORDS: usize = 16;
+/// Words of sets of masks.
+const MASK_WORDS: usize = 2;
+/// Rules that have gone before maps are made anew.
+const GONE_LEAST: usize = 4096;
 /// Subtables up to which looking at each is as fast.
 const FEW: usize = 3;
 /// When no more than these are left, further fields are not asked.
 const ENOUGH: u32 = 2;
 /// Long masks up to which each is tried.
 const LONG_FEW: usize = 2;
-/// Sets up to which numbers are kept without a bitmap.
-const SPARSE: usize = 8;
 
 /// Fields that prune, the most telling first, and the bits of their coarse part.
 const FIELDS: [(FieldId, u32); 8] = [
@@ -48,220 +53,6 @@ const FIELDS: [(FieldId, u32); 8] = [
     (FieldId::EthDst, 48),
     (FieldId::Metadata, 64),
 ];
-
-/// A set of small numbers, of subtables or of masks, each with how often it was put in.
-#[derive(Clone)]
-enum Set {
-    One { id: u32, count: u32 },
-    Many(Arc<Members>),
-}
-
-#[derive(Clone, Default)]
-struct Members {
-    /// By number.
-    each: Vec<(u32, u32)>,
-    /// The same, where there are more than [`SPARSE`]; numbers below [`MOST`] only.
-    bits: Vec<u64>,
-}
-
-impl Members {
-    fn rebuild_bits(&mut self) {
-        self.bits.clear();
-        if self.each.len() > SPARSE {
-            let last = self.each.iter().map(|e| e.0 as usize).filter(|i| *i < MOST).max().unwrap_or(0);
-            self.bits.resize(last / 64 + 1, 0);
-            for (id, _) in self.each.iter().filter(|e| (e.0 as usize) < MOST) {
-                self.bits[*id as usize / 64] |= 1 << (id % 64);
-            }
-        }
-    }
-
-    /// Whether a number came.
-    fn add(&mut self, id: u32) -> bool {
-        match self.each.binary_search_by_key(&id, |e| e.0) {
-            Ok(i) => {
-                self.each[i].1 += 1;
-                false
-            }
-            Err(i) => {
-                self.each.insert(i, (id, 1));
-                self.rebuild_bits();
-                true
-            }
-        }
-    }
-
-    fn remove(&mut self, id: u32) {
-        if let Ok(i) = self.each.binary_search_by_key(&id, |e| e.0) {
-            self.each[i].1 -= 1;
-            if self.each[i].1 == 0 {
-                self.each.remove(i);
-                self.rebuild_bits();
-            }
-        }
-    }
-}
-
-impl Set {
-    #[inline]
-    fn union_into(&self, out: &mut [u64]) {
-        let mut put = |id: u32| {
-            if let Some(w) = out.get_mut(id as usize / 64) {
-                *w |= 1 << (id % 64);
-            }
-        };
-        match self {
-            Set::One { id, .. } => put(*id),
-            Set::Many(m) if m.bits.is_empty() => m.each.iter().for_each(|e| put(e.0)),
-            Set::Many(m) => out.iter_mut().zip(&m.bits).for_each(|(o, b)| *o |= b),
-        }
-    }
-
-    #[inline]
-    fn for_each(&self, mut f: impl FnMut(u32)) {
-        match self {
-            Set::One { id, .. } => f(*id),
-            Set::Many(m) => m.each.iter().for_each(|e| f(e.0)),
-        }
-    }
-}
-
-/// Puts `id` into the set of `hash` once more.
-fn put(map: &mut HashMap<Set>, hash: u64, id: u32) {
-    match map.get_mut(&hash) {
-        None => {
-            map.insert(hash, Set::One { id, count: 1 });
-        }
-        Some(Set::One { id: i, count }) if *i == id => *count += 1,
-        Some(s @ Set::One { .. }) => {
-            let Set::One { id: other, count } = *s else { return };
-            let mut m = Members { each: vec![(other, count)], bits: Vec::new() };
-            m.add(id);
-            *s = Set::Many(Arc::new(m));
-        }
-        Some(Set::Many(m)) => {
-            Arc::make_mut(m).add(id);
-        }
-    }
-}
-
-/// Takes `id` out of the set of `hash` once.
-fn take(map: &mut HashMap<Set>, hash: u64, id: u32) {
-    let empty = match map.get_mut(&hash) {
-        Some(Set::One { count, .. }) => {
-            *count -= 1;
-            *count == 0
-        }
-        Some(Set::Many(m)) => {
-            let m = Arc::make_mut(m);
-            m.remove(id);
-            m.each.is_empty()
-        }
-        None => false,
-    };
-    if empty {
-        map.remove(&hash);
-    }
-}
-
-/// Sets by hash, in one piece of memory: a probe is a cache line, where the persistent map takes a chain of them. It may be behind: it
-/// may still have what is gone, which costs a look in vain.
-#[derive(Default)]
-struct Flat {
-    /// Upper half of the hash above: 0 for none, an even number (from 2) for a set of that one, an odd one for one of `sets`.
-    slots: Box<[u64]>,
-    sets: Box<[Set]>,
-}
-
-impl Flat {
-    fn new(all: &HashMap<Set>) -> Self {
-        let size = (all.len() * 2).next_power_of_two().max(2);
-        let mut slots = vec![0u64; size].into_boxed_slice();
-        let mut sets = Vec::new();
-        for (hash, set) in all.iter() {
-            let what = match set {
-                Set::One { id, .. } => u64::from(*id) * 2 + 2,
-                many => {
-                    sets.push(many.clone());
-                    sets.len() as u64 * 2 + 1
-                }
-            };
-            let mut at = *hash as usize & (size - 1);
-            while slots[at] != 0 {
-                at = (at + 1) & (size - 1);
-            }
-            slots[at] = hash >> 32 << 32 | what;
-        }
-        Flat { slots, sets: sets.into() }
-    }
-
-    /// Calls `f` for each set of a hash with this lower and upper half.
-    #[inline(always)]
-    fn visit(&self, hash: u64, mut f: impl FnMut(&Set)) {
-        let Some(mask) = self.slots.len().checked_sub(1) else { return };
-        let mut at = hash as usize & mask;
-        // At most half of the slots are taken, so there is an empty one.
-        while let Some(&s) = self.slots.get(at)
-            && s != 0
-        {
-            if s >> 32 == hash >> 32 {
-                let what = s as u32;
-                if what & 1 == 0 {
-                    f(&Set::One { id: what / 2 - 1, count: 1 });
-                } else if let Some(set) = self.sets.get((what / 2) as usize - 1) {
-                    f(set);
-                }
-            }
-            at = (at + 1) & mask;
-        }
-    }
-}
-
-/// Sets by hash, persistent and fast to look up.
-#[derive(Clone, Default)]
-struct Sets {
-    /// All of them.
-    all: HashMap<Set>,
-    /// `all` as it was, but for what has changed since.
-    base: Arc<Flat>,
-    /// What has come since.
-    recent: HashMap<Set>,
-    /// How much has come and gone since.
-    changes: usize,
-}
-
-impl Sets {
-    fn put(&mut self, hash: u64, id: u32) {
-        put(&mut self.all, hash, id);
-        put(&mut self.recent, hash, id);
-        self.changed();
-    }
-
-    fn take(&mut self, hash: u64, id: u32) {
-        take(&mut self.all, hash, id);
-        self.changed();
-    }
-
-    fn changed(&mut self) {
-        self.changes += 1;
-        if self.changes > 64 + self.all.len() / 8 {
-            self.base = Arc::new(Flat::new(&self.all));
-            self.recent = HashMap::default();
-            self.changes = 0;
-        }
-    }
-
-    /// Calls `f` for sets that have all that was put in under this hash; they may have more.
-    #[inline(always)]
-    fn visit(&self, hash: u64, mut f: impl FnMut(&Set)) {
-        self.base.visit(hash, &mut f);
-        if !self.recent.is_empty()
-            && let Some(set) = self.recent.get(&hash)
-        {
-            f(set);
-        }
-    }
-}
 
 /// A mask that rules have for a field, left-aligned in 128 bits, and how many subtables have it. One that nobody has any more
 /// keeps its place, since its number is in sets.
@@ -284,9 +75,16 @@ struct FieldIndex {
     /// Subtables that leave the field open.
     open: Arc<[u64]>,
     /// Subtables by the hash of mask and masked value.
-    values: Sets,
+    values: Arc<Flat>,
     /// Numbers of long masks by the hash of the coarse part.
-    below: Sets,
+    below: Arc<Flat>,
+}
+
+/// Adds a number, in a larger map if need be.
+fn put(map: &mut Arc<Flat>, hash: u64, number: u32) {
+    while !map.put(hash, number) {
+        *map = Arc::new(map.larger());
+    }
 }
 
 #[inline(always)]
@@ -309,8 +107,8 @@ impl FieldIndex {
             masks: Arc::new([]),
             longs: 0,
             open: Arc::new([]),
-            values: Sets::default(),
-            below: Sets::default(),
+            values: Arc::new(Flat::new(SET_WORDS, 0)),
+            below: Arc::new(Flat::new(MASK_WORDS, 0)),
         }
     }
 
@@ -365,14 +163,20 @@ impl FieldIndex {
         self.longs = self.masks.iter().filter(|m| m.long && m.subtables > 0).count();
     }
 
-    fn change(&mut self, id: u32, shape: &Shape, key: &PipelineKey, op: fn(&mut Sets, u64, u32)) {
+    fn add_rule(&mut self, id: u32, shape: &Shape, key: &PipelineKey) {
         let Some(i) = self.number(self.mask_of(shape)) else { return };
         let m = self.masks[i];
         let v = aligned(self.field, key.get(self.field)) & m.mask;
-        op(&mut self.values, value_hash(i, v), id);
+        put(&mut self.values, value_hash(i, v), id);
         if m.long {
-            op(&mut self.below, value_hash(usize::MAX - 1, v & self.coarse), i as u32);
+            put(&mut self.below, value_hash(usize::MAX - 1, v & self.coarse), i as u32);
         }
+    }
+
+    /// Empty maps, for as much as is in these.
+    fn begin_anew(&mut self) {
+        self.values = Arc::new(Flat::new(SET_WORDS, self.values.len()));
+        self.below = Arc::new(Flat::new(MASK_WORDS, self.below.len()));
     }
 
     /// The subtables that this field does not rule out, ored into `out`.
@@ -390,17 +194,14 @@ impl FieldIndex {
         if !skip_long {
             return;
         }
-        // A mask may come twice, from what was and from what has come since.
-        let mut long = 0u128;
+        let mut long = [0u64; MASK_WORDS];
         let mut beyond = false;
         self.below.visit(value_hash(usize::MAX - 1, v & self.coarse), |below| {
-            below.for_each(|i| match 1u128.checked_shl(i) {
-                Some(bit) => long |= bit,
-                None => beyond = true,
-            });
+            beyond |= matches!(below, Numbers::One(i) if i as usize / 64 >= MASK_WORDS);
+            below.union_into(&mut long);
         });
         for (i, m) in self.masks.iter().enumerate().filter(|(_, m)| m.long && m.subtables > 0) {
-            if 1u128.checked_shl(i as u32).map_or(beyond, |bit| long & bit != 0) {
+            if long.get(i / 64).map_or(beyond, |w| w >> (i % 64) & 1 != 0) {
                 self.values.visit(value_hash(i, v & m.mask), |s| s.union_into(out));
             }
         }
@@ -414,11 +215,14 @@ pub(crate) struct Pruning {
     fields: SmallVec<[Arc<FieldIndex>; 4]>,
     /// Every subtable, one bit each.
     all: Arc<[u64]>,
+    /// Rules, and those that have gone since maps were made.
+    rules: usize,
+    gone: usize,
 }
 
 impl Default for Pruning {
     fn default() -> Self {
-        Pruning { fields: SmallVec::new(), all: Arc::new([]) }
+        Pruning { fields: SmallVec::new(), all: Arc::new([]), rules: 0, gone: 0 }
     }
 }
 
@@ -466,34 +270,50 @@ impl Pruning {
         self.fields.retain(|f| f.masks.iter().any(|m| m.subtables > 0));
     }
 
-    fn change(&mut self, id: u32, shape: &Shape, key: &PipelineKey, op: fn(&mut Sets, u64, u32)) {
+    /// A rule has come into subtable `id`.
+    pub(crate) fn add_rule(&mut self, id: u32, shape: &Shape, key: &PipelineKey) {
+        self.rules += 1;
         if id as usize >= MOST {
             return;
         }
         for f in self.fields.iter_mut().filter(|f| shape.mask().get(f.field) != 0) {
-            Arc::make_mut(f).change(id, shape, key, op);
+            Arc::make_mut(f).add_rule(id, shape, key);
         }
     }
 
-    /// A rule has come into subtable `id`.
-    pub(crate) fn add_rule(&mut self, id: u32, shape: &Shape, key: &PipelineKey) {
-        self.change(id, shape, key, Sets::put);
+    /// A rule has gone. Whether so many have that maps are to be made anew: [`Pruning::begin_anew`], and each rule added.
+    pub(crate) fn remove_rule(&mut self) -> bool {
+        self.rules = self.rules.saturating_sub(1);
+        self.gone += 1;
+        self.gone > GONE_LEAST + self.rules / 2
     }
 
-    /// A rule has left subtable `id`.
-    pub(crate) fn remove_rule(&mut self, id: u32, shape: &Shape, key: &PipelineKey) {
-        self.change(id, shape, key, Sets::take);
+    /// Empties the maps of this version; those of others stay as they are.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.rules, self.gone) = (0, 0);
+        for f in &mut self.fields {
+            Arc::make_mut(f).begin_anew();
+        }
     }
 
     /// Calls `f` for every subtable that may match `key`, of those with numbers below [`MOST`], in no order.
     #[inline]
-    pub(crate) fn for_each_candidate(&self, key: &PipelineKey, subtables: usize, mut f: impl FnMut(u32)) {
-        let words = self.all.len();
-        let mut left = [0u64; SET_WORDS];
+    pub(crate) fn for_each_candidate(&self, key: &PipelineKey, subtables: usize, f: impl FnMut(u32)) {
+        if self.all.len() <= FEW_WORDS {
+            self.candidates::<FEW_WORDS>(key, subtables, f);
+        } else {
+            self.candidates::<SET_WORDS>(key, subtables, f);
+        }
+    }
+
+    #[inline(always)]
+    fn candidates<const WORDS: usize>(&self, key: &PipelineKey, subtables: usize, mut f: impl FnMut(u32)) {
+        let words = self.all.len().min(WORDS);
+        let mut left = [0u64; WORDS];
         let left = &mut left[..words];
-        left.copy_from_slice(&self.all);
+        left.copy_from_slice(&self.all[..words]);
         if subtables > FEW {
-            let mut field = [0u64; SET_WORDS];
+            let mut field = [0u64; WORDS];
             let field = &mut field[..words];
             for index in &self.fields {
                 index.candidates(key, field);

@@ -247,14 +247,29 @@ impl<R> Version<R> {
         let old = Arc::make_mut(&mut slot.subtable).remove(m, priority)?;
         let empty = slot.subtable.len == 0;
         self.len -= 1;
-        self.pruning.remove_rule(i as u32, &m.shape, &m.key());
+        let anew = self.pruning.remove_rule();
         self.count_prefixes(i, m, Trie::remove);
         if empty {
             self.remove_subtable(i);
         } else {
             self.reorder(i);
         }
+        if anew {
+            self.prune_anew();
+        }
         Some(old)
+    }
+
+    /// Makes the maps that prune from the rules there are.
+    #[cold]
+    fn prune_anew(&mut self) {
+        self.pruning.begin_anew();
+        for p in &self.order {
+            let Some(Some(s)) = self.slots.get(p.number as usize) else { continue };
+            for e in s.subtable.entries() {
+                self.pruning.add_rule(p.number, &s.subtable.shape, &expand(s, e));
+            }
+        }
     }
 
     fn count_prefixes(&mut self, i: usize, m: &MiniMatch, op: fn(&mut Trie, u128, u8)) {
