@@ -17,16 +17,20 @@ use crate::frame;
 
 /// Ports 1 to this.
 const PORTS: u32 = 3;
+/// The port that packets out of tunnels come in on.
+pub(crate) const TUNNEL: PortId = PortId(9);
 
-/// Answers every miss with the same actions; recirculated packets end.
+/// Answers every miss with the same actions; recirculated packets end, and so do those that came out of a tunnel.
 struct Answer(Arc<[Action]>);
 
 impl MissHandler for Answer {
     fn translate(&self, misses: &[Miss], now: Instant, out: &mut Translations) {
         let mut mask = PacketMask::ZERO;
         mask.set_exact(FieldId::RecircId);
+        mask.set_exact(FieldId::DpPort);
         for m in misses {
-            let again = m.key.get64(FieldId::RecircId) != 0;
+            let of_tunnel = m.key.get64(FieldId::DpPort) == u64::from(TUNNEL.0);
+            let again = m.key.get64(FieldId::RecircId) != 0 || of_tunnel;
             out.push(Translation {
                 record: Arc::new(FlowRecord {
                     id: FlowId(u64::from(again) + 1),
@@ -57,23 +61,28 @@ pub fn run(data: &[u8]) {
     let Some(end) = data.iter().position(|b| *b == b'\n') else { return };
     let (Ok(text), frame) = (std::str::from_utf8(&data[..end]), &data[end + 1..]) else { return };
     let Ok(actions) = odp::parse_actions(text, &|_| None) else { return };
+    carry_out(actions, frame);
+}
+
+/// Has the datapath carry out `actions` on a frame; what it sent. `None` when it cannot be had.
+pub(crate) fn carry_out(actions: Vec<Action>, frame: &[u8]) -> Option<Vec<Vec<u8>>> {
     // What is read and written reads back.
     let written = odp::format_actions(&actions, odp::Context::default(), &|_| None);
-    let (Ok(pool), punts) = (BufferPool::new(64), Arc::new(Punts::default())) else { return };
-    let Some(packet) = pool.copy_from(frame) else { return };
+    let (Ok(pool), punts) = (BufferPool::new(64), Arc::new(Punts::default())) else { return None };
+    let packet = pool.copy_from(frame)?;
     let config = DatapathConfig { seed: Some(1), max_flows: 16, ..DatapathConfig::default() };
     let answer = Arc::new(Answer(actions.into()));
     let Ok(dp) = SoftDatapath::new(config, Arc::new(ManualClock::new()), answer, punts.clone()) else {
-        return;
+        return None;
     };
-    let Ok(mut core) = dp.take_core(0) else { return };
+    let Ok(mut core) = dp.take_core(0) else { return None };
     let mut ends = Vec::new();
     for p in 1..=PORTS {
         let Ok((mut ours, mut theirs)) = cable(&MemoryConfig { capacity: 64, ..MemoryConfig::default() })
         else {
-            return;
+            return None;
         };
-        let (Some((rx, tx)), Some(end)) = (ours.split(), theirs.split()) else { return };
+        let (Some((rx, tx)), Some(end)) = (ours.split(), theirs.split()) else { return None };
         let config = PortConfig::new(PortId(p), format!("p{p}"));
         let attached = dp.attach(config, Box::new(rx), Box::new(tx));
         assert!(attached.is_ok(), "{attached:?}");
@@ -83,16 +92,17 @@ pub fn run(data: &[u8]) {
     assert!(sent.is_ok(), "a queue of 64 has no room for one");
     core.poll_once(Instant::from_nanos(1_000_000_000));
     let s = dp.stats();
-    let mut received = 0;
+    let mut received = Vec::new();
     for (rx, _) in &mut ends {
-        while rx.receive().is_some() {
-            received += 1;
+        while let Some(p) = rx.receive() {
+            received.push(p.to_vec());
         }
     }
-    assert_eq!(received, s.tx_packets, "{written}");
+    assert_eq!(received.len() as u64, s.tx_packets, "{written}");
     assert_eq!(punts.0.load(Ordering::Relaxed), s.punts, "{written}");
     assert!(s.tx_packets + s.punts + s.drops.iter().sum::<u64>() > 0, "the packet is lost: {written}");
     assert_eq!(pool.free_cells(), 64, "a buffer is lost: {written}");
+    Some(received)
 }
 
 /// Actions of each kind on frames of each kind.

@@ -5,6 +5,7 @@
 //! | `frame` | a frame | headers lie within it; a key's text reads back as the key |
 //! | `actions` | a list of actions and a frame | every packet is sent, handed up or counted as dropped, and its buffer comes home |
 //! | `connections` | packets and how each is tracked | connections are bounded and given back; only what is translated changes, and its checksums stay right |
+//! | `tunnels` | what a header is made of, and a frame | what comes out lies within the frame; what goes in comes out as it was |
 //! | `openflow` | a message | what can be decoded and encoded decodes to the same message |
 //! | `flow-text` | a flow as ovs-ofctl takes it | what is read and written reads back the same |
 //! | `transaction` | an OVSDB transaction | an error changes nothing; a commit's log record does to a copy what the commit did |
@@ -24,6 +25,7 @@ mod json;
 pub mod mutate;
 mod netlink;
 mod openflow;
+mod tunnels;
 
 /// One target.
 #[derive(Clone, Copy)]
@@ -41,6 +43,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frame", run: frame::run, seeds: frame::seeds },
     Target { name: "actions", run: actions::run, seeds: actions::seeds },
     Target { name: "connections", run: connections::run, seeds: connections::seeds },
+    Target { name: "tunnels", run: tunnels::run, seeds: tunnels::seeds },
     Target { name: "openflow", run: openflow::message, seeds: openflow::message_seeds },
     Target { name: "flow-text", run: openflow::text, seeds: openflow::text_seeds },
     Target { name: "transaction", run: database::transaction, seeds: database::transaction_seeds },

@@ -67,6 +67,7 @@ each! {
     frames: "frame",
     actions: "actions",
     connections: "connections",
+    tunnel_headers: "tunnels",
     openflow_messages: "openflow",
     flows_as_text: "flow-text",
     transactions: "transaction",
