@@ -28,12 +28,11 @@ use flow::{FieldId, Layout, PacketKey, PortId, parse_into};
 
 use crate::datapath::Shared;
 use crate::execute::{Metadata, Outputs, Tracked, restore};
-use crate::flow_table::{Installed, Put};
 use crate::journal;
-use crate::link::{FlowChange, PortChange, bump};
+use crate::link::bump;
 use crate::perf::{Stage, Watch};
 use crate::plain;
-use crate::port::{OutPort, PortShared};
+use crate::port::PortShared;
 use crate::prefetch;
 use crate::run::{Sleeper, WakesBy};
 use crate::tables::{Known, Tables};
@@ -45,12 +44,12 @@ static WRITERS: AtomicU32 = AtomicU32::new(1);
 pub(crate) struct InPort {
     pub(crate) shared: Arc<PortShared>,
     /// Its place among the port's.
-    place: usize,
+    pub(crate) place: usize,
     pub(crate) rx: Box<dyn RxQueue>,
     /// The sending half, when the core sends by another one of the port's.
-    spare: Option<Box<dyn TxQueue>>,
+    pub(crate) spare: Option<Box<dyn TxQueue>>,
     /// Packets of this poll.
-    received: usize,
+    pub(crate) received: usize,
     /// `Nothing` when the queue has said that its device is gone; it is not polled any more.
     pub(crate) wakes: WakesBy,
 }
@@ -96,8 +95,8 @@ pub struct Core {
     pub(crate) shared: Arc<Shared>,
     pub(crate) index: usize,
     pub(crate) inputs: Vec<InPort>,
-    tables: Tables,
-    out: Outputs,
+    pub(crate) tables: Tables,
+    pub(crate) out: Outputs,
     burst: Burst,
     /// Boxed, and taken while in use: a batch is large to move.
     rx: Option<Box<PacketBatch>>,
@@ -267,7 +266,7 @@ impl Core {
     }
 
     /// Puts packets that were recirculated through the tables until none is left.
-    fn recirculate(&mut self, now: Instant) {
+    pub(crate) fn recirculate(&mut self, now: Instant) {
         while !self.out.tracked.packets.is_empty() {
             self.look_up_tracked(now);
         }
@@ -677,127 +676,8 @@ impl Core {
         Verdict::Direct(b.direct.len() as u32 - 1)
     }
 
-    /// Packets to execute, and packets from other cores for ports of this one.
-    #[cold]
-    fn take_handoffs(&mut self, shared: &Shared, now: Instant) -> usize {
-        let link = &shared.links[self.index];
-        let mut n = 0;
-        while n < 4 * BATCH
-            && let Some(x) = link.executes.pop()
-        {
-            n += 1;
-            self.out.tally.executed += 1;
-            let mut key = PacketKey::ZERO;
-            match parse_into(&x.packet, x.in_port, &mut key) {
-                Ok(layout) => self.out.execute(x.packet, &mut key, &layout, &x.actions, 0, now),
-                Err(_) => self.out.tally.drop(DropReason::Runt),
-            }
-            self.recirculate(now);
-        }
-        for _ in 0..4 * BATCH {
-            let Some((port, p)) = link.handoff.pop() else { break };
-            n += 1;
-            self.out.send(port, p);
-        }
-        n
-    }
-
-    #[cold]
-    fn take_changes(&mut self, shared: &Shared) {
-        let link = &shared.links[self.index];
-        while let Some(c) = link.ports.pop() {
-            match c {
-                PortChange::Attach { port, queues } => {
-                    let mut first = None;
-                    for (place, (rx, tx)) in queues {
-                        let wakes = self.sleeper.watch(&*rx);
-                        let spare = match first {
-                            None => {
-                                first = Some(tx);
-                                None
-                            }
-                            Some(_) => Some(tx),
-                        };
-                        let shared = port.clone();
-                        self.inputs.push(InPort { shared, place, rx, spare, received: 0, wakes });
-                    }
-                    self.out.attach(OutPort::new(port, first, self.index));
-                }
-                PortChange::Detach { id, leaving } => {
-                    let mut first = self.out.detach(id);
-                    while let Some(at) = self.inputs.iter().position(|p| p.shared.id == id) {
-                        let p = self.inputs.remove(at);
-                        self.sleeper.forget(&*p.rx, p.wakes);
-                        // The first queue of the port here has no spare: its sending half is the one that was used.
-                        if let Some(tx) = p.spare.or_else(|| first.take()) {
-                            leaving.give_back(p.place, (p.rx, tx));
-                        }
-                    }
-                    leaving.left();
-                }
-            }
-        }
-        if link.resync.swap(false, Ordering::AcqRel) {
-            self.resync();
-        }
-        while let Some(c) = link.flows.pop() {
-            match c {
-                FlowChange::Put(i) => {
-                    if let Some(i) = i.current() {
-                        self.tables.insert(i);
-                    }
-                }
-                FlowChange::Removed(i) => self.tables.remove(&i),
-            }
-        }
-        self.tables.settle();
-    }
-
-    /// Makes the core's tables agree with the datapath's.
-    fn resync(&mut self) {
-        let shared = self.shared.clone();
-        self.tables.sweep();
-        let mut cursor = 0;
-        let mut chunk = Vec::with_capacity(256);
-        loop {
-            shared.flows.lock().chunk(&mut cursor, 256, &mut chunk);
-            if chunk.is_empty() {
-                break;
-            }
-            for i in chunk.drain(..) {
-                if i.is_live() {
-                    self.tables.insert(i);
-                }
-            }
-        }
-        self.tables.settle();
-    }
-
     /// Megaflows in this core's own table, including those on their way out.
     pub fn megaflows(&self) -> usize {
         self.tables.len()
-    }
-}
-
-impl Shared {
-    /// Sends a change to every core. Under the lock of the table, so that changes reach the cores in the order in which they
-    /// were made.
-    pub(crate) fn broadcast(&self, change: impl Fn() -> FlowChange) {
-        for l in self.links.iter() {
-            l.change(change());
-        }
-    }
-
-    /// Puts a record that a core has had translated into the table. An older one with the same match stays, and is what
-    /// the core uses.
-    pub(crate) fn install(&self, record: Arc<FlowRecord>) -> Result<Arc<Installed>, Arc<FlowRecord>> {
-        let mut flows = self.flows.lock();
-        match flows.find_or_put(record)? {
-            Put::Added(i) | Put::Replaced(i) => Ok(i),
-            Put::Moved { old, new } => {
-                self.broadcast(|| FlowChange::Removed(old.clone()));
-                Ok(new)
-            }
-        }
     }
 }
