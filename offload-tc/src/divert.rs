@@ -2,7 +2,8 @@
 //! that says that it is at the beginning ([`crate::misses`]).
 //!
 //! A bond's frames are caught where its members receive them: those share a block of filters, whose number is the bond's. What the
-//! members say to their peers about the bond itself (LACP) goes on to the bond.
+//! members say to their peers about the bond itself (LACP) goes on to the bond. The bond itself has the block as well: frames of a member
+//! that has joined it meanwhile are caught there, until that shares the block, too ([`Divert::refresh`]).
 //!
 //! It is there for as long as its [`Divert`] lives, and no flush of the provider takes it away. Without it a frame that nobody
 //! forwards would go to the host's own stack.
@@ -36,8 +37,10 @@ pub struct Divert<T: Transport> {
     link: T,
     at: Vec<FilterAt>,
     ifindex: u32,
-    /// Members of a bond that were given a qdisc.
+    /// A bond and its members that were given a qdisc.
     members: Vec<u32>,
+    /// It is a bond.
+    bond: bool,
     misses: Misses,
 }
 
@@ -49,8 +52,9 @@ impl<T: Transport> Divert<T> {
     /// The kernel's, with its words.
     pub fn install(mut link: T, ifindex: u32, to: u32, misses: &Misses) -> io::Result<Self> {
         let (hook, members) = attach(&mut link, ifindex)?;
-        let mut d = Divert { link, at: Vec::new(), ifindex, members, misses: misses.clone() };
-        if let Hook::Block(_) = hook {
+        let bond = matches!(hook, Hook::Block(_));
+        let mut d = Divert { link, at: Vec::new(), ifindex, members, bond, misses: misses.clone() };
+        if bond {
             let mut f = Flower { flags: flags::SKIP_HW, ..Flower::default() };
             f.actions = vec![TcAction::verdict(Verdict::Pass)];
             if let Some(a) = f.actions.first_mut() {
@@ -63,6 +67,34 @@ impl<T: Transport> Divert<T> {
         d.add(FilterAt { hook, chain: 0, prio: LAST, protocol: ALL, handle: 1 }, &f)?;
         misses.open(ifindex, to, hook);
         Ok(d)
+    }
+
+    /// Whether the interface is a bond, whose members come and go.
+    pub fn is_bond(&self) -> bool {
+        self.bond
+    }
+
+    /// Has members that have joined the bond share its filters. How many there were.
+    ///
+    /// # Errors
+    /// The kernel's; the next call tries again.
+    pub fn refresh(&mut self) -> io::Result<usize> {
+        if !self.bond {
+            return Ok(0);
+        }
+        let (_, given) = attach(&mut self.link, self.ifindex)?;
+        // Those that have left are given back theirs, wherever they are now.
+        let all = links(&mut self.link)?;
+        let ours =
+            |i: u32| i == self.ifindex || all.iter().any(|l| l.index == i && l.master == Some(self.ifindex));
+        let (stay, left): (Vec<u32>, Vec<u32>) = self.members.iter().copied().partition(|i| ours(*i));
+        self.members = stay;
+        for i in left {
+            let _ = ask(&mut self.link, |w| message::delete_clsact(w, 4, i));
+        }
+        let n = given.len();
+        self.members.extend(given);
+        Ok(n)
     }
 
     fn add(&mut self, at: FilterAt, f: &Flower) -> io::Result<()> {
@@ -88,15 +120,14 @@ impl<T: Transport> Drop for Divert<T> {
     }
 }
 
-/// What the filters of an interface hang on: a qdisc is added where there is none. And the members of a bond that were given one.
+/// What the filters of an interface hang on: a qdisc is added where there is none. And the bond and members of it that were given one.
 fn attach<T: Transport>(link: &mut T, ifindex: u32) -> io::Result<(Hook, Vec<u32>)> {
     let all = links(link)?;
     let bond = all.iter().any(|l| l.index == ifindex && l.is_bond());
-    let members: Vec<u32> =
-        all.iter().filter(|l| bond && l.master == Some(ifindex)).map(|l| l.index).collect();
+    let members = all.iter().filter(|l| bond && l.master == Some(ifindex)).map(|l| l.index);
     let mut given = Vec::new();
-    let block = (!members.is_empty()).then_some(ifindex);
-    for i in block.map_or(vec![ifindex], |_| members) {
+    let block = bond.then_some(ifindex);
+    for i in std::iter::once(ifindex).chain(members) {
         let ack = ask(link, |w| message::add_clsact(w, 1, i, block))?;
         match Errno::from_raw(ack.errno) {
             _ if ack.errno == 0 => given.push(i),
@@ -159,6 +190,29 @@ mod tests {
         }
         drop(d);
         assert!(kernel.filters().is_empty());
+    }
+
+    #[test]
+    fn a_member_that_joins_a_bond_later_shares_its_filters_and_one_that_leaves_does_not() {
+        let kernel = FakeKernel::new(&[1, 2, 3, 9]);
+        let of =
+            |index, kind: &str, master| LinkInfo { index, kind: kind.into(), master, ..LinkInfo::default() };
+        kernel.set_link(of(1, "bond", None));
+        let misses = Misses::new();
+        let mut d = Divert::install(kernel.socket(), 1, 9, &misses).unwrap();
+        let k = packet(SHAPES[0], 1, PortId(1));
+        let goes = |member| kernel.receive(member, &k, 100).map(|out| out[0].0);
+        assert_eq!((goes(1), goes(2)), (Some(9), None), "a bond without members");
+        kernel.set_link(of(2, "", Some(1)));
+        kernel.set_link(of(3, "", Some(1)));
+        assert_eq!((d.refresh().unwrap(), d.refresh().unwrap()), (2, 0));
+        assert_eq!((goes(2), goes(3)), (Some(9), Some(9)));
+        kernel.set_link(of(3, "", None));
+        assert_eq!(d.refresh().unwrap(), 0);
+        assert_eq!((goes(2), goes(3)), (Some(9), None));
+        drop(d);
+        assert!(kernel.filters().is_empty());
+        assert_eq!(goes(2), None);
     }
 
     #[test]

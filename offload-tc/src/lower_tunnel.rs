@@ -9,8 +9,11 @@
 //!   in_port(p) ─► set(tun_id, tun_dst), output(vxlan)   .. ─► tunnel_key set, mirred
 //! ```
 //!
-//! *Not lowered*: VXLAN's group policy and Geneve's options, of which records have one and none; headers that the switch puts
-//! before a packet itself.
+//! VXLAN's group policy is an option there. A record that says that there is none is not lowered: flower has no key for that.
+//!
+//! *Not lowered*: options of Geneve and ERSPAN, of which records have none; headers that the switch puts before a packet itself, since
+//! the kernel has no action that pushes such a header and its own tunnels would take their route from the host's tables, not from
+//! the bridge below.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,6 +25,7 @@ use crate::action::TunnelSet;
 use crate::filter::Flower;
 use crate::keys::FlowerKey;
 use crate::lower_match::TABLE;
+use crate::tunnel_opts::TunnelOpt;
 
 /// Fields that are matched, and their keys.
 const KEYS: [(FieldId, FlowerKey); 9] = [
@@ -35,8 +39,8 @@ const KEYS: [(FieldId, FlowerKey); 9] = [
     (FieldId::TunTpSrc, FlowerKey::EncUdpSrc),
     (FieldId::TunTpDst, FlowerKey::EncUdpDst),
 ];
-/// Fields that can be written: those above, less the source port, which the kernel chooses.
-const WRITTEN: [FieldId; 9] = [
+/// Fields that can be written. The source port is the kernel's to choose.
+const WRITTEN: [FieldId; 12] = [
     FieldId::TunId,
     FieldId::TunSrc,
     FieldId::TunDst,
@@ -46,7 +50,12 @@ const WRITTEN: [FieldId; 9] = [
     FieldId::TunTtl,
     FieldId::TunTpDst,
     FieldId::TunFlags,
+    FieldId::TunTpSrc,
+    FieldId::TunGbpId,
+    FieldId::TunGbpFlags,
 ];
+/// VXLAN's group policy: where in the kernel's number.
+const GROUP: [(FieldId, u32); 2] = [(FieldId::TunGbpId, 0), (FieldId::TunGbpFlags, 16)];
 /// The datapath's bit of a tunnel's flags, flower's (TCA_FLOWER_KEY_FLAGS_TUNNEL_*, Linux 6.11).
 const FLAGS: [(u16, u128); 3] = [(TUN_CSUM, 1 << 2), (TUN_DF, 1 << 3), (TUN_OAM, 1 << 4)];
 
@@ -54,7 +63,8 @@ const FLAGS: [(u16, u128); 3] = [(TUN_CSUM, 1 << 2), (TUN_DF, 1 << 3), (TUN_OAM,
 pub(crate) fn key_fields() -> Vec<KeyField> {
     let flags =
         KeyField { mask: (TUN_CSUM | TUN_DF | TUN_OAM | TUN_KEY).into(), ..KeyField::any(FieldId::TunFlags) };
-    KEYS.iter().map(|(f, _)| KeyField::any(*f)).chain([flags]).collect()
+    let group = GROUP.iter().map(|(f, _)| KeyField::any(*f));
+    KEYS.iter().map(|(f, _)| KeyField::any(*f)).chain(group).chain([flags]).collect()
 }
 
 /// Writes of tunnels' fields, as capabilities have them.
@@ -67,7 +77,8 @@ pub(crate) fn action_caps() -> Vec<ActionCap> {
 /// # Errors
 /// [`Reject::Value`] for a key that does not fit 32 bits.
 pub(crate) fn lower_tunnel(m: &PacketMatch, left: &mut PacketMask, f: &mut Flower) -> Result<bool, Reject> {
-    let fields = KEYS.iter().map(|(f, _)| *f).chain([FieldId::TunFlags]);
+    let group = GROUP.iter().map(|(f, _)| *f);
+    let fields = KEYS.iter().map(|(f, _)| *f).chain(group).chain([FieldId::TunFlags]);
     if fields.clone().all(|f| m.get(f).0 == 0) {
         // A packet without a tunnel has nothing but zeros there.
         return Ok(false);
@@ -84,6 +95,19 @@ pub(crate) fn lower_tunnel(m: &PacketMatch, left: &mut PacketMask, f: &mut Flowe
             f.set_masked(key, value, mask & key.row().max);
         }
         left.set(field, 0);
+    }
+    let (mut group, mut bits) = (0u32, 0u32);
+    for (field, shift) in GROUP {
+        let (value, mask) = m.get(field);
+        group |= ((value & mask) as u32) << shift;
+        bits |= (mask as u32) << shift;
+        left.set(field, 0);
+    }
+    if bits != 0 && group == 0 {
+        return Err(Reject::Value { table: TABLE, field: FieldId::TunGbpId, value: 0 });
+    }
+    if bits != 0 {
+        f.enc_opts = Some((vec![TunnelOpt::VxlanGbp(group)], vec![TunnelOpt::VxlanGbp(bits)]));
     }
     let (value, mask) = m.get(FieldId::TunFlags);
     if mask & u128::from(TUN_KEY) != 0 && value & u128::from(TUN_KEY) == 0 && mask & value != 0 {
@@ -114,6 +138,7 @@ pub(crate) struct Wanted {
     ttl: u8,
     tp_dst: u16,
     flags: u16,
+    group: u32,
     /// Whether something was written since they were last given to a packet.
     pub changed: bool,
 }
@@ -137,6 +162,9 @@ impl Wanted {
             FieldId::TunTos => self.tos = value as u8,
             FieldId::TunTtl => self.ttl = value as u8,
             FieldId::TunTpDst => self.tp_dst = value as u16,
+            FieldId::TunTpSrc if value == 0 => {}
+            FieldId::TunGbpId => self.group = self.group & !0xffff | value as u32,
+            FieldId::TunGbpFlags => self.group = self.group & 0xffff | (value as u32) << 16,
             FieldId::TunFlags if value & !u128::from(TUN_CSUM | TUN_DF | TUN_KEY) == 0 => {
                 self.flags = value as u16;
             }
@@ -167,7 +195,7 @@ impl Wanted {
             ttl: (self.ttl != 0).then_some(self.ttl),
             no_csum: self.flags & TUN_CSUM == 0,
             no_frag: self.flags & TUN_DF != 0,
-            opts: Vec::new(),
+            opts: if self.group == 0 { Vec::new() } else { vec![TunnelOpt::VxlanGbp(self.group)] },
         })
     }
 }
@@ -190,6 +218,29 @@ mod tests {
         assert_eq!(f.get(FlowerKey::EncKeyId), Some((0, u32::MAX.into())), "network 0 is one of many");
         assert_eq!(f.get(FlowerKey::EncIp4Dst).map(|k| k.0), Some(0x0a00_0001));
         assert_eq!(f.get(FlowerKey::EncIp6Src), None);
+    }
+
+    #[test]
+    fn a_group_is_an_option_of_the_tunnel() {
+        let mut m = PacketMatch::ANY;
+        m.set(FieldId::TunDst, 0x0a00_0001);
+        m.set(FieldId::TunGbpId, 512);
+        m.set(FieldId::TunGbpFlags, 8);
+        let mut f = Flower::default();
+        let mut left = *m.mask();
+        assert_eq!(lower_tunnel(&m, &mut left, &mut f), Ok(true));
+        let told = (vec![TunnelOpt::VxlanGbp(8 << 16 | 512)], vec![TunnelOpt::VxlanGbp(0x00ff_ffff)]);
+        assert_eq!(f.enc_opts, Some(told));
+        assert!(left.is_zero(), "{left:?}");
+        m.set(FieldId::TunGbpId, 0);
+        m.set(FieldId::TunGbpFlags, 0);
+        assert!(matches!(lower_tunnel(&m, &mut m.mask().clone(), &mut f), Err(Reject::Value { .. })));
+        let mut w = Wanted::default();
+        for (f, v) in [(FieldId::TunDst, 1), (FieldId::TunGbpId, 7), (FieldId::TunTpSrc, 0)] {
+            w.write(f, v, f.info().max()).unwrap();
+        }
+        assert_eq!(w.action().unwrap().opts, [TunnelOpt::VxlanGbp(7)]);
+        assert!(w.write(FieldId::TunTpSrc, 5, 0xffff).is_err(), "the kernel chooses it");
     }
 
     #[test]

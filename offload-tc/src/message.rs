@@ -65,18 +65,21 @@ pub enum Add {
     New,
     /// It must not be there; the kernel answers with the filter as it has it, then the acknowledgement.
     NewAndTell,
+    /// It must not be there; the kernel answers with the filter as it has it, or with a refusal: one answer to be read instead of two.
+    NewTold,
     /// The one that is there is changed, if there is one.
     Replace,
 }
 
 /// Adds a filter.
 pub fn add_filter(w: &mut Writer, seq: u32, at: &FilterAt, f: &Flower, how: Add) {
+    let silent = how == Add::NewTold;
     let how = match how {
         Add::New => flag::EXCL,
-        Add::NewAndTell => flag::EXCL | flag::ECHO,
+        Add::NewAndTell | Add::NewTold => flag::EXCL | flag::ECHO,
         Add::Replace => 0,
-    };
-    let m = w.message(kind::NEW_FILTER, flag::REQUEST | flag::ACK | flag::CREATE | how, seq);
+    } | if silent { 0 } else { flag::ACK };
+    let m = w.message(kind::NEW_FILTER, flag::REQUEST | flag::CREATE | how, seq);
     filter_head(w, at);
     w.text(TCA_KIND, "flower");
     w.u32(TCA_CHAIN, at.chain);
@@ -88,16 +91,21 @@ pub fn add_filter(w: &mut Writer, seq: u32, at: &FilterAt, f: &Flower, how: Add)
 
 /// Removes a filter. The kernel answers with the filter as it last was, then the acknowledgement.
 pub fn delete_filter(w: &mut Writer, seq: u32, at: &FilterAt) {
+    about_filter(w, kind::DEL_FILTER, flag::ACK | flag::ECHO, seq, at);
+}
+
+/// Removes a filter. The kernel answers with the filter as it last was, or with a refusal.
+pub fn delete_filter_told(w: &mut Writer, seq: u32, at: &FilterAt) {
     about_filter(w, kind::DEL_FILTER, flag::ECHO, seq, at);
 }
 
 /// Asks for a filter.
 pub fn get_filter(w: &mut Writer, seq: u32, at: &FilterAt) {
-    about_filter(w, kind::GET_FILTER, 0, seq, at);
+    about_filter(w, kind::GET_FILTER, flag::ACK, seq, at);
 }
 
 fn about_filter(w: &mut Writer, what: u16, more: u16, seq: u32, at: &FilterAt) {
-    let m = w.message(what, flag::REQUEST | flag::ACK | more, seq);
+    let m = w.message(what, flag::REQUEST | more, seq);
     filter_head(w, at);
     w.text(TCA_KIND, "flower");
     w.u32(TCA_CHAIN, at.chain);

@@ -52,7 +52,7 @@ fn ports_and_flows_come_and_go() {
     d.flush().unwrap();
     assert!(d.flows().unwrap().is_empty());
     // One that is there is opened.
-    let again = open(&kernel);
+    let mut again = open(&kernel);
     again.destroy().unwrap();
     assert!(d.flows().is_err(), "the datapath is gone");
 }
@@ -156,8 +156,11 @@ fn packets_that_no_flow_knows_are_told_with_what_is_known_of_them() {
     assert_eq!(out[0].packet, frame);
     assert_eq!((k.get(FieldId::DpPort), k.get(FieldId::RecircId), k.get(FieldId::CtState)), (4, 9, 0x21));
     assert_eq!((k.get(FieldId::EthType), out[0].userdata.is_none()), (0x88b5, true));
-    d.execute(&frame, PortId(4), 9, &[Action::Output(PortId(1))], &|_| Vec::new()).unwrap();
+    d.execute(&frame, k, out[0].beside, &[Action::Output(PortId(1))], &|_| Vec::new()).unwrap();
     let did = kernel.executed();
     assert_eq!(find(&did[0], 1).unwrap(), Some(frame.as_slice()));
     assert_eq!(find(&did[0], 3).unwrap(), Some(&[8, 0, 1, 0, 1, 0, 0, 0][..]));
+    let told = find(&did[0], 2).unwrap().unwrap();
+    let told: Vec<u16> = attrs(told).map(|a| a.unwrap().0).collect();
+    assert_eq!(told, [3, 20, 22], "port, recirculation id, state of the connection");
 }

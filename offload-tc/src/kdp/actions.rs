@@ -29,6 +29,15 @@ const MAX_DEPTH: usize = 16;
 /// What a packet for a controller is to bring along, for whoever receives it.
 pub type Userdata<'a> = &'a dyn Fn(&ControllerAction) -> Vec<u8>;
 
+/// Writes the action that hands packets over with `userdata`.
+pub(super) fn put_hand_over(w: &mut Writer, userdata: &[u8]) {
+    let n = w.nest(USERSPACE | NESTED);
+    // The kernel takes the socket of the CPU, but wants one to be named.
+    w.u32(1, u32::MAX);
+    w.attr(2, userdata);
+    w.end(n);
+}
+
 /// Writes actions for packets that match `m`.
 ///
 /// # Errors
@@ -65,11 +74,7 @@ impl Actions<'_> {
                 w.u32(OUTPUT, port.0);
             }
             Action::Controller(c) => {
-                let n = w.nest(USERSPACE | NESTED);
-                // The kernel takes the socket of the CPU, but wants one to be named.
-                w.u32(1, u32::MAX);
-                w.attr(2, &(self.userdata)(c));
-                w.end(n);
+                put_hand_over(w, &(self.userdata)(c));
             }
             Action::SetField { field, value, mask } => return self.set(w, *field, *value, *mask),
             Action::PushVlan { tpid, tci } => {
@@ -116,7 +121,8 @@ impl Actions<'_> {
         use FieldId::*;
         let whole = |f: FieldId| mask == f.info().max();
         match field {
-            TunId | TunSrc | TunDst | TunIpv6Src | TunIpv6Dst | TunTos | TunTtl | TunTpDst | TunFlags
+            TunId | TunSrc | TunDst | TunIpv6Src | TunIpv6Dst | TunTos | TunTtl | TunTpSrc | TunTpDst
+            | TunFlags | TunGbpId | TunGbpFlags
                 if whole(field) =>
             {
                 self.tunnel.push((field, value));
@@ -136,7 +142,14 @@ impl Actions<'_> {
         let v = |f: FieldId| if f == field { value & mask } else { 0 };
         let bits = |f: FieldId| if f == field { mask } else { 0 };
         let both = |make: &dyn Fn(Get<'_>) -> Vec<u8>| [make(&v), make(&bits)].concat();
-        let is_v6 = self.m.get(EthType).0 == 0x86dd;
+        let eth_type = self.m.get(EthType).0;
+        let is_v6 = eth_type == 0x86dd;
+        if matches!(field, NwSrc | NwDst) && eth_type != 0x0800
+            || matches!(field, NwTos | NwTtl) && !is_v6 && eth_type != 0x0800
+        {
+            // Those of ARP, say, which the kernel does not write.
+            return Err(KdpError::Unsupported("write to this header"));
+        }
         let ip = |g: Get<'_>| if is_v6 { key::ipv6(g, 0) } else { key::ipv4(g, 0) };
         let ip_number = if is_v6 { number::IPV6 } else { number::IPV4 };
         let (attr, body) = match field {

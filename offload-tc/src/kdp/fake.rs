@@ -15,9 +15,9 @@ use crate::message::{Message, flag, kind, messages};
 use crate::transport::Transport;
 use crate::wire::{NLMSG_HEADER, Writer, find, read_text, read_u32};
 
-/// Numbers of the families, in the order datapath, port, flow, packet.
-const FAMILIES: [(&str, u16); 4] =
-    [("ovs_datapath", 30), ("ovs_vport", 31), ("ovs_flow", 32), ("ovs_packet", 33)];
+/// Numbers of the families, in the order datapath, port, flow, packet, meter.
+const FAMILIES: [(&str, u16); 5] =
+    [("ovs_datapath", 30), ("ovs_vport", 31), ("ovs_flow", 32), ("ovs_packet", 33), ("ovs_meter", 34)];
 const NUMBER: u32 = 77;
 
 #[derive(Debug, Default)]
@@ -27,15 +27,21 @@ struct State {
     ports: BTreeMap<u32, (String, u32)>,
     flows: BTreeMap<Vec<u8>, Vec<u8>>,
     executed: Vec<Vec<u8>>,
+    counts: BTreeMap<Vec<u8>, (u64, u64)>,
+    meters: BTreeMap<u32, Vec<u8>>,
     refusals: VecDeque<i32>,
     lose: u32,
-    inbox: VecDeque<io::Result<Vec<u8>>>,
+    /// By the number of the socket.
+    inboxes: BTreeMap<u32, Inbox>,
 }
 
-/// A handle; clones are the same kernel.
+type Inbox = VecDeque<io::Result<Vec<u8>>>;
+
+/// A socket to a kernel; clones are the same socket.
 #[derive(Clone, Debug, Default)]
 pub struct FakeDatapath {
     state: Arc<Mutex<State>>,
+    number: u32,
 }
 
 type Answer = Result<Vec<Vec<u8>>, Errno>;
@@ -50,6 +56,34 @@ impl FakeDatapath {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another socket to the same kernel, and its number.
+    pub fn socket(&self) -> (FakeDatapath, u32) {
+        let mut s = self.state();
+        let number = s.inboxes.keys().next_back().map_or(1, |n| n + 1);
+        s.inboxes.insert(number, Inbox::new());
+        (FakeDatapath { state: self.state.clone(), number }, number)
+    }
+
+    /// A flow is gone, and not because of us.
+    pub fn lose_flow(&self, name: &[u8]) {
+        self.state().flows.remove(name);
+    }
+
+    /// What a flow has counted from now on.
+    pub fn count(&self, name: &[u8], packets: u64, bytes: u64) {
+        self.state().counts.insert(name.to_vec(), (packets, bytes));
+    }
+
+    /// What meters were made with, by number.
+    pub fn meters(&self) -> BTreeMap<u32, Vec<u8>> {
+        self.state().meters.clone()
+    }
+
+    /// What there are, by number.
+    pub fn ports(&self) -> BTreeMap<u32, (String, u32)> {
+        self.state().ports.clone()
+    }
+
     /// The next request about datapath, ports, flows or packets is refused.
     pub fn refuse_next(&self, e: Errno) {
         self.state().refusals.push_back(e as i32);
@@ -62,18 +96,35 @@ impl FakeDatapath {
 
     /// A packet comes that no flow knows: `attrs` are those of OVS_PACKET_ATTR_*.
     pub fn miss(&self, attrs: &[u8]) {
+        self.packet(1, attrs);
+    }
+
+    /// A packet comes that an action hands over: `attrs` as for [`FakeDatapath::miss`], with what the action says.
+    pub fn hand_over(&self, attrs: &[u8]) {
+        self.packet(2, attrs);
+    }
+
+    fn packet(&self, cmd: u8, attrs: &[u8]) {
         let mut w = Writer::new();
         let m = w.message(FAMILIES[3].1, 0, 0);
-        w.raw(&[1, 1, 0, 0]);
+        w.raw(&[cmd, 1, 0, 0]);
         w.raw(&NUMBER.to_ne_bytes());
         w.raw(attrs);
         w.end_message(m);
-        self.state().inbox.push_back(Ok(w.bytes().to_vec()));
+        self.hear(Ok(w.bytes().to_vec()));
+    }
+
+    /// To the first socket that was named to the datapath, if it is one of its own.
+    fn hear(&self, what: io::Result<Vec<u8>>) {
+        let mut s = self.state();
+        let named = s.pids.get(..4).and_then(|b| read_u32("socket", b).ok());
+        let to = named.filter(|n| s.inboxes.contains_key(n)).unwrap_or_default();
+        s.inboxes.entry(to).or_default().push_back(what);
     }
 
     /// Packets were lost on their way to the socket.
     pub fn overrun(&self) {
-        self.state().inbox.push_back(Err(Errno::ENOBUFS.into()));
+        self.hear(Err(Errno::ENOBUFS.into()));
     }
 
     /// What the flows were put with, by name.
@@ -92,6 +143,12 @@ impl FakeDatapath {
     }
 }
 
+impl FakeDatapath {
+    fn is_quiet(&self) -> bool {
+        self.state().inboxes.get(&self.number).is_none_or(VecDeque::is_empty)
+    }
+}
+
 impl Transport for FakeDatapath {
     fn send(&mut self, all: &[u8]) -> io::Result<()> {
         let mut s = self.state();
@@ -102,14 +159,21 @@ impl Transport for FakeDatapath {
                 s.lose -= 1;
                 continue;
             }
-            s.tell(&m, answer);
+            s.tell(self.number, &m, answer);
         }
         Ok(())
     }
 
-    fn receive(&mut self, into: &mut Vec<u8>, _: Duration) -> io::Result<bool> {
+    fn receive(&mut self, into: &mut Vec<u8>, wait: Duration) -> io::Result<bool> {
         into.clear();
-        match self.state().inbox.pop_front() {
+        let mut left = wait;
+        // Answers are there at once; packets may come while they are waited for.
+        while self.number != 0 && !left.is_zero() && self.is_quiet() {
+            let nap = left.min(Duration::from_millis(1));
+            std::thread::sleep(nap);
+            left -= nap;
+        }
+        match self.state().inboxes.entry(self.number).or_default().pop_front() {
             None => Ok(false),
             Some(b) => {
                 into.extend_from_slice(&b?);
@@ -142,7 +206,25 @@ impl State {
                 self.executed.push(body.to_vec());
                 Ok(Vec::new())
             }
+            Some(4) => self.meter(cmd, body),
             _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn meter(&mut self, cmd: u8, body: &[u8]) -> Answer {
+        let id = find(body, 1).ok().flatten().and_then(|v| read_u32("", v).ok()).ok_or(Errno::EINVAL)?;
+        match cmd {
+            2 => {
+                self.meters.insert(id, body.to_vec());
+                Ok(Vec::new())
+            }
+            3 => self.meters.remove(&id).map(|_| Vec::new()).ok_or(Errno::ENOENT),
+            _ if self.meters.contains_key(&id) => {
+                let mut w = Writer::new();
+                w.attr(3, &[5u64.to_ne_bytes(), 500u64.to_ne_bytes()].concat());
+                Ok(vec![w.bytes().to_vec()])
+            }
+            _ => Err(Errno::ENOENT),
         }
     }
 
@@ -155,7 +237,7 @@ impl State {
                 self.ports.insert(0, (name.clone(), 2));
                 self.name = Some(name);
             }
-            2 => *self = State { inbox: std::mem::take(&mut self.inbox), ..State::default() },
+            2 => *self = State { inboxes: std::mem::take(&mut self.inboxes), ..State::default() },
             _ if self.name.is_none() => return Err(Errno::ENODEV),
             _ => {}
         }
@@ -201,10 +283,12 @@ impl State {
 
     fn flow(&mut self, cmd: u8, dump: bool, body: &[u8]) -> Answer {
         let name = find(body, 9).ok().flatten().map(<[u8]>::to_vec);
+        let counts = self.counts.clone();
         let told = |name: &[u8]| {
+            let (packets, bytes) = counts.get(name).copied().unwrap_or((7, 700));
             let mut w = Writer::new();
             w.attr(9, name);
-            w.attr(3, &[7u64.to_ne_bytes(), 700u64.to_ne_bytes()].concat());
+            w.attr(3, &[packets.to_ne_bytes(), bytes.to_ne_bytes()].concat());
             w.bytes().to_vec()
         };
         match (cmd, name) {
@@ -225,7 +309,7 @@ impl State {
         }
     }
 
-    fn tell(&mut self, m: &Message<'_>, answer: Answer) {
+    fn tell(&mut self, to: u32, m: &Message<'_>, answer: Answer) {
         let dump = m.flags & flag::DUMP == flag::DUMP;
         let mut w = Writer::new();
         for attrs in answer.as_deref().unwrap_or_default() {
@@ -242,6 +326,6 @@ impl State {
         w.raw(&(-errno).to_ne_bytes());
         w.raw(&[0; NLMSG_HEADER]);
         w.end_message(o);
-        self.inbox.push_back(Ok(w.bytes().to_vec()));
+        self.inboxes.entry(to).or_default().push_back(Ok(w.bytes().to_vec()));
     }
 }

@@ -35,6 +35,8 @@ pub struct Families {
 pub(super) struct Told {
     /// Number of the datapath.
     pub number: u32,
+    /// Of the message.
+    pub flags: u16,
     pub attrs: Vec<u8>,
 }
 
@@ -44,14 +46,7 @@ impl Families {
     /// # Errors
     /// [`KdpError::Refused`] when there is none: openvswitch.ko is not loaded.
     pub fn resolve<T: Transport>(link: &mut T) -> Result<Families, KdpError> {
-        let mut one = |name: &'static str, seq: u32| -> Result<u16, KdpError> {
-            let mut w = Writer::new();
-            let ask = (CONTROLLER, GET_FAMILY, 1);
-            put(&mut w, ask, flag::REQUEST | flag::ACK, seq, None, |w| w.text(FAMILY_NAME, name));
-            let told = exchange_at(link, w.bytes(), seq, name, Duration::from_secs(2), GENL)?;
-            let id = told.first().and_then(|t| find(&t.attrs, FAMILY_ID).ok().flatten());
-            Ok(read_u16("family", id.ok_or(CodecError::Missing("family"))?)?)
-        };
+        let mut one = |name, seq| number_of(link, name, seq);
         Ok(Families {
             datapath: one("ovs_datapath", 1)?,
             vport: one("ovs_vport", 2)?,
@@ -59,6 +54,19 @@ impl Families {
             packet: one("ovs_packet", 4)?,
         })
     }
+}
+
+/// The number of the family called `name`.
+///
+/// # Errors
+/// [`KdpError::Refused`] when there is none.
+pub(super) fn number_of<T: Transport>(link: &mut T, name: &'static str, seq: u32) -> Result<u16, KdpError> {
+    let mut w = Writer::new();
+    let ask = (CONTROLLER, GET_FAMILY, 1);
+    put(&mut w, ask, flag::REQUEST | flag::ACK, seq, None, |w| w.text(FAMILY_NAME, name));
+    let told = exchange_at(link, w.bytes(), seq, name, Duration::from_secs(2), GENL)?;
+    let id = told.first().and_then(|t| find(&t.attrs, FAMILY_ID).ok().flatten());
+    Ok(read_u16("family", id.ok_or(CodecError::Missing("family"))?)?)
 }
 
 /// Writes a message of family, command and version; `number` is the datapath's.
@@ -126,7 +134,7 @@ fn exchange_at<T: Transport>(
                 _ => {
                     let number = m.body.get(GENL..GENL + OVS).map_or(Ok(0), |b| read_u32("datapath", b))?;
                     let attrs = m.body.get(head..).unwrap_or_default().to_vec();
-                    told.push(Told { number, attrs });
+                    told.push(Told { number, flags: m.flags, attrs });
                 }
             }
         }

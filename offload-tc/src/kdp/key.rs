@@ -5,11 +5,11 @@
 
 use flow::parse::{FRAG_ANY, FRAG_LATER};
 use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
-use flow::{FieldId, PacketKey, PacketMatch, PortId};
+use flow::{FieldId, PacketKey, PacketMatch};
 
 use super::KdpError;
 use crate::error::CodecError;
-use crate::wire::{NESTED, Writer, attrs, exact, read_u16, read_u32};
+use crate::wire::{NESTED, Writer, attrs, exact, find, read_u16, read_u32};
 
 const ENCAP: u16 = 1;
 const IN_PORT: u16 = 3;
@@ -35,6 +35,22 @@ const CT_STATE: u16 = 22;
 const CT_ZONE: u16 = 23;
 const CT_MARK: u16 = 24;
 const CT_LABELS: u16 = 25;
+const CT_TUPLE4: u16 = 26;
+const CT_TUPLE6: u16 = 27;
+/// Ports of the datapath lie below this (`DP_MAX_PORTS`).
+const PORTS: u32 = 65_536;
+/// Stands for "no port" in a key that was told without one.
+const NO_PORT: u32 = u32::MAX;
+/// Fields of a connection's original direction.
+const CT_TUPLE: [FieldId; 7] = [
+    FieldId::CtNwSrc,
+    FieldId::CtNwDst,
+    FieldId::CtIpv6Src,
+    FieldId::CtIpv6Dst,
+    FieldId::CtTpSrc,
+    FieldId::CtTpDst,
+    FieldId::CtNwProto,
+];
 const VLAN_PRESENT: u128 = 0x1000;
 
 /// The numbers of attributes that actions write, for [`super::actions`].
@@ -100,11 +116,6 @@ pub(super) fn put_match(w: &mut Writer, m: &PacketMatch, key: u16, mask: u16) ->
     let there = |f| usize::from(value(f) & bits(f) & VLAN_PRESENT != 0);
     let tags = there(FieldId::VlanTci) + there(FieldId::VlanTci2);
     let s = Shape { value: &value, mask: &bits, tags, eth_type: value(FieldId::EthType) };
-    for f in [FieldId::MplsLse1, FieldId::MplsLse2, FieldId::CtNwSrc, FieldId::CtNwDst, FieldId::TunGbpId] {
-        if bits(f) != 0 && (f == FieldId::TunGbpId || value(f) != 0) && value(f) != 0 {
-            return Err(KdpError::Unsupported("match on this field"));
-        }
-    }
     let n = w.nest(key | NESTED);
     s.put(w, false)?;
     w.end(n);
@@ -114,40 +125,72 @@ pub(super) fn put_match(w: &mut Writer, m: &PacketMatch, key: u16, mask: u16) ->
     Ok(())
 }
 
-/// The match of one packet, whole.
-pub(super) fn of_packet(packet: &[u8], port: PortId, recirc: u32) -> PacketMatch {
-    let mut k = PacketKey::ZERO;
-    // A runt has no more than its port.
-    let _ = flow::parse::parse_into(packet, port, &mut k);
+/// What of a packet's key decides how actions on it are written.
+pub(super) fn of_packet(k: &PacketKey) -> PacketMatch {
     let mut m = PacketMatch::ANY;
-    m.set(FieldId::DpPort, port.0.into());
-    m.set(FieldId::RecircId, recirc.into());
-    for f in [FieldId::EthType, FieldId::VlanTci, FieldId::NwProto] {
+    for f in [FieldId::EthType, FieldId::VlanTci, FieldId::VlanTpid, FieldId::NwProto] {
         m.set(f, k.get(f));
     }
     m
 }
 
 /// Writes what the datapath is to know beside a frame.
-///
-/// # Errors
-/// [`KdpError::Unsupported`].
-pub(super) fn put_metadata(w: &mut Writer, m: &PacketMatch, key: u16) -> Result<(), KdpError> {
+pub(super) fn put_metadata(w: &mut Writer, k: &PacketKey, key: u16) {
+    let get = |f| k.get(f);
     let n = w.nest(key | NESTED);
-    w.u32(IN_PORT, m.get(FieldId::DpPort).0 as u32);
-    let recirc = m.get(FieldId::RecircId).0 as u32;
-    if recirc != 0 {
-        w.u32(RECIRC_ID, recirc);
+    let port = get(FieldId::DpPort) as u32;
+    if port < PORTS {
+        w.u32(IN_PORT, port);
+    }
+    for (f, attr) in [
+        (FieldId::RecircId, RECIRC_ID),
+        (FieldId::DpHash, DP_HASH),
+        (FieldId::PktMark, SKB_MARK),
+        (FieldId::CtState, CT_STATE),
+        (FieldId::CtMark, CT_MARK),
+    ] {
+        // Kernels that lack one do not want to hear of it.
+        if get(f) != 0 {
+            w.u32(attr, get(f) as u32);
+        }
+    }
+    if get(FieldId::CtZone) != 0 {
+        w.u16(CT_ZONE, get(FieldId::CtZone) as u16);
+    }
+    if get(FieldId::CtLabel) != 0 {
+        w.attr(CT_LABELS, &get(FieldId::CtLabel).to_ne_bytes());
+    }
+    if get(FieldId::CtNwProto) != 0 {
+        put_tuple(w, &get, get(FieldId::EthType) == 0x86dd);
+    }
+    if get(FieldId::TunDst) != 0 || get(FieldId::TunIpv6Dst) != 0 {
+        put_tunnel(w, &get, false);
     }
     w.end(n);
-    Ok(())
+}
+
+/// `struct ovs_key_ct_tuple_ipv4` or `_ipv6`.
+fn put_tuple(w: &mut Writer, get: Get<'_>, v6: bool) {
+    let ports = [be::<2>(get(FieldId::CtTpSrc)), be::<2>(get(FieldId::CtTpDst))].concat();
+    let rest = [&ports[..], &[get(FieldId::CtNwProto) as u8, 0, 0, 0]].concat();
+    if v6 {
+        let ends = [be::<16>(get(FieldId::CtIpv6Src)), be::<16>(get(FieldId::CtIpv6Dst))].concat();
+        w.attr(CT_TUPLE6, &[ends, rest].concat());
+    } else {
+        let ends = [be::<4>(get(FieldId::CtNwSrc)), be::<4>(get(FieldId::CtNwDst))].concat();
+        w.attr(CT_TUPLE4, &[ends, rest].concat());
+    }
 }
 
 impl Shape<'_> {
     fn put(&self, w: &mut Writer, mask: bool) -> Result<(), KdpError> {
         let get = if mask { self.mask } else { self.value };
         let all = |f: FieldId| if mask { f.info().max() } else { get(f) };
-        w.u32(IN_PORT, all(FieldId::DpPort) as u32);
+        let port = all(FieldId::DpPort) as u32;
+        // A packet that somebody sends without a port to have come in by has none in its key.
+        if mask || port < PORTS {
+            w.u32(IN_PORT, port);
+        }
         w.u32(RECIRC_ID, all(FieldId::RecircId) as u32);
         let wanted = |f| (self.mask)(f) != 0;
         for (f, attr) in [
@@ -165,6 +208,9 @@ impl Shape<'_> {
         }
         if wanted(FieldId::CtLabel) {
             w.attr(CT_LABELS, &get(FieldId::CtLabel).to_ne_bytes());
+        }
+        if CT_TUPLE.into_iter().any(wanted) {
+            put_tuple(w, get, self.eth_type == 0x86dd);
         }
         if (self.value)(FieldId::TunDst) != 0 || (self.value)(FieldId::TunIpv6Dst) != 0 {
             put_tunnel(w, get, mask);
@@ -208,7 +254,10 @@ impl Shape<'_> {
                 return Ok(());
             }
             0x8847 | 0x8848 => {
-                w.attr(MPLS, &be::<4>(get(FieldId::MplsLse0)));
+                let all = [FieldId::MplsLse0, FieldId::MplsLse1, FieldId::MplsLse2];
+                // As deep as something is looked at.
+                let depth = all.iter().rposition(|f| (self.mask)(*f) != 0).map_or(1, |i| i + 1);
+                w.attr(MPLS, &all.iter().take(depth).flat_map(|f| be::<4>(get(*f))).collect::<Vec<_>>());
                 return Ok(());
             }
             _ => return Ok(()),
@@ -287,6 +336,12 @@ pub(super) fn put_tunnel(w: &mut Writer, get: Get<'_>, mask: bool) {
             w.attr(attr, &be::<2>(get(f)));
         }
     }
+    let group = get(FieldId::TunGbpId) as u32 | (get(FieldId::TunGbpFlags) as u32) << 16;
+    if group != 0 {
+        let o = w.nest(11 | NESTED);
+        w.u32(1, group);
+        w.end(o);
+    }
     w.end(n);
 }
 
@@ -295,6 +350,7 @@ pub(super) fn put_tunnel(w: &mut Writer, get: Get<'_>, mask: bool) {
 /// # Errors
 /// [`CodecError`].
 pub(super) fn read_metadata(b: &[u8], k: &mut PacketKey) -> Result<(), CodecError> {
+    k.set(FieldId::DpPort, NO_PORT.into());
     for a in attrs(b) {
         match a? {
             (IN_PORT, v) => k.set(FieldId::DpPort, read_u32("in port", v)?.into()),
@@ -306,10 +362,24 @@ pub(super) fn read_metadata(b: &[u8], k: &mut PacketKey) -> Result<(), CodecErro
             (CT_MARK, v) => k.set(FieldId::CtMark, read_u32("ct mark", v)?.into()),
             (CT_LABELS, v) => k.set(FieldId::CtLabel, u128::from_ne_bytes(exact("ct label", v)?)),
             (TUNNEL, v) => read_tunnel(v, k)?,
+            (CT_TUPLE4, v) => read_tuple(v, k, [FieldId::CtNwSrc, FieldId::CtNwDst], 4),
+            (CT_TUPLE6, v) => read_tuple(v, k, [FieldId::CtIpv6Src, FieldId::CtIpv6Dst], 16),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Addresses of `n` bytes each, ports, protocol. One that is too short says nothing.
+fn read_tuple(b: &[u8], k: &mut PacketKey, ends: [FieldId; 2], n: usize) {
+    let number = |at: usize, n: usize| {
+        b.get(at..at + n).unwrap_or_default().iter().fold(0u128, |v, b| v << 8 | u128::from(*b))
+    };
+    k.set(ends[0], number(0, n));
+    k.set(ends[1], number(n, n));
+    k.set(FieldId::CtTpSrc, number(2 * n, 2));
+    k.set(FieldId::CtTpDst, number(2 * n + 2, 2));
+    k.set(FieldId::CtNwProto, number(2 * n + 4, 1));
 }
 
 fn read_tunnel(b: &[u8], k: &mut PacketKey) -> Result<(), CodecError> {
@@ -331,6 +401,11 @@ fn read_tunnel(b: &[u8], k: &mut PacketKey) -> Result<(), CodecError> {
             7 => flags |= TUN_OAM,
             9 => k.set(FieldId::TunTpSrc, n),
             10 => k.set(FieldId::TunTpDst, n),
+            11 => {
+                let group = find(v, 1)?.map_or(Ok(0), |v| read_u32("group", v))?;
+                k.set(FieldId::TunGbpId, (group & 0xffff).into());
+                k.set(FieldId::TunGbpFlags, (group >> 16 & 0xff).into());
+            }
             12 => k.set(FieldId::TunIpv6Src, n),
             13 => k.set(FieldId::TunIpv6Dst, n),
             _ => {}

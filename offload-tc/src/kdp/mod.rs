@@ -10,18 +10,25 @@
 //! Requests go one by one, each with its answer: flows are put when a packet has been translated, which costs far more. With
 //! a socket for each CPU the kernel keeps the packets of a flow in order (Linux 5.15).
 //!
-//! *Not here*: tunnels' options, meters, connection limits, NSH.
+//! [`SystemDatapath`] is all of it as a datapath that a switch can stand on.
+//!
+//! *Not here*: options of Geneve and ERSPAN, connection limits, NSH.
 
 mod actions;
 pub mod fake;
 mod genl;
+mod handler;
 mod key;
+mod meter;
+mod system;
+mod table;
 mod upcall;
+mod userdata;
 
 use std::io;
 use std::time::Duration;
 
-use flow::{Action, FlowId, PacketMatch, PortId};
+use flow::{Action, FlowId, PacketKey, PacketMatch, PortId};
 
 use crate::error::CodecError;
 use crate::message::flag;
@@ -30,7 +37,8 @@ use crate::wire::{NESTED, Writer, attrs, find, read_text, read_u32, read_u64};
 
 pub use actions::Userdata;
 pub use genl::Families;
-pub use upcall::{Upcall, Upcalls};
+pub use system::{Sockets, Software, SystemCounters, SystemDatapath, SystemParts};
+pub use upcall::{Beside, Upcall, Upcalls};
 
 /// What is wrong between us and the datapath.
 #[derive(thiserror::Error, Debug)]
@@ -59,6 +67,7 @@ pub enum KdpError {
 /// Bits of what whoever works by a datapath can do (OVS_DP_F_*).
 mod features {
     pub const UNALIGNED: u32 = 1;
+    pub const TC_RECIRC_SHARING: u32 = 4;
     pub const DISPATCH_PER_CPU: u32 = 8;
 }
 
@@ -81,6 +90,8 @@ const VPORT_UPCALL_PID: u16 = 5;
 const FLOW_KEY: u16 = 1;
 const FLOW_ACTIONS: u16 = 2;
 const FLOW_STATS: u16 = 3;
+const FLOW_TCP_FLAGS: u16 = 4;
+const FLOW_USED: u16 = 5;
 const FLOW_MASK: u16 = 7;
 const FLOW_UFID: u16 = 9;
 const FLOW_UFID_FLAGS: u16 = 10;
@@ -99,8 +110,12 @@ pub enum VportKind {
     Internal,
     /// VXLAN on this UDP port; packets say where to.
     Vxlan(u16),
+    /// The same with group policy.
+    VxlanGbp(u16),
     /// Geneve on this UDP port; packets say where to.
     Geneve(u16),
+    /// GRE; packets say where to.
+    Gre,
     /// Another.
     Other(u32),
 }
@@ -110,7 +125,8 @@ impl VportKind {
         match self {
             VportKind::Netdev => 1,
             VportKind::Internal => 2,
-            VportKind::Vxlan(_) => 4,
+            VportKind::Gre => 3,
+            VportKind::Vxlan(_) | VportKind::VxlanGbp(_) => 4,
             VportKind::Geneve(_) => 5,
             VportKind::Other(n) => *n,
         }
@@ -129,7 +145,7 @@ pub struct Vport {
 }
 
 /// Counters of a flow, and its name.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct KernelFlow {
     /// The record; `None` for a flow that was put without our name.
     pub id: Option<FlowId>,
@@ -137,6 +153,10 @@ pub struct KernelFlow {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Milliseconds of the host's monotonic clock at which it last saw a packet; 0 when it saw none.
+    pub used_ms: u64,
+    /// TCP flags seen, ored.
+    pub tcp_flags: u8,
 }
 
 /// Counters of a datapath.
@@ -162,7 +182,14 @@ pub struct KernelDatapath<T> {
     /// Number of the datapath: its local interface's.
     number: u32,
     seq: u32,
+    /// What was said that we can do.
+    features: u32,
+    /// The last dump was.
+    interrupted: bool,
 }
+
+/// What we can do with every kernel.
+const USUAL: u32 = features::UNALIGNED | features::DISPATCH_PER_CPU;
 
 /// What an answer is for.
 #[derive(Clone, Copy)]
@@ -181,11 +208,12 @@ impl<T: Transport> KernelDatapath<T> {
     /// [`KdpError`]: without openvswitch.ko there is no such family.
     pub fn open(mut link: T, name: &str) -> Result<Self, KdpError> {
         let families = Families::resolve(&mut link)?;
-        let mut d = KernelDatapath { link, families, number: 0, seq: 100 };
+        let mut d =
+            KernelDatapath { link, families, number: 0, seq: 100, features: USUAL, interrupted: false };
         let make = |w: &mut Writer| {
             w.text(DP_NAME, name);
             w.u32(DP_UPCALL_PID, 0);
-            w.u32(DP_USER_FEATURES, features::UNALIGNED | features::DISPATCH_PER_CPU);
+            w.u32(DP_USER_FEATURES, USUAL);
         };
         let ask = d.ask(CMD_NEW, "datapath", d.families.datapath, 2);
         let made = match d.request(ask, make) {
@@ -198,7 +226,7 @@ impl<T: Transport> KernelDatapath<T> {
         let told = made.first().ok_or(CodecError::Missing("datapath"))?;
         d.number = told.number;
         let set = d.ask(CMD_SET, "datapath", d.families.datapath, 2);
-        d.request(set, |w| w.u32(DP_USER_FEATURES, features::UNALIGNED | features::DISPATCH_PER_CPU))?;
+        d.request(set, |w| w.u32(DP_USER_FEATURES, USUAL))?;
         Ok(d)
     }
 
@@ -211,6 +239,17 @@ impl<T: Transport> KernelDatapath<T> {
         self.families
     }
 
+    /// Has packets go on here where filters of TC let go of them; whether the kernel can.
+    pub fn share_recirculation(&mut self) -> bool {
+        let more = self.features | features::TC_RECIRC_SHARING;
+        let set = self.ask(CMD_SET, "features", self.families.datapath, 2);
+        let can = self.request(set, |w| w.u32(DP_USER_FEATURES, more)).is_ok();
+        if can {
+            self.features = more;
+        }
+        can
+    }
+
     /// Names the sockets that hear of packets, one for each CPU, by their netlink ports.
     ///
     /// # Errors
@@ -218,8 +257,9 @@ impl<T: Transport> KernelDatapath<T> {
     pub fn dispatch(&mut self, sockets: &[u32]) -> Result<(), KdpError> {
         let pids: Vec<u8> = sockets.iter().flat_map(|p| p.to_ne_bytes()).collect();
         let ask = self.ask(CMD_SET, "sockets", self.families.datapath, 2);
+        let wanted = self.features;
         self.request(ask, |w| {
-            w.u32(DP_USER_FEATURES, features::UNALIGNED | features::DISPATCH_PER_CPU);
+            w.u32(DP_USER_FEATURES, wanted);
             w.attr(DP_PER_CPU_PIDS, &pids);
         })?;
         Ok(())
@@ -256,9 +296,14 @@ impl<T: Transport> KernelDatapath<T> {
                 w.u32(VPORT_PORT_NO, n.0);
             }
             w.u32(VPORT_UPCALL_PID, 0);
-            if let VportKind::Vxlan(udp) | VportKind::Geneve(udp) = kind {
+            if let VportKind::Vxlan(udp) | VportKind::VxlanGbp(udp) | VportKind::Geneve(udp) = kind {
                 let n = w.nest(VPORT_OPTIONS | NESTED);
                 w.u16(1, *udp);
+                if let VportKind::VxlanGbp(_) = kind {
+                    let x = w.nest(2 | NESTED);
+                    w.attr(1, &[]);
+                    w.end(x);
+                }
                 w.end(n);
             }
         })?;
@@ -295,10 +340,30 @@ impl<T: Transport> KernelDatapath<T> {
         actions: &[Action],
         userdata: Userdata<'_>,
     ) -> Result<(), KdpError> {
+        self.put_with(id, m, |w| actions::put_actions(w, actions, m, userdata))
+    }
+
+    /// Puts a flow, or changes what it does: its packets are handed over with `userdata`.
+    ///
+    /// # Errors
+    /// [`KdpError::Unsupported`] for what this datapath does not match; others.
+    pub fn put_handing_over(&mut self, id: FlowId, m: &PacketMatch, userdata: &[u8]) -> Result<(), KdpError> {
+        self.put_with(id, m, |w| {
+            actions::put_hand_over(w, userdata);
+            Ok(())
+        })
+    }
+
+    fn put_with(
+        &mut self,
+        id: FlowId,
+        m: &PacketMatch,
+        put: impl FnOnce(&mut Writer) -> Result<(), KdpError>,
+    ) -> Result<(), KdpError> {
         let mut body = Writer::new();
         key::put_match(&mut body, m, FLOW_KEY, FLOW_MASK)?;
         let n = body.nest(FLOW_ACTIONS | NESTED);
-        actions::put_actions(&mut body, actions, m, userdata)?;
+        put(&mut body)?;
         body.end(n);
         body.attr(FLOW_UFID, &ufid(id));
         let ask = Ask {
@@ -318,7 +383,7 @@ impl<T: Transport> KernelDatapath<T> {
             w.attr(FLOW_UFID, &ufid(id));
             w.u32(FLOW_UFID_FLAGS, OMIT_ALL);
         })?;
-        let none = KernelFlow { id: Some(id), packets: 0, bytes: 0 };
+        let none = KernelFlow { id: Some(id), ..KernelFlow::default() };
         told.first().map_or(Ok(none), |t| read_flow(&t.attrs))
     }
 
@@ -341,24 +406,30 @@ impl<T: Transport> KernelDatapath<T> {
         told.iter().map(|t| read_flow(&t.attrs)).collect()
     }
 
-    /// Executes actions on a packet that has come in by `port`, in the middle of the tables when `recirc` is not 0.
+    /// Whether the last dump was interrupted: what it did not tell of may be there all the same.
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupted
+    }
+
+    /// Executes actions on a packet with this key, which says by what port it has come in, how far it has come through the
+    /// tables and what is known of it beside its bytes.
     ///
     /// # Errors
     /// [`KdpError`].
     pub fn execute(
         &mut self,
         packet: &[u8],
-        port: PortId,
-        recirc: u32,
+        key: &PacketKey,
+        beside: Beside,
         actions: &[Action],
         userdata: Userdata<'_>,
     ) -> Result<(), KdpError> {
-        let m = key::of_packet(packet, port, recirc);
         let mut body = Writer::new();
         body.attr(PACKET_PACKET, packet);
-        key::put_metadata(&mut body, &m, PACKET_KEY)?;
+        key::put_metadata(&mut body, key, PACKET_KEY);
+        beside.put(&mut body);
         let n = body.nest(PACKET_ACTIONS | NESTED);
-        actions::put_actions(&mut body, actions, &m, userdata)?;
+        actions::put_actions(&mut body, actions, &key::of_packet(key), userdata)?;
         body.end(n);
         let ask = Ask {
             flags: flag::REQUEST | flag::ACK,
@@ -367,11 +438,23 @@ impl<T: Transport> KernelDatapath<T> {
         self.request(ask, |w| w.raw(body.bytes())).map(drop)
     }
 
+    /// The same datapath by another link.
+    pub fn by<U: Transport>(&self, link: U) -> KernelDatapath<U> {
+        KernelDatapath {
+            link,
+            families: self.families,
+            number: self.number,
+            seq: 100,
+            features: self.features,
+            interrupted: false,
+        }
+    }
+
     /// Takes the datapath away, with its ports and flows.
     ///
     /// # Errors
     /// [`KdpError`].
-    pub fn destroy(mut self) -> Result<(), KdpError> {
+    pub fn destroy(&mut self) -> Result<(), KdpError> {
         let ask = self.ask(CMD_DEL, "datapath", self.families.datapath, 2);
         self.request(ask, |_| {}).map(drop)
     }
@@ -380,7 +463,9 @@ impl<T: Transport> KernelDatapath<T> {
         self.seq = self.seq.wrapping_add(1);
         let mut w = Writer::new();
         genl::put(&mut w, (ask.family, ask.cmd, ask.version), ask.flags, self.seq, Some(self.number), put);
-        genl::exchange(&mut self.link, w.bytes(), self.seq, ask.what, PATIENCE)
+        let told = genl::exchange(&mut self.link, w.bytes(), self.seq, ask.what, PATIENCE)?;
+        self.interrupted = told.iter().any(|t| t.flags & flag::DUMP_INTR != 0);
+        Ok(told)
     }
 
     fn dump(
@@ -404,7 +489,7 @@ fn ufid(id: FlowId) -> [u8; 16] {
 }
 
 fn read_port(b: &[u8]) -> Result<Vport, KdpError> {
-    let (mut port, mut name, mut number, mut udp) = (None, String::new(), 0, 0);
+    let (mut port, mut name, mut number, mut udp, mut gbp) = (None, String::new(), 0, 0, false);
     for a in attrs(b) {
         match a? {
             (VPORT_PORT_NO, v) => port = Some(PortId(read_u32("port number", v)?)),
@@ -412,6 +497,7 @@ fn read_port(b: &[u8]) -> Result<Vport, KdpError> {
             (VPORT_TYPE, v) => number = read_u32("port type", v)?,
             (VPORT_OPTIONS, v) => {
                 udp = find(v, 1)?.and_then(|v| v.try_into().ok()).map_or(0, u16::from_ne_bytes);
+                gbp = find(v, 2)?.map_or(Ok(false), |x| find(x, 1).map(|g| g.is_some()))?;
             }
             _ => {}
         }
@@ -419,6 +505,8 @@ fn read_port(b: &[u8]) -> Result<Vport, KdpError> {
     let kind = match number {
         1 => VportKind::Netdev,
         2 => VportKind::Internal,
+        3 => VportKind::Gre,
+        4 if gbp => VportKind::VxlanGbp(udp),
         4 => VportKind::Vxlan(udp),
         5 => VportKind::Geneve(udp),
         n => VportKind::Other(n),
@@ -427,7 +515,7 @@ fn read_port(b: &[u8]) -> Result<Vport, KdpError> {
 }
 
 fn read_flow(b: &[u8]) -> Result<KernelFlow, KdpError> {
-    let mut f = KernelFlow { id: None, packets: 0, bytes: 0 };
+    let mut f = KernelFlow::default();
     for a in attrs(b) {
         match a? {
             (FLOW_UFID, v) if v.len() == 16 && v.starts_with(b"HoiS") => {
@@ -437,6 +525,8 @@ fn read_flow(b: &[u8]) -> Result<KernelFlow, KdpError> {
                 f.packets = read_u64("flow packets", &v[..8])?;
                 f.bytes = read_u64("flow bytes", &v[8..16])?;
             }
+            (FLOW_TCP_FLAGS, v) => f.tcp_flags = v.first().copied().unwrap_or_default(),
+            (FLOW_USED, v) => f.used_ms = read_u64("flow used", v)?,
             _ => {}
         }
     }

@@ -3,19 +3,40 @@
 use std::io;
 use std::time::Duration;
 
-use flow::{FieldId, PacketKey, PortId};
+use flow::{PacketKey, PortId};
 
 use super::genl::{GENL, OVS};
 use super::key::read_metadata;
 use super::{Families, KdpError};
 use crate::message::messages;
 use crate::transport::Transport;
-use crate::wire::attrs;
+use crate::wire::{Writer, attrs, read_u16, read_u64};
 
 const PACKET_ACTION: u8 = 2;
 const PACKET_PACKET: u16 = 1;
 const PACKET_KEY: u16 = 2;
 const PACKET_USERDATA: u16 = 4;
+const PACKET_MRU: u16 = 8;
+const PACKET_HASH: u16 = 11;
+
+/// What goes to and fro with a packet and means nothing here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Beside {
+    hash: Option<u64>,
+    longest: Option<u16>,
+}
+
+impl Beside {
+    /// Writes it into a request to execute the packet.
+    pub(super) fn put(self, w: &mut Writer) {
+        if let Some(hash) = self.hash {
+            w.u64(PACKET_HASH, hash);
+        }
+        if let Some(longest) = self.longest {
+            w.u16(PACKET_MRU, longest);
+        }
+    }
+}
 
 /// A packet that was handed over.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,6 +47,9 @@ pub struct Upcall {
     pub key: PacketKey,
     /// What the action that sent it said; `None` when no flow knew it.
     pub userdata: Option<Vec<u8>>,
+    /// What the datapath wants to hear again when the packet is executed: the packet's hash, the longest fragment it was put
+    /// together from.
+    pub beside: Beside,
 }
 
 /// A socket that hears of packets.
@@ -77,20 +101,22 @@ impl<T: Transport> Upcalls<T> {
 
 fn read(body: &[u8]) -> Result<Upcall, KdpError> {
     let (mut packet, mut metadata, mut userdata) = (&[][..], &[][..], None);
+    let mut beside = Beside::default();
     let is_action = body.first() == Some(&PACKET_ACTION);
     for a in attrs(body.get(GENL + OVS..).unwrap_or_default()) {
         match a? {
             (PACKET_PACKET, v) => packet = v,
             (PACKET_KEY, v) => metadata = v,
             (PACKET_USERDATA, v) => userdata = Some(v.to_vec()),
+            (PACKET_HASH, v) => beside.hash = Some(read_u64("hash", v)?),
+            (PACKET_MRU, v) => beside.longest = Some(read_u16("longest fragment", v)?),
             _ => {}
         }
     }
     let mut key = PacketKey::ZERO;
     // A runt has the metadata alone.
     let _ = flow::parse::parse_into(packet, PortId(0), &mut key);
-    key.set(FieldId::DpPort, 0);
     read_metadata(metadata, &mut key)?;
     let userdata = userdata.filter(|_| is_action);
-    Ok(Upcall { packet: packet.to_vec(), key, userdata })
+    Ok(Upcall { packet: packet.to_vec(), key, userdata, beside })
 }

@@ -27,6 +27,8 @@ use crate::misses::keepers;
 use crate::provider::config::TcPolicy;
 use crate::transport::Transport;
 
+/// Largest number that a chain can be gone to by (`TC_ACT_EXT_VAL_MASK`).
+const MAX_GOTO: u32 = (1 << 28) - 1;
 /// Any protocol.
 const ALL: u16 = 3;
 /// The name in cookies of filters that stand for no record.
@@ -46,6 +48,11 @@ const MOVES: usize = 64;
 impl<T: Transport> TcProvider<T> {
     /// The number of the chain for a recirculation id.
     pub(super) fn chain_of(&self, recirc: u32) -> Result<u32, Reject> {
+        if self.config.recirc_sharing {
+            // The datapath below takes the one for the other.
+            let full = Reject::TableFull { table: "chains", entries: MAX_GOTO as usize };
+            return if recirc <= MAX_GOTO { Ok(recirc) } else { Err(full) };
+        }
         let Some(misses) = &self.config.misses else {
             return Err(Reject::NeedsSoftware { action: flow::ActionKind::Recirc });
         };
@@ -77,7 +84,7 @@ impl<T: Transport> TcProvider<T> {
 
     /// Sees to it that what the chain does not catch keeps its place, before anything leads there.
     pub(super) fn keep_places(&mut self, l: &LoweredMatch) -> Result<(), Reject> {
-        let Some((chain, ct)) = l.goes_to else { return Ok(()) };
+        let Some((chain, ct)) = l.goes_to.filter(|_| !self.config.recirc_sharing) else { return Ok(()) };
         let none = Reject::NeedsSoftware { action: flow::ActionKind::Recirc };
         let tap = self.config.misses.as_ref().and_then(|m| m.tap(l.ifindex)).ok_or(none)?;
         let hook = self.hook(l.ifindex);

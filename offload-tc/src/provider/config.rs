@@ -73,6 +73,9 @@ pub struct TcConfig {
     /// Where frames go that no filter catches. Without it, or with a policy that leaves nothing to the kernel, records that go
     /// on in another chain stay in software: what such a chain does not catch would lose its place.
     pub misses: Option<Misses>,
+    /// Whether what a chain does not catch goes on in the kernel's own datapath with the chain's number as its recirculation id, so
+    /// that chains need nobody to catch the rest.
+    pub recirc_sharing: bool,
     /// Whether every packet of the ports' connections meets the kernel's connection tracking and no other, so that `ct` may be
     /// done by filters.
     pub conntrack: bool,
@@ -94,13 +97,14 @@ impl TcConfig {
             queue_depth: 256,
             read_back: true,
             misses: None,
+            recirc_sharing: false,
             conntrack: false,
         }
     }
 
     /// What there is beside plain filters.
     pub(super) fn can(&self) -> Can {
-        let chains = self.misses.is_some() && self.policy != TcPolicy::SkipSw;
+        let chains = (self.misses.is_some() || self.recirc_sharing) && self.policy != TcPolicy::SkipSw;
         Can { chains, conntrack: chains && self.conntrack }
     }
 }

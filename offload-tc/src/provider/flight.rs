@@ -62,11 +62,13 @@ pub(super) struct Flight {
     pub in_hw: bool,
     /// Last counters of a filter that was removed.
     pub last: Option<Terse>,
+    /// That the kernel tells the filter is the answer; an acknowledgement comes only of a refusal.
+    pub told: bool,
 }
 
 impl Flight {
     pub fn new(seq: u32, request: Range<usize>, job: Job, meant: Option<Flower>) -> Self {
-        Flight { seq, request, job, meant, altered: false, in_hw: false, last: None }
+        Flight { seq, request, job, meant, altered: false, in_hw: false, last: None, told: false }
     }
 }
 
@@ -195,13 +197,7 @@ impl<T: Transport> TcProvider<T> {
                     self.counters.unreadable += 1;
                     return;
                 };
-                // Answers come in order: one that is passed over is lost.
-                if i > 0 {
-                    self.resync_first(i);
-                }
-                if let Some(f) = self.flights.pop_front() {
-                    self.answered(f, &ack);
-                }
+                self.answer_to(i, &ack);
             }
             kind::NEW_FILTER | kind::DEL_FILTER => {
                 let Ok(Some(h)) = Head::read(m.body) else {
@@ -216,8 +212,21 @@ impl<T: Transport> TcProvider<T> {
                     f.in_hw = told.as_ref().is_ok_and(|(_, r)| r.in_hw);
                     f.altered = !told.is_ok_and(|(told, r)| r.unknown.is_empty() && same(meant, &told));
                 }
+                if self.flights[i].told {
+                    self.answer_to(i, &Ack::default());
+                }
             }
             _ => {}
+        }
+    }
+
+    /// The answer to the request under way at `i` has come. Answers come in order: one that is passed over is lost.
+    fn answer_to(&mut self, i: usize, ack: &Ack) {
+        if i > 0 {
+            self.resync_first(i);
+        }
+        if let Some(f) = self.flights.pop_front() {
+            self.answered(f, ack);
         }
     }
 

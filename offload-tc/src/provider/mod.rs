@@ -7,8 +7,8 @@
 //!                                                  └──────┘
 //! ```
 //!
-//! Requests of one submit travel in one buffer; the kernel has carried them out when the send returns, and the
-//! acknowledgements are read when polled. Two operations on one entry are never in the same batch, except the two halves of a
+//! Requests of one submit travel in one buffer; the kernel has carried them out when the send returns, and the answers are read when
+//! polled: of each request one, the filter as the kernel tells it (echo), or an acknowledgement where nothing is told or it is refused. Two operations on one entry are never in the same batch, except the two halves of a
 //! replacement.
 //!
 //! When answers are lost (the receive buffer overran, nothing came in time) the truth is asked of the kernel by a dump
@@ -294,18 +294,20 @@ impl<T: Transport> TcProvider<T> {
 
     /// Puts a request to add a filter into the batch.
     fn request_add(&mut self, at: &FilterAt, f: Flower, job: Job) {
-        let how = if self.config.read_back { Add::NewAndTell } else { Add::New };
+        let told = self.config.read_back;
+        let how = if told { Add::NewTold } else { Add::New };
         let (seq, begin) = (self.next_seq(), self.batch.len());
         message::add_filter(&mut self.batch, seq, at, &f, how);
-        let meant = self.config.read_back.then_some(f);
-        self.flights.push_back(Flight::new(seq, begin..self.batch.len(), job, meant));
+        let meant = told.then_some(f);
+        self.flights.push_back(Flight { told, ..Flight::new(seq, begin..self.batch.len(), job, meant) });
     }
 
     /// Puts a request to remove a filter into the batch.
     fn request_delete(&mut self, at: &FilterAt, job: Job) {
         let (seq, begin) = (self.next_seq(), self.batch.len());
-        message::delete_filter(&mut self.batch, seq, at);
-        self.flights.push_back(Flight::new(seq, begin..self.batch.len(), job, None));
+        message::delete_filter_told(&mut self.batch, seq, at);
+        let flight = Flight { told: true, ..Flight::new(seq, begin..self.batch.len(), job, None) };
+        self.flights.push_back(flight);
     }
 
     fn install(&mut self, op: OpId, rule: &FlowRule) {

@@ -305,6 +305,11 @@ impl SoftDatapath {
         Ok(Detached { leaving })
     }
 
+    /// Whether it has a record of that name.
+    pub fn holds(&self, id: FlowId) -> bool {
+        self.shared.flows.lock().contains(id)
+    }
+
     /// Name of a port.
     pub fn port_name(&self, id: PortId) -> Option<String> {
         self.shared.ports.lock().get(&id).map(|p| p.name.clone())

@@ -113,6 +113,10 @@ impl FlowTable {
         self.by_id.len()
     }
 
+    pub(crate) fn contains(&self, id: FlowId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
     pub(crate) fn masks(&self) -> usize {
         self.masks.len()
     }

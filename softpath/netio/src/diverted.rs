@@ -133,7 +133,7 @@ impl DivertedPort {
         let (rx, _) = rest.take_queues(QueueId(0)).map_err(gone)?;
         let lost = Arc::new(Counters::default());
         let rx = Box::new(Tagged { rx, places, raw: PacketBatch::new(), lost });
-        let before = read_counters(name);
+        let before = netdev.counters();
         Ok(DivertedPort { netdev, mac, mtu, tap_index, queues: Some((rx, Box::new(tx))), before })
     }
 
@@ -145,24 +145,6 @@ impl DivertedPort {
     /// The interface.
     pub fn netdev(&self) -> &Netdev {
         &self.netdev
-    }
-}
-
-/// What the kernel has counted of an interface, whoever forwarded it; zeros when it cannot be read.
-fn read_counters(name: &str) -> PortCounters {
-    let get = |what: &str| {
-        let text = std::fs::read_to_string(format!("/sys/class/net/{name}/statistics/{what}"));
-        text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
-    };
-    PortCounters {
-        rx_packets: get("rx_packets"),
-        tx_packets: get("tx_packets"),
-        rx_bytes: get("rx_bytes"),
-        tx_bytes: get("tx_bytes"),
-        rx_dropped: get("rx_dropped"),
-        tx_dropped: get("tx_dropped"),
-        rx_errors: get("rx_errors"),
-        tx_errors: get("tx_errors"),
     }
 }
 
@@ -188,7 +170,7 @@ impl PacketIo for DivertedPort {
     }
 
     fn counters(&self) -> PortCounters {
-        let (now, b) = (read_counters(self.netdev.name()), &self.before);
+        let (now, b) = (self.netdev.counters(), &self.before);
         PortCounters {
             rx_packets: now.rx_packets.saturating_sub(b.rx_packets),
             tx_packets: now.tx_packets.saturating_sub(b.tx_packets),

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use device::LinkState;
+use device::{LinkState, PortCounters};
 
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 const ETHTOOL_GSET: u32 = 0x01;
@@ -250,6 +250,24 @@ impl Netdev {
             String::from_utf8_lossy(b.split(|c| *c == 0).next().unwrap_or_default()).into_owned()
         };
         Ok(Driver { name: text(4), version: text(36), firmware: text(68) })
+    }
+
+    /// What the kernel has counted of it, whoever forwarded it; zeros when it cannot be read.
+    pub fn counters(&self) -> PortCounters {
+        let get = |what: &str| {
+            let text = std::fs::read_to_string(format!("/sys/class/net/{}/statistics/{what}", self.name));
+            text.ok().and_then(|t| t.trim().parse().ok()).unwrap_or(0)
+        };
+        PortCounters {
+            rx_packets: get("rx_packets"),
+            tx_packets: get("tx_packets"),
+            rx_bytes: get("rx_bytes"),
+            tx_bytes: get("tx_bytes"),
+            rx_dropped: get("rx_dropped"),
+            tx_dropped: get("tx_dropped"),
+            rx_errors: get("rx_errors"),
+            tx_errors: get("tx_errors"),
+        }
     }
 
     /// Brings it up.

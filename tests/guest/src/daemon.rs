@@ -33,7 +33,7 @@ interface = "vb"
 "#;
 
 /// Killed when dropped.
-struct Daemon {
+pub struct Daemon {
     child: Child,
     run_dir: String,
 }
@@ -51,7 +51,7 @@ impl Drop for Daemon {
 
 impl Daemon {
     /// Starts it with the arguments `more` in a run directory of its own, and waits until it answers.
-    fn start(name: &str, more: &[&str]) -> Result<Daemon> {
+    pub fn start(name: &str, more: &[&str]) -> Result<Daemon> {
         let run_dir = format!("/run/hoist-{name}");
         std::fs::create_dir_all(&run_dir)?;
         let programs = std::env::current_exe()?.parent().context("no folder")?.to_path_buf();
@@ -76,24 +76,36 @@ impl Daemon {
         Daemon::start(name, &["--config", &config])
     }
 
-    fn appctl(&self, command: &str) -> Result<String> {
+    pub fn appctl(&self, command: &str) -> Result<String> {
         sh(&format!("env OVS_RUNDIR={} ovs-appctl -t vswitchd {command}", self.run_dir))
     }
 
     /// `ovs-ofctl` with a command about br0.
-    fn ofctl(&self, command: &str, more: &str) -> Result<String> {
+    pub fn ofctl(&self, command: &str, more: &str) -> Result<String> {
         sh(&format!("ovs-ofctl -O OpenFlow13 {command} unix:{}/br0.mgmt {more}", self.run_dir))
     }
 
+    /// `ovs-vsctl` with its database.
+    pub fn vsctl(&self, what: &str) -> Result<String> {
+        sh(&format!("ovs-vsctl --timeout=20 --db=unix:{}/db.sock {what}", self.run_dir))
+    }
+
+    /// Ends it without asking.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Packets that the rules within a match count.
-    fn counted(&self, matches: &str) -> Result<u64> {
+    pub fn counted(&self, matches: &str) -> Result<u64> {
         let all = self.ofctl("dump-aggregate", matches)?;
         let n = all.split("packet_count=").nth(1).and_then(|t| t.split_whitespace().next());
         n.and_then(|n| n.parse().ok()).with_context(|| all.clone())
     }
 
     /// Asks it to end; nothing of it may be left.
-    fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         sh(&format!("kill -TERM {}", self.child.id()))?;
         wait("it ends", || Ok(self.child.try_wait()?.is_some()))?;
         for dev in ["va", "vb"] {
@@ -106,7 +118,7 @@ impl Daemon {
 }
 
 /// Pings b from a; every request must arrive once and be answered once.
-fn ping_once(count: u32) -> Result<()> {
+pub fn ping_once(count: u32) -> Result<()> {
     let before = echoes()?;
     let n = count.to_string();
     let o =
@@ -118,7 +130,7 @@ fn ping_once(count: u32) -> Result<()> {
     Ok(())
 }
 
-fn wait(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn wait(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let began = Instant::now();
     while !holds()? {
         if began.elapsed() > PATIENCE {
@@ -130,7 +142,7 @@ fn wait(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
 }
 
 /// Echo requests that b's stack has taken in.
-fn echoes() -> Result<u64> {
+pub fn echoes() -> Result<u64> {
     let text = sh("ip netns exec b cat /proc/net/snmp")?;
     let mut rows = text.lines().filter(|l| l.starts_with("Icmp:")).map(|l| l.split_whitespace());
     let (names, mut values) = (rows.next().context("no ICMP")?, rows.next().context("no ICMP")?);
@@ -208,7 +220,7 @@ pub fn refusals_are_told(s: &mut Switch) -> Result<String> {
 pub fn by_the_database(s: &mut Switch) -> Result<String> {
     s.provider_off()?;
     let d = Daemon::start("db", &["--database", "/run/hoist-db.conf"])?;
-    let vsctl = |what: &str| sh(&format!("ovs-vsctl --timeout=20 --db=unix:{}/db.sock {what}", d.run_dir));
+    let vsctl = |what: &str| d.vsctl(what);
     vsctl("set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=skip_hw")?;
     vsctl("add-br br0 -- add-port br0 va -- add-port br0 vb")?;
     ping_once(40)?;

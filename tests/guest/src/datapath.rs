@@ -78,7 +78,7 @@ impl Rig {
                     Err(offload_tc::kdp::KdpError::Refused { errno: 17, .. }) => {}
                     other => other?,
                 }
-                self.dp.execute(&u.packet, port, recirc, &actions, &no_data)?;
+                self.dp.execute(&u.packet, &u.key, u.beside, &actions, &no_data)?;
             }
         }
         Ok(n)

@@ -9,6 +9,7 @@ mod datapath;
 mod measure;
 mod net;
 mod switch;
+mod system;
 mod tunnel;
 
 use anyhow::{Result, bail};
@@ -24,7 +25,8 @@ fn main() -> Result<()> {
             let n = args.get(1).and_then(|n| n.parse().ok()).unwrap_or(10_000);
             measure::run_all(n)
         }
-        None => checks::run(),
+        Some("only") => checks::run(args.get(1).map_or("", String::as_str)),
+        None => checks::run(""),
         Some(what) => bail!("{what}: nothing of that name"),
     }
 }

@@ -103,6 +103,9 @@ pub struct BridgeSettings {
     /// same: what its test suite looks at. A tag is changed by a pop and a push and looked at whole, a TTL is written and looked at
     /// whole, a write to an IP header looks at the protocol, and the VLAN of a tagged packet is always looked at.
     pub stock_megaflows: bool,
+    /// The bridge stands on the kernel's datapath: tunnels are ports of it, which packets for them give their metadata to, and what goes
+    /// to the LOCAL port goes to the host.
+    pub kernel_datapath: bool,
     /// Mirrors; at most [`crate::mirror::MAX_MIRRORS`].
     pub mirrors: Vec<Mirror>,
     /// Flow tables that are not as they come, by number.
@@ -118,6 +121,7 @@ impl Default for BridgeSettings {
             mac_limit: DEFAULT_LIMIT,
             snooping: None,
             stock_megaflows: false,
+            kernel_datapath: false,
             mirrors: Vec::new(),
             tables: BTreeMap::new(),
         }

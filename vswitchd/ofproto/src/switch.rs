@@ -390,6 +390,11 @@ impl Switch {
         PortId(PSEUDO_PORTS | bridge & 0xffff)
     }
 
+    /// The bridge whose controllers' packets come in by `port`, if it stands for that.
+    pub fn bridge_of_pseudo_port(port: PortId) -> Option<u32> {
+        (port.0 >= PSEUDO_PORTS && port.0 != u32::MAX).then_some(port.0 & 0xffff)
+    }
+
     /// Translates a packet as it would be translated now. The bridge is that of its ingress port, or the one in which
     /// its translation was frozen.
     pub(crate) fn translate_key(&self, key: &PacketKey) -> (Option<u32>, Outcome) {

@@ -1,26 +1,41 @@
-//! The software datapath with port counters that include what devices forward by themselves.
+//! The datapaths that bridges stand on, as one: the software datapath with port counters that include what devices forward by
+//! themselves, and the kernel's while bridges want it.
+//!
+//! A record is where its name is known, or else where its packets come in. Numbers of ports are one space.
 
 use std::sync::Arc;
 
 use clock::Deadline;
 use datapath::SoftDatapath;
 use datapath_api::{
-    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterLimits, MeterStats, PortStats,
+    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
+    PortStats,
 };
-use flow::{Action, FlowId, MeterId, PortId};
+use flow::{Action, FieldId, FlowId, MeterId, PortId};
+use offload_tc::kdp::SystemDatapath;
 
 use crate::ports::PortTable;
+use crate::system::System;
 
 /// See the module's text.
 pub struct CountedDatapath {
     soft: Arc<SoftDatapath>,
     ports: Arc<PortTable>,
+    system: Arc<System>,
 }
 
 impl CountedDatapath {
-    /// `soft`, whose ports are in `ports`.
-    pub fn new(soft: Arc<SoftDatapath>, ports: Arc<PortTable>) -> Self {
-        CountedDatapath { soft, ports }
+    /// `soft`, whose ports are in `ports`, and the kernel's as `system` has it.
+    pub fn new(soft: Arc<SoftDatapath>, ports: Arc<PortTable>, system: Arc<System>) -> Self {
+        CountedDatapath { soft, ports, system }
+    }
+
+    /// The kernel's datapath if that is where a packet from `port` is: of a port that stands for a bridge, the bridge's.
+    fn kernel_of(&self, port: PortId) -> Option<Arc<SystemDatapath>> {
+        let k = self.system.get()?;
+        let of_bridge =
+            ofproto::Switch::bridge_of_pseudo_port(port).is_some_and(|b| self.system.has_bridge(b));
+        (k.has_port(port) || of_bridge).then_some(k)
     }
 }
 
@@ -34,27 +49,50 @@ impl Datapath for CountedDatapath {
     }
 
     fn flow_put(&self, record: Arc<FlowRecord>) -> Result<(), DatapathError> {
-        self.soft.flow_put(record)
+        let port = PortId(record.matches.get(FieldId::DpPort).0 as u32);
+        let k = self.system.get().filter(|k| k.holds(record.id));
+        // What software does in the kernel's place has records of its own.
+        let elsewhere = k.is_none() && self.soft.holds(record.id);
+        match k.or_else(|| self.kernel_of(port).filter(|_| !elsewhere)) {
+            Some(k) => k.flow_put(record),
+            None => self.soft.flow_put(record),
+        }
     }
 
     fn flow_del(&self, id: FlowId) -> Result<Arc<FlowRecord>, DatapathError> {
-        self.soft.flow_del(id)
+        match self.system.get().filter(|k| k.holds(id)) {
+            Some(k) => k.flow_del(id),
+            None => self.soft.flow_del(id),
+        }
     }
 
     fn flow_flush(&self) {
         self.soft.flow_flush();
+        if let Some(k) = self.system.get() {
+            k.flow_flush();
+        }
     }
 
     fn flow_dump(&self, f: &mut dyn FnMut(&Arc<FlowRecord>) -> bool) {
-        self.soft.flow_dump(f);
+        let mut go_on = true;
+        self.soft.flow_dump(&mut |r| {
+            go_on = f(r);
+            go_on
+        });
+        if let Some(k) = self.system.get().filter(|_| go_on) {
+            k.flow_dump(f);
+        }
     }
 
     fn synchronize(&self, deadline: Deadline) -> bool {
-        self.soft.synchronize(deadline)
+        self.soft.synchronize(deadline) && self.system.get().is_none_or(|k| k.synchronize(deadline))
     }
 
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError> {
-        self.soft.execute(packet, in_port, actions)
+        match self.kernel_of(in_port) {
+            Some(k) => k.execute(packet, in_port, actions),
+            None => self.soft.execute(packet, in_port, actions),
+        }
     }
 
     fn meter_limits(&self) -> Option<MeterLimits> {
@@ -62,18 +100,39 @@ impl Datapath for CountedDatapath {
     }
 
     fn meter_put(&self, id: MeterId, config: MeterConfig) -> Result<(), DatapathError> {
-        self.soft.meter_put(id, config)
+        self.soft.meter_put(id, config.clone())?;
+        self.system.meter(id, Some(config));
+        Ok(())
     }
 
     fn meter_del(&self, id: MeterId) -> Result<(), DatapathError> {
+        self.system.meter(id, None);
         self.soft.meter_del(id)
     }
 
     fn meter_stats(&self, id: MeterId) -> Result<MeterStats, DatapathError> {
-        self.soft.meter_stats(id)
+        let mut s = self.soft.meter_stats(id)?;
+        // Its packets are in the one or the other.
+        if let Some(m) = self.system.get().and_then(|k| k.meter_stats(id).ok()) {
+            let add = |to: &mut MeterCounts, from: &MeterCounts| {
+                to.packets += from.packets;
+                to.bytes += from.bytes;
+            };
+            add(&mut s.input, &m.input);
+            s.bands.iter_mut().zip(&m.bands).for_each(|(to, from)| add(to, from));
+        }
+        Ok(s)
     }
 
     fn stats(&self) -> DatapathStats {
-        self.soft.stats()
+        let mut s = self.soft.stats();
+        if let Some(k) = self.system.get().map(|k| k.stats()) {
+            s.rx_packets += k.rx_packets;
+            s.megaflow_hits += k.megaflow_hits;
+            s.misses += k.misses;
+            s.flows += k.flows;
+            s.masks += k.masks;
+        }
+        s
     }
 }

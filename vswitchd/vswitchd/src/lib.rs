@@ -29,6 +29,7 @@ pub mod report;
 mod rounds;
 pub mod source;
 mod switch;
+mod system;
 mod tc;
 mod vacant;
 

@@ -109,9 +109,11 @@ pub fn port(
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, OpenError> {
     match kind {
-        PortKind::Sim { .. } | PortKind::Patch { .. } | PortKind::Tunnel { .. } | PortKind::Dummy { .. } => {
-            Err(IoError::Gone.into())
-        }
+        PortKind::Sim { .. }
+        | PortKind::Patch { .. }
+        | PortKind::Tunnel { .. }
+        | PortKind::Dummy { .. }
+        | PortKind::Vport { .. } => Err(IoError::Gone.into()),
         PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
         PortKind::Tc { interface } => Ok((Box::new(TcPort::open(interface, pool, misses)?), None)),
         PortKind::AfXdp { interface, mode } => Ok((af_xdp(interface, *mode, pool)?, None)),
@@ -139,6 +141,10 @@ pub fn port(
 /// # Errors
 /// Why not, for people: there is no interface, a buffer of `pool` does not hold its frames, the kernel refuses.
 pub fn set_mtu(kind: &PortKind, mtu: u32, pool: &BufferPool) -> Result<(), String> {
+    if let PortKind::Vport { interface, .. } = kind {
+        // Its frames stay in the kernel.
+        return Netdev::open(interface).and_then(|n| n.set_mtu(mtu)).map_err(|e| e.to_string());
+    }
     let interface = match kind {
         PortKind::AfPacket { interface }
         | PortKind::Tc { interface }

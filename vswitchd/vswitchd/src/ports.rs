@@ -86,7 +86,13 @@ impl SwitchPort {
 
     /// Whether the host, or whoever plays it, decides if it is up: then it shows in the port's OpenFlow configuration.
     pub fn is_the_hosts(&self) -> bool {
-        matches!(self.kind, PortKind::Internal { .. } | PortKind::Null | PortKind::Dummy { .. })
+        matches!(
+            self.kind,
+            PortKind::Internal { .. }
+                | PortKind::Null
+                | PortKind::Dummy { .. }
+                | PortKind::Vport { internal: true, .. }
+        )
     }
 
     /// Link state now; `Some` with it when it differs from the last time this was asked.
@@ -109,7 +115,7 @@ impl SwitchPort {
 
     /// Whether the device behind it forwards by itself, so that the datapath does not see every packet.
     pub fn is_on_device(&self) -> bool {
-        matches!(self.kind, PortKind::Sim { .. } | PortKind::Tc { .. })
+        matches!(self.kind, PortKind::Sim { .. } | PortKind::Tc { .. } | PortKind::Vport { .. })
     }
 
     /// What the device, interface or file behind it has counted.
@@ -158,6 +164,8 @@ impl SwitchPort {
             PortKind::Internal { .. } => "internal",
             PortKind::Patch { .. } => "patch",
             PortKind::Tunnel { class, .. } => class,
+            PortKind::Vport { internal: true, .. } => "internal",
+            PortKind::Vport { .. } => "system",
             PortKind::Null => "null",
             PortKind::Dummy { class, .. } => class.name(),
             PortKind::Wrong { .. } => "wrong",
@@ -174,7 +182,8 @@ impl SwitchPort {
             | PortKind::Tc { interface }
             | PortKind::AfXdp { interface, .. }
             | PortKind::Tap { interface }
-            | PortKind::Internal { interface } => interface.clone(),
+            | PortKind::Internal { interface }
+            | PortKind::Vport { interface, .. } => interface.clone(),
             PortKind::Pcap { path, out } => {
                 let names: Vec<_> =
                     [path, out].into_iter().flatten().map(|p| p.display().to_string()).collect();

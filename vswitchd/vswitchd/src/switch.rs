@@ -52,6 +52,7 @@ use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
 use crate::rounds::Rounds;
 use crate::source::{ReloadError, Source};
+use crate::system::System;
 
 /// The program's name in file names of the run directory.
 pub const PROGRAM: &str = "vswitchd";
@@ -207,7 +208,9 @@ impl Switch {
         let layer = ofproto::SwitchConfig { flow_limit: config.datapath.max_flows, ..Default::default() };
         let layer = ofproto::Switch::new(clock.clone(), layer);
         let soft = SoftDatapath::new(soft_config(&config), clock.clone(), layer.clone(), layer.clone())?;
-        layer.set_datapath(Arc::new(CountedDatapath::new(soft.clone(), ports.clone())));
+        let system = Arc::new(System::default());
+        let datapaths = Arc::new(CountedDatapath::new(soft.clone(), ports.clone(), system.clone()));
+        layer.set_datapath(datapaths.clone());
         layer.set_record_sink(hoisting.clone());
         layer.set_hardware(hoisting.clone());
         let waker = poke.clone();
@@ -224,6 +227,8 @@ impl Switch {
             clock: clock.clone(),
             layer: layer.clone(),
             soft: soft.clone(),
+            datapaths,
+            system: system.clone(),
             hoisting,
             ports: ports.clone(),
             endpoints: Mutex::default(),
@@ -244,6 +249,15 @@ impl Switch {
             .map_err(StartError::Threads)?;
         let commands = Commands::new();
         builtin(&commands, VERSION, stop.clone(), options.logging);
+        let (end, kernels) = (stop.clone(), system);
+        commands.register("exit", "[--cleanup]", 0..=1, move |a| {
+            // All but the kernel's datapath is this process's own and goes with it, asked for or not.
+            if a.first().is_some_and(|a| a == "--cleanup") {
+                kernels.clean_up();
+            }
+            end.stop();
+            Ok(String::new())
+        });
         let reconfigure = Reconfigure::default();
         let usage = commands::register(&commands, &parts, &reconfigure);
         if let Some(w) = &warp {
@@ -462,6 +476,7 @@ impl Switch {
         self.parts.endpoints.lock().clear();
         // The parts refer to each other in circles; these hold what is outside the process.
         self.parts.hoisting.placing().let_go();
+        self.parts.system.let_go();
         self.parts.ports.clear();
         for mut s in self.parts.sims.lock().drain(..) {
             s.stop();

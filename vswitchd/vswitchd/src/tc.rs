@@ -8,11 +8,31 @@ use netio::diverted::{DivertedPort, Places};
 use offload::OffloadProvider;
 use offload_tc::divert::Divert;
 use offload_tc::{Kernel, Misses, TcConfig, TcPolicy, TcProvider};
+use parking_lot::Mutex;
 
 use crate::open::OpenError;
 
-/// The name under which placement has the kernel.
-pub const DEVICE: &str = "tc";
+/// What is below filters: where frames go that none of them catches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Below {
+    /// The switch's own datapath.
+    Own,
+    /// The kernel's.
+    Kernel,
+}
+
+impl Below {
+    /// Both.
+    pub const ALL: [Below; 2] = [Below::Own, Below::Kernel];
+
+    /// The name under which placement has the filters.
+    pub fn device(self) -> &'static str {
+        match self {
+            Below::Own => "tc",
+            Below::Kernel => "tc@system",
+        }
+    }
+}
 
 /// What the provider knows of tags, for ports. Connections are software's: no tag says anything of them.
 struct Tags(Misses);
@@ -26,7 +46,8 @@ impl Places for Tags {
 /// A port whose frames reach us only when no filter has forwarded them.
 pub struct TcPort {
     // Dropped first: while it is there frames go to the TAP.
-    _divert: Divert<Kernel>,
+    divert: Mutex<Divert<Kernel>>,
+    bond: bool,
     io: DivertedPort,
 }
 
@@ -43,7 +64,8 @@ impl TcPort {
         let ifindex = u32::try_from(index).unwrap_or_default();
         let link = Kernel::open().map_err(wrong)?;
         let divert = Divert::install(link, ifindex, io.tap_index(), misses).map_err(wrong)?;
-        Ok(TcPort { _divert: divert, io })
+        let bond = divert.is_bond();
+        Ok(TcPort { divert: Mutex::new(divert), bond, io })
     }
 }
 
@@ -61,6 +83,13 @@ impl PacketIo for TcPort {
         self.io.mtu_frame_bytes()
     }
     fn link(&self) -> LinkState {
+        // Asked for now and then, so a bond's members are looked at by the way.
+        if self.bond
+            && let Some(mut d) = self.divert.try_lock()
+            && let Err(e) = d.refresh()
+        {
+            tracing::debug!("members of a bond: {e}");
+        }
         self.io.link()
     }
     fn counters(&self) -> PortCounters {
@@ -75,7 +104,7 @@ impl PacketIo for TcPort {
 }
 
 /// The kernel's filters for placement, without ports yet. `run_dir` tells this switch from another on the host; `misses` is what the
-/// ports were opened with.
+/// ports were opened with; `sharing` whether the datapath below goes on where filters stopped.
 ///
 /// # Errors
 /// The operating system's, when there is no netlink socket to be had.
@@ -84,8 +113,20 @@ pub fn provider(
     run_dir: &str,
     misses: &Misses,
     clock: Arc<dyn Clock>,
+    below: Below,
+    sharing: bool,
 ) -> std::io::Result<Box<dyn OffloadProvider>> {
-    let misses = Some(misses.clone());
-    let config = TcConfig { name: DEVICE.to_owned(), policy, misses, ..TcConfig::new(run_dir) };
+    let own = below == Below::Own;
+    // The two may not take each other's filters for their own.
+    let base = TcConfig::new(&if own { run_dir.to_owned() } else { format!("{run_dir} kernel") });
+    let config = TcConfig {
+        name: below.device().to_owned(),
+        policy,
+        misses: own.then(|| misses.clone()),
+        // Connections below are the kernel's as well, and there is no other owner.
+        conntrack: !own,
+        recirc_sharing: !own && sharing,
+        ..base
+    };
     Ok(Box::new(TcProvider::new(Kernel::open()?, config, clock)))
 }

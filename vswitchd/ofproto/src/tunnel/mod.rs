@@ -78,6 +78,8 @@ pub struct TunnelSettings {
     pub egress_mark: Option<u32>,
     /// VXLAN with group policy.
     pub gbp: bool,
+    /// Its datapath carries it out: packets get metadata and go to a port of it.
+    pub foreign: bool,
 }
 
 impl TunnelSettings {
@@ -96,6 +98,7 @@ impl TunnelSettings {
             dont_fragment: true,
             egress_mark: None,
             gbp: false,
+            foreign: false,
         }
     }
 
@@ -169,6 +172,8 @@ pub struct Listening {
     pub udp: u16,
     /// VXLAN with group policy: all that share it have it, or none.
     pub gbp: bool,
+    /// Its datapath carries tunnels out by itself.
+    pub foreign: bool,
     /// Tunnels that share it.
     pub tunnels: u32,
 }
@@ -207,6 +212,7 @@ impl Tunnels {
             kind: s.kind,
             udp: s.dst_port,
             gbp: s.gbp,
+            foreign: s.foreign,
             tunnels: 0,
         });
         l.tunnels += 1;
@@ -275,7 +281,7 @@ impl Tunnels {
     pub(crate) fn listener(&self, key: &PacketKey) -> Option<(PortId, TunnelKind)> {
         let proto = key.get64(FieldId::NwProto) as u8;
         let port = key.get64(FieldId::TpDst) as u16;
-        let is = |l: &&Listening| l.kind.ip_proto() == proto && (l.udp == 0 || l.udp == port);
+        let is = |l: &&Listening| !l.foreign && l.kind.ip_proto() == proto && (l.udp == 0 || l.udp == port);
         self.listening.iter().find(|(_, l)| is(l)).map(|(dp, l)| (*dp, l.kind))
     }
 }

@@ -37,7 +37,9 @@ impl Xlate<'_> {
         if let Some(d) = dp_hash
             && self.key.get(FieldId::DpHash) == 0
         {
-            return self.freeze_for_hash(d.alg, d.basis);
+            // The kernel's datapath knows one way to hash.
+            let alg = if self.env.pipeline.settings.kernel_datapath { flow::HashAlg::L4 } else { d.alg };
+            return self.freeze_for_hash(alg, d.basis);
         }
         let all = matches!(group.group_type, GroupType::All | GroupType::Indirect);
         let chosen = match group.group_type {

@@ -54,7 +54,7 @@ impl Xlate<'_> {
         let was = TUNNEL_FIELDS.map(|f| self.key.get(f));
         if self.set_metadata(t) {
             self.out.credited.push(t.sent.clone());
-            if self.env.peers.tunnels().foreign {
+            if self.env.peers.tunnels().foreign || t.settings.foreign {
                 self.commit();
                 self.commit_metadata();
                 if let Some(n) = max_len {
@@ -282,7 +282,10 @@ impl Xlate<'_> {
     /// Whether it was.
     pub(super) fn out_of_tunnel(&mut self) -> bool {
         let tunnels = self.env.peers.tunnels();
-        if !tunnels.are_native() || self.key.get64(FieldId::NwFrag) != 0 && self.is_ip() {
+        if !tunnels.are_native()
+            || self.env.pipeline.settings.kernel_datapath
+            || self.key.get64(FieldId::NwFrag) != 0 && self.is_ip()
+        {
             return false;
         }
         let key = self.packet_key();

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use daemon::unixctl::Commands;
 use datapath::Ufid;
-use datapath_api::{Datapath as _, FlowCounters, FlowRecord};
+use datapath_api::{Datapath as _, DatapathStats, FlowCounters, FlowRecord};
 use flow::text::odp::{parse_actions, parse_match};
 use flow::{FieldId, PacketMatch};
 
+use crate::config::PortKind;
+use crate::ports::SwitchPort;
 use crate::reconfigure::Reconfigure;
 use crate::report::{DumpOptions, Parts};
 
@@ -49,12 +51,12 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Re
     let p = Arc::clone(parts);
     commands.register("dpctl/del-flows", "[dp] [file]", 0..=2, move |a| {
         // One argument is a file unless it is the datapath.
-        if let Some(file) = a.last().filter(|a| a.as_str() != super::dpif::DATAPATH) {
+        if let Some(file) = a.last().filter(|a| a.as_str() != super::dpif::DATAPATH && !is_kernels(a)) {
             return by_file(&p, file, Verb::Delete).map_err(said);
         }
         p.layer.purge(p.clock.now());
         for r in p.layer.records() {
-            let _ = p.soft.flow_del(r.id);
+            let _ = p.datapath().flow_del(r.id);
         }
         Ok(String::new())
     });
@@ -63,9 +65,13 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Re
         a[1..].iter().try_for_each(|name| del_if(&p, &to, name)).map_err(said)?;
         Ok(String::new())
     });
-    commands.register("dpctl/dump-dps", "", 0..=0, |_| Ok(format!("{}\n", super::dpif::DATAPATH)));
     let p = Arc::clone(parts);
-    commands.register("dpctl/show", "[dp...]", 0..=usize::MAX, move |_| Ok(show(&p)));
+    commands.register("dpctl/dump-dps", "", 0..=0, move |_| {
+        let kernels = p.system.get().map_or(String::new(), |_| format!("{}\n", crate::system::DATAPATH));
+        Ok(format!("{kernels}{}\n", super::dpif::DATAPATH))
+    });
+    let p = Arc::clone(parts);
+    commands.register("dpctl/show", "[dp...]", 0..=usize::MAX, move |a| Ok(show(&p, a)));
 }
 
 /// How a flow is put.
@@ -118,7 +124,7 @@ fn delete(p: &Parts, text: &str) -> Result<String, String> {
         }
     };
     let id = found.ok_or("deleting flow (No such file or directory)")?;
-    p.soft.flow_del(id).map_err(|e| e.to_string())?;
+    p.datapath().flow_del(id).map_err(|e| e.to_string())?;
     Ok(String::new())
 }
 
@@ -155,7 +161,7 @@ fn put(p: &Parts, flow: &str, actions: &str, put: Put) -> Result<String, String>
         owner: Arc::new(()),
         created: p.clock.now(),
     };
-    p.soft.flow_put(Arc::new(record)).map_err(|e| format!("updating flow table ({e})"))?;
+    p.datapath().flow_put(Arc::new(record)).map_err(|e| format!("updating flow table ({e})"))?;
     Ok(String::new())
 }
 
@@ -179,20 +185,39 @@ fn del_if(p: &Parts, to: &Reconfigure, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn show(p: &Parts) -> String {
+/// Whether an argument names the kernel's datapath.
+fn is_kernels(name: &str) -> bool {
+    [crate::system::DATAPATH, crate::system::NAME].contains(&name)
+}
+
+/// Both datapaths, or those that are named.
+fn show(p: &Parts, names: &[String]) -> String {
     use std::fmt::Write;
-    let s = p.soft.stats();
-    let mut out = format!(
-        "{}:\n  lookups: hit:{} missed:{} lost:0\n  flows: {}\n",
-        super::dpif::DATAPATH,
-        s.exact_hits + s.megaflow_hits,
-        s.misses,
-        s.flows
-    );
+    let mut out = String::new();
+    let wanted = |kernels: bool| names.is_empty() || names.iter().any(|n| is_kernels(n) == kernels);
     let mut ports = p.ports.all();
     ports.sort_by_key(|p| p.dp);
-    for port in ports {
-        let _ = writeln!(out, "  port {}: {} ({})", port.dp.0, port.name, port.kind_name());
+    let mut one = |name: &str, hit: u64, s: &DatapathStats, lost: u64, kernels: bool| {
+        let _ = writeln!(
+            out,
+            "{name}:\n  lookups: hit:{hit} missed:{} lost:{lost}\n  flows: {}",
+            s.misses, s.flows
+        );
+        if kernels {
+            let _ = writeln!(out, "  port 0: {} (internal)", crate::system::NAME);
+        }
+        let is_there = |p: &&Arc<SwitchPort>| matches!(p.kind, PortKind::Vport { .. }) == kernels;
+        for port in ports.iter().filter(is_there) {
+            let _ = writeln!(out, "  port {}: {} ({})", port.dp.0, port.name, port.kind_name());
+        }
+    };
+    if let Some(k) = p.system.get().filter(|_| wanted(true)) {
+        let s = k.stats();
+        one(crate::system::DATAPATH, s.megaflow_hits, &s, k.counters().lost, true);
+    }
+    if wanted(false) {
+        let s = p.soft.stats();
+        one(super::dpif::DATAPATH, s.exact_hits + s.megaflow_hits, &s, 0, false);
     }
     out
 }

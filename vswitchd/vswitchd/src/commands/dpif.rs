@@ -17,7 +17,8 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     commands.register("dpif/show", "", 0..=0, move |_| Ok(show(&p)));
     let p = Arc::clone(parts);
     commands.register("dpif/dump-dps", "", 0..=0, move |_| {
-        Ok(bridges(&p).iter().map(|b| format!("dummy@{}\n", b.name())).collect())
+        let kind = |b: &Bridge| if p.system.has_bridge(b.index()) { "system" } else { "dummy" };
+        Ok(bridges(&p).iter().map(|b| format!("{}@{}\n", kind(b), b.name())).collect())
     });
     let p = Arc::clone(parts);
     commands.register("dpif/dump-flows", "[-m] [--names | --no-names] bridge", 1..=4, move |a| {
@@ -57,21 +58,32 @@ pub(super) fn find(p: &Parts, name: &str) -> Option<Arc<Bridge>> {
 }
 
 fn show(p: &Parts) -> String {
-    let s = p.soft.stats();
     let mut out = String::new();
-    let _ =
-        writeln!(out, "{DATAPATH}: hit:{} missed:{}", s.exact_hits + s.megaflow_hits + s.shortcuts, s.misses);
-    for b in bridges(p) {
-        let _ = writeln!(out, "  {}:", b.name());
-        let pipeline = b.pipeline();
-        let mut ports: Vec<&Port> = pipeline.ports.iter().collect();
-        ports.sort_by(|a, b| a.name.cmp(&b.name));
-        for port in ports {
-            let no = if port.no == PortNo::LOCAL { 65_534 } else { port.no.0 };
-            let dp = port.patch.is_none().then(|| port.dp.0.to_string());
-            let dp = dp.unwrap_or_else(|| "none".to_owned());
-            let _ = writeln!(out, "    {} {no}/{dp}: ({})", port.name, p.port_kind(port));
-        }
+    let (kernels, own): (Vec<_>, Vec<_>) =
+        bridges(p).into_iter().partition(|b| p.system.has_bridge(b.index()));
+    if let Some(k) = p.system.get() {
+        let s = k.stats();
+        let _ = writeln!(out, "{}: hit:{} missed:{}", crate::system::DATAPATH, s.megaflow_hits, s.misses);
+        kernels.iter().for_each(|b| show_bridge(p, b, &mut out));
+    }
+    if !own.is_empty() || kernels.is_empty() {
+        let s = p.soft.stats();
+        let hits = s.exact_hits + s.megaflow_hits + s.shortcuts;
+        let _ = writeln!(out, "{DATAPATH}: hit:{hits} missed:{}", s.misses);
+        own.iter().for_each(|b| show_bridge(p, b, &mut out));
     }
     out
+}
+
+fn show_bridge(p: &Parts, b: &Bridge, out: &mut String) {
+    let _ = writeln!(out, "  {}:", b.name());
+    let pipeline = b.pipeline();
+    let mut ports: Vec<&Port> = pipeline.ports.iter().collect();
+    ports.sort_by(|a, b| a.name.cmp(&b.name));
+    for port in ports {
+        let no = if port.no == PortNo::LOCAL { 65_534 } else { port.no.0 };
+        let dp = port.patch.is_none().then(|| port.dp.0.to_string());
+        let dp = dp.unwrap_or_else(|| "none".to_owned());
+        let _ = writeln!(out, "    {} {no}/{dp}: ({})", port.name, p.port_kind(port));
+    }
 }

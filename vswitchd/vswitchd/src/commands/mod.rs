@@ -71,8 +71,14 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
         "[-m] [--names | --no-names] [dp] [filter=..] [type=..] [pmd=..]",
         0..=6,
         move |a| {
-            let flows = p.dump_flows(&DumpOptions::parse(a)?, None);
-            Ok(if flows.is_empty() { flows } else { format!("flow-dump from the main thread:\n{flows}") })
+            let o = DumpOptions::parse(a)?;
+            let flows = p.dump_flows(&o, None);
+            // The kernel's has no threads that could be named.
+            Ok(if flows.is_empty() || o.kernels == Some(true) {
+                flows
+            } else {
+                format!("flow-dump from the main thread:\n{flows}")
+            })
         },
     );
     let p = Arc::clone(parts);

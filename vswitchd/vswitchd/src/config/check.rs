@@ -239,6 +239,7 @@ impl Check<'_> {
             ports.extend(p);
         }
         BridgeConfig {
+            on_kernel: false,
             name,
             datapath_id,
             hwaddr: None,

@@ -169,6 +169,8 @@ pub struct BridgeConfig {
     pub bundle_idle: Option<std::time::Duration>,
     /// Whether its flows may be placed in hardware.
     pub offload: bool,
+    /// Whether it stands on the kernel's own datapath.
+    pub on_kernel: bool,
     /// Mirrors.
     pub mirrors: Vec<MirrorConfig>,
     /// Ports.
@@ -215,6 +217,9 @@ pub enum LocalPort {
     /// A dummy port.
     #[serde(skip)]
     Dummy,
+    /// An internal port of the kernel's datapath.
+    #[serde(skip)]
+    Vport,
 }
 
 /// What a bridge does while it has controllers configured and none connected.
@@ -295,6 +300,15 @@ pub enum PortKind {
     Internal {
         /// Its name.
         interface: String,
+    },
+    /// A port of the kernel's own datapath.
+    Vport {
+        /// The interface.
+        interface: String,
+        /// The datapath makes it, for the host.
+        internal: bool,
+        /// Its flows are placed in the kernel's TC as well.
+        tc: bool,
     },
     /// One end of a cable between two bridges of this switch.
     Patch {

@@ -310,6 +310,7 @@ fn driver(kind: &PortKind) -> &'static str {
         PortKind::Tc { .. } => "tc",
         PortKind::AfXdp { .. } => "af_xdp",
         PortKind::Tap { .. } | PortKind::Internal { .. } => "tun",
+        PortKind::Vport { .. } => "openvswitch",
         PortKind::Patch { .. } => "patch",
         PortKind::Tunnel { class, .. } => class,
         PortKind::Dummy { class, .. } => class.name(),

@@ -37,6 +37,7 @@ pub fn local_port(b: &BridgeConfig) -> PortConfig {
     let kind = match b.local {
         LocalPort::None => PortKind::Null,
         LocalPort::Tap => PortKind::Internal { interface: b.name.clone() },
+        LocalPort::Vport => PortKind::Vport { interface: b.name.clone(), internal: true, tc: false },
         LocalPort::Dummy => PortKind::Dummy {
             class: DummyClass::Internal,
             options: DummyOptions { mac: Some(bridge_address(b)), ..DummyOptions::default() },
@@ -69,7 +70,8 @@ fn mirrors(b: &BridgeConfig, numbers: &BTreeMap<String, PortNo>) -> Vec<Mirror> 
 impl Reconciler {
     /// Removes bridges that are not wanted any more. Whether ports have gone with them.
     pub(super) fn remove_bridges(&mut self, want: &Desired) -> bool {
-        let stays = |b: &RunningBridge| want.bridges.iter().any(|w| w.name == b.name);
+        let stays =
+            |b: &RunningBridge| want.bridges.iter().any(|w| w.name == b.name && w.on_kernel == b.on_kernel);
         let mut left = false;
         for at in (0..self.bridges.len()).rev() {
             if stays(&self.bridges[at]) {
@@ -85,6 +87,7 @@ impl Reconciler {
             self.parts.endpoints.lock().retain(|e| e.bridge.index() != b.endpoint.bridge.index());
             self.parts.layer.remove_bridge(&b.endpoint.bridge);
             self.parts.hoisting.forget(b.endpoint.bridge.index());
+            self.parts.system.set_bridge(b.endpoint.bridge.index(), false);
             tracing::info!(target: "bridge", "bridge {}: removed", b.name);
         }
         left
@@ -113,6 +116,7 @@ impl Reconciler {
                         ports: Default::default(),
                         errors: Default::default(),
                         is_new: true,
+                        on_kernel: w.on_kernel,
                     });
                     self.bridges.len() - 1
                 }
@@ -124,6 +128,7 @@ impl Reconciler {
                 tracing::info!(target: "bridge", "bridge {}: using datapath ID {id:016x}", b.name);
                 b.endpoint.disconnect_controllers();
             }
+            self.parts.system.set_bridge(b.endpoint.bridge.index(), w.on_kernel);
             let mirrors = mirrors(w, &b.numbers.assign(&w.ports));
             let index = b.endpoint.bridge.index();
             if self.parts.hoisting.may_hoist(index) != w.offload {

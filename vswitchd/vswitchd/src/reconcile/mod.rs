@@ -18,6 +18,7 @@ mod bridges;
 mod devices;
 mod numbers;
 mod ports;
+mod system;
 mod tc;
 
 use std::collections::BTreeMap;
@@ -106,6 +107,8 @@ struct RunningBridge {
     errors: BTreeMap<String, String>,
     /// Nothing was said of it yet.
     is_new: bool,
+    /// It stands on the kernel's datapath.
+    on_kernel: bool,
 }
 
 /// See the module's text.
@@ -120,8 +123,10 @@ pub struct Reconciler {
     dp_numbers: DatapathNumbers,
     /// Why devices are not there.
     device_errors: BTreeMap<String, String>,
-    /// The kernel's TC, while interfaces want it.
-    tc: Option<tc::RunningTc>,
+    /// The kernel's TC, while interfaces want it: of ports of the switch's own datapath, and of ports of the kernel's.
+    tc: [Option<tc::RunningTc>; 2],
+    /// Why the kernel's own datapath is not there.
+    system_error: Option<String>,
     /// Where the ports' frames go that no filter catches.
     misses: Misses,
     desired: Desired,
@@ -147,7 +152,8 @@ impl Reconciler {
             bridges: Vec::new(),
             dp_numbers: DatapathNumbers::default(),
             device_errors: BTreeMap::new(),
-            tc: None,
+            tc: Default::default(),
+            system_error: None,
             misses: Misses::new(),
             desired: Desired::default(),
         }
@@ -172,6 +178,7 @@ impl Reconciler {
             // Before a number or a name means something else, nothing may still be sent by what it meant.
             self.parts.layer.revalidate(self.clock.now());
         }
+        self.keep_system(&want);
         self.start_devices(&want);
         self.add_bridges(&want);
         self.add_ports(&want);
@@ -201,7 +208,7 @@ impl Reconciler {
         for b in &self.bridges {
             b.endpoint.close();
         }
-        self.stop_tc();
+        self.stop_all_tc();
     }
 
     /// The endpoints in the order of the configuration.

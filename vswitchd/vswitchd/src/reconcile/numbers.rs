@@ -90,6 +90,11 @@ impl DatapathNumbers {
         Some(PortId(dp))
     }
 
+    /// Takes this number; false when it is somebody's.
+    pub fn take_this(&mut self, dp: PortId) -> bool {
+        dp.0 > 0 && dp.0 < DATAPATH_PORTS && self.0.insert(dp.0)
+    }
+
     /// Takes a number for a dummy port: the first one in its name, and a hundred more when the name begins with `br`, if that
     /// is free, else the lowest free one. What tests are written by. `None` when there is none left.
     pub fn take_by_name(&mut self, name: &str) -> Option<PortId> {
@@ -114,16 +119,17 @@ impl DatapathNumbers {
         Some(dp)
     }
 
-    /// One that shared a number does no more.
-    pub fn unshare(&mut self, name: &str) {
-        if let Some((dp, n)) = self.1.get_mut(name) {
-            *n -= 1;
-            if *n == 0 {
-                let dp = *dp;
-                self.1.remove(name);
-                self.give_back(dp);
-            }
+    /// One that shared a number does no more; the number, if it was the last one.
+    pub fn unshare(&mut self, name: &str) -> Option<PortId> {
+        let (dp, n) = self.1.get_mut(name)?;
+        *n -= 1;
+        if *n > 0 {
+            return None;
         }
+        let dp = *dp;
+        self.1.remove(name);
+        self.give_back(dp);
+        Some(dp)
     }
 
     /// Gives a number back.

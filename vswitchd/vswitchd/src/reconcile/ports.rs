@@ -33,6 +33,12 @@ fn wanted_ports<'a>(
     std::iter::once((local_port(b), PortNo::LOCAL)).chain(others)
 }
 
+/// What tunnels share a port of the datapath under. The two datapaths do not share any.
+fn shared_name(t: &ofproto::TunnelSettings) -> String {
+    let name = t.datapath_name();
+    if t.foreign { format!("kernel {name}") } else { name }
+}
+
 /// Whether a port that runs can stay when this is wanted: what else changes is changed on the spot.
 fn same_port(running: &RunningPort, config: &PortConfig, no: PortNo) -> bool {
     let r = &running.config;
@@ -96,8 +102,11 @@ impl Reconciler {
             }
         }
         tracing::info!(target: "bridge", "bridge {}: deleted interface {name} on port {no}", self.bridges[at].name);
-        if let PortKind::Tunnel { settings, .. } = &p.config.kind {
-            self.dp_numbers.unshare(&settings.datapath_name());
+        if let PortKind::Tunnel { settings, .. } = &p.config.kind
+            && let Some(dp) = self.dp_numbers.unshare(&shared_name(settings))
+            && settings.foreign
+        {
+            self.remove_vport(name, dp);
         }
         if let Some(port) = &p.port {
             self.detach(name, &p.config.kind, port);
@@ -130,6 +139,10 @@ impl Reconciler {
                 if let Err(e) = self.map_device_ports(&device.clone(), &[]) {
                     tracing::warn!("device {device}: {e}");
                 }
+            }
+            PortKind::Vport { .. } => {
+                drop((io, queues));
+                self.remove_vport(name, dp);
             }
             PortKind::Memory => {
                 self.memory.lock().remove(name);
@@ -176,6 +189,7 @@ impl Reconciler {
             }
             let number = match &c.kind {
                 PortKind::Dummy { .. } => self.dp_numbers.take_by_name(&c.name),
+                PortKind::Vport { internal, .. } => self.number_of_vport(&c.name, *internal, no),
                 _ => self.dp_numbers.take(no),
             };
             let Some(dp) = number else {
@@ -203,7 +217,11 @@ impl Reconciler {
         }
         for (at, w, c, no, dp) in numbered {
             let name = c.name.clone();
+            let kernels = matches!(c.kind, PortKind::Vport { .. });
             if let Err(why) = self.add_port(at, w, c, no, dp) {
+                if kernels {
+                    self.remove_vport(&name, dp);
+                }
                 self.dp_numbers.give_back(dp);
                 self.port_failed(at, &name, why);
             }
@@ -216,12 +234,19 @@ impl Reconciler {
     }
 
     fn add_tunnel(&mut self, at: usize, c: PortConfig, no: PortNo, t: Arc<Tunnel>) {
-        let Some(dp) = self.dp_numbers.share(&t.settings.datapath_name()) else {
+        let shared = shared_name(&t.settings);
+        let Some(dp) = self.dp_numbers.share(&shared) else {
             return self.port_failed(at, &c.name, "no port number of the datapath is left".to_owned());
         };
+        if t.settings.foreign
+            && let Err(why) = self.add_tunnel_vport(&t.settings, dp)
+        {
+            self.dp_numbers.unshare(&shared);
+            return self.port_failed(at, &c.name, why);
+        }
         let index = self.bridges[at].endpoint.bridge.index();
         if self.parts.layer.tunnels().clashes(dp, &t, (index, no)) {
-            self.dp_numbers.unshare(&t.settings.datapath_name());
+            self.dp_numbers.unshare(&shared);
             let why = format!("{}: could not set configuration (File exists)", c.name);
             return self.port_failed(at, &c.name, why);
         }
@@ -278,7 +303,7 @@ impl Reconciler {
     }
 
     /// Opens what is behind a port.
-    fn open(&mut self, w: &BridgeConfig, c: &PortConfig) -> Result<Opened, String> {
+    fn open(&mut self, w: &BridgeConfig, c: &PortConfig, dp: PortId) -> Result<Opened, String> {
         if let PortKind::Sim { device, port } = &c.kind {
             let mut sims = self.parts.sims.lock();
             let Some(d) = sims.iter_mut().find(|s| s.name == *device) else {
@@ -291,6 +316,14 @@ impl Reconciler {
             return Ok(Opened { io, queues });
         }
         let words = |e: OpenError| e.as_interface_error(&c.name);
+        let is_local = c.name == w.name;
+        let mac = if is_local { Some(bridge_address(w)) } else { c.mac };
+        if let PortKind::Vport { interface, internal, .. } = &c.kind {
+            let mut io = self.open_vport(interface, dp, *internal, mac).map_err(words)?;
+            self.give_mtu(w, c);
+            let queues = io.take_queues(device::QueueId(0)).map_err(|e| words(e.into()))?;
+            return Ok(Opened { io: Box::new(io), queues });
+        }
         if let PortKind::Dummy { class, options } = &c.kind {
             let dummy = self.parts.dummies.open(&c.name, *class, &self.pool, &self.clock);
             let mut io = dummy.map_err(|e| words(e.into()))?;
@@ -298,17 +331,19 @@ impl Reconciler {
             let queues = io.take_queues(device::QueueId(0)).map_err(|e| words(e.into()))?;
             return Ok(Opened { io: Box::new(io), queues });
         }
-        let is_local = c.name == w.name;
-        let mac = if is_local { Some(bridge_address(w)) } else { c.mac };
         let (mut io, far) = open::port(&c.kind, mac, &self.pool, &self.misses, &self.clock).map_err(words)?;
+        self.give_mtu(w, c);
+        let queues = netio::merged::take_all(&mut *io).map_err(|e| words(e.into()))?;
+        self.memory.lock().extend(far.map(|f| (c.name.clone(), f)));
+        Ok(Opened { io, queues })
+    }
+
+    fn give_mtu(&self, w: &BridgeConfig, c: &PortConfig) {
         if let Some(mtu) = c.mtu
             && let Err(why) = open::set_mtu(&c.kind, mtu, &self.pool)
         {
             tracing::warn!(target: "bridge", "bridge {}: interface {}: cannot set MTU {mtu}: {why}", w.name, c.name);
         }
-        let queues = netio::merged::take_all(&mut *io).map_err(|e| words(e.into()))?;
-        self.memory.lock().extend(far.map(|f| (c.name.clone(), f)));
-        Ok(Opened { io, queues })
     }
 
     fn add_port(
@@ -319,7 +354,7 @@ impl Reconciler {
         no: PortNo,
         dp: PortId,
     ) -> Result<(), String> {
-        let Opened { io, queues: (rx, tx) } = self.open(w, &c)?;
+        let Opened { io, queues: (rx, tx) } = self.open(w, &c, dp)?;
         let attach = datapath::PortConfig {
             max_frame_bytes: io.mtu_frame_bytes(),
             ..datapath::PortConfig::new(dp, c.name.clone())

@@ -1,11 +1,12 @@
-//! The kernel's TC as a device: there while interfaces want it, with those as its ports.
+//! The kernel's TC as a device: there while interfaces want it, with those as its ports. Ports of the switch's own datapath and ports
+//! of the kernel's have one each: what no filter catches goes to the one or the other.
 
 use flow::PortId;
 use offload_tc::TcPolicy;
 
 use crate::config::PortKind;
 use crate::desired::Desired;
-use crate::tc;
+use crate::tc::{self, Below};
 
 use super::Reconciler;
 
@@ -16,38 +17,50 @@ pub(super) struct RunningTc {
 }
 
 impl Reconciler {
-    /// Makes the ports that run the device's ports.
+    /// Makes the ports that run the devices' ports.
     pub(super) fn map_tc_ports(&mut self, want: &Desired) {
         let policy = want.offload.tc.unwrap_or_default();
+        for below in Below::ALL {
+            self.map_ports_above(below, policy);
+        }
+    }
+
+    fn map_ports_above(&mut self, below: Below, policy: TcPolicy) {
+        let is = |k: &PortKind| match below {
+            Below::Own => matches!(k, PortKind::Tc { .. }),
+            Below::Kernel => matches!(k, PortKind::Vport { tc: true, .. }),
+        };
         let mut ports: Vec<(PortId, u32)> = self
             .bridges
             .iter()
             .flat_map(|b| b.ports.values())
-            .filter(|p| matches!(p.config.kind, PortKind::Tc { .. }))
+            .filter(|p| is(&p.config.kind))
             .filter_map(|p| p.port.as_ref())
             .filter_map(|p| Some((p.dp, p.interface_index()?)))
             .collect();
         ports.sort_unstable();
         let placing = self.parts.hoisting.placing().clone();
-        if self.tc.as_ref().is_some_and(|t| ports.is_empty() || t.policy != policy) {
-            self.stop_tc();
+        if self.tc[below as usize].as_ref().is_some_and(|t| ports.is_empty() || t.policy != policy) {
+            self.stop_tc(below);
         }
         if ports.is_empty() {
             return;
         }
-        if self.tc.is_none() {
+        if self.tc[below as usize].is_none() {
             let run_dir = self.run_dir.path().display().to_string();
-            let provider = match tc::provider(policy, &run_dir, &self.misses, self.clock.clone()) {
+            let sharing = self.parts.system.get().is_some_and(|d| d.goes_on_after_filters());
+            let clock = self.clock.clone();
+            let provider = match tc::provider(policy, &run_dir, &self.misses, clock, below, sharing) {
                 Ok(p) => p,
                 Err(e) => return tracing::warn!("tc: {e}"),
             };
-            if !placing.add_device(tc::DEVICE, provider) {
+            if !placing.add_device(below.device(), provider) {
                 return tracing::warn!("tc: too many devices");
             }
-            self.tc = Some(RunningTc { policy, ports: Vec::new() });
+            self.tc[below as usize] = Some(RunningTc { policy, ports: Vec::new() });
         }
-        if let Some(t) = self.tc.as_mut().filter(|t| t.ports != ports) {
-            if let Err(e) = placing.set_ports(tc::DEVICE, &ports) {
+        if let Some(t) = self.tc[below as usize].as_mut().filter(|t| t.ports != ports) {
+            if let Err(e) = placing.set_ports(below.device(), &ports) {
                 tracing::warn!("tc: {e}");
             }
             t.ports = ports;
@@ -55,14 +68,18 @@ impl Reconciler {
     }
 
     /// Takes every filter away.
-    pub(super) fn stop_tc(&mut self) {
-        if self.tc.take().is_some() {
+    pub(super) fn stop_all_tc(&mut self) {
+        Below::ALL.into_iter().for_each(|b| self.stop_tc(b));
+    }
+
+    fn stop_tc(&mut self, below: Below) {
+        if self.tc[below as usize].take().is_some() {
             let placing = self.parts.hoisting.placing();
             // Its qdiscs are given back with its last ports.
-            if let Err(e) = placing.set_ports(tc::DEVICE, &[]) {
+            if let Err(e) = placing.set_ports(below.device(), &[]) {
                 tracing::warn!("tc: {e}");
             }
-            drop(placing.remove_device(tc::DEVICE));
+            drop(placing.remove_device(below.device()));
         }
     }
 }

@@ -24,12 +24,14 @@ pub struct DumpOptions {
     pub placement: bool,
     /// Only those in hardware (`Some(true)`), or only the others.
     pub offloaded: Option<bool>,
+    /// Only those of the kernel's datapath (`Some(true)`), or only those of the switch's own.
+    pub kernels: Option<bool>,
     /// Only those that packets like these may use.
     pub filter: Option<PipelineMatch>,
 }
 
 impl DumpOptions {
-    /// Takes arguments: `--names`, `--no-names`, `-m`, `type=...`, and the datapath's name, which is ignored: there is one.
+    /// Takes arguments: `--names`, `--no-names`, `-m`, `type=...`, and a datapath's name.
     ///
     /// # Errors
     /// What is wrong with them.
@@ -52,6 +54,10 @@ impl DumpOptions {
                 flag if flag.starts_with('-') || flag.contains('=') => {
                     return Err(format!("unknown option \"{flag}\""));
                 }
+                name if [crate::system::DATAPATH, crate::system::NAME].contains(&name) => {
+                    o.kernels = Some(true)
+                }
+                ofproto::dump::DATAPATH => o.kernels = Some(false),
                 _ => {}
             }
         }
@@ -68,6 +74,7 @@ impl Parts {
         for r in self.layer.records() {
             let of = FlowOwner::of(&r).and_then(|o| o.basis().bridge);
             if bridge.is_some_and(|b| of != Some(b))
+                || o.kernels.is_some_and(|k| k != self.system.get().is_some_and(|d| d.holds(r.id)))
                 || o.filter.as_ref().is_some_and(|f| !overlaps(&r.matches, f))
             {
                 continue;
@@ -94,6 +101,8 @@ impl Parts {
         line.push_str(&format_record(r, self.clock.now(), &name, o.more));
         match device {
             Some(d) => {
+                // Filters are filters, whatever is below them.
+                let d = d.split('@').next().unwrap_or_default();
                 let _ = write!(line, ", offloaded:yes, dp:{d}");
             }
             None if o.more && o.placement => line.push_str(", dp:ovs"),

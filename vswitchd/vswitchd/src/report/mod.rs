@@ -18,6 +18,7 @@ use daemon::signals::StopRequest;
 use datapath::SoftDatapath;
 use parking_lot::{Mutex, RwLock};
 
+use crate::counted::CountedDatapath;
 use crate::devices::RunningDevice;
 use crate::dummy::{DummyClass, DummyPorts};
 use crate::endpoint::Endpoint;
@@ -28,6 +29,7 @@ use crate::ports::PortTable;
 use crate::reconcile::Outcomes;
 use crate::rounds::Rounds;
 use crate::source::Source;
+use crate::system::System;
 
 pub use dump::DumpOptions;
 pub use flows::Selection;
@@ -50,6 +52,9 @@ pub struct Parts {
     /// The OpenFlow layer.
     pub layer: Arc<ofproto::Switch>,
     pub(crate) soft: Arc<SoftDatapath>,
+    /// All datapaths as one.
+    pub(crate) datapaths: Arc<CountedDatapath>,
+    pub(crate) system: Arc<System>,
     pub(crate) hoisting: Arc<Hoisting>,
     pub(crate) ports: Arc<PortTable>,
     pub(crate) endpoints: Mutex<Vec<Arc<Endpoint>>>,
@@ -68,6 +73,11 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// All datapaths as one.
+    pub(crate) fn datapath(&self) -> &CountedDatapath {
+        &self.datapaths
+    }
+
     /// Whether the switch is about to end.
     pub(crate) fn stopping(&self) -> bool {
         self.stop.waiter().is_stopped()

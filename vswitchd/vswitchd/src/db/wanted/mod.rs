@@ -253,6 +253,12 @@ fn bridge(
         ..BridgeConfig::default()
     };
     let dummy = ports::is_dummy_datapath(string(row, "datapath_type"), host.dummies);
+    b.on_kernel = !dummy && !host.no_system && string(row, "datapath_type") == Some("system");
+    let on = ports::On { host, dummy, kernel: b.on_kernel };
+    if b.on_kernel {
+        // What the kernel's datapath can do is what a stock switch makes for it.
+        (b.settings.stock_megaflows, b.settings.kernel_datapath) = (true, true);
+    }
     for c in db.referred(row, "controller", "Controller") {
         let Some(target) = string(c, "target") else { continue };
         let treatment = controllers::treatment(c, other("controller-queue-size"));
@@ -322,6 +328,8 @@ fn bridge(
                 // The bridge's own port: the host is on the bridge through it, where it may be.
                 b.local = if dummy {
                     LocalPort::Dummy
+                } else if b.on_kernel {
+                    LocalPort::Vport
                 } else if host.taps && !host.no_system {
                     LocalPort::Tap
                 } else {
@@ -339,7 +347,7 @@ fn bridge(
                 }
                 continue;
             }
-            b.ports.push(ports::port(i, iface, bond, settings.clone(), (host, dummy), devices));
+            b.ports.push(ports::port(i, iface, bond, settings.clone(), on, devices));
         }
     }
     b.name = name;

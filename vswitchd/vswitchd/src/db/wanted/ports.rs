@@ -17,14 +17,23 @@ use crate::dummy::{Dummies, DummyClass, DummyOptions};
 /// Ports of a simulated device.
 const SIM_PORTS: usize = 4;
 
-/// The port of an interface, which is one of several of a bond or the only one, on a bridge of which is said whether its
-/// datapath is a dummy.
+/// What an interface is on.
+#[derive(Clone, Copy)]
+pub(super) struct On {
+    pub host: Host,
+    /// The bridge's datapath is a dummy.
+    pub dummy: bool,
+    /// The bridge's datapath is the kernel's.
+    pub kernel: bool,
+}
+
+/// The port of an interface, which is one of several of a bond or the only one.
 pub(super) fn port(
     row: Row<'_>,
     name: &str,
     bond: bool,
     settings: PortSettings,
-    on: (Host, bool),
+    on: On,
     devices: &mut BTreeMap<String, DeviceConfig>,
 ) -> PortConfig {
     let kind =
@@ -94,12 +103,8 @@ fn wrong(name: &str, why: &str) -> PortKind {
     PortKind::Wrong { why: format!("could not open network device {name} ({why})") }
 }
 
-fn interface(
-    row: Row<'_>,
-    name: &str,
-    (host, dummy): (Host, bool),
-    devices: &mut BTreeMap<String, DeviceConfig>,
-) -> PortKind {
+fn interface(row: Row<'_>, name: &str, on: On, devices: &mut BTreeMap<String, DeviceConfig>) -> PortKind {
+    let On { host, dummy, kernel } = on;
     let interface = name.to_owned();
     let kind = string(row, "type").unwrap_or("system");
     let class = match (kind, host.dummies) {
@@ -117,6 +122,11 @@ fn interface(
         return PortKind::Dummy { class, options: dummy_options(row) };
     }
     match kind {
+        "system" if kernel => PortKind::Vport { interface, internal: false, tc: host.tc },
+        "internal" if kernel => PortKind::Vport { interface, internal: true, tc: false },
+        "afxdp" | "dpdk" | "hoist" | "tap" if kernel => PortKind::Wrong {
+            why: format!("{name}: ports of type {kind} cannot be on the kernel's datapath"),
+        },
         "system" if host.no_system => wrong(name, "Address family not supported by protocol"),
         "system" if host.tc => PortKind::Tc { interface },
         "system" => PortKind::AfPacket { interface },
@@ -138,10 +148,10 @@ fn interface(
             None => PortKind::Wrong { why: format!("{name}: patch ports require a 'peer' argument") },
         },
         "hoist" | "dpdk" => device_port(row, name, devices),
-        "vxlan" => tunnels::port(row, name, "vxlan", TunnelKind::Vxlan),
-        "geneve" => tunnels::port(row, name, "geneve", TunnelKind::Geneve),
-        "gre" => tunnels::port(row, name, "gre", TunnelKind::Gre),
-        "ip6gre" => tunnels::port(row, name, "ip6gre", TunnelKind::Gre),
+        "vxlan" => tunnels::port(row, name, "vxlan", TunnelKind::Vxlan, kernel),
+        "geneve" => tunnels::port(row, name, "geneve", TunnelKind::Geneve, kernel),
+        "gre" => tunnels::port(row, name, "gre", TunnelKind::Gre, kernel),
+        "ip6gre" => tunnels::port(row, name, "ip6gre", TunnelKind::Gre, kernel),
         _ => wrong(name, "Address family not supported by protocol"),
     }
 }

@@ -13,15 +13,22 @@ use crate::config::PortKind;
 /// Options that change nothing that this switch does.
 const WITHOUT_EFFECT: &[&str] = &["ipsec_local_cert", "packet_type"];
 
-/// The tunnel port of an interface.
-pub(super) fn port(row: Row<'_>, name: &str, interface_type: &'static str, kind: TunnelKind) -> PortKind {
+/// The tunnel port of an interface; with `foreign`, on a datapath that carries tunnels out by itself.
+pub(super) fn port(
+    row: Row<'_>,
+    name: &str,
+    interface_type: &'static str,
+    kind: TunnelKind,
+    foreign: bool,
+) -> PortKind {
     let text = |a: &ovsdb::Atom| a.as_str().unwrap_or_default().to_owned();
     let options: Vec<(String, String)> = match row.datum("options") {
         Datum::Map(pairs) => pairs.iter().map(|(k, v)| (text(k), text(v))).collect(),
         _ => Vec::new(),
     };
     match settings(kind, &options) {
-        Ok(settings) => {
+        Ok(mut settings) => {
+            settings.foreign = foreign;
             // What goes without saying is not said.
             let usual = |(k, v): &&(String, String)| {
                 k == "dst_port" && v.parse() == Ok(kind.default_port())

@@ -1,0 +1,221 @@
+//! A bridge on the kernel's own datapath, made by a stock ovs-vsctl and looked at with the stock tools: the kernel's flows are told by
+//! `ovs-dpctl`, which asks the kernel.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::checks::transfer;
+use crate::daemon::{Daemon, echoes, ping_once, wait};
+use crate::net::{filters, ping, sh};
+use crate::switch::Switch;
+
+const DP: &str = "system@ovs-system";
+
+/// The daemon with a bridge br0 on the kernel's datapath, with va and vb as its ports 1 and 2.
+fn start(name: &str) -> Result<Daemon> {
+    let d = Daemon::start(name, &["--database", &format!("/run/hoist-{name}.conf")])?;
+    d.vsctl(
+        "add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va -- set interface va ofport_request=1 \
+         -- add-port br0 vb -- set interface vb ofport_request=2",
+    )?;
+    Ok(d)
+}
+
+/// What the kernel says of its flows.
+fn kernels() -> Result<String> {
+    sh("ovs-dpctl dump-flows ovs-system")
+}
+
+/// Whether the datapath is there.
+fn is_there() -> Result<bool> {
+    Ok(sh("ip -o link show")?.contains("ovs-system"))
+}
+
+fn stop(d: Daemon) -> Result<()> {
+    d.vsctl("del-br br0")?;
+    wait("the datapath goes", || Ok(!is_there()?))?;
+    d.stop()
+}
+
+/// Ping, TCP, VLAN, a TTL, statistics, records removed, a restart, TC above.
+pub fn forwarding(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    let d = start("system")?;
+    ping_once(40)?;
+    let flows = kernels()?;
+    let ip: Vec<&str> = flows.lines().filter(|l| l.contains("eth_type(0x0800)")).collect();
+    ensure!(ip.len() == 2, "{flows}");
+    // The packet that made the flow was executed, and is not counted in it.
+    ensure!(ip.iter().all(|l| l.contains("packets:39")), "{flows}");
+    let ours = d.appctl(&format!("dpctl/dump-flows {DP}"))?;
+    ensure!(ours.lines().filter(|l| l.contains("eth_type(0x0800)")).count() == 2, "{ours}");
+    ensure!(ours.contains("packets:39"), "{ours}");
+    let n = d.counted("")?;
+    ensure!((80..100).contains(&n), "the rule counts {n}, of which 80 are of IP: {ours}");
+    let shown = d.appctl("dpif/show")?;
+    for w in [DP, "br0:", "va 1/", "vb 2/", "(system)", "br0 65534/"] {
+        ensure!(shown.contains(w), "no {w}: {shown}");
+    }
+    let stock = sh("ovs-dpctl show ovs-system")?;
+    ensure!(stock.contains(": va") && stock.contains(": br0 (internal)"), "{stock}");
+    let shown = d.appctl("dpctl/show")?;
+    ensure!(shown.contains(": br0 (internal)"), "{shown}");
+    // The host is on the bridge by its internal port.
+    sh("ip addr add 10.0.0.9/24 dev br0")?;
+    sh("ip link set br0 up")?;
+    let got = ping("a", "10.0.0.9", 3, 50)?;
+    ensure!(got == 3, "{got} of 3 answered by the host");
+    let tcp = transfer("10.0.0.2", 80)?;
+    // A tag on one side.
+    d.vsctl("set port va tag=100")?;
+    let _ = sh("ip -n b link add link eb name eb.100 type vlan id 100");
+    let _ = sh("ip -n b addr add 10.0.100.2/24 dev eb.100");
+    sh("ip -n b link set eb.100 up")?;
+    let _ = sh("ip -n a addr add 10.0.100.1/24 dev ea");
+    let got = ping("a", "10.0.100.2", 5, 50)?;
+    ensure!(got == 5, "{got} of 5 answered through the tag");
+    let flows = kernels()?;
+    ensure!(flows.contains("push_vlan(vid=100") && flows.contains("pop_vlan"), "{flows}");
+    d.vsctl("clear port va tag")?;
+    // What the kernel has no action for is written whole.
+    d.ofctl("add-flow", "priority=9,ip,in_port=1,actions=dec_ttl,output:2")?;
+    ping_once(5)?;
+    let flows = kernels()?;
+    ensure!(flows.contains("set(ipv4(ttl=63))"), "{flows}");
+    // What it cannot write software writes: b learns another address for a.
+    d.ofctl("add-flow", "priority=9,arp,in_port=1,actions=set_field:10.0.0.77->arp_spa,output:2")?;
+    sh("ip -n a neigh flush all")?;
+    let _ = ping("a", "10.0.0.2", 1, 50)?;
+    wait("b hears of 10.0.0.77", || {
+        let _ = ping("a", "10.0.0.2", 1, 50)?;
+        let neighbours = sh("ip -n b neigh show 10.0.0.77")?;
+        Ok(neighbours.contains("02:00:00:00:00:01"))
+    })?;
+    d.ofctl("del-flows", "arp")?;
+    // Nothing of the kernel's is left when records are removed.
+    d.appctl("revalidator/purge")?;
+    let flows = kernels()?;
+    ensure!(flows.trim().is_empty(), "{flows}");
+    ping_once(5)?;
+    // Somebody else removes them: the next packets make them again.
+    sh("ovs-dpctl del-flows ovs-system")?;
+    ping_once(20)?;
+    ensure!(kernels()?.contains("eth_type(0x0800)"), "{}", kernels()?);
+    d.ofctl("del-flows", "ip")?;
+    let text = above(&d)?;
+    stop(d)?;
+    Ok(format!("{tcp}; {text}"))
+}
+
+/// The same with TC above it.
+fn above(d: &Daemon) -> Result<String> {
+    let options = "other_config:hw-offload=true other_config:tc-policy=skip_hw";
+    d.vsctl(&format!("set Open_vSwitch . {options}"))?;
+    let before = d.counted("")?;
+    ping_once(40)?;
+    let of_ip = |dev| -> Result<u64> {
+        let all = filters(dev)?;
+        let ip = all.iter().filter(|f| f["protocol"] == "ip");
+        Ok(ip.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum())
+    };
+    let (there, back) = (of_ip("va")?, of_ip("vb")?);
+    ensure!((10..=40).contains(&there) && (10..=40).contains(&back), "{there} there, {back} back by TC");
+    let flows = d.appctl("dpctl/dump-flows type=offloaded")?;
+    ensure!(flows.contains("dp:tc"), "{flows}");
+    let n = d.counted("")? - before;
+    ensure!(n >= 80, "the rules count {n} of 80");
+    d.vsctl("set Open_vSwitch . other_config:hw-offload=false")?;
+    wait("the filters go", || Ok(filters("va")?.is_empty() && filters("vb")?.is_empty()))?;
+    ping_once(5)?;
+    Ok(format!("{there} and {back} of 40 by TC above it"))
+}
+
+/// Connections of the kernel's: state, mark, label, addresses translated.
+pub fn connections(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    let d = start("systemct")?;
+    d.ofctl("del-flows", "")?;
+    for f in [
+        "priority=1,arp,actions=NORMAL",
+        "table=0,priority=5,ip,ct_state=-trk,actions=ct(table=1)",
+        "table=1,priority=5,ip,in_port=1,ct_state=+trk+new,actions=ct(commit,exec(set_field:0x5->ct_mark)),output:2",
+        "table=1,priority=5,ip,ct_state=+trk+est,ct_mark=0x5,in_port=1,actions=output:2",
+        "table=1,priority=5,ip,ct_state=+trk+est,ct_mark=0x5,in_port=2,actions=output:1",
+    ] {
+        d.ofctl("add-flow", f)?;
+    }
+    ping_once(10)?;
+    let n = d.counted("table=1,ip,in_port=2")?;
+    ensure!(n == 10, "{n} of 10 replies belong to the connection");
+    // b begins nothing.
+    let got = ping("b", "10.0.0.1", 2, 50)?;
+    ensure!(got == 0, "{got} answered of what b began");
+    let flows = kernels()?;
+    ensure!(flows.contains("ct(commit") && flows.contains("recirc(0x"), "{flows}");
+    // a is somebody else to b.
+    d.ofctl("del-flows", "table=1")?;
+    for f in [
+        "table=1,priority=5,ip,in_port=1,ct_state=+trk+new,actions=ct(commit,nat(src=10.0.0.88),table=2)",
+        "table=0,priority=7,ip,ct_state=-trk,actions=ct(nat,table=1)",
+        "table=1,priority=5,ip,in_port=1,ct_state=+trk+est,actions=output:2",
+        "table=1,priority=5,ip,in_port=2,ct_state=+trk+est,actions=output:1",
+        "table=2,priority=5,ip,actions=output:2",
+    ] {
+        d.ofctl("add-flow", f)?;
+    }
+    sh("ip -n b neigh replace 10.0.0.88 lladdr 02:00:00:00:00:01 dev eb")?;
+    let before = echoes()?;
+    let got = ping("a", "10.0.0.2", 10, 50)?;
+    let arrived = echoes()? - before;
+    ensure!(got == 10 && arrived == 10, "{got} of 10 answered, {arrived} arrived");
+    let seen = sh("ip -n b neigh show 10.0.0.88")?;
+    let tcp = transfer("10.0.0.2", 80)?;
+    stop(d)?;
+    Ok(format!("translated, {tcp}{}", if seen.is_empty() { " without a neighbour" } else { "" }))
+}
+
+/// A daemon that was killed leaves a datapath that the next one takes over; without the module there are words for it.
+pub fn lives(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    let d = start("systemlives")?;
+    ping_once(5)?;
+    sh("ip addr replace 10.0.0.9/24 dev br0")?;
+    sh("ip link set br0 up")?;
+    d.kill()?;
+    ensure!(is_there()?, "the datapath went with the daemon");
+    // Flows that it knows it forwards all the same.
+    let got = ping("a", "10.0.0.2", 3, 50)?;
+    ensure!(got == 3, "{got} of 3 forwarded without a daemon");
+    let d = Daemon::start("systemlives", &["--database", "/run/hoist-systemlives.conf"])?;
+    d.vsctl("get interface va ofport")?;
+    ping_once(20)?;
+    let addresses = sh("ip -o addr show dev br0")?;
+    ensure!(addresses.contains("10.0.0.9"), "br0 is another one: {addresses}");
+    // An interface goes and comes back.
+    sh("ip link del vb")?;
+    wait("its end is noticed", || Ok(d.vsctl("get Interface vb error")?.contains("vb")))?;
+    sh("ip link add vb type veth peer name eb netns b")?;
+    sh("ip -n b link set eb address 02:00:00:00:00:02 up")?;
+    sh("ip -n b addr add 10.0.0.2/24 dev eb")?;
+    sh("ip link set vb up promisc on")?;
+    wait("it is a port again", || Ok(d.vsctl("get Interface vb error")?.trim() == "[]"))?;
+    let mut got = Ok(());
+    for _ in 0..5 {
+        got = ping_once(20);
+        if got.is_ok() {
+            break;
+        }
+    }
+    got.context("after the interface came back")?;
+    d.appctl("exit --cleanup")?;
+    wait("the datapath goes", || Ok(!is_there()?))?;
+    drop(d);
+    sh("rmmod openvswitch")?;
+    let d = Daemon::start("systemno", &["--database", "/run/hoist-systemno.conf"])?;
+    d.vsctl("add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va")?;
+    let why = d.vsctl("get Interface va error")?;
+    ensure!(why.contains("kernel module is probably not loaded"), "{why}");
+    d.vsctl("del-br br0")?;
+    d.stop()?;
+    crate::net::modules()?;
+    Ok(String::new())
+}
