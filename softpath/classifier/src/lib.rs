@@ -27,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod flat;
+mod hashed;
 mod pruning;
 mod publish;
 mod shape;

@@ -208,9 +208,12 @@ impl FieldIndex {
     }
 }
 
-/// What prunes a version's subtables.
+/// What prunes a version's subtables. It knows of rules only once there are more subtables than [`FEW`]: most tables have a mask
+/// or two, and would pay for it with each change and never use it.
 #[derive(Clone)]
 pub(crate) struct Pruning {
+    /// It has been told of every rule.
+    begun: bool,
     /// Fields that some subtable matches, in the order of [`FIELDS`].
     fields: SmallVec<[Arc<FieldIndex>; 4]>,
     /// Every subtable, one bit each.
@@ -222,7 +225,7 @@ pub(crate) struct Pruning {
 
 impl Default for Pruning {
     fn default() -> Self {
-        Pruning { fields: SmallVec::new(), all: Arc::new([]), rules: 0, gone: 0 }
+        Pruning { begun: false, fields: SmallVec::new(), all: Arc::new([]), rules: 0, gone: 0 }
     }
 }
 
@@ -273,7 +276,7 @@ impl Pruning {
     /// A rule has come into subtable `id`.
     pub(crate) fn add_rule(&mut self, id: u32, shape: &Shape, key: &PipelineKey) {
         self.rules += 1;
-        if id as usize >= MOST {
+        if id as usize >= MOST || !self.begun {
             return;
         }
         for f in self.fields.iter_mut().filter(|f| shape.mask().get(f.field) != 0) {
@@ -285,11 +288,17 @@ impl Pruning {
     pub(crate) fn remove_rule(&mut self) -> bool {
         self.rules = self.rules.saturating_sub(1);
         self.gone += 1;
-        self.gone > GONE_LEAST + self.rules / 2
+        self.begun && self.gone > GONE_LEAST + self.rules / 2
+    }
+
+    /// Whether it is to [begin](Pruning::begin_anew) now that there are this many subtables.
+    pub(crate) fn is_due(&self, subtables: usize) -> bool {
+        !self.begun && subtables > FEW
     }
 
     /// Empties the maps of this version; those of others stay as they are.
     pub(crate) fn begin_anew(&mut self) {
+        self.begun = true;
         (self.rules, self.gone) = (0, 0);
         for f in &mut self.fields {
             Arc::make_mut(f).begin_anew();
@@ -312,7 +321,7 @@ impl Pruning {
         let mut left = [0u64; WORDS];
         let left = &mut left[..words];
         left.copy_from_slice(&self.all[..words]);
-        if subtables > FEW {
+        if subtables > FEW && self.begun {
             let mut field = [0u64; WORDS];
             let field = &mut field[..words];
             for index in &self.fields {

@@ -139,7 +139,8 @@ pub(crate) fn mix(h: u64, w: u64) -> u64 {
 /// Where the hash starts.
 pub(crate) const BASIS: u64 = 0x243f_6a88_85a3_08d3;
 
-fn hash_mask(m: &PipelineMask) -> u64 {
+/// The hash of the shape of this mask.
+pub(crate) fn hash_mask(m: &PipelineMask) -> u64 {
     WordIter(m.present()).fold(mix(BASIS, m.present()), |h, i| mix(h, m.word(i)))
 }
 

@@ -1,37 +1,16 @@
 //! All rules of one mask.
 
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use flow::{PipelineKey, PipelineMask};
 use imbl::OrdMap;
-use imbl::shared_ptr::DefaultSharedPtr;
 
+use crate::hashed::Hashed;
 use crate::shape::{BASIS, MiniMatch, Shape, mix, ports_bits};
 use crate::trie::{Trie, lead};
 use crate::version::TrieProbe;
 
-/// Passes on a number that is a hash already.
-#[derive(Default)]
-pub(crate) struct Passthrough(u64);
-
-impl Hasher for Passthrough {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, bytes: &[u8]) {
-        for &b in bytes {
-            self.0 = mix(self.0, b.into());
-        }
-    }
-    fn write_u64(&mut self, v: u64) {
-        self.0 = v;
-    }
-}
-
-pub(crate) type HashMap<V> = imbl::GenericHashMap<u64, V, BuildHasherDefault<Passthrough>, DefaultSharedPtr>;
-
-/// A rule in its chain.
+/// A rule, by the hash of its masked key. Of those with one hash, nearly always one key, the highest priority comes first.
 pub(crate) struct Entry<R> {
     pub(crate) words: Arc<[u64]>,
     pub(crate) priority: u32,
@@ -44,16 +23,13 @@ impl<R> Clone for Entry<R> {
     }
 }
 
-/// Rules whose masked keys have one hash: nearly always one key, highest priority first.
-type Chain<R> = Arc<[Entry<R>]>;
-
 pub(crate) struct Subtable<R> {
     pub(crate) shape: Arc<Shape>,
     /// Matched prefix length of each of the version's trie fields; 0 when a trie does not help.
     pub(crate) prefix_lens: [u8; crate::MAX_PREFIXES],
     /// For each stage but the last: how many rules have a hash there.
-    indices: Vec<HashMap<u32>>,
-    rules: HashMap<Chain<R>>,
+    indices: Vec<Hashed<u32>>,
+    rules: Hashed<Entry<R>>,
     /// How many rules have a priority.
     priorities: OrdMap<u32, u32>,
     ports: Trie,
@@ -85,8 +61,8 @@ impl<R> Subtable<R> {
         Subtable {
             shape,
             prefix_lens,
-            indices: vec![HashMap::default(); indices],
-            rules: HashMap::default(),
+            indices: vec![Hashed::default(); indices],
+            rules: Hashed::default(),
             priorities: OrdMap::new(),
             ports: Trie::default(),
             len: 0,
@@ -98,42 +74,37 @@ impl<R> Subtable<R> {
         self.priorities.get_max().map_or(0, |(p, _)| *p)
     }
 
-    /// Adds a rule, or takes the place of the one with the same key and priority, which is returned.
-    pub(crate) fn insert(&mut self, m: &MiniMatch, priority: u32, rule: Arc<R>) -> Option<Arc<R>> {
+    /// Adds a rule, or takes the place of the one with the same key and priority, which is returned. `key` is that of `m`.
+    pub(crate) fn insert(
+        &mut self,
+        m: &MiniMatch,
+        key: &PipelineKey,
+        priority: u32,
+        rule: Arc<R>,
+    ) -> Option<Arc<R>> {
         let hash = full_hash(&m.words);
-        let mut chain: Vec<Entry<R>> = self.rules.get(&hash).map(|c| c.to_vec()).unwrap_or_default();
-        if let Some(e) = chain.iter_mut().find(|e| e.priority == priority && e.words == m.words) {
-            let old = std::mem::replace(&mut e.rule, rule);
-            self.rules.insert(hash, chain.into());
-            return Some(old);
+        let entry = Entry { words: m.words.clone(), priority, rule };
+        let same = |e: &Entry<R>| e.priority == priority && e.words == m.words;
+        if let Some(old) = self.rules.put(hash, entry, same, |e| e.priority >= priority) {
+            return Some(old.rule);
         }
-        let at = chain.partition_point(|e| e.priority >= priority);
-        chain.insert(at, Entry { words: m.words.clone(), priority, rule });
-        self.rules.insert(hash, chain.into());
         for (index, h) in self.indices.iter_mut().zip(stage_hashes(&self.shape, &m.words)) {
-            *index.entry(h).or_insert(0) += 1;
+            index.count_up(h);
         }
         *self.priorities.entry(priority).or_insert(0) += 1;
         if self.shape.ports_len() > 0 {
-            self.ports.insert(ports_value(&m.key()), self.shape.ports_len());
+            self.ports.insert(ports_value(key), self.shape.ports_len());
         }
         self.len += 1;
         None
     }
 
-    /// Removes a rule.
-    pub(crate) fn remove(&mut self, m: &MiniMatch, priority: u32) -> Option<Arc<R>> {
+    /// Removes a rule. `key` is that of `m`.
+    pub(crate) fn remove(&mut self, m: &MiniMatch, key: &PipelineKey, priority: u32) -> Option<Arc<R>> {
         let hash = full_hash(&m.words);
-        let mut chain: Vec<Entry<R>> = self.rules.get(&hash)?.to_vec();
-        let at = chain.iter().position(|e| e.priority == priority && e.words == m.words)?;
-        let old = chain.remove(at).rule;
-        if chain.is_empty() {
-            self.rules.remove(&hash);
-        } else {
-            self.rules.insert(hash, chain.into());
-        }
+        let old = self.rules.take(hash, |e| e.priority == priority && e.words == m.words)?.rule;
         for (index, h) in self.indices.iter_mut().zip(stage_hashes(&self.shape, &m.words)) {
-            count_down(index, h);
+            index.count_down(h);
         }
         if let Some(n) = self.priorities.get(&priority).copied() {
             if n > 1 {
@@ -143,7 +114,7 @@ impl<R> Subtable<R> {
             }
         }
         if self.shape.ports_len() > 0 {
-            self.ports.remove(ports_value(&m.key()), self.shape.ports_len());
+            self.ports.remove(ports_value(key), self.shape.ports_len());
         }
         self.len -= 1;
         Some(old)
@@ -151,13 +122,13 @@ impl<R> Subtable<R> {
 
     /// The rule with exactly this key and priority.
     pub(crate) fn find_exact(&self, words: &[u64], priority: u32) -> Option<&Arc<R>> {
-        let chain = self.rules.get(&full_hash(words))?;
-        chain.iter().find(|e| e.priority == priority && *e.words == *words).map(|e| &e.rule)
+        let mut all = self.rules.all(full_hash(words));
+        all.find(|e| e.priority == priority && *e.words == *words).map(|e| &e.rule)
     }
 
     /// Every rule.
     pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry<R>> {
-        self.rules.values().flat_map(|c| c.iter())
+        self.rules.iter().map(|(_, e)| e)
     }
 
     /// The matching rule of highest priority. Adds the bits looked at to `wc`.
@@ -176,7 +147,7 @@ impl<R> Subtable<R> {
         let words = key.words();
         let slots = self.shape.slots();
         let h = slots.iter().fold(BASIS, |h, &(w, m)| mix(h, words[usize::from(w)] & m));
-        self.rules.get(&h)?.iter().find(|e| self.shape.masked_eq(key, &e.words))
+        self.rules.all(h).find(|e| self.shape.masked_eq(key, &e.words))
     }
 
     /// The matching rules, highest priority first. Adds the bits looked at to `wc`.
@@ -186,18 +157,19 @@ impl<R> Subtable<R> {
         wc: &mut PipelineMask,
         probe: &mut TrieProbe<'_>,
     ) -> impl Iterator<Item = &'a Entry<R>> + use<'a, R> {
-        let chain = self.chain(key, wc, probe).unwrap_or_default();
-        let first = chain.first().map(|e| e.words.clone());
-        chain.iter().filter(move |e| first.as_ref() == Some(&e.words))
+        // Before the first that matches there may be others with the same hash.
+        self.first(key, wc, probe).into_iter().flat_map(|(h, first)| {
+            self.rules.all(h).filter(move |e| Arc::ptr_eq(&e.words, &first.words) || e.words == first.words)
+        })
     }
 
-    /// The chain from the first rule on that matches; rules with other keys may be among those that follow.
-    fn chain(
+    /// The first rule that matches, and its hash.
+    fn first(
         &self,
         key: &PipelineKey,
         wc: &mut PipelineMask,
         probe: &mut TrieProbe<'_>,
-    ) -> Option<&[Entry<R>]> {
+    ) -> Option<(u64, &Entry<R>)> {
         let (shape, words) = (&*self.shape, key.words());
         let (mut h, mut at) = (BASIS, 0);
         let last = self.indices.len();
@@ -211,15 +183,12 @@ impl<R> Subtable<R> {
                 h = mix(h, words[usize::from(w)] & m);
             }
             at = stage.end;
-            if i < last && !self.indices[i].contains_key(&h) {
+            if i < last && self.indices[i].get(h).is_none() {
                 shape.fold(at, wc);
                 return None;
             }
         }
-        let found = self.rules.get(&h).and_then(|c| {
-            let at = c.iter().position(|e| shape.masked_eq(key, &e.words))?;
-            Some(&c[at..])
-        });
+        let found = self.rules.all(h).find(|e| shape.masked_eq(key, &e.words)).map(|e| (h, e));
         if found.is_none() && shape.ports_len() > 0 {
             self.fold_ports(key, wc);
         } else {
@@ -255,15 +224,4 @@ fn stage_hashes<'a>(shape: &'a Shape, words: &'a [u64]) -> impl Iterator<Item = 
 
 fn full_hash(words: &[u64]) -> u64 {
     words.iter().fold(BASIS, |h, &w| mix(h, w))
-}
-
-fn count_down(index: &mut HashMap<u32>, h: u64) {
-    match index.get(&h).copied() {
-        Some(n) if n > 1 => {
-            index.insert(h, n - 1);
-        }
-        _ => {
-            index.remove(&h);
-        }
-    }
 }

@@ -8,17 +8,36 @@ use std::sync::Arc;
 /// A set of prefixes with multiplicity.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trie {
-    root: Option<Arc<Node>>,
+    root: Link,
+}
+
+/// What is below a branch. A prefix that ends an edge of no more than 32 bits and has none below it is kept in the place of
+/// the link to it: where rules have addresses of their own, that is half of all nodes.
+#[derive(Clone, Debug, Default)]
+enum Link {
+    #[default]
+    Empty,
+    Tip(Tip),
+    Node(Arc<Node>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Tip {
+    /// The first bits of the edge.
+    bits: u32,
+    len: u8,
+    /// Not 0.
+    count: u16,
 }
 
 #[derive(Clone, Debug)]
 struct Node {
-    /// Bits of this edge, left-aligned; zero beyond `len`.
-    bits: u128,
+    /// Bits of this edge, left-aligned; zero beyond `len`. In halves, which are aligned to less.
+    bits: [u64; 2],
     len: u8,
     /// Prefixes that end here.
     count: u32,
-    child: [Option<Arc<Node>>; 2],
+    child: [Link; 2],
 }
 
 /// What [`Trie::lookup`] found.
@@ -54,14 +73,60 @@ fn top(v: u128) -> usize {
     (v >> 127) as usize
 }
 
+/// How many leading bits two edges have in common, up to a limit.
+fn common(a: u128, b: u128, limit: u8) -> u8 {
+    ((a ^ b).leading_zeros() as u8).min(limit)
+}
+
+fn halves(v: u128) -> [u64; 2] {
+    [(v >> 64) as u64, v as u64]
+}
+
 impl Node {
-    fn leaf(bits: u128, len: u8) -> Arc<Node> {
-        Arc::new(Node { bits: lead(bits, len), len, count: 1, child: [None, None] })
+    fn bits(&self) -> u128 {
+        u128::from(self.bits[0]) << 64 | u128::from(self.bits[1])
     }
 
-    /// How many of this edge's bits `v` has.
-    fn common(&self, v: u128, limit: u8) -> u8 {
-        ((self.bits ^ v).leading_zeros() as u8).min(self.len).min(limit)
+    fn new(v: u128, len: u8, count: u32) -> Node {
+        Node { bits: halves(lead(v, len)), len, count, child: [Link::Empty, Link::Empty] }
+    }
+}
+
+impl Link {
+    /// `count` prefixes, the first `len` bits of `v`, and none below.
+    fn prefix(v: u128, len: u8, count: u32) -> Link {
+        match u16::try_from(count) {
+            Ok(count) if len <= 32 => Link::Tip(Tip { bits: (lead(v, len) >> 96) as u32, len, count }),
+            _ => Link::Node(Arc::new(Node::new(v, len, count))),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        matches!(self, Link::Empty)
+    }
+
+    /// Bits and length of the edge, and how many prefixes end at its end.
+    fn edge(&self) -> Option<(u128, u8, u32)> {
+        match self {
+            Link::Empty => None,
+            Link::Tip(t) => Some((u128::from(t.bits) << 96, t.len, t.count.into())),
+            Link::Node(n) => Some((n.bits(), n.len, n.count)),
+        }
+    }
+
+    /// Gives the edge other bits; what is below stays.
+    fn set_edge(&mut self, bits: u128, len: u8) {
+        match self {
+            Link::Node(n) if n.child.iter().any(|c| !c.is_empty()) => {
+                let n = Arc::make_mut(n);
+                (n.bits, n.len) = (halves(bits), len);
+            }
+            _ => {
+                if let Some((_, _, count)) = self.edge() {
+                    *self = Link::prefix(bits, len, count);
+                }
+            }
+        }
     }
 }
 
@@ -80,25 +145,26 @@ impl Trie {
     pub(crate) fn lookup(&self, v: u128, width: u8) -> Prefixes {
         let mut out = Prefixes::default();
         let mut matched = 0u8;
-        let mut node = self.root.as_deref();
+        let mut at = &self.root;
         let mut has_sibling = false;
-        while let Some(n) = node {
-            let rest = tail(v, matched);
-            let eq = n.common(rest, n.len);
+        while let Some((bits, len, count)) = at.edge() {
+            let eq = common(bits, tail(v, matched), len);
             matched += eq;
-            if eq < n.len {
+            if eq < len {
                 out.proof_bits = matched + 1;
                 return out;
             }
-            if n.count > 0 && matched > 0 {
+            if count > 0 && matched > 0 {
                 out.lens |= 1 << (matched - 1);
             }
             if matched >= width {
                 out.proof_bits = width;
                 return out;
             }
-            has_sibling = n.child.iter().any(Option::is_some);
-            node = n.child[top(tail(v, matched))].as_deref();
+            has_sibling = false;
+            let Link::Node(n) = at else { break };
+            has_sibling = n.child.iter().any(|c| !c.is_empty());
+            at = &n.child[top(tail(v, matched))];
         }
         // A branch that is not there: the bit that would lead to it was looked at when the other branch exists.
         out.proof_bits = matched + u8::from(has_sibling);
@@ -107,65 +173,81 @@ impl Trie {
 
     #[cfg(test)]
     fn is_empty(&self) -> bool {
-        self.root.is_none()
+        self.root.is_empty()
     }
 }
 
-fn insert(at: &mut Option<Arc<Node>>, v: u128, len: u8) {
-    let Some(arc) = at else {
-        *at = Some(Node::leaf(v, len));
+fn insert(at: &mut Link, v: u128, len: u8) {
+    let Some((bits, there, count)) = at.edge() else {
+        *at = Link::prefix(v, len, 1);
         return;
     };
-    let common = arc.common(v, len);
-    if common < arc.len {
+    let same = common(bits, v, there.min(len));
+    let rest = tail(v, same);
+    if same < there {
         // Split the edge: the upper part becomes a node of its own.
-        let mut lower = (**arc).clone();
-        let side = top(tail(lower.bits, common));
-        lower.bits = tail(lower.bits, common);
-        lower.len -= common;
-        let mut upper = Node { bits: lead(v, common), len: common, count: 0, child: [None, None] };
-        upper.child[side] = Some(Arc::new(lower));
-        *arc = Arc::new(upper);
-    }
-    let n = Arc::make_mut(arc);
-    if len == common {
-        n.count += 1;
+        let mut upper = Node::new(v, same, 0);
+        let mut lower = std::mem::take(at);
+        lower.set_edge(tail(bits, same), there - same);
+        upper.child[top(tail(bits, same))] = lower;
+        if len == same {
+            upper.count = 1;
+        } else {
+            upper.child[top(rest)] = Link::prefix(rest, len - same, 1);
+        }
+        *at = Link::Node(Arc::new(upper));
         return;
     }
-    let rest = tail(v, common);
-    insert(&mut n.child[top(rest)], rest, len - common);
+    if let Link::Tip(t) = at {
+        if len == there && t.count < u16::MAX {
+            t.count += 1;
+            return;
+        }
+        *at = Link::Node(Arc::new(Node::new(bits, there, count)));
+    }
+    if let Link::Node(n) = at {
+        let n = Arc::make_mut(n);
+        if len == there {
+            n.count += 1;
+        } else {
+            insert(&mut n.child[top(rest)], rest, len - same);
+        }
+    }
 }
 
-fn remove(at: &mut Option<Arc<Node>>, v: u128, len: u8) -> bool {
-    let Some(arc) = at else { return false };
-    if len < arc.len || arc.common(v, len) < arc.len {
+fn remove(at: &mut Link, v: u128, len: u8) -> bool {
+    let Some((bits, there, count)) = at.edge() else { return false };
+    if len < there || common(bits, v, there) < there || len == there && count == 0 {
         return false;
     }
-    let n = Arc::make_mut(arc);
-    if len == n.len {
-        if n.count == 0 {
-            return false;
+    let n = match at {
+        Link::Tip(_) if len > there => return false,
+        Link::Node(n) => Arc::make_mut(n),
+        Link::Tip(_) | Link::Empty => {
+            *at = if count > 1 { Link::prefix(bits, there, count - 1) } else { Link::Empty };
+            return true;
         }
+    };
+    if len == there {
         n.count -= 1;
     } else {
-        let rest = tail(v, n.len);
-        if !remove(&mut n.child[top(rest)], rest, len - n.len) {
+        let rest = tail(v, there);
+        if !remove(&mut n.child[top(rest)], rest, len - there) {
             return false;
         }
     }
-    if n.count == 0 {
-        match (n.child[0].take(), n.child[1].take()) {
-            (None, None) => *at = None,
-            (Some(c), None) | (None, Some(c)) => {
-                // One way on: join the two edges.
-                let c = (*c).clone();
-                n.bits |= c.bits >> n.len.min(127);
-                n.len += c.len;
-                n.count = c.count;
-                n.child = c.child;
+    match (&mut n.child, n.count) {
+        ([Link::Empty, Link::Empty], 0) => *at = Link::Empty,
+        ([Link::Empty, Link::Empty], count) => *at = Link::prefix(bits, there, count),
+        ([Link::Empty, one] | [one, Link::Empty], 0) => {
+            // One way on: join the two edges.
+            let mut one = std::mem::take(one);
+            if let Some((below, more, _)) = one.edge() {
+                one.set_edge(bits | below >> there.min(127), there + more);
             }
-            both => n.child = [both.0, both.1],
+            *at = one;
         }
+        _ => {}
     }
     true
 }

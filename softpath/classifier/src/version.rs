@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, Prereq};
 
+use crate::hashed::Hashed;
 use crate::pruning::{MOST, Pruning};
-use crate::shape::{MiniMatch, Shape};
+use crate::shape::{MiniMatch, Shape, hash_mask};
 use crate::slots::Slots;
-use crate::subtable::{HashMap, Subtable};
+use crate::subtable::Subtable;
 use crate::trie::{Prefixes, Trie, lead};
 
 /// How many fields can have a prefix trie.
@@ -63,7 +64,7 @@ pub struct Version<R> {
     /// Highest priority first.
     order: Vec<Place>,
     /// Number of the subtable by its mask's hash; of two with one hash, one.
-    numbers: HashMap<u32>,
+    numbers: Hashed<u32>,
     /// How many subtables are not in `numbers`.
     unnamed: usize,
     pruning: Pruning,
@@ -110,7 +111,7 @@ impl<R> Version<R> {
         Version {
             slots: Slots::default(),
             order: Vec::new(),
-            numbers: HashMap::default(),
+            numbers: Hashed::default(),
             unnamed: 0,
             pruning: Pruning::default(),
             union: PipelineMask::ZERO,
@@ -158,7 +159,7 @@ impl<R> Version<R> {
     /// The number of the subtable of a mask.
     fn position(&self, hash: u64, mask: &PipelineMask) -> Option<usize> {
         let is = |s: &Slot<R>| s.hash == hash && s.subtable.shape.mask() == mask;
-        match self.numbers.get(&hash) {
+        match self.numbers.get(hash) {
             Some(n) if self.slot(*n).is_some_and(is) => Some(*n as usize),
             None if self.unnamed == 0 => None,
             _ => self.slots.iter().position(|s| s.as_ref().is_some_and(is)),
@@ -167,11 +168,16 @@ impl<R> Version<R> {
 
     /// `m` in compact form, on the shape the table has for its mask already when it has one.
     pub fn compact(&self, m: &PipelineMatch) -> MiniMatch {
-        let shape = Shape::new(m.mask());
-        match self.position(shape.hash(), m.mask()).and_then(|i| self.slots[i].as_ref()) {
+        let known = self.position(hash_mask(m.mask()), m.mask()).and_then(|i| self.slot(i as u32));
+        match known {
             Some(s) => MiniMatch::with_shape(s.subtable.shape.clone(), m),
-            None => MiniMatch::with_shape(Arc::new(shape), m),
+            None => MiniMatch::new(m),
         }
+    }
+
+    /// The numbers and shapes of all subtables.
+    fn shapes(&self) -> impl Iterator<Item = (u32, &Shape)> + Clone {
+        self.order.iter().filter_map(|p| Some((p.number, &*self.slot(p.number)?.subtable.shape)))
     }
 
     /// Adds a subtable for the mask of `m`; its number.
@@ -187,37 +193,39 @@ impl<R> Version<R> {
             self.slots.push(None);
             self.slots.len() - 1
         });
-        let there = |(i, s): (usize, &'_ Option<Slot<R>>)| s.as_ref().map(|_| i as u32);
-        let numbers: Vec<u32> = self.slots.iter().enumerate().filter_map(there).collect();
-        let shapes =
-            numbers.iter().filter_map(|n| Some((*n, &*self.slots[*n as usize].as_ref()?.subtable.shape)));
-        self.pruning.add_subtable(i as u32, &m.shape, shapes);
-        self.slots[i] = Some(Slot { max_priority: 0, serial: self.next_serial, hash, subtable });
-        match self.numbers.get(&hash) {
-            None => {
-                self.numbers.insert(hash, i as u32);
-            }
+        let mut pruning = std::mem::take(&mut self.pruning);
+        pruning.add_subtable(i as u32, &m.shape, self.shapes());
+        if let Some(slot) = self.slots.get_mut(i) {
+            *slot = Some(Slot { max_priority: 0, serial: self.next_serial, hash, subtable });
+        }
+        match self.numbers.get(hash) {
+            None => self.numbers.add(hash, i as u32, |_| true),
             Some(_) => self.unnamed += 1,
         }
         let place = Place { max_priority: std::cmp::Reverse(0), serial: self.next_serial, number: i as u32 };
         self.next_serial += 1;
         self.order.push(place);
         self.union.union(m.mask());
+        self.pruning = pruning;
+        if self.pruning.is_due(self.order.len()) {
+            self.prune_anew();
+        }
         i
     }
 
     /// Removes subtable `i`, which has no rules.
     fn remove_subtable(&mut self, i: usize) {
-        let Some(s) = self.slots[i].take() else { return };
+        let Some(s) = self.slots.get_mut(i).and_then(Option::take) else { return };
         self.pruning.remove_subtable(i as u32, &s.subtable.shape);
-        if self.numbers.get(&s.hash) == Some(&(i as u32)) {
-            self.numbers.remove(&s.hash);
+        if self.numbers.get(s.hash) == Some(&(i as u32)) {
+            self.numbers.take(s.hash, |_| true);
         } else {
             self.unnamed -= 1;
         }
         self.order.retain(|p| p.number != i as u32);
         if self.order.is_empty() {
             self.union = PipelineMask::ZERO;
+            self.pruning = Pruning::default();
         }
     }
 
@@ -227,13 +235,14 @@ impl<R> Version<R> {
             Some(i) => i,
             None => self.add_subtable(m),
         };
-        let slot = self.slots[i].as_mut()?;
-        let sub = Arc::make_mut(&mut slot.subtable);
-        let old = sub.insert(m, priority, rule);
+        let key = m.key();
+        let slot = self.slots.get_mut(i)?.as_mut()?;
+        let lens = slot.subtable.prefix_lens;
+        let old = Arc::make_mut(&mut slot.subtable).insert(m, &key, priority, rule);
         if old.is_none() {
             self.len += 1;
-            self.pruning.add_rule(i as u32, &m.shape, &m.key());
-            self.count_prefixes(i, m, Trie::insert);
+            self.pruning.add_rule(i as u32, &m.shape, &key);
+            self.count_prefixes(lens, &key, Trie::insert);
             self.reorder(i);
         }
         old
@@ -242,13 +251,15 @@ impl<R> Version<R> {
     /// Removes the rule with this match and priority.
     pub fn remove(&mut self, m: &MiniMatch, priority: u32) -> Option<Arc<R>> {
         let i = self.position(m.shape.hash(), m.mask())?;
-        let slot = self.slots[i].as_mut()?;
-        slot.subtable.find_exact(&m.words, priority)?;
-        let old = Arc::make_mut(&mut slot.subtable).remove(m, priority)?;
+        self.slot(i as u32)?.subtable.find_exact(&m.words, priority)?;
+        let key = m.key();
+        let slot = self.slots.get_mut(i)?.as_mut()?;
+        let lens = slot.subtable.prefix_lens;
+        let old = Arc::make_mut(&mut slot.subtable).remove(m, &key, priority)?;
         let empty = slot.subtable.len == 0;
         self.len -= 1;
         let anew = self.pruning.remove_rule();
-        self.count_prefixes(i, m, Trie::remove);
+        self.count_prefixes(lens, &key, Trie::remove);
         if empty {
             self.remove_subtable(i);
         } else {
@@ -263,30 +274,30 @@ impl<R> Version<R> {
     /// Makes the maps that prune from the rules there are.
     #[cold]
     fn prune_anew(&mut self) {
-        self.pruning.begin_anew();
-        for p in &self.order {
-            let Some(Some(s)) = self.slots.get(p.number as usize) else { continue };
+        let mut pruning = std::mem::take(&mut self.pruning);
+        pruning.begin_anew();
+        for (number, s) in self.order.iter().filter_map(|p| Some((p.number, self.slot(p.number)?))) {
             for e in s.subtable.entries() {
-                self.pruning.add_rule(p.number, &s.subtable.shape, &expand(s, e));
+                pruning.add_rule(number, &s.subtable.shape, &expand(s, e));
             }
         }
+        self.pruning = pruning;
     }
 
-    fn count_prefixes(&mut self, i: usize, m: &MiniMatch, op: fn(&mut Trie, u128, u8)) {
-        let Some(slot) = &self.slots[i] else { return };
-        let lens = slot.subtable.prefix_lens;
+    fn count_prefixes(&mut self, lens: [u8; MAX_PREFIXES], key: &PipelineKey, op: fn(&mut Trie, u128, u8)) {
         for ((trie, f), len) in self.tries.iter_mut().zip(self.prefixes.iter()).zip(lens) {
             if len > 0 {
-                op(trie, align(*f, m.key().get(*f)), len);
+                op(trie, align(*f, key.get(*f)), len);
             }
         }
     }
 
     /// Moves subtable `i` to where its highest priority puts it.
     fn reorder(&mut self, i: usize) {
-        let Some(slot) = &mut self.slots[i] else { return };
-        let max = slot.subtable.max_priority();
-        if slot.max_priority != max {
+        let Some(max) = self.slot(i as u32).map(|s| s.subtable.max_priority()) else { return };
+        if self.slot(i as u32).is_some_and(|s| s.max_priority != max)
+            && let Some(Some(slot)) = self.slots.get_mut(i)
+        {
             slot.max_priority = max;
             let Some(at) = self.order.iter().position(|p| p.number == i as u32) else { return };
             let mut place = self.order.remove(at);
@@ -299,7 +310,7 @@ impl<R> Version<R> {
     /// The rule with exactly this match and priority.
     pub fn find_exact(&self, m: &MiniMatch, priority: u32) -> Option<&Arc<R>> {
         let i = self.position(m.shape.hash(), m.mask())?;
-        self.slots[i].as_ref()?.subtable.find_exact(&m.words, priority)
+        self.slot(i as u32)?.subtable.find_exact(&m.words, priority)
     }
 
     /// The rule of highest priority that matches `key`. Adds every bit that was looked at to `wc`: any key that equals
@@ -380,6 +391,11 @@ impl<R> Version<R> {
                 (m, Found { priority: e.priority, rule: &e.rule })
             })
         })
+    }
+
+    /// Every rule, as [`Version::iter`] has them, without their matches.
+    pub fn rules(&self) -> impl Iterator<Item = Found<'_, R>> {
+        self.in_order().flat_map(|s| s.subtable.entries().map(found))
     }
 
     /// Every rule whose match is `criteria` or more specific: what a non-strict OpenFlow modify or delete is about

@@ -1,7 +1,7 @@
 //! One OpenFlow switch: its tables, ports, stations and controllers.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
@@ -34,6 +34,7 @@ use crate::rule::Rule;
 use crate::settings::{BridgeSettings, PortSettings};
 use crate::switch::{Routes, Switch};
 use crate::tables::{N_TABLES, Pipeline, TableCounters};
+use crate::timers::Timers;
 use crate::trace::{Trace, TraceStart};
 use crate::xlate::{Environment, LearnedFlow, Outcome, Start, translate};
 
@@ -103,8 +104,8 @@ pub struct Bridge {
     controllers: OnceLock<Arc<dyn ControllerSink>>,
     /// Generation that records are known to follow.
     settled: AtomicU64,
-    /// A rule's timeouts have become shorter.
-    shortened: AtomicBool,
+    /// Rules whose timeouts have become shorter.
+    shortened: Mutex<Vec<Arc<Rule>>>,
     barriers: Mutex<Vec<Waker>>,
     removed: Mutex<VecDeque<Removed>>,
     /// Flows of which controllers are yet to be told that they went, from before the tables are published.
@@ -120,8 +121,7 @@ pub struct Bridge {
 
 #[derive(Default)]
 struct Writer {
-    /// Whether some rule may have a timeout.
-    timeouts: bool,
+    timers: Timers,
     checked: Instant,
     monitors: Monitors,
     /// Those that rules have in common.
@@ -143,7 +143,7 @@ impl Bridge {
             table_counters: (0..=u8::MAX).map(|_| TableCounters::default()).collect(),
             controllers: OnceLock::new(),
             settled: AtomicU64::new(0),
-            shortened: AtomicBool::new(false),
+            shortened: Mutex::default(),
             barriers: Mutex::default(),
             removed: Mutex::default(),
             untold: AtomicUsize::new(0),
@@ -237,7 +237,7 @@ impl Bridge {
         w.instructions = changes.instructions();
         let out = out?;
         let vacancies = room::vacancies(&mut p, self.config.max_flows_per_table);
-        w.timeouts = true;
+        changes.timed().iter().for_each(|r| w.timers.watch(r));
         self.will_tell(&changes);
         let switch = self.switch();
         let publish = || self.pipeline.store(Arc::new(p));
@@ -300,9 +300,9 @@ impl Bridge {
         f(&mut w.monitors, &p)
     }
 
-    /// Says that a rule's timeouts have become shorter.
-    pub(crate) fn note_shortened(&self) {
-        self.shortened.store(true, Ordering::Relaxed);
+    /// Says that the timeouts of rules, perhaps of this bridge, have become shorter.
+    pub(crate) fn note_shortened<'a>(&self, rules: impl Iterator<Item = &'a Arc<Rule>>) {
+        self.shortened.lock().extend(rules.cloned());
     }
 
     /// Applies a group-mod.
@@ -396,36 +396,44 @@ impl Bridge {
 
     /// Removes flows whose time has come. Looks at most four times a second.
     pub(crate) fn expire(&self, now: Instant) {
-        {
+        let candidates = {
             let mut w = self.write.lock();
-            w.timeouts |= self.shortened.swap(false, Ordering::Relaxed);
-            if !w.timeouts || now.since(w.checked) < Duration::from_millis(250) {
+            if now.since(w.checked) < Duration::from_millis(250) {
                 return;
             }
             w.checked = now;
-            let p = self.pipeline.load();
-            w.timeouts = rules(&p).any(|r| r.timeouts() != (0, 0));
-        }
-        let p = self.pipeline();
-        if !rules(&p).any(|r| due(r, now).is_some()) {
+            let shortened = std::mem::take(&mut *self.shortened.lock());
+            shortened.iter().for_each(|r| w.timers.watch(r));
+            w.timers.take_due(now)
+        };
+        if candidates.is_empty() {
             return;
         }
         // A flow may have been used since its counters were last brought up to date.
         if let Some(s) = self.switch() {
             s.collect();
         }
+        let mut alive = Vec::new();
         // Fails, and publishes nothing, when there is nothing to do.
         let _ = self.change_rules(now, None, |p, changes| {
-            let gone: Vec<_> = rules(p).filter_map(|r| Some((r.clone(), due(r, now)?))).collect();
-            if gone.is_empty() {
-                return Err(ErrorCode::from(openflow::error::FlowModFailed::Unknown));
-            }
-            for (r, reason) in gone {
+            let mut any = false;
+            for r in candidates {
+                let there = p.table(r.table).and_then(|t| t.rules.find_exact(&r.matches, r.priority.into()));
+                if !there.is_some_and(|there| Arc::ptr_eq(there, &r)) {
+                    continue;
+                }
+                let Some(reason) = due(&r, now) else {
+                    alive.push(r);
+                    continue;
+                };
                 p.table_mut(r.table).rules.remove(&r.matches, r.priority.into());
                 changes.removed(r, reason);
+                any = true;
             }
-            Ok(())
+            if any { Ok(()) } else { Err(ErrorCode::from(openflow::error::FlowModFailed::Unknown)) }
         });
+        let mut w = self.write.lock();
+        alive.iter().for_each(|r| w.timers.watch(r));
     }
 
     /// Adds or changes a port, and tells the controllers.
@@ -740,7 +748,7 @@ fn keep_from_controllers(actions: &mut [Action]) {
 }
 
 fn rules(p: &Pipeline) -> impl Iterator<Item = &Arc<Rule>> {
-    p.tables().filter(|(id, _)| *id < N_TABLES).flat_map(|(_, t)| t.rules.iter().map(|(_, f)| f.rule))
+    p.tables().filter(|(id, _)| *id < N_TABLES).flat_map(|(_, t)| t.rules.rules().map(|f| f.rule))
 }
 
 /// Why a rule's time has come, if it has.

@@ -37,6 +37,8 @@ pub(crate) struct Changes {
     monitored: bool,
     origin: Option<Origin>,
     list: Vec<(Option<Origin>, RuleChange)>,
+    /// Rules that are new and end some time.
+    timed: Vec<Arc<Rule>>,
     /// Table and cookie of flows that a rule which is no more had learned and kept.
     orphans: Vec<(u8, u64)>,
     instructions: Shared,
@@ -45,7 +47,7 @@ pub(crate) struct Changes {
 impl Changes {
     /// `instructions` are those that rules have in common; [`Changes::instructions`] gives them back.
     pub(crate) fn new(monitored: bool, origin: Option<Origin>, instructions: Shared) -> Self {
-        Changes { monitored, origin, list: Vec::new(), orphans: Vec::new(), instructions }
+        Changes { monitored, origin, list: Vec::new(), timed: Vec::new(), orphans: Vec::new(), instructions }
     }
 
     /// Instructions for a rule: those of another rule that has the same, if there is one.
@@ -80,6 +82,18 @@ impl Changes {
         if self.monitored {
             self.list.push((self.origin, RuleChange::Modified { old: old.clone(), new: new.clone() }));
         }
+    }
+
+    /// This rule is in a table from now on: when it has timeouts, its time will come.
+    pub(crate) fn watch(&mut self, rule: &Arc<Rule>) {
+        if rule.timeouts() != (0, 0) {
+            self.timed.push(rule.clone());
+        }
+    }
+
+    /// The rules that came and have timeouts.
+    pub(crate) fn timed(&self) -> &[Arc<Rule>] {
+        &self.timed
     }
 
     /// Another rule has taken the place of this one.

@@ -16,8 +16,7 @@ use crate::changes::Changes;
 use crate::check::check_instructions;
 use crate::meters;
 use crate::room;
-use crate::rule::{Rule, RuleCounters, Timing};
-use crate::shortcut::Plainness;
+use crate::rule::{Rule, RuleCounters};
 use crate::tables::{N_TABLES, Pipeline};
 use crate::xlate::LearnedFlow;
 
@@ -131,29 +130,14 @@ fn put(
         Some(r) if !fm.flags.has(FlowModFlags::RESET_COUNTS) => r.counters.clone(),
         _ => Arc::new(RuleCounters::default()),
     };
-    let rule = Rule {
-        table,
-        priority: fm.priority,
-        matches: matches.clone(),
-        cookie: fm.cookie,
-        flags: FlowModFlags(fm.flags.0 & FlowModFlags::STATE.0),
-        idle_timeout: fm.idle_timeout,
-        hard_timeout: fm.hard_timeout,
-        importance: fm.importance,
-        instructions: changes.share(&fm.instructions),
-        created: now,
-        modified: now,
-        added_in: generation,
-        modified_in: generation,
-        since: Timing::default(),
-        fast: Plainness::of(&fm.instructions),
-        counters,
-    };
+    let instructions = changes.share(&fm.instructions);
+    let rule = Rule::new(fm, table, matches.clone(), (now, generation), instructions, counters);
     let rule = Arc::new(rule);
     if let Some(old) = &old {
         changes.replaced(old);
     }
     changes.added(&rule);
+    changes.watch(&rule);
     t.rules.insert(&matches, priority, rule);
     Ok(())
 }
@@ -222,26 +206,11 @@ fn modify(
         } else {
             r.counters.clone()
         };
-        let new = Rule {
-            table,
-            priority: r.priority,
-            matches: r.matches.clone(),
-            cookie: fm.new_cookie.filter(|_| fm.modify_cookie).unwrap_or(r.cookie),
-            flags: r.flags,
-            idle_timeout: r.idle_timeout,
-            hard_timeout: r.hard_timeout,
-            importance: r.importance,
-            instructions: instructions.clone(),
-            created: r.created,
-            modified: now,
-            added_in: r.added_in,
-            modified_in: generation,
-            since: Timing::default(),
-            fast: Plainness::of(&fm.instructions),
-            counters,
-        };
+        let cookie = fm.new_cookie.filter(|_| fm.modify_cookie).unwrap_or(r.cookie);
+        let new = r.modified(cookie, (now, generation), instructions.clone(), counters);
         let new = Arc::new(new);
         t.rules.insert(&r.matches, r.priority.into(), new.clone());
+        changes.watch(&new);
         changes.replaced(&r);
         if new.cookie != r.cookie || new.instructions != r.instructions {
             changes.modified(&r, &new);
@@ -327,12 +296,12 @@ pub(crate) fn learn(
 pub(crate) fn forget_learned(p: &mut Pipeline, changes: &mut Changes) {
     while let Some(target) = changes.next_orphan() {
         let keeps = |r: &Rule| r.keeps_learned().any(|t| t == target);
-        if p.tables().any(|(_, t)| t.rules.iter().any(|(_, f)| keeps(f.rule))) {
+        if p.tables().any(|(_, t)| t.rules.rules().any(|f| keeps(f.rule))) {
             continue;
         }
         let (table, cookie) = target;
         let Some(t) = p.table(table) else { continue };
-        let of_it = t.rules.iter().map(|(_, f)| f.rule).filter(|r| r.cookie == cookie);
+        let of_it = t.rules.rules().map(|f| f.rule).filter(|r| r.cookie == cookie);
         let gone: Vec<Arc<Rule>> = of_it.cloned().collect();
         for r in gone {
             p.table_mut(table).rules.remove(&r.matches, r.priority.into());

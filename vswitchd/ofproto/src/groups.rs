@@ -62,7 +62,7 @@ impl Group {
         let age = now.since(self.created);
         let count =
             |b: &GroupBucket| BucketCounter { packets: b.counters.packets(), bytes: b.counters.bytes() };
-        let flows = p.tables().flat_map(|(_, t)| t.rules.iter().map(|(_, f)| f.rule.has_group(self.id)));
+        let flows = p.tables().flat_map(|(_, t)| t.rules.rules().map(|f| f.rule.has_group(self.id)));
         GroupStats {
             group: self.id,
             ref_count: flows.filter(|uses| *uses).count() as u32,
@@ -256,7 +256,7 @@ fn delete(p: &mut Pipeline, id: GroupId, changes: &mut Changes) -> Result<(), Er
     // Flows that use a group go with it.
     let uses =
         |r: &Rule| r.instructions.actions().any(|a| matches!(a, Action::Group(g) if gone.contains(&g.0)));
-    let rules = p.tables().flat_map(|(_, t)| t.rules.iter().map(|(_, f)| f.rule.clone()));
+    let rules = p.tables().flat_map(|(_, t)| t.rules.rules().map(|f| f.rule.clone()));
     let with_it: Vec<Arc<Rule>> = rules.filter(|r| uses(r)).collect();
     for r in &with_it {
         p.table_mut(r.table).rules.remove(&r.matches, r.priority.into());

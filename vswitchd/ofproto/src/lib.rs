@@ -53,6 +53,7 @@ pub mod shortcut;
 mod stats;
 pub mod switch;
 pub mod tables;
+mod timers;
 pub mod trace;
 pub mod tunnel;
 mod underlay;

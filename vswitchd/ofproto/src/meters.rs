@@ -236,7 +236,7 @@ impl Bridge {
         let (p, now) = (self.pipeline(), self.now());
         let mut flows: HashMap<MeterNo, u32> = HashMap::new();
         let wanted = chosen(&p, no)?;
-        let rules = || p.tables().flat_map(|(_, t)| t.rules.iter().map(|(_, f)| f.rule));
+        let rules = || p.tables().flat_map(|(_, t)| t.rules.rules().map(|f| f.rule));
         for r in rules().filter(|_| !wanted.is_empty()) {
             let mut of_rule: Vec<MeterNo> =
                 r.instructions.meter.into_iter().chain(r.instructions.actions().filter_map(names)).collect();
@@ -298,7 +298,7 @@ fn delete_flows(p: &mut Pipeline, gone: &[Arc<Meter>], changes: &mut Changes) {
     let is_user = |r: &Rule| gone.iter().any(|m| uses(&r.instructions, m.config.meter));
     let rules: Vec<Arc<Rule>> = p
         .tables()
-        .flat_map(|(_, t)| t.rules.iter().map(|(_, f)| f.rule))
+        .flat_map(|(_, t)| t.rules.rules().map(|f| f.rule))
         .filter(|r| !gone.is_empty() && is_user(r))
         .cloned()
         .collect();

@@ -266,7 +266,7 @@ impl Refresh {
                 let filter =
                     Filter { cookie: 0, cookie_mask: 0, out_port: m.out_port, out_group: m.out_group };
                 for r in within(&self.pipeline, table, &m.matches, filter) {
-                    if self.since.is_some_and(|s| r.modified_in <= s) {
+                    if self.since.is_some_and(|s| r.modified_in() <= s) {
                         continue;
                     }
                     if many {

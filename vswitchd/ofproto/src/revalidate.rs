@@ -321,7 +321,7 @@ impl Switch {
             if now.tcp_flags & 5 != 0 && !basis.fin_timeouts.is_empty() {
                 basis.fin_timeouts.iter().for_each(|(r, idle, hard)| r.shorten(*idle, *hard));
                 let bridges = basis.deps.configs.iter().filter_map(|(b, _)| self.bridge(*b));
-                bridges.for_each(|b| b.note_shortened());
+                bridges.for_each(|b| b.note_shortened(basis.fin_timeouts.iter().map(|(r, ..)| r)));
             }
         }
     }

@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use clock::Instant;
 use openflow::error::{FlowModFailed, TableModFailed};
 use openflow::message::{FlowRemovedReason, TableMiss, TableMod};
 use openflow::table_config::{TableDesc, TableStatusReason, Vacancy};
@@ -122,13 +121,13 @@ fn shrink(p: &mut Pipeline, table: u8, to: usize, changes: &mut Changes) {
 /// Whom to evict.
 fn victim(t: &Table, groups: &[Subfield]) -> Option<Arc<Rule>> {
     let mut by_group: HashMap<Vec<u128>, (usize, Arc<Rule>)> = HashMap::new();
-    for (_, f) in t.rules.iter() {
-        let Some(end) = ends(f.rule) else { continue };
+    for f in t.rules.rules() {
+        let Some(end) = f.rule.ends() else { continue };
         let key = f.rule.matches.key();
         let group: Vec<u128> = groups.iter().map(|g| bits(key.get(g.field), g)).collect();
         let (n, first) = by_group.entry(group).or_insert_with(|| (0, f.rule.clone()));
         *n += 1;
-        if ends(first).is_some_and(|e| (f.rule.importance, end) < (first.importance, e)) {
+        if first.ends().is_some_and(|e| (f.rule.importance(), end) < (first.importance(), e)) {
             *first = f.rule.clone();
         }
     }
@@ -138,14 +137,6 @@ fn victim(t: &Table, groups: &[Subfield]) -> Option<Arc<Rule>> {
 fn bits(value: u128, s: &Subfield) -> u128 {
     let mask = if s.bits >= 128 { u128::MAX } else { (1 << s.bits) - 1 };
     value >> s.offset.min(127) & mask
-}
-
-/// When a rule ends if no packet comes; `None` for one that does not.
-fn ends(r: &Rule) -> Option<Instant> {
-    let after =
-        |from: Instant, secs: u16| (secs != 0).then(|| from + std::time::Duration::from_secs(secs.into()));
-    let (idle, hard) = r.timeouts();
-    [after(r.last_modified(), hard), after(r.last_used(), idle)].into_iter().flatten().min()
 }
 
 /// Applies a table-mod.

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::Duration;
 
 use classifier::MiniMatch;
 use clock::Instant;
+use openflow::FlowMod;
 use openflow::flow_mod::{FlowModFlags, Instructions};
 
-use crate::shortcut::Plainness;
+use crate::shortcut::{Plainness, serial};
 
 /// Counters of a rule: everything that has been credited to it, by software and hardware.
 #[derive(Debug, Default)]
@@ -47,14 +49,12 @@ impl RuleCounters {
     }
 }
 
-/// What happens to a rule's timeouts while it is in a table.
+/// What few rules have.
 #[derive(Debug, Default)]
-pub struct Timing {
-    /// When it was last learned again.
-    refreshed_ns: AtomicU64,
-    /// Timeouts that the end of a connection brought about, in seconds; 0 for none.
-    idle: AtomicU16,
-    hard: AtomicU16,
+struct Rare {
+    importance: u16,
+    /// When it was modified, and the generation of the tables that did it.
+    modified: Option<(Instant, u64)>,
 }
 
 /// A dimension of a conjunctive match.
@@ -65,7 +65,7 @@ pub(crate) struct Dimension {
     pub(crate) n_clauses: u8,
 }
 
-/// An OpenFlow flow.
+/// An OpenFlow flow. There may be millions: what few of them have is out of the way, and fields that are small are together.
 #[derive(Debug)]
 pub struct Rule {
     /// Table it is in.
@@ -82,27 +82,102 @@ pub struct Rule {
     pub idle_timeout: u16,
     /// Seconds after which it ends; 0 never.
     pub hard_timeout: u16,
-    /// Kept and reported, not acted upon: tables do not evict.
-    pub importance: u16,
     /// What happens to the packets.
     pub instructions: Arc<Instructions>,
     /// When it was added.
     pub created: Instant,
-    /// When it was added or last modified.
-    pub modified: Instant,
     /// Generation of the tables it was added in.
     pub added_in: u64,
-    /// Generation of the tables it was added or last modified in.
-    pub modified_in: u64,
-    /// What has happened to its timeouts since.
-    pub since: Timing,
+    /// When it was last learned again.
+    refreshed_ns: AtomicU64,
+    /// Timeouts that the end of a connection brought about, in seconds; 0 for none.
+    shorter_idle: AtomicU16,
+    shorter_hard: AtomicU16,
     /// What shortcuts know it by.
-    pub fast: Plainness,
+    pub(crate) serial: u64,
+    pub(crate) fast: Plainness,
     /// Its counters.
     pub counters: Arc<RuleCounters>,
+    rare: Option<Box<Rare>>,
 }
 
 impl Rule {
+    /// A rule that is added to `table` now, in `generation` of the tables.
+    pub(crate) fn new(
+        fm: &FlowMod,
+        table: u8,
+        matches: MiniMatch,
+        (now, generation): (Instant, u64),
+        instructions: Arc<Instructions>,
+        counters: Arc<RuleCounters>,
+    ) -> Rule {
+        Rule {
+            table,
+            priority: fm.priority,
+            matches,
+            cookie: fm.cookie,
+            flags: FlowModFlags(fm.flags.0 & FlowModFlags::STATE.0),
+            idle_timeout: fm.idle_timeout,
+            hard_timeout: fm.hard_timeout,
+            fast: Plainness::of(&instructions),
+            instructions,
+            created: now,
+            added_in: generation,
+            refreshed_ns: AtomicU64::default(),
+            shorter_idle: AtomicU16::default(),
+            shorter_hard: AtomicU16::default(),
+            serial: serial(),
+            counters,
+            rare: (fm.importance != 0).then(|| Box::new(Rare { importance: fm.importance, modified: None })),
+        }
+    }
+
+    /// What takes its place when it is modified now, in `generation` of the tables.
+    pub(crate) fn modified(
+        &self,
+        cookie: u64,
+        (now, generation): (Instant, u64),
+        instructions: Arc<Instructions>,
+        counters: Arc<RuleCounters>,
+    ) -> Rule {
+        Rule {
+            table: self.table,
+            priority: self.priority,
+            matches: self.matches.clone(),
+            cookie,
+            flags: self.flags,
+            idle_timeout: self.idle_timeout,
+            hard_timeout: self.hard_timeout,
+            fast: Plainness::of(&instructions),
+            instructions,
+            created: self.created,
+            added_in: self.added_in,
+            refreshed_ns: AtomicU64::default(),
+            shorter_idle: AtomicU16::default(),
+            shorter_hard: AtomicU16::default(),
+            serial: serial(),
+            counters,
+            rare: Some(Box::new(Rare { importance: self.importance(), modified: Some((now, generation)) })),
+        }
+    }
+
+    /// The higher, the later it is evicted.
+    pub fn importance(&self) -> u16 {
+        self.rare.as_ref().map_or(0, |r| r.importance)
+    }
+
+    /// Generation of the tables it was added or last modified in.
+    pub(crate) fn modified_in(&self) -> u64 {
+        self.rare.as_ref().and_then(|r| r.modified).map_or(self.added_in, |(_, generation)| generation)
+    }
+
+    /// When it ends if no packet comes; `None` when it does not.
+    pub(crate) fn ends(&self) -> Option<Instant> {
+        let after = |from: Instant, secs: u16| (secs != 0).then(|| from + Duration::from_secs(secs.into()));
+        let (idle, hard) = self.timeouts();
+        [after(self.last_modified(), hard), after(self.last_used(), idle)].into_iter().flatten().min()
+    }
+
     /// When it was last used: by a packet, or by having been added.
     pub fn last_used(&self) -> Instant {
         let modified = self.last_modified();
@@ -111,12 +186,13 @@ impl Rule {
 
     /// When it was added, modified or learned again; the hard timeout runs from here.
     pub fn last_modified(&self) -> Instant {
-        self.modified.max(Instant::from_nanos(self.since.refreshed_ns.load(Ordering::Relaxed)))
+        let modified = self.rare.as_ref().and_then(|r| r.modified).map_or(self.created, |(at, _)| at);
+        modified.max(Instant::from_nanos(self.refreshed_ns.load(Ordering::Relaxed)))
     }
 
     /// Says that it was learned again.
     pub(crate) fn refresh(&self, now: Instant) {
-        self.since.refreshed_ns.fetch_max(now.as_nanos(), Ordering::Relaxed);
+        self.refreshed_ns.fetch_max(now.as_nanos(), Ordering::Relaxed);
     }
 
     /// Idle and hard timeout in seconds as they are by now; 0 never.
@@ -126,12 +202,12 @@ impl Rule {
             (0, other) => other,
             (own, other) => own.min(other),
         };
-        (least(self.idle_timeout, &self.since.idle), least(self.hard_timeout, &self.since.hard))
+        (least(self.idle_timeout, &self.shorter_idle), least(self.hard_timeout, &self.shorter_hard))
     }
 
     /// Shortens its timeouts to these; 0 leaves one as it is.
     pub(crate) fn shorten(&self, idle: u16, hard: u16) {
-        for (to, now) in [(idle, &self.since.idle), (hard, &self.since.hard)] {
+        for (to, now) in [(idle, &self.shorter_idle), (hard, &self.shorter_hard)] {
             let shorter = |n: u16| (to != 0 && (n == 0 || to < n)).then_some(to);
             let _ = now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shorter);
         }
@@ -171,5 +247,16 @@ impl Rule {
     /// Whether a group action with `group` is among its actions.
     pub fn has_group(&self, group: openflow::GroupId) -> bool {
         self.instructions.actions().any(|a| matches!(a, openflow::Action::Group(g) if *g == group))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_is_small() {
+        // With the counts of what shares it, 128 bytes of the heap.
+        assert!(size_of::<Rule>() <= 104, "{}", size_of::<Rule>());
     }
 }

@@ -41,8 +41,6 @@ const NO_RULE: u64 = 0;
 /// What a rule has to be known by for shortcuts.
 #[derive(Debug)]
 pub struct Plainness {
-    /// Of all rules that there ever were; not 0.
-    pub(crate) serial: u64,
     /// Whether all it does is to output to ports and to go on.
     pub(crate) is_plain: bool,
     /// The table that it goes on to.
@@ -50,9 +48,8 @@ pub struct Plainness {
 }
 
 impl Plainness {
-    /// Of a new rule with these instructions.
+    /// Of a rule with these instructions.
     pub(crate) fn of(i: &Instructions) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let to_port = |a: &OfAction| matches!(a, OfAction::Output { port, .. } if port.is_port());
         let is_plain = i.meter.is_none()
             && !i.clear
@@ -60,8 +57,14 @@ impl Plainness {
             && i.metadata.is_none()
             && i.apply.iter().all(to_port);
         let next = i.goto_table.map(|t| t.0);
-        Plainness { serial: NEXT.fetch_add(1, Ordering::Relaxed), is_plain, next }
+        Plainness { is_plain, next }
     }
+}
+
+/// The serial number of a new rule, of all that there ever were; not 0.
+pub(crate) fn serial() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Shortcuts by name.
@@ -118,7 +121,7 @@ fn classify(p: &Pipeline, no: PortNo, mut name: u64, key: &PacketKey) -> u64 {
         if !found.rule.fast.is_plain {
             return 0;
         }
-        name = mix(name, found.rule.fast.serial);
+        name = mix(name, found.rule.serial);
         match found.rule.fast.next {
             Some(next) => table = next,
             None => return name.max(1),

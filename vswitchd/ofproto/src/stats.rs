@@ -232,7 +232,7 @@ fn flow_stats(r: &Rule, now: Instant) -> FlowStats {
         idle_timeout: r.timeouts().0,
         hard_timeout: r.timeouts().1,
         flags: r.flags,
-        importance: r.importance,
+        importance: r.importance(),
         idle_age: Some(seconds(now.since(r.last_used()))),
         hard_age: Some(seconds(now.since(r.last_modified()))),
         cookie: r.cookie,

@@ -63,7 +63,7 @@ pub struct Table {
 impl Table {
     /// How many rules have this cookie; counts no further than to `most`.
     pub(crate) fn n_with_cookie(&self, cookie: u64, most: u32) -> u32 {
-        self.rules.iter().filter(|(_, f)| f.rule.cookie == cookie).take(most as usize).count() as u32
+        self.rules.rules().filter(|f| f.rule.cookie == cookie).take(most as usize).count() as u32
     }
 }
 

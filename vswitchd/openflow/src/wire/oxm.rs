@@ -66,8 +66,8 @@ impl OxmHeader {
                 if number == NXM_IN_PORT {
                     return Some(WireField { field: FieldId::InPort, bytes: 2, nxm_port: true });
                 }
-                let i = NUMBERS.binary_search_by_key(&number, |(n, _)| *n).ok()?;
-                NUMBERS[i].1
+                let class = CLASSES.iter().position(|c| *c == self.class)?;
+                (*NUMBERS[class].get(usize::from(self.field))?)?
             }
         };
         Some(WireField { field, bytes: wire_bytes(field), nxm_port: false })
@@ -85,14 +85,20 @@ pub(crate) struct WireField {
 
 const NXM_IN_PORT: u32 = 0;
 
-/// Every OXM and NXM number, sorted.
-static NUMBERS: LazyLock<Vec<(u32, FieldId)>> = LazyLock::new(|| {
-    let mut v: Vec<(u32, FieldId)> = FIELDS
-        .iter()
-        .flat_map(|f| [(f.oxm != 0).then_some(f.oxm), f.nxm].into_iter().flatten().map(|n| (n, f.id)))
-        .collect();
-    v.sort_unstable_by_key(|(n, _)| *n);
-    v
+/// The classes that fields of ours are in: the basic one of OpenFlow and that of its packet registers, and two of Nicira.
+const CLASSES: [u16; 4] = [0x8000, 0x8001, 0, 1];
+
+/// The fields of each of [`CLASSES`] by number.
+static NUMBERS: LazyLock<[[Option<FieldId>; 128]; CLASSES.len()]> = LazyLock::new(|| {
+    let mut all = [[None; 128]; CLASSES.len()];
+    for f in FIELDS.iter() {
+        for n in [(f.oxm != 0).then_some(f.oxm), f.nxm].into_iter().flatten() {
+            if let Some(class) = CLASSES.iter().position(|c| u32::from(*c) == n >> 8) {
+                all[class][n as usize & 0x7f] = Some(f.id);
+            }
+        }
+    }
+    all
 });
 
 /// Width of a field's value in bytes on the wire.
