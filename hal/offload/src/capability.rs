@@ -13,12 +13,16 @@
 //!   next ──  tables after it                required, only these values      bits a set-field can set
 //! ```
 //!
-//! *Not modelled*: fields split between two tables of a path, and tables whose entries several rules share (a learned
-//! MAC as a bridging entry); a fixed-function device's driver maps those from a rule's provenance.
+//! Tables of a fixed-function device whose entries several rules share (a learned MAC as a bridging entry, a route as an entry
+//! of a longest-prefix table) are [`MatchKind::Shared`]: a rule fits by its match and its actions *and* by its provenance; the
+//! driver makes of it the entries that it takes (ADR 19).
+//!
+//! *Not modelled*: fields split between two tables of a path.
 
 use flow::{ActionKind, FieldId, PortId};
 
 use crate::objects::ObjectKind;
+use crate::rule::Origin;
 
 /// A table of a device.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, serde::Serialize)]
@@ -38,6 +42,29 @@ pub enum MatchKind {
     Ternary,
     /// One field by longest prefix, the others as their forms say.
     Lpm,
+    /// Its entries, and those of tables before it, are met by the packets of several rules: a rule takes part in what others have
+    /// put there. That is right only for rules whose provenance says that the others' packets would have had the same answer.
+    Shared(Shared),
+}
+
+/// What entries that several rules share are about, and with it what a rule's provenance has to say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shared {
+    /// Stations of VLANs, where each is and which may send: [`crate::Origin::Bridged`].
+    Stations,
+    /// Routes of one router: [`crate::Origin::Routed`].
+    Routes,
+}
+
+impl Shared {
+    /// Whether a verdict rests on nothing but what such entries are about.
+    pub fn suits(self, provenance: &[Origin]) -> bool {
+        provenance.iter().any(|o| match self {
+            Shared::Stations => matches!(o, Origin::Bridged { .. }),
+            Shared::Routes => *o == Origin::Routed,
+        })
+    }
 }
 
 /// Which masks a table can apply to a field, within the bits it sees at all.

@@ -7,7 +7,7 @@ use flow::ActionKind;
 
 use crate::capability::Needs;
 use crate::capability::{
-    ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, OffloadCapabilities, TableCaps,
+    ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, OffloadCapabilities, Shared, TableCaps,
 };
 use crate::objects::ObjectKind;
 
@@ -209,6 +209,8 @@ impl TableDescription {
             MatchKind::Exact { masks } => format!("exact, {masks} masks"),
             MatchKind::Ternary => "ternary".to_owned(),
             MatchKind::Lpm => "longest prefix".to_owned(),
+            MatchKind::Shared(Shared::Stations) => "shared, stations of VLANs".to_owned(),
+            MatchKind::Shared(Shared::Routes) => "shared, routes".to_owned(),
         };
         let key: Vec<_> = self.key.iter().map(FieldDescription::text).collect();
         let actions: Vec<_> = self.actions.iter().map(ActionDescription::text).collect();

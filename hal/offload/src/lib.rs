@@ -29,8 +29,8 @@ pub mod seed;
 pub mod validate;
 
 pub use capability::{
-    ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, Needs, OffloadCapabilities, Placement, TableCaps,
-    TableId,
+    ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, Needs, OffloadCapabilities, Placement, Shared,
+    TableCaps, TableId,
 };
 pub use ledger::{CounterLedger, Credit};
 pub use objects::{NoObjects, ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, SharedObjects};

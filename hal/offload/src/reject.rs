@@ -8,7 +8,7 @@ use std::fmt;
 
 use flow::{ActionKind, FieldId, PortId};
 
-use crate::capability::MaskForm;
+use crate::capability::{MaskForm, Shared};
 use crate::objects::ObjectKind;
 
 /// Which layer said no.
@@ -88,6 +88,13 @@ pub enum Reject {
     Chain {
         /// The first table.
         table: &'static str,
+    },
+    /// The table's entries are met by packets of other rules too, and this one's verdict rests on more than they are about.
+    Provenance {
+        /// The table.
+        table: &'static str,
+        /// What its entries are about.
+        wants: Shared,
     },
     /// No table performs this action.
     Action {
@@ -252,6 +259,7 @@ pub enum RejectKind {
     FieldRequired,
     Value,
     Chain,
+    Provenance,
     Action,
     ActionNeeds,
     ActionOrder,
@@ -279,7 +287,7 @@ impl RejectKind {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RejectKind; 30] = [
+    pub const ALL: [RejectKind; 31] = [
         RejectKind::Disabled,
         RejectKind::IngressNotOnDevice,
         RejectKind::NoIngress,
@@ -289,6 +297,7 @@ impl RejectKind {
         RejectKind::FieldRequired,
         RejectKind::Value,
         RejectKind::Chain,
+        RejectKind::Provenance,
         RejectKind::Action,
         RejectKind::ActionNeeds,
         RejectKind::ActionOrder,
@@ -326,6 +335,7 @@ impl Reject {
             Reject::FieldRequired { .. } => RejectKind::FieldRequired,
             Reject::Value { .. } => RejectKind::Value,
             Reject::Chain { .. } => RejectKind::Chain,
+            Reject::Provenance { .. } => RejectKind::Provenance,
             Reject::Action { .. } => RejectKind::Action,
             Reject::ActionNeeds { .. } => RejectKind::ActionNeeds,
             Reject::ActionOrder { .. } => RejectKind::ActionOrder,
@@ -373,6 +383,7 @@ impl Reject {
             | Reject::FieldRequired { table, .. }
             | Reject::Value { table, .. }
             | Reject::Chain { table }
+            | Reject::Provenance { table, .. }
             | Reject::Action { table, .. }
             | Reject::ActionNeeds { table, .. }
             | Reject::ActionOrder { table, .. }
@@ -431,6 +442,12 @@ impl Reject {
                 format!("match another value of {field}, or use a device with a table for this one")
             }
             Reject::Chain { .. } => "match on the fields of one table only".into(),
+            Reject::Provenance { wants: Shared::Stations, .. } => {
+                "let NORMAL alone decide, after rules that match on in_port and dl_type at most".into()
+            }
+            Reject::Provenance { wants: Shared::Routes, .. } => {
+                "match on dl_dst, dl_vlan, dl_type and nw_dst only, and not on in_port, in every table".into()
+            }
             Reject::Action { action, .. } => {
                 format!("leave {action} out, or use a device whose tables perform it")
             }
@@ -506,6 +523,13 @@ impl fmt::Display for Reject {
             }
             Reject::Chain { table } => {
                 write!(f, "table {table} cannot be followed by another for the same flow")
+            }
+            Reject::Provenance { table, wants } => {
+                let what = match wants {
+                    Shared::Stations => "what is bridged by NORMAL alone",
+                    Shared::Routes => "what is routed alike from every port",
+                };
+                write!(f, "table {table} takes only {what}")
             }
             Reject::Action { table, action } => write!(f, "table {table} cannot perform {action}"),
             Reject::ActionOrder { table, action, before } => {

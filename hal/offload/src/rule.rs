@@ -25,6 +25,16 @@ pub enum Origin {
     },
     /// A group.
     Group(u32),
+    /// NORMAL alone decided, and sent to the station that it had learned: the rules before it looked at no more than ingress port
+    /// and Ethernet type, and nothing came after it. So packets of that port and type are NORMAL's, whatever their addresses and
+    /// tags, and go where the destination is in their VLAN.
+    Bridged {
+        /// The VLAN; 0 outside of all.
+        vlan: u16,
+    },
+    /// Rules alone decided, and looked at no more than destination addresses, Ethernet and IPv4, at the VLAN and the Ethernet type:
+    /// not at the ingress port. So packets like this one have the same answer at every port.
+    Routed,
     /// Fragments of such packets have the same verdict: nothing looked at whether the packet is one, nor at what later
     /// fragments do not have. A record matches on that all the same; a device that cannot may leave it out.
     Fragments,

@@ -10,7 +10,9 @@
 
 use flow::{Action, ActionKind, FieldId, PortId};
 
-use crate::capability::{KeyField, MaskForm, Needs, OffloadCapabilities, Placement, TableCaps, TableId};
+use crate::capability::{
+    KeyField, MaskForm, MatchKind, Needs, OffloadCapabilities, Placement, TableCaps, TableId,
+};
 use crate::objects::ObjectKind;
 use crate::reject::Reject;
 use crate::rule::FlowRule;
@@ -159,6 +161,13 @@ impl OffloadCapabilities {
         bad.extend(before.iter().filter(|t| t.tag_bits == 0).map(|t| Reject::Chain { table: t.name }));
         self.match_obstacles(path, last, rule, &mut bad);
         action_obstacles(path, last, rule, &mut bad);
+        for t in path {
+            if let MatchKind::Shared(wants) = t.kind
+                && !wants.suits(&rule.provenance)
+            {
+                bad.push(Reject::Provenance { table: t.name, wants });
+            }
+        }
         bad
     }
 

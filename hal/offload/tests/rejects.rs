@@ -125,6 +125,10 @@ fn produce(kind: RejectKind) -> Reject {
             c.tables[0].actions.retain(|a| a.kind != ActionKind::Output);
             refused(&c, &[PORT, (FieldId::EthDst, 1, ALL), (FieldId::NwDst, 1, ALL)], &[OUT])
         }
+        RejectKind::Provenance => {
+            let c = one_table(|t| t.kind = MatchKind::Shared(offload::Shared::Stations));
+            refused(&c, &[PORT], &[OUT])
+        }
         RejectKind::Action => refused(&caps(), &[PORT], &[Action::PopMpls { eth_type: 0x800 }, OUT]),
         RejectKind::ActionOrder => {
             refused(&caps(), &[PORT], &[OUT, Action::PopVlan, Action::Output(PortId(3))])

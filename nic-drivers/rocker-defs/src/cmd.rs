@@ -31,6 +31,7 @@ pub mod command {
     pub const GROUP_ADD: u16 = 7;
     pub const GROUP_MOD: u16 = 8;
     pub const GROUP_DEL: u16 = 9;
+    pub const GET_PORT_STATS: u16 = 12;
 }
 
 /// Port settings.
@@ -44,6 +45,19 @@ pub mod port {
     pub const LEARNING: u32 = 7;
     pub const PHYS_NAME: u32 = 8;
     pub const MODE_OF_DPA: u8 = 0;
+}
+
+/// Port statistics.
+pub mod port_stats {
+    pub const PPORT: u32 = 1;
+    pub const RX_PACKETS: u32 = 2;
+    pub const RX_BYTES: u32 = 3;
+    pub const RX_DROPPED: u32 = 4;
+    pub const RX_ERRORS: u32 = 5;
+    pub const TX_PACKETS: u32 = 6;
+    pub const TX_BYTES: u32 = 7;
+    pub const TX_DROPPED: u32 = 8;
+    pub const TX_ERRORS: u32 = 9;
 }
 
 /// Events.
@@ -106,7 +120,12 @@ pub mod of_dpa {
     pub const IP_DSCP_MASK: u32 = 31;
     pub const IP_ECN: u32 = 34;
     pub const IP_ECN_MASK: u32 = 35;
+    /// (N)
+    pub const DST_IP: u32 = 36;
+    /// (N)
+    pub const DST_IP_MASK: u32 = 37;
     pub const POP_VLAN: u32 = 59;
+    pub const TTL_CHECK: u32 = 60;
     /// In the answer to FLOW_GET_STATS.
     pub const STAT_RX_PKTS: u32 = 2;
 }
@@ -127,7 +146,10 @@ pub mod group {
     pub const TYPE_SHIFT: u32 = 28;
     pub const L2_INTERFACE: u32 = 0;
     pub const L2_REWRITE: u32 = 1;
+    pub const L3_UNICAST: u32 = 2;
+    pub const L2_MULTICAST: u32 = 3;
     pub const L2_FLOOD: u32 = 4;
+    pub const L3_MULTICAST: u32 = 6;
     /// No group: dropped.
     pub const NONE: u32 = 0;
 
@@ -139,6 +161,11 @@ pub mod group {
     /// Writes header fields, then an L2 interface group.
     pub const fn l2_rewrite(index: u32) -> u32 {
         L2_REWRITE << TYPE_SHIFT | index & 0x0fff_ffff
+    }
+
+    /// Writes addresses and decrements the TTL, then an L2 interface group.
+    pub const fn l3_unicast(index: u32) -> u32 {
+        L3_UNICAST << TYPE_SHIFT | index & 0x0fff_ffff
     }
 
     /// Copies to several groups.
@@ -165,6 +192,7 @@ mod tests {
     fn group_numbers_say_type_vlan_and_port() {
         assert_eq!(group::l2_interface(0xf00, 2), 0x0f00_0002);
         assert_eq!(group::l2_rewrite(5), 0x1000_0005);
+        assert_eq!(group::l3_unicast(7), 0x2000_0007);
         assert_eq!(group::l2_flood(0x64, 3), 0x4064_0003);
         assert_eq!((group::kind(0x4064_0003), group::vlan(0x4064_0003)), (group::L2_FLOOD, 0x64));
     }

@@ -58,6 +58,11 @@ impl Tlvs {
         self.put(kind, &v.to_be_bytes())
     }
 
+    /// Appends 32 bits in network order.
+    pub fn be32(self, kind: u32, v: u32) -> Self {
+        self.put(kind, &v.to_be_bytes())
+    }
+
     /// Appends a nest.
     pub fn nest(mut self, kind: u32, inner: &Tlvs) -> Self {
         self.header(kind, inner.0.len());

@@ -20,12 +20,13 @@ use rocker_defs::tlv::{find, number, read_tlvs, value};
 use crate::cmd_ring::{CmdRing, cmd_bytes};
 use crate::config::RockerConfig;
 use crate::events::{EventRing, event_bytes};
-use crate::life::set_ports;
+use crate::life::{Inserted, set_ports};
 use crate::lower::{INTERNAL_VLAN, KEEP_VLAN};
-use crate::port::RockerPort;
+use crate::port::{PortSettings, RockerPort};
 use crate::provider::{Rocker, RockerProvider};
 use crate::ring::ring_bytes;
 use crate::rx_ring::{self, RxRing};
+use crate::shared;
 use crate::tx_ring::{self, TxRing};
 
 /// A step of bring-up.
@@ -173,30 +174,32 @@ impl RockerDriver {
         let pool_iova = backing.dma_map(pool.memory()).at(Step::Memory)?;
         let life = Arc::new(Lifeline::new(pool, pool_iova, n.into()));
         set_ports(&life, &config.ports);
+        let inserted = Arc::new(Inserted::new(n));
         let cmd = dma_alloc(&mut backing, cmd_bytes()).at(Step::Memory)?;
         let events = dma_alloc(&mut backing, event_bytes()).at(Step::Memory)?;
         let log2 = config.ring_log2;
         let mut queues = Vec::new();
         for p in 0..n {
             let mem = dma_alloc(&mut backing, ring_bytes(log2, rx_ring::PAYLOAD_BYTES)).at(Step::Memory)?;
-            let rx = RxRing::new(r.clone(), life.clone(), p, mem, log2);
+            let rx = RxRing::new(r.clone(), life.clone(), inserted.clone(), p, mem, log2);
             let mem = dma_alloc(&mut backing, ring_bytes(log2, tx_ring::PAYLOAD_BYTES)).at(Step::Memory)?;
             queues.push((rx, TxRing::new(r.clone(), life.clone(), p, mem, log2)));
         }
         let rings = (CmdRing::new(r.clone(), cmd), EventRing::new(r.clone(), events));
-        let mut provider = RockerProvider::new(backing, r.clone(), life.clone(), n, rings, config);
-        let macs = provider.restart()?;
+        let mut provider =
+            RockerProvider::new(backing, r.clone(), (life.clone(), inserted), n, rings, config);
+        let settings = provider.restart()?;
         life.up();
-        let ports = queues.into_iter().zip(macs).enumerate();
+        let ports = queues.into_iter().zip(settings).enumerate();
         let ports =
-            ports.map(|(p, (q, mac))| RockerPort::new(r.clone(), life.clone(), p as u16, mac, q)).collect();
+            ports.map(|(p, (q, s))| RockerPort::new(r.clone(), life.clone(), p as u16, s, q)).collect();
         Ok(Rocker { provider, ports })
     }
 }
 
 impl<B: DeviceBacking> RockerProvider<B> {
-    /// The steps from *interrupts* on, on a device that has just been reset; the ports' addresses.
-    fn restart(&mut self) -> Result<Vec<[u8; 6]>, BringUpError> {
+    /// The steps from *interrupts* on, on a device that has just been reset; the ports' settings.
+    fn restart(&mut self) -> Result<Vec<PortSettings>, BringUpError> {
         let v = self.backing.enable_interrupts(regs::vectors(self.n_ports)).at(Step::Interrupts)?;
         self.life.set_interrupts(v);
         self.backing.set_bus_master(true).at(Step::DmaTest)?;
@@ -205,13 +208,13 @@ impl<B: DeviceBacking> RockerProvider<B> {
         self.backing.dma_unmap(scratch.1).at(Step::DmaTest)?;
         self.cmd.start();
         self.events.start();
-        let mut macs = Vec::new();
+        let mut settings = Vec::new();
         for p in 1..=self.n_ports {
-            macs.push(self.port_settings(p).at(Step::PortSettings)?);
+            settings.push(self.port_settings(p).at(Step::PortSettings)?);
         }
         self.base_tables().at(Step::Tables)?;
         self.enable_ports();
-        Ok(macs)
+        Ok(settings)
     }
 
     fn scratch(&mut self) -> Result<(DmaMemory, Iova), DeviceError> {
@@ -242,8 +245,8 @@ impl<B: DeviceBacking> RockerProvider<B> {
         }
     }
 
-    /// Step *port settings* for front-panel port `p` (from 1); its address.
-    fn port_settings(&mut self, p: u16) -> Result<[u8; 6], Fault> {
+    /// Step *port settings* for front-panel port `p` (from 1).
+    fn port_settings(&mut self, p: u16) -> Result<PortSettings, Fault> {
         let ask = Tlvs::new().u32(port::PPORT, p.into());
         let answer = self.must("get port settings", command::GET_PORT_SETTINGS, &ask)?;
         let unfit = || Fault::Unfit(format!("the settings of port {p} make no sense"));
@@ -252,9 +255,12 @@ impl<B: DeviceBacking> RockerProvider<B> {
             return Err(unfit());
         }
         let mac = value(&info, port::MACADDR).and_then(|m| m.try_into().ok()).ok_or_else(unfit)?;
+        let speed_mbps = number::<4>(&info, port::SPEED).map_or(0, |s| s as u32);
+        let name = value(&info, port::PHYS_NAME).unwrap_or_default();
+        let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
         let set = ask.u8(port::MODE, port::MODE_OF_DPA).u8(port::LEARNING, self.config.learning.into());
         self.must("set port settings", command::SET_PORT_SETTINGS, &set)?;
-        Ok(mac)
+        Ok(PortSettings { mac, speed_mbps, name })
     }
 
     /// Step *tables*: what every frame goes through, and what is done with those that no record matches.
@@ -262,11 +268,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
         let mut cookie = 0;
         let mut flow = |table: u16, priority: u32| {
             cookie += 1;
-            Tlvs::new()
-                .u16(t::TABLE_ID, table)
-                .u32(t::PRIORITY, priority)
-                .u32(t::HARDTIME, 0)
-                .u64(t::COOKIE, cookie)
+            shared::flow(table, priority, cookie)
         };
         let mut flows = Vec::new();
         let to_termination = |f: Tlvs| f.u16(t::GOTO_TABLE_ID, table::TERMINATION_MAC);
@@ -275,8 +277,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
                 |f: Tlvs, id, mask| f.u32(t::IN_PPORT, p).be16(t::VLAN_ID, id).be16(t::VLAN_ID_MASK, mask);
             // Tagged frames as they are; those without a tag get the internal one; a frame that has it already is dropped.
             flows.push(to_termination(vlan(flow(table::VLAN, 1), 1, 0)));
-            let untagged = to_termination(vlan(flow(table::VLAN, 2), 0, u16::MAX));
-            flows.push(untagged.be16(t::NEW_VLAN_ID, INTERNAL_VLAN));
+            flows.push(shared::untagged(p, INTERNAL_VLAN));
             flows.push(vlan(flow(table::VLAN, 3), INTERNAL_VLAN, 0x0fff));
         }
         for (priority, vlan, mask, keep) in

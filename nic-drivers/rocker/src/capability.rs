@@ -1,13 +1,21 @@
-//! What the device can do, in the offload layer's terms: one table, of the fixed pipeline's last stage.
+//! What the device can do, in the offload layer's terms: three ways through the fixed pipeline, each named by the table where the
+//! verdict is. What NORMAL has bridged goes by VLAN and bridging tables, what is routed by termination MAC and unicast routing, with
+//! entries that records share; everything else that fits is an entry of the ACL policy table, which overrides the others.
 
 use flow::{ActionKind, FieldId, PortId};
 use offload::capability::{FIRST_PASS_FIELDS, KeyField};
-use offload::{ActionCap, CounterCaps, MatchKind, Needs, OffloadCapabilities, TableCaps, TableId};
+use offload::{ActionCap, CounterCaps, MatchKind, Needs, OffloadCapabilities, Shared, TableCaps, TableId};
 use rocker_defs::cmd::table;
 use rocker_defs::regs::MAX_PORTS;
 
+use crate::quirks::Quirks;
+
 /// Name of the table, as shown to people.
 pub const ACL_NAME: &str = "acl-policy";
+/// The table where stations are.
+pub const BRIDGING_NAME: &str = "bridging";
+/// The table where networks are.
+pub const ROUTING_NAME: &str = "unicast-routing";
 /// Operations that may be outstanding.
 pub const QUEUE_DEPTH: usize = 64;
 
@@ -25,7 +33,7 @@ pub fn capabilities(
     device: &str,
     ports: &[(PortId, u16)],
     max_flows: usize,
-    counts: bool,
+    quirks: Quirks,
 ) -> OffloadCapabilities {
     let key = vec![
         KeyField::whole(FieldId::DpPort).required(),
@@ -57,10 +65,10 @@ pub fn capabilities(
         max_outputs: MAX_PORTS as usize,
         repeated_outputs: true,
         hairpin: false,
-        counters: if counts {
-            CounterCaps { packet_bits: 64, byte_bits: 0 }
+        counters: if quirks.no_flow_counters {
+            NO_COUNTERS
         } else {
-            CounterCaps { packet_bits: 0, byte_bits: 0 }
+            CounterCaps { packet_bits: 64, byte_bits: 0 }
         },
         insert_ns: INSERT_NS,
         next: Vec::new(),
@@ -72,8 +80,8 @@ pub fn capabilities(
     let zero_fields = FIRST_PASS_FIELDS.iter().copied().chain(unseen).collect();
     OffloadCapabilities {
         device: device.to_owned(),
-        tables: vec![acl],
-        entry: vec![TableId(table::ACL_POLICY)],
+        entry: [table::ACL_POLICY, table::BRIDGING, table::UNICAST_ROUTING].map(TableId).into(),
+        tables: vec![bridging(&acl), routing(&acl, quirks), acl],
         ports: ports.iter().map(|(id, _)| *id).collect(),
         zero_fields,
         atomic_replace: true,
@@ -81,4 +89,56 @@ pub fn capabilities(
         objects: Vec::new(),
         queue_depth: QUEUE_DEPTH,
     }
+}
+
+const NO_COUNTERS: CounterCaps = CounterCaps { packet_bits: 0, byte_bits: 0 };
+
+fn shared(acl: &TableCaps, id: u16, name: &'static str, what: Shared) -> TableCaps {
+    TableCaps {
+        id: TableId(id),
+        name,
+        kind: MatchKind::Shared(what),
+        max_outputs: 1,
+        repeated_outputs: false,
+        counters: NO_COUNTERS,
+        // Most of what a record needs is there already.
+        insert_ns: INSERT_NS - 1,
+        ..acl.clone()
+    }
+}
+
+fn key_of(acl: &TableCaps, fields: &[FieldId]) -> Vec<KeyField> {
+    acl.key.iter().filter(|k| fields.contains(&k.field)).cloned().collect()
+}
+
+/// What NORMAL has bridged: from one station to another.
+fn bridging(acl: &TableCaps) -> TableCaps {
+    let station = |f| KeyField::whole(f).required();
+    let mut key = key_of(acl, &[FieldId::DpPort, FieldId::EthType, FieldId::VlanTci, FieldId::VlanTpid]);
+    key.extend([station(FieldId::EthDst), station(FieldId::EthSrc)]);
+    let set = |a: &ActionCap| matches!(a.kind, ActionKind::SetField(_));
+    TableCaps {
+        key,
+        actions: acl.actions.iter().filter(|a| !set(a)).copied().collect(),
+        ..shared(acl, table::BRIDGING, BRIDGING_NAME, Shared::Stations)
+    }
+}
+
+/// What goes by its IPv4 destination, from a router's address to a neighbour's.
+fn routing(acl: &TableCaps, quirks: Quirks) -> TableCaps {
+    let mut key = key_of(acl, &[FieldId::DpPort, FieldId::VlanTci, FieldId::VlanTpid]);
+    key.extend([
+        KeyField::whole(FieldId::EthType).required().only(&[0x0800]),
+        KeyField::whole(FieldId::EthDst).required(),
+        // Records match on it because it is written.
+        KeyField::whole(FieldId::EthSrc),
+        KeyField::prefix(FieldId::NwDst).required().needing(IPV4),
+    ]);
+    let push = |a: &ActionCap| a.kind == ActionKind::PushVlan;
+    let mut actions: Vec<_> = acl.actions.iter().filter(|a| !push(a)).copied().collect();
+    if !quirks.no_ttl {
+        key.push(KeyField::any(FieldId::NwTtl).needing(IPV4));
+        actions.push(ActionCap::before_output(ActionKind::DecTtl).at_most(1).needing(IPV4));
+    }
+    TableCaps { key, actions, ..shared(acl, table::UNICAST_ROUTING, ROUTING_NAME, Shared::Routes) }
 }

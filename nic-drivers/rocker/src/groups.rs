@@ -4,6 +4,7 @@
 //!   one output            several outputs
 //!   L2 interface          L2 flood ─┬─► L2 interface            members: interfaces of the flood's VLAN,
 //!   L2 rewrite ─► L2 if             └─► L2 rewrite ─► L2 if     others by way of a rewrite (also an empty one)
+//!   L3 unicast ─► L2 if             none: dropped
 //! ```
 //!
 //! A change is a list of steps: what is to be added before an entry may name it, what can go once none does.
@@ -22,6 +23,8 @@ pub(crate) enum GroupSpec {
     Interface { vlan: u16, pport: u16, pop: bool },
     /// Writes what is given, then an interface group.
     Rewrite { interface: u32, src: Option<[u8; 6]>, dst: Option<[u8; 6]>, tag: Option<u16> },
+    /// Writes addresses and, when told, decrements the TTL, then an interface group.
+    Unicast { interface: u32, src: Option<[u8; 6]>, dst: Option<[u8; 6]>, ttl: bool },
     /// Copies.
     Flood { vlan: u16, members: Vec<u32> },
 }
@@ -62,6 +65,10 @@ impl Groups {
                 self.next_index += 1;
                 Some(group::l2_rewrite(self.next_index)).filter(|id| free(id, self))
             }),
+            GroupSpec::Unicast { .. } => (0..0xffff).find_map(|_| {
+                self.next_index += 1;
+                Some(group::l3_unicast(self.next_index)).filter(|id| free(id, self))
+            }),
             GroupSpec::Flood { vlan, .. } => (0..0xffff).find_map(|_| {
                 self.next_index += 1;
                 Some(group::l2_flood(*vlan, self.next_index as u16)).filter(|id| free(id, self))
@@ -71,7 +78,7 @@ impl Groups {
 
     /// One more user of `spec`; its number, and itself when it is new and is to be added. The groups it names have that user
     /// in it, once. `None` when numbers have run out.
-    fn acquire(&mut self, spec: GroupSpec, add: &mut Vec<u32>) -> Option<u32> {
+    pub(crate) fn acquire(&mut self, spec: GroupSpec, add: &mut Vec<u32>) -> Option<u32> {
         if let Some(g) = self.by_spec.get_mut(&spec) {
             g.users += 1;
             return Some(g.id);
@@ -136,16 +143,14 @@ impl Groups {
         rewrite
     }
 
-    /// The group for `legs`, with one user more, and the groups to be added for it, in order. `None` without legs; an error
-    /// when numbers have run out: then nothing has changed.
-    pub(crate) fn for_legs(&mut self, legs: &[Leg]) -> Result<Option<(u32, Vec<u32>)>, NoNumber> {
+    /// The group for `legs`, with one user more, and the groups to be added for it, in order; an error when numbers have run
+    /// out: then nothing has changed. Without legs it is a flood to nobody: no group at all would leave what an earlier table
+    /// has said.
+    pub(crate) fn for_legs(&mut self, legs: &[Leg]) -> Result<(u32, Vec<u32>), NoNumber> {
         let mut add = Vec::new();
-        if legs.is_empty() {
-            return Ok(None);
-        }
         if let [leg] = legs {
             let id = self.leg(leg, None, &mut add).ok_or(NoNumber)?;
-            return Ok(Some((id, add)));
+            return Ok((id, add));
         }
         let mut members = Vec::new();
         for leg in legs {
@@ -160,7 +165,7 @@ impl Groups {
         let flood =
             self.acquire(GroupSpec::Flood { vlan: INTERNAL_VLAN, members: members.clone() }, &mut add);
         members.iter().for_each(|id| self.release(*id, &mut Vec::new()));
-        flood.map(|id| Some((id, add))).ok_or(NoNumber)
+        flood.map(|id| (id, add)).ok_or(NoNumber)
     }
 
     /// The command that adds `id`.
@@ -172,17 +177,14 @@ impl Groups {
                 tlvs.u32(t::OUT_PPORT, (*pport).into()).u8(t::POP_VLAN, (*pop).into())
             }
             Some(GroupSpec::Rewrite { interface, src, dst, tag }) => {
-                let mut tlvs = tlvs.u32(t::GROUP_ID_LOWER, *interface);
-                if let Some(m) = src {
-                    tlvs = tlvs.put(t::SRC_MAC, m);
+                let tlvs = addresses(tlvs.u32(t::GROUP_ID_LOWER, *interface), src, dst);
+                match tag {
+                    Some(tag) => tlvs.be16(t::VLAN_ID, *tag),
+                    None => tlvs,
                 }
-                if let Some(m) = dst {
-                    tlvs = tlvs.put(t::DST_MAC, m);
-                }
-                if let Some(tag) = tag {
-                    tlvs = tlvs.be16(t::VLAN_ID, *tag);
-                }
-                tlvs
+            }
+            Some(GroupSpec::Unicast { interface, src, dst, ttl }) => {
+                addresses(tlvs.u32(t::GROUP_ID_LOWER, *interface), src, dst).u8(t::TTL_CHECK, (*ttl).into())
             }
             Some(GroupSpec::Flood { members, .. }) => {
                 let mut ids = Tlvs::new();
@@ -195,6 +197,14 @@ impl Groups {
     }
 }
 
+fn addresses(tlvs: Tlvs, src: &Option<[u8; 6]>, dst: &Option<[u8; 6]>) -> Tlvs {
+    let put = |tlvs: Tlvs, kind, m: &Option<[u8; 6]>| match m {
+        Some(m) => tlvs.put(kind, m),
+        None => tlvs,
+    };
+    put(put(tlvs, t::SRC_MAC, src), t::DST_MAC, dst)
+}
+
 /// No number is left for a group of a kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoNumber;
@@ -202,7 +212,7 @@ pub(crate) struct NoNumber;
 fn children(spec: &GroupSpec) -> Vec<u32> {
     match spec {
         GroupSpec::Interface { .. } => Vec::new(),
-        GroupSpec::Rewrite { interface, .. } => vec![*interface],
+        GroupSpec::Rewrite { interface, .. } | GroupSpec::Unicast { interface, .. } => vec![*interface],
         GroupSpec::Flood { members, .. } => members.clone(),
     }
 }
@@ -219,17 +229,17 @@ mod tests {
     #[test]
     fn groups_are_shared_and_go_with_their_last_user() {
         let mut g = Groups::default();
-        let (one, add) = g.for_legs(&[leg(2, true, None)]).unwrap().unwrap();
+        let (one, add) = g.for_legs(&[leg(2, true, None)]).unwrap();
         assert_eq!((one, add), (0x0fff_0002, vec![0x0fff_0002]));
         g.is_there(one);
         let legs = [leg(2, true, None), leg(3, false, Some(0x2005)), leg(4, false, None)];
-        let (flood, add) = g.for_legs(&legs).unwrap().unwrap();
+        let (flood, add) = g.for_legs(&legs).unwrap();
         // The interface of port 2 is there; two more, a rewrite for each as they are of other VLANs, then the flood.
         assert_eq!(add.len(), 5);
         assert_eq!(add.last(), Some(&flood));
         assert_eq!((add[0], add[2]), (0x0005_0003, 0x0ffe_0004));
         add.iter().for_each(|id| g.is_there(*id));
-        let (again, add) = g.for_legs(&legs).unwrap().unwrap();
+        let (again, add) = g.for_legs(&legs).unwrap();
         assert_eq!((again, add.len()), (flood, 0));
         let mut gone = Vec::new();
         g.release(flood, &mut gone);
@@ -237,13 +247,14 @@ mod tests {
         assert!(gone.is_empty());
         g.release(flood, &mut gone);
         assert_eq!((gone.len(), gone[0], g.len()), (6, flood, 0), "users before what they use");
-        assert_eq!(g.for_legs(&[]), Ok(None));
+        let (nobody, add) = g.for_legs(&[]).unwrap();
+        assert_eq!((group::kind(nobody), add.len()), (group::L2_FLOOD, 1));
     }
 
     #[test]
     fn what_never_got_into_the_device_is_not_removed_from_it() {
         let mut g = Groups::default();
-        let (id, _) = g.for_legs(&[leg(2, false, Some(7))]).unwrap().unwrap();
+        let (id, _) = g.for_legs(&[leg(2, false, Some(7))]).unwrap();
         let mut gone = Vec::new();
         g.release(id, &mut gone);
         assert_eq!((gone, g.len()), (vec![], 0));

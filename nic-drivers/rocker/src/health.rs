@@ -6,7 +6,7 @@
 
 use device::DeviceBacking;
 use offload::{FlowOp, OffloadError, OpResult};
-use rocker_defs::regs::{ALL_ONES, PORT_PHYS_COUNT};
+use rocker_defs::regs::{ALL_ONES, PORT_PHYS_COUNT, RING_CMD, RingReg, ring_reg};
 
 use crate::bring_up::read;
 use crate::provider::RockerProvider;
@@ -23,10 +23,11 @@ impl<B: DeviceBacking> RockerProvider<B> {
         if !self.recovery.look(self.backing.now()) {
             return;
         }
-        match read(&self.regs, PORT_PHYS_COUNT) {
-            ALL_ONES => self.fail("registers read all ones".into()),
-            n if n == u32::from(self.n_ports) => {}
-            n => self.fail(format!("it has {n} ports, and had {}", self.n_ports)),
+        match (read(&self.regs, PORT_PHYS_COUNT), read(&self.regs, ring_reg(RING_CMD, RingReg::Size))) {
+            (ALL_ONES, _) => self.fail("registers read all ones".into()),
+            (_, 0) => self.fail("it has reset itself".into()),
+            (n, _) if n == u32::from(self.n_ports) => {}
+            (n, _) => self.fail(format!("it has {n} ports, and had {}", self.n_ports)),
         }
     }
 
@@ -41,6 +42,8 @@ impl<B: DeviceBacking> RockerProvider<B> {
         self.refuse_queue();
         self.entries.clear();
         self.groups.clear();
+        self.shared.clear();
+        self.inserted.clear();
     }
 
     fn why(&self) -> OffloadError {

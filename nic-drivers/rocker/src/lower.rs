@@ -195,24 +195,31 @@ pub fn knows(kind: ActionKind) -> bool {
     )
 }
 
-fn mac(v: u64) -> [u8; 6] {
+/// An address as it is on the wire.
+pub(crate) fn mac_bytes(v: u64) -> [u8; 6] {
     let b = v.to_be_bytes();
     std::array::from_fn(|i| b[2 + i])
 }
 
 impl AclMatch {
-    /// As TLVs of a flow command, behind `tlvs`.
-    pub fn encode(&self, tlvs: Tlvs) -> Tlvs {
+    /// Whether it is of frames that came without a tag.
+    pub fn is_untagged(&self) -> bool {
+        self.tag == (INTERNAL_VLAN, u16::MAX)
+    }
+
+    /// As TLVs of a flow command, behind `tlvs`; untagged frames are in `untagged_vlan`.
+    pub fn encode(&self, tlvs: Tlvs, untagged_vlan: u16) -> Tlvs {
+        let tag = if self.is_untagged() { untagged_vlan } else { self.tag.0 };
         let ip = matches!(self.eth_type, 0x0800 | 0x86dd);
         let tlvs = tlvs
             .u32(t::IN_PPORT, self.pport)
             .u32(t::IN_PPORT_MASK, u32::MAX)
-            .put(t::SRC_MAC, &mac(self.src.0))
-            .put(t::SRC_MAC_MASK, &mac(self.src.1))
-            .put(t::DST_MAC, &mac(self.dst.0))
-            .put(t::DST_MAC_MASK, &mac(self.dst.1))
+            .put(t::SRC_MAC, &mac_bytes(self.src.0))
+            .put(t::SRC_MAC_MASK, &mac_bytes(self.src.1))
+            .put(t::DST_MAC, &mac_bytes(self.dst.0))
+            .put(t::DST_MAC_MASK, &mac_bytes(self.dst.1))
             .be16(t::ETHERTYPE, self.eth_type)
-            .be16(t::VLAN_ID, self.tag.0)
+            .be16(t::VLAN_ID, tag)
             .be16(t::VLAN_ID_MASK, self.tag.1);
         if !ip {
             return tlvs;

@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 
 use device::DeviceBacking;
 use flow::FlowId;
-use offload::{FlowOp, FlowRule, HwHandle, OffloadError, OpId, OpResult, RawStats, Reject, TableId};
+use offload::{FlowOp, FlowRule, HwHandle, OffloadError, OpId, OpResult, RawStats, Reject};
 use rocker_defs::Tlvs;
-use rocker_defs::cmd::{command, errno, group, of_dpa as t, table};
+use rocker_defs::cmd::{command, errno, of_dpa as t, table};
 use rocker_defs::tlv::{number, read_tlvs};
 
 use crate::capability::ACL_NAME;
-use crate::lower::{AclMatch, lower};
-use crate::provider::{Entry, RockerProvider};
+use crate::lower::INTERNAL_VLAN;
+use crate::provider::{Entry, Place, RockerProvider};
+use crate::shared::{self, Shared};
+use crate::tables::Plan;
 
 /// Priority of flow records; they never overlap.
 const RECORD_PRIORITY: u32 = 100;
@@ -26,6 +28,16 @@ pub(crate) enum Step {
     FlowAdd,
     FlowMod,
     FlowDel,
+    /// An entry that records share.
+    SharedAdd(Shared),
+    /// Its cookie.
+    SharedDel(u64),
+    /// Untagged frames of a front-panel port are in the VLAN that the shared entries say.
+    SetUntagged(u32),
+    /// A record's own entry is changed to that VLAN.
+    Retag(HwHandle),
+    /// No command: all that a shared record needs is there.
+    Commit,
 }
 
 /// What a job is for.
@@ -44,9 +56,8 @@ pub(crate) struct Job {
     pub flow: FlowId,
     pub handle: HwHandle,
     kind: Kind,
-    matches: Option<AclMatch>,
-    /// The group that the entry is to name.
-    group: Option<u32>,
+    /// Where the record is to be.
+    place: Option<Place>,
     pub steps: VecDeque<Step>,
     /// The command that was issued last.
     now: Option<Step>,
@@ -59,18 +70,7 @@ pub(crate) struct Job {
 impl Job {
     fn new(op: OpId, handle: HwHandle, flow: FlowId, kind: Kind) -> Self {
         let steps = VecDeque::new();
-        Job {
-            op,
-            flow,
-            handle,
-            kind,
-            matches: None,
-            group: None,
-            steps,
-            now: None,
-            last_packets: 0,
-            verdict: None,
-        }
+        Job { op, flow, handle, kind, place: None, steps, now: None, last_packets: 0, verdict: None }
     }
 
     /// A removal without steps yet.
@@ -80,16 +80,61 @@ impl Job {
 }
 
 impl<B: DeviceBacking> RockerProvider<B> {
-    /// Why `rule` does not fit, or what it is to the device. Of several obstacles, the one that the capabilities name.
-    fn lowered(&mut self, rule: &FlowRule) -> Result<(AclMatch, Option<u32>, Vec<u32>), Reject> {
-        let caps = offload::OffloadProvider::capabilities(self);
-        caps.validate(rule)?;
-        let l = lower(rule, &self.config.ports)?;
-        let full = |_| Reject::TableFull { table: "groups", entries: self.config.max_flows };
-        match self.groups.for_legs(&l.legs).map_err(full)? {
-            Some((id, add)) => Ok((l.matches, Some(id), add)),
-            None => Ok((l.matches, None, Vec::new())),
+    /// The steps that bring about `plan`; `last` where the record has an entry of its own.
+    fn steps_of(&self, plan: &Plan, last: Step) -> Vec<Step> {
+        let mut steps: Vec<Step> = plan.add_groups.iter().copied().map(Step::GroupAdd).collect();
+        for e in &plan.add {
+            match e {
+                Shared::Untagged { pport } if self.shared.untagged_vlan(*pport) == INTERNAL_VLAN => {}
+                Shared::Untagged { pport } => steps.extend(self.steps_for_untagged(*pport)),
+                e if e.is_entry() => steps.push(Step::SharedAdd(*e)),
+                _ => {}
+            }
         }
+        let own = matches!(plan.place, Place::Own { .. });
+        steps.push(if own { last } else { Step::Commit });
+        steps
+    }
+
+    /// The steps that tell the device of another VLAN of `pport`'s untagged frames. Until the last, records of theirs miss, and
+    /// packets go to software.
+    fn steps_for_untagged(&self, pport: u32) -> Vec<Step> {
+        let theirs = |e: &Entry| match &e.place {
+            Place::Own { matches, .. } => matches.pport == pport && matches.is_untagged(),
+            Place::Shared { .. } => false,
+        };
+        let mut all: Vec<_> = self.entries.iter().filter(|(_, e)| theirs(e)).map(|(h, _)| *h).collect();
+        all.sort_unstable();
+        [Step::SetUntagged(pport)].into_iter().chain(all.into_iter().map(Step::Retag)).collect()
+    }
+
+    /// The record has left `place`: the steps that take away what nobody else uses.
+    fn steps_to_leave(&mut self, place: &Place) -> Vec<Step> {
+        let (mut steps, mut gone) = (Vec::new(), Vec::new());
+        match place {
+            Place::Own { group, .. } => self.groups.release(*group, &mut gone),
+            Place::Shared { uses, .. } => {
+                for e in uses.iter().rev() {
+                    let was = if let Shared::Untagged { pport } = e {
+                        self.shared.untagged_vlan(*pport)
+                    } else {
+                        0
+                    };
+                    let Some((cookie, group)) = self.shared.release(e) else {
+                        continue;
+                    };
+                    match e {
+                        Shared::Untagged { pport } if was != INTERNAL_VLAN => {
+                            steps.extend(self.steps_for_untagged(*pport));
+                        }
+                        _ => steps.extend(cookie.map(Step::SharedDel)),
+                    }
+                    group.iter().for_each(|g| self.groups.release(*g, &mut gone));
+                }
+            }
+        }
+        steps.extend(gone.into_iter().map(Step::GroupDel));
+        steps
     }
 
     /// Starts an operation.
@@ -99,17 +144,16 @@ impl<B: DeviceBacking> RockerProvider<B> {
                 let table = ACL_NAME;
                 let full = Reject::TableFull { table, entries: self.config.max_flows };
                 let room = self.entries.len() < self.config.max_flows;
-                match self.lowered(&rule) {
+                if !room {
+                    return self.finish(op, rule.id, OpResult::Rejected(full, None));
+                }
+                match self.plan(&rule, None) {
                     Err(r) => self.finish(op, rule.id, OpResult::Rejected(r, None)),
-                    Ok((_, group, _)) if !room => {
-                        group.iter().for_each(|g| self.groups.release(*g, &mut Vec::new()));
-                        self.finish(op, rule.id, OpResult::Rejected(full, None));
-                    }
-                    Ok((matches, group, add)) => {
+                    Ok(plan) => {
                         let handle = self.new_handle();
                         let mut job = Job::new(op, handle, rule.id, Kind::Install(rule));
-                        (job.matches, job.group) = (Some(matches), group);
-                        job.steps = add.into_iter().map(Step::GroupAdd).chain([Step::FlowAdd]).collect();
+                        job.steps = self.steps_of(&plan, Step::FlowAdd).into();
+                        job.place = Some(plan.place);
                         self.job = Some(job);
                     }
                 }
@@ -139,31 +183,53 @@ impl<B: DeviceBacking> RockerProvider<B> {
             let error = OffloadError::Device("a replacement must have the same match".into());
             return self.finish(op, rule.id, OpResult::Failed { error, left: Some(handle), last: None });
         }
-        let flow = rule.id;
-        match self.lowered(&rule) {
-            Ok((matches, group, add)) => {
+        let (flow, table) = (rule.id, e.table());
+        // What is shared cannot be changed in place: it is left and taken anew, and packets go to software meanwhile.
+        let leaves = matches!(e.place, Place::Shared { .. });
+        let leave = if leaves { self.leave(handle) } else { Vec::new() };
+        match self.plan(&rule, Some(table)) {
+            Ok(plan) => {
                 let mut job = Job::new(op, handle, flow, Kind::Replace(rule));
-                (job.matches, job.group) = (Some(matches), group);
-                job.steps = add.into_iter().map(Step::GroupAdd).chain([Step::FlowMod]).collect();
+                job.steps = leave.into_iter().chain(self.steps_of(&plan, Step::FlowMod)).collect();
+                job.place = Some(plan.place);
                 self.job = Some(job);
             }
             // The old actions are no longer right: the entry goes, and packets with it to software.
             Err(r) => {
                 let mut job = Job::new(op, handle, flow, Kind::Remove(Some(r)));
-                self.plan_removal(&mut job, handle);
+                if leaves {
+                    job.steps = leave.into();
+                    self.entries.remove(&handle);
+                } else {
+                    self.plan_removal(&mut job, handle);
+                }
                 self.job = Some(job);
             }
         }
     }
 
-    /// The steps that remove entry `h`, whose group has one user less from here on.
+    /// The entry gives up what it uses; the steps for that.
+    fn leave(&mut self, h: HwHandle) -> Vec<Step> {
+        let nowhere = Place::Shared { table: table::ACL_POLICY, uses: Vec::new() };
+        match self.entries.get_mut(&h) {
+            Some(e) => {
+                let was = std::mem::replace(&mut e.place, nowhere);
+                self.steps_to_leave(&was)
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// The steps that remove entry `h`, whose groups and shared entries have one user less from here on.
     pub(crate) fn plan_removal(&mut self, job: &mut Job, h: HwHandle) {
-        let mut gone = Vec::new();
-        if let Some(g) = self.entries.get_mut(&h).and_then(|e| e.group.take()) {
-            self.groups.release(g, &mut gone);
+        let own = self.entries.get(&h).is_some_and(|e| matches!(e.place, Place::Own { .. }));
+        let gone = self.leave(h);
+        if !own {
+            job.steps = gone.into();
+            self.entries.remove(&h);
+            return;
         }
         let stats = (!self.config.quirks.no_flow_counters).then_some(Step::Stats);
-        let gone = gone.into_iter().map(Step::GroupDel);
         job.steps = stats.into_iter().chain([Step::FlowDel]).chain(gone).collect();
     }
 
@@ -175,22 +241,36 @@ impl<B: DeviceBacking> RockerProvider<B> {
             Step::GroupDel(id) => (command::GROUP_DEL, Tlvs::new().u32(t::GROUP_ID, *id)),
             Step::Stats => (command::FLOW_GET_STATS, Tlvs::new().u64(t::COOKIE, cookie)),
             Step::FlowDel => (command::FLOW_DEL, Tlvs::new().u64(t::COOKIE, cookie)),
-            Step::FlowAdd | Step::FlowMod => {
-                let job = self.job.as_ref();
-                let tlvs = Tlvs::new()
-                    .u16(t::TABLE_ID, table::ACL_POLICY)
-                    .u32(t::PRIORITY, RECORD_PRIORITY)
-                    .u32(t::HARDTIME, 0)
-                    .u64(t::COOKIE, cookie);
-                let tlvs = match job.and_then(|j| j.matches.as_ref()) {
-                    Some(m) => m.encode(tlvs),
-                    None => tlvs,
-                };
-                let id = job.and_then(|j| j.group).unwrap_or(group::NONE);
+            Step::SharedAdd(e) => (command::FLOW_ADD, self.shared.encode(e)),
+            Step::SharedDel(cookie) => (command::FLOW_DEL, Tlvs::new().u64(t::COOKIE, *cookie)),
+            Step::SetUntagged(pport) => {
+                (command::FLOW_MOD, shared::untagged(*pport, self.shared.untagged_vlan(*pport)))
+            }
+            Step::Retag(h) => (command::FLOW_MOD, self.own_flow(*h, self.entries.get(h).map(|e| &e.place))),
+            Step::FlowAdd | Step::FlowMod | Step::Commit => {
                 let add = *step == Step::FlowAdd;
                 let command = if add { command::FLOW_ADD } else { command::FLOW_MOD };
-                (command, tlvs.u32(t::GROUP_ID, id))
+                (command, self.own_flow(handle, self.job.as_ref().and_then(|j| j.place.as_ref())))
             }
+        }
+    }
+
+    /// The entry of a record of its own.
+    fn own_flow(&self, handle: HwHandle, place: Option<&Place>) -> Tlvs {
+        let tlvs = shared::flow(table::ACL_POLICY, RECORD_PRIORITY, handle.0);
+        match place {
+            Some(Place::Own { matches, group }) => {
+                let vlan = self.shared.untagged_vlan(matches.pport);
+                matches.encode(tlvs, vlan).u32(t::GROUP_ID, *group)
+            }
+            _ => tlvs,
+        }
+    }
+
+    /// After a step that was done: receive rings have to know what the device puts into frames.
+    pub(crate) fn untagged_changed(&self, step: &Step) {
+        if let Step::SetUntagged(pport) = step {
+            self.inserted.set(*pport, self.shared.untagged_vlan(*pport));
         }
     }
 
@@ -200,6 +280,13 @@ impl<B: DeviceBacking> RockerProvider<B> {
         let Some((step, handle)) = next else {
             return self.end_job();
         };
+        if step == Step::Commit {
+            if let Some(mut job) = self.job.take() {
+                self.committed(&mut job);
+                self.job = Some(job);
+            }
+            return;
+        }
         let (command, info) = self.encode(&step, handle);
         let due = self.due();
         if let Some(j) = self.job.as_mut() {
@@ -223,14 +310,10 @@ impl<B: DeviceBacking> RockerProvider<B> {
                 Step::FlowDel => {
                     self.entries.remove(&job.handle);
                 }
-                Step::FlowAdd => {
-                    if let Kind::Install(rule) = &job.kind {
-                        self.entries.insert(job.handle, Entry { rule: rule.clone(), group: job.group });
-                    }
-                    job.verdict = Some(OpResult::Installed(job.handle, TableId(table::ACL_POLICY)));
-                }
-                Step::FlowMod => self.replaced(&mut job),
-                Step::GroupDel(_) => {}
+                Step::FlowAdd | Step::FlowMod => self.committed(&mut job),
+                Step::SharedAdd(e) => self.shared.is_there(&e),
+                Step::SetUntagged(_) => self.untagged_changed(&step),
+                Step::GroupDel(_) | Step::SharedDel(_) | Step::Retag(_) | Step::Commit => {}
             }
         } else {
             self.refused(&mut job, step, errno);
@@ -238,16 +321,28 @@ impl<B: DeviceBacking> RockerProvider<B> {
         self.job = Some(job);
     }
 
-    /// The entry does the new actions: the old group has one user less.
-    fn replaced(&mut self, job: &mut Job) {
-        let mut gone = Vec::new();
-        if let (Kind::Replace(rule), Some(e)) = (&job.kind, self.entries.get_mut(&job.handle)) {
-            let old = std::mem::replace(&mut e.group, job.group);
-            e.rule = rule.clone();
-            old.iter().for_each(|g| self.groups.release(*g, &mut gone));
+    /// All that the record needs is there; what it had before has one user less.
+    fn committed(&mut self, job: &mut Job) {
+        let Some(place) = job.place.take() else {
+            return;
+        };
+        match &job.kind {
+            Kind::Install(rule) => {
+                let entry = Entry { rule: rule.clone(), place };
+                job.verdict = Some(OpResult::Installed(job.handle, entry.table()));
+                self.entries.insert(job.handle, entry);
+            }
+            Kind::Replace(rule) => {
+                if let Some(e) = self.entries.get_mut(&job.handle) {
+                    e.rule = rule.clone();
+                    let old = std::mem::replace(&mut e.place, place);
+                    let steps = self.steps_to_leave(&old);
+                    job.steps.extend(steps);
+                }
+                job.verdict = Some(OpResult::Replaced(job.handle, None));
+            }
+            Kind::Remove(_) => {}
         }
-        job.steps.extend(gone.into_iter().map(Step::GroupDel));
-        job.verdict = Some(OpResult::Replaced(job.handle, None));
     }
 
     /// The device refused a step.
@@ -262,11 +357,14 @@ impl<B: DeviceBacking> RockerProvider<B> {
             },
         };
         match (step, &job.kind) {
-            (Step::GroupAdd(_) | Step::FlowAdd | Step::FlowMod, Kind::Install(_)) => {
+            (_, Kind::Install(_)) if job.place.is_some() => {
                 job.verdict = Some(OpResult::Rejected(reject(), None));
                 self.undo(job);
             }
-            (Step::GroupAdd(_) | Step::FlowAdd | Step::FlowMod, _) => {
+            (Step::GroupDel(_) | Step::SharedDel(_), Kind::Replace(_)) => {
+                crate::life::Violation::Command.count(&self.life);
+            }
+            (_, Kind::Replace(_)) if job.place.is_some() => {
                 // The old entry is wrong now; it goes, and its groups with it.
                 let why = reject();
                 self.undo(job);
@@ -287,16 +385,18 @@ impl<B: DeviceBacking> RockerProvider<B> {
                 let error = OffloadError::Device(format!("flow delete: errno {code}"));
                 job.verdict = Some(OpResult::Failed { error, left: Some(job.handle), last: None });
             }
-            // A group that stays takes room, no more; nothing refers to it.
-            (Step::GroupDel(_), _) => crate::life::Violation::Command.count(&self.life),
+            // A group that stays takes room, no more; nothing refers to it. An entry that stays of those that are shared is gone with
+            // the reset that too much of this brings about.
+            _ => crate::life::Violation::Command.count(&self.life),
         }
     }
 
-    /// Takes back the groups of an entry that did not come about.
+    /// Takes back what was done for an entry that did not come about.
     fn undo(&mut self, job: &mut Job) {
-        let mut gone = Vec::new();
-        job.group.take().iter().for_each(|g| self.groups.release(*g, &mut gone));
-        job.steps = gone.into_iter().map(Step::GroupDel).collect();
+        job.steps = match job.place.take() {
+            Some(place) => self.steps_to_leave(&place).into(),
+            None => VecDeque::new(),
+        };
     }
 
     fn end_job(&mut self) {

@@ -10,15 +10,24 @@ use crate::life::enabled;
 use crate::rx_ring::RxRing;
 use crate::tx_ring::TxRing;
 
-/// What QEMU's ports say of their speed, and all of them alike.
-const SPEED_MBPS: u32 = 10_000;
+/// What the device says of a port when it is brought up (guide, section 7).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortSettings {
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Its speed, Mbit/s; 0 when it does not say.
+    pub speed_mbps: u32,
+    /// The name on the front panel.
+    pub name: String,
+}
 
-/// A front-panel port. Its counters are of what went through the CPU: the device has none of its own ([`crate::quirks`]).
+/// A front-panel port. Its counters are of what went through the CPU; the device's own are
+/// [`crate::RockerProvider::port_counters`], where it has any.
 pub struct RockerPort<R: Registers> {
     regs: R,
     life: Arc<Lifeline>,
     port: u16,
-    mac: [u8; 6],
+    settings: PortSettings,
     queues: Option<(RxRing<R>, TxRing<R>)>,
 }
 
@@ -27,15 +36,20 @@ impl<R: Registers> RockerPort<R> {
         regs: R,
         life: Arc<Lifeline>,
         port: u16,
-        mac: [u8; 6],
+        settings: PortSettings,
         queues: (RxRing<R>, TxRing<R>),
     ) -> Self {
-        let mut port = RockerPort { regs, life, port, mac, queues: Some(queues) };
+        let mut port = RockerPort { regs, life, port, settings, queues: Some(queues) };
         if let (Some((rx, tx)), Some(epoch)) = (&mut port.queues, port.life.epoch()) {
             rx.start(epoch);
             tx.start(epoch);
         }
         port
+    }
+
+    /// What the device said of it.
+    pub fn settings(&self) -> &PortSettings {
+        &self.settings
     }
 
     /// Its number, from 0.
@@ -56,7 +70,7 @@ impl<R: Registers + 'static> PacketIo for RockerPort<R> {
     }
 
     fn mac(&self) -> [u8; 6] {
-        self.mac
+        self.settings.mac
     }
 
     fn mtu_frame_bytes(&self) -> usize {
@@ -69,7 +83,11 @@ impl<R: Registers + 'static> PacketIo for RockerPort<R> {
             return LinkState::default();
         }
         let bit = |m: u64| m >> (self.port + 1) & 1 != 0;
-        LinkState { admin_up: bit(enabled(&self.life)), link_up: bit(links), speed_mbps: SPEED_MBPS }
+        LinkState {
+            admin_up: bit(enabled(&self.life)),
+            link_up: bit(links),
+            speed_mbps: self.settings.speed_mbps,
+        }
     }
 
     fn counters(&self) -> PortCounters {

@@ -11,15 +11,16 @@ use std::sync::Arc;
 
 use clock::Deadline;
 use device::driver::{Lifeline, Recovery};
-use device::{DeviceBacking, Interrupt, RegOffset, Registers};
+use device::{DeviceBacking, Interrupt, PortCounters, RegOffset, Registers};
 use flow::{FlowId, PortId};
 use offload::{
     Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, NoObjects, OffloadCapabilities,
     OffloadError, OffloadProvider, OpId, OpResult, RawStats, SharedObjects, StatsBatch, StatsCursor, TableId,
 };
 use rocker_defs::Tlvs;
-use rocker_defs::cmd::{command, of_dpa as t, table};
+use rocker_defs::cmd::{command, of_dpa as t, port_stats, table, top};
 use rocker_defs::regs::{PORT_PHYS_ENABLE, VECTOR_CMD};
+use rocker_defs::tlv::{find, number, read_tlvs};
 
 use crate::bring_up::check_ports;
 use crate::capability::{QUEUE_DEPTH, capabilities};
@@ -27,9 +28,12 @@ use crate::cmd_ring::{CmdPoll, CmdRing};
 use crate::config::RockerConfig;
 use crate::events::{Event, EventRing};
 use crate::groups::Groups;
-use crate::life::{Violation, ViolationCounts, enabled, set_ports};
+use crate::life::{Inserted, Violation, ViolationCounts, enabled, set_ports};
+use crate::lower::AclMatch;
 use crate::ops::{Job, Step, packets_of};
 use crate::port::RockerPort;
+use crate::quirks::Quirks;
+use crate::shared::{Shared, SharedEntries};
 
 /// A device that is up.
 pub struct Rocker<B: DeviceBacking> {
@@ -39,11 +43,28 @@ pub struct Rocker<B: DeviceBacking> {
     pub ports: Vec<RockerPort<B::Regs>>,
 }
 
-/// An entry of the ACL policy table.
+/// A record in the device.
 pub(crate) struct Entry {
     pub rule: FlowRule,
-    /// The group it names, if any.
-    pub group: Option<u32>,
+    pub place: Place,
+}
+
+/// Where a record is.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// An entry of its own in the ACL policy table, and the group that it names.
+    Own { matches: AclMatch, group: u32 },
+    /// What it shares with others; its verdict is in this table.
+    Shared { table: u16, uses: Vec<Shared> },
+}
+
+impl Entry {
+    pub(crate) fn table(&self) -> TableId {
+        TableId(match &self.place {
+            Place::Own { .. } => table::ACL_POLICY,
+            Place::Shared { table, .. } => *table,
+        })
+    }
 }
 
 /// See the module's text.
@@ -55,6 +76,8 @@ pub struct RockerProvider<B: DeviceBacking> {
     pub(crate) cmd: CmdRing<B::Regs>,
     pub(crate) events: EventRing<B::Regs>,
     pub(crate) groups: Groups,
+    pub(crate) shared: SharedEntries,
+    pub(crate) inserted: Arc<Inserted>,
     pub(crate) entries: HashMap<HwHandle, Entry>,
     pub(crate) queue: VecDeque<FlowOp>,
     pub(crate) job: Option<Job>,
@@ -73,14 +96,14 @@ impl<B: DeviceBacking> RockerProvider<B> {
     pub(crate) fn new(
         backing: B,
         regs: B::Regs,
-        life: Arc<Lifeline>,
+        (life, inserted): (Arc<Lifeline>, Arc<Inserted>),
         n_ports: u16,
         rings: (CmdRing<B::Regs>, EventRing<B::Regs>),
         config: RockerConfig,
     ) -> Self {
         let recovery = Recovery::new(config.health, backing.errors(), backing.now());
         let mut p = RockerProvider {
-            capabilities: Arc::new(capabilities("", &[], 1, false)),
+            capabilities: Arc::new(capabilities("", &[], 1, Quirks::QEMU)),
             backing,
             regs,
             life,
@@ -88,6 +111,8 @@ impl<B: DeviceBacking> RockerProvider<B> {
             cmd: rings.0,
             events: rings.1,
             groups: Groups::default(),
+            shared: SharedEntries::default(),
+            inserted,
             entries: HashMap::new(),
             queue: VecDeque::new(),
             job: None,
@@ -104,8 +129,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     /// Makes the capabilities what ports and configuration say.
     fn describe(&mut self) {
         let c = &self.config;
-        let counts = !c.quirks.no_flow_counters;
-        self.capabilities = Arc::new(capabilities(self.backing.name(), &c.ports, c.max_flows, counts));
+        self.capabilities = Arc::new(capabilities(self.backing.name(), &c.ports, c.max_flows, c.quirks));
     }
 
     /// What the device did against its guide so far.
@@ -137,6 +161,43 @@ impl<B: DeviceBacking> RockerProvider<B> {
     /// Groups in the device that records use.
     pub fn groups(&self) -> usize {
         self.groups.len()
+    }
+
+    /// What went over the wire of a front-panel port (from 0), by the device's own counters (guide, section 7); `None` where it has
+    /// none ([`crate::quirks`]). Waits for operations under way.
+    ///
+    /// # Errors
+    /// [`OffloadError`], as the device answers.
+    pub fn port_counters(&mut self, port: u16) -> Result<Option<PortCounters>, OffloadError> {
+        if self.config.quirks.no_port_counters {
+            return Ok(None);
+        }
+        self.settle();
+        if let Some(e) = self.down_error() {
+            return Err(e);
+        }
+        let ask = Tlvs::new().u32(port_stats::PPORT, u32::from(port) + 1);
+        let (errno, answer) = self.call(command::GET_PORT_STATS, &ask)?;
+        let info = find(&answer, top::INFO).and_then(|i| read_tlvs(i).ok());
+        let Some(info) = info.filter(|_| errno == 0) else {
+            return Err(OffloadError::Device(format!("port counters: errno {errno}")));
+        };
+        let get = |kind| number::<8>(&info, kind).unwrap_or(0);
+        Ok(Some(PortCounters {
+            rx_packets: get(port_stats::RX_PACKETS),
+            tx_packets: get(port_stats::TX_PACKETS),
+            rx_bytes: get(port_stats::RX_BYTES),
+            tx_bytes: get(port_stats::TX_BYTES),
+            rx_dropped: get(port_stats::RX_DROPPED),
+            tx_dropped: get(port_stats::TX_DROPPED),
+            rx_errors: get(port_stats::RX_ERRORS),
+            tx_errors: get(port_stats::TX_ERRORS),
+        }))
+    }
+
+    /// Entries that records share, in a table or in all.
+    pub fn shared_entries(&self, table: Option<u16>) -> usize {
+        self.shared.len(table)
     }
 
     pub(crate) fn finish(&mut self, op: OpId, flow: FlowId, result: OpResult) {
@@ -216,7 +277,8 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     /// Counters of an entry, as far as the device has them.
     fn read_stats(&mut self, h: HwHandle) -> Result<RawStats, OffloadError> {
-        if self.config.quirks.no_flow_counters {
+        let own = self.entries.get(&h).is_some_and(|e| matches!(e.place, Place::Own { .. }));
+        if self.config.quirks.no_flow_counters || !own {
             return Ok(RawStats::default());
         }
         let (errno, answer) = self.call(command::FLOW_GET_STATS, &Tlvs::new().u64(t::COOKIE, h.0))?;
@@ -302,8 +364,7 @@ impl<B: DeviceBacking> OffloadProvider for RockerProvider<B> {
         for handle in self.sorted_handles() {
             let stats = self.read_stats(handle)?;
             if let Some(e) = self.entries.get(&handle) {
-                let table = TableId(table::ACL_POLICY);
-                out.push(InstalledFlow { handle, rule: e.rule.clone(), table, stats });
+                out.push(InstalledFlow { handle, rule: e.rule.clone(), table: e.table(), stats });
             }
         }
         Ok(out)
@@ -323,6 +384,7 @@ impl<B: DeviceBacking> OffloadProvider for RockerProvider<B> {
                 if errno != 0 {
                     return Err(OffloadError::Device(format!("{step:?}: errno {errno}")));
                 }
+                self.untagged_changed(&step);
             }
             self.entries.remove(&h);
         }
@@ -378,6 +440,11 @@ impl Step {
             Step::FlowAdd => "flow add",
             Step::FlowMod => "flow modify",
             Step::FlowDel => "flow delete",
+            Step::SharedAdd(_) => "shared flow add",
+            Step::SharedDel(_) => "shared flow delete",
+            Step::SetUntagged(_) => "VLAN of untagged frames",
+            Step::Retag(_) => "flow modify for another VLAN",
+            Step::Commit => "commit",
         }
     }
 }

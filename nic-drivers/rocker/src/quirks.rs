@@ -46,6 +46,31 @@ pub const QUIRKS: &[Quirk] = &[
     },
     Quirk {
         seen_in: "QEMU 7.2",
+        device: "bridging entries match the tag's 16 bits: frames with a priority miss them",
+        driver: "lets tagged frames without priority through to bridging only; the others are software's",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "L3 unicast groups neither decrement nor check the TTL",
+        driver: "has no dec_ttl: routes that have it are refused by name, and only addresses are rewritten",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "IPv6 addresses are not parsed: every routed packet has the destination ::",
+        driver: "routes IPv4 only",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "L3 multicast groups are refused with ENOTSUP, so that the multicast routing table leads nowhere",
+        driver: "has no multicast routing: such records are refused by field, floods are groups of the ACL policy table",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "no entry can clear what an earlier table has said",
+        driver: "drops by a flood group without members",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
         device: "tables have no end, and the time to find an entry grows with their number",
         driver: "puts in as many flows as it is told to, at most",
     },
@@ -61,11 +86,15 @@ pub const QUIRKS: &[Quirk] = &[
 pub struct Quirks {
     /// FLOW_GET_STATS counts nothing.
     pub no_flow_counters: bool,
+    /// GET_PORT_STATS is refused.
+    pub no_port_counters: bool,
+    /// L3 unicast groups leave the TTL as it is.
+    pub no_ttl: bool,
 }
 
 impl Quirks {
     /// The device as QEMU emulates it.
-    pub const QEMU: Quirks = Quirks { no_flow_counters: true };
+    pub const QEMU: Quirks = Quirks { no_flow_counters: true, no_port_counters: true, no_ttl: true };
     /// The device as its guide has it.
-    pub const NONE: Quirks = Quirks { no_flow_counters: false };
+    pub const NONE: Quirks = Quirks { no_flow_counters: false, no_port_counters: false, no_ttl: false };
 }

@@ -14,7 +14,7 @@ use rocker_defs::cmd::rx;
 use rocker_defs::regs::{ring_rx, vector_rx};
 use rocker_defs::tlv::find;
 
-use crate::life::Violation;
+use crate::life::{Inserted, Violation};
 use crate::ring::Ring;
 
 /// Room for the TLVs of a completion.
@@ -28,6 +28,7 @@ pub struct RxRing<R: Registers> {
     life: Arc<Lifeline>,
     /// Front-panel port, from 0.
     port: u16,
+    inserted: Arc<Inserted>,
     cells: Cells,
     fresh: PacketBatch,
     interrupt: Option<Interrupt>,
@@ -37,13 +38,21 @@ pub struct RxRing<R: Registers> {
 }
 
 impl<R: Registers> RxRing<R> {
-    pub(crate) fn new(regs: R, life: Arc<Lifeline>, port: u16, mem: (DmaMemory, Iova), log2: u8) -> Self {
+    pub(crate) fn new(
+        regs: R,
+        life: Arc<Lifeline>,
+        inserted: Arc<Inserted>,
+        port: u16,
+        mem: (DmaMemory, Iova),
+        log2: u8,
+    ) -> Self {
         let ring = Ring::new(regs, ring_rx(u32::from(port) + 1), mem, log2, PAYLOAD_BYTES);
         let cells = Cells::new(life.clone(), ring.slots());
         RxRing {
             ring,
             life,
             port,
+            inserted,
             cells,
             fresh: PacketBatch::new(),
             interrupt: None,
@@ -112,7 +121,11 @@ impl<R: Registers> RxRing<R> {
                 let mut p = self.life.pool().reclaim(cell, HEADROOM_BYTES, l)?;
                 let in_port = self.life.port_id(self.port).unwrap_or(u32::MAX);
                 p.meta = PacketMeta { in_port, ..PacketMeta::default() };
-                counts.received(1, l as u64);
+                if self.inserted.has(self.port, &p) {
+                    p.copy_within(..12, 4);
+                    p.pull_front(4);
+                }
+                counts.received(1, p.len() as u64);
                 Some(p)
             }
             Err(why) => {

@@ -48,6 +48,8 @@ pub struct VirtioProvider<B: DeviceBacking> {
     pub(crate) control_iova: Option<Iova>,
     /// Where each queue waits for the device, and since when.
     stuck: Vec<Option<(u32, Instant)>>,
+    /// Buffers used that were not posted, before this life.
+    strays_before: u64,
     recovery: Recovery,
     capabilities: Arc<OffloadCapabilities>,
     objects: NoObjects,
@@ -74,6 +76,7 @@ impl<B: DeviceBacking> VirtioProvider<B> {
             config,
             control_iova: None,
             stuck: Vec::new(),
+            strays_before: 0,
             recovery,
             capabilities,
             objects: NoObjects,
@@ -100,6 +103,13 @@ impl<B: DeviceBacking> VirtioProvider<B> {
         if let Some(why) = self.recovery.complaint(&self.life, self.backing.errors()) {
             return Some(why);
         }
+        if self.agreed.has(feature::RING_PACKED) && self.strays() > self.strays_before {
+            // Descriptors are used where they were posted: a stray one took the place of another, which is never used.
+            return Some(
+                "it used a buffer that was not posted: it is elsewhere in the ring than the driver"
+                    .to_owned(),
+            );
+        }
         if !self.recovery.look(self.backing.now()) {
             return None;
         }
@@ -109,6 +119,11 @@ impl<B: DeviceBacking> VirtioProvider<B> {
             s if s & status::DRIVER_OK == 0 => Some("device was reset behind the driver's back".to_owned()),
             _ => self.sends_nothing(),
         }
+    }
+
+    fn strays(&self) -> u64 {
+        let v = ViolationCounts::of(&self.life);
+        v.rx_id + v.tx_id
     }
 
     /// Whether the device has sat on a buffer that is to be sent for too long.
@@ -149,6 +164,7 @@ impl<B: DeviceBacking> VirtioProvider<B> {
             return;
         }
         let result = self.reset_and_restart();
+        self.strays_before = self.strays();
         let now = self.backing.now();
         let name = self.backing.name();
         match result {

@@ -11,7 +11,7 @@ use flow::{PacketKey, PipelineKey, PipelineMask};
 use ofproto::{Bridge, Switch};
 
 use crate::cycles::{REPEATS, now};
-use crate::driver::median;
+use crate::drivers::median;
 use crate::figure::{Figure, Unit, counted};
 use crate::openflow::{FIRST_PORT, Masks, flow_mods, load, packet_of, switch};
 use crate::part::BenchError;

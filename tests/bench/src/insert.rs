@@ -15,7 +15,7 @@ use offload::{FlowOp, FlowRule, OffloadProvider, OpId, OpResult};
 use simnic::{SimnicConfig, SimnicDriver};
 
 use crate::cycles::{Measurement, REPEATS, counter_hz, now};
-use crate::driver::{median, on_memory};
+use crate::drivers::{median, on_memory};
 use crate::figure::{Figure, Unit};
 use crate::memory_nic::MemoryNic;
 use crate::part::BenchError;
@@ -53,7 +53,7 @@ fn installed(r: &OpResult) -> Result<(), BenchError> {
 }
 
 /// The driver into memory: lowering, descriptors, doorbell, completions.
-fn driver_alone(rounds: u64) -> Result<Figure, BenchError> {
+pub(crate) fn driver_alone(rounds: u64) -> Result<Figure, BenchError> {
     let dev = MemoryNic::new();
     let mut nic = on_memory(&dev)?;
     let (mut medians, mut out, mut next) = (Vec::new(), Vec::new(), 0);

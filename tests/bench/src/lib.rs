@@ -9,7 +9,7 @@ pub mod actions;
 pub mod classify;
 pub mod connections;
 pub mod cycles;
-pub mod driver;
+pub mod drivers;
 pub mod figure;
 pub mod flowmods;
 pub mod heap;

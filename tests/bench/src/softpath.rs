@@ -20,7 +20,7 @@ use flow::{Action, FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId};
 use netio::memory::{MemoryConfig, MemoryRx, MemoryTx, cable};
 
 use crate::cycles::{Measurement, REPEATS, measure, now};
-use crate::driver::median;
+use crate::drivers::median;
 use crate::figure::{Figure, Unit, counted};
 use crate::part::BenchError;
 use crate::target::Target;

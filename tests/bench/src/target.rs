@@ -18,6 +18,10 @@ pub enum Target {
     SimulatorHalfLoad,
     /// Simulator: at least five million device cycles per second of processor time, those jumped over not counted.
     SimulatorCycles,
+    /// Drivers: at most 100 cycles to receive and send a packet in batches of 32, on a device of memory.
+    DriverPackets,
+    /// Driver of the simulated NIC: at most a microsecond of host CPU for a rule through the command queue.
+    DriverRules,
     /// Database: at most 15 us of server CPU for a single-row transaction without durability, native client.
     OvsdbCpu,
     /// Database: at least twice the rate of Open vSwitch's server through the same Python client.
@@ -38,11 +42,13 @@ pub enum Target {
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 12] = [
+    pub const ALL: [Target; 14] = [
         Target::WholePath,
         Target::Simulator,
         Target::SimulatorHalfLoad,
         Target::SimulatorCycles,
+        Target::DriverPackets,
+        Target::DriverRules,
         Target::OvsdbCpu,
         Target::OvsdbPythonRate,
         Target::OvsdbMemory,
@@ -60,6 +66,8 @@ impl Target {
             Target::Simulator => "simulator, 64-byte packets",
             Target::SimulatorHalfLoad => "simulator, default profile at half load, 64-byte packets",
             Target::SimulatorCycles => "simulator, device cycles that are evaluated",
+            Target::DriverPackets => "driver receives and sends, 64-byte packets in batches of 32",
+            Target::DriverRules => "driver installs a rule through the command queue",
             Target::OvsdbCpu => "server CPU of a single-row transaction, native client",
             Target::OvsdbPythonRate => "rate through the same Python client, against Open vSwitch's server",
             Target::OvsdbMemory => "memory of a row, against Open vSwitch's server",
@@ -78,6 +86,8 @@ impl Target {
             Target::Simulator => (200_000.0, Unit::PacketsPerSecond),
             Target::SimulatorHalfLoad => (500_000.0, Unit::PacketsPerSecond),
             Target::SimulatorCycles => (5_000_000.0, Unit::CyclesPerSecond),
+            Target::DriverPackets => (100.0, Unit::CyclesPerPacket),
+            Target::DriverRules => (1.0, Unit::Microseconds),
             Target::OvsdbCpu => (15.0, Unit::MicrosPerTransaction),
             Target::OvsdbPythonRate => (2.0, Unit::Ratio),
             Target::TcEncoding => (1.0, Unit::Microseconds),
@@ -92,6 +102,8 @@ impl Target {
     pub fn at_most(self) -> bool {
         match self {
             Target::WholePath
+            | Target::DriverPackets
+            | Target::DriverRules
             | Target::OvsdbCpu
             | Target::OvsdbMemory
             | Target::TcEncoding

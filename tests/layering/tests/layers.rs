@@ -41,7 +41,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("layering", &["*"]),
     ("e2e", &["*"]),
     ("guest", &["*"]),
-    ("models", &["device", "clock", "virtio-net-defs"]),
+    ("models", &["device", "clock", "offload", "rocker-defs", "virtio-net-defs"]),
     ("differential", &["*"]),
     ("fuzz", &["*"]),
     ("bench", &["*"]),

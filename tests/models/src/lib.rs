@@ -12,6 +12,8 @@
 #![allow(clippy::unwrap_used)] // for tests and benches, which may panic
 
 mod bus;
+pub mod rocker;
+pub mod storm;
 pub mod virtio;
 
 pub use bus::{Backing, Bus, Chip, Model};

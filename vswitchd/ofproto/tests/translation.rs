@@ -234,6 +234,78 @@ fn a_verdict_that_looked_at_no_transport_holds_for_fragments_too() {
     assert!(!alike(ip(3)), "the port was looked at");
 }
 
+/// What the verdict on a frame says of others.
+fn shared(r: &Rig, frame: &[u8], port: u32) -> Vec<offload::Origin> {
+    use offload::Origin::{Bridged, Routed};
+    let owner = r.packet_by(frame, port).owner.clone();
+    let owner: &ofproto::FlowOwner = owner.downcast_ref().unwrap();
+    let all = owner.basis().provenance.clone();
+    all.iter().filter(|o| matches!(o, Bridged { .. } | Routed)).copied().collect()
+}
+
+#[test]
+fn what_normal_decided_alone_holds_for_other_stations_and_what_rules_looked_at_does_not() {
+    let r = Rig::new();
+    let normal = || Instructions::apply(vec![OfAction::Output { port: PortNo::NORMAL, max_len: 0 }]);
+    r.add(0, 0, matching(&[]), normal());
+    let (a, b) = ([2, 0, 0, 0, 0, 0xaa], [2, 0, 0, 0, 0, 0xbb]);
+    let ab = FrameBuilder::new().eth(b, a).build();
+    let ba = FrameBuilder::new().eth(a, b).build();
+    assert_eq!(shared(&r, &ab, 1), [], "flooded");
+    r.switch.run(r.now());
+    assert_eq!(shared(&r, &ba, 2), [offload::Origin::Bridged { vlan: 0 }]);
+    // A rule about addresses: now another pair may be another matter.
+    r.add(
+        0,
+        9,
+        matching(&[(FieldId::InPort, 2), (FieldId::EthSrc, 0x0200_0000_00cc)]),
+        Instructions::default(),
+    );
+    r.switch.run(r.now());
+    assert_eq!(shared(&r, &ba, 2), []);
+    assert_eq!(shared(&r, &ab, 1), [offload::Origin::Bridged { vlan: 0 }], "rules about another port");
+    // Something behind NORMAL.
+    let twice = vec![
+        OfAction::Output { port: PortNo::NORMAL, max_len: 0 },
+        OfAction::Resubmit { port: PortNo::IN_PORT, table: Some(openflow::TableId(1)), with_ct: false },
+    ];
+    r.add(0, 0, matching(&[]), Instructions::apply(twice));
+    r.add(1, 0, matching(&[(FieldId::EthDst, 0x0200_0000_00dd)]), Instructions::default());
+    r.switch.run(r.now());
+    assert_eq!(shared(&r, &ab, 1), [], "of another address it would have made something else");
+}
+
+#[test]
+fn a_route_is_the_same_from_every_port() {
+    let r = Rig::new();
+    let to = |port| {
+        let set = |f, v| OfAction::SetField { field: f, value: v, mask: u128::MAX };
+        let list = vec![
+            set(FieldId::EthSrc, 0x0200_0000_0001),
+            set(FieldId::EthDst, 0x0200_0000_0002),
+            OfAction::DecNwTtl { controllers: Vec::new() },
+            OfAction::Output { port: PortNo(port), max_len: 0 },
+        ];
+        Instructions::apply(list)
+    };
+    let route = |n: u128| {
+        let mut m = matching(&[(FieldId::EthType, 0x0800), (FieldId::EthDst, 0x0200_0000_0001)]);
+        m.set_masked(FieldId::NwDst, 0x0a00_0000 | n << 16, 0xffff_0000);
+        m
+    };
+    r.add(0, 5, route(1), to(2));
+    let frame =
+        |port| FrameBuilder::new().eth([2, 0, 0, 0, 0, 1], [2; 6]).ipv4([9; 4], [10, 1, 0, 1]).udp(port, 2);
+    assert_eq!(shared(&r, &frame(1).build(), 1), [offload::Origin::Routed]);
+    assert_eq!(shared(&r, &frame(1).build(), 3), [offload::Origin::Routed]);
+    // Looked at the port it came in by.
+    let mut m = route(1);
+    m.set(FieldId::InPort, 4);
+    r.add(0, 6, m, to(3));
+    r.switch.run(r.now());
+    assert_eq!(shared(&r, &frame(1).build(), 1), []);
+}
+
 #[test]
 fn normal_floods_until_it_has_learned_and_forgets_with_the_port() {
     let r = Rig::new();

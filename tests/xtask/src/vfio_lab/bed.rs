@@ -18,8 +18,12 @@ pub const ARRIVES: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_millis(700);
 /// Where frames come out.
 const WIRES: [&str; 6] = ["p1", "p2", "p3", "p4", "v", "w"];
-/// The table that flow records are in.
+/// Tables of the chip: where flow records are by themselves, and those that records share.
 pub const ACL: u32 = 60;
+pub const BRIDGING: u32 = 50;
+pub const ROUTING: u32 = 30;
+pub const TERMINATION_MAC: u32 = 20;
+pub const VLAN: u32 = 10;
 
 /// See the module's text.
 pub struct Bed {
@@ -179,6 +183,12 @@ impl Bed {
         // Those of the lowest priorities are the way to the processor.
         let ours = all.iter().filter(|f| f["key"]["priority"].as_u64().is_some_and(|p| p > 2));
         Ok(ours.filter_map(|f| Some((f["cookie"].as_u64()?, f["hits"].as_u64()?))).collect())
+    }
+
+    /// Hits of the entries of a table of the chip whose key has `value` at `field`.
+    pub fn hits_of(&mut self, table: u32, field: &str, value: &Value) -> Result<u64> {
+        let all = self.guest.switch_flows(table)?;
+        Ok(all.iter().filter(|f| f["key"][field] == *value).filter_map(|f| f["hits"].as_u64()).sum())
     }
 
     /// Packets that the chip has forwarded or dropped by flow records since `before`.

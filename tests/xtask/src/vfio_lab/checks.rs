@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use lab::machine::{E1000E, ROCKER, VIRTIO, VIRTIO_SPLIT};
 
-use super::bed::{Bed, SILENCE, frame, ipv4};
+use serde_json::Value;
+
+use super::bed::{BRIDGING, Bed, ROUTING, SILENCE, TERMINATION_MAC, VLAN, frame, ipv4};
 
 type Check = fn(&mut Bed) -> Result<String>;
 
@@ -16,7 +18,12 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("what nobody knows is flooded by software, and interrupts say so", unknown_is_flooded),
     ("learned addresses are forwarded by the chip alone", learned_is_forwarded_by_the_chip),
     ("VLANs: access and trunk, in the chip", vlans_in_the_chip),
+    ("stations are entries of the bridging table, by VLAN", stations_in_the_chip),
     ("a drop in the chip", drops_in_the_chip),
+    (
+        "a route in the chip, with addresses rewritten; one with a TTL in software, with its reason",
+        routes_in_the_chip,
+    ),
     ("virtio-net in the same bridge, packed and split rings", virtio_in_the_same_bridge),
     ("a rule that does not fit is forwarded by software, with its reason", software_says_why),
     ("killed, and started again without rebooting", killed_and_restarted),
@@ -159,6 +166,76 @@ fn vlans_in_the_chip(b: &mut Bed) -> Result<String> {
         ensure!(out.is_empty(), "VLAN {tag} at {from} came out at {out:x?}");
     }
     Ok(format!("{tagged} tagged and {untagged} untagged by the chip"))
+}
+
+/// Sends `f` again and again until the entries of `table` whose key has `value` at `field` are hit; how often by then.
+fn until_hit(b: &mut Bed, table: u32, key: (&str, Value), from: &str, f: &[u8]) -> Result<u64> {
+    let mut hits = 0;
+    b.until(&format!("table {table} is hit with {} {}", key.0, key.1), |b| {
+        let before = b.hits_of(table, key.0, &key.1)?;
+        b.guest.wire(from)?.send(f)?;
+        std::thread::sleep(Duration::from_millis(100));
+        hits = b.hits_of(table, key.0, &key.1)?;
+        Ok(hits > before)
+    })?;
+    Ok(hits)
+}
+
+fn stations_in_the_chip(b: &mut Bed) -> Result<String> {
+    b.quiet()?;
+    let mut out = Vec::new();
+    // In no VLAN, untagged; in VLAN 10, untagged by an access port and tagged by a trunk.
+    for (from, f, vlan, table, what) in [
+        ("p1", frame(B, A, None, TEST, b"station"), 4095, BRIDGING, "no VLAN"),
+        ("p3", frame(0x0d, 0x0c, None, TEST, b"station"), 10, BRIDGING, "access"),
+        ("p4", frame(0x0c, 0x0d, Some(10), TEST, b"station"), 10, BRIDGING, "trunk"),
+        ("p4", frame(0x0c, 0x0d, Some(10), TEST, b"station"), 10, VLAN, "the trunk's VLAN"),
+    ] {
+        let hits = until_hit(b, table, ("vlan-id", vlan.into()), from, &f)?;
+        out.push(format!("{what} {hits}"));
+    }
+    let stations = b.guest.switch_flows(BRIDGING)?;
+    let known = |mac: &str, vlan: u64| {
+        let is = |f: &&Value| f["key"]["eth-dst"] == mac && f["key"]["vlan-id"] == vlan;
+        stations.iter().any(|f| is(&f))
+    };
+    ensure!(known("02:00:00:00:00:0c", 10), "{stations:?}");
+    Ok(format!("hits: {}", out.join(", ")))
+}
+
+fn routes_in_the_chip(b: &mut Bed) -> Result<String> {
+    let route = |net: &str, ttl: &str| {
+        format!(
+            "add-flow br0 priority=150,ip,dl_dst=02:00:00:00:00:ee,nw_dst={net},\
+             actions=mod_dl_src:02:00:00:00:00:ee,mod_dl_dst:02:00:00:00:00:0b,{ttl}output:2"
+        )
+    };
+    b.ofctl(&route("10.0.0.64/26", ""))?;
+    b.ofctl(&route("10.0.0.128/26", "dec_ttl,"))?;
+    b.quiet()?;
+    let routed = frame(0xee, A, None, 0x0800, &ipv4(70, b"routed"));
+    let hits = until_hit(b, ROUTING, ("eth-type", 0x0800.into()), "p1", &routed)?;
+    let terminated = until_hit(b, TERMINATION_MAC, ("eth-dst", "02:00:00:00:00:ee".into()), "p1", &routed)?;
+    b.quiet()?;
+    let out = b.send("p1", &routed, b"routed", &["p2"])?;
+    ensure!(out.len() == 1 && out[0].0 == "p2", "came out at {out:x?}");
+    ensure!(out[0].1[..12] == [2, 0, 0, 0, 0, B, 2, 0, 0, 0, 0, 0xee], "{out:x?}");
+    ensure!(out[0].1[12..] == routed[12..], "more than the addresses was written: {out:x?}");
+    // A network without a route is NORMAL's, which floods what is for nobody it knows.
+    let elsewhere = frame(0xee, A, None, 0x0800, &ipv4(20, b"elsewhere"));
+    let out = b.send("p1", &elsewhere, b"elsewhere", &["p2"])?;
+    ensure!(out.iter().any(|(p, f)| p == "p2" && *f == elsewhere), "came out at {out:x?}");
+    let f = frame(0xee, A, None, 0x0800, &ipv4(130, b"with ttl"));
+    let mut reason = String::new();
+    b.until("the reason is told", |b| {
+        let out = b.send("p1", &f, b"with ttl", &["p2"])?;
+        ensure!(out.len() == 1 && out[0].0 == "p2" && out[0].1[22] == 63, "came out at {out:x?}");
+        reason = b.ours("hoist", &["why"])?;
+        Ok(reason.contains("unicast-routing"))
+    })?;
+    b.ofctl("del-flows br0 dl_dst=02:00:00:00:00:ee")?;
+    let why = reason.lines().find(|l| l.contains("unicast-routing")).unwrap_or_default();
+    Ok(format!("{hits} routed, {terminated} for the router; \"{}\"", why.trim()))
 }
 
 fn drops_in_the_chip(b: &mut Bed) -> Result<String> {

@@ -211,6 +211,7 @@ impl Xlate<'_> {
 
     fn look_at(&mut self, field: FieldId, mask: u128) {
         self.wc.set_masked(field, u128::MAX, mask);
+        self.sharing.looked(field.info().canon == FieldId::EthSrc);
         if self.headers.ttl_decrements_in_all > 0 && field.info().canon == FieldId::NwTtl {
             self.wc.set_exact(FieldId::NwTtl);
         }
@@ -243,6 +244,9 @@ impl Xlate<'_> {
         if self.headers.reparse_needed && below_l2(field) {
             self.fail(Problem::NeedsReparse);
             return;
+        }
+        if info.canon == FieldId::EthSrc {
+            self.sharing.source_is_written(self.wc.get(FieldId::EthSrc) != 0);
         }
         self.wc.set_masked(field, u128::MAX, mask);
         let network = matches!(

@@ -54,6 +54,7 @@ impl Xlate<'_> {
         }
         if b.fields > 6 {
             self.wc.set_exact(FieldId::EthSrc);
+            self.sharing.looked(true);
         }
     }
 }

@@ -39,6 +39,9 @@ impl Xlate<'_> {
         if self.stock() {
             self.forget_labels_below_the_last();
         }
+        if let Some(origin) = self.shared_origin() {
+            self.out.provenance.push(origin);
+        }
         if self.is_alike_for_fragments() {
             self.out.provenance.push(Origin::Fragments);
         }

@@ -107,7 +107,7 @@ impl Xlate<'_> {
     }
 
     /// Whether the port that the packet counts as having come in on is protected.
-    fn came_protected(&self) -> bool {
+    pub(super) fn came_protected(&self) -> bool {
         let in_port = PortNo(self.key.get64(FieldId::InPort) as u32);
         self.env.pipeline.ports.get(in_port).is_some_and(|p| p.settings.protected)
     }

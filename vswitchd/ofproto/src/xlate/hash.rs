@@ -50,10 +50,12 @@ fn mix_wide(h: u64, v: u128) -> u64 {
 impl Xlate<'_> {
     fn hashed(&mut self, h: u64, f: FieldId) -> u64 {
         self.wc.set_exact(f);
+        self.sharing.looked(f == FieldId::EthSrc);
         mix_wide(h, self.key.get(f))
     }
 
     fn hashed_pair(&mut self, h: u64, a: FieldId, b: FieldId) -> u64 {
+        self.sharing.looked(true);
         self.wc.set_exact(a);
         self.wc.set_exact(b);
         mix_wide(h, self.key.get(a) ^ self.key.get(b))

@@ -37,6 +37,7 @@ mod mcast;
 mod mirror;
 mod normal;
 mod patch;
+mod share;
 mod tunnel;
 
 use std::net::IpAddr;
@@ -344,6 +345,7 @@ pub(crate) struct Xlate<'a> {
     /// While NORMAL or a mirror sends: whether rules had left the packet its own first tag.
     first_tag_kept: Option<bool>,
     wc: PipelineMask,
+    sharing: share::Sharing,
     headers: commit::Headers,
     out: Outcome,
     action_set: Vec<OfAction>,
@@ -399,6 +401,7 @@ impl<'a> Xlate<'a> {
             snaplen: None,
             first_tag_kept: None,
             wc: PipelineMask::ZERO,
+            sharing: share::Sharing::default(),
             headers: commit::Headers::of(key),
             out,
             action_set: Vec::new(),
@@ -709,6 +712,7 @@ impl<'a> Xlate<'a> {
             looked.set_exact(FieldId::NwTtl);
         }
         self.wc.union(&looked);
+        self.sharing.looked(looked.get(FieldId::EthSrc) != 0);
         let matched = rule.is_some();
         let generation = self.env.pipeline.table_generation(table);
         self.out.deps.visits.push(Visit { bridge: self.env.index, table, matched, generation });

@@ -23,6 +23,7 @@ const BROADCAST: u64 = 0xffff_ffff_ffff;
 
 impl Xlate<'_> {
     pub(super) fn normal(&mut self, in_port: PortNo) {
+        let alone = self.begin_normal();
         for f in [FieldId::EthSrc, FieldId::EthDst] {
             self.wc.set_exact(f);
         }
@@ -102,6 +103,9 @@ impl Xlate<'_> {
                     self.detail("forwarding to learned port");
                     self.out.provenance.push(Origin::LearnedMac { vlan, mac: mac_bytes(dst) });
                     self.leave_by(p, &inner);
+                    if alone {
+                        self.sharing.was_bridged(vlan, &self.wc);
+                    }
                 }
                 None => self.warn("learned port is unknown, dropping"),
             },

@@ -89,6 +89,7 @@ fn table(t: &TableCaps, used: usize) -> DeviceTable {
             MatchKind::Exact { .. } => "exact",
             MatchKind::Ternary => "ternary",
             MatchKind::Lpm => "lpm",
+            MatchKind::Shared(_) => "shared",
         }
         .to_owned(),
         used,
