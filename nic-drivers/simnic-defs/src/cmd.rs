@@ -11,7 +11,11 @@ use crate::{DecodeError, front};
 pub const TABLE_EXACT: u8 = 0;
 /// Ternary table.
 pub const TABLE_TERNARY: u8 = 1;
-/// In FLUSH: both tables and all key profiles.
+/// Longest-prefix table.
+pub const TABLE_LPM: u8 = 2;
+/// Range table.
+pub const TABLE_RANGE: u8 = 3;
+/// In FLUSH: all tables and all key profiles.
 pub const TABLE_ALL: u8 = 0xff;
 /// `next` of a READ_STATS or DUMP that reached the end of the table.
 pub const NEXT_END: u32 = u32::MAX;
@@ -41,6 +45,14 @@ codes! {
         Flush = 8,
         /// Port `port` up (`arg` = 1) or down (`arg` = 0).
         PortSet = 9,
+        /// Sets meter `entry` to what is at `addr`; what it counted stays.
+        MeterSet = 10,
+        /// Takes meter `entry` away.
+        MeterClear = 11,
+        /// Writes what meter `entry` counted to `addr`.
+        MeterRead = 12,
+        /// Sets header `entry` to what is at `addr`.
+        HeaderSet = 13,
     }
 }
 
@@ -69,7 +81,7 @@ codes! {
         BucketFull = 9,
         /// The table is full.
         TableFull = 10,
-        /// The profile has entries.
+        /// The profile, meter or header is used by entries.
         ProfileBusy = 11,
         /// The address faulted.
         DmaFault = 12,
@@ -79,6 +91,8 @@ codes! {
         BadDesc = 14,
         /// The device gave up on it: internal error.
         Aborted = 15,
+        /// No such meter or header, or one that makes no sense; `detail` has the action's index for an entry.
+        BadObject = 16,
     }
 }
 
@@ -96,7 +110,7 @@ pub struct CmdDesc {
     pub port: u8,
     /// Returned in the completion.
     pub tag: U32,
-    /// Entry (REPLACE, REMOVE) or first slot (READ_STATS, DUMP).
+    /// Entry (REPLACE, REMOVE), first slot (READ_STATS, DUMP), or number of a meter or header.
     pub entry: U32,
     /// Priority in the ternary table; the highest wins.
     pub priority: U32,
@@ -172,9 +186,9 @@ pub struct StatsRecord {
 pub struct DumpRecord {
     /// Its statistics.
     pub stats: StatsRecord,
-    /// Priority; ternary table.
+    /// Priority; ternary and range table.
     pub priority: U32,
-    /// Key profile; exact table.
+    /// Key profile; exact and longest-prefix table.
     pub profile: u8,
     /// Zero.
     pub reserved: [u8; 27],
@@ -302,7 +316,7 @@ mod tests {
         for s in CmdStatus::ALL {
             assert_eq!(CmdStatus::try_from(*s as u8), Ok(*s));
         }
-        assert!(Opcode::try_from(10).is_err());
+        assert!(Opcode::try_from(14).is_err());
         assert_eq!(
             CmdStatus::try_from(0xff),
             Err(DecodeError::Invalid { field: "command status", value: 0xff })

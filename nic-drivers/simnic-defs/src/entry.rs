@@ -148,6 +148,16 @@ pub enum HwAction {
     },
     /// Removes the outermost tag; no effect on a frame without one.
     PopVlan,
+    /// Lets the frame pass a meter, or drops it.
+    Meter {
+        /// Number of the meter.
+        meter: u16,
+    },
+    /// Puts a header in front of the frame: into a tunnel. Fields set after it are the outer packet's.
+    PushHeader {
+        /// Number of the header.
+        header: u16,
+    },
 }
 
 /// Why an action does not decode.
@@ -175,7 +185,7 @@ pub struct ActionSlot {
     pub tpid: U16,
     /// Tag control information of PUSH_VLAN.
     pub tci: U16,
-    /// Value of SET.
+    /// Value of SET; number of a meter or header.
     pub value: U64,
     /// Mask of SET.
     pub mask: U64,
@@ -215,6 +225,10 @@ pub const OP_DEC_TTL: u8 = 4;
 pub const OP_PUSH_VLAN: u8 = 5;
 /// Operation POP_VLAN.
 pub const OP_POP_VLAN: u8 = 6;
+/// Operation METER.
+pub const OP_METER: u8 = 7;
+/// Operation PUSH_HEADER.
+pub const OP_PUSH_HEADER: u8 = 8;
 
 impl HwAction {
     /// The slot that says so.
@@ -233,6 +247,8 @@ impl HwAction {
                 (s.tpid, s.tci) = (tpid.into(), tci.into());
             }
             HwAction::PopVlan => s.op = OP_POP_VLAN,
+            HwAction::Meter { meter } => (s.op, s.value) = (OP_METER, u64::from(meter).into()),
+            HwAction::PushHeader { header } => (s.op, s.value) = (OP_PUSH_HEADER, u64::from(header).into()),
         }
         s
     }
@@ -270,6 +286,11 @@ impl HwAction {
                 HwAction::PushVlan { tpid, tci }
             }
             OP_POP_VLAN => HwAction::PopVlan,
+            OP_METER | OP_PUSH_HEADER => match u16::try_from(s.value.get()) {
+                Ok(meter) if s.op == OP_METER => HwAction::Meter { meter },
+                Ok(header) => HwAction::PushHeader { header },
+                Err(_) => return invalid("object number", s.value.get()),
+            },
             op => return invalid("action", op.into()),
         })
     }
@@ -341,6 +362,8 @@ mod tests {
                 mask: 0xffff_ffff_ffff,
             }),
             HwAction::DecTtl,
+            HwAction::Meter { meter: 7 },
+            HwAction::PushHeader { header: 300 },
             HwAction::Output { port: 3 },
             HwAction::ToHost,
         ]

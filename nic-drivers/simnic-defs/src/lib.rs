@@ -7,12 +7,14 @@
 //! * [`ring`]: receive and transmit descriptors and completions, phase bits.
 //! * [`cmd`]: command descriptors, completions, statistics and dump records.
 //! * [`entry`]: the flow key, its field offsets, actions, the table entry.
+//! * [`object`]: meters, and headers for tunnels.
 //!
 //! Integers are little-endian; bytes of a flow key are in wire order.
 #![forbid(unsafe_code)]
 
 pub mod cmd;
 pub mod entry;
+pub mod object;
 pub mod regs;
 pub mod ring;
 
@@ -20,6 +22,7 @@ pub use cmd::{CmdCpl, CmdDesc, CmdStatus, DumpRecord, Opcode, StatsRecord};
 pub use entry::{
     ActionError, FlowEntry, HwAction, HwField, KEY_BYTES, KeyBytes, MAX_ACTIONS, MAX_OUTPUTS, SetField,
 };
+pub use object::{HeaderSpec, MAX_HEADER_BYTES, MeterRecord, MeterSpec};
 pub use regs::{PortReg, QueueReg, Reg};
 pub use ring::{BufDesc, RxCpl, RxReason, RxStatus, TxCpl, TxStatus, gen_of, slot_of};
 

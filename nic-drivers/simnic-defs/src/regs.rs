@@ -54,7 +54,9 @@ impl Reg {
     pub const CAP_COUNTER: Reg = Reg(0x0030);
     pub const CAP_FRAME: Reg   = Reg(0x0034);
     pub const INSERT_NS: Reg   = Reg(0x0038);
+    pub const CAP_STAGES: Reg  = Reg(0x003c);
     pub const TIME: Reg        = Reg(0x0040);
+    pub const CAP_OBJECTS: Reg = Reg(0x0048);
     pub const CMD_SQ_BASE: Reg = Reg(0x0100);
     pub const CMD_CQ_BASE: Reg = Reg(0x0108);
     pub const CMD_LOG2: Reg    = Reg(0x0110);
@@ -209,6 +211,11 @@ pub struct Caps {
     pub max_frame_bytes: u16,
     pub max_records: u16,
     pub insert_ns: u32,
+    pub lpm_profiles: u8,
+    pub lpm_entries: u16,
+    pub range_entries: u16,
+    pub meters: u16,
+    pub headers: u16,
 }
 
 impl Caps {
@@ -217,6 +224,7 @@ impl Caps {
         let [p, r, e, t] =
             [Reg::CAP_PORTS, Reg::CAP_RINGS, Reg::CAP_EXACT, Reg::CAP_TERNARY].map(|x| read(x).to_le_bytes());
         let [c, f] = [Reg::CAP_COUNTER, Reg::CAP_FRAME].map(|x| read(x).to_le_bytes());
+        let [s, o] = [Reg::CAP_STAGES, Reg::CAP_OBJECTS].map(|x| read(x).to_le_bytes());
         Caps {
             ports: p[0],
             queue_pairs: p[1],
@@ -236,6 +244,11 @@ impl Caps {
             max_frame_bytes: u16::from_le_bytes([f[0], f[1]]),
             max_records: u16::from_le_bytes([f[2], f[3]]),
             insert_ns: read(Reg::INSERT_NS),
+            lpm_profiles: e[3],
+            lpm_entries: u16::from_le_bytes([s[0], s[1]]),
+            range_entries: u16::from_le_bytes([s[2], s[3]]),
+            meters: u16::from_le_bytes([o[0], o[1]]),
+            headers: u16::from_le_bytes([o[2], o[3]]),
         }
     }
 
@@ -245,13 +258,16 @@ impl Caps {
         let [tlo, thi] = self.ternary_entries.to_le_bytes();
         let [flo, fhi] = self.max_frame_bytes.to_le_bytes();
         let [rlo, rhi] = self.max_records.to_le_bytes();
+        let pair = |lo: u16, hi: u16| (u32::from(hi) << 16 | u32::from(lo)).to_le_bytes();
         Some(u32::from_le_bytes(match r {
             Reg::CAP_PORTS => [self.ports, self.queue_pairs, vlo, vhi],
             Reg::CAP_RINGS => [self.ring_log2_max, self.ring_log2_min, self.cmd_log2_max, self.key_bytes],
-            Reg::CAP_EXACT => [self.exact_log2, self.exact_ways, self.profiles, 0],
+            Reg::CAP_EXACT => [self.exact_log2, self.exact_ways, self.profiles, self.lpm_profiles],
             Reg::CAP_TERNARY => [tlo, thi, self.max_actions, self.max_outputs],
             Reg::CAP_COUNTER => [self.packet_bits, self.byte_bits, 0, 0],
             Reg::CAP_FRAME => [flo, fhi, rlo, rhi],
+            Reg::CAP_STAGES => pair(self.lpm_entries, self.range_entries),
+            Reg::CAP_OBJECTS => pair(self.meters, self.headers),
             Reg::INSERT_NS => return Some(self.insert_ns),
             _ => return None,
         }))
@@ -294,6 +310,11 @@ mod tests {
             max_frame_bytes: 1600,
             max_records: 128,
             insert_ns: 1200,
+            lpm_profiles: 4,
+            lpm_entries: 2048,
+            range_entries: 64,
+            meters: 256,
+            headers: 512,
         };
         assert_eq!(Caps::read(|r| c.register(r).unwrap()), c);
         assert_eq!(c.register(Reg::ID), None);

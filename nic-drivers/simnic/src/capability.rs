@@ -2,8 +2,8 @@
 
 use flow::{ActionKind, FieldId, PortId};
 use offload::capability::{FIRST_PASS_FIELDS, KeyField};
-use offload::{ActionCap, CounterCaps, MatchKind, OffloadCapabilities, TableCaps, TableId};
-use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
+use offload::{ActionCap, CounterCaps, MatchKind, ObjectKind, OffloadCapabilities, TableCaps, TableId};
+use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
 use simnic_defs::regs::Caps;
 
 use crate::lower_action::{SET_FIELDS, SET_WIDE, set_needs};
@@ -14,6 +14,11 @@ pub const EXACT_NAME: &str = "exact";
 /// Name of the ternary table, as shown to people.
 pub const TERNARY_NAME: &str = "ternary";
 
+/// Name of the longest-prefix table, as shown to people.
+pub const LPM_NAME: &str = "lpm";
+/// Name of the range table, as shown to people.
+pub const RANGE_NAME: &str = "range";
+
 /// The offload layer's number of a device table.
 pub const fn table_id(table: u8) -> TableId {
     TableId(table as u16)
@@ -21,23 +26,53 @@ pub const fn table_id(table: u8) -> TableId {
 
 /// The name of a device table.
 pub const fn table_name(table: u8) -> &'static str {
-    if table == TABLE_EXACT { EXACT_NAME } else { TERNARY_NAME }
+    match table {
+        TABLE_EXACT => EXACT_NAME,
+        TABLE_LPM => LPM_NAME,
+        TABLE_RANGE => RANGE_NAME,
+        _ => TERNARY_NAME,
+    }
 }
 
-fn key_fields() -> Vec<KeyField> {
+/// Entries that a table has room for; 0: the device has no such table.
+pub(crate) fn room(caps: &Caps, table: u8) -> usize {
+    match table {
+        TABLE_EXACT => 1 << caps.exact_log2,
+        TABLE_LPM => caps.lpm_entries.into(),
+        TABLE_RANGE => caps.range_entries.into(),
+        _ => caps.ternary_entries.into(),
+    }
+}
+
+/// The tables there are, in the order in which packets meet them.
+pub(crate) fn tables(caps: &Caps) -> impl Iterator<Item = u8> + use<> {
+    let caps = *caps;
+    let there = move |t: &u8| matches!(*t, TABLE_EXACT | TABLE_TERNARY) || room(&caps, *t) > 0;
+    [TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY].into_iter().filter(there)
+}
+
+fn key_fields(table: u8) -> Vec<KeyField> {
+    let field = |f: FieldId| match (table, f) {
+        (TABLE_LPM, FieldId::NwDst) => KeyField::prefix(f).required(),
+        (TABLE_RANGE, FieldId::TpSrc | FieldId::TpDst) => KeyField::prefix(f),
+        _ => KeyField::any(f),
+    };
     std::iter::once(KeyField::whole(FieldId::DpPort).required())
-        .chain(KEY_FIELDS.iter().map(|(f, _)| KeyField::any(*f).needing(key_needs(*f))))
+        .chain(KEY_FIELDS.iter().map(|(f, _)| field(*f).needing(key_needs(*f))))
         .collect()
 }
 
-fn actions() -> Vec<ActionCap> {
-    let set = |f: FieldId| ActionCap::anywhere(ActionKind::SetField(f)).needing(set_needs(f));
-    [ActionKind::Output, ActionKind::DecTtl, ActionKind::PushVlan, ActionKind::PopVlan]
-        .into_iter()
-        .map(ActionCap::anywhere)
+fn actions(caps: &Caps) -> Vec<ActionCap> {
+    // What is done to the inner packet comes before the header.
+    let edit = |kind: ActionKind| ActionCap::anywhere(kind).in_stage(u8::from(caps.headers > 0));
+    let set = |f: FieldId| edit(ActionKind::SetField(f)).needing(set_needs(f));
+    std::iter::once(ActionCap::anywhere(ActionKind::Output))
+        .chain([ActionKind::DecTtl, ActionKind::PushVlan, ActionKind::PopVlan].map(edit))
         .chain(SET_FIELDS.iter().map(|(f, _)| set(*f)))
         // Written in halves.
         .chain(SET_WIDE.iter().map(|(f, ..)| set(*f).taking(2)))
+        .chain((caps.meters > 0).then(|| ActionCap::anywhere(ActionKind::Meter)))
+        .chain((caps.headers > 0).then(|| ActionCap::anywhere(ActionKind::TunnelPush).at_most(1).in_stage(2)))
         .collect()
 }
 
@@ -48,13 +83,13 @@ pub fn capabilities(
     ports: &[(PortId, u8)],
     queue_depth: usize,
 ) -> OffloadCapabilities {
-    let table = |id: u8, kind, entries, insert_ns| TableCaps {
+    let table = |id: u8, kind, insert_ns| TableCaps {
         id: table_id(id),
         name: table_name(id),
         kind,
-        key: key_fields(),
-        entries,
-        actions: actions(),
+        key: key_fields(id),
+        entries: room(caps, id),
+        actions: actions(caps),
         max_actions: caps.max_actions.into(),
         max_outputs: caps.max_outputs.into(),
         repeated_outputs: true,
@@ -68,17 +103,21 @@ pub fn capabilities(
     let exact = MatchKind::Exact { masks: caps.profiles.into() };
     OffloadCapabilities {
         device: device.to_owned(),
-        tables: vec![
-            table(TABLE_EXACT, exact, 1 << caps.exact_log2, insert_ns),
-            // Scarce: worth more than its insertion time says.
-            table(TABLE_TERNARY, MatchKind::Ternary, caps.ternary_entries.into(), 2 * insert_ns + 1),
-        ],
-        entry: vec![table_id(TABLE_EXACT), table_id(TABLE_TERNARY)],
+        tables: tables(caps)
+            .map(|t| match t {
+                TABLE_EXACT => table(t, exact, insert_ns),
+                TABLE_LPM => table(t, MatchKind::Lpm, insert_ns + 1),
+                TABLE_RANGE => table(t, MatchKind::Ternary, 2 * insert_ns),
+                // Scarce: worth more than its insertion time says.
+                _ => table(t, MatchKind::Ternary, 2 * insert_ns + 1),
+            })
+            .collect(),
+        entry: tables(caps).map(table_id).collect(),
         ports: ports.iter().map(|(id, _)| *id).collect(),
         zero_fields: FIRST_PASS_FIELDS.to_vec(),
         atomic_replace: true,
         resume_point: false,
-        objects: Vec::new(),
+        objects: (caps.meters > 0).then(|| (ObjectKind::Meter, caps.meters.into())).into_iter().collect(),
         queue_depth,
     }
 }

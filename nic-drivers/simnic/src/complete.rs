@@ -3,12 +3,12 @@
 use device::DeviceBacking;
 use flow::FlowId;
 use offload::{FlowRule, HwHandle, OffloadError, OpId, OpResult, Reject};
-use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
+use simnic_defs::cmd::TABLE_TERNARY;
 use simnic_defs::{CmdCpl, CmdStatus};
 
-use crate::capability::{EXACT_NAME, TERNARY_NAME, table_id};
+use crate::capability::{table_id, table_name};
 use crate::profiles::ProfileId;
-use crate::provider::{Entry, Job, SimnicProvider};
+use crate::provider::{Entry, Holds, Job, SimnicProvider};
 use crate::violation::Violation;
 
 /// `EEXIST`.
@@ -25,27 +25,27 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     /// Ends what `job` was part of.
     pub(crate) fn complete(&mut self, job: Job, c: &CmdCpl, status: CmdStatus) {
         match job {
-            Job::Install { op, rule, profile, full } => self.installed(op, rule, (profile, full), c, status),
-            Job::Replace { op, handle, rule } => self.replaced(op, handle, rule, c, status),
+            Job::Install { op, rule, table, holds, full } => {
+                self.installed((op, rule, full), (table, holds), c, status)
+            }
+            Job::Replace { op, handle, rule, header } => self.replaced(op, handle, (rule, header), c, status),
             Job::Remove { op, handle, flow, rejected } => {
                 self.removed(op, handle, (flow, rejected), c, status)
             }
-            Job::Profile(p) if status != CmdStatus::Ok => self.profiles.forget(p),
+            Job::Program(what) if status != CmdStatus::Ok => self.forget_shared(what),
             Job::Sync => self.answer = Some((*c, status)),
-            Job::Profile(_) | Job::Void => {}
+            Job::Program(_) | Job::Void => {}
         }
     }
 
     fn installed(
         &mut self,
-        op: OpId,
-        rule: Box<FlowRule>,
-        (profile, full): (Option<ProfileId>, Option<Reject>),
+        (op, rule, full): (OpId, Box<FlowRule>, Option<Reject>),
+        (table, holds): (u8, Holds),
         c: &CmdCpl,
         status: CmdStatus,
     ) {
         let flow = rule.id;
-        let table = if profile.is_some() { TABLE_EXACT } else { TABLE_TERNARY };
         if status == CmdStatus::Ok {
             let handle = self.new_handle();
             let hw = c.entry.get();
@@ -54,30 +54,26 @@ impl<B: DeviceBacking> SimnicProvider<B> {
                 self.entries.remove(&lost);
                 Violation::CmdShape.count(&self.life);
             }
-            self.entries.insert(handle, Entry { rule, table, hw, profile });
+            self.entries.insert(handle, Entry { rule, table, hw, holds });
             return self.finish(op, flow, OpResult::Installed(handle, table_id(table)));
         }
-        match profile {
-            Some(p) => self.profiles.release(p),
-            None => self.ternary_used = self.ternary_used.saturating_sub(1),
-        }
+        self.let_go(table, holds);
         let device = |errno| Reject::Device {
             errno,
             attribute: String::new(),
             text: format!("{status:?}, detail {}", c.detail.get()),
         };
         let result = match status {
-            CmdStatus::BucketFull | CmdStatus::TableFull if profile.is_some() => {
-                let entries = self.by_hw.keys().filter(|(t, _)| *t == TABLE_EXACT).count();
-                return self.install(op, rule, Some(Reject::TableFull { table: EXACT_NAME, entries }));
-            }
-            CmdStatus::TableFull => {
-                let entries = self.ternary_used;
-                let r = full.unwrap_or(Reject::TableFull { table: TERNARY_NAME, entries });
+            CmdStatus::BucketFull | CmdStatus::TableFull => {
+                let entries = self.by_hw.keys().filter(|(t, _)| *t == table).count();
+                let r = full.unwrap_or(Reject::TableFull { table: table_name(table), entries });
+                if table != TABLE_TERNARY {
+                    return self.install(op, rule, Some(table), Some(r));
+                }
                 OpResult::Rejected(r, None)
             }
             CmdStatus::Exists => OpResult::Rejected(device(EEXIST), None),
-            CmdStatus::BadKey | CmdStatus::BadAction | CmdStatus::BadPort => {
+            CmdStatus::BadKey | CmdStatus::BadAction | CmdStatus::BadPort | CmdStatus::BadObject => {
                 OpResult::Rejected(device(EINVAL), None)
             }
             _ => OpResult::Failed { error: broken(c, status), left: None, last: None },
@@ -85,8 +81,23 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         self.finish(op, flow, result);
     }
 
-    fn replaced(&mut self, op: OpId, handle: HwHandle, rule: Box<FlowRule>, c: &CmdCpl, status: CmdStatus) {
+    fn replaced(
+        &mut self,
+        op: OpId,
+        handle: HwHandle,
+        (rule, header): (Box<FlowRule>, Option<ProfileId>),
+        c: &CmdCpl,
+        status: CmdStatus,
+    ) {
         let flow = rule.id;
+        // Of the two headers the one that the entry does not have any more, or did not get.
+        let unused = match self.entries.get_mut(&handle) {
+            Some(e) if status == CmdStatus::Ok => std::mem::replace(&mut e.holds.header, header),
+            _ => header,
+        };
+        if let Some(h) = unused {
+            self.headers.release(h);
+        }
         let result = match status {
             CmdStatus::Ok => {
                 let stats = self.raw_stats(c.packets.get(), c.bytes.get(), c.age_ns.get());
@@ -133,10 +144,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     fn drop_entry(&mut self, handle: HwHandle) {
         if let Some(e) = self.entries.remove(&handle) {
             self.by_hw.remove(&(e.table, e.hw));
-            match e.profile {
-                Some(p) => self.profiles.release(p),
-                None => self.ternary_used = self.ternary_used.saturating_sub(1),
-            }
+            self.let_go(e.table, e.holds);
         }
     }
 }

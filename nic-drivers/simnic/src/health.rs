@@ -66,6 +66,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         }
         self.in_flight = 0;
         self.forget_entries();
+        self.meters.clear();
     }
 
     /// Forgets what is in the tables: they are empty.
@@ -73,7 +74,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         self.entries.clear();
         self.by_hw.clear();
         self.profiles.clear();
-        self.ternary_used = 0;
+        self.templates.clear();
+        self.headers.clear();
+        self.used = [0; 4];
     }
 
     /// An outstanding operation's job was made void.

@@ -29,6 +29,7 @@ pub mod config;
 mod health;
 pub mod lower_action;
 pub mod lower_match;
+mod meters;
 pub mod port;
 mod profiles;
 pub mod provider;

@@ -3,10 +3,12 @@
 //! A set-field is lowered only when the match makes sure that the packet has the header the hardware's field stands for:
 //! `nw_src` is an ARP address in ARP packets, `tp_src` an ICMP type in ICMP packets, and the hardware writes neither.
 
-use flow::{Action, FieldId, PacketMatch, PortId};
-use offload::{Needs, Reject};
+use flow::tunnel::{TunnelKind, TunnelPush};
+use flow::{Action, ActionKind, FieldId, PacketMatch, PortId};
+use offload::{Needs, ObjectKind, Reject};
 use simnic_defs::entry::key::VLAN_PRESENT;
-use simnic_defs::{HwAction, HwField, MAX_ACTIONS, MAX_OUTPUTS, SetField};
+use simnic_defs::object::{HEADER_CSUM, HEADER_UDP, HEADER_V6};
+use simnic_defs::{HeaderSpec, HwAction, HwField, MAX_ACTIONS, MAX_OUTPUTS, SetField};
 
 use crate::lower_match::meets;
 
@@ -17,11 +19,13 @@ pub struct ActionLimits {
     pub actions: usize,
     /// Outputs.
     pub outputs: usize,
+    /// Headers that the device can put in front of packets.
+    pub headers: usize,
 }
 
 impl Default for ActionLimits {
     fn default() -> Self {
-        ActionLimits { actions: MAX_ACTIONS, outputs: MAX_OUTPUTS }
+        ActionLimits { actions: MAX_ACTIONS, outputs: MAX_OUTPUTS, headers: 0 }
     }
 }
 
@@ -44,7 +48,16 @@ pub(crate) static SET_WIDE: [(FieldId, HwField, HwField); 2] = [
     (FieldId::Ipv6Dst, HwField::Ip6DstHi, HwField::Ip6DstLo),
 ];
 
-/// The hardware's actions for those of a rule that matches `m`.
+/// The header of a tunnel, as the device puts it on.
+pub(crate) fn header_of(push: &TunnelPush) -> Option<HeaderSpec> {
+    let flag = |is: bool, f: u8| if is { f } else { 0 };
+    let udp = push.kind != TunnelKind::Gre;
+    let flags = flag(push.v6, HEADER_V6) | flag(udp, HEADER_UDP) | flag(push.csum, HEADER_CSUM);
+    HeaderSpec::new(push.bytes(), 14, push.l4(), flags)
+}
+
+/// The hardware's actions for those of a rule that matches `m`. `meters` is which meter each of the device's is. A header for a tunnel
+/// has number 0 until one of the device's is found for it; see [`header_of`].
 ///
 /// # Errors
 /// The reject that names the action, field or number that does not fit `table`.
@@ -53,13 +66,19 @@ pub fn lower_actions(
     m: &PacketMatch,
     ports: &[(PortId, u8)],
     limits: ActionLimits,
+    meters: &[Option<u32>],
     table: &'static str,
 ) -> Result<Vec<HwAction>, Reject> {
+    let mut pushed = false;
     let mut out = Vec::with_capacity(actions.len());
     let (mut outputs, mut slots) = (0, 0);
     for a in actions {
         slots += slots_of(a);
         let unsupported = Reject::Action { table, action: a.kind() };
+        if pushed && !matches!(a, Action::Output(_) | Action::Meter(_)) {
+            // What it means is known from the match for the inner packet alone.
+            return Err(Reject::ActionOrder { table, action: a.kind(), before: ActionKind::TunnelPush });
+        }
         match a {
             Action::Output(p) => {
                 let (_, port) =
@@ -83,12 +102,25 @@ pub fn lower_actions(
             | Action::Hash { .. }
             | Action::Ct(_)
             | Action::CtClear
-            | Action::TunnelPush(_)
             | Action::TunnelPop { .. } => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
-            Action::Meter(_) => {
-                return Err(Reject::ObjectUnsupported { kind: offload::ObjectKind::Meter });
+            Action::TunnelPush(push) => {
+                if limits.headers == 0 {
+                    return Err(Reject::NeedsSoftware { action: a.kind() });
+                }
+                header_of(push).ok_or(unsupported)?;
+                pushed = true;
+                out.push(HwAction::PushHeader { header: 0 });
+            }
+            Action::Meter(_) if meters.is_empty() => {
+                return Err(Reject::ObjectUnsupported { kind: ObjectKind::Meter });
+            }
+            Action::Meter(id) => {
+                let known = meters.iter().position(|m| *m == Some(id.0));
+                let meter =
+                    known.ok_or(Reject::ObjectOwnedElsewhere { kind: ObjectKind::Meter, id: id.0 })?;
+                out.push(HwAction::Meter { meter: meter as u16 });
             }
             Action::PushVlan { .. }
             | Action::PushMpls { .. }
@@ -175,7 +207,8 @@ pub fn raise_actions(hw: &[HwAction], ports: &[(PortId, u8)]) -> Option<Vec<Acti
                 HwAction::DecTtl => Action::DecTtl,
                 HwAction::PushVlan { tpid, tci } => Action::PushVlan { tpid, tci },
                 HwAction::PopVlan => Action::PopVlan,
-                HwAction::ToHost => return None,
+                // Which header that was is not known here.
+                HwAction::ToHost | HwAction::Meter { .. } | HwAction::PushHeader { .. } => return None,
                 HwAction::Set(SetField { field, value, mask }) => {
                     let (value, mask) = (u128::from(value), u128::from(mask));
                     if let Some((f, hi, _)) = SET_WIDE.iter().find(|(_, h, l)| *h == field || *l == field) {
@@ -202,7 +235,7 @@ mod tests {
         let mut m = PacketMatch::ANY;
         m.set(FieldId::EthType, eth_type);
         m.set(FieldId::NwProto, proto);
-        lower_actions(actions, &m, &PORTS, ActionLimits::default(), "exact")
+        lower_actions(actions, &m, &PORTS, ActionLimits::default(), &[], "exact")
     }
 
     fn set(field: FieldId, value: u128) -> Action {

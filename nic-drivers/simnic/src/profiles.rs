@@ -1,38 +1,41 @@
-//! Key profiles: the few masks that the exact table can be searched under (SPEC 6.3).
+//! Key profiles: the few masks that the exact table can be searched under, and templates of the longest-prefix table (SPEC 6.3); headers
+//! for tunnels (SPEC 8.2) are shared in the same way.
 //!
 //! A profile is used by the entries installed, or being installed, under it. One without users keeps its mask until
 //! another is needed, since flows of a kind come back.
 
 use simnic_defs::KeyBytes;
 
-/// Number of a profile.
+/// Number of a profile or header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProfileId(pub u8);
+pub struct ProfileId(pub u16);
 
-struct Profile {
+struct Profile<K> {
     /// What the device has been told, when it has.
-    mask: Option<KeyBytes>,
+    mask: Option<K>,
     users: usize,
 }
 
-/// The device's profiles.
-pub(crate) struct Profiles(Vec<Profile>);
+/// The device's profiles; `K` is what each is programmed with.
+pub(crate) struct Profiles<K = KeyBytes>(Vec<Profile<K>>);
 
-impl Profiles {
-    pub fn new(n: u8) -> Self {
+impl<K: PartialEq + Clone> Profiles<K> {
+    pub fn new(n: u16) -> Self {
         Profiles((0..n).map(|_| Profile { mask: None, users: 0 }).collect())
     }
 
     /// A profile for `mask` with one more user, and whether it must be programmed first; `None` when all are in use by others.
-    pub fn acquire(&mut self, mask: &KeyBytes) -> Option<(ProfileId, bool)> {
+    pub fn acquire(&mut self, mask: &K) -> Option<(ProfileId, bool)> {
         let known = self.0.iter().position(|p| p.mask.as_ref() == Some(mask));
         let i = known
             .or_else(|| self.0.iter().position(|p| p.mask.is_none() && p.users == 0))
             .or_else(|| self.0.iter().position(|p| p.users == 0))?;
         let p = &mut self.0[i];
         p.users += 1;
-        p.mask = Some(*mask);
-        Some((ProfileId(i as u8), known.is_none()))
+        if known.is_none() {
+            p.mask = Some(mask.clone());
+        }
+        Some((ProfileId(i as u16), known.is_none()))
     }
 
     /// One user less.
@@ -57,7 +60,7 @@ impl Profiles {
     }
 
     /// The mask of a profile.
-    pub fn mask(&self, p: ProfileId) -> Option<&KeyBytes> {
+    pub fn mask(&self, p: ProfileId) -> Option<&K> {
         self.0.get(usize::from(p.0))?.mask.as_ref()
     }
 

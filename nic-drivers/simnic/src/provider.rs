@@ -1,15 +1,16 @@
 //! The flow tables as an [`OffloadProvider`].
 //!
 //! ```text
-//!   submit ─ lower ─┬─ rejected ───────────────────────────────► done ─► poll
-//!                   ├─ profile for the mask ─ INSTALL exact ──┐    ▲
-//!                   │                     bucket full ┐       ├────┘ completions
-//!                   └─ no profile left ─ INSTALL ternary ◄────┘
+//!   submit ─ lower ─┬─ rejected ─────────────────────────────────────────► done ─► poll
+//!                   └─ HEADER_SET, if it needs a new one ─┐                  ▲
+//!        ┌────────────────────────────────────────────────┘                  │
+//!        └► INSTALL exact ─► lpm ─► range ─► ternary, each if it can, ───────┘ completions
+//!             each next one when there is no profile or no room
 //! ```
 //!
-//! A rule goes to the exact table when its mask has, or gets, a key profile; else, and when its bucket is full, to the
-//! ternary table; when that is full it is rejected. One operation takes at most two commands at a time, so the command
-//! ring, twice as large as the operations that may be outstanding, cannot be full.
+//! A rule goes to the exact table when its mask has, or gets, a key profile; else, and when its bucket is full, to one of the others
+//! that can hold it; when the last is full it is rejected. One operation takes at most three commands at a time, so the command
+//! ring, four times as large as the operations that may be outstanding, cannot be full.
 //!
 //! What happens when the device fails is in [`crate::health`].
 
@@ -19,22 +20,24 @@ use std::sync::Arc;
 use clock::{Clock, Deadline, Instant};
 use device::driver::{Lifeline, Recovery};
 use device::{DeviceBacking, Interrupt};
-use flow::{FlowId, PortId};
+use flow::{Action, ActionKind, FlowId, PortId};
 use offload::{
-    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, NoObjects, OffloadCapabilities,
-    OffloadError, OffloadProvider, OpId, OpResult, RawStats, Reject, SharedObjects, StatsBatch, StatsCursor,
+    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, OffloadCapabilities, OffloadError,
+    OffloadProvider, OpId, OpResult, RawStats, Reject, SharedObjects, StatsBatch, StatsCursor,
 };
-use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
+use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE};
+use simnic_defs::entry::key;
 use simnic_defs::regs::{Caps, VECTOR_CMD};
-use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, FlowEntry, HwAction, Opcode};
+use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, FlowEntry, HeaderSpec, HwAction, KEY_BYTES, KeyBytes, Opcode};
 use zerocopy::IntoBytes;
 
 use crate::bring_up::{check_ports, set_ports};
-use crate::capability::{EXACT_NAME, capabilities};
+use crate::capability::{EXACT_NAME, capabilities, room, table_name};
 use crate::cmd_ring::CmdRing;
 use crate::config::SimnicConfig;
-use crate::lower_action::{ActionLimits, lower_actions};
+use crate::lower_action::{ActionLimits, header_of, lower_actions};
 use crate::lower_match::{HwMatch, lower_match};
+use crate::meters::Meters;
 use crate::port::SimnicPort;
 use crate::profiles::{ProfileId, Profiles};
 use crate::violation::ViolationCounts;
@@ -53,20 +56,38 @@ pub(crate) struct Entry {
     pub table: u8,
     /// The device's name for it.
     pub hw: u32,
-    /// In the exact table.
+    /// What it holds of what entries share.
+    pub holds: Holds,
+}
+
+/// What an entry uses that others may use, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Holds {
+    /// Key profile, in the exact and the longest-prefix table.
     pub profile: Option<ProfileId>,
+    /// Header for a tunnel.
+    pub header: Option<ProfileId>,
+}
+
+/// What is programmed apart from entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Shared {
+    /// A key profile of a table.
+    Profile(u8, ProfileId),
+    /// A header.
+    Header(ProfileId),
 }
 
 /// What a command was for.
 pub(crate) enum Job {
-    /// An INSTALL; into the ternary table without a profile. `full` is what to answer when that is full.
-    Install { op: OpId, rule: Box<FlowRule>, profile: Option<ProfileId>, full: Option<Reject> },
-    /// A REPLACE.
-    Replace { op: OpId, handle: HwHandle, rule: Box<FlowRule> },
+    /// An INSTALL. `full` is what to answer when no table has room.
+    Install { op: OpId, rule: Box<FlowRule>, table: u8, holds: Holds, full: Option<Reject> },
+    /// A REPLACE, with the new header.
+    Replace { op: OpId, handle: HwHandle, rule: Box<FlowRule>, header: Option<ProfileId> },
     /// A REMOVE; of a replacement that was rejected, with the reject.
     Remove { op: OpId, handle: HwHandle, flow: FlowId, rejected: Option<Reject> },
-    /// A PROFILE_SET.
-    Profile(ProfileId),
+    /// A PROFILE_SET or HEADER_SET.
+    Program(Shared),
     /// A command that somebody waits for.
     Sync,
     /// Completed already, as failed.
@@ -79,7 +100,7 @@ impl Job {
         match self {
             Job::Install { op, rule, .. } | Job::Replace { op, rule, .. } => Some((*op, rule.id)),
             Job::Remove { op, flow, .. } => Some((*op, *flow)),
-            Job::Profile(_) | Job::Sync | Job::Void => None,
+            Job::Program(_) | Job::Sync | Job::Void => None,
         }
     }
 }
@@ -88,14 +109,67 @@ impl Job {
 pub(crate) struct Lowered {
     pub matches: HwMatch,
     pub actions: Vec<HwAction>,
+    /// The header that it puts in front of packets.
+    pub header: Option<HeaderSpec>,
 }
 
 impl Lowered {
-    /// The entry for the exact table (whose mask is the profile's) or the ternary table; `None` with too many actions.
-    pub fn entry(&self, exact: bool, flow: FlowId) -> Option<FlowEntry> {
-        let mask = if exact { [0; simnic_defs::KEY_BYTES] } else { self.matches.mask };
-        FlowEntry::new(self.matches.key, mask, flow.0, &self.actions)
+    /// The entry for a table, with one of the device's headers; `None` with too many actions.
+    pub fn entry(&self, table: u8, header: Option<ProfileId>, flow: FlowId) -> Option<FlowEntry> {
+        let HwMatch { mut key, mut mask } = self.matches;
+        match table {
+            // There the mask is the profile's.
+            TABLE_EXACT => mask = [0; KEY_BYTES],
+            TABLE_RANGE => (key, mask) = to_ranges(&self.matches)?,
+            _ => {}
+        }
+        let name = |a: &HwAction| match (a, header) {
+            (HwAction::PushHeader { .. }, Some(h)) => HwAction::PushHeader { header: h.0 },
+            _ => *a,
+        };
+        FlowEntry::new(key, mask, flow.0, &self.actions.iter().map(name).collect::<Vec<_>>())
     }
+
+    /// What a profile of `table` must be programmed with, when the table can hold the entry and has profiles.
+    fn profile(&self, table: u8) -> Option<KeyBytes> {
+        let mut mask = self.matches.mask;
+        if table == TABLE_LPM {
+            let prefix = mask[key::IP4_DST].iter().fold(0u32, |v, b| v << 8 | u32::from(*b));
+            if prefix == 0 || prefix.leading_ones() != prefix.count_ones() {
+                return None;
+            }
+            mask[key::IP4_DST].fill(0);
+        }
+        Some(mask)
+    }
+}
+
+/// Key and mask with ranges of transport ports in place of prefixes; `None` when they are none.
+fn to_ranges(m: &HwMatch) -> Option<(KeyBytes, KeyBytes)> {
+    let (key, mut mask) = (m.key, m.mask);
+    for at in [key::L4_SRC, key::L4_DST] {
+        let bits = u16::from_be_bytes([mask[at.start], mask[at.start + 1]]);
+        if bits.leading_ones() != bits.count_ones() {
+            return None;
+        }
+        let first = u16::from_be_bytes([key[at.start], key[at.start + 1]]);
+        mask[at].copy_from_slice(&(first | !bits).to_be_bytes());
+    }
+    Some((key, mask))
+}
+
+/// The way back of [`to_ranges`]; `None` for ranges that are no prefixes.
+pub(crate) fn from_ranges(key: &KeyBytes, mask: &KeyBytes) -> Option<HwMatch> {
+    let mut m = HwMatch { key: *key, mask: *mask };
+    for at in [key::L4_SRC, key::L4_DST] {
+        let end = |k: &KeyBytes| u16::from_be_bytes([k[at.start], k[at.start + 1]]);
+        let bits = !(end(key) ^ end(mask));
+        if bits.leading_ones() != bits.count_ones() || end(key) & !bits != 0 {
+            return None;
+        }
+        m.mask[at.clone()].copy_from_slice(&bits.to_be_bytes());
+    }
+    Some(m)
 }
 
 /// See the module's text.
@@ -107,17 +181,19 @@ pub struct SimnicProvider<B: DeviceBacking> {
     pub(crate) config: SimnicConfig,
     pub(crate) cmd: CmdRing<B::Regs, Job>,
     pub(crate) profiles: Profiles,
+    pub(crate) templates: Profiles,
+    pub(crate) headers: Profiles<HeaderSpec>,
+    pub(crate) meters: Meters,
     pub(crate) entries: HashMap<HwHandle, Entry>,
     /// Which handle an entry of a table has.
     pub(crate) by_hw: HashMap<(u8, u32), HwHandle>,
-    /// Entries installed or being installed in the ternary table.
-    pub(crate) ternary_used: usize,
+    /// Entries installed or being installed, by table.
+    pub(crate) used: [usize; 4],
     pub(crate) done: VecDeque<Completion>,
     /// The answer to the command that somebody waits for.
     pub(crate) answer: Option<(CmdCpl, CmdStatus)>,
     clock: Arc<dyn Clock>,
     capabilities: Arc<OffloadCapabilities>,
-    objects: NoObjects,
     /// Operations in the command ring.
     pub(crate) in_flight: usize,
     next_handle: u64,
@@ -126,7 +202,7 @@ pub struct SimnicProvider<B: DeviceBacking> {
 
 /// Operations that may be outstanding with a command ring of `1 << log2`.
 fn queue_depth(log2: u8) -> usize {
-    (1usize << log2) / 2 - 2
+    ((1usize << log2) / 4).saturating_sub(1).max(1)
 }
 
 impl<B: DeviceBacking> SimnicProvider<B> {
@@ -142,7 +218,10 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         let depth = queue_depth(config.cmd_log2);
         SimnicProvider {
             capabilities: Arc::new(capabilities(backing.name(), &caps, &config.ports, depth)),
-            profiles: Profiles::new(caps.profiles),
+            profiles: Profiles::new(caps.profiles.into()),
+            templates: Profiles::new(if caps.lpm_entries > 0 { caps.lpm_profiles.into() } else { 0 }),
+            headers: Profiles::new(caps.headers),
+            meters: Meters::new(caps.meters),
             recovery: Recovery::new(config.health, backing.errors(), backing.now()),
             backing,
             regs,
@@ -150,10 +229,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             caps,
             cmd,
             clock,
-            objects: NoObjects,
             entries: HashMap::new(),
             by_hw: HashMap::new(),
-            ternary_used: 0,
+            used: [0; 4],
             done: VecDeque::new(),
             answer: None,
             in_flight: 0,
@@ -231,12 +309,25 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     /// The hardware's terms for `rule`, as table `table` would have it. Of several obstacles, the reject names the one that
     /// the capabilities name.
     pub(crate) fn lower(&self, rule: &FlowRule, table: &'static str) -> Result<Lowered, Reject> {
-        let limits =
-            ActionLimits { actions: self.caps.max_actions.into(), outputs: self.caps.max_outputs.into() };
+        let limits = ActionLimits {
+            actions: self.caps.max_actions.into(),
+            outputs: self.caps.max_outputs.into(),
+            headers: self.caps.headers.into(),
+        };
         let ports = &self.config.ports;
         let lowered = lower_match(&rule.matches, ports, table).and_then(|matches| {
-            let actions = lower_actions(&rule.actions, &rule.matches, ports, limits, table)?;
-            Ok(Lowered { matches, actions })
+            let meters = self.meters.numbers();
+            let actions = lower_actions(&rule.actions, &rule.matches, ports, limits, meters, table)?;
+            let mut headers = rule.actions.iter().filter_map(|a| match a {
+                Action::TunnelPush(push) => header_of(push),
+                _ => None,
+            });
+            let header = headers.next();
+            if headers.next().is_some() {
+                let (wanted, action) = (2 + headers.count(), ActionKind::TunnelPush);
+                return Err(Reject::TooManyOf { table, action, wanted, offered: 1 });
+            }
+            Ok(Lowered { matches, actions, header })
         });
         lowered.map_err(|r| self.capabilities.validate(rule).err().unwrap_or(r))
     }
@@ -267,8 +358,10 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             Ok(()) => self.in_flight += usize::from(is_op),
             // Cannot be while operations are bounded as they are; nothing was done, and that is what is said.
             Err(job) => {
-                if let Job::Install { profile: Some(p), .. } = &job {
-                    self.profiles.release(*p);
+                match &job {
+                    Job::Install { table, holds, .. } => self.let_go(*table, *holds),
+                    Job::Replace { header: Some(h), .. } => self.headers.release(*h),
+                    _ => {}
                 }
                 if let Some((op, flow)) = job.op() {
                     let left = match &job {
@@ -282,41 +375,114 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         }
     }
 
-    /// Starts an INSTALL into the table that has room; `rejected` is why the exact table is out of the question, if it is.
-    pub(crate) fn install(&mut self, op: OpId, rule: Box<FlowRule>, rejected: Option<Reject>) {
+    /// The profiles of a table that has any.
+    fn profiles_of(&mut self, table: u8) -> &mut Profiles {
+        if table == TABLE_LPM { &mut self.templates } else { &mut self.profiles }
+    }
+
+    /// An entry of `table` is gone, or was never made.
+    pub(crate) fn let_go(&mut self, table: u8, holds: Holds) {
+        if let Some(n) = self.used.get_mut(usize::from(table)) {
+            *n = n.saturating_sub(1);
+        }
+        if let Some(p) = holds.profile {
+            self.profiles_of(table).release(p);
+        }
+        if let Some(h) = holds.header {
+            self.headers.release(h);
+        }
+    }
+
+    /// The device did not take what it was to be programmed with.
+    pub(crate) fn forget_shared(&mut self, what: Shared) {
+        match what {
+            Shared::Profile(table, p) => self.profiles_of(table).forget(p),
+            Shared::Header(h) => self.headers.forget(h),
+        }
+    }
+
+    /// One of the device's headers for what a rule puts in front of packets, programmed if need be; `Err` when all are in use.
+    fn acquire_header(&mut self, wanted: Option<&HeaderSpec>) -> Result<Option<ProfileId>, Reject> {
+        let Some(h) = wanted else { return Ok(None) };
+        let full = Reject::TableFull { table: "headers", entries: self.headers.len() };
+        let (id, program) = self.headers.acquire(h).ok_or(full)?;
+        if program {
+            let mut d = CmdDesc::new(Opcode::HeaderSet, 0);
+            d.entry = u32::from(id.0).into();
+            self.command(d, h.as_bytes(), Job::Program(Shared::Header(id)));
+        }
+        Ok(Some(id))
+    }
+
+    /// A place in `table` for a rule: its profile, when the table has profiles. `Err` when it cannot hold the rule now.
+    fn reserve(&mut self, table: u8, lowered: &Lowered) -> Result<Option<ProfileId>, Reject> {
+        let name = table_name(table);
+        let used = self.used[usize::from(table)];
+        if table != TABLE_EXACT && used >= room(&self.caps, table) {
+            return Err(Reject::TableFull { table: name, entries: used });
+        }
+        let masks = |p: &Profiles| Reject::MasksFull { table: name, masks: p.len() };
+        let profile = match table {
+            TABLE_EXACT | TABLE_LPM => {
+                let profiles = self.profiles_of(table);
+                let full = masks(profiles);
+                let mask = lowered.profile(table).ok_or(full.clone())?;
+                let (p, program) = self.profiles_of(table).acquire(&mask).ok_or(full)?;
+                if program {
+                    let mut d = CmdDesc::new(Opcode::ProfileSet, 0);
+                    (d.table, d.profile) = (table, p.0 as u8);
+                    self.command(d, &mask, Job::Program(Shared::Profile(table, p)));
+                }
+                Some(p)
+            }
+            TABLE_RANGE if to_ranges(&lowered.matches).is_none() => {
+                return Err(Reject::TableFull { table: name, entries: used });
+            }
+            _ => None,
+        };
+        self.used[usize::from(table)] += 1;
+        Ok(profile)
+    }
+
+    /// Starts an INSTALL into the first table that can hold the rule: the first there is, or the first behind `tried`, a table that
+    /// had no room. `why` is what to say when none can.
+    pub(crate) fn install(&mut self, op: OpId, rule: Box<FlowRule>, tried: Option<u8>, why: Option<Reject>) {
         let lowered = match self.lower(&rule, EXACT_NAME) {
             Ok(l) => l,
             Err(r) => return self.finish(op, rule.id, OpResult::Rejected(r, None)),
         };
-        let profile = match rejected {
-            Some(_) => None,
-            None => self.profiles.acquire(&lowered.matches.mask),
-        };
-        let exact = profile.is_some();
-        let Some(entry) = lowered.entry(exact, rule.id) else {
-            let (wanted, offered) = (lowered.actions.len(), self.caps.max_actions.into());
-            let r = Reject::TooManyActions { table: EXACT_NAME, wanted, offered };
+        let mut full = why;
+        let order = crate::capability::tables(&self.caps);
+        let mut left =
+            order.skip_while(|t| tried.is_some_and(|x| x != *t)).skip(usize::from(tried.is_some()));
+        let place = left.find_map(|t| match self.reserve(t, &lowered) {
+            Ok(profile) => Some((t, profile)),
+            Err(r) => {
+                full.get_or_insert(r);
+                None
+            }
+        });
+        let Some((table, profile)) = place else {
+            let r = full.unwrap_or(Reject::NoTables);
             return self.finish(op, rule.id, OpResult::Rejected(r, None));
         };
-        if let Some((p, program)) = profile {
-            if program {
-                let mut d = CmdDesc::new(Opcode::ProfileSet, 0);
-                d.profile = p.0;
-                self.command(d, &lowered.matches.mask, Job::Profile(p));
+        let mut holds = Holds { profile, header: None };
+        match self.acquire_header(lowered.header.as_ref()) {
+            Ok(h) => holds.header = h,
+            Err(r) => {
+                self.let_go(table, holds);
+                return self.finish(op, rule.id, OpResult::Rejected(r, None));
             }
-            let mut d = CmdDesc::new(Opcode::Install, 0);
-            (d.table, d.profile) = (TABLE_EXACT, p.0);
-            let job = Job::Install { op, rule, profile: Some(p), full: None };
-            return self.command(d, entry.as_bytes(), job);
         }
-        let full = rejected.unwrap_or(Reject::MasksFull { table: EXACT_NAME, masks: self.profiles.len() });
-        if self.ternary_used >= usize::from(self.caps.ternary_entries) {
-            return self.finish(op, rule.id, OpResult::Rejected(full, None));
-        }
-        self.ternary_used += 1;
+        let Some(entry) = lowered.entry(table, holds.header, rule.id) else {
+            self.let_go(table, holds);
+            let (wanted, offered) = (lowered.actions.len(), self.caps.max_actions.into());
+            let r = Reject::TooManyActions { table: table_name(table), wanted, offered };
+            return self.finish(op, rule.id, OpResult::Rejected(r, None));
+        };
         let mut d = CmdDesc::new(Opcode::Install, 0);
-        d.table = TABLE_TERNARY;
-        self.command(d, entry.as_bytes(), Job::Install { op, rule, profile: None, full: Some(full) });
+        (d.table, d.profile) = (table, profile.map_or(0, |p| p.0 as u8));
+        self.command(d, entry.as_bytes(), Job::Install { op, rule, table, holds, full });
     }
 
     fn replace(&mut self, op: OpId, handle: HwHandle, rule: Box<FlowRule>) {
@@ -327,12 +493,18 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             let error = OffloadError::Device("a replacement must have the same match".into());
             return self.finish(op, rule.id, OpResult::Failed { error, left: Some(handle), last: None });
         }
-        let (table, hw, exact) = (e.table, e.hw, e.profile.is_some());
-        let entry = self.lower(&rule, crate::capability::table_name(table)).and_then(|l| {
+        let (table, hw) = (e.table, e.hw);
+        let entry = self.lower(&rule, table_name(table)).and_then(|l| {
             let offered = self.caps.max_actions.into();
-            let name = crate::capability::table_name(table);
-            let many = Reject::TooManyActions { table: name, wanted: l.actions.len(), offered };
-            l.entry(exact, rule.id).ok_or(many)
+            let many = Reject::TooManyActions { table: table_name(table), wanted: l.actions.len(), offered };
+            let header = self.acquire_header(l.header.as_ref())?;
+            let entry = l.entry(table, header, rule.id);
+            if entry.is_none()
+                && let Some(h) = header
+            {
+                self.headers.release(h);
+            }
+            Ok((entry.ok_or(many)?, header))
         });
         let name = |op| {
             let mut d = CmdDesc::new(op, 0);
@@ -341,9 +513,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             d
         };
         match entry {
-            Ok(entry) => {
+            Ok((entry, header)) => {
                 let d = name(Opcode::Replace);
-                self.command(d, entry.as_bytes(), Job::Replace { op, handle, rule });
+                self.command(d, entry.as_bytes(), Job::Replace { op, handle, rule, header });
             }
             // The old actions are no longer right: the entry goes, and packets with it to software.
             Err(r) => {
@@ -375,7 +547,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
                 let r = Reject::DeviceDown { why: why.to_owned() };
                 self.finish(*id, rule.id, OpResult::Rejected(r, None));
             }
-            (FlowOp::Install(id, rule), None) => self.install(*id, Box::new(rule.clone()), None),
+            (FlowOp::Install(id, rule), None) => self.install(*id, Box::new(rule.clone()), None, None),
             (FlowOp::Replace(id, h, rule), _) => self.replace(*id, *h, Box::new(rule.clone())),
             (FlowOp::Remove(id, h), _) => self.remove(*id, *h),
         }
@@ -442,7 +614,7 @@ impl<B: DeviceBacking> OffloadProvider for SimnicProvider<B> {
     }
 
     fn objects(&mut self) -> &mut dyn SharedObjects {
-        &mut self.objects
+        self
     }
 
     fn poll_stats(&mut self, cursor: &mut StatsCursor, budget: usize) -> Result<StatsBatch, OffloadError> {

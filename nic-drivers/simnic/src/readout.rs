@@ -8,21 +8,26 @@ use clock::Deadline;
 use device::DeviceBacking;
 use flow::FlowId;
 use offload::{FlowRule, InstalledFlow, OffloadError, OpResult, StatsBatch, StatsCursor};
-use simnic_defs::cmd::{NEXT_END, TABLE_ALL, TABLE_EXACT, TABLE_TERNARY};
+use simnic_defs::cmd::{NEXT_END, TABLE_ALL, TABLE_EXACT, TABLE_RANGE};
 use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, DumpRecord, Opcode, StatsRecord};
 
-use crate::capability::{table_id, table_name};
+use crate::capability::{table_id, table_name, tables};
 use crate::lower_action::raise_actions;
 use crate::lower_match::{HwMatch, raise_match};
-use crate::provider::{Job, SimnicProvider};
+use crate::provider::{Job, SimnicProvider, from_ranges};
 
 impl<B: DeviceBacking> SimnicProvider<B> {
     /// Executes one command and waits for it.
     pub(crate) fn execute(&mut self, d: CmdDesc) -> Result<CmdCpl, OffloadError> {
+        self.execute_with(d, &[])
+    }
+
+    /// [`SimnicProvider::execute`], with what the command's address is to point to.
+    pub(crate) fn execute_with(&mut self, d: CmdDesc, payload: &[u8]) -> Result<CmdCpl, OffloadError> {
         let what = Opcode::try_from(d.opcode).map_or_else(|e| e.to_string(), |o| format!("{o:?}"));
         let due = Deadline::after(self.backing.now(), self.config.cmd_timeout);
         self.answer = None;
-        if self.cmd.submit(d, &[], Job::Sync, due).is_err() {
+        if self.cmd.submit(d, payload, Job::Sync, due).is_err() {
             return Err(OffloadError::Device("command ring is full".into()));
         }
         self.cmd.kick();
@@ -111,12 +116,14 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             left -= n.min(left);
             (table, slot) = match next {
                 Some(s) => (table, s),
-                None if table == TABLE_EXACT => (TABLE_TERNARY, 0),
-                None => {
-                    batch.wrapped = true;
-                    *cursor = StatsCursor::default();
-                    return Ok(batch);
-                }
+                None => match tables(&self.caps).skip_while(|t| *t != table).nth(1) {
+                    Some(next) => (next, 0),
+                    None => {
+                        batch.wrapped = true;
+                        *cursor = StatsCursor::default();
+                        return Ok(batch);
+                    }
+                },
             };
         }
         *cursor = StatsCursor(u64::from(table) << 32 | u64::from(slot));
@@ -128,7 +135,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     pub(crate) fn read_entries(&mut self) -> Result<Vec<InstalledFlow>, OffloadError> {
         self.answers()?;
         let mut out = Vec::new();
-        for table in [TABLE_EXACT, TABLE_TERNARY] {
+        for table in tables(&self.caps) {
             let mut from = Some(0);
             while let Some(slot) = from {
                 let (n, next) =
@@ -149,7 +156,8 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     fn found(&self, table: u8, r: &DumpRecord) -> Option<InstalledFlow> {
         let handle = *self.by_hw.get(&(table, r.stats.entry.get()))?;
         let e = self.entries.get(&handle)?;
-        let want = self.lower(&e.rule, table_name(table)).ok()?.entry(e.profile.is_some(), e.rule.id)?;
+        let lowered = self.lower(&e.rule, table_name(table)).ok()?;
+        let want = lowered.entry(table, e.holds.header, e.rule.id)?;
         let rule = if want == r.entry { (*e.rule).clone() } else { self.raise(r, table)? };
         let s = &r.stats;
         let stats = self.raw_stats(s.packets.get(), s.bytes.get(), s.age_ns.get());
@@ -158,12 +166,16 @@ impl<B: DeviceBacking> SimnicProvider<B> {
 
     /// The rule that a record stands for; `None` when it has parts that no rule of ours could have.
     fn raise(&self, r: &DumpRecord, table: u8) -> Option<FlowRule> {
-        let mask = match table {
-            TABLE_EXACT => *self.profiles.mask(crate::profiles::ProfileId(r.profile))?,
-            _ => r.entry.mask,
+        let (key, mask) = (r.entry.key, r.entry.mask);
+        let hw = match table {
+            TABLE_EXACT => {
+                HwMatch { key, mask: *self.profiles.mask(crate::profiles::ProfileId(r.profile.into()))? }
+            }
+            TABLE_RANGE => from_ranges(&key, &mask)?,
+            _ => HwMatch { key, mask },
         };
         let ports = &self.config.ports;
-        let matches = raise_match(&HwMatch { key: r.entry.key, mask }, ports)?;
+        let matches = raise_match(&hw, ports)?;
         let actions = raise_actions(&r.entry.actions().ok()?, ports)?;
         Some(FlowRule {
             id: FlowId(r.entry.cookie.get()),

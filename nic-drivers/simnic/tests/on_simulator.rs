@@ -9,11 +9,13 @@ use std::time::Duration;
 use clock::{Clock, Deadline, HostClock, Instant};
 use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, RxQueue, TxQueue};
 use flow::frame::FrameBuilder;
-use flow::{Action, FieldId, FlowId, PacketKey, PacketMatch, PortId, parse};
+use flow::tunnel::{Opened, TunnelHeader, TunnelKind, TunnelPush};
+use flow::{Action, FieldId, FlowId, MacAddr, MeterId, PacketKey, PacketMatch, PortId, parse};
 use nic::{Config, Failure, SimBacking, SimHandle, SimNic};
 use offload::conformance::{Harness, Sent, frame};
 use offload::{
-    FlowOp, FlowRule, HwHandle, OffloadError, OffloadProvider, OpId, OpResult, StatsCursor, TableId,
+    FlowOp, FlowRule, HwHandle, ObjectError, ObjectId, ObjectKind, ObjectSpec, OffloadError, OffloadProvider,
+    OpId, OpResult, Reject, StatsCursor, TableId,
 };
 use simnic::{Simnic, SimnicConfig, SimnicDriver};
 
@@ -123,8 +125,8 @@ fn udp(n: u8) -> Vec<u8> {
     FrameBuilder::new().ipv4([10, 0, 0, n], [10, 0, 1, n]).udp(1000, 53).payload(&[n; 40]).build()
 }
 
-/// From device port 0, the UDP packets to 10.0.1.`n`, with these actions.
-fn rule(n: u8, actions: Vec<Action>) -> FlowRule {
+/// From device port 0, UDP packets.
+fn any_udp(n: u8, actions: Vec<Action>) -> FlowRule {
     let mut m = PacketMatch::ANY;
     m.set(FieldId::DpPort, dp(0).0.into());
     m.set(FieldId::RecircId, 0);
@@ -132,8 +134,14 @@ fn rule(n: u8, actions: Vec<Action>) -> FlowRule {
     m.set(FieldId::EthType, 0x0800);
     m.set(FieldId::NwFrag, 0);
     m.set(FieldId::NwProto, 17);
-    m.set(FieldId::NwDst, u32::from_be_bytes([10, 0, 1, n]).into());
     FlowRule { id: FlowId(n.into()), matches: m, actions: actions.into(), provenance: Arc::from([]) }
+}
+
+/// From device port 0, the UDP packets to 10.0.1.`n`, with these actions.
+fn rule(n: u8, actions: Vec<Action>) -> FlowRule {
+    let mut r = any_udp(n, actions);
+    r.matches.set(FieldId::NwDst, u32::from_be_bytes([10, 0, 1, n]).into());
+    r
 }
 
 #[test]
@@ -403,6 +411,215 @@ impl Drop for Conforming {
 #[test]
 fn the_provider_conforms() {
     offload::conformance::run(&mut || Box::new(Conforming(Bench::new(small()))));
+}
+
+#[test]
+fn the_provider_conforms_where_prefixes_and_ranges_have_tables_of_their_own() {
+    let mut c = small();
+    (c.lpm.entries, c.range.entries) = (32, 16);
+    offload::conformance::run(&mut || Box::new(Conforming(Bench::new(c.clone()))));
+}
+
+/// From device port 0, UDP under these masks of destination and port.
+fn masked(n: u8, dst: u32, dst_mask: u32, port: u16, port_mask: u16) -> FlowRule {
+    let mut r = any_udp(n, vec![Action::Output(dp(2))]);
+    r.matches.set_masked(FieldId::NwDst, u128::from(dst & dst_mask), dst_mask.into());
+    r.matches.set_masked(FieldId::TpDst, u128::from(port & port_mask), port_mask.into());
+    r
+}
+
+#[test]
+fn prefixes_and_ranges_go_to_their_tables_once_the_key_profiles_are_in_use() {
+    let mut c = small();
+    (c.exact.profiles, c.lpm.entries, c.lpm.profiles, c.range.entries) = (1, 4, 1, 2);
+    let mut b = Bench::new(c);
+    let prefix = |n: u8, bits: u32| masked(n, 0x0a00_0100, u32::MAX << (32 - bits), 0, 0);
+    let ranges = |n: u8, bits: u16| masked(n, 0x0a00_0000, 0xff00_00f0, 0x4000 | u16::from(n) << 8, bits);
+    let place = |b: &mut Bench, r: &FlowRule| b.install(r).1;
+    assert_eq!(place(&mut b, &masked(1, 0x0a00_0101, u32::MAX, 53, 0xffff)), TableId(0));
+    let (longer, t) = b.install(&prefix(2, 24));
+    assert_eq!((t, place(&mut b, &prefix(3, 16))), (TableId(2), TableId(2)));
+    // No prefix, and no whole port: neither of the two, but a range.
+    assert_eq!(place(&mut b, &ranges(4, 0xff00)), TableId(3));
+    assert_eq!(place(&mut b, &ranges(5, 0xf000)), TableId(3));
+    assert_eq!(place(&mut b, &ranges(6, 0x00ff)), TableId(1), "no range, and no room for one");
+    assert_eq!(b.nic.provider.dump().unwrap().len(), 6);
+    for i in b.nic.provider.dump().unwrap() {
+        let want = [prefix(2, 24), prefix(3, 16), ranges(4, 0xff00), ranges(5, 0xf000)];
+        assert!(
+            i.rule.id.0 == 1 || i.rule.id.0 == 6 || want.iter().any(|r| r.matches == i.rule.matches),
+            "{i:?}"
+        );
+    }
+    b.sim.inject(0, &udp(1));
+    b.settle();
+    assert_eq!(b.sim.collect(2), [udp(1)], "to port 53 by the exact entry");
+    let other = FrameBuilder::new().ipv4([10, 0, 0, 9], [10, 0, 1, 9]).udp(1000, 54).build();
+    b.sim.inject(0, &other);
+    b.settle();
+    assert_eq!(b.sim.collect(2), [other], "by the longer of the prefixes");
+    assert_eq!(b.counters(longer).0, 1);
+    let high = FrameBuilder::new().ipv4([10, 0, 0, 9], [10, 200, 1, 9]).udp(1000, 0x4455).build();
+    b.sim.inject(0, &high);
+    b.settle();
+    assert_eq!(b.sim.collect(2), [high], "by a range");
+    b.assert_clean();
+}
+
+#[test]
+fn frames_go_into_tunnels_as_the_host_opens_them() {
+    let mut b = Bench::new(Config::default());
+    let a = |s: &str| s.parse::<std::net::IpAddr>().unwrap();
+    let mut n = 0;
+    for kind in [TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre] {
+        for (v6, csum) in [(false, false), (false, true), (true, false), (true, true)] {
+            n += 1;
+            let (src, dst) = if v6 { ("2001:db8::1", "2001:db8::2") } else { ("192.0.2.1", "192.0.2.2") };
+            let header = TunnelHeader {
+                kind,
+                eth_src: MacAddr([2, 0, 0, 0, 0, 1]),
+                eth_dst: MacAddr([2, 0, 0, 0, 0, 2]),
+                src: a(src),
+                dst: a(dst),
+                tos: 0x28,
+                ttl: 61,
+                dont_fragment: true,
+                csum,
+                key: Some(0x12_3400 + u32::from(n)),
+                tp_dst: kind.default_port(),
+                gbp: None,
+                oam: false,
+            };
+            let push = Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))));
+            let mac = 0x0200_0000_0077;
+            let set = Action::SetField { field: FieldId::EthDst, value: mac, mask: 0xffff_ffff_ffff };
+            let r = rule(n, vec![set, push, Action::Output(dp(2))]);
+            let (h, _) = b.install(&r);
+            assert_eq!(
+                b.nic.provider.dump().unwrap().iter().filter(|i| i.rule.actions == r.actions).count(),
+                1
+            );
+            // An odd length, for checksums.
+            let inner = [udp(n), vec![7]].concat();
+            b.sim.inject(0, &inner);
+            b.settle();
+            let out = b.sim.collect(2);
+            assert_eq!(out.len(), 1, "{kind:?} {v6} {csum}");
+            let outer = parse::parse(&out[0], dp(2)).unwrap();
+            assert_eq!(outer.layout.fault, None, "{kind:?} {v6} {csum}");
+            let t = Opened::read(kind, &out[0], 14).unwrap();
+            assert_eq!(
+                (t.src, t.dst, t.tos, t.ttl, t.key),
+                (a(src), a(dst), 0x28, 61, 0x12_3400 + u32::from(n))
+            );
+            assert_eq!(out[0][t.inner..][6..], inner[6..], "{kind:?} {v6} {csum}");
+            assert_eq!(out[0][t.inner..][..6], [2, 0, 0, 0, 0, 0x77]);
+            if kind != TunnelKind::Gre {
+                assert!(t.ports.0 >= 49_152, "{}", t.ports.0);
+            }
+            assert_eq!(b.counters(h), (1, inner.len() as u64), "counted as received");
+        }
+    }
+    b.assert_clean();
+}
+
+/// Into a VXLAN with this network identifier.
+fn vxlan(vni: u32) -> Action {
+    let header = TunnelHeader {
+        kind: TunnelKind::Vxlan,
+        eth_src: MacAddr([2, 0, 0, 0, 0, 1]),
+        eth_dst: MacAddr([2, 0, 0, 0, 0, 2]),
+        src: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
+        dst: std::net::Ipv4Addr::new(192, 0, 2, 2).into(),
+        tos: 0,
+        ttl: 64,
+        dont_fragment: true,
+        csum: false,
+        key: Some(vni),
+        tp_dst: 4789,
+        gbp: None,
+        oam: false,
+    };
+    Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))))
+}
+
+#[test]
+fn headers_are_shared_and_finite_and_come_back_with_the_last_of_their_entries() {
+    let mut c = Config::default();
+    c.tunnels.headers = 2;
+    let mut b = Bench::new(c);
+    let into = |n: u8, vni: u32| rule(n, vec![vxlan(vni), Action::Output(dp(2))]);
+    let full = Reject::TableFull { table: "headers", entries: 2 };
+    let (one, _) = b.install(&into(1, 1));
+    let (shares, _) = b.install(&into(2, 1));
+    let (two, _) = b.install(&into(3, 2));
+    let r = b.run(FlowOp::Install(OpId(9), into(4, 3)));
+    assert!(matches!(&r, OpResult::Rejected(why, None) if *why == full), "{r:?}");
+    // A replacement needs its new header before the old one is free; it has none, and goes.
+    assert!(matches!(b.run(FlowOp::Replace(OpId(9), two, into(3, 3))), OpResult::Rejected(_, Some(_))));
+    let (three, _) = b.install(&into(4, 3));
+    b.run(FlowOp::Remove(OpId(9), one));
+    assert!(matches!(b.run(FlowOp::Install(OpId(9), into(1, 4))), OpResult::Rejected(..)));
+    b.run(FlowOp::Remove(OpId(9), shares));
+    b.install(&into(1, 4));
+    // From one header to another: the frames say which.
+    b.run(FlowOp::Remove(OpId(9), three));
+    let (moved, _) = b.install(&into(5, 4));
+    assert!(matches!(b.run(FlowOp::Replace(OpId(9), moved, into(5, 5))), OpResult::Replaced(..)));
+    for (n, vni) in [(1, 4), (5, 5)] {
+        b.sim.inject(0, &udp(n));
+        b.settle();
+        assert_eq!(Opened::read(TunnelKind::Vxlan, &b.sim.collect(2)[0], 14).unwrap().key, vni);
+    }
+    b.assert_clean();
+}
+
+#[test]
+fn a_frame_that_a_header_would_make_too_long_is_for_software() {
+    let mut b = Bench::new(Config::default());
+    b.install(&rule(1, vec![vxlan(1), Action::Output(dp(2))]));
+    let long = |n: usize| {
+        FrameBuilder::new().ipv4([10, 0, 0, 1], [10, 0, 1, 1]).udp(1, 53).payload(&vec![0; n]).build()
+    };
+    // 1600 bytes less 50 for the header and 42 for its own.
+    for (n, out) in [(1508, 1), (1509, 0)] {
+        b.sim.inject(0, &long(n));
+        b.settle();
+        assert_eq!((b.sim.collect(2).len(), b.received(0).len()), (out, 1 - out), "{n}");
+    }
+}
+
+#[test]
+fn a_meter_drops_what_exceeds_it_for_all_rules_that_share_it() {
+    let mut b = Bench::new(Config::default());
+    let id = ObjectId { kind: ObjectKind::Meter, number: 7000 };
+    let spec = ObjectSpec::Meter { rate_pps: 1000, rate_bps: 0, burst: 4 };
+    let metered = |n: u8| rule(n, vec![Action::Meter(MeterId(7000)), Action::Output(dp(2))]);
+    let refused = Reject::ObjectOwnedElsewhere { kind: ObjectKind::Meter, id: 7000 };
+    let r = b.run(FlowOp::Install(OpId(9), metered(1)));
+    assert!(matches!(&r, OpResult::Rejected(why, None) if *why == refused), "{r:?}");
+    b.nic.provider.objects().put(id, &spec).unwrap();
+    let handles = [1, 2].map(|n| b.install(&metered(n)).0);
+    for n in 0..10 {
+        b.sim.inject(0, &udp(1 + n % 2));
+    }
+    b.settle();
+    assert_eq!(b.sim.collect(2).len(), 4, "the burst");
+    // Five milliseconds bring five more, of which the bucket holds four.
+    b.step(Duration::from_millis(5));
+    (0..10).for_each(|_| assert!(b.sim.inject(0, &udp(1))));
+    b.settle();
+    assert_eq!(b.sim.collect(2).len(), 4);
+    let s = b.nic.provider.objects().stats(id).unwrap();
+    assert_eq!((s.packets, s.dropped_packets), (20, 12));
+    assert_eq!(b.counters(handles[0]).0 + b.counters(handles[1]).0, 20, "an entry counts what it executed");
+    assert_eq!(b.sim.drops().iter().filter(|d| d.1 == nic::DropReason::Meter).map(|d| d.2).sum::<u64>(), 12);
+    assert_eq!(b.nic.provider.objects().remove(id), Err(ObjectError::InUse(id, 2)));
+    for h in handles {
+        b.run(FlowOp::Remove(OpId(9), h));
+    }
+    assert_eq!(b.nic.provider.objects().remove(id).unwrap().dropped_packets, 12);
+    b.assert_clean();
 }
 
 #[test]

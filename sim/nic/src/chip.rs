@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              ┌──────────────────────── pipeline ───────────────────────┐
-//!   wires ─► ports ─► parser ─► exact ─► ternary ─► action engine ─► ports ─► wires
+//!   wires ─► ports ─► parser ─► lookups ─► action engine ─► ports ─► wires
 //!              ▲                  ▲         ▲              │ to host
 //!         tx engine            command engine          rx engine
 //!              └────────────────── DMA engine ─────────────┘ ══ PCIe ══ host memory
@@ -303,7 +303,7 @@ impl Chip {
         for p in &mut self.ports {
             p.reset(now, &mut self.pool, &mut self.account);
         }
-        self.tables.flush_all();
+        self.tables.reset();
         self.faults.reset();
         self.forget_in_flight();
         (self.enabled, self.fatal, self.event_due) = (false, false, false);
@@ -384,7 +384,10 @@ impl Chip {
             1 => self.pipeline.parse(now, &mut self.ports),
             2 => self.pipeline.exact(now, &mut self.tables, now_ns),
             3 => self.pipeline.ternary(now, &mut self.tables, now_ns),
-            4 => self.pipeline.act(now, &mut self.ports, &mut self.pool, &mut self.account),
+            4 => {
+                let meters = (&mut self.tables.objects.meters, now_ns);
+                self.pipeline.act(now, &mut self.ports, &mut self.pool, &mut self.account, meters)
+            }
             5 => {
                 let mut happened = false;
                 for p in &mut self.ports {
@@ -394,6 +397,8 @@ impl Chip {
             }
             6..=8 => self.engines(now, which - 6),
             9 => self.events(now),
+            10 => self.pipeline.lpm(now, &mut self.tables, now_ns),
+            11 => self.pipeline.range(now, &mut self.tables, now_ns),
             _ => {
                 let bus_master = self.pci.bus_master();
                 self.dma.evaluate(now, &mut self.host, bus_master)
@@ -434,7 +439,7 @@ impl Chip {
 }
 
 /// Groups of stages, see [`Chip::group`].
-const GROUPS: usize = 11;
+const GROUPS: usize = 13;
 
 impl Machine for Chip {
     fn evaluate(&mut self, now: Cycles) -> bool {
@@ -542,6 +547,11 @@ fn caps(c: &Config) -> Caps {
         byte_bits: c.counters.byte_bits,
         max_frame_bytes: c.device.max_frame_bytes,
         max_records: c.command.max_records,
+        lpm_profiles: c.lpm.profiles,
+        lpm_entries: c.lpm.entries,
+        range_entries: c.range.entries,
+        meters: c.meters.entries,
+        headers: c.tunnels.headers,
         insert_ns: cycles_to_ns(insert, c.device.clock_hz).min(u32::MAX.into()) as u32,
     }
 }

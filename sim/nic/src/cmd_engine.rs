@@ -13,9 +13,10 @@ use std::collections::VecDeque;
 use device::Iova;
 use kernel::{Cycles, Stall, Usage, Wake};
 use pcie::{DmaClient, DmaCompletion, DmaKind, DmaRequest};
-use simnic_defs::cmd::{TABLE_ALL, TABLE_TERNARY};
+use simnic_defs::cmd::{TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
 use simnic_defs::{
-    CmdCpl, CmdDesc, CmdStatus, DumpRecord, FlowEntry, KEY_BYTES, Opcode, Reg, StatsRecord, gen_of,
+    CmdCpl, CmdDesc, CmdStatus, DumpRecord, FlowEntry, HeaderSpec, KEY_BYTES, MeterRecord, MeterSpec, Opcode,
+    Reg, StatsRecord, gen_of,
 };
 use zerocopy::IntoBytes;
 
@@ -100,6 +101,8 @@ struct Costs {
     record: u64,
     insert_exact: u64,
     insert_ternary: u64,
+    insert_lpm: u64,
+    insert_range: u64,
     move_ternary: u64,
     max_records: u32,
     batch: u32,
@@ -120,6 +123,8 @@ impl CmdEngine {
                 record: c.command.record_cycles.into(),
                 insert_exact: c.exact.insert_cycles.into(),
                 insert_ternary: c.ternary.insert_cycles.into(),
+                insert_lpm: c.lpm.insert_cycles.into(),
+                insert_range: c.range.insert_cycles.into(),
                 move_ternary: c.ternary.move_cycles.into(),
                 max_records: c.command.max_records.into(),
                 batch: c.host.descriptor_batch.into(),
@@ -191,19 +196,19 @@ impl CmdEngine {
 
     fn cost(&self, d: &CmdDesc, tables: &Tables) -> u64 {
         let c = &self.config;
-        let entries = match d.table {
-            TABLE_TERNARY => tables.ternary.entries(),
-            TABLE_ALL => tables.exact.entries() + tables.ternary.entries(),
-            _ => tables.exact.entries(),
-        } as u64;
+        let entries = tables.entries(d.table) as u64;
         c.decode
             + match Opcode::try_from(d.opcode) {
                 Ok(Opcode::Install) if d.table == TABLE_TERNARY => {
                     c.insert_ternary + c.move_ternary * tables.ternary.moved_by(d.priority.get()) as u64
                 }
                 Ok(Opcode::Replace) if d.table == TABLE_TERNARY => c.insert_ternary,
+                Ok(Opcode::Install | Opcode::Replace) if d.table == TABLE_LPM => c.insert_lpm,
+                Ok(Opcode::Install | Opcode::Replace) if d.table == TABLE_RANGE => c.insert_range,
                 Ok(Opcode::Install | Opcode::Replace) => c.insert_exact,
                 Ok(Opcode::Remove | Opcode::ProfileSet | Opcode::ProfileClear) => c.remove,
+                Ok(Opcode::MeterSet | Opcode::MeterClear | Opcode::HeaderSet) => c.remove,
+                Ok(Opcode::MeterRead) => c.record,
                 Ok(Opcode::Flush) => c.remove * entries.max(1),
                 Ok(Opcode::ReadStats | Opcode::Dump) => c.record * entries.min(d.count.get().into()),
                 Ok(Opcode::Nop | Opcode::PortSet) | Err(_) => 0,
@@ -307,6 +312,9 @@ impl CmdEngine {
                 Err(_) => failed(CmdStatus::BadOpcode),
                 Ok(Opcode::ProfileSet) => payload(KEY_BYTES),
                 Ok(Opcode::Install | Opcode::Replace) => payload(FlowEntry::BYTES),
+                Ok(Opcode::MeterSet) => payload(MeterSpec::BYTES),
+                Ok(Opcode::HeaderSet) => payload(HeaderSpec::BYTES),
+                Ok(Opcode::MeterRead) if len != MeterRecord::BYTES => failed(CmdStatus::BadLength),
                 Ok(Opcode::ReadStats) => records(StatsRecord::BYTES),
                 Ok(Opcode::Dump) => records(DumpRecord::BYTES),
                 Ok(Opcode::PortSet) if desc.port >= self.ports => failed(CmdStatus::BadPort),
@@ -465,6 +473,7 @@ fn is_driver_error(status: u8) -> bool {
             | CmdStatus::BadKey
             | CmdStatus::BadAction
             | CmdStatus::BadPort
-            | CmdStatus::BadLength)
+            | CmdStatus::BadLength
+            | CmdStatus::BadObject)
     )
 }

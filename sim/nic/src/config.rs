@@ -151,6 +151,56 @@ section! {
     }
 }
 section! {
+    /// `[lpm]`: a stage that finds IPv4 destinations by longest prefix, behind the exact one.
+    LpmConfig {
+        /// Entries; 0: there is no such stage.
+        entries: u16 = 0,
+        /// Key profiles: templates of what entries match beside the destination.
+        profiles: u8 = 4,
+        /// Latency in cycles.
+        latency_cycles: u32 = 12,
+        /// Initiation interval in cycles.
+        interval_cycles: u32 = 1,
+        /// Frames in it.
+        buffer_frames: u32 = 16,
+        /// Cycles an insertion takes.
+        insert_cycles: u32 = 200,
+        /// Cycles for which each entry written keeps the stage from looking up.
+        write_cycles: u32 = 0,
+    }
+}
+section! {
+    /// `[range]`: a stage as the ternary one, with ranges of transport ports, before it.
+    RangeConfig {
+        /// Entries; 0: there is no such stage.
+        entries: u16 = 0,
+        /// Latency in cycles.
+        latency_cycles: u32 = 8,
+        /// Initiation interval in cycles.
+        interval_cycles: u32 = 1,
+        /// Frames in it.
+        buffer_frames: u32 = 16,
+        /// Cycles an insertion takes.
+        insert_cycles: u32 = 300,
+        /// Cycles for which each entry written keeps the stage from looking up.
+        write_cycles: u32 = 0,
+    }
+}
+section! {
+    /// `[meters]`
+    MeterConfig {
+        /// Meters; 0: there are none.
+        entries: u16 = 64,
+    }
+}
+section! {
+    /// `[tunnels]`
+    TunnelConfig {
+        /// Headers that can be put in front of frames; 0: no tunnels.
+        headers: u16 = 256,
+    }
+}
+section! {
     /// `[action]`
     ActionConfig {
         /// Latency in cycles.
@@ -240,7 +290,11 @@ pub struct Config {
     pub port: PortConfig,
     pub parser: ParserConfig,
     pub exact: ExactConfig,
+    pub lpm: LpmConfig,
+    pub range: RangeConfig,
     pub ternary: TernaryConfig,
+    pub meters: MeterConfig,
+    pub tunnels: TunnelConfig,
     pub action: ActionConfig,
     pub counters: CounterConfig,
     pub host: HostConfig,
@@ -326,12 +380,17 @@ impl Config {
                 self.ternary.interval_cycles,
                 self.ternary.buffer_frames,
             ),
+            ("lpm", self.lpm.latency_cycles, self.lpm.interval_cycles, self.lpm.buffer_frames),
+            ("range", self.range.latency_cycles, self.range.interval_cycles, self.range.buffer_frames),
             ("action", self.action.latency_cycles, self.action.interval_cycles, 1),
         ] {
             range(&format!("{name}.latency_cycles"), l.into(), 1, 1 << 20)?;
             range(&format!("{name}.interval_cycles"), i.into(), 1, 1 << 20)?;
             range(&format!("{name}.buffer_frames"), b.into(), 1, 1 << 16)?;
         }
+        range("lpm.profiles", self.lpm.profiles.into(), 1, 8)?;
+        range("lpm.write_cycles", self.lpm.write_cycles.into(), 0, 1 << 20)?;
+        range("range.write_cycles", self.range.write_cycles.into(), 0, 1 << 20)?;
         range("exact.log2_entries", self.exact.log2_entries.into(), 2, 19)?;
         let ways = self.exact.ways;
         if !ways.is_power_of_two() || ways > 16 || u32::from(ways) > 1 << self.exact.log2_entries {

@@ -51,6 +51,8 @@ reasons! {
     RingStopped "ring_stopped",
     /// The device was reset or removed.
     Reset "reset",
+    /// A meter was exceeded.
+    Meter "meter",
     /// The wire held all it can: nobody took frames from it, or the device stood still.
     WireFull "wire_full",
 }
@@ -84,6 +86,7 @@ impl PortCounts {
             | DropReason::BufferTooSmall => self.rx_drops += 1,
             DropReason::MacControl
             | DropReason::Rule
+            | DropReason::Meter
             | DropReason::IngressDown
             | DropReason::DmaFault
             | DropReason::RingStopped

@@ -3,10 +3,13 @@
 //! Behavioural: an edit is done at once; the action stage around it has the timing. Checksums are updated from the
 //! difference (RFC 1624 eqn. 3), so a wrong checksum stays wrong by the same amount.
 
-use simnic_defs::{HwAction, HwField, RxReason, SetField};
+use simnic_defs::object::{HEADER_CSUM, HEADER_UDP, HEADER_V6};
+use simnic_defs::{HeaderSpec, HwAction, HwField, RxReason, SetField};
 
+use crate::frames::checksum;
 use crate::packet::Packet;
 use crate::parser::{L3, L4};
+use crate::tables::ActionList;
 
 /// Executes one action that changes the frame; outputs do nothing here.
 pub(crate) fn apply(p: &mut Packet, a: &HwAction) {
@@ -19,16 +22,24 @@ pub(crate) fn apply(p: &mut Packet, a: &HwAction) {
         }
         HwAction::PushVlan { tpid, tci } => push_vlan(p, tpid, tci),
         HwAction::PopVlan => pop_vlan(p),
+        // These need more than the frame.
+        HwAction::Meter { .. } | HwAction::PushHeader { .. } => {}
         HwAction::Output { .. } | HwAction::ToHost => {}
     }
 }
 
 /// Why the frame must go to the host as it is instead of through `actions`, if it must (datasheet 6.6).
-pub(crate) fn exception(p: &Packet, actions: &[HwAction], max_frame_bytes: usize) -> Option<RxReason> {
+pub(crate) fn exception(p: &Packet, list: &ActionList, max_frame_bytes: usize) -> Option<RxReason> {
     let (mut len, mut tags) = (p.len(), p.layout.tags);
     let mut ttl = ttl(p).map(|(_, v)| v);
-    for a in actions {
+    for a in &list.actions {
         match a {
+            HwAction::PushHeader { header } => {
+                let h = list.header(*header)?;
+                (len, tags) = (len + usize::from(h.len), 0);
+                ttl =
+                    h.header().get(usize::from(h.l3) + if h.flags & HEADER_V6 != 0 { 7 } else { 8 }).copied();
+            }
             HwAction::DecTtl => match &mut ttl {
                 Some(v) if *v < 2 => return Some(RxReason::Ttl),
                 Some(v) => *v -= 1,
@@ -56,6 +67,61 @@ fn ttl(p: &Packet) -> Option<(usize, u8)> {
             _ => return None,
         };
     p.bytes().get(at).map(|v| (at, *v))
+}
+
+/// Puts `h` in front of the frame and writes what depends on it: lengths, checksums, the source port of UDP.
+pub(crate) fn push_header(p: &mut Packet, h: &HeaderSpec) {
+    let (header, l3, l4) = (h.header(), usize::from(h.l3), usize::from(h.l4));
+    let (v6, udp) = (h.flags & HEADER_V6 != 0, h.flags & HEADER_UDP != 0);
+    let port = entropy(p);
+    if !p.push_front(header.len()) {
+        return;
+    }
+    let b = p.bytes_mut();
+    b[..header.len()].copy_from_slice(header);
+    let ip_len = (b.len() - l3) as u16;
+    let mut write = |at: usize, v: u16| b[at..at + 2].copy_from_slice(&v.to_be_bytes());
+    if v6 {
+        write(l3 + 4, ip_len - 40);
+    } else {
+        write(l3 + 2, ip_len);
+    }
+    let len = ip_len - (l4 - l3) as u16;
+    if udp {
+        write(l4, port);
+        write(l4 + 4, len);
+    }
+    if !v6 {
+        let c = checksum(&b[l3..l4], &[]);
+        b[l3 + 10..l3 + 12].copy_from_slice(&c.to_be_bytes());
+    }
+    if h.flags & HEADER_CSUM != 0 {
+        let pseudo = match (udp, v6) {
+            (false, _) => Vec::new(),
+            (true, true) => [&b[l3 + 8..l3 + 40], &[0, 0], &len.to_be_bytes(), &[0, 0, 0, 17]].concat(),
+            (true, false) => [&b[l3 + 12..l3 + 20], &[0, 17], &len.to_be_bytes()].concat(),
+        };
+        let c = match checksum(&b[l4..], &pseudo) {
+            0 if udp => 0xffff,
+            c => c,
+        };
+        let at = l4 + if udp { 6 } else { 4 };
+        b[at..at + 2].copy_from_slice(&c.to_be_bytes());
+    }
+    let lay = &mut p.layout;
+    lay.tags = ((l3 - 14) / 4) as u8;
+    (lay.l3, lay.l3_at) = (if v6 { L3::V6 } else { L3::V4 }, l3 as u16);
+    (lay.l4, lay.l4_at) = (if udp { L4::Udp } else { L4::None }, l4 as u16);
+}
+
+/// The source port of outer UDP: one for each flow, of those that are private (RFC 7348 5).
+fn entropy(p: &Packet) -> u16 {
+    use simnic_defs::entry::key;
+    let hash = match p.hash {
+        0 => crate::crc::update(!0, &p.key[key::ETH_DST.start..key::ETH_SRC.end]),
+        h => h,
+    };
+    0xc000 | (hash ^ hash >> 16) as u16 & 0x3fff
 }
 
 fn push_vlan(p: &mut Packet, tpid: u16, tci: u16) {
@@ -202,6 +268,10 @@ mod tests {
         p
     }
 
+    fn list(actions: &[HwAction]) -> ActionList {
+        ActionList { actions: actions.into(), may_except: true, headers: Box::new([]) }
+    }
+
     fn set(field: HwField, value: u64, mask: u64) -> HwAction {
         HwAction::Set(SetField { field, value, mask })
     }
@@ -310,14 +380,20 @@ mod tests {
         f[22] = 2;
         let p = packet(&f);
         let out = HwAction::Output { port: 1 };
-        assert_eq!(exception(&p, &[HwAction::DecTtl, out], 1500), None);
-        assert_eq!(exception(&p, &[out, HwAction::DecTtl, HwAction::DecTtl], 1500), Some(RxReason::Ttl));
-        assert_eq!(exception(&p, &[set(HwField::Ttl, 0, 0xff), HwAction::DecTtl], 1500), Some(RxReason::Ttl));
+        assert_eq!(exception(&p, &list(&[HwAction::DecTtl, out]), 1500), None);
+        assert_eq!(
+            exception(&p, &list(&[out, HwAction::DecTtl, HwAction::DecTtl]), 1500),
+            Some(RxReason::Ttl)
+        );
+        assert_eq!(
+            exception(&p, &list(&[set(HwField::Ttl, 0, 0xff), HwAction::DecTtl]), 1500),
+            Some(RxReason::Ttl)
+        );
         let push = HwAction::PushVlan { tpid: 0x8100, tci: 1 };
-        assert_eq!(exception(&p, &[push, out], f.len()), Some(RxReason::TooBig));
-        assert_eq!(exception(&p, &[push, HwAction::PopVlan, out], f.len()), None);
-        assert_eq!(exception(&p, &[push], f.len()), None, "nothing is sent");
+        assert_eq!(exception(&p, &list(&[push, out]), f.len()), Some(RxReason::TooBig));
+        assert_eq!(exception(&p, &list(&[push, HwAction::PopVlan, out]), f.len()), None);
+        assert_eq!(exception(&p, &list(&[push]), f.len()), None, "nothing is sent");
         let arp = packet(&frames::arp(1, [0; 4], [0; 4]));
-        assert_eq!(exception(&arp, &[HwAction::DecTtl, out], 1500), None);
+        assert_eq!(exception(&arp, &list(&[HwAction::DecTtl, out]), 1500), None);
     }
 }

@@ -35,6 +35,8 @@ mod frames;
 mod handle;
 mod host_rings;
 mod live;
+mod lpm_table;
+mod objects;
 mod packet;
 mod parser;
 mod pipeline;

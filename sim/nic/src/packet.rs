@@ -13,8 +13,8 @@ use crate::scheduler::SharedBuffer;
 use crate::tables::ActionList;
 use crate::trail::{Place, Recorder, Stamp, Trail};
 
-/// Bytes in front of a received frame: room for sixteen pushed tags.
-const HEADROOM: usize = 64;
+/// Bytes in front of a received frame: room for sixteen pushed tags, or for two headers of tunnels.
+const HEADROOM: usize = 2 * simnic_defs::MAX_HEADER_BYTES;
 
 /// A frame and what the stages found out about it.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
-//! The forwarding pipeline: parser, exact lookup, ternary lookup, action engine.
+//! The forwarding pipeline: parser, lookups (exact, longest prefix, range, ternary), action engine.
 //!
 //! ```text
-//!   ingress queues ─► parser ─[parsed]─► exact (one stage per table) ─[looked up]─► ternary ─[decided]─► action engine ─► egress, host queues
+//!   ingress queues ─► parser ─[parsed]─► exact (one stage per table) ─► lpm ─► range ─[looked up]─► ternary ─[decided]─► action engine ─► egress, host queues
 //! ```
 //!
 //! Cycle-level: each stage takes a frame per initiation interval, keeps it for its latency in a pipe of finite size, and
@@ -10,13 +10,14 @@
 //! the profile says. What a stage computes is behavioural ([`crate::parser`], [`crate::edit`], the tables).
 
 use kernel::{Cycles, Pipe, Stall, Usage, Wake};
-use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
+use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
 use simnic_defs::{HwAction, RxCpl, RxReason};
 
 use crate::bucket_cache::BucketCache;
 use crate::config::{Config, ConfigError};
 use crate::drops::{DropReason, FrameAccount};
 use crate::edit;
+use crate::objects::Meters;
 use crate::packet::{Packet, PacketBox, PacketPool};
 use crate::parser;
 use crate::port::Port;
@@ -31,10 +32,20 @@ struct ExactStage {
     cache: Option<BucketCache>,
 }
 
+/// A lookup stage that a device may lack.
+#[derive(Clone)]
+struct Stage {
+    out: Pipe<PacketBox>,
+    usage: Usage,
+    write: u64,
+}
+
 #[derive(Clone)]
 pub(crate) struct Pipeline {
     parsed: Pipe<PacketBox>,
     exact: Vec<ExactStage>,
+    lpm: Option<Stage>,
+    range: Option<Stage>,
     decided: Pipe<PacketBox>,
     next_port: usize,
     /// The frame whose actions are being executed, and how many are.
@@ -56,6 +67,10 @@ const ACTION: usize = 2;
 impl Pipeline {
     pub fn new(c: &Config) -> Result<Self, ConfigError> {
         let pipe = |l, i, b| Config::timing(l, i, b).map(Pipe::new);
+        let (l, r) = (&c.lpm, &c.range);
+        let stage = |out, write: u32| Stage { out, usage: Usage::default(), write: write.into() };
+        let lpm = pipe(l.latency_cycles, l.interval_cycles, l.buffer_frames)?;
+        let range = pipe(r.latency_cycles, r.interval_cycles, r.buffer_frames)?;
         Ok(Pipeline {
             parsed: pipe(c.parser.latency_cycles, c.parser.interval_cycles, c.parser.buffer_frames)?,
             exact: (0..c.exact.banks)
@@ -69,6 +84,8 @@ impl Pipeline {
                     })
                 })
                 .collect::<Result<_, ConfigError>>()?,
+            lpm: (l.entries > 0).then(|| stage(lpm, l.write_cycles)),
+            range: (r.entries > 0).then(|| stage(range, r.write_cycles)),
             decided: pipe(c.ternary.latency_cycles, c.ternary.interval_cycles, c.ternary.buffer_frames)?,
             next_port: 0,
             executing: None,
@@ -168,12 +185,62 @@ impl Pipeline {
         true
     }
 
-    pub fn ternary(&mut self, now: Cycles, tables: &mut Tables, now_ns: u64) -> bool {
-        let Some(last) = self.exact.last_mut() else { return false };
-        if !last.out.is_ready(now) || !Self::may_take(&mut self.usage[TERNARY], &self.decided, now) {
+    /// The longest-prefix stage, where there is one: its interval once for each profile.
+    pub fn lpm(&mut self, now: Cycles, tables: &mut Tables, now_ns: u64) -> bool {
+        let (Some(stage), Some(before)) = (&mut self.lpm, self.exact.last_mut()) else { return false };
+        let input = &mut before.out;
+        if !input.is_ready(now) || !Self::may_take(&mut stage.usage, &stage.out, now) {
             return false;
         }
-        let Some(mut p) = last.out.pop(now) else { return false };
+        let Some(mut p) = input.pop(now) else { return false };
+        let interval = u64::from(stage.out.timing().interval_cycles());
+        let mut extra = 0;
+        if p.parsed && p.table == RxCpl::NO_TABLE {
+            extra = tables.lpm.programmed().saturating_sub(1) * interval;
+            let masks = tables.masks;
+            let slot = tables.lpm.lookup(&p.key);
+            if let Some(e) = slot.and_then(|s| tables.lpm.entry_at_mut(s)) {
+                decide(&mut p, TABLE_LPM, e, masks, now_ns, self.max_frame_bytes);
+            }
+        }
+        stage.usage.accept(interval + extra);
+        p.stamp(Place::Lpm, now.0, stage.out.visible_from(now) + extra);
+        let pushed = stage.out.push_after(now, extra, p);
+        debug_assert!(pushed.is_ok(), "checked above");
+        true
+    }
+
+    /// The range stage, where there is one.
+    pub fn range(&mut self, now: Cycles, tables: &mut Tables, now_ns: u64) -> bool {
+        let exact = self.exact.last_mut().map(|s| &mut s.out);
+        let input = self.lpm.as_mut().map(|s| &mut s.out).or(exact);
+        let (Some(stage), Some(input)) = (&mut self.range, input) else { return false };
+        if !input.is_ready(now) || !Self::may_take(&mut stage.usage, &stage.out, now) {
+            return false;
+        }
+        let Some(mut p) = input.pop(now) else { return false };
+        if p.parsed && p.table == RxCpl::NO_TABLE {
+            let masks = tables.masks;
+            let slot = tables.range.lookup(&p.key);
+            if let Some(e) = slot.and_then(|s| tables.range.entry_at_mut(s)) {
+                decide(&mut p, TABLE_RANGE, e, masks, now_ns, self.max_frame_bytes);
+            }
+        }
+        stage.usage.accept(stage.out.timing().interval_cycles().into());
+        p.stamp(Place::Range, now.0, stage.out.visible_from(now));
+        let pushed = stage.out.push(now, p);
+        debug_assert!(pushed.is_ok(), "checked above");
+        true
+    }
+
+    pub fn ternary(&mut self, now: Cycles, tables: &mut Tables, now_ns: u64) -> bool {
+        let exact = self.exact.last_mut().map(|s| &mut s.out);
+        let optional = self.range.as_mut().or(self.lpm.as_mut()).map(|s| &mut s.out);
+        let Some(input) = optional.or(exact) else { return false };
+        if !input.is_ready(now) || !Self::may_take(&mut self.usage[TERNARY], &self.decided, now) {
+            return false;
+        }
+        let Some(mut p) = input.pop(now) else { return false };
         if p.parsed && p.table == RxCpl::NO_TABLE {
             let masks = tables.masks;
             let slot = tables.ternary.lookup(&p.key);
@@ -193,6 +260,13 @@ impl Pipeline {
         let banks = self.exact.len();
         let (usage, out, cycles) = match table {
             TABLE_TERNARY => (&mut self.usage[TERNARY], &mut self.decided, self.ternary_write),
+            TABLE_LPM | TABLE_RANGE => {
+                let stage = if table == TABLE_LPM { &mut self.lpm } else { &mut self.range };
+                match stage {
+                    Some(s) => (&mut s.usage, &mut s.out, s.write),
+                    None => return,
+                }
+            }
             _ => match self.exact.get_mut(usize::from(profile) % banks.max(1)) {
                 Some(s) => (&mut s.usage, &mut s.out, self.exact_write),
                 None => return,
@@ -211,6 +285,7 @@ impl Pipeline {
         ports: &mut [Port],
         pool: &mut PacketPool,
         account: &mut FrameAccount,
+        (meters, now_ns): (&mut Meters, u64),
     ) -> bool {
         if now.0 < self.action_free_at {
             return false;
@@ -228,19 +303,21 @@ impl Pipeline {
         }
         self.usage[ACTION].accept(self.action_interval);
         self.action_free_at = now.0 + self.action_interval;
-        self.execute(now, p, done, ports, pool, account);
+        self.execute((now, now_ns), p, done, ports, pool, account, meters);
         true
     }
 
     /// Executes the frame's actions from `done` on, up to and with the next output.
+    #[allow(clippy::too_many_arguments)] // what an action can touch
     fn execute(
         &mut self,
-        now: Cycles,
+        (now, now_ns): (Cycles, u64),
         mut p: PacketBox,
         done: usize,
         ports: &mut [Port],
         pool: &mut PacketPool,
         account: &mut FrameAccount,
+        meters: &mut Meters,
     ) {
         let ingress = usize::from(p.ingress);
         let Some(list) = p.actions.take() else {
@@ -248,9 +325,22 @@ impl Pipeline {
         };
         let is_output = |a: &HwAction| matches!(a, HwAction::Output { .. } | HwAction::ToHost);
         for (i, a) in list.actions.iter().enumerate().skip(done) {
-            if !is_output(a) {
-                edit::apply(&mut p, a);
-                continue;
+            match a {
+                HwAction::Meter { meter } if !meters.offer(*meter, p.len(), now_ns) => {
+                    return ports[ingress].drop(p, DropReason::Meter, pool, account);
+                }
+                HwAction::Meter { .. } => continue,
+                HwAction::PushHeader { header } => {
+                    if let Some(h) = list.header(*header) {
+                        edit::push_header(&mut p, h);
+                    }
+                    continue;
+                }
+                HwAction::Output { .. } | HwAction::ToHost => {}
+                edit => {
+                    edit::apply(&mut p, edit);
+                    continue;
+                }
             }
             let more = list.actions[i + 1..].iter().any(is_output);
             let out = if more {
@@ -280,6 +370,7 @@ impl Pipeline {
 
     pub fn next_event(&self, now: Cycles) -> Wake {
         let mut w = self.exact.iter().fold(self.parsed.wake(now), |w, s| w.or(s.out.wake(now)));
+        w = self.optional().fold(w, |w, (_, s)| w.or(s.out.wake(now)));
         let action = match self.executing {
             Some(_) => Wake::at(Cycles(now.0 + 1)),
             None => self.decided.wake(now),
@@ -290,9 +381,17 @@ impl Pipeline {
         w
     }
 
+    /// The stages that a device may lack, as far as there are, in order.
+    fn optional(&self) -> impl Iterator<Item = (&'static str, &Stage)> {
+        [("lpm", &self.lpm), ("range", &self.range)]
+            .into_iter()
+            .filter_map(|(n, s)| s.as_ref().map(|s| (n, s)))
+    }
+
     pub fn inside(&self) -> usize {
         let exact: usize = self.exact.iter().map(|s| s.out.len()).sum();
-        self.parsed.len() + exact + self.decided.len() + usize::from(self.executing.is_some())
+        let optional: usize = self.optional().map(|(_, s)| s.out.len()).sum();
+        self.parsed.len() + exact + optional + self.decided.len() + usize::from(self.executing.is_some())
     }
 
     /// Loses everything inside.
@@ -309,6 +408,9 @@ impl Pipeline {
             if let Some(c) = &mut s.cache {
                 c.clear();
             }
+        }
+        for s in [&mut self.lpm, &mut self.range].into_iter().flatten() {
+            lost.extend(s.out.drain(now));
         }
         for q in [&mut self.parsed, &mut self.decided] {
             lost.extend(q.drain(now));
@@ -330,13 +432,15 @@ impl Pipeline {
             ("ternary".to_string(), &self.usage[TERNARY], Some(&self.decided)),
             ("action".to_string(), &self.usage[ACTION], None),
         ];
-        std::iter::once(first).chain(exact).chain(last).collect()
+        let optional = self.optional().map(|(n, s)| (n.to_string(), &s.usage, Some(&s.out)));
+        std::iter::once(first).chain(exact).chain(optional).chain(last).collect()
     }
 
     /// Frames in each pipe, in the order of [`Pipeline::stages`].
     pub fn held(&self, out: &mut Vec<u32>) {
         out.push(self.parsed.len() as u32);
         out.extend(self.exact.iter().map(|s| s.out.len() as u32));
+        out.extend(self.optional().map(|(_, s)| s.out.len() as u32));
         out.push(self.decided.len() as u32);
     }
 
@@ -360,7 +464,7 @@ fn decide(
     p.entry = e.name;
     // Frames longer than the longest never get here, so only actions can make an exception.
     if e.actions.may_except
-        && let Some(reason) = edit::exception(p, &e.actions.actions, max_frame_bytes)
+        && let Some(reason) = edit::exception(p, &e.actions, max_frame_bytes)
     {
         p.reason = reason;
         return;

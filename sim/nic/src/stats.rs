@@ -21,7 +21,7 @@ pub struct SimStats {
     pub queues: Vec<QueueStats>,
     /// Ports, in order.
     pub ports: Vec<PortStats>,
-    /// Tables, in order of their numbers.
+    /// Tables, meters and headers.
     pub tables: Vec<TableStats>,
     /// Buckets of the exact tables looked up that the device held, and that it fetched from host memory; without a cache none.
     pub bucket_cache: Option<(u64, u64)>,
@@ -153,6 +153,20 @@ fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
+/// The tables that there are, meters and headers among them.
+fn tables(t: &crate::tables::Tables) -> Vec<TableStats> {
+    let all = [
+        ("exact", t.exact.entries(), t.exact.slots()),
+        ("ternary", t.ternary.entries(), t.ternary.slots()),
+        ("lpm", t.lpm.entries(), t.lpm.slots()),
+        ("range", t.range.entries(), t.range.slots()),
+        ("meters", t.objects.meters.used(), t.objects.meters.slots()),
+        ("headers", t.objects.headers.used(), t.objects.headers.slots()),
+    ];
+    let there = all.into_iter().filter(|(.., capacity)| *capacity > 0);
+    there.map(|(name, entries, capacity)| TableStats { name, entries, capacity }).collect()
+}
+
 impl SimStats {
     pub(crate) fn of(c: &Chip, now: Cycles) -> SimStats {
         let mut stages = Vec::new();
@@ -187,18 +201,7 @@ impl SimStats {
             stages,
             queues,
             ports: c.ports.iter().map(port_stats).collect(),
-            tables: vec![
-                TableStats {
-                    name: "exact",
-                    entries: c.tables.exact.entries(),
-                    capacity: c.tables.exact.slots(),
-                },
-                TableStats {
-                    name: "ternary",
-                    entries: c.tables.ternary.entries(),
-                    capacity: c.tables.ternary.slots(),
-                },
-            ],
+            tables: tables(&c.tables),
             bucket_cache: c.pipeline.cache(),
             pcie: PcieStats {
                 to_host_tlps: dma.upstream.tlps,

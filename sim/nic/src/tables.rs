@@ -1,4 +1,4 @@
-//! The flow tables as the command ring sees them: both tables, entry names, counters, age (datasheet 6.3 to 6.7, 7).
+//! The flow tables as the command ring sees them: all tables, meters and headers, entry names, counters, age (datasheet 6.3 to 6.7, 7).
 //!
 //! The lookup stages read the tables in their evaluation; commands change them between two cycles (in commit), so a
 //! frame sees an entry whole, old or new. A frame is counted when it is looked up, together with the decision what
@@ -6,15 +6,18 @@
 
 use std::sync::Arc;
 
-use simnic_defs::cmd::{AGE_NEVER, NEXT_END, TABLE_ALL, TABLE_EXACT, TABLE_TERNARY};
-use simnic_defs::entry::key_defect;
+use simnic_defs::cmd::{AGE_NEVER, NEXT_END, TABLE_ALL, TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
+use simnic_defs::entry::{key, key_defect};
 use simnic_defs::{
-    CmdCpl, CmdDesc, CmdStatus, DumpRecord, FlowEntry, HwAction, KEY_BYTES, KeyBytes, Opcode, StatsRecord,
+    CmdCpl, CmdDesc, CmdStatus, DumpRecord, FlowEntry, HeaderSpec, HwAction, KEY_BYTES, KeyBytes, Opcode,
+    StatsRecord,
 };
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::config::Config;
 use crate::exact_table::ExactTable;
+use crate::lpm_table::LpmTable;
+use crate::objects::{Headers, Meters, Objects};
 use crate::ternary_table::TernaryTable;
 
 /// Actions of an entry, shared with the frames that execute them.
@@ -23,6 +26,15 @@ pub(crate) struct ActionList {
     pub actions: Box<[HwAction]>,
     /// Whether [`crate::edit::exception`] must be asked.
     pub may_except: bool,
+    /// The headers that the actions name, as they were when the entry was written.
+    pub headers: Box<[(u16, Arc<HeaderSpec>)]>,
+}
+
+impl ActionList {
+    /// Header `number`.
+    pub fn header(&self, number: u16) -> Option<&HeaderSpec> {
+        self.headers.iter().find(|(n, _)| *n == number).map(|(_, h)| &**h)
+    }
 }
 
 /// What both tables keep for an entry.
@@ -48,7 +60,8 @@ impl Entry {
     /// One that drops.
     #[cfg(test)]
     pub fn empty() -> Self {
-        let actions = Arc::new(ActionList { actions: Box::new([]), may_except: false });
+        let actions =
+            Arc::new(ActionList { actions: Box::new([]), may_except: false, headers: Box::new([]) });
         Entry { name: 0, cookie: 0, actions, packets: 0, bytes: 0, last_ns: AGE_NEVER }
     }
 
@@ -87,11 +100,14 @@ impl From<CmdStatus> for Refusal {
     }
 }
 
-/// Both tables.
+/// All tables.
 #[derive(Clone)]
 pub(crate) struct Tables {
     pub exact: ExactTable,
+    pub lpm: LpmTable,
+    pub range: TernaryTable,
     pub ternary: TernaryTable,
+    pub objects: Objects,
     pub masks: CounterMasks,
     ports: u8,
 }
@@ -101,7 +117,13 @@ impl Tables {
         let mask = |bits: u8| if bits >= 64 { u64::MAX } else { (1 << bits) - 1 };
         Tables {
             exact: ExactTable::new(&c.exact),
-            ternary: TernaryTable::new(c.ternary.entries),
+            lpm: LpmTable::new(c.lpm.entries, c.lpm.profiles),
+            range: TernaryTable::new(c.range.entries, true),
+            ternary: TernaryTable::new(c.ternary.entries, false),
+            objects: Objects {
+                meters: Meters::new(c.meters.entries),
+                headers: Headers::new(c.tunnels.headers),
+            },
             masks: CounterMasks { packets: mask(c.counters.packet_bits), bytes: mask(c.counters.byte_bits) },
             ports: c.device.ports,
         }
@@ -113,8 +135,24 @@ impl Tables {
         let result = match Opcode::try_from(d.opcode) {
             Ok(Opcode::Nop | Opcode::PortSet) => Ok(CmdCpl::of(d, CmdStatus::Ok)),
             Ok(Opcode::ProfileSet) => self.profile_set(d, payload),
-            Ok(Opcode::ProfileClear) => {
-                self.exact.clear_profile(d.profile).map(|()| CmdCpl::of(d, CmdStatus::Ok))
+            Ok(Opcode::ProfileClear) => match d.table {
+                TABLE_EXACT => self.exact.clear_profile(d.profile),
+                TABLE_LPM => self.lpm.clear_profile(d.profile),
+                _ => Err(CmdStatus::BadTable.into()),
+            }
+            .map(|()| CmdCpl::of(d, CmdStatus::Ok)),
+            Ok(Opcode::MeterSet) => {
+                self.objects.meters.set(d.entry.get(), payload).map(|()| CmdCpl::of(d, CmdStatus::Ok))
+            }
+            Ok(Opcode::MeterClear) => {
+                self.objects.meters.clear(d.entry.get()).map(|()| CmdCpl::of(d, CmdStatus::Ok))
+            }
+            Ok(Opcode::MeterRead) => self.objects.meters.read(d.entry.get(), now_ns).map(|r| {
+                records.extend_from_slice(r.as_bytes());
+                CmdCpl::of(d, CmdStatus::Ok)
+            }),
+            Ok(Opcode::HeaderSet) => {
+                self.objects.headers.set(d.entry.get(), payload).map(|()| CmdCpl::of(d, CmdStatus::Ok))
             }
             Ok(Opcode::Install) => self.install(d, payload),
             Ok(Opcode::Replace) => self.replace(d, payload, now_ns),
@@ -134,7 +172,11 @@ impl Tables {
 
     fn profile_set(&mut self, d: &CmdDesc, payload: &[u8]) -> Result<CmdCpl, Refusal> {
         let mask: &KeyBytes = payload.first_chunk().ok_or(CmdStatus::BadLength)?;
-        self.exact.set_profile(d.profile, mask)?;
+        match d.table {
+            TABLE_EXACT => self.exact.set_profile(d.profile, mask)?,
+            TABLE_LPM => self.lpm.set_profile(d.profile, mask)?,
+            _ => return Err(CmdStatus::BadTable.into()),
+        }
         Ok(CmdCpl::of(d, CmdStatus::Ok))
     }
 
@@ -145,8 +187,23 @@ impl Tables {
         if let Some(i) = actions.iter().position(bad_port) {
             return Err(refuse(CmdStatus::BadPort, i));
         }
-        let may_except = actions.iter().any(|a| matches!(a, HwAction::DecTtl | HwAction::PushVlan { .. }));
-        Ok(Arc::new(ActionList { actions: actions.into(), may_except }))
+        let mut headers = Vec::new();
+        for (i, a) in actions.iter().enumerate() {
+            match a {
+                HwAction::Meter { meter } if !self.objects.meters.is_set(*meter) => {
+                    return Err(refuse(CmdStatus::BadObject, i));
+                }
+                HwAction::PushHeader { header } => match self.objects.headers.get(*header) {
+                    Some(h) => headers.push((*header, h.clone())),
+                    None => return Err(refuse(CmdStatus::BadObject, i)),
+                },
+                _ => {}
+            }
+        }
+        let may_except = actions
+            .iter()
+            .any(|a| matches!(a, HwAction::DecTtl | HwAction::PushVlan { .. } | HwAction::PushHeader { .. }));
+        Ok(Arc::new(ActionList { actions: actions.into(), may_except, headers: headers.into() }))
     }
 
     fn entry(&self, payload: &[u8]) -> Result<(FlowEntry, Arc<ActionList>), Refusal> {
@@ -156,45 +213,69 @@ impl Tables {
     }
 
     fn install(&mut self, d: &CmdDesc, payload: &[u8]) -> Result<CmdCpl, Refusal> {
-        check_table(d.table)?;
+        self.check_table(d.table)?;
         let (e, actions) = self.entry(payload)?;
+        let list = actions.clone();
         let new =
             Entry { name: 0, cookie: e.cookie.get(), actions, packets: 0, bytes: 0, last_ns: AGE_NEVER };
-        let name = if d.table == TABLE_EXACT {
-            exact_mask_is_zero(&e)?;
-            self.exact.install(d.profile, &e.key, new)?
-        } else {
-            bad_key(key_defect(&e.key, &e.mask))?;
-            self.ternary.install(d.priority.get(), &e.key, &e.mask, new)?
+        let name = match d.table {
+            TABLE_EXACT => {
+                exact_mask_is_zero(&e)?;
+                self.exact.install(d.profile, &e.key, new)?
+            }
+            TABLE_LPM => self.lpm.install(d.profile, &e.key, &e.mask, new)?,
+            TABLE_RANGE => {
+                bad_key(range_defect(&e.key, &e.mask))?;
+                self.range.install(d.priority.get(), &e.key, &e.mask, new)?
+            }
+            _ => {
+                bad_key(key_defect(&e.key, &e.mask))?;
+                self.ternary.install(d.priority.get(), &e.key, &e.mask, new)?
+            }
         };
+        self.objects.hold(&list, 1);
         let mut c = CmdCpl::of(d, CmdStatus::Ok);
         c.entry = name.into();
         Ok(c)
     }
 
     fn replace(&mut self, d: &CmdDesc, payload: &[u8], now_ns: u64) -> Result<CmdCpl, Refusal> {
-        check_table(d.table)?;
+        self.check_table(d.table)?;
         let name = d.entry.get();
         let old = match d.table {
             TABLE_EXACT => self.exact.key_of(name).map(|k| (*k, [0; KEY_BYTES])),
+            TABLE_LPM => self.lpm.key_of(name),
+            TABLE_RANGE => self.range.key_of(name),
             _ => self.ternary.key_of(name),
         };
         let (key, mask) = old.ok_or(CmdStatus::NoEntry)?;
         let (e, actions) = self.entry(payload)?;
         let differs = (0..KEY_BYTES).find(|i| e.key[*i] != key[*i] || e.mask[*i] != mask[*i]);
         bad_key(differs)?;
-        match d.table {
-            TABLE_EXACT => self.exact.heal(name),
-            _ => self.ternary.heal(name),
-        }
         let entry = match d.table {
-            TABLE_EXACT => self.exact.get_mut(name),
-            _ => self.ternary.get_mut(name),
+            TABLE_EXACT => {
+                self.exact.heal(name);
+                self.exact.get_mut(name)
+            }
+            TABLE_LPM => {
+                self.lpm.heal(name);
+                self.lpm.get_mut(name)
+            }
+            TABLE_RANGE => {
+                self.range.heal(name);
+                self.range.get_mut(name)
+            }
+            _ => {
+                self.ternary.heal(name);
+                self.ternary.get_mut(name)
+            }
         };
         let entry = entry.ok_or(CmdStatus::NoEntry)?;
         let c = with_counters(d, entry, now_ns);
-        entry.actions = actions;
+        self.objects.hold(&actions, 1);
+        let old = std::mem::replace(&mut entry.actions, actions);
         entry.cookie = e.cookie.get();
+        self.objects.hold(&old, -1);
         Ok(c)
     }
 
@@ -202,25 +283,41 @@ impl Tables {
     pub fn spoil(&mut self, table: u8, slot: usize) -> bool {
         match table {
             TABLE_EXACT => self.exact.spoil(slot),
+            TABLE_LPM => self.lpm.spoil(slot),
+            TABLE_RANGE => self.range.spoil(slot),
             _ => self.ternary.spoil(slot),
         }
     }
 
     fn remove(&mut self, d: &CmdDesc, now_ns: u64) -> Result<CmdCpl, Refusal> {
-        check_table(d.table)?;
+        self.check_table(d.table)?;
         let gone = match d.table {
             TABLE_EXACT => self.exact.remove(d.entry.get()),
+            TABLE_LPM => self.lpm.remove(d.entry.get()),
+            TABLE_RANGE => self.range.remove(d.entry.get()),
             _ => self.ternary.remove(d.entry.get()),
         };
-        Ok(with_counters(d, &gone.ok_or(CmdStatus::NoEntry)?, now_ns))
+        let gone = gone.ok_or(CmdStatus::NoEntry)?;
+        self.objects.hold(&gone.actions, -1);
+        Ok(with_counters(d, &gone, now_ns))
     }
 
     fn flush(&mut self, d: &CmdDesc) -> Result<CmdCpl, Refusal> {
+        if d.table != TABLE_ALL {
+            self.check_table(d.table)?;
+            for slot in 0..self.slots(d.table) {
+                if let Some((e, ..)) = self.at(d.table, slot) {
+                    let list = e.actions.clone();
+                    self.objects.hold(&list, -1);
+                }
+            }
+        }
         let removed = match d.table {
             TABLE_EXACT => self.exact.flush(),
+            TABLE_LPM => self.lpm.flush(),
+            TABLE_RANGE => self.range.flush(),
             TABLE_TERNARY => self.ternary.flush(),
-            TABLE_ALL => self.flush_all(),
-            _ => return Err(CmdStatus::BadTable.into()),
+            _ => self.flush_all(),
         };
         let mut c = CmdCpl::of(d, CmdStatus::Ok);
         c.count = (removed as u32).into();
@@ -229,23 +326,66 @@ impl Tables {
 
     /// Removes every entry and profile; returns how many entries there were.
     pub fn flush_all(&mut self) -> usize {
-        let n = self.exact.flush() + self.ternary.flush();
+        let n = self.exact.flush() + self.lpm.flush() + self.range.flush() + self.ternary.flush();
         self.exact.clear_profiles();
+        self.lpm.clear_profiles();
+        self.objects.unused();
         n
     }
 
+    /// Everything is as after a reset.
+    pub fn reset(&mut self) {
+        self.flush_all();
+        self.objects.meters.reset();
+        self.objects.headers.reset();
+    }
+
+    /// Entries that `table` has room for.
+    fn slots(&self, table: u8) -> usize {
+        match table {
+            TABLE_EXACT => self.exact.slots(),
+            TABLE_LPM => self.lpm.slots(),
+            TABLE_RANGE => self.range.slots(),
+            _ => self.ternary.slots(),
+        }
+    }
+
+    /// Entries in `table`, or in all.
+    pub fn entries(&self, table: u8) -> usize {
+        match table {
+            TABLE_EXACT => self.exact.entries(),
+            TABLE_LPM => self.lpm.entries(),
+            TABLE_RANGE => self.range.entries(),
+            TABLE_TERNARY => self.ternary.entries(),
+            _ => [TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY].map(|t| self.entries(t)).iter().sum(),
+        }
+    }
+
+    /// The device has `table`.
+    fn check_table(&self, table: u8) -> Result<(), Refusal> {
+        match table {
+            TABLE_EXACT | TABLE_TERNARY => Ok(()),
+            TABLE_LPM | TABLE_RANGE if self.slots(table) > 0 => Ok(()),
+            _ => Err(CmdStatus::BadTable.into()),
+        }
+    }
+
+    /// Entry, key, mask, priority and profile in a slot of `table`.
+    fn at(&self, table: u8, slot: usize) -> Option<(&Entry, KeyBytes, KeyBytes, u32, u8)> {
+        match table {
+            TABLE_EXACT => self.exact.at(slot).map(|(e, k, profile)| (e, *k, [0; KEY_BYTES], 0, profile)),
+            TABLE_LPM => self.lpm.at(slot).map(|(e, k, m, profile)| (e, k, m, 0, profile)),
+            TABLE_RANGE => self.range.at(slot).map(|(e, k, m, priority)| (e, k, m, priority, 0)),
+            _ => self.ternary.at(slot).map(|(e, k, m, priority)| (e, k, m, priority, 0)),
+        }
+    }
+
     fn read(&self, d: &CmdDesc, now_ns: u64, out: &mut Vec<u8>, whole: bool) -> Result<CmdCpl, Refusal> {
-        check_table(d.table)?;
-        let (mut slot, slots) = match d.table {
-            TABLE_EXACT => (d.entry.get() as usize, self.exact.slots()),
-            _ => (d.entry.get() as usize, self.ternary.slots()),
-        };
+        self.check_table(d.table)?;
+        let (mut slot, slots) = (d.entry.get() as usize, self.slots(d.table));
         let mut count = 0;
         while slot < slots && count < d.count.get() {
-            let found = match d.table {
-                TABLE_EXACT => self.exact.at(slot).map(|(e, k, profile)| (e, *k, [0; KEY_BYTES], 0, profile)),
-                _ => self.ternary.at(slot).map(|(e, k, m, priority)| (e, k, m, priority, 0)),
-            };
+            let found = self.at(d.table, slot);
             slot += 1;
             let Some((e, key, mask, priority, profile)) = found else { continue };
             count += 1;
@@ -291,8 +431,14 @@ fn with_counters(d: &CmdDesc, e: &Entry, now_ns: u64) -> CmdCpl {
     c
 }
 
-fn check_table(t: u8) -> Result<(), Refusal> {
-    if t == TABLE_EXACT || t == TABLE_TERNARY { Ok(()) } else { Err(CmdStatus::BadTable.into()) }
+/// First byte that is wrong of a key whose transport ports are the first of a range, and those of the mask the last.
+fn range_defect(k: &KeyBytes, mask: &KeyBytes) -> Option<usize> {
+    let ports = key::L4_SRC.start..key::L4_DST.end;
+    let backwards = [key::L4_SRC, key::L4_DST].into_iter().find(|r| k[r.clone()] > mask[r.clone()]);
+    let (mut k, mut mask) = (*k, *mask);
+    k[ports.clone()].fill(0);
+    mask[ports].fill(0);
+    key_defect(&k, &mask).or(backwards.map(|r| r.start))
 }
 
 fn exact_mask_is_zero(e: &FlowEntry) -> Result<(), Refusal> {

@@ -1,4 +1,5 @@
-//! The ternary table: keys under masks, with priorities (datasheet 6.3).
+//! The ternary table: keys under masks, with priorities (datasheet 6.3); and the range table, which is the same with ranges of transport
+//! ports.
 //!
 //! Entries lie in order of priority, without gaps: one that is installed moves those of lower priority, at the cost that
 //! the profile gives a move.
@@ -6,6 +7,7 @@
 //! Behavioural: silicon compares all entries at once; here they are compared in order of priority, eight bytes at a time,
 //! until one matches. The stage around it has the timing.
 
+use simnic_defs::entry::key;
 use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};
 
 use crate::tables::{Entry, Refusal, entry_name, slot_of_name};
@@ -17,6 +19,8 @@ const WORDS: usize = KEY_BYTES / 8;
 struct Row {
     key: [u64; WORDS],
     mask: [u64; WORDS],
+    /// First and last source and destination port.
+    ports: Option<[(u16, u16); 2]>,
     priority: u32,
     slot: u16,
 }
@@ -36,6 +40,12 @@ pub(crate) struct TernaryTable {
     /// Highest priority first, then lowest slot.
     rows: Vec<Row>,
     used: usize,
+    /// Keys and masks have the ends of ranges where the transport ports are.
+    ranges: bool,
+}
+
+fn port(k: &KeyBytes, at: usize) -> u16 {
+    u16::from_be_bytes([k[at], k[at + 1]])
 }
 
 fn words(k: &KeyBytes) -> [u64; WORDS] {
@@ -47,13 +57,14 @@ fn words(k: &KeyBytes) -> [u64; WORDS] {
 }
 
 impl TernaryTable {
-    pub fn new(entries: u16) -> Self {
+    pub fn new(entries: u16, ranges: bool) -> Self {
         let n = usize::from(entries);
         TernaryTable {
             slots: (0..n).map(|_| None).collect(),
             uses: vec![0; n],
             rows: Vec::with_capacity(n),
             used: 0,
+            ranges,
         }
     }
 
@@ -71,7 +82,9 @@ impl TernaryTable {
             return None;
         }
         let k = words(key);
-        let hit = |r: &&Row| (0..WORDS).all(|i| k[i] & r.mask[i] == r.key[i]);
+        let at = [port(key, key::L4_SRC.start), port(key, key::L4_DST.start)];
+        let within = |r: &Row| r.ports.is_none_or(|p| (0..2).all(|i| (p[i].0..=p[i].1).contains(&at[i])));
+        let hit = |r: &&Row| (0..WORDS).all(|i| k[i] & r.mask[i] == r.key[i]) && within(r);
         self.rows.iter().find(hit).map(|r| usize::from(r.slot))
     }
 
@@ -91,8 +104,10 @@ impl TernaryTable {
         mask: &KeyBytes,
         mut entry: Entry,
     ) -> Result<u32, Refusal> {
-        let (k, m) = (words(key), words(mask));
-        let same = |r: &&Row| r.priority == priority && r.key == k && r.mask == m;
+        let new = self.row(key, mask, priority, 0);
+        let same = |r: &&Row| {
+            r.priority == priority && r.key == new.key && r.mask == new.mask && r.ports == new.ports
+        };
         if let Some(r) = self.rows.iter().find(same) {
             let entry = self.slots[usize::from(r.slot)].as_ref().map_or(0, |s| s.entry.name);
             return Err(Refusal { status: CmdStatus::Exists, detail: 0, entry });
@@ -103,8 +118,21 @@ impl TernaryTable {
         entry.name = entry_name(slot, self.uses[slot].into());
         let name = entry.name;
         self.slots[slot] = Some(Box::new(Slot { entry, key: *key, mask: *mask, priority }));
-        self.add_row(Row { key: k, mask: m, priority, slot: slot as u16 });
+        self.add_row(Row { slot: slot as u16, ..new });
         Ok(name)
+    }
+
+    /// What the search is to look at.
+    fn row(&self, k: &KeyBytes, m: &KeyBytes, priority: u32, slot: u16) -> Row {
+        if !self.ranges {
+            return Row { key: words(k), mask: words(m), ports: None, priority, slot };
+        }
+        let range = |at: usize| (port(k, at), port(m, at));
+        let ports = Some([range(key::L4_SRC.start), range(key::L4_DST.start)]);
+        let (mut k, mut m) = (*k, *m);
+        k[key::L4_SRC.start..key::L4_DST.end].fill(0);
+        m[key::L4_SRC.start..key::L4_DST.end].fill(0);
+        Row { key: words(&k), mask: words(&m), ports, priority, slot }
     }
 
     fn add_row(&mut self, row: Row) {
@@ -126,8 +154,7 @@ impl TernaryTable {
             return;
         }
         if let Some(s) = &self.slots[slot] {
-            let row =
-                Row { key: words(&s.key), mask: words(&s.mask), priority: s.priority, slot: slot as u16 };
+            let row = self.row(&s.key, &s.mask, s.priority, slot as u16);
             self.add_row(row);
         }
     }

@@ -20,6 +20,10 @@ pub enum Place {
     Parser,
     /// In a table of the exact stage.
     Exact(u8),
+    /// In the longest-prefix stage.
+    Lpm,
+    /// In the range stage.
+    Range,
     /// In the ternary stage.
     Ternary,
     /// In the action engine: waiting for it, or being edited.
@@ -51,6 +55,8 @@ impl std::fmt::Display for Place {
             Place::Receive(p) => write!(f, "port {p} receive"),
             Place::Parser => f.write_str("parser"),
             Place::Exact(t) => write!(f, "exact table {t}"),
+            Place::Lpm => f.write_str("longest-prefix table"),
+            Place::Range => f.write_str("range table"),
             Place::Ternary => f.write_str("ternary table"),
             Place::Action => f.write_str("action engine"),
             Place::Egress(p) => write!(f, "port {p} egress queue"),

@@ -106,6 +106,8 @@ fn names(c: &Chip) -> Vec<String> {
     for s in [
         "exact_entries",
         "ternary_entries",
+        "lpm_entries",
+        "range_entries",
         "commands_ok",
         "commands_failed",
         "running",
@@ -137,6 +139,8 @@ fn values(c: &Chip, out: &mut Vec<u32>) {
     out.extend([
         c.tables.exact.entries() as u32,
         c.tables.ternary.entries() as u32,
+        c.tables.lpm.entries() as u32,
+        c.tables.range.entries() as u32,
         c.cmd.completed[0] as u32,
         c.cmd.completed[1] as u32,
         u32::from(c.running),

@@ -1,4 +1,4 @@
-//! Line charts as SVG.
+//! Line and bar charts as SVG.
 
 use std::fmt::Write;
 
@@ -80,6 +80,99 @@ fn chart(out: &mut String, top: f64, title: &str, x_name: &str, y_name: &str, se
             escape(&s.name),
         );
     }
+}
+
+/// Bars beside each other in groups, at height `top` of a picture; the axis begins at zero.
+fn bars(out: &mut String, top: f64, title: &str, unit: &str, names: &[&str], groups: &[(String, Vec<f64>)]) {
+    let most = groups.iter().flat_map(|g| &g.1).copied().fold(0.0, f64::max);
+    let most = if most > 0.0 { most * 1.05 } else { 1.0 };
+    let (floor, height) = (top + H - 40.0, H - 90.0);
+    let _ =
+        writeln!(out, "<text x=\"{LEFT}\" y=\"{:.0}\" font-size=\"14\">{}</text>", top + 22.0, escape(title));
+    let _ = writeln!(out, "<text x=\"4\" y=\"{:.0}\">{}</text>", top + 38.0, escape(unit));
+    for i in 0..=4 {
+        let v = most * f64::from(i) / 4.0;
+        let y = floor - v / most * height;
+        let _ = writeln!(
+            out,
+            "<path d=\"M{LEFT} {y:.1}H{:.0}\" stroke=\"#eee\"/><text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            W - 10.0,
+            LEFT - 5.0,
+            y + 4.0,
+            short(v),
+        );
+    }
+    let each = (W - LEFT - 20.0) / groups.len().max(1) as f64;
+    for (g, (name, values)) in groups.iter().enumerate() {
+        let left = LEFT + each * (g as f64 + 0.1);
+        let wide = 0.8 * each / values.len().max(1) as f64;
+        for (i, v) in values.iter().enumerate() {
+            let (x, tall) = (left + wide * i as f64, v / most * height);
+            let _ = writeln!(
+                out,
+                "<rect x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{tall:.1}\" fill=\"{}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                floor - tall,
+                wide * 0.9,
+                COLOURS[i % COLOURS.len()],
+                x + wide * 0.45,
+                floor - tall - 3.0,
+                short(*v),
+            );
+        }
+        let _ = writeln!(
+            out,
+            "<text x=\"{:.1}\" y=\"{:.0}\" text-anchor=\"middle\">{}</text>",
+            left + 0.4 * each,
+            floor + 15.0,
+            escape(name)
+        );
+    }
+    for (i, name) in names.iter().enumerate() {
+        let _ = writeln!(
+            out,
+            "<text x=\"{:.0}\" y=\"{:.0}\" fill=\"{}\" text-anchor=\"end\">{}</text>",
+            W - 14.0,
+            top + 36.0 + 13.0 * i as f64,
+            COLOURS[i % COLOURS.len()],
+            escape(name),
+        );
+    }
+}
+
+/// Forwarding rates, loss, latency and table insertion of an RFC 2889 run (RFC 2889 5.1, 5.2, 5.5, 5.7, 5.8).
+pub fn rfc2889(r: &crate::rfc2889::Report) -> String {
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {W} {:.0}\" font-family=\"sans-serif\" font-size=\"11\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
+        4.0 * H + 20.0
+    );
+    let runs = [("fully meshed", &r.fully_meshed), ("many to one", &r.many_to_one)];
+    let of = |f: &dyn Fn(&crate::rfc2889::Rate) -> Vec<f64>| {
+        runs.iter().map(|(name, rate)| (name.to_string(), f(rate))).collect::<Vec<_>>()
+    };
+    let title = format!("Forwarding, frames of {} bytes: {}", r.size_bytes, r.device);
+    bars(
+        &mut out,
+        0.0,
+        &title,
+        "frames/s",
+        &["offered", "forwarded"],
+        &of(&|x| vec![x.offered_fps, x.forwarded_fps]),
+    );
+    let mut loss = of(&|x| vec![100.0 * x.loss]);
+    loss.push(("congested output".into(), vec![100.0 * r.congestion.loss_congested]));
+    loss.push(("free output".into(), vec![100.0 * r.congestion.loss_uncongested]));
+    bars(&mut out, H, "Frames lost", "%", &["lost"], &loss);
+    let latency = of(&|x| vec![x.latency.min, x.latency.mean, x.latency.p99]);
+    bars(&mut out, 2.0 * H, "Latency", "ns", &["min", "mean", "p99"], &latency);
+    let tables: Vec<_> = r
+        .tables
+        .iter()
+        .map(|t| (t.table.clone(), vec![t.capacity as f64, t.first_refusal as f64, t.taken as f64]))
+        .collect();
+    bars(&mut out, 3.0 * H, "Tables", "entries", &["room", "at the first refusal", "taken"], &tables);
+    out.push_str("</svg>\n");
+    out
 }
 
 /// A number with at most four digits and a prefix.

@@ -38,6 +38,11 @@ const CAPS: Caps = Caps {
     max_frame_bytes: 1600,
     max_records: 128,
     insert_ns: 1000,
+    lpm_profiles: 0,
+    lpm_entries: 0,
+    range_entries: 0,
+    meters: 0,
+    headers: 0,
 };
 
 #[derive(Default)]

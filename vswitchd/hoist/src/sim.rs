@@ -131,6 +131,9 @@ pub struct Rfc2889 {
     /// Frames that each port sends in a trial
     #[arg(long, default_value_t = 2000)]
     frames: u64,
+    /// Write a plot to this file
+    #[arg(long)]
+    svg: Option<PathBuf>,
 }
 
 impl Sim {
@@ -151,7 +154,9 @@ impl Sim {
             Sim::Rfc2889(r) => {
                 let c = Config::profile(&r.device.profile)?;
                 let report = rfc2889::run(&c, r.size, r.frames, r.device.seed)?;
-                if json { document(&report) } else { Ok(text::rfc2889(&report)) }
+                let mut wrote = String::new();
+                save(&r.svg, || plot::rfc2889(&report).into_bytes(), &mut wrote)?;
+                if json { document(&report) } else { Ok(text::rfc2889(&report) + &wrote) }
             }
         }
     }
@@ -393,6 +398,15 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&run(&args, true).unwrap()).unwrap();
         assert_eq!(json["sizes"][0]["throughput"], 1.0);
         assert!(std::fs::read_to_string(svg).unwrap().contains("Throughput per port"));
+        let svg = dir.path().join("m.svg").display().to_string();
+        let args = format!("rfc2889 --profile small-nic --size 256 --frames 40 --svg {svg}");
+        assert!(run(&args, false).unwrap().contains(&svg));
+        let plot = std::fs::read_to_string(svg).unwrap();
+        assert!(
+            plot.contains("many to one")
+                && plot.contains("at the first refusal")
+                && plot.ends_with("</svg>\n")
+        );
         assert!(run("rfc2544 --sizes 20", false).is_err());
         assert!(run("trace --load 0", false).unwrap_err().to_string().contains("--load 0"));
     }

@@ -104,6 +104,11 @@ pub fn caps() -> Caps {
         max_frame_bytes: 1600,
         max_records: 8,
         insert_ns: 100,
+        lpm_profiles: 0,
+        lpm_entries: 0,
+        range_entries: 0,
+        meters: 0,
+        headers: 0,
     }
 }
 
@@ -445,6 +450,9 @@ impl Inner {
                 c.count = n.into();
             }
             Opcode::Dump => c.next = NEXT_END.into(),
+            Opcode::MeterSet | Opcode::MeterClear | Opcode::MeterRead | Opcode::HeaderSet => {
+                c.status = CmdStatus::BadObject as u8;
+            }
             Opcode::Nop | Opcode::ProfileClear | Opcode::PortSet => {}
         }
         c

@@ -121,7 +121,7 @@ fn throughput_is_the_initiation_interval_of_the_bottleneck_whatever_the_configur
 /// L = lambda W (Little 1961), exactly: frames in a pipe summed over the cycles are the cycles summed over the frames.
 #[test]
 fn occupancy_rate_and_latency_obey_littles_law() {
-    for name in ["default", "match-action", "flow-engine"] {
+    for name in ["default", "match-action", "flow-engine", "tcam-poor-asic"] {
         let mut c = Config::profile(name).unwrap();
         (c.ternary.interval_cycles, c.port.ingress_queue_frames) = (7, 4096);
         let sim_ports = c.device.ports;
@@ -139,6 +139,8 @@ fn occupancy_rate_and_latency_obey_littles_law() {
                     Place::Parser => "parser".into(),
                     Place::Exact(_) if name != "match-action" => "exact".into(),
                     Place::Exact(i) => format!("exact{i}"),
+                    Place::Lpm => "lpm".into(),
+                    Place::Range => "range".into(),
                     Place::Ternary => "ternary".into(),
                     Place::Egress(p) => format!("port{p} egress"),
                     Place::Transmit(p) => format!("port{p} departing"),

@@ -1,0 +1,116 @@
+//! Meters of the device as shared objects (SPEC 8.1).
+//!
+//! Commands for them are waited for, as those of [`crate::readout`].
+
+use std::time::Duration;
+
+use device::DeviceBacking;
+use offload::ownership::objects_of;
+use offload::{ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, OffloadError, SharedObjects};
+use simnic_defs::cmd::AGE_NEVER;
+use simnic_defs::{CmdDesc, MeterRecord, MeterSpec, Opcode};
+use zerocopy::IntoBytes;
+
+use crate::provider::SimnicProvider;
+
+/// Which meter each of the device's is.
+pub(crate) struct Meters(Vec<Option<u32>>);
+
+impl Meters {
+    pub fn new(n: u16) -> Self {
+        Meters(vec![None; n.into()])
+    }
+
+    /// By the device's numbers.
+    pub fn numbers(&self) -> &[Option<u32>] {
+        &self.0
+    }
+
+    fn find(&self, number: Option<u32>) -> Option<usize> {
+        self.0.iter().position(|m| *m == number)
+    }
+
+    /// The device has lost them.
+    pub fn clear(&mut self) {
+        self.0.fill(None);
+    }
+}
+
+fn broken(e: OffloadError) -> ObjectError {
+    ObjectError::Device(e.to_string())
+}
+
+impl<B: DeviceBacking> SimnicProvider<B> {
+    fn meter(&self, id: ObjectId) -> Result<usize, ObjectError> {
+        let known = (id.kind == ObjectKind::Meter).then(|| self.meters.find(Some(id.number))).flatten();
+        known.ok_or(ObjectError::Missing(id))
+    }
+
+    fn meter_command(&self, op: Opcode, meter: usize) -> CmdDesc {
+        let mut d = CmdDesc::new(op, 0);
+        d.entry = (meter as u32).into();
+        d
+    }
+
+    /// Entries that use `id`, as far as the driver has heard of them.
+    fn users(&self, id: ObjectId) -> usize {
+        self.entries.values().filter(|e| objects_of(&e.rule.actions).contains(&id)).count()
+    }
+}
+
+impl<B: DeviceBacking> SharedObjects for SimnicProvider<B> {
+    fn put(&mut self, id: ObjectId, spec: &ObjectSpec) -> Result<(), ObjectError> {
+        if id.kind != ObjectKind::Meter || self.meters.numbers().is_empty() {
+            return Err(ObjectError::Unsupported(id.kind));
+        }
+        let ObjectSpec::Meter { rate_pps, rate_bps, burst } = *spec else {
+            return Err(ObjectError::Device(format!("a {} is not a {}", spec.kind(), id.kind)));
+        };
+        let known = self.meters.find(Some(id.number));
+        let meter = known.or_else(|| self.meters.find(None)).ok_or(ObjectError::Full(id.kind))?;
+        let payload = MeterSpec {
+            rate_pps: rate_pps.into(),
+            rate_bps: rate_bps.into(),
+            burst: burst.max(1).into(),
+            reserved: 0.into(),
+        };
+        self.execute_with(self.meter_command(Opcode::MeterSet, meter), payload.as_bytes()).map_err(broken)?;
+        self.meters.0[meter] = Some(id.number);
+        Ok(())
+    }
+
+    fn remove(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
+        let meter = self.meter(id)?;
+        let users = self.users(id);
+        if users > 0 {
+            return Err(ObjectError::InUse(id, users));
+        }
+        let last = self.stats(id)?;
+        self.execute(self.meter_command(Opcode::MeterClear, meter)).map_err(broken)?;
+        self.meters.0[meter] = None;
+        Ok(last)
+    }
+
+    fn stats(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
+        let meter = self.meter(id)?;
+        let mut d = self.meter_command(Opcode::MeterRead, meter);
+        self.cmd.with_record_area(&mut d, MeterRecord::BYTES, 1);
+        self.execute(d).map_err(broken)?;
+        let mut b = [0; MeterRecord::BYTES];
+        self.cmd.read_record(0, &mut b);
+        let r = MeterRecord::decode(&b).map_err(|e| ObjectError::Device(e.to_string()))?;
+        let age = r.age_ns.get();
+        Ok(ObjectStats {
+            packets: r.packets.get(),
+            bytes: r.bytes.get(),
+            dropped_packets: r.dropped_packets.get(),
+            dropped_bytes: r.dropped_bytes.get(),
+            idle: if age == AGE_NEVER { Duration::ZERO } else { Duration::from_nanos(age) },
+        })
+    }
+
+    fn list(&self) -> Vec<ObjectId> {
+        let numbers = self.meters.numbers().iter().flatten();
+        numbers.map(|number| ObjectId { kind: ObjectKind::Meter, number: *number }).collect()
+    }
+}
