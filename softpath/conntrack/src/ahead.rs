@@ -175,7 +175,7 @@ impl Tracker {
             _ => return None,
         };
         if let Some(t) = timeout {
-            conn.expires = now + self.timeouts.get(t);
+            conn.expires = now + self.timeouts.get(action.zone, t);
         }
         if (action.mark.1, action.label.1) != (0, 0) {
             set_bits(conn, action);

@@ -71,6 +71,10 @@ pub(crate) fn checksums_are_right(frame: &[u8], h: &Headers) -> bool {
             return false;
         }
     }
+    if h.is_fragment {
+        // The others have a part in it.
+        return true;
+    }
     match h.proto {
         // None (RFC 768); in IPv6 there must be one (RFC 8200 8.1).
         ip_proto::UDP if !v6 && be16(frame, h.l4 + 6) == Some(0) => true,
@@ -81,9 +85,9 @@ pub(crate) fn checksums_are_right(frame: &[u8], h: &Headers) -> bool {
     }
 }
 
-/// The tuple of the connection that a packet belongs to; `None` when it cannot belong to any.
+/// The tuple of the connection that a packet, whole or a first fragment, belongs to; `None` when it cannot belong to any.
 pub(crate) fn extract(frame: &[u8], h: &Headers, zone: u16) -> Option<Found> {
-    if h.is_fragment || h.l4 > h.end || h.end > frame.len() || !checksums_are_right(frame, h) {
+    if h.l4 > h.end || h.end > frame.len() || !checksums_are_right(frame, h) {
         return None;
     }
     let min = match h.proto {

@@ -16,18 +16,22 @@
 //! * What is bounded: connections in all ([`Tracker::set_max`]) and by zone ([`Tracker::set_zone_limit`]). A connection
 //!   that does not fit is not remembered; its packet is `new` all the same and is not dropped here.
 //! * Time is an argument. A connection that is past its time is no longer found; what it takes is given back by
-//!   [`Tracker::sweep`], which does a bounded number of steps.
+//!   [`Tracker::sweep`], which does a bounded number of steps. How long that is may differ by zone
+//!   ([`Tracker::set_zone_timeouts`]).
 //!
 //! Semantics are those of Open vSwitch's userspace datapath 3.1, where ovs-fields(7), ovs-actions(7) and the specifications of the
 //! protocols leave a choice. TCP windows are checked unless that is switched off ([`Tracker::set_tcp_window_check`]).
 //!
-//! Not here: reassembly (a fragment that is not whole is `invalid`), helpers for FTP and TFTP (the connection remembers
-//! that it was given one and is tracked as any other), timeout policies.
+//! Fragments get the verdict of the first of their packet, in the order in which they come; there is no reassembly.
+//!
+//! Not here: helpers for FTP and TFTP (the connection remembers
+//! that it was given one and is tracked as any other).
 #![forbid(unsafe_code)]
 
 mod ahead;
 mod entry;
 mod extract;
+mod fragments;
 mod index;
 mod limits;
 mod nat;

@@ -170,6 +170,14 @@ fn rewrite_end(frame: &mut [u8], h: &Headers, src: bool, address: u128, port: u1
     }
 }
 
+/// Gives a later fragment, which has no transport header, the addresses of tuple `to`.
+pub(crate) fn translate_later(frame: &mut [u8], h: &Headers, to: &Tuple) {
+    // Of a protocol that has neither ports nor a checksum over addresses.
+    let h = Headers { proto: 0, ..*h };
+    rewrite_end(frame, &h, true, to.src, 0);
+    rewrite_end(frame, &h, false, to.dst, 0);
+}
+
 /// Makes a packet what tuple `to` says; an error, and the packet that it is about, likewise.
 pub(crate) fn translate(frame: &mut [u8], h: &Headers, about: Option<&Headers>, end: NatEnd, to: &Tuple) {
     let src = end == NatEnd::Src;

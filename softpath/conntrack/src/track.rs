@@ -1,12 +1,15 @@
 //! What happens to a packet.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use clock::Instant;
+use flow::headers::eth_type;
 use flow::{CtAction, NatEnd, NatRange, ct_state};
 
 use crate::entry::{Entry, Protocol};
-use crate::extract::{Found, Headers, extract};
+use crate::extract::{Found, Headers, addresses, extract};
+use crate::fragments::{First, Fragment, Fragments};
 use crate::limits::{Limits, ZoneLimit};
 use crate::nat;
 use crate::other::{Progress, begins};
@@ -73,6 +76,7 @@ pub struct Tracker {
     pub(crate) timeouts: timeout::Shared,
     pub(crate) check_windows: AtomicBool,
     pub(crate) counts: Counts,
+    fragments: Fragments,
     random: AtomicU64,
     next_shard: AtomicUsize,
 }
@@ -110,6 +114,7 @@ impl Tracker {
             timeouts: timeout::Shared::default(),
             check_windows: AtomicBool::new(true),
             counts: Counts::default(),
+            fragments: Fragments::default(),
             next_shard: AtomicUsize::new(0),
         }
     }
@@ -140,7 +145,20 @@ impl Tracker {
     ) {
         let before = std::mem::take(meta);
         meta.zone = action.zone;
+        let fragment = match headers.filter(|h| h.is_fragment) {
+            Some(h) => match Fragment::of(frame, h, action.zone) {
+                Some(f) if f.is_later => return self.follow(frame, h, f, &before, meta, action, now),
+                Some(f) => Some(f),
+                None => {
+                    meta.state = ct_state::TRACKED | ct_state::INVALID;
+                    return count(&self.counts.invalid);
+                }
+            },
+            None => None,
+        };
         let found = headers.and_then(|h| Some((h, extract(frame, h, action.zone)?)));
+        // An error in pieces: the packet that it quotes could not be given a right checksum.
+        let found = found.filter(|(_, f)| fragment.is_none() || f.about.is_none());
         let Some((headers, found)) = found else {
             meta.state = ct_state::TRACKED | ct_state::INVALID;
             return count(&self.counts.invalid);
@@ -154,6 +172,50 @@ impl Tracker {
         } | ct_state::TRACKED;
         if meta.state & ct_state::INVALID != 0 {
             count(&self.counts.invalid);
+        } else if let Some(f) = fragment {
+            let Tuple { sport, dport, icmp_type, .. } = p.found.tuple;
+            self.fragments.put(f.id, First { sport, dport, icmp_type, state: meta.state }, now);
+        }
+    }
+
+    /// Tracks a later fragment by what came of the first.
+    #[cold]
+    #[allow(clippy::too_many_arguments)]
+    fn follow(
+        &self,
+        frame: &mut [u8],
+        h: &Headers,
+        f: Fragment,
+        before: &Meta,
+        meta: &mut Meta,
+        action: &CtAction,
+        now: Instant,
+    ) {
+        let v6 = h.eth_type == eth_type::IPV6;
+        let first = self.fragments.get(&f.id, now);
+        let (Some(first), Some((src, dst))) = (first, addresses(frame, h.l3, v6)) else {
+            meta.state = ct_state::TRACKED | ct_state::INVALID;
+            return count(&self.counts.invalid);
+        };
+        let First { sport, dport, icmp_type, state } = first;
+        let t = Tuple { src, dst, sport, dport, zone: action.zone, proto: h.proto, icmp_type, v6 };
+        (meta.state, meta.original) = (state, Some(t));
+        let Some((mut shard, slot, reply)) = self.find(self.hasher.hash(&t), &t) else {
+            // One that was translated on an earlier pass is told of what its connection is.
+            if before.zone == action.zone && before.original.is_some() {
+                (meta.mark, meta.label, meta.original) = (before.mark, before.label, before.original);
+            }
+            return;
+        };
+        let Some(conn) = shard.get_mut(slot) else { return };
+        set_bits(conn, action);
+        (meta.mark, meta.label, meta.original) = (conn.mark, conn.label, Some(conn.original));
+        let translated = state & (ct_state::SRC_NAT | ct_state::DST_NAT) != 0 && conn.nat.is_some();
+        let done = before.state & (ct_state::SRC_NAT | ct_state::DST_NAT) != 0 && before.zone == action.zone;
+        if translated && !done {
+            let to = if reply { conn.original } else { conn.reply() }.reversed();
+            drop(shard);
+            nat::translate_later(frame, h, &to);
         }
     }
 
@@ -226,7 +288,7 @@ impl Tracker {
             // A direction is told of established connections only.
             state = if bits == ct_state::ESTABLISHED { state | bits } else { bits };
             if let Some(t) = timeout {
-                conn.expires = p.now + self.timeouts.get(t);
+                conn.expires = p.now + self.timeouts.get(action.zone, t);
             }
         }
         set_bits(conn, action);
@@ -276,7 +338,7 @@ impl Tracker {
             original: t,
             translated: None,
             tag: tag(p.hash),
-            expires: p.now + self.timeouts.get(timeout),
+            expires: p.now + self.timeouts.get(t.zone, timeout),
             label: 0,
             mark: 0,
             nat: None,
@@ -500,6 +562,11 @@ impl Tracker {
     /// Sets how long connections are remembered, from their next packet on.
     pub fn set_timeouts(&self, t: Timeouts) {
         self.timeouts.set(&t);
+    }
+
+    /// Sets which zones have timeouts of their own, in place of those that had. They count from a connection's next packet on.
+    pub fn set_zone_timeouts(&self, zones: BTreeMap<u16, Timeouts>) {
+        self.timeouts.set_zones(zones);
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use clock::Instant;
-use conntrack::{Ends, Headers, Meta, Tracker, Tuple};
+use conntrack::{Ends, Headers, Meta, Timeouts, Tracker, Tuple};
 use flow::checksum::{Sum, checksum};
 use flow::ct_state::*;
 use flow::{CtAction, NatChoice, NatEnd, NatRange, PacketKey, PortId};
@@ -507,4 +507,94 @@ fn the_short_way_sees_what_the_long_way_sees_of_hostile_and_reordered_packets_to
         }
     }
     assert!(seen > 20_000, "{seen} of 60000 took the short way");
+}
+
+#[test]
+fn zones_may_have_timeouts_of_their_own() {
+    let mut r = Rig::new();
+    let mut own = Timeouts::default();
+    own.set(Timeouts::by_name("udp_first").unwrap(), 5);
+    r.tracker.set_zone_timeouts([(7, own)].into());
+    let in_zone = |zone| CtAction { zone, ..commit() };
+    r.act(&mut udp(C, S), &in_zone(7));
+    r.act(&mut udp(C, S), &in_zone(8));
+    assert_eq!(r.dump().len(), 2);
+    r.pass(6);
+    assert_eq!(r.dump().len(), 1, "{:?}", r.dump());
+    assert!(r.dump()[0].contains("zone=8"));
+    // Its next packets are told by their own, too.
+    r.act(&mut udp(C, S), &in_zone(7));
+    r.act(&mut udp(S, C), &in_zone(7));
+    r.tracker.set_zone_timeouts([].into());
+    r.pass(6);
+    assert_eq!(r.dump().len(), 2);
+    assert_eq!(Timeouts::by_name("sctp_closed"), None);
+}
+
+/// A fragment of a UDP packet from `C` to `S`, or back, of 24 bytes with its header.
+fn fragment(from: (u32, u16), to: (u32, u16), ident: u16, offset: u16, more: bool, proto: u8) -> Vec<u8> {
+    let mut body = Vec::new();
+    if offset == 0 {
+        body.extend(from.1.to_be_bytes());
+        body.extend(to.1.to_be_bytes());
+        body.extend([0, 24, 0x12, 0x34]);
+    }
+    body.resize(16 - usize::from(offset.min(1)) * 8, 7);
+    let mut f = ipv4(from.0, to.0, 0xff, body);
+    f[18..20].copy_from_slice(&ident.to_be_bytes());
+    f[20..22].copy_from_slice(&(offset | if more { 0x2000 } else { 0 }).to_be_bytes());
+    f[23] = proto;
+    f[24..26].fill(0);
+    let sum = checksum(&f[14..34]);
+    f[24..26].copy_from_slice(&sum.to_be_bytes());
+    f
+}
+
+#[test]
+fn fragments_get_the_verdict_of_the_first_and_none_without_it() {
+    let mut r = Rig::new();
+    assert_eq!(r.state(&fragment(C, S, 1, 2, false, 17)), INVALID, "before the first");
+    assert_eq!(r.state(&fragment(C, S, 1, 0, true, 17)), NEW);
+    assert_eq!(r.dump().len(), 1);
+    assert_eq!(r.state(&fragment(C, S, 1, 2, false, 17)), NEW);
+    assert_eq!(r.state(&fragment(C, S, 2, 2, false, 17)), INVALID, "of another packet");
+    assert_eq!(r.state(&fragment(S, C, 3, 0, true, 17)), ESTABLISHED | REPLY);
+    assert_eq!(r.state(&fragment(S, C, 3, 2, false, 17)), ESTABLISHED | REPLY);
+    // Over the header of the first.
+    assert_eq!(r.state(&fragment(C, S, 4, 0, true, 6)), INVALID, "no whole TCP header");
+    assert_eq!(r.state(&fragment(C, S, 1, 1, true, 6)), INVALID);
+    r.pass(16);
+    assert_eq!(r.state(&fragment(C, S, 1, 2, false, 17)), INVALID, "too late");
+}
+
+#[test]
+fn later_fragments_are_translated_as_the_first_and_nothing_else_of_them_changes() {
+    let r = Rig::new();
+    let to = Ipv4Addr::new(192, 0, 2, 9);
+    let nat = NatRange {
+        end: NatEnd::Src,
+        addresses: Some((to.into(), to.into())),
+        ports: Some((7000, 7000)),
+        choice: NatChoice::Any,
+        persistent: false,
+    };
+    let action = CtAction { nat: Some(Some(nat)), ..commit() };
+    let mut first = fragment(C, S, 9, 0, true, 17);
+    let m = r.act(&mut first, &action);
+    assert_eq!(m.state, TRACKED | NEW | SRC_NAT);
+    assert_eq!((&first[26..30], &first[34..36]), (&to.octets()[..], &7000u16.to_be_bytes()[..]));
+    let before = fragment(C, S, 9, 2, false, 17);
+    let mut later = before.clone();
+    let m = r.act(&mut later, &action);
+    assert_eq!(m.state, TRACKED | NEW | SRC_NAT);
+    assert_eq!(later[26..30], to.octets());
+    assert_eq!(later[30..], before[30..]);
+    assert_eq!(checksum(&later[14..34]), 0, "the header's checksum follows");
+    // The answer's, back.
+    let mut first = fragment(S, (u32::from(to), 7000), 5, 0, true, 17);
+    let m = r.act(&mut first, &action);
+    assert_eq!(m.state, TRACKED | ESTABLISHED | REPLY | DST_NAT);
+    let mut later = fragment(S, (u32::from(to), 7000), 5, 2, false, 17);
+    assert_eq!(r.act(&mut later, &action).state, m.state);
+    assert_eq!(later[30..34], C.0.to_be_bytes());
 }

@@ -117,7 +117,7 @@ impl Shared {
     /// Sends a change to every core. Under the lock of the table, so that changes reach the cores in the order in which they
     /// were made.
     pub(crate) fn broadcast(&self, change: impl Fn() -> FlowChange) {
-        for l in self.links.iter() {
+        for l in self.links.iter().filter(|l| l.is_active()) {
             l.change(change());
         }
     }

@@ -9,6 +9,8 @@ use flow::PortId;
 pub struct DatapathConfig {
     /// Forwarding cores, at least 1.
     pub cores: usize,
+    /// Further cores, which do nothing until they are activated ([`crate::SoftDatapath::activate`]).
+    pub spare_cores: usize,
     /// Records that the table holds at most.
     pub max_flows: usize,
     /// Most slots of each core's exact-match cache, 8 bytes each; rounded up to a power of two. It begins with fewer and grows with
@@ -34,6 +36,7 @@ impl Default for DatapathConfig {
     fn default() -> Self {
         DatapathConfig {
             cores: 1,
+            spare_cores: 0,
             max_flows: 200_000,
             exact_slots: 1 << 21,
             flow_bytes: 96 << 20,

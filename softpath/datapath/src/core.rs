@@ -554,6 +554,11 @@ impl Core {
                         self.out.track_next(&mut packets, i, of, what, passes, now);
                         continue;
                     }
+                    if let Some(tunnel) = entry.popping() {
+                        let of = (&mut b.keys[i], &mut b.layouts[i]);
+                        self.out.pop_next(&mut packets, i, of, tunnel, passes);
+                        continue;
+                    }
                     let actions = entry.actions();
                     self.out.execute(packets.take(), &mut b.keys[i], &b.layouts[i], actions, passes, now);
                     continue;

@@ -115,8 +115,9 @@ impl SoftDatapath {
         punts: Arc<dyn PuntSink>,
     ) -> Result<Arc<SoftDatapath>, DatapathError> {
         let buffers = config.execute_buffers.max(1);
-        let links = (0..config.cores.max(1))
-            .map(|_| CoreLink::new(buffers as usize))
+        let cores = config.cores.max(1);
+        let links = (0..cores + config.spare_cores)
+            .map(|i| CoreLink::new(buffers as usize, i < cores))
             .collect::<Result<Vec<_>, _>>()
             .map_err(io)?;
         let shared = Shared {
@@ -141,9 +142,82 @@ impl SoftDatapath {
         self.shared.tunnel_ports.set(&range);
     }
 
-    /// How many cores there are.
+    /// How many cores there are, those included that are not active.
     pub fn cores(&self) -> usize {
         self.shared.links.len()
+    }
+
+    fn active(&self) -> impl Iterator<Item = (usize, &CoreLink)> {
+        self.shared.links.iter().enumerate().filter(|(_, l)| l.is_active())
+    }
+
+    /// Whether a core has a part in anything.
+    pub fn is_active(&self, core: usize) -> bool {
+        self.shared.links.get(core).is_some_and(CoreLink::is_active)
+    }
+
+    /// Gives a core that does nothing a part in things: it learns of ports and records at its next poll, and queues may be assigned to
+    /// it. One that is active already stays so.
+    ///
+    /// # Errors
+    /// [`DatapathError::Io`] when there is no such core, or more ports than it can be told of at once.
+    pub fn activate(&self, core: usize) -> Result<(), DatapathError> {
+        let link = self.shared.links.get(core).ok_or_else(|| io(format!("no core {core}")))?;
+        let ports = self.shared.ports.lock();
+        if link.is_active() {
+            return Ok(());
+        }
+        if ports.len() > link.ports.capacity() - link.ports.len() {
+            return Err(io(format!("core {core} cannot be told of {} ports", ports.len())));
+        }
+        for port in ports.values() {
+            // There is room, and changes are only sent under the lock.
+            let _ = link.ports.push(PortChange::Attach { port: port.clone(), queues: Vec::new() });
+        }
+        let flows = self.shared.flows.lock();
+        while link.flows.pop().is_some() {}
+        link.resync.store(true, Ordering::Release);
+        link.active.store(true, Ordering::Release);
+        drop((flows, ports));
+        link.wake();
+        Ok(())
+    }
+
+    /// Takes a core that serves no queue out of everything; it must be running, or polled, to let go of the ports. The first core
+    /// always stays.
+    ///
+    /// # Errors
+    /// [`DatapathError::Io`] when it is the first or serves a queue, or does not come round within `patience`.
+    pub fn deactivate(&self, core: usize, patience: Duration) -> Result<(), DatapathError> {
+        let link = self.shared.links.get(core).filter(|_| core > 0);
+        let link = link.ok_or_else(|| io(format!("core {core} cannot be deactivated")))?;
+        let left: Vec<_> = {
+            let ports = self.shared.ports.lock();
+            if !link.is_active() {
+                return Ok(());
+            }
+            if ports.values().flat_map(|p| p.queues.iter()).any(|q| q.core == core) {
+                return Err(io(format!("core {core} serves queues")));
+            }
+            if ports.len() > link.ports.capacity() - link.ports.len() {
+                return Err(io(format!("core {core} does not take changes of ports")));
+            }
+            let flows = self.shared.flows.lock();
+            link.active.store(false, Ordering::Release);
+            drop(flows);
+            let leave = |id: &PortId| {
+                let leaving = Arc::new(Leaving::new(1, 1));
+                // There is room, and changes are only sent under the lock.
+                let _ = link.ports.push(PortChange::Detach { id: *id, leaving: leaving.clone() });
+                Detached { leaving }
+            };
+            ports.keys().map(leave).collect()
+        };
+        link.wake();
+        for d in left {
+            d.wait(patience).ok_or_else(|| io(format!("core {core} does not let go of the ports")))?;
+        }
+        Ok(())
     }
 
     /// Takes core `index`, once. Whoever has it runs it ([`Core::run`]) or polls it ([`Core::poll_once`]).
@@ -206,11 +280,15 @@ impl SoftDatapath {
         }
         let mut places = Vec::with_capacity(queues.len());
         for q in &queues {
-            let core = q.core.or_else(|| (0..links.len()).min_by_key(|c| load[*c])).unwrap_or(0);
-            *load.get_mut(core).ok_or_else(|| io(format!("no core {core}")))? += 1;
+            let least = || self.active().map(|(c, _)| c).min_by_key(|c| load[*c]);
+            let core = q.core.or_else(least).unwrap_or(0);
+            if !self.is_active(core) {
+                return Err(io(format!("no core {core}")));
+            }
+            load[core] += 1;
             places.push((q.number, core));
         }
-        if links.iter().any(|l| l.ports.is_full()) {
+        if self.active().any(|(_, l)| l.ports.is_full()) {
             return Err(io("a core does not take changes of ports"));
         }
         let port =
@@ -220,7 +298,7 @@ impl SoftDatapath {
         for (place, (q, (_, core))) in queues.into_iter().zip(&places).enumerate() {
             by_core[*core].push((place, q.pair));
         }
-        for (l, queues) in links.iter().zip(by_core) {
+        for (l, queues) in links.iter().zip(by_core).filter(|(l, _)| l.is_active()) {
             // Not full: checked above, and changes are only sent under the lock.
             let _ = l.ports.push(PortChange::Attach { port: port.clone(), queues });
             l.wake();
@@ -237,7 +315,7 @@ impl SoftDatapath {
     /// `patience`: the port is gone then.
     pub fn reassign(&self, id: PortId, cores: &[usize], patience: Duration) -> Result<(), DatapathError> {
         let port = self.shared.ports.lock().get(&id).cloned().ok_or(DatapathError::NoSuchPort(id))?;
-        if cores.len() != port.queues.len() || cores.iter().any(|c| *c >= self.cores()) {
+        if cores.len() != port.queues.len() || cores.iter().any(|c| !self.is_active(*c)) {
             return Err(io(format!("{} queues cannot be on cores {cores:?}", port.queues.len())));
         }
         if port.queues.iter().map(|q| q.core).eq(cores.iter().copied()) {
@@ -258,10 +336,10 @@ impl SoftDatapath {
         ports.get(&id).map(|p| p.queues.iter().map(|q| q.core).collect()).unwrap_or_default()
     }
 
-    /// What each core has done.
+    /// What each active core has done.
     pub fn core_stats(&self) -> Vec<CoreStats> {
         let ports: Vec<_> = self.shared.ports.lock().values().cloned().collect();
-        let links = self.shared.links.iter().enumerate();
+        let links = self.active();
         let of = |(core, l): (usize, &CoreLink)| {
             let mut s = CoreStats { core, ..CoreStats::default() };
             l.published.add_to(&mut s.packets);
@@ -292,11 +370,11 @@ impl SoftDatapath {
     pub fn detach(&self, id: PortId) -> Result<Detached, DatapathError> {
         let mut ports = self.shared.ports.lock();
         let queues = ports.get(&id).ok_or(DatapathError::NoSuchPort(id))?.queues.len();
-        if self.shared.links.iter().any(|l| l.ports.is_full()) {
+        if self.active().any(|(_, l)| l.ports.is_full()) {
             return Err(io("a core does not take changes of ports"));
         }
-        let leaving = Arc::new(Leaving::new(self.shared.links.len(), queues));
-        for l in self.shared.links.iter() {
+        let leaving = Arc::new(Leaving::new(self.active().count(), queues));
+        for (_, l) in self.active() {
             // Not full: checked above, and changes are only sent under the lock.
             let _ = l.ports.push(PortChange::Detach { id, leaving: leaving.clone() });
             l.wake();
@@ -372,7 +450,7 @@ impl Datapath for SoftDatapath {
         for i in &chunk {
             flows.remove(i.record.id);
         }
-        for l in self.shared.links.iter() {
+        for (_, l) in self.active() {
             l.resync.store(true, Ordering::Release);
             l.wake();
         }

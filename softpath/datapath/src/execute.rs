@@ -56,7 +56,7 @@ pub(crate) struct Recirculated {
     pub(crate) passes: u8,
 }
 
-/// Packets that were tracked, and which of the burst's keys each has.
+/// Packets that were tracked or came out of a tunnel, and which of the burst's keys each has.
 #[derive(Default)]
 pub(crate) struct Tracked {
     pub(crate) packets: PacketBatch,
@@ -249,6 +249,51 @@ impl Outputs {
             likely.is_some() && connections::see(&self.connections, p, headers, key, likely, action, now);
         let changed = !seen && connections::track(&self.connections, p, headers, key, action, now);
         key.set_word(0, key.word(0) & !0xffff_ffff | u64::from(id));
+        self.look_up_next(packets, i, key, passes, changed);
+    }
+
+    /// Takes the next of `packets`, whose key is number `i` of the burst, out of its tunnel, and has it looked up again as what it is
+    /// then.
+    #[inline(always)]
+    pub(crate) fn pop_next(
+        &mut self,
+        packets: &mut TakeEach<'_>,
+        i: usize,
+        (key, layout): (&mut PacketKey, &mut Layout),
+        (port, kind): (PortId, TunnelKind),
+        passes: u8,
+    ) {
+        let Some(p) = packets.peek() else { return };
+        let l3 = Headers::new(key, layout).network();
+        let opened = match tunnel::pop(p, kind, l3) {
+            Ok(t) => t,
+            Err(why) => {
+                drop(packets.take());
+                return self.tally.drop(why);
+            }
+        };
+        key.clear();
+        let inner = plain::read(p, port, key).map_or_else(|| flow::parse_into(p, port, key).ok(), Some);
+        let Some(inner) = inner else {
+            drop(packets.take());
+            return self.tally.drop(DropReason::Runt);
+        };
+        tunnel::write(&opened, key);
+        *layout = inner;
+        self.look_up_next(packets, i, key, passes, false);
+    }
+
+    /// Has the next of `packets` looked up again with key number `i` of the burst, which is its own, or (`changed`) one that is read
+    /// anew but for its metadata.
+    #[inline(always)]
+    fn look_up_next(
+        &mut self,
+        packets: &mut TakeEach<'_>,
+        i: usize,
+        key: &PacketKey,
+        passes: u8,
+        changed: bool,
+    ) {
         if passes >= self.max_passes {
             drop(packets.take());
             return self.tally.drop(DropReason::RecircLimit);

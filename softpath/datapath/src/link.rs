@@ -91,6 +91,8 @@ const HANDOFFS: usize = 1024;
 
 /// One core, seen from outside.
 pub(crate) struct CoreLink {
+    /// Whether it has a part in anything. Written under the locks of ports and flows.
+    pub(crate) active: AtomicBool,
     pub(crate) flows: ArrayQueue<FlowChange>,
     /// A change did not fit the queue: the core has to read the whole table.
     pub(crate) resync: AtomicBool,
@@ -106,8 +108,9 @@ pub(crate) struct CoreLink {
 }
 
 impl CoreLink {
-    pub(crate) fn new(executes: usize) -> std::io::Result<Self> {
+    pub(crate) fn new(executes: usize, active: bool) -> std::io::Result<Self> {
         Ok(CoreLink {
+            active: AtomicBool::new(active),
             flows: ArrayQueue::new(FLOW_CHANGES),
             resync: AtomicBool::new(false),
             ports: ArrayQueue::new(PORT_CHANGES),
@@ -120,6 +123,12 @@ impl CoreLink {
             published: Published::default(),
             perf: PublishedPerf::default(),
         })
+    }
+
+    /// Whether the core has a part in anything.
+    #[inline]
+    pub(crate) fn is_active(&self) -> bool {
+        self.active.load(Ordering::Acquire)
     }
 
     /// Sends a change of the flow table.

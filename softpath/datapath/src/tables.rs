@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 use clock::Instant;
 use datapath_api::{FlowCounters, FlowRecord, MissHandler};
+use flow::tunnel::TunnelKind;
 use flow::{Action, CtAction, PacketKey, PacketMask, PacketMatch, PortId, WordIter};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
@@ -80,6 +81,8 @@ pub(crate) struct Entry {
     fused: bool,
     /// Nothing is done.
     pub(crate) drops: bool,
+    /// All that is done is to take the packet out of a tunnel.
+    pub(crate) pops: bool,
     /// The zone when all that is done is to track the packet and look it up again.
     pub(crate) tracks: Option<u16>,
     subtable: u32,
@@ -546,6 +549,7 @@ impl Tables {
         };
         entry.fused = i.rewrite.is_some();
         entry.drops = i.actions.is_empty();
+        entry.pops = matches!(&*i.actions, [Action::TunnelPop { .. }]);
         entry.tracks = match &*i.actions {
             [Action::Ct(c), Action::Recirc(_)] => Some(c.zone),
             _ => None,
@@ -594,6 +598,7 @@ impl Tables {
             only_output: None,
             fused: false,
             drops: false,
+            pops: false,
             tracks: None,
             subtable,
             packets: 0,
@@ -738,6 +743,15 @@ impl Tables {
 }
 
 impl Entry {
+    /// The tunnel that packets are taken out of, where nothing else is done.
+    #[inline(always)]
+    pub(crate) fn popping(&self) -> Option<(PortId, TunnelKind)> {
+        match self.actions() {
+            [Action::TunnelPop { port, kind }] if self.pops => Some((*port, *kind)),
+            _ => None,
+        }
+    }
+
     /// What is done, where that is to track the packet and look it up again.
     #[inline(always)]
     pub(crate) fn tracking(&self) -> Option<(&CtAction, u32)> {

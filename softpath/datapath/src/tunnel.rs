@@ -3,6 +3,7 @@
 //! What a header leaves open is filled in here: lengths, the source port of UDP, which says to the network below which inner
 //! packets belong together (RFC 7348 5, RFC 8926 3.3), and checksums. Over IPv4 UDP has none unless the tunnel says so.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -119,9 +120,29 @@ pub(crate) fn pop(p: &mut PacketBuf, kind: TunnelKind, l3: usize) -> Result<Open
     Ok(t)
 }
 
+/// Writes what a tunnel's headers said into a key that has zeros there.
+#[inline(always)]
+pub(crate) fn write(t: &Opened, key: &mut PacketKey) {
+    use FieldId::*;
+    let (IpAddr::V4(src), IpAddr::V4(dst)) = (t.src, t.dst) else { return t.write(key) };
+    let mut put = |f: FieldId, v: u32| {
+        let i = f.info();
+        key.or_word(usize::from(i.word), u64::from(v) << i.shift);
+    };
+    put(TunSrc, src.into());
+    put(TunDst, dst.into());
+    put(TunId, t.key);
+    put(TunFlags, t.flags.into());
+    put(TunTos, t.tos.into());
+    put(TunTtl, t.ttl.into());
+    put(TunTpSrc, t.ports.0.into());
+    put(TunTpDst, t.ports.1.into());
+    put(TunGbpId, t.gbp.0.into());
+    put(TunGbpFlags, t.gbp.1.into());
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
 
     use device::BufferPool;
     use flow::frame::FrameBuilder;
@@ -171,6 +192,10 @@ mod tests {
                 p.extend(&[0; 6]).unwrap();
                 let t = pop(&mut p, kind, 14).unwrap();
                 assert_eq!(&p[..], &inner[..], "{kind:?} {v6} {csum}");
+                let (mut long, mut short) = (PacketKey::ZERO, PacketKey::ZERO);
+                t.write(&mut long);
+                write(&t, &mut short);
+                assert_eq!(long, short);
                 assert_eq!((t.src, t.dst, t.tos, t.ttl, t.key), (h.src, h.dst, h.tos, h.ttl, 0x12_3456));
                 if kind != TunnelKind::Gre {
                     assert!((32_768..=61_000).contains(&t.ports.0), "{}", t.ports.0);

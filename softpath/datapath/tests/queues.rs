@@ -144,3 +144,55 @@ fn queues_change_cores_and_counters_go_on() {
     poll(&mut cores);
     assert_eq!(left.wait(Duration::ZERO).unwrap().len(), 2);
 }
+
+#[test]
+fn a_spare_core_serves_queues_from_when_it_is_activated_until_it_is_not_active_any_more() {
+    let config = DatapathConfig { cores: 1, spare_cores: 1, seed: Some(1), ..DatapathConfig::default() };
+    let dp =
+        SoftDatapath::new(config, Arc::new(ManualClock::new()), Arc::new(ToTwo), Arc::new(ToTwo)).unwrap();
+    let mut cores = vec![dp.take_core(0).unwrap(), dp.take_core(1).unwrap()];
+    let memory = MemoryConfig { capacity: 1024, ..MemoryConfig::default() };
+    let mut far = Vec::new();
+    for id in [1, 2] {
+        let (mut ours, mut theirs) = cable(&memory).unwrap();
+        let (rx, tx) = ours.split().unwrap();
+        far.push(theirs.split().unwrap());
+        dp.attach(PortConfig::new(PortId(id), format!("p{id}")), Box::new(rx), Box::new(tx)).unwrap();
+    }
+    let pool = BufferPool::new(256).unwrap();
+    let mut through = |cores: &mut [Core]| {
+        far[0].1.send(pool.copy_from(&[0x55; 60]).unwrap()).unwrap();
+        poll(cores);
+        received(&mut far[1])
+    };
+    let within = Duration::from_secs(20);
+    let polled = |cores: &mut [Core], f: &(dyn Fn() + Sync)| {
+        std::thread::scope(|s| {
+            let other = s.spawn(f);
+            while !other.is_finished() {
+                poll(cores);
+            }
+            other.join().unwrap();
+        });
+    };
+    assert_eq!((through(&mut cores), dp.core_stats().len()), (1, 1));
+    assert!(dp.reassign(PortId(1), &[1], Duration::ZERO).is_err(), "it is not active");
+    // Ports and records that were there before it.
+    dp.activate(1).unwrap();
+    polled(&mut cores, &|| dp.reassign(PortId(1), &[1], within).unwrap());
+    assert_eq!(through(&mut cores), 1);
+    let s = dp.core_stats();
+    assert_eq!((s.len(), s[1].packets.rx_packets, s[1].packets.misses), (2, 1, 0), "{s:?}");
+    assert!(dp.deactivate(1, within).is_err(), "it serves a queue");
+    assert!(dp.deactivate(0, within).is_err(), "the first stays");
+    polled(&mut cores, &|| dp.reassign(PortId(1), &[0], within).unwrap());
+    polled(&mut cores, &|| dp.deactivate(1, within).unwrap());
+    assert_eq!((through(&mut cores), dp.core_stats().len()), (1, 1));
+    // What changes meanwhile it learns when it is activated again.
+    dp.flow_flush();
+    polled(&mut cores, &|| drop(dp.detach(PortId(2)).unwrap().wait(within).unwrap()));
+    dp.activate(1).unwrap();
+    polled(&mut cores, &|| dp.reassign(PortId(1), &[1], within).unwrap());
+    assert_eq!(through(&mut cores), 0, "port 2 has gone");
+    assert_eq!(pool.free_cells(), 256);
+}

@@ -122,6 +122,9 @@ impl Ring {
     }
 }
 
+/// Pairs of queues of a port at most.
+const MOST_QUEUES: u16 = 64;
+
 const WORD_STATUS: usize = 2;
 const WORD_PACKETS: usize = 3;
 const WORD_FIRST: usize = 4;
@@ -156,6 +159,31 @@ fn bind(socket: &OwnedFd, index: i32, protocol: u16) -> io::Result<()> {
     // SAFETY: passes a live address and its size.
     let rc = unsafe { libc::bind(socket.as_raw_fd(), (&raw const a).cast(), len) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes a socket, which is bound, one of a group that shares what comes in; of a new group when none is given. The group's number.
+fn join_fanout(socket: &OwnedFd, group: Option<u16>) -> io::Result<u16> {
+    // A number of nobody else's is found by the kernel.
+    let flags =
+        libc::PACKET_FANOUT_FLAG_DEFRAG | if group.is_none() { libc::PACKET_FANOUT_FLAG_UNIQUEID } else { 0 };
+    let what = (libc::PACKET_FANOUT_HASH | flags) << 16 | u32::from(group.unwrap_or(0));
+    set(socket, libc::PACKET_FANOUT, &what)?;
+    if let Some(g) = group {
+        return Ok(g);
+    }
+    let mut got = 0u32;
+    let mut len = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to a live integer.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_FANOUT,
+            (&raw mut got).cast(),
+            &mut len,
+        )
+    };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(got as u16) }
 }
 
 /// Keeps the interface in promiscuous mode for as long as the socket is open.
@@ -226,11 +254,28 @@ impl AfPacketPort {
     /// # Errors
     /// [`OpenError`].
     pub fn open(name: &str, pool: &BufferPool) -> Result<Self, OpenError> {
+        Self::open_queues(name, pool, 1)
+    }
+
+    /// As [`AfPacketPort::open`] with `n` pairs of queues, among which the kernel spreads what comes in by connections
+    /// (PACKET_FANOUT_HASH).
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_queues(name: &str, pool: &BufferPool, n: u16) -> Result<Self, OpenError> {
         let netdev = Netdev::open(name)?;
         let counters = Arc::new(Counters::default());
-        let rx = open_rx(&netdev, pool.clone(), counters.clone())?;
-        let tx = open_tx(&netdev, counters.clone(), false)?;
-        NetdevPort::new(netdev, (rx, tx), counters)
+        let mut queues = Vec::new();
+        let mut group = None;
+        for _ in 0..n.clamp(1, MOST_QUEUES) {
+            let rx = open_rx(&netdev, pool.clone(), counters.clone())?;
+            if n > 1 {
+                let joined = join_fanout(&rx.socket, group);
+                group = Some(joined.map_err(|e| OpenError::from_io(name, "PACKET_FANOUT", e))?);
+            }
+            queues.push((rx, open_tx(&netdev, counters.clone(), false)?));
+        }
+        NetdevPort::with_queues(netdev, queues, counters)
     }
 }
 

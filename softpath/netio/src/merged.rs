@@ -23,14 +23,30 @@ struct MergedRx {
 /// # Errors
 /// [`IoError::Gone`] when one was taken already; [`IoError::Os`].
 pub fn take_all(port: &mut dyn PacketIo) -> Result<QueuePair, IoError> {
-    let (rx, tx) = port.take_queues(QueueId(0))?;
-    if port.queue_pairs() <= 1 {
-        return Ok((rx, tx));
-    }
+    take_some(port, 0, 1)
+}
+
+/// Takes all queues of a port as `n` pairs, or as many as there are when those are fewer; at least one.
+///
+/// # Errors
+/// As [`take_all`].
+pub fn take_as(port: &mut dyn PacketIo, n: u16) -> Result<Vec<QueuePair>, IoError> {
+    let n = n.clamp(1, port.queue_pairs().max(1));
+    (0..n).map(|i| take_some(port, i, n)).collect()
+}
+
+/// Takes every `step`th queue from `first` on as one.
+fn take_some(port: &mut dyn PacketIo, first: u16, step: u16) -> Result<QueuePair, IoError> {
+    let (rx, tx) = port.take_queues(QueueId(first))?;
     let mut queues = vec![rx];
-    for q in 1..port.queue_pairs() {
+    for q in (first..port.queue_pairs()).step_by(step.into()).skip(1) {
         // Its sending half is not needed; what it keeps alive the receiving half does, too.
         queues.push(port.take_queues(QueueId(q))?.0);
+    }
+    if queues.len() == 1
+        && let Some(rx) = queues.pop()
+    {
+        return Ok((rx, tx));
     }
     let readable = match queues.iter().map(|q| q.poll_fd()).collect::<Option<Vec<_>>>() {
         Some(fds) => Some(epoll(&fds).map_err(|source| IoError::Os { op: "epoll", source })?),

@@ -6,13 +6,25 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The system's allocator, counting.
 pub struct Counting;
 
+/// Whether anybody wants to know.
+static COUNTS: AtomicBool = AtomicBool::new(true);
 static BYTES: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts no more, from now on: what is timed is not to pay for it. The counts that there are mean nothing afterwards.
+pub fn stop() {
+    COUNTS.store(false, Ordering::Relaxed);
+}
+
+#[inline]
+fn counts() -> bool {
+    COUNTS.load(Ordering::Relaxed)
+}
 
 /// What is allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -39,29 +51,37 @@ impl Held {
 // SAFETY: hands everything on to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, l: Layout) -> *mut u8 {
-        BYTES.fetch_add(l.size(), Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        if counts() {
+            BYTES.fetch_add(l.size(), Ordering::Relaxed);
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
         // SAFETY: as the caller promises.
         unsafe { System.alloc(l) }
     }
 
     unsafe fn dealloc(&self, p: *mut u8, l: Layout) {
-        BYTES.fetch_sub(l.size(), Ordering::Relaxed);
-        ALLOCATIONS.fetch_sub(1, Ordering::Relaxed);
+        if counts() {
+            BYTES.fetch_sub(l.size(), Ordering::Relaxed);
+            ALLOCATIONS.fetch_sub(1, Ordering::Relaxed);
+        }
         // SAFETY: as the caller promises.
         unsafe { System.dealloc(p, l) }
     }
 
     unsafe fn alloc_zeroed(&self, l: Layout) -> *mut u8 {
-        BYTES.fetch_add(l.size(), Ordering::Relaxed);
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        if counts() {
+            BYTES.fetch_add(l.size(), Ordering::Relaxed);
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
         // SAFETY: as the caller promises.
         unsafe { System.alloc_zeroed(l) }
     }
 
     unsafe fn realloc(&self, p: *mut u8, l: Layout, new_size: usize) -> *mut u8 {
-        BYTES.fetch_add(new_size, Ordering::Relaxed);
-        BYTES.fetch_sub(l.size(), Ordering::Relaxed);
+        if counts() {
+            BYTES.fetch_add(new_size, Ordering::Relaxed);
+            BYTES.fetch_sub(l.size(), Ordering::Relaxed);
+        }
         // SAFETY: as the caller promises.
         unsafe { System.realloc(p, l, new_size) }
     }

@@ -1,6 +1,10 @@
 //! What the running switch is to be like. The configuration file makes one, the database makes another each time that it
 //! changes; [`crate::reconcile`] makes the switch equal to it.
 
+use std::collections::BTreeMap;
+
+use conntrack::Timeouts;
+
 use crate::config::{BridgeConfig, Config, DeviceConfig, OffloadConfig};
 
 /// The wanted state.
@@ -12,11 +16,44 @@ pub struct Desired {
     pub devices: Vec<DeviceConfig>,
     /// Bridges with their ports, controllers and listeners.
     pub bridges: Vec<BridgeConfig>,
+    /// Forwarding threads and the queues that they serve.
+    pub forwarding: Forwarding,
+    /// How long connections of some zones are remembered.
+    pub ct_timeouts: BTreeMap<u16, Timeouts>,
+}
+
+/// Which processors forward, and how receive queues are given to them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Forwarding {
+    /// A thread on each of these; `None` for the threads that the process was started with.
+    pub processors: Option<Vec<usize>>,
+    /// How queues without a processor of their own are given out.
+    pub assign: RxqAssign,
+    /// A processor with queues of its own serves no others.
+    pub isolate: bool,
+}
+
+/// Ways to give queues to processors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RxqAssign {
+    /// One after the other.
+    RoundRobin,
+    /// By the cycles that they took: the dearest first, forth and back over the processors.
+    #[default]
+    Cycles,
+    /// By the cycles that they took: the dearest first, each to the processor with the least so far.
+    Group,
 }
 
 impl Config {
     /// The part of a configuration that can change while the switch runs.
     pub fn desired(&self) -> Desired {
-        Desired { offload: self.offload, devices: self.devices.clone(), bridges: self.bridges.clone() }
+        Desired {
+            offload: self.offload,
+            devices: self.devices.clone(),
+            bridges: self.bridges.clone(),
+            forwarding: Forwarding::default(),
+            ct_timeouts: BTreeMap::new(),
+        }
     }
 }

@@ -1,62 +1,151 @@
 //! The forwarding threads: each runs one core of the software datapath.
+//!
+//! The process begins with as many as its configuration says. `other_config:pmd-cpu-mask` asks for one on each of some processors:
+//! threads are started when they are needed first, and stay; a core that is not needed any more is deactivated, and its thread
+//! sleeps ([`crate::reconcile`] does that).
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use datapath::SoftDatapath;
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
+use parking_lot::{Mutex, RwLock};
 
-/// The processors that forwarding threads are pinned to, in the order of cores.
-pub(crate) struct Processors(Vec<usize>);
+/// A thread that runs a core.
+struct Thread {
+    handle: JoinHandle<()>,
+    /// Known once it runs.
+    id: Arc<Mutex<Option<Pid>>>,
+}
 
-impl Processors {
-    pub(crate) fn new(processors: Vec<usize>) -> Self {
-        Processors(processors)
+/// The forwarding threads.
+pub(crate) struct Threads {
+    /// Processors that the configuration pins threads to, in order.
+    configured: Vec<usize>,
+    /// Where each core's thread is to run; `None` is wherever the system puts it.
+    on: RwLock<Vec<Option<usize>>>,
+    started: Mutex<Vec<Thread>>,
+    /// Cores that serve no queues but those that are assigned to them.
+    isolated: RwLock<Vec<usize>>,
+    /// Somebody wants queues given out anew.
+    rebalance: AtomicBool,
+    stop: Arc<AtomicBool>,
+}
+
+impl Threads {
+    /// None yet. `threads` are to run, on these processors as far as there are any.
+    pub(crate) fn new(threads: usize, configured: Vec<usize>, stop: Arc<AtomicBool>) -> Self {
+        let t = Threads {
+            configured,
+            on: RwLock::default(),
+            started: Mutex::default(),
+            isolated: RwLock::default(),
+            rebalance: AtomicBool::new(false),
+            stop,
+        };
+        *t.on.write() = t.as_configured(threads);
+        t
     }
 
-    /// That of a core; `None` when it runs wherever the system puts it.
+    /// Where the first `threads` run when nothing else is asked for.
+    pub(crate) fn as_configured(&self, threads: usize) -> Vec<Option<usize>> {
+        (0..threads).map(|i| self.configured.get(i).copied()).collect()
+    }
+
+    /// Where the cores' threads are to run.
+    pub(crate) fn placed(&self) -> Vec<Option<usize>> {
+        self.on.read().clone()
+    }
+
+    /// Has the cores' threads run there; those that run already move.
+    pub(crate) fn place(&self, on: Vec<Option<usize>>) {
+        *self.on.write() = on;
+        let started = self.started.lock();
+        for (core, t) in started.iter().enumerate() {
+            if let Some(id) = *t.id.lock() {
+                pin(id, core, self.pinned(core));
+            }
+        }
+    }
+
+    /// The processor of a core; `None` when it runs wherever the system puts it.
     pub(crate) fn pinned(&self, core: usize) -> Option<usize> {
-        self.0.get(core).copied()
+        self.on.read().get(core).copied().flatten()
     }
 
     /// The number that a core goes by where people expect a processor's.
     pub(crate) fn processor(&self, core: usize) -> usize {
         self.pinned(core).unwrap_or(core)
     }
-}
 
-/// Starts a thread for each core of `dp`, pinned to `processors` in order as far as there are any. They end soon after
-/// `stop` is set and the datapath is woken.
-///
-/// # Errors
-/// When there are no threads left, or a core was taken; what was started ends with `stop`.
-pub fn start(
-    dp: &SoftDatapath,
-    processors: &[usize],
-    stop: &Arc<AtomicBool>,
-) -> std::io::Result<Vec<JoinHandle<()>>> {
-    (0..dp.cores())
-        .map(|i| {
+    /// Starts threads until the first `n` cores of `dp` have one.
+    ///
+    /// # Errors
+    /// When there are no threads left, or a core was taken; those that were started stay.
+    pub(crate) fn start(self: &Arc<Self>, dp: &SoftDatapath, n: usize) -> std::io::Result<()> {
+        let mut started = self.started.lock();
+        for i in started.len()..n {
             let mut core = dp.take_core(i).map_err(std::io::Error::other)?;
-            let (stop, processor) = (Arc::clone(stop), processors.get(i).copied());
-            std::thread::Builder::new().name(format!("fwd{i}")).spawn(move || {
-                if let Some(p) = processor {
-                    pin(p);
+            let id = Arc::new(Mutex::new(None));
+            let (me, mine) = (Arc::clone(self), Arc::clone(&id));
+            let handle = std::thread::Builder::new().name(format!("fwd{i}")).spawn(move || {
+                {
+                    // Whoever places threads meanwhile finds it, or it finds where it is to be.
+                    let mut id = mine.lock();
+                    *id = Some(gettid());
+                    if me.pinned(i).is_some() {
+                        pin(Pid::from_raw(0), i, me.pinned(i));
+                    }
                 }
-                core.run(&stop);
-            })
-        })
-        .collect()
+                core.run(&me.stop);
+            })?;
+            started.push(Thread { handle, id });
+        }
+        Ok(())
+    }
+
+    /// The threads, which end soon after their flag is set and the datapath is woken.
+    pub(crate) fn take(&self) -> Vec<JoinHandle<()>> {
+        self.started.lock().drain(..).map(|t| t.handle).collect()
+    }
+
+    /// Says which cores serve only queues that are assigned to them.
+    pub(crate) fn isolate(&self, cores: Vec<usize>) {
+        *self.isolated.write() = cores;
+    }
+
+    /// Whether a core serves only queues that are assigned to it.
+    pub(crate) fn is_isolated(&self, core: usize) -> bool {
+        self.isolated.read().contains(&core)
+    }
+
+    /// Wants queues given out anew, the next time that the switch is looked at.
+    pub(crate) fn want_rebalance(&self) {
+        self.rebalance.store(true, Ordering::Release);
+    }
+
+    /// Whether that is wanted; not any more then.
+    pub(crate) fn wants_rebalance(&self) -> bool {
+        self.rebalance.swap(false, Ordering::AcqRel)
+    }
 }
 
-/// Keeps the calling thread on one processor. A thread that cannot be pinned forwards all the same.
-fn pin(processor: usize) {
+/// Keeps a thread on one processor, or lets it run anywhere. One that cannot be kept there forwards all the same.
+fn pin(thread: Pid, core: usize, processor: Option<usize>) {
     let mut set = CpuSet::new();
-    let pinned = set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    match pinned {
-        Ok(()) => tracing::info!("pinned to processor {processor}"),
-        Err(e) => tracing::warn!("cannot be pinned to processor {processor}: {e}"),
+    let all = match processor {
+        Some(p) => p..p + 1,
+        None => 0..CpuSet::count(),
+    };
+    let pinned = all.into_iter().try_for_each(|p| set.set(p)).and_then(|()| sched_setaffinity(thread, &set));
+    match (pinned, processor) {
+        (Ok(()), Some(p)) => tracing::info!(target: "dpif_netdev", "core {core} is pinned to processor {p}"),
+        (Ok(()), None) => {}
+        (Err(e), Some(p)) => {
+            tracing::warn!(target: "dpif_netdev", "core {core} cannot be pinned to processor {p}: {e}");
+        }
+        (Err(e), None) => tracing::warn!(target: "dpif_netdev", "core {core} stays pinned: {e}"),
     }
 }

@@ -15,7 +15,7 @@ use netio::tap::TapPort;
 use offload_tc::Misses;
 
 use crate::capture::CapturePort;
-use crate::config::{PortKind, Wire};
+use crate::config::{PortConfig, PortKind, Wire};
 use crate::tc::TcPort;
 
 /// What a frame has beside its MTU: an Ethernet header and two VLAN tags.
@@ -96,25 +96,26 @@ impl PacketIo for NullPort {
     }
 }
 
-/// Opens a port that is not on a device, received packets in buffers of `pool`. Interfaces are brought up, but for internal
+/// Opens a port that is not on a device, with as many queues as it asks for where they can be had by asking, received packets in buffers of `pool`. Interfaces are brought up, but for internal
 /// ones, which get the address `mac`. `misses` is told of interfaces whose flows TC forwards.
 ///
 /// # Errors
 /// [`OpenError`].
 pub fn port(
-    kind: &PortKind,
+    config: &PortConfig,
     mac: Option<[u8; 6]>,
     pool: &BufferPool,
     misses: &Misses,
     clock: &Arc<dyn Clock>,
 ) -> Result<Opened, OpenError> {
-    match kind {
+    let queues = config.rx.count.unwrap_or(1);
+    match &config.kind {
         PortKind::Sim { .. }
         | PortKind::Patch { .. }
         | PortKind::Tunnel { .. }
         | PortKind::Dummy { .. }
         | PortKind::Vport { .. } => Err(IoError::Gone.into()),
-        PortKind::AfPacket { interface } => Ok((af_packet(interface, pool)?, None)),
+        PortKind::AfPacket { interface } => Ok((af_packet(interface, pool, queues)?, None)),
         PortKind::Tc { interface } => Ok((Box::new(TcPort::open(interface, pool, misses)?), None)),
         PortKind::AfXdp { interface, mode } => Ok((af_xdp(interface, *mode, pool)?, None)),
         PortKind::Tap { interface } => Ok((tap(interface, pool)?, None)),
@@ -169,15 +170,15 @@ pub fn set_mtu(kind: &PortKind, mtu: u32, pool: &BufferPool) -> Result<(), Strin
 pub fn wire(w: &Wire, pool: &BufferPool) -> Result<Option<Opened>, OpenError> {
     Ok(Some(match w {
         Wire::None => return Ok(None),
-        Wire::AfPacket(interface) => (af_packet(interface, pool)?, None),
+        Wire::AfPacket(interface) => (af_packet(interface, pool, 1)?, None),
         Wire::AfXdp(interface) => (af_xdp(interface, XdpMode::default(), pool)?, None),
         Wire::Tap(interface) => (tap(interface, pool)?, None),
         Wire::Memory => memory()?,
     }))
 }
 
-fn af_packet(interface: &str, pool: &BufferPool) -> Result<Box<dyn PacketIo>, OpenError> {
-    let p = AfPacketPort::open(interface, pool)?;
+fn af_packet(interface: &str, pool: &BufferPool, queues: u16) -> Result<Box<dyn PacketIo>, OpenError> {
+    let p = AfPacketPort::open_queues(interface, pool, queues)?;
     p.netdev().set_up()?;
     Ok(Box::new(p))
 }

@@ -41,7 +41,7 @@ use crate::db::embedded::{self, EmbedError};
 use crate::db::{At, ByDatabase, Host};
 use crate::desired::Desired;
 use crate::dummy::{self, Dummies};
-use crate::forwarding::{self, Processors};
+use crate::forwarding::Threads;
 use crate::hoisting::Hoisting;
 use crate::link_events;
 use crate::placing::Placing;
@@ -158,7 +158,6 @@ pub struct Switch {
     stop: StopRequest,
     stop_threads: Arc<AtomicBool>,
     stop_config: Arc<AtomicBool>,
-    forwarding: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
     configuring: Option<JoinHandle<()>>,
     reconfigure: Reconfigure,
@@ -217,7 +216,10 @@ impl Switch {
         layer.set_wakeup(move || waker.poke());
 
         let (stop, _) = stop_channel();
-        let (desired, processors) = (config.desired(), config.datapath.cores.clone());
+        let desired = config.desired();
+        let stop_threads = Arc::<AtomicBool>::default();
+        let d = &config.datapath;
+        let threads = Arc::new(Threads::new(d.threads, d.cores.clone(), stop_threads.clone()));
         let parts = Arc::new(Parts {
             version: VERSION,
             run_dir: run_dir.path().to_owned(),
@@ -237,7 +239,7 @@ impl Switch {
             dummies: Default::default(),
             dummy: warp.is_some(),
             rounds: Rounds::new(poke.clone()),
-            cores: Processors::new(processors.clone()),
+            cores: threads,
             looks: Default::default(),
             stop: stop.clone(),
         });
@@ -285,9 +287,8 @@ impl Switch {
             commands,
             parts,
             stop,
-            stop_threads: Arc::default(),
+            stop_threads,
             stop_config: Arc::default(),
-            forwarding: Vec::new(),
             control: None,
             configuring: None,
             reconfigure,
@@ -300,7 +301,7 @@ impl Switch {
             _pid_file: pid_file,
         };
         let control = Control { parts: switch.parts.clone(), openflow: layer, placing, clock, poke };
-        switch.run(control, &processors, options.database, &usage)?;
+        switch.run(control, config.datapath.threads, options.database, &usage)?;
         Ok(switch)
     }
 
@@ -308,13 +309,13 @@ impl Switch {
     fn run(
         &mut self,
         control: Control,
-        processors: &[usize],
+        threads: usize,
         database: Option<Database>,
         usage: &Usage,
     ) -> Result<(), StartError> {
         let stop = &self.stop_threads;
         self.control = Some(control.start(stop.clone()).map_err(StartError::Threads)?);
-        self.forwarding = forwarding::start(&self.soft, processors, stop).map_err(StartError::Threads)?;
+        self.parts.cores.start(&self.soft, threads).map_err(StartError::Threads)?;
         if let Some(r) = self.reconciler.take() {
             let parts = self.parts.clone();
             let thread = self.reconfigure.start(r, parts, self.stop_config.clone());
@@ -470,7 +471,7 @@ impl Switch {
         self.stop_threads.store(true, Ordering::Release);
         self.soft.wake();
         self.poke.poke();
-        for t in self.forwarding.drain(..).chain(self.control.take()) {
+        for t in self.parts.cores.take().into_iter().chain(self.control.take()) {
             join(t);
         }
         self.parts.endpoints.lock().clear();
@@ -511,6 +512,8 @@ fn soft_config(config: &Config) -> datapath::DatapathConfig {
     let d = &config.datapath;
     datapath::DatapathConfig {
         cores: d.threads,
+        // Whatever processors are asked for later.
+        spare_cores: std::thread::available_parallelism().map_or(0, |n| n.get()).saturating_sub(d.threads),
         max_flows: d.max_flows,
         // Never: longer than anybody waits.
         busy_poll: d.busy_poll_us.map_or(Duration::MAX, Duration::from_micros),

@@ -238,3 +238,79 @@ fn who_moves_the_time_on_finds_statistics_in_the_database_and_drops_counted() {
     assert_eq!(r.appctl("coverage/read-counter drop_action_recursion_too_deep"), "0\n");
     assert!(r.tool("ovs-appctl coverage/read-counter no_such_thing").is_err());
 }
+
+/// `CORE ISOLATED: PORT/QUEUE ...` for each thread that `dpif-netdev/pmd-rxq-show` tells of.
+fn queues_by_core(r: &Rig) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for l in r.appctl("dpif-netdev/pmd-rxq-show").lines().map(str::trim) {
+        if let Some(core) = l.strip_prefix("pmd thread numa_id 0 core_id ") {
+            all.push(core.trim_end_matches(':').to_owned());
+        } else if let (Some(isolated), Some(last)) = (l.strip_prefix("isolated : "), all.last_mut()) {
+            *last += &format!(" {isolated}:");
+        } else if let (Some(queue), Some(last)) = (l.strip_prefix("port: "), all.last_mut()) {
+            let w: Vec<_> = queue.split_whitespace().collect();
+            *last += &format!(" {}/{}", w[0], w[2]);
+        }
+    }
+    all
+}
+
+#[test]
+fn threads_run_on_the_processors_that_are_asked_for_and_serve_the_queues_that_they_are_given() {
+    if std::thread::available_parallelism().is_ok_and(|n| n.get() < 2) {
+        eprintln!("skipped: there is one processor only");
+        return;
+    }
+    let r = Rig::start();
+    let set = |what: &str| drop(r.run(&format!("ovs-vsctl set Open_vSwitch . {what}")));
+    r.run("ovs-vsctl add-port br0 p9 -- set Interface p9 type=dummy-pmd options:n_rxq=4");
+    assert_eq!(queues_by_core(&r), ["0 false: p9/0 p9/1 p9/2 p9/3"]);
+    set("other_config:pmd-cpu-mask=3 other_config:pmd-rxq-assign=roundrobin");
+    assert_eq!(queues_by_core(&r), ["0 false: p9/0 p9/2", "1 false: p9/1 p9/3"]);
+    set("other_config:pmd-rxq-assign=cycles");
+    assert_eq!(queues_by_core(&r), ["0 false: p9/0 p9/3", "1 false: p9/1 p9/2"]);
+
+    r.run("ovs-vsctl set Interface p9 other_config:pmd-rxq-affinity=\"0:1\"");
+    assert_eq!(queues_by_core(&r), ["0 false: p9/1 p9/2 p9/3", "1 true: p9/0"]);
+    r.run("ovs-ofctl add-flow br0 actions=1");
+    for (queue, n) in [(0, 3), (2, 1)] {
+        for _ in 0..n {
+            r.appctl(&format!("netdev-dummy/receive p9 --qid {queue} '{ICMP}'"));
+        }
+    }
+    let received = |core: u32, n: u32| {
+        support::eventually("the thread counts what came by its queue", || {
+            let told = r.appctl(&format!("dpif-netdev/pmd-stats-show -pmd {core}"));
+            told.contains(&format!("core_id {core}:\n  packets received: {n}\n")).then_some(())
+        });
+    };
+    received(1, 3);
+    received(0, 1);
+
+    set("other_config:pmd-rxq-isolate=false");
+    let shared = queues_by_core(&r);
+    assert!(shared[1].starts_with("1 false: p9/0") && shared[1].len() > "1 false: p9/0".len(), "{shared:?}");
+    assert_eq!(r.appctl("dpif-netdev/pmd-rxq-rebalance"), "pmd rxq rebalance requested.\n");
+    // A processor that nobody is to run on has none.
+    r.run("ovs-vsctl set Interface p9 other_config:pmd-rxq-affinity=\"0:9\" options:n_rxq=2");
+    assert!(r.log().contains("Core 9 cannot be pinned with Port 'p9' Rx queue 0."), "{}", r.log());
+    r.run("ovs-vsctl remove Open_vSwitch . other_config pmd-cpu-mask");
+    assert_eq!(queues_by_core(&r), ["0 false: p9/0 p9/1"]);
+    r.appctl(&format!("netdev-dummy/receive p9 --qid 1 '{ICMP}'"));
+    assert!(r.run("ovs-ofctl dump-flows br0").contains("n_packets=5,"));
+}
+
+#[test]
+fn connections_of_a_zone_are_remembered_as_long_as_its_policy_says() {
+    let r = Rig::start();
+    r.run(
+        "ovs-vsctl -- --id=@dp create Datapath datapath_version=0 -- set Open_vSwitch . datapaths:netdev=@dp",
+    );
+    r.run("ovs-vsctl add-zone-tp netdev zone=3 icmp_first=1 icmp_reply=1");
+    r.run("ovs-ofctl add-flow br0 icmp,actions=ct(commit,zone=3),ct(commit,zone=4),2");
+    r.appctl(&format!("netdev-dummy/receive p1 '{ICMP}'"));
+    eventually("the connection of the zone with a policy ends before the other", || {
+        let all = r.appctl("dpctl/dump-conntrack");
+        (!all.contains("zone=3") && all.contains("zone=4")).then_some(())
+    });
+}

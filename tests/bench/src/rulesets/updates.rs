@@ -49,6 +49,8 @@ pub struct Options {
     pub time: Duration,
     /// Seed of rules, packets and changes.
     pub seed: u64,
+    /// Memory is not counted any more once rules are loaded, for changes are timed.
+    pub uncounted: bool,
 }
 
 /// What came of it.
@@ -265,6 +267,9 @@ pub fn run(o: &Options) -> Result<Report, BenchError> {
     load(&bridge, &mods[..o.rules], LOADED_TOGETHER)?;
     let loaded_per_second = o.rules as f64 / started.elapsed().as_secs_f64();
     let bytes_per_rule = crate::heap::Held::now().since(held, o.rules as u32).0;
+    if o.uncounted {
+        crate::heap::stop();
+    }
     let masks = bridge.pipeline().table(0).map_or(0, |t| t.rules.masks());
     let mut r = Random::new(o.seed ^ 0xbeef);
     let packets: Vec<Tuple> = (0..1 << 16).map(|_| r.choice(&rules).packet(&mut r)).collect();
@@ -316,6 +321,7 @@ mod tests {
             batch: 7,
             time: Duration::from_millis(500),
             seed: 9,
+            uncounted: false,
         };
         let report = run(&o).unwrap();
         println!("{report:?}");

@@ -94,7 +94,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     });
     dpctl::register(commands, parts, reconfigure);
     dpif::register(commands, parts);
-    pmd::register(commands, parts);
+    pmd::register(commands, parts, reconfigure);
     features::register(commands, parts);
     revalidator::register(commands, parts);
     tunnels::register(commands, parts);

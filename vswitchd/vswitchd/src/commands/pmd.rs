@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use super::dpif::DATAPATH;
 use crate::config::PortKind;
 use crate::dummy::DummyClass;
+use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
 
 const NO_DATAPATH: &str = "please specify an existing datapath";
@@ -68,7 +69,7 @@ struct Thread {
     now: CoreStats,
 }
 
-pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
+pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigure) {
     let cleared = Arc::new(Mutex::new(Cleared { cores: Vec::new(), at: Instant::now() }));
     let (p, c) = (Arc::clone(parts), Arc::clone(&cleared));
     commands.register("dpif-netdev/pmd-stats-show", "[-pmd core] [dp]", 0..=3, move |a| {
@@ -98,9 +99,11 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     commands.register("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0..=5, move |a| {
         Ok(queues_text(&p, &Asked::parse(a)?))
     });
+    let (p, r) = (Arc::clone(parts), reconfigure.clone());
     commands.register("dpif-netdev/pmd-rxq-rebalance", "[dp]", 0..=1, move |a| {
         Asked::parse(a)?;
-        // Queues are spread evenly when they come; there is nothing to be had by another order.
+        p.cores.want_rebalance();
+        r.look_again();
         Ok("pmd rxq rebalance requested.\n".to_owned())
     });
 }
@@ -324,7 +327,8 @@ fn queues_text(p: &Parts, asked: &Asked) -> String {
             continue;
         }
         c.queues.sort_by(|a, b| (&a.name, a.queue).cmp(&(&b.name, b.queue)));
-        let _ = writeln!(out, "pmd thread numa_id 0 core_id {processor}:\n  isolated : false");
+        let isolated = p.cores.is_isolated(c.core);
+        let _ = writeln!(out, "pmd thread numa_id 0 core_id {processor}:\n  isolated : {isolated}");
         let all = c.busy_cycles + c.idle_cycles;
         // A thread that has hardly run yet has nothing to tell.
         let usage = |cycles: u64| match all {

@@ -248,6 +248,17 @@ pub struct PortConfig {
     pub mac: Option<[u8; 6]>,
     /// What OpenFlow does not know of it.
     pub settings: PortSettings,
+    /// Its receive queues.
+    pub rx: RxQueues,
+}
+
+/// Receive queues that a port is to have.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RxQueues {
+    /// How many; `None` for one. A port that cannot have so many has fewer.
+    pub count: Option<u16>,
+    /// Processors that are to serve some of them, by number of the queue.
+    pub affinity: BTreeMap<u16, usize>,
 }
 
 impl PortConfig {
@@ -260,6 +271,7 @@ impl PortConfig {
             mtu: None,
             mac: None,
             settings: PortSettings::default(),
+            rx: RxQueues::default(),
         }
     }
 }

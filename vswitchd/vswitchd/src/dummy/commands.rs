@@ -130,26 +130,24 @@ pub(crate) fn hex(text: &str) -> Option<Vec<u8>> {
 fn receive(parts: &Parts, args: &[String]) -> Result<String, String> {
     let [name, rest @ ..] = args else { return Err("no such dummy netdev".into()) };
     let port = parts.dummies.get(name).ok_or("no such dummy netdev")?;
-    let rest = match rest {
+    let (queue, rest) = match rest {
         [flag, qid, rest @ ..] if flag == "--qid" && !rest.is_empty() => {
-            let queues = u32::from(port.options().n_rxq.max(1));
-            if qid.parse::<u32>().ok().is_none_or(|q| q >= queues) {
-                return Err("bad rx queue id.".into());
-            }
-            rest
+            let queues = port.options().n_rxq.max(1);
+            let queue = qid.parse::<u16>().ok().filter(|q| *q < queues);
+            (queue.ok_or("bad rx queue id.")?, rest)
         }
-        rest => rest,
+        rest => (0, rest),
     };
     for frame in frames(rest)? {
-        deliver(parts, &port, &frame)?;
+        deliver(parts, &port, queue, &frame)?;
     }
     Ok(String::new())
 }
 
 /// Has a packet come in and waits until the datapath has done with it, and what it gave to learn has been learned.
-fn deliver(parts: &Parts, port: &DummyPort, frame: &[u8]) -> Result<(), String> {
+fn deliver(parts: &Parts, port: &DummyPort, queue: u16, frame: &[u8]) -> Result<(), String> {
     let before = port.taken();
-    port.receive(frame).map_err(|e| e.to_string())?;
+    port.receive_by(queue, frame).map_err(|e| e.to_string())?;
     let until = HostInstant::now() + PATIENCE;
     while port.taken() == before {
         if HostInstant::now() >= until {

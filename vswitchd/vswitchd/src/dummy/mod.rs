@@ -76,12 +76,13 @@ impl DummyPorts {
         &self,
         name: &str,
         class: DummyClass,
+        n_rxq: u16,
         pool: &BufferPool,
         clock: &Arc<dyn Clock>,
     ) -> Result<DummyIo, IoError> {
         let [_, _, high, low] = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let mac = [0xaa, 0x55, 0xaa, 0x55, high, low];
-        let io = DummyPort::open(name, class, mac, pool.clone(), clock.clone())?;
+        let io = DummyPort::open(name, class, n_rxq, mac, pool.clone(), clock.clone())?;
         self.all.lock().insert(name.to_owned(), io.port().clone());
         Ok(io)
     }

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// Most receive queues of a dummy.
+const MOST_QUEUES: u16 = 64;
+
 /// Types of dummy interfaces. They differ in name alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DummyClass {
@@ -16,6 +19,11 @@ pub enum DummyClass {
 }
 
 impl DummyClass {
+    /// Receive queues with these options: those that poll have as many as they are told.
+    pub fn queues(self, options: &DummyOptions) -> u16 {
+        if self == DummyClass::Pmd { options.n_rxq.clamp(1, MOST_QUEUES) } else { 1 }
+    }
+
     /// The type's name.
     pub fn name(self) -> &'static str {
         match self {

@@ -52,7 +52,8 @@ pub struct DummyPort {
     handed_out: [u8; 6],
     state: Mutex<State>,
     captures: Mutex<Captures>,
-    inject: Mutex<MemoryTx>,
+    /// By receive queue.
+    inject: Vec<Mutex<MemoryTx>>,
     counts: Counts,
     streams: Streams,
     pool: BufferPool,
@@ -78,25 +79,32 @@ impl DummyPort {
     pub(super) fn open(
         name: &str,
         class: DummyClass,
+        n_rxq: u16,
         mac: [u8; 6],
         pool: BufferPool,
         clock: Arc<dyn Clock>,
     ) -> Result<DummyIo, IoError> {
-        let (tx, rx) = queue(&MemoryConfig { capacity: QUEUE, wakeups: true, ..MemoryConfig::default() })?;
+        let config = MemoryConfig { capacity: QUEUE, wakeups: true, ..MemoryConfig::default() };
+        let ends = (0..n_rxq.max(1)).map(|_| queue(&config)).collect::<Result<Vec<_>, _>>()?;
+        let (inject, receive): (Vec<_>, Vec<_>) =
+            ends.into_iter().map(|(tx, rx)| (Mutex::new(tx), rx)).unzip();
         let port = Arc::new(DummyPort {
             name: name.to_owned(),
             class,
             handed_out: mac,
             state: Mutex::new(State { mac, admin_up: true, options: DummyOptions::default() }),
             captures: Mutex::default(),
-            inject: Mutex::new(tx),
+            inject,
             counts: Counts::default(),
             streams: Streams::default(),
             pool,
             clock,
         });
-        let queues: QueuePair = (Box::new(Rx { rx, port: port.clone() }), Box::new(Tx(port.clone())));
-        Ok(DummyIo { port, queues: Some(queues) })
+        let pair = |rx| -> Option<QueuePair> {
+            Some((Box::new(Rx { rx, port: port.clone() }), Box::new(Tx(port.clone()))))
+        };
+        let queues = receive.into_iter().map(pair).collect();
+        Ok(DummyIo { port, queues })
     }
 
     /// Its name.
@@ -160,16 +168,25 @@ impl DummyPort {
         LinkState { admin_up: up, link_up: up, speed_mbps: 0 }
     }
 
-    /// Has a packet come in.
+    /// Has a packet come in by the first queue.
     ///
     /// # Errors
     /// [`NotReceived`]; the packet is lost.
     pub fn receive(&self, frame: &[u8]) -> Result<(), NotReceived> {
+        self.receive_by(0, frame)
+    }
+
+    /// Has a packet come in by a queue, the last one when there are not so many.
+    ///
+    /// # Errors
+    /// [`NotReceived`]; the packet is lost.
+    pub fn receive_by(&self, queue: u16, frame: &[u8]) -> Result<(), NotReceived> {
         if let Some(c) = self.captures.lock().rx.clone() {
             self.write(&c, frame);
         }
         let p = self.pool.copy_from(frame).ok_or(NotReceived::TooLong)?;
-        self.inject.lock().send(p).map_err(|_| NotReceived::Full)
+        let inject = self.inject.get(usize::from(queue)).or(self.inject.last()).ok_or(NotReceived::Full)?;
+        inject.lock().send(p).map_err(|_| NotReceived::Full)
     }
 
     /// How many packets the datapath has taken.
@@ -242,7 +259,8 @@ impl TxQueue for Tx {
 /// The packet I/O of a dummy port.
 pub struct DummyIo {
     port: Arc<DummyPort>,
-    queues: Option<QueuePair>,
+    /// Those not taken yet, by number.
+    queues: Vec<Option<QueuePair>>,
 }
 
 impl DummyIo {
@@ -254,11 +272,11 @@ impl DummyIo {
 
 impl PacketIo for DummyIo {
     fn take_queues(&mut self, q: QueueId) -> Result<QueuePair, IoError> {
-        if q == QueueId(0) { self.queues.take().ok_or(IoError::Gone) } else { Err(IoError::Gone) }
+        self.queues.get_mut(usize::from(q.0)).and_then(Option::take).ok_or(IoError::Gone)
     }
 
     fn queue_pairs(&self) -> u16 {
-        1
+        self.queues.len() as u16
     }
 
     fn mac(&self) -> [u8; 6] {
@@ -300,7 +318,7 @@ mod tests {
     fn open(name: &str) -> DummyIo {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let pool = BufferPool::new(16).unwrap();
-        DummyPort::open(name, DummyClass::Plain, [0xaa, 0x55, 0xaa, 0x55, 0, 1], pool, clock).unwrap()
+        DummyPort::open(name, DummyClass::Plain, 1, [0xaa, 0x55, 0xaa, 0x55, 0, 1], pool, clock).unwrap()
     }
 
     #[test]

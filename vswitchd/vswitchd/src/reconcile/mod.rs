@@ -14,7 +14,9 @@
 //! One thread at a time does this ([`crate::reconfigure`]); it holds no lock that a forwarding core or a report waits for
 //! longer than a look takes. Forwarding goes on throughout: cores take ports in and let go of them between two bursts.
 
+mod assign;
 mod bridges;
+mod cores;
 mod devices;
 mod numbers;
 mod ports;
@@ -130,6 +132,9 @@ pub struct Reconciler {
     /// Where the ports' frames go that no filter catches.
     misses: Misses,
     desired: Desired,
+    /// Forwarding threads when nothing else is asked for.
+    threads: usize,
+    given: cores::Given,
 }
 
 impl Reconciler {
@@ -143,6 +148,8 @@ impl Reconciler {
         memory: MemoryEnds,
     ) -> Self {
         Reconciler {
+            threads: parts.cores.placed().len(),
+            given: cores::Given::default(),
             parts,
             pool,
             clock,
@@ -179,11 +186,14 @@ impl Reconciler {
             self.parts.layer.revalidate(self.clock.now());
         }
         self.keep_system(&want);
+        self.parts.soft.connections().set_zone_timeouts(want.ct_timeouts.clone());
+        self.settle_cores(&want);
         self.start_devices(&want);
         self.add_bridges(&want);
         self.add_ports(&want);
         self.map_tc_ports(&want);
         self.settle_ports(&want);
+        self.settle_queues(&want);
         for b in self.bridges.iter_mut().filter(|b| b.is_new) {
             b.is_new = false;
             let id = b.endpoint.bridge.datapath_id();

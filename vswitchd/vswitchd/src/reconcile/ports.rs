@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use datapath::Queue;
 use device::{PacketIo, QueuePair};
 use flow::PortId;
 use ofproto::{Port, Tunnel};
@@ -20,7 +21,7 @@ use super::{DETACH_PATIENCE, Reconciler, RunningBridge, RunningPort};
 /// What is behind a port, opened.
 struct Opened {
     io: Box<dyn PacketIo>,
-    queues: QueuePair,
+    queues: Vec<QueuePair>,
 }
 
 /// The ports that a bridge is to have, with their numbers.
@@ -44,11 +45,13 @@ fn same_port(running: &RunningPort, config: &PortConfig, no: PortNo) -> bool {
     let r = &running.config;
     let same = match (&r.kind, &config.kind) {
         // Its options are changed on the spot.
-        (PortKind::Dummy { class, .. }, PortKind::Dummy { class: wanted, .. }) => class == wanted,
+        (PortKind::Dummy { class, options }, PortKind::Dummy { class: wanted, options: other }) => {
+            class == wanted && class.queues(options) == wanted.queues(other)
+        }
         (kind, wanted) => kind == wanted,
     };
     // The datapath and its rings are made for an MTU.
-    same && running.no == no && (r.mtu, r.mac) == (config.mtu, config.mac)
+    same && running.no == no && (r.mtu, r.mac, r.rx.count) == (config.mtu, config.mac, config.rx.count)
 }
 
 impl Reconciler {
@@ -271,6 +274,11 @@ impl Reconciler {
             let Some(b) = self.bridges.iter_mut().find(|b| b.name == w.name) else { continue };
             for c in std::iter::once(&local_port(w)).chain(&w.ports) {
                 if let Some(p) = b.ports.get_mut(&c.name)
+                    && p.config.rx != c.rx
+                {
+                    p.config.rx = c.rx.clone();
+                }
+                if let Some(p) = b.ports.get_mut(&c.name)
                     && p.config.settings != c.settings
                 {
                     b.endpoint.bridge.set_port_settings(p.no, c.settings.clone());
@@ -313,7 +321,7 @@ impl Reconciler {
             let (io, queues) = d
                 .take_port(*port)
                 .map_err(|why| format!("could not open network device {} ({why})", c.name))?;
-            return Ok(Opened { io, queues });
+            return Ok(Opened { io, queues: vec![queues] });
         }
         let words = |e: OpenError| e.as_interface_error(&c.name);
         let is_local = c.name == w.name;
@@ -322,18 +330,20 @@ impl Reconciler {
             let mut io = self.open_vport(interface, dp, *internal, mac).map_err(words)?;
             self.give_mtu(w, c);
             let queues = io.take_queues(device::QueueId(0)).map_err(|e| words(e.into()))?;
-            return Ok(Opened { io: Box::new(io), queues });
+            return Ok(Opened { io: Box::new(io), queues: vec![queues] });
         }
         if let PortKind::Dummy { class, options } = &c.kind {
-            let dummy = self.parts.dummies.open(&c.name, *class, &self.pool, &self.clock);
+            let n = class.queues(options);
+            let dummy = self.parts.dummies.open(&c.name, *class, n, &self.pool, &self.clock);
             let mut io = dummy.map_err(|e| words(e.into()))?;
             io.port().configure(options, &self.runtime);
-            let queues = io.take_queues(device::QueueId(0)).map_err(|e| words(e.into()))?;
+            let queues = netio::merged::take_as(&mut io, n).map_err(|e| words(e.into()))?;
             return Ok(Opened { io: Box::new(io), queues });
         }
-        let (mut io, far) = open::port(&c.kind, mac, &self.pool, &self.misses, &self.clock).map_err(words)?;
+        let (mut io, far) = open::port(c, mac, &self.pool, &self.misses, &self.clock).map_err(words)?;
         self.give_mtu(w, c);
-        let queues = netio::merged::take_all(&mut *io).map_err(|e| words(e.into()))?;
+        let count = c.rx.count.unwrap_or(1);
+        let queues = netio::merged::take_as(&mut *io, count).map_err(|e| words(e.into()))?;
         self.memory.lock().extend(far.map(|f| (c.name.clone(), f)));
         Ok(Opened { io, queues })
     }
@@ -354,12 +364,13 @@ impl Reconciler {
         no: PortNo,
         dp: PortId,
     ) -> Result<(), String> {
-        let Opened { io, queues: (rx, tx) } = self.open(w, &c, dp)?;
+        let Opened { io, queues } = self.open(w, &c, dp)?;
         let attach = datapath::PortConfig {
             max_frame_bytes: io.mtu_frame_bytes(),
             ..datapath::PortConfig::new(dp, c.name.clone())
         };
-        self.parts.soft.attach(attach, rx, tx).map_err(|e| e.to_string())?;
+        let queues = queues.into_iter().zip(0..).map(|(pair, number)| Queue { number, core: None, pair });
+        self.parts.soft.attach_queues(attach, queues.collect()).map_err(|e| e.to_string())?;
         let mac = if no == PortNo::LOCAL { bridge_address(w) } else { io.mac() };
         let link = io.link();
         let b = &mut self.bridges[at];

@@ -22,7 +22,7 @@ use crate::counted::CountedDatapath;
 use crate::devices::RunningDevice;
 use crate::dummy::{DummyClass, DummyPorts};
 use crate::endpoint::Endpoint;
-use crate::forwarding::Processors;
+use crate::forwarding::Threads;
 use crate::hoisting::Hoisting;
 use crate::looks::Looks;
 use crate::ports::PortTable;
@@ -66,8 +66,8 @@ pub struct Parts {
     /// Whether dummies were asked for.
     pub(crate) dummy: bool,
     pub(crate) rounds: Rounds,
-    /// Where the forwarding threads run.
-    pub(crate) cores: Processors,
+    /// The forwarding threads.
+    pub(crate) cores: Arc<Threads>,
     pub(crate) looks: Looks,
     pub(crate) stop: StopRequest,
 }

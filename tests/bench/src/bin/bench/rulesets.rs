@@ -113,6 +113,7 @@ pub fn update(a: &Updates, out: &mut dyn Write) -> io::Result<bool> {
         batch: a.batch.clamp(1, 1000),
         time: seconds(a.seconds),
         seed: a.seed,
+        uncounted: true,
     };
     let r = updates::run(&o).map_err(io::Error::other)?;
     if a.json {

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use conntrack::Timeouts;
 use daemon::{Active, Passive, TlsFiles, Trust};
 use flow::FieldId;
 use offload_tc::TcPolicy;
@@ -25,7 +26,7 @@ use ovsdb::client::{Row, Snapshot, Wanted as Columns};
 use ovsdb::{Atom, Datum};
 
 use crate::config::{BridgeConfig, DeviceConfig, FailMode, LocalPort, MirrorConfig, MirrorTo, OffloadConfig};
-use crate::desired::Desired;
+use crate::desired::{Desired, Forwarding, RxqAssign};
 use crate::dummy::Dummies;
 
 /// What this process may and should do beside what the database says.
@@ -59,7 +60,10 @@ pub struct Wanted {
 
 /// Columns of which changes mean that the switch is to be looked at, by table.
 const LOOKED_AT: &[(&str, &[&str])] = &[
-    ("Open_vSwitch", &["bridges", "ssl", "next_cfg", "other_config"]),
+    ("Open_vSwitch", &["bridges", "ssl", "next_cfg", "other_config", "datapaths"]),
+    ("Datapath", &["ct_zones"]),
+    ("CT_Zone", &["timeout_policy"]),
+    ("CT_Timeout_Policy", &["timeouts"]),
     (
         "Bridge",
         &[
@@ -108,6 +112,7 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
             "mtu_request",
             "ingress_policing_rate",
             "ingress_policing_kpkts_rate",
+            "other_config",
             "bfd",
             "cfm_mpid",
             "lldp",
@@ -172,6 +177,8 @@ pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
         tc: (root.key("other_config", "hw-offload") == Some("true"))
             .then(|| root.key("other_config", "tc-policy").and_then(TcPolicy::by_name).unwrap_or_default()),
     };
+    w.desired.forwarding = forwarding(root, &mut w.ignored);
+    w.desired.ct_timeouts = ct_timeouts(db, root);
     let host = Host { tc: w.desired.offload.tc.is_some(), ..host };
     w.tls = db.referred(root, "ssl", "SSL").next().map(tls);
     let mut devices = BTreeMap::new();
@@ -187,6 +194,65 @@ pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
     }
     w.desired.devices = devices.into_values().collect();
     Some(w)
+}
+
+/// Forwarding threads and how receive queues are given to them.
+fn forwarding(root: Row<'_>, ignored: &mut Vec<String>) -> Forwarding {
+    let other = |k: &str| root.key("other_config", k);
+    let assign = match other("pmd-rxq-assign") {
+        None | Some("cycles") => RxqAssign::Cycles,
+        Some("roundrobin") => RxqAssign::RoundRobin,
+        Some("group") => RxqAssign::Group,
+        Some(what) => {
+            ignored.push(format!(
+                "Unsupported rx queue to PMD assignment mode in pmd-rxq-assign, defaulting to 'cycles'. ({what})"
+            ));
+            RxqAssign::Cycles
+        }
+    };
+    let processors = other("pmd-cpu-mask").and_then(|m| match processors(m) {
+        Some(p) => Some(p),
+        None => {
+            ignored.push(format!("pmd-cpu-mask \"{m}\" is no mask of processors"));
+            None
+        }
+    });
+    Forwarding { processors, assign, isolate: other("pmd-rxq-isolate") != Some("false") }
+}
+
+/// The timeout policies of zones, of whatever type of datapath: there is one of ours.
+fn ct_timeouts(db: &Snapshot, root: Row<'_>) -> BTreeMap<u16, Timeouts> {
+    let mut all = BTreeMap::new();
+    for dp in root.datum("datapaths").pairs().iter().filter_map(|(_, id)| db.row("Datapath", id.as_uuid()?)) {
+        for (zone, id) in dp.datum("ct_zones").pairs() {
+            let number = zone.as_integer().and_then(|z| u16::try_from(z).ok());
+            let row = id.as_uuid().and_then(|id| db.row("CT_Zone", id));
+            let (Some(number), Some(row)) = (number, row) else { continue };
+            let Some(policy) = db.referred(row, "timeout_policy", "CT_Timeout_Policy").next() else {
+                continue;
+            };
+            let mut own = Timeouts::default();
+            for (name, seconds) in policy.datum("timeouts").pairs() {
+                let seconds = seconds.as_integer().and_then(|s| u32::try_from(s).ok());
+                if let (Some(t), Some(s)) = (name.as_str().and_then(Timeouts::by_name), seconds) {
+                    own.set(t, s);
+                }
+            }
+            all.insert(number, own);
+        }
+    }
+    all
+}
+
+/// The processors of a mask in hexadecimal, the last digit the first four of them.
+fn processors(mask: &str) -> Option<Vec<usize>> {
+    let digits = mask.strip_prefix("0x").or(mask.strip_prefix("0X")).unwrap_or(mask);
+    let mut all = Vec::new();
+    for (i, d) in digits.chars().rev().enumerate() {
+        let d = d.to_digit(16)?;
+        all.extend((0..4).filter(|b| d >> b & 1 != 0).map(|b| 4 * i + b));
+    }
+    (!all.is_empty()).then_some(all)
 }
 
 /// Table SSL: where keys and certificates are.

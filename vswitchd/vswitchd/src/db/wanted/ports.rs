@@ -11,7 +11,7 @@ use ovsdb::Atom;
 use ovsdb::client::{Row, Snapshot};
 
 use super::{Host, is_set, mac, string, tunnels, vlans};
-use crate::config::{DeviceConfig, DeviceKind, MAX_OFPORT, PortConfig, PortKind, Wire};
+use crate::config::{DeviceConfig, DeviceKind, MAX_OFPORT, PortConfig, PortKind, RxQueues, Wire};
 use crate::dummy::{Dummies, DummyClass, DummyOptions};
 
 /// Ports of a simulated device.
@@ -49,8 +49,20 @@ pub(super) fn port(
         // Of the host's interfaces the host decides.
         mac: string(row, "type").filter(|t| *t == "internal").and_then(|_| mac(string(row, "mac")?)),
         settings,
+        rx: rx_queues(row),
         ..PortConfig::new(name, kind)
     }
+}
+
+/// `options:n_rxq` and `other_config:pmd-rxq-affinity`, `QUEUE:CORE` separated by commas.
+fn rx_queues(row: Row<'_>) -> RxQueues {
+    let count = row.key("options", "n_rxq").and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+    let pairs = row.key("other_config", "pmd-rxq-affinity").unwrap_or_default();
+    let pair = |p: &str| {
+        let (queue, core) = p.split_once(':')?;
+        Some((queue.trim().parse().ok()?, core.trim().parse().ok()?))
+    };
+    RxQueues { count, affinity: pairs.split(',').filter_map(pair).collect() }
 }
 
 /// Whether the datapath of a bridge with that `datapath_type` is a dummy.
