@@ -61,6 +61,12 @@ impl LinkInfo {
         matches!(self.kind.as_str(), "vxlan" | "geneve" | "gretap" | "ip6gretap")
     }
 
+    /// Whether it is a port that the kernel's own datapath made for the host: what the host sends by it is on its way out of the host's
+    /// stack, and what is sent to the host by it has to come in there.
+    pub fn is_internal(&self) -> bool {
+        self.kind == "openvswitch"
+    }
+
     /// Whether hardware cannot forward between the two: they are ports of different switches.
     pub fn is_apart_from(&self, other: &LinkInfo) -> bool {
         !self.switch_id.is_empty() && !other.switch_id.is_empty() && self.switch_id != other.switch_id

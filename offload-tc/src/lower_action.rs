@@ -13,7 +13,7 @@ use offload::{ActionCap, Needs, ObjectKind, Reject};
 
 use crate::action::packet::{CSUM_ICMP, CSUM_IP4, CSUM_TCP, CSUM_UDP};
 use crate::action::{
-    ActionSpec, MAX_ACTIONS, MirredMode, PeditCmd, PeditHeader, PeditKey, Police, TcAction, Verdict,
+    ActionSpec, MAX_ACTIONS, MirredMode, PeditCmd, PeditHeader, PeditKey, Police, Skbedit, TcAction, Verdict,
     VlanAction,
 };
 use crate::keys::{FLAG_IS_FRAGMENT, FlowerKey};
@@ -158,7 +158,7 @@ impl LoweredMatch {
 }
 
 fn is_redirect(a: &TcAction) -> bool {
-    matches!(a.spec, ActionSpec::Mirred { mode: MirredMode::EgressRedirect, .. })
+    matches!(a.spec, ActionSpec::Mirred { mode, .. } if mode.takes_packet())
 }
 
 impl Lower<'_> {
@@ -173,6 +173,16 @@ impl Lower<'_> {
             let action = ActionKind::SetField(FieldId::TunDst);
             let set = self.tunnel.action().ok_or(Reject::Action { table: TABLE, action })?;
             self.push(TcAction::pipe(ActionSpec::TunnelSet(Box::new(set))));
+        }
+        let mode = match mode {
+            MirredMode::EgressRedirect if terms.internals.contains(&ifindex) => MirredMode::IngressRedirect,
+            MirredMode::EgressMirror if terms.internals.contains(&ifindex) => MirredMode::IngressMirror,
+            mode => mode,
+        };
+        if terms.internals.contains(&ifindex) {
+            // To the interface that it came in by the frame was somebody else's, and the host's stack would not have it.
+            let host = Skbedit { ptype: Some(0), ..Skbedit::default() };
+            self.push(TcAction::pipe(ActionSpec::Skbedit(host)));
         }
         self.push(TcAction::mirred(mode, ifindex));
         Ok(())

@@ -116,6 +116,8 @@ pub struct Terms<'a> {
     pub ports: &'a [(PortId, u32)],
     /// Interfaces that are tunnels.
     pub tunnels: &'a [u32],
+    /// Interfaces by which the host is on the kernel's own datapath.
+    pub internals: &'a [u32],
     /// The number of the policer that is a meter.
     pub meter: &'a dyn Fn(u32) -> Option<u32>,
     /// The number of the chain for a recirculation id, or why there is none.

@@ -183,7 +183,8 @@ impl Wanted {
             [0, dst] => (self.src[1], v6(dst)),
             [dst, _] => (self.src[0], v4(dst)),
         };
-        let src = (src != 0).then(|| if dst.is_ipv4() { v4(src) } else { v6(src) });
+        // The kernel wants both ends; the unspecified address is any.
+        let src = Some(if dst.is_ipv4() { v4(src) } else { v6(src) });
         // A key that was written is meant whether the flag was or not.
         let keyed = self.flags & TUN_KEY != 0 || self.id != 0;
         Some(TunnelSet {
@@ -253,7 +254,7 @@ mod tests {
         w.write(FieldId::TunFlags, (TUN_DF | TUN_KEY).into(), 0xffff).unwrap();
         let t = w.action().unwrap();
         assert_eq!((t.id, t.dst, t.ttl), (Some(42), "10.9.0.2".parse().unwrap(), Some(64)));
-        assert!(t.no_csum && t.no_frag && t.src.is_none());
+        assert!(t.no_csum && t.no_frag && t.src == Some("0.0.0.0".parse().unwrap()));
         assert!(w.write(FieldId::TunId, 1 << 40, u64::MAX.into()).is_err());
         assert!(w.write(FieldId::TunId, 1, 1).is_err());
         assert!(w.write(FieldId::TunFlags, TUN_OAM.into(), 0xffff).is_err());

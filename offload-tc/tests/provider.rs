@@ -8,9 +8,11 @@ use clock::ManualClock;
 use flow::{Action, FieldId, FlowId, PacketKey, PacketMatch, PortId};
 use offload::conformance::rules::{SHAPES, packet};
 use offload::{FlowOp, FlowRule, HwHandle, OffloadProvider, OpId, OpResult, Reject, StatsCursor};
+use offload_tc::action::MirredMode;
 use offload_tc::fake::{FakeKernel, FakeSocket};
 use offload_tc::{
-    Cookie, FilterAt, Flower, FlowerKey, Hook, LinkInfo, TcAction, TcConfig, TcPolicy, TcProvider, Verdict,
+    ActionSpec, Cookie, FilterAt, Flower, FlowerKey, Hook, LinkInfo, TcAction, TcConfig, TcPolicy,
+    TcProvider, Verdict,
 };
 
 const PORTS: [(PortId, u32); 2] = [(PortId(11), 1), (PortId(12), 2)];
@@ -269,4 +271,30 @@ fn hardware_alone_does_not_forward_between_switches() {
     );
     let mut p = provider(&kernel, config());
     install(&mut p, 1);
+}
+
+#[test]
+fn the_hosts_own_ports_are_caught_on_their_way_out_and_sent_to_on_the_way_in() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let info = LinkInfo { index: 2, kind: "openvswitch".into(), ..LinkInfo::default() };
+    kernel.set_link(info);
+    let mut p = provider(&kernel, config());
+    let to_host = rule(1);
+    let mut from_host = rule(2);
+    from_host.matches.set(FieldId::DpPort, 12);
+    from_host.actions = [Action::Output(PortId(11))].into();
+    for r in [to_host, from_host] {
+        let r = run(&mut p, FlowOp::Install(OpId(1), r));
+        assert!(matches!(r, OpResult::Installed(..)), "{r:?}");
+    }
+    let all = kernel.filters();
+    let on = |hook| &all.iter().find(|(at, _)| at.hook == hook).unwrap().1.flower.actions;
+    let kinds = |hook| on(hook).iter().map(|a| a.spec.kind()).collect::<Vec<_>>();
+    // The frame was for another interface until now.
+    assert_eq!(kinds(Hook::Ingress(1)), ["skbedit", "mirred"]);
+    let last = on(Hook::Ingress(1)).last().unwrap();
+    assert!(matches!(last.spec, ActionSpec::Mirred { mode: MirredMode::IngressRedirect, ifindex: 2 }));
+    assert_eq!(kinds(Hook::Egress(2)), ["mirred"]);
+    p.flush().unwrap();
+    assert!(kernel.filters().is_empty());
 }

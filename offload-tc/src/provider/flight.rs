@@ -13,7 +13,7 @@ use super::{EntryKind, TcProvider, refusal};
 use crate::ack::Ack;
 use crate::action::{ActionSpec, Counts, Ct, TcAction, VlanAction};
 use crate::capability::TABLE_ID;
-use crate::filter::{FilterAt, Flower, Head, Terse};
+use crate::filter::{FilterAt, Flower, Head, KeyMatch, Terse};
 use crate::keys::FlowerKey;
 use crate::message::{Message, kind, messages};
 use crate::transport::Transport;
@@ -56,8 +56,8 @@ pub(super) struct Flight {
     pub job: Job,
     /// What the kernel is to tell back.
     pub meant: Option<Flower>,
-    /// What it has told back differs.
-    pub altered: bool,
+    /// What of it has been told back otherwise.
+    pub altered: Option<&'static str>,
     /// Whether a device has it, as told back.
     pub in_hw: bool,
     /// Last counters of a filter that was removed.
@@ -68,26 +68,39 @@ pub(super) struct Flight {
 
 impl Flight {
     pub fn new(seq: u32, request: Range<usize>, job: Job, meant: Option<Flower>) -> Self {
-        Flight { seq, request, job, meant, altered: false, in_hw: false, last: None, told: false }
+        Flight { seq, request, job, meant, altered: None, in_hw: false, last: None, told: false }
     }
 }
 
-/// Whether a filter that the kernel tells is the one that was meant.
-fn same(meant: &Flower, told: &Flower) -> bool {
+/// What a filter that the kernel tells has otherwise than it was meant: a key, or a kind of action. A kernel that is older than
+/// an attribute takes no notice of it.
+fn difference(meant: &Flower, told: &Flower) -> Option<&'static str> {
     let rest = (&meant.enc_opts, &meant.mpls, &meant.cfm) == (&told.enc_opts, &told.mpls, &told.cfm);
+    if !rest {
+        return Some("options");
+    }
+    if let Some(key) = other_key(meant, told) {
+        return Some(key);
+    }
     let alike = |(a, b): (&TcAction, &TcAction)| a.verdict == b.verdict && same_action(&a.spec, &b.spec);
-    rest && same_keys(meant, told)
-        && meant.actions.len() == told.actions.len()
-        && meant.actions.iter().zip(&told.actions).all(alike)
+    if let Some((a, _)) = meant.actions.iter().zip(&told.actions).find(|ab| !alike(*ab)) {
+        return Some(a.spec.kind());
+    }
+    (meant.actions.len() != told.actions.len()).then_some("actions")
 }
 
 /// Of tagged packets the kernel tells the innermost type as the Ethernet type.
-fn same_keys(meant: &Flower, told: &Flower) -> bool {
+fn other_key(meant: &Flower, told: &Flower) -> Option<&'static str> {
     let inner = meant.get(FlowerKey::CvlanEthType).or(meant.get(FlowerKey::VlanEthType));
-    meant.keys.len() == told.keys.len()
-        && meant.keys.iter().zip(&told.keys).all(|(m, t)| {
+    for m in &meant.keys {
+        let alike = |t: &KeyMatch| {
             m == t || m.key == FlowerKey::EthType && t.key == m.key && inner == Some((t.value, t.mask))
-        })
+        };
+        if !told.keys.iter().any(alike) {
+            return Some(m.key.row().name);
+        }
+    }
+    (meant.keys.len() != told.keys.len()).then_some("keys")
 }
 
 fn same_action(meant: &ActionSpec, told: &ActionSpec) -> bool {
@@ -210,7 +223,11 @@ impl<T: Transport> TcProvider<T> {
                 } else if let Some(meant) = &f.meant {
                     let told = h.flower();
                     f.in_hw = told.as_ref().is_ok_and(|(_, r)| r.in_hw);
-                    f.altered = !told.is_ok_and(|(told, r)| r.unknown.is_empty() && same(meant, &told));
+                    f.altered = match told {
+                        Err(_) => Some("it"),
+                        Ok((_, r)) if !r.unknown.is_empty() => Some("keys"),
+                        Ok((told, _)) => difference(meant, &told),
+                    };
                 }
                 if self.flights[i].told {
                     self.answer_to(i, &Ack::default());
@@ -237,9 +254,9 @@ impl<T: Transport> TcProvider<T> {
             0 => Ok(()),
             _ => Err(refusal(ack, request)),
         };
-        if said.is_ok() && f.altered {
+        if let (true, Some(what)) = (said.is_ok(), f.altered) {
             self.counters.altered += 1;
-            let text = "the kernel has made something else of it".to_owned();
+            let text = format!("the kernel has made something else of {what}");
             said = Err(Reject::Device { errno: 0, attribute: String::new(), text });
         }
         // No filter, no interface, no qdisc: what a removal wanted is so.
@@ -256,7 +273,7 @@ impl<T: Transport> TcProvider<T> {
                         self.finish(op, flow, OpResult::Installed(h, TABLE_ID));
                     }
                     Err(r) => {
-                        self.unwanted(f.altered, at);
+                        self.unwanted(f.altered.is_some(), at);
                         self.finish(op, flow, OpResult::Rejected(r, None));
                     }
                 }
@@ -270,7 +287,7 @@ impl<T: Transport> TcProvider<T> {
                         kind.in_hw = in_hw;
                     }
                 }
-                if f.altered {
+                if f.altered.is_some() {
                     let at = self.flights.iter().find_map(|f| match &f.job {
                         Job::Old { handle: h, at, .. } if *h == handle => Some(*at),
                         _ => None,
@@ -314,7 +331,7 @@ impl<T: Transport> TcProvider<T> {
                         self.counters.put_back += 1;
                     }
                     Err(why) => {
-                        self.unwanted(f.altered, at);
+                        self.unwanted(f.altered.is_some(), at);
                         self.lose(handle, why);
                     }
                 }

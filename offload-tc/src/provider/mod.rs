@@ -136,6 +136,8 @@ pub struct TcProvider<T> {
     links: BTreeMap<u32, LinkInfo>,
     /// Those that are tunnels.
     tunnels: Vec<u32>,
+    /// Those by which the host is on the kernel's own datapath.
+    internals: Vec<u32>,
     /// Interfaces to which we gave a qdisc.
     qdiscs: BTreeSet<u32>,
     /// Dumps can be terse; `None` until one was asked for.
@@ -196,6 +198,7 @@ impl<T: Transport> TcProvider<T> {
             ports: Vec::new(),
             links: BTreeMap::new(),
             tunnels: Vec::new(),
+            internals: Vec::new(),
             qdiscs: BTreeSet::new(),
             terse: true,
             prios: Prios::new(config.first_prio),
@@ -277,8 +280,9 @@ impl<T: Transport> TcProvider<T> {
         let lowered = self.capabilities.validate(rule).and_then(|_| {
             let meter = |number| self.meters.index(self.config.owner, number);
             let chain = |recirc| self.chain_of(recirc);
-            let (ports, tunnels, can) = (&self.ports, &self.tunnels, self.config.can());
-            let terms = Terms { ports, tunnels, meter: &meter, chain: &chain, can };
+            let (ports, can) = (&self.ports, self.config.can());
+            let (tunnels, internals) = (&self.tunnels, &self.internals);
+            let terms = Terms { ports, tunnels, internals, meter: &meter, chain: &chain, can };
             let mut l = lower_match(&rule.matches, &terms)?;
             lower_actions(&rule.actions, &rule.matches, &mut l, &terms)?;
             Ok(l)
@@ -414,6 +418,10 @@ impl<T: Transport> TcProvider<T> {
     /// A reading of a filter's counters as whole frames: software counts what is behind the Ethernet header, and the tag that
     /// it has put aside.
     fn frames(at: &FilterAt, total: Counts, hardware: Counts) -> Counts {
+        if let Hook::Egress(_) = at.hook {
+            // On its way out a frame is whole.
+            return total;
+        }
         let software = total.packets.saturating_sub(hardware.packets);
         let tag = if matches!(at.protocol, 0x8100 | 0x88a8) { UNCOUNTED.1 } else { 0 };
         Counts { packets: total.packets, bytes: total.bytes + software * (UNCOUNTED.0 + tag) }
@@ -479,7 +487,9 @@ impl<T: Transport> TcProvider<T> {
         let told = links::links(&mut self.link).unwrap_or_default();
         let ours = |l: &LinkInfo| self.ports.iter().any(|(_, i)| *i == l.index);
         self.links = told.into_iter().filter(ours).map(|l| (l.index, l)).collect();
-        self.tunnels = self.links.values().filter(|l| l.is_tunnel()).map(|l| l.index).collect();
+        let those =
+            |is: fn(&LinkInfo) -> bool| self.links.values().filter(|l| is(l)).map(|l| l.index).collect();
+        (self.tunnels, self.internals) = (those(LinkInfo::is_tunnel), those(LinkInfo::is_internal));
         for (port, ifindex) in came {
             self.adopt(port, ifindex);
             self.probe(ifindex);
@@ -493,6 +503,9 @@ impl<T: Transport> TcProvider<T> {
 
     /// What the filters of an interface hang on.
     fn hook(&self, ifindex: u32) -> Hook {
+        if self.internals.contains(&ifindex) {
+            return Hook::Egress(ifindex);
+        }
         self.config.misses.as_ref().map_or(Hook::Ingress(ifindex), |m| m.hook(ifindex))
     }
 

@@ -13,7 +13,7 @@ use super::chains::NOBODY;
 use super::flight::Job;
 use super::{EntryKind, TcProvider, place};
 use crate::ack::Ack;
-use crate::action::{ActionSpec, MirredMode, Verdict};
+use crate::action::{ActionSpec, Verdict};
 use crate::filter::{FilterAt, Flower, Head, Hook};
 use crate::lower_match::raise_match;
 use crate::message::{self, flag, kind, messages};
@@ -160,7 +160,7 @@ impl<T: Transport> TcProvider<T> {
             gone.iter().filter_map(|h| self.entries.get(h)).map(|e| e.at.hook).collect();
         for hook in hooks {
             // Perhaps the qdisc went, and the filters with it.
-            if let Hook::Ingress(i) = hook
+            if let Hook::Ingress(i) | Hook::Egress(i) = hook
                 && let Err(e) = self.ensure_qdisc(i)
             {
                 tracing::debug!("{}: {e}", self.config.name);
@@ -263,9 +263,7 @@ impl<T: Transport> TcProvider<T> {
     fn raise_outputs(&self, f: &Flower) -> Arc<[flow::Action]> {
         let port = |i: u32| self.ports.iter().find(|(_, n)| *n == i).map(|(p, _)| flow::Action::Output(*p));
         let outputs = f.actions.iter().filter_map(|a| match a.spec {
-            ActionSpec::Mirred { mode: MirredMode::EgressRedirect | MirredMode::EgressMirror, ifindex } => {
-                port(ifindex)
-            }
+            ActionSpec::Mirred { ifindex, .. } => port(ifindex),
             _ => None,
         });
         outputs.collect()

@@ -61,6 +61,7 @@ const CHECKS: &[(&str, Check)] = &[
         system::forwarding,
     ),
     ("datapath_type=system: connections with mark and NAT", system::connections),
+    ("datapath_type=system: VXLAN with and without group policy, TC above it", system::tunnels),
     ("datapath_type=system: killed, taken over, cleaned up, and without the module", system::lives),
     ("a restart finds what was left", a_restart_finds_filters),
 ];

@@ -22,6 +22,7 @@ const MODULES: &[&str] = &[
     "act_pedit",
     "act_csum",
     "act_police",
+    "act_skbedit",
     "act_tunnel_key",
     "act_mpls",
     "vxlan",
@@ -30,6 +31,7 @@ const MODULES: &[&str] = &[
     "act_ct",
     "bonding",
     "openvswitch",
+    "vport-vxlan",
 ];
 
 /// Loads them from where the lab unpacked them.

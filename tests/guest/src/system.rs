@@ -121,6 +121,13 @@ fn above(d: &Daemon) -> Result<String> {
     ensure!((10..=40).contains(&there) && (10..=40).contains(&back), "{there} there, {back} back by TC");
     let flows = d.appctl("dpctl/dump-flows type=offloaded")?;
     ensure!(flows.contains("dp:tc"), "{flows}");
+    // The host's own port: what it sends is caught on its way out of the stack.
+    let got = ping("a", "10.0.0.9", 20, 20)?;
+    ensure!(got == 20, "{got} of 20 answered by the host");
+    let egress = sh("tc -s filter show dev br0 egress")?;
+    ensure!(egress.contains("Egress Redirect to device va"), "{egress}");
+    let ingress = sh("tc filter show dev va ingress")?;
+    ensure!(ingress.contains("Ingress Redirect to device br0"), "{ingress}");
     let n = d.counted("")? - before;
     ensure!(n >= 80, "the rules count {n} of 80");
     d.vsctl("set Open_vSwitch . other_config:hw-offload=false")?;
@@ -173,6 +180,75 @@ pub fn connections(s: &mut Switch) -> Result<String> {
     Ok(format!("translated, {tcp}{}", if seen.is_empty() { " without a neighbour" } else { "" }))
 }
 
+/// b is behind a tunnel whose other end is the host's datapath.
+pub fn tunnels(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    let d = Daemon::start("systemtun", &["--database", "/run/hoist-systemtun.conf"])?;
+    d.vsctl(
+        "add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va -- set interface va ofport_request=1 \
+         -- add-port br0 vx -- set interface vx type=vxlan ofport_request=2 options:remote_ip=10.0.0.2 options:key=42 \
+         options:df_default=false",
+    )?;
+    sh("ip addr replace 10.0.0.254/24 dev vb")?;
+    sh("ip -n b link add vx42 type vxlan id 42 remote 10.0.0.254 dstport 4789 dev eb")?;
+    sh("ip -n b addr add 10.1.0.2/24 dev vx42")?;
+    sh("ip -n b link set vx42 up")?;
+    sh("ip -n a addr replace 10.1.0.1/24 dev ea")?;
+    let outcome = through(&d);
+    let _ = sh("ip -n b link del vx42");
+    sh("ip addr del 10.0.0.254/24 dev vb")?;
+    sh("ip -n a addr del 10.1.0.1/24 dev ea")?;
+    let text = outcome?;
+    stop(d)?;
+    let left = sh("ip -o link show")?;
+    ensure!(!left.contains("vxlan_sys"), "{left}");
+    Ok(text)
+}
+
+fn through(d: &Daemon) -> Result<String> {
+    let shown = d.appctl("dpif/show")?;
+    ensure!(shown.contains("vx 2/") && shown.contains("(vxlan:"), "{shown}");
+    wait("the tunnel answers", || Ok(ping("a", "10.1.0.2", 1, 50)? == 1))?;
+    let got = ping("a", "10.1.0.2", 10, 50)?;
+    ensure!(got == 10, "{got} of 10 answered through the tunnel");
+    let flows = kernels()?;
+    ensure!(
+        flows.contains("set(tunnel(tun_id=0x2a") && flows.contains("tunnel(tun_id=0x2a,src=10.0.0.2"),
+        "{flows}"
+    );
+    d.vsctl("set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=skip_hw")?;
+    let got = ping("a", "10.1.0.2", 40, 20)?;
+    ensure!(got == 40, "{got} of 40 answered with TC above");
+    let packets = |dev: &str, what: &str| -> Result<u64> {
+        let all = filters(dev)?;
+        let ours = all.iter().filter(|f| f["protocol"] == "ip");
+        let with = ours.filter(|f| f.to_string().contains(what));
+        Ok(with.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum())
+    };
+    let (there, back) = (packets("va", "tunnel_key")?, packets("vxlan_sys_4789", "enc_key_id")?);
+    let why = || d.appctl("hoist/why").unwrap_or_default();
+    ensure!((5..=40).contains(&there) && (5..=40).contains(&back), "{there}, {back} by TC: {}", why());
+    // With group policy: the kernel says it, and so does TC.
+    d.vsctl("set interface vx options:exts=gbp")?;
+    d.ofctl("add-flow", "priority=9,in_port=1,actions=set_field:512->tun_gbp_id,output:2")?;
+    sh("ip -n b link del vx42")?;
+    sh("ip -n b link add vx42 type vxlan id 42 remote 10.0.0.254 dstport 4789 dev eb gbp")?;
+    sh("ip -n b addr add 10.1.0.2/24 dev vx42")?;
+    sh("ip -n b link set vx42 up")?;
+    // It has another address.
+    sh("ip -n a neigh flush all")?;
+    wait("the tunnel answers with a group", || Ok(ping("a", "10.1.0.2", 1, 50)? == 1))?;
+    let flows = kernels()?;
+    ensure!(flows.contains("vxlan(gbp(id=512"), "{flows}");
+    wait("TC has it", || {
+        let _ = ping("a", "10.1.0.2", 3, 20)?;
+        Ok(sh("tc filter show dev va ingress")?.contains("vxlan_opts"))
+    })?;
+    let got = ping("a", "10.1.0.2", 5, 20)?;
+    ensure!(got == 5, "{got} of 5 answered with a group");
+    Ok(format!("{there} and {back} of 40 by TC"))
+}
+
 /// A daemon that was killed leaves a datapath that the next one takes over; without the module there are words for it.
 pub fn lives(s: &mut Switch) -> Result<String> {
     s.provider_off()?;
@@ -209,6 +285,7 @@ pub fn lives(s: &mut Switch) -> Result<String> {
     d.appctl("exit --cleanup")?;
     wait("the datapath goes", || Ok(!is_there()?))?;
     drop(d);
+    let _ = sh("rmmod vport_vxlan");
     sh("rmmod openvswitch")?;
     let d = Daemon::start("systemno", &["--database", "/run/hoist-systemno.conf"])?;
     d.vsctl("add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va")?;

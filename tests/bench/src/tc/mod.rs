@@ -69,7 +69,14 @@ fn rules() -> Vec<Rule> {
 
 fn lower(m: &PacketMatch, actions: &[Action]) -> Option<LoweredMatch> {
     let none = |_| Err(Reject::NoTables);
-    let terms = Terms { ports: &PORTS, tunnels: &[], meter: &|_| None, chain: &none, can: Can::default() };
+    let terms = Terms {
+        ports: &PORTS,
+        tunnels: &[],
+        internals: &[],
+        meter: &|_| None,
+        chain: &none,
+        can: Can::default(),
+    };
     let mut l = lower_match(m, &terms).ok()?;
     lower_actions(actions, m, &mut l, &terms).ok()?;
     Some(l)

@@ -343,7 +343,8 @@ impl Xlate<'_> {
                 self.wc.set_exact(f);
             }
         }
-        if self.stock() {
+        // Nothing depends on them. Filters above the kernel's datapath cannot match them before Linux 6.11.
+        if self.stock() && !self.env.pipeline.settings.kernel_datapath {
             self.wc.set_masked(TunFlags, u128::MAX, u128::from(TUN_DF | TUN_CSUM | TUN_KEY));
         }
         self.out.credited.push(t.received.clone());

@@ -319,8 +319,6 @@ pub enum PortKind {
         interface: String,
         /// The datapath makes it, for the host.
         internal: bool,
-        /// Its flows are placed in the kernel's TC as well.
-        tc: bool,
     },
     /// One end of a cable between two bridges of this switch.
     Patch {

@@ -37,7 +37,7 @@ pub fn local_port(b: &BridgeConfig) -> PortConfig {
     let kind = match b.local {
         LocalPort::None => PortKind::Null,
         LocalPort::Tap => PortKind::Internal { interface: b.name.clone() },
-        LocalPort::Vport => PortKind::Vport { interface: b.name.clone(), internal: true, tc: false },
+        LocalPort::Vport => PortKind::Vport { interface: b.name.clone(), internal: true },
         LocalPort::Dummy => PortKind::Dummy {
             class: DummyClass::Internal,
             options: DummyOptions { mac: Some(bridge_address(b)), ..DummyOptions::default() },

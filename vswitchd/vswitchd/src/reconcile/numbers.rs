@@ -119,6 +119,11 @@ impl DatapathNumbers {
         Some(dp)
     }
 
+    /// The number that is shared under `name` now.
+    pub fn shared(&self, name: &str) -> Option<PortId> {
+        self.1.get(name).map(|(dp, _)| *dp)
+    }
+
     /// One that shared a number does no more; the number, if it was the last one.
     pub fn unshare(&mut self, name: &str) -> Option<PortId> {
         let (dp, n) = self.1.get_mut(name)?;

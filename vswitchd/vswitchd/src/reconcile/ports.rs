@@ -35,7 +35,7 @@ fn wanted_ports<'a>(
 }
 
 /// What tunnels share a port of the datapath under. The two datapaths do not share any.
-fn shared_name(t: &ofproto::TunnelSettings) -> String {
+pub(super) fn shared_name(t: &ofproto::TunnelSettings) -> String {
     let name = t.datapath_name();
     if t.foreign { format!("kernel {name}") } else { name }
 }

@@ -9,6 +9,7 @@ use crate::desired::Desired;
 use crate::tc::{self, Below};
 
 use super::Reconciler;
+use super::ports::shared_name;
 
 /// The device as it runs.
 pub(super) struct RunningTc {
@@ -20,25 +21,43 @@ impl Reconciler {
     /// Makes the ports that run the devices' ports.
     pub(super) fn map_tc_ports(&mut self, want: &Desired) {
         let policy = want.offload.tc.unwrap_or_default();
-        for below in Below::ALL {
-            self.map_ports_above(below, policy);
+        let own = self.ports_of(|k| matches!(k, PortKind::Tc { .. }));
+        let mut kernels = Vec::new();
+        if want.offload.tc.is_some() {
+            kernels = self.ports_of(|k| matches!(k, PortKind::Vport { .. }));
+            kernels.extend(self.tunnel_vports());
+            kernels.sort_unstable();
+            kernels.dedup();
         }
+        self.map_ports_above(Below::Own, policy, own);
+        self.map_ports_above(Below::Kernel, policy, kernels);
     }
 
-    fn map_ports_above(&mut self, below: Below, policy: TcPolicy) {
-        let is = |k: &PortKind| match below {
-            Below::Own => matches!(k, PortKind::Tc { .. }),
-            Below::Kernel => matches!(k, PortKind::Vport { tc: true, .. }),
-        };
-        let mut ports: Vec<(PortId, u32)> = self
-            .bridges
-            .iter()
-            .flat_map(|b| b.ports.values())
-            .filter(|p| is(&p.config.kind))
-            .filter_map(|p| p.port.as_ref())
-            .filter_map(|p| Some((p.dp, p.interface_index()?)))
-            .collect();
+    /// Ports of some kinds, with the interfaces that they are.
+    fn ports_of(&self, is: impl Fn(&PortKind) -> bool) -> Vec<(PortId, u32)> {
+        let all = self.bridges.iter().flat_map(|b| b.ports.values()).filter(|p| is(&p.config.kind));
+        let ports = all.filter_map(|p| p.port.as_ref());
+        let mut ports: Vec<_> = ports.filter_map(|p| Some((p.dp, p.interface_index()?))).collect();
         ports.sort_unstable();
+        ports
+    }
+
+    /// The ports of the kernel's datapath that tunnels share, with the interfaces that they are.
+    fn tunnel_vports(&self) -> Vec<(PortId, u32)> {
+        let mut out = Vec::new();
+        for p in self.bridges.iter().flat_map(|b| b.ports.values()) {
+            if let PortKind::Tunnel { settings, .. } = &p.config.kind
+                && settings.foreign
+                && let Some(dp) = self.dp_numbers.shared(&shared_name(settings))
+                && let Ok(interface) = netio::Netdev::open(&settings.datapath_name())
+            {
+                out.extend(u32::try_from(interface.index()).ok().map(|i| (dp, i)));
+            }
+        }
+        out
+    }
+
+    fn map_ports_above(&mut self, below: Below, policy: TcPolicy, ports: Vec<(PortId, u32)>) {
         let placing = self.parts.hoisting.placing().clone();
         if self.tc[below as usize].as_ref().is_some_and(|t| ports.is_empty() || t.policy != policy) {
             self.stop_tc(below);

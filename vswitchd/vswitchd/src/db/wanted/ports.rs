@@ -134,8 +134,8 @@ fn interface(row: Row<'_>, name: &str, on: On, devices: &mut BTreeMap<String, De
         return PortKind::Dummy { class, options: dummy_options(row) };
     }
     match kind {
-        "system" if kernel => PortKind::Vport { interface, internal: false, tc: host.tc },
-        "internal" if kernel => PortKind::Vport { interface, internal: true, tc: false },
+        "system" if kernel => PortKind::Vport { interface, internal: false },
+        "internal" if kernel => PortKind::Vport { interface, internal: true },
         "afxdp" | "dpdk" | "hoist" | "tap" if kernel => PortKind::Wrong {
             why: format!("{name}: ports of type {kind} cannot be on the kernel's datapath"),
         },
