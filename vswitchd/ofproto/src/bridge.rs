@@ -15,6 +15,7 @@ use openflow::message::{FlowRemoved, FlowRemovedReason};
 use openflow::multipart::Desc;
 use openflow::port::{PortReason, PortStatus};
 use openflow::switch::{ConnId, ControllerSink, Reply};
+use openflow::table_features::TableFeatures;
 use openflow::{ErrorCode, FlowMod, PortNo, TableId, Version};
 use parking_lot::Mutex;
 
@@ -113,6 +114,8 @@ pub struct Bridge {
     pub(crate) miss_send_len: Mutex<HashMap<ConnId, u16>>,
     /// Version and id of each connection.
     pub(crate) conns: Mutex<HashMap<ConnId, (Version, u16)>>,
+    /// Requests to change table features of which more is to come.
+    pub(crate) parts: Mutex<HashMap<ConnId, Vec<TableFeatures>>>,
     /// Meters that were deleted: the generation without them, and what the datapath knows them by.
     pub(crate) retired: Mutex<Vec<(u64, MeterId)>>,
     /// Its name in continuations.
@@ -149,6 +152,7 @@ impl Bridge {
             untold: AtomicUsize::new(0),
             miss_send_len: Mutex::default(),
             conns: Mutex::default(),
+            parts: Mutex::default(),
             retired: Mutex::default(),
             own_name: crate::packet_in::new_name(),
             config,

@@ -1,10 +1,11 @@
 //! Table features (OpenFlow 1.3.5 7.3.5.5): what every table matches and does. All tables are alike but for where they
-//! can lead.
+//! can lead. Nothing of them can be changed but names.
 
 use flow::{FIELDS, FieldId, Maskable};
+use openflow::error::TableFeaturesFailed;
 use openflow::number::TableId;
 use openflow::table_features::{FeatureField, FeatureType, TableFeatures, TableProperty};
-use openflow::{Body, MultipartReply};
+use openflow::{Body, ErrorCode, MultipartReply};
 
 use crate::tables::{N_TABLES, Pipeline};
 
@@ -31,6 +32,7 @@ fn table(id: u8, name: &str, max_entries: usize) -> TableFeatures {
     let plain = |types: &[u16]| types.iter().map(|t| FeatureType::Plain(*t)).collect::<Vec<_>>();
     let writable: Vec<FeatureField> = matchable().filter(|f| f.writable).map(whole).collect();
     let next: Vec<TableId> = (id + 1..N_TABLES).map(TableId).collect();
+    let instructions = if next.is_empty() { &INSTRUCTIONS[1..] } else { &INSTRUCTIONS[..] };
     TableFeatures {
         table: TableId(id),
         name: name.to_owned(),
@@ -39,7 +41,7 @@ fn table(id: u8, name: &str, max_entries: usize) -> TableFeatures {
         config: 0,
         max_entries: u32::try_from(max_entries).unwrap_or(u32::MAX),
         properties: vec![
-            TableProperty::Instructions { miss: false, types: plain(&INSTRUCTIONS) },
+            TableProperty::Instructions { miss: false, types: plain(instructions) },
             TableProperty::NextTables { miss: false, tables: next },
             TableProperty::WriteActions { miss: false, types: plain(&ACTIONS) },
             TableProperty::ApplyActions { miss: false, types: plain(&ACTIONS) },
@@ -49,6 +51,53 @@ fn table(id: u8, name: &str, max_entries: usize) -> TableFeatures {
             TableProperty::ApplySetField { miss: false, fields: writable },
         ],
     }
+}
+
+/// Whether `all` has everything that is in `some`.
+fn within<T: PartialEq>(some: &[T], all: &[T]) -> bool {
+    some.iter().all(|s| all.contains(s))
+}
+
+/// Whether what `p` says, of misses or of other packets, is in what a table can do.
+fn can(all: &[TableProperty], p: &TableProperty) -> bool {
+    use TableProperty::*;
+    all.iter().any(|has| match (p, has) {
+        (Instructions { types, .. }, Instructions { types: all, .. })
+        | (WriteActions { types, .. }, WriteActions { types: all, .. })
+        | (ApplyActions { types, .. }, ApplyActions { types: all, .. }) => within(types, all),
+        (NextTables { tables, .. }, NextTables { tables: all, .. }) => within(tables, all),
+        (Match(fields), Match(all)) | (Wildcards(fields), Wildcards(all)) => within(fields, all),
+        (WriteSetField { fields, .. }, WriteSetField { fields: all, .. })
+        | (ApplySetField { fields, .. }, ApplySetField { fields: all, .. }) => within(fields, all),
+        _ => false,
+    })
+}
+
+/// Gives tables the names that a request has for them, all or none.
+///
+/// # Errors
+/// `TableFeaturesFailed`: for a table that is not there, or to have anything else changed, or the administrator's names.
+pub(crate) fn rename(p: &mut Pipeline, wanted: &[TableFeatures], max: usize) -> Result<(), ErrorCode> {
+    for w in wanted {
+        let id = w.table.0;
+        if id >= N_TABLES {
+            return Err(TableFeaturesFailed::BadTable.into());
+        }
+        let is = table(id, p.table_name(id), p.flow_limit(id, max));
+        let other = w.metadata_match != is.metadata_match
+            || w.metadata_write != is.metadata_write
+            || w.max_entries != is.max_entries
+            || !w.properties.iter().all(|one| can(&is.properties, one));
+        if other || !p.given_name(id).is_empty() && w.name != is.name {
+            return Err(TableFeaturesFailed::Eperm.into());
+        }
+        if w.name.is_empty() {
+            p.table_names.remove(&id);
+        } else if w.name != is.name {
+            p.table_names.insert(id, w.name.as_str().into());
+        }
+    }
+    Ok(())
 }
 
 /// The features of all tables, in messages of a size that fits.

@@ -12,7 +12,7 @@ use openflow::error::{BadRequest, PortModFailed, SwitchConfigFailed};
 use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig};
 use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
-use openflow::{Body, ErrorCode, Message, PortNo, QueueNo, Version, Xid};
+use openflow::{Body, ErrorCode, Message, MultipartRequest, PortNo, QueueNo, Version, Xid};
 
 use crate::bridge::Bridge;
 use crate::changes::Origin;
@@ -89,7 +89,22 @@ impl OpenFlowSwitch for Bridge {
                 let queues = queues::configs(&self.pipeline(), port, QueueNo::ALL)?;
                 Ok(Reply::One(Body::QueueGetConfigReply { port, queues }))
             }
+            Body::MultipartRequest { more: true, request: MultipartRequest::TableFeatures(part) } => {
+                let mut begun = self.parts.lock();
+                let all = begun.entry(conn).or_default();
+                if all.len() + part.len() > usize::from(N_TABLES) {
+                    begun.remove(&conn);
+                    return Err(BadRequest::MultipartBufferOverflow.into());
+                }
+                all.extend(part);
+                Ok(Reply::None)
+            }
             Body::MultipartRequest { more: true, .. } => Err(BadRequest::MultipartBufferOverflow.into()),
+            Body::MultipartRequest { request: MultipartRequest::TableFeatures(last), .. } => {
+                let mut all = self.parts.lock().remove(&conn).unwrap_or_default();
+                all.extend(last);
+                self.multipart(conn, MultipartRequest::TableFeatures(all))
+            }
             Body::MultipartRequest { request, .. } => self.multipart(conn, request),
             Body::FlowMonitorCancel(id) => {
                 self.with_monitors(|m, _| m.cancel(conn, id))?;
@@ -123,6 +138,7 @@ impl OpenFlowSwitch for Bridge {
     fn disconnected(&self, conn: ConnId) {
         self.miss_send_len.lock().remove(&conn);
         self.conns.lock().remove(&conn);
+        self.parts.lock().remove(&conn);
         self.see_who_wants_misses();
         self.with_monitors(|m, _| m.forget(conn));
     }

@@ -73,14 +73,15 @@ impl Port {
         Port { patch: Some(Patch::to(peer)), ..Port::new(no, NO_DATAPATH_PORT, name, hw_addr) }
     }
 
-    /// As OpenFlow describes it.
+    /// As OpenFlow describes it. A port that is down has no link.
     pub fn desc(&self) -> PortDesc {
+        let down = self.config.has(PortConfig::PORT_DOWN);
         PortDesc {
             port: self.no,
             hw_addr: self.hw_addr,
             name: self.name.clone(),
             config: self.config,
-            state: self.state,
+            state: if down { PortState::LINK_DOWN } else { self.state },
             current: self.current,
             advertised: PortFeatures::NONE,
             supported: PortFeatures::NONE,

@@ -47,8 +47,16 @@ impl Pipeline {
     }
 
     /// The name the administrator gave a table; empty when there is none.
-    pub fn table_name(&self, table: u8) -> &str {
+    pub(crate) fn given_name(&self, table: u8) -> &str {
         self.table_settings(table).map_or("", |s| &s.name)
+    }
+
+    /// The name of a table: the administrator's, or else a controller's; empty when there is none.
+    pub fn table_name(&self, table: u8) -> &str {
+        match self.given_name(table) {
+            "" => self.table_names.get(&table).map_or("", |n| n),
+            name => name,
+        }
     }
 
     /// Most flows of a table; `max` of one without a limit of its own.

@@ -7,13 +7,14 @@ use std::task::{Context, Poll};
 
 use clock::Instant;
 use flow::FieldId;
-use openflow::error::{BadRequest, Nicira, TableFeaturesFailed};
+use openflow::error::{BadRequest, Nicira};
 use openflow::multipart::{AggregateStats, FlowStats, FlowStatsRequest, TableStats};
 use openflow::port::PortStats;
 use openflow::switch::{ConnId, Reply, ReplyStream};
 use openflow::{Body, ErrorCode, MultipartReply, MultipartRequest, PortNo, TableId};
 
 use crate::bridge::Bridge;
+use crate::features;
 use crate::flow_mod::{Filter, within};
 use crate::groups;
 use crate::port::Port;
@@ -76,9 +77,13 @@ impl Bridge {
             MultipartRequest::MeterConfig(no) => reply(MultipartReply::MeterConfig(self.meter_configs(no)?)),
             MultipartRequest::MeterFeatures => reply(MultipartReply::MeterFeatures(self.meter_features())),
             MultipartRequest::TableFeatures(wanted) if wanted.is_empty() => {
-                Ok(Reply::Many(crate::features::parts(&self.pipeline(), self.config.max_flows_per_table)))
+                Ok(Reply::Many(features::parts(&self.pipeline(), self.config.max_flows_per_table)))
             }
-            MultipartRequest::TableFeatures(_) => Err(TableFeaturesFailed::Eperm.into()),
+            MultipartRequest::TableFeatures(wanted) => {
+                let max = self.config.max_flows_per_table;
+                self.change(false, |p| features::rename(p, &wanted, max))?;
+                Ok(Reply::Many(features::parts(&self.pipeline(), max)))
+            }
             MultipartRequest::TableDesc => {
                 let (p, max) = (self.pipeline(), self.config.max_flows_per_table);
                 reply(MultipartReply::TableDesc((0..N_TABLES).map(|t| p.table_desc(t, max)).collect()))

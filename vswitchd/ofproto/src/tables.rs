@@ -85,6 +85,8 @@ pub struct Pipeline {
     pub frag: FragHandling,
     /// What controllers have made of tables; those that are as they came are left out.
     pub table_config: imbl::OrdMap<u8, TableConfig>,
+    /// Names that controllers gave to tables of which the administrator gave none.
+    pub table_names: imbl::OrdMap<u8, Arc<str>>,
     /// What OpenFlow does not know of the bridge.
     pub settings: Arc<BridgeSettings>,
     /// Its mirrors, as they are at work.

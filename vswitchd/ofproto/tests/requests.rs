@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use flow::frame::FrameBuilder;
 use flow::{FieldId, PipelineMatch};
+use ofproto::settings::TableSettings;
 use ofproto::{BridgeConfig, HardwareCredit, SwitchConfig};
 use openflow::error::*;
 use openflow::flow_mod::{FlowModCommand, FlowModFlags};
 use openflow::message::{FlowRemovedReason, PacketOut};
 use openflow::multipart::{AggregateStats, FlowStatsRequest};
 use openflow::number::MacAddr;
-use openflow::port::{PortConfig, PortFeatures, PortMod, PortReason};
+use openflow::port::{PortConfig, PortFeatures, PortMod, PortReason, PortState};
+use openflow::table_features::TableFeatures;
 use openflow::{
     Action as OfAction, Body, BufferId, ErrorCode, FlowMod, Instructions, MultipartReply, MultipartRequest,
     PortNo, TableId,
@@ -309,6 +311,65 @@ fn ports_come_change_and_go_and_say_so() {
     assert_eq!(s.iter().map(|p| (p.port.0, p.rx_packets)).collect::<Vec<_>>(), [(1, 11), (3, 13), (4, 14)]);
     let gone = multipart(&r, MultipartRequest::PortStats(PortNo(2))).unwrap_err();
     assert_eq!(gone, BadRequest::BadPort.into());
+}
+
+/// What the switch says of all tables.
+fn table_features(r: &Rig) -> Vec<TableFeatures> {
+    let ask = MultipartRequest::TableFeatures(Vec::new());
+    let parts = r.request(Body::MultipartRequest { more: false, request: ask }).unwrap();
+    let of = |b| match b {
+        Body::MultipartReply { reply: MultipartReply::TableFeatures(t), .. } => t,
+        other => panic!("{other:?}"),
+    };
+    parts.into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn controllers_name_tables_that_the_administrator_did_not_name_and_change_nothing_else() {
+    let r = Rig::new();
+    let mut settings = r.bridge.pipeline().settings.as_ref().clone();
+    settings.tables.insert(1, TableSettings { name: "one".into(), ..TableSettings::default() });
+    r.bridge.set_settings(settings);
+    let mut all = table_features(&r);
+    assert_eq!((all.len(), all[1].name.as_str(), all[2].name.as_str()), (254, "one", ""));
+    all[2].name = "two".into();
+    // In parts, as long as they are.
+    let (begin, end) = all.split_at(100);
+    let send = |more, t: &[TableFeatures]| {
+        r.request(Body::MultipartRequest { more, request: MultipartRequest::TableFeatures(t.to_vec()) })
+    };
+    assert_eq!(send(true, begin).unwrap(), vec![]);
+    assert_eq!(r.bridge.pipeline().table_name(2), "");
+    send(false, end).unwrap();
+    assert_eq!(table_features(&r)[2].name, "two");
+    let refused = |change: &dyn Fn(&mut TableFeatures)| {
+        let mut t = all[1].clone();
+        change(&mut t);
+        send(false, &[t]).unwrap_err()
+    };
+    assert_eq!(refused(&|t| t.name = "mine".into()), TableFeaturesFailed::Eperm.into());
+    assert_eq!(refused(&|t| t.max_entries = 7), TableFeaturesFailed::Eperm.into());
+    assert_eq!(refused(&|t| t.table = TableId(254)), TableFeaturesFailed::BadTable.into());
+    assert_eq!(table_features(&r), all);
+}
+
+#[test]
+fn a_port_that_is_put_down_has_no_link() {
+    let r = Rig::new();
+    let port = r.bridge.pipeline().ports.get(PortNo(1)).unwrap().clone();
+    let set = |config| {
+        let pm = PortMod {
+            port: port.no,
+            hw_addr: port.hw_addr,
+            config,
+            mask: PortConfig::PORT_DOWN,
+            advertise: PortFeatures::NONE,
+        };
+        r.request(Body::PortMod(pm)).unwrap();
+        r.bridge.pipeline().ports.get(PortNo(1)).unwrap().desc().state
+    };
+    assert_eq!(set(PortConfig::PORT_DOWN), PortState::LINK_DOWN);
+    assert_eq!(set(PortConfig::NONE), port.state);
 }
 
 #[test]

@@ -17,6 +17,9 @@ use crate::message::Body;
 use crate::number::{GroupId, PortNo};
 use crate::version::Version;
 
+/// The actions of OpenFlow 1.0, one bit each by number.
+const ACTIONS10: u32 = 0xfff;
+
 // Properties of a bucket.
 const WEIGHT: u16 = 0;
 const WATCH_PORT: u16 = 1;
@@ -372,10 +375,13 @@ pub(super) fn read_features(r: &mut Reader<'_>) -> Result<GroupFeatures, ErrorCo
     Ok(f)
 }
 
-pub(super) fn put_features(out: &mut Vec<u8>, f: &GroupFeatures) {
+pub(super) fn put_features(out: &mut Vec<u8>, v: Version, f: &GroupFeatures) {
     out.put_u32(f.types);
     out.put_u32(f.capabilities);
-    for v in f.max_groups.iter().chain(&f.actions) {
-        out.put_u32(*v);
+    f.max_groups.iter().for_each(|n| out.put_u32(*n));
+    for actions in f.actions {
+        // OpenFlow 1.0 numbers actions in its own way; whoever can output can do all of them.
+        let can = if v == Version::V10 && actions & 1 != 0 { ACTIONS10 } else { actions };
+        out.put_u32(can);
     }
 }

@@ -434,7 +434,7 @@ pub(super) fn put_reply(
         R::Queue(all) => w.list(all, |out, s| queues::put_stats(out, v, s)),
         R::Group(all) => w.list(all, |out, s| groups::put_stats(out, v, s)),
         R::GroupDesc(all) => w.list(all, |out, d| groups::put_desc(out, v, d)),
-        R::GroupFeatures(f) => w.one(|out| groups::put_features(out, f)),
+        R::GroupFeatures(f) => w.one(|out| groups::put_features(out, v, f)),
         R::Meter(all) => w.list(all, meters::put_stats),
         R::MeterConfig(all) => w.list(all, meters::put_config),
         R::MeterFeatures(f) => w.one(|out| meters::put_features(out, f)),

@@ -21,7 +21,12 @@ const WILDCARDS10: u32 = (1 << 22) - 1;
 const WILDCARDS11: u32 = (1 << 10) - 1;
 /// Fields, instructions and actions of OpenFlow 1.1 and 1.2, one bit each by number.
 const FIELDS12: u64 = (1 << 36) - 1;
+/// All but the Ethernet type and the IP protocol.
+const WRITABLE12: u64 = FIELDS12 & !(1 << 5 | 1 << 10);
 const INSTRUCTIONS11: u32 = 0x3e;
+/// From the last table there is nowhere to go.
+const INSTRUCTIONS11_LAST: u32 = INSTRUCTIONS11 & !(1 << 1);
+const LAST: TableId = TableId(253);
 const ACTIONS11: u32 = 0x01ff_ffff;
 const ACTIONS12: u32 = 0x03ff_ffff;
 
@@ -156,6 +161,7 @@ pub(super) fn read_stats(v: Version, r: &mut Reader<'_>) -> Result<TableStats, E
 
 pub(super) fn put_stats(out: &mut Vec<u8>, v: Version, s: &TableStats) -> Result<(), EncodeError> {
     out.put_u8(s.table.0);
+    let instructions = if s.table == LAST { INSTRUCTIONS11_LAST } else { INSTRUCTIONS11 };
     match v {
         Version::V10 => {
             out.put_zeros(3);
@@ -166,7 +172,7 @@ pub(super) fn put_stats(out: &mut Vec<u8>, v: Version, s: &TableStats) -> Result
         Version::V11 => {
             out.put_zeros(7);
             out.put_text(&s.name, NAME_BYTES);
-            for bits in [WILDCARDS11, WILDCARDS11, INSTRUCTIONS11, ACTIONS11, ACTIONS11, s.config] {
+            for bits in [WILDCARDS11, WILDCARDS11, instructions, ACTIONS11, ACTIONS11, s.config] {
                 out.put_u32(bits);
             }
             out.put_u32(s.max_entries);
@@ -178,12 +184,12 @@ pub(super) fn put_stats(out: &mut Vec<u8>, v: Version, s: &TableStats) -> Result
             out.put_u64(FIELDS12);
             out.put_u32(ACTIONS12);
             out.put_u32(ACTIONS12);
-            out.put_u64(FIELDS12);
-            out.put_u64(FIELDS12);
+            out.put_u64(WRITABLE12);
+            out.put_u64(WRITABLE12);
             // Metadata that can be matched and written.
             out.put_u64(u64::MAX);
             out.put_u64(u64::MAX);
-            out.put_u32(INSTRUCTIONS11);
+            out.put_u32(instructions);
             out.put_u32(s.config);
             out.put_u32(s.max_entries);
         }
