@@ -323,3 +323,30 @@ fn under_faults_nothing_leads_to_a_chain_without_keepers_and_nothing_leaks() {
         assert_eq!(send(&r).unwrap().0, 2, "seed {seed}");
     }
 }
+
+#[test]
+fn where_the_datapath_below_goes_on_a_chain_has_the_number_of_the_pass_and_needs_no_keepers() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let c = TcConfig {
+        timeout: Duration::ZERO,
+        retry: Duration::ZERO,
+        recirc_sharing: true,
+        conntrack: true,
+        ..TcConfig::new("br0")
+    };
+    let mut p = provider(&kernel, c);
+    install(&mut p, second());
+    let one = install(&mut p, first());
+    let all = kernel.filters();
+    let chains: Vec<u32> = all.iter().map(|(at, _)| at.chain).collect();
+    assert_eq!(chains, [0, ID], "and nothing else");
+    let leads = |f: &offload_tc::Flower| f.actions.iter().any(|a| a.verdict == Verdict::Goto(ID));
+    assert!(all.iter().any(|(at, f)| at.chain == 0 && leads(&f.flower)));
+    assert_eq!(kernel.receive(1, &key(), 100).map(|out| out[0].0), Some(2));
+    // One that connection tracking is asked for is a filter as well.
+    let ct = Action::Ct(Box::new(CtAction { commit: true, ..CtAction::default() }));
+    install(&mut p, rule(3, matches(0, 5), &[ct, Action::Recirc(ID)]));
+    remove(&mut p, one);
+    p.poll_stats(&mut StatsCursor::default(), 100).unwrap();
+    assert_eq!(kernel.filters().len(), 2);
+}
