@@ -67,13 +67,13 @@ pub struct HostTiming {
 pub struct IommuTiming {
     /// Pages the IOTLB holds.
     pub iotlb_entries: usize,
-    /// Page-table lines the walkers keep.
+    /// Page-table lines of eight entries that the walkers keep.
     pub line_entries: usize,
     /// Walks at a time.
     pub walkers: usize,
-    /// A walk.
+    /// A walk that finds its entry in a line the walkers keep.
     pub walk_ns: f64,
-    /// More when the page table's line comes from memory.
+    /// More when the line has to be fetched.
     pub walk_miss_ns: f64,
     /// A walk for a read keeps its walker for so much longer, until the read has gone to memory.
     pub read_hold_ns: f64,
