@@ -80,6 +80,36 @@ pub fn parse_outcome(line: &str) -> Option<(u32, Outcome)> {
     Some((number, outcome))
 }
 
+/// The groups of which the `script` starts `program`, by the lines that autotest puts around each: a word of a command line that is
+/// the program's name, with an option or a variable behind it, where it is not only asked for its version.
+pub fn starting(script: &str, program: &str) -> BTreeSet<u32> {
+    let mut out = BTreeSet::new();
+    let mut group = None;
+    for line in script.lines() {
+        if let Some(n) = line.strip_prefix("#AT_START_") {
+            group = n.trim().parse().ok();
+        } else if line.starts_with("#AT_STOP_") {
+            group = None;
+        } else if let Some(n) = group
+            && !line.contains("--version")
+            && starts(line, program)
+        {
+            out.insert(n);
+        }
+    }
+    out
+}
+
+fn starts(line: &str, program: &str) -> bool {
+    line.match_indices(program).any(|(at, _)| {
+        let before = line[..at].chars().next_back();
+        let after = &line[at + program.len()..];
+        before.is_none_or(|c| c.is_whitespace() || matches!(c, '"' | '`' | '('))
+            && after.starts_with(char::is_whitespace)
+            && after.trim_start().starts_with(['$', '-', '`'])
+    })
+}
+
 /// Which groups are wanted. What is empty does not restrict.
 #[derive(Default, Debug)]
 pub struct Selection {
@@ -91,6 +121,8 @@ pub struct Selection {
     pub without: Vec<String>,
     /// Numbers and ranges `N-M`.
     pub tests: Vec<String>,
+    /// Only these; `None` does not restrict.
+    pub among: Option<BTreeSet<u32>>,
 }
 
 impl Selection {
@@ -119,6 +151,7 @@ impl Selection {
                 && (ranges.is_empty() || ranges.iter().any(|(from, to)| (from..=to).contains(n)))
                 && self.keywords.iter().all(|k| about(g, k))
                 && !self.without.iter().any(|k| about(g, k))
+                && self.among.as_ref().is_none_or(|a| a.contains(n))
         };
         let chosen: Vec<u32> = groups.iter().filter(wanted).map(|(n, _)| *n).collect();
         if chosen.is_empty() {
@@ -170,6 +203,16 @@ mod tests {
     }
 
     #[test]
+    fn groups_that_start_a_program_are_found_in_the_script() {
+        let script = "ovs-switchd --detach\n#AT_START_1\n( $at_check_trace; ovs-switchd --detach --pidfile\n#AT_STOP_1\n\
+                      #AT_START_2\novs-switchd --version\novs-appctl -t ovs-switchd exit\n#AT_STOP_2\n\
+                      #AT_START_10\nstart_daemon ovs-switchd $args\n#AT_STOP_10\n";
+        assert_eq!(starting(script, "ovs-switchd"), BTreeSet::from([1, 10]));
+        let s = Selection { among: Some(BTreeSet::from([2, 10])), ..Selection::default() };
+        assert_eq!(s.choose(&parse_list(LIST)).unwrap(), [2, 10]);
+    }
+
+    #[test]
     fn selections_are_combined() {
         let g = parse_list(LIST);
         let choose = |files: &[&str], keywords: &[&str], without: &[&str], tests: &[&str]| {
@@ -179,6 +222,7 @@ mod tests {
                 keywords: own(keywords),
                 without: own(without),
                 tests: own(tests),
+                among: None,
             };
             s.choose(&g)
         };

@@ -52,6 +52,9 @@ struct OvsOptions {
     /// Only these groups: numbers and ranges N-M.
     #[arg(long, value_delimiter = ',')]
     tests: Vec<String>,
+    /// Only groups that start this program, such as `ovs-vswitchd`.
+    #[arg(long)]
+    starting: Option<String>,
     /// Which of our programs are under test; the installed ones do the rest. `neither` is the measure of the suite itself.
     #[arg(long, value_enum, default_value_t = Daemon::Both)]
     daemon: Daemon,
@@ -149,6 +152,10 @@ pub fn run(o: &Options) -> Result<bool> {
         keywords: own(&o.keywords),
         without: own(&o.without),
         tests: own(&o.tests),
+        among: match &o.starting {
+            Some(program) => Some(groups::starting(&fs::read_to_string(&suite.script)?, program)),
+            None => None,
+        },
     };
     let chosen = selection.choose(&suite.groups)?;
     let programs = link(o, &scratch)?;

@@ -132,7 +132,8 @@ impl Suite {
             script,
             atconfig: atconfig(&root, &build),
             atlocal: atlocal(&tests, &mut missing)?,
-            helpers: vec![helpers, build_tests, tests],
+            // Completion for shells is tested where its sources are.
+            helpers: vec![helpers, build_tests, tests, root.join("utilities")],
             groups,
             missing,
         })
