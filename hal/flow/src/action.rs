@@ -46,11 +46,15 @@ pub enum PuntReason {
     ImplicitMiss = 7,
     /// For the switch itself, which listens to multicast membership; not one of OpenFlow's.
     Snoop = 0xff,
+    /// For the port itself, which speaks BFD (RFC 5880); not one of OpenFlow's.
+    Bfd = 0xfe,
+    /// For the port itself, which checks continuity (IEEE 802.1ag); not one of OpenFlow's.
+    Cfm = 0xfd,
 }
 
 impl PuntReason {
     /// Every reason.
-    pub const ALL: [PuntReason; 9] = [
+    pub const ALL: [PuntReason; 11] = [
         PuntReason::NoMatch,
         PuntReason::Action,
         PuntReason::InvalidTtl,
@@ -60,7 +64,24 @@ impl PuntReason {
         PuntReason::ExplicitMiss,
         PuntReason::ImplicitMiss,
         PuntReason::Snoop,
+        PuntReason::Bfd,
+        PuntReason::Cfm,
     ];
+
+    /// Whether the packet is for the port that it came in on.
+    pub fn is_of_link(self) -> bool {
+        matches!(self, PuntReason::Bfd | PuntReason::Cfm)
+    }
+
+    /// What the switch itself wants packets for, by the name of Open vSwitch's slow path; `None` where they are for controllers.
+    pub fn slow_path(self) -> Option<&'static str> {
+        match self {
+            PuntReason::Snoop => Some("action"),
+            PuntReason::Bfd => Some("bfd"),
+            PuntReason::Cfm => Some("cfm"),
+            _ => None,
+        }
+    }
 
     /// By its number.
     pub fn from_number(n: u64) -> Option<PuntReason> {

@@ -27,6 +27,11 @@ pub fn compose(key: &PacketKey) -> Vec<u8> {
     build(key, DEFAULT_PAYLOAD_BYTES, 0)
 }
 
+/// A frame for `key` with a payload of `bytes`, where its protocol has one.
+pub fn compose_with_payload(key: &PacketKey, bytes: usize) -> Vec<u8> {
+    build(key, bytes, 0)
+}
+
 /// A frame for `key` of exactly `bytes`, its payload zero; `None` when its headers are longer than that, or it would be longer
 /// than [`MAX_FRAME_BYTES`].
 pub fn compose_sized(key: &PacketKey, bytes: usize) -> Option<Vec<u8>> {

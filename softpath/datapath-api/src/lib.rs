@@ -316,6 +316,11 @@ pub trait Datapath: Send + Sync {
     /// removed or replaced before it. Returns false when that has not come by `deadline`, which is in the datapath's time.
     fn synchronize(&self, deadline: Deadline) -> bool;
 
+    /// Forgets tracked connections, of one zone or of all. Whether connections are tracked at all.
+    fn flush_connections(&self, _zone: Option<u16>) -> bool {
+        false
+    }
+
     /// Does what has become due, in a bounded number of steps: forgets connections that are past their time. To be called ten
     /// times a second.
     fn tidy(&self, _now: Instant) {}

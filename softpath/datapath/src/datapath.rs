@@ -501,6 +501,11 @@ impl Datapath for SoftDatapath {
         Ok(())
     }
 
+    fn flush_connections(&self, zone: Option<u16>) -> bool {
+        self.shared.connections.flush(zone);
+        true
+    }
+
     fn tidy(&self, now: Instant) {
         let c = &self.shared.connections;
         c.sweep(now, c.slots() / TIDY_SHARE + TIDY_LEAST);

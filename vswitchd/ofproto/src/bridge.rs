@@ -1,6 +1,6 @@
 //! One OpenFlow switch: its tables, ports, stations and controllers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
@@ -13,7 +13,7 @@ use openflow::flow_monitor::MonitorRequest;
 use openflow::group::GroupMod;
 use openflow::message::{FlowRemoved, FlowRemovedReason};
 use openflow::multipart::Desc;
-use openflow::port::{PortReason, PortStatus};
+use openflow::port::{PortDesc, PortReason, PortState, PortStatus};
 use openflow::switch::{ConnId, ControllerSink, Reply};
 use openflow::table_features::TableFeatures;
 use openflow::{ErrorCode, FlowMod, PortNo, TableId, Version};
@@ -36,7 +36,7 @@ use crate::settings::{BridgeSettings, PortSettings};
 use crate::switch::{Routes, Switch};
 use crate::tables::{N_TABLES, Pipeline, TableCounters};
 use crate::timers::Timers;
-use crate::trace::{Trace, TraceStart};
+use crate::trace::{StepKind, Trace, TraceStart};
 use crate::xlate::{Environment, LearnedFlow, Outcome, Start, translate};
 
 /// Settings of a [`Bridge`].
@@ -120,6 +120,8 @@ pub struct Bridge {
     pub(crate) retired: Mutex<Vec<(u64, MeterId)>>,
     /// Its name in continuations.
     pub(crate) own_name: [u8; 16],
+    /// Ports whose links do not carry, as those find that watch them.
+    unfit: Mutex<HashSet<PortNo>>,
 }
 
 #[derive(Default)]
@@ -155,6 +157,7 @@ impl Bridge {
             parts: Mutex::default(),
             retired: Mutex::default(),
             own_name: crate::packet_in::new_name(),
+            unfit: Mutex::default(),
             config,
         }
     }
@@ -442,8 +445,12 @@ impl Bridge {
 
     /// Adds or changes a port, and tells the controllers.
     pub fn put_port(&self, mut port: Port) {
-        let status = PortStatus { reason: PortReason::Add, desc: port.desc() };
         let (no, dp) = (port.no, port.dp);
+        if let Some(s) = self.switch() {
+            self.note_fit(no, s.watch_port(self.index, &port));
+        }
+        port.state = self.as_is_fit(no, port.state);
+        let desc = port.desc();
         if let Some(old) = self.pipeline().ports.get(no)
             && old.patch == port.patch
             && old.tunnel == port.tunnel
@@ -481,9 +488,46 @@ impl Bridge {
             }
             s.changed();
         }
-        let reason = if old.is_some() { PortReason::Modify } else { PortReason::Add };
-        if old.is_none_or(|o| o.desc() != status.desc) {
-            self.tell_port(PortStatus { reason, ..status });
+        let live = desc.state.has(PortState::LIVE);
+        if old.is_none() {
+            // As in Open vSwitch a port is live only once it is there.
+            let state = PortState(desc.state.0 & !PortState::LIVE.0);
+            self.tell_port(PortStatus { reason: PortReason::Add, desc: PortDesc { state, ..desc.clone() } });
+        }
+        if old.map_or(live, |o| o.desc() != desc) {
+            self.tell_port(PortStatus { reason: PortReason::Modify, desc });
+        }
+    }
+
+    /// Takes note of whether a port's link carries; whether that is news.
+    fn note_fit(&self, no: PortNo, fit: bool) -> bool {
+        let mut unfit = self.unfit.lock();
+        if fit { unfit.remove(&no) } else { unfit.insert(no) }
+    }
+
+    /// A port's state, which is not live while those that watch its link say that it does not carry.
+    fn as_is_fit(&self, no: PortNo, state: PortState) -> PortState {
+        let down = state.has(PortState::LINK_DOWN);
+        let live = PortState::LIVE.0;
+        match self.unfit.lock().contains(&no) {
+            true => PortState(state.0 & !live),
+            false if !down => PortState(state.0 | live),
+            false => state,
+        }
+    }
+
+    /// Says whether a port's link carries, as those find that watch it.
+    pub(crate) fn set_fit(&self, no: PortNo, fit: bool) {
+        if !self.note_fit(no, fit) {
+            return;
+        }
+        let changed = self.change_ports(|ports| {
+            let port = ports.get_mut(no)?;
+            let state = self.as_is_fit(no, port.state);
+            (std::mem::replace(&mut port.state, state) != state).then(|| port.desc())
+        });
+        if let Some(desc) = changed {
+            self.tell_port(PortStatus { reason: PortReason::Modify, desc });
         }
     }
 
@@ -508,10 +552,14 @@ impl Bridge {
             return true;
         }
         let other_vlans = port.settings.vlan != settings.vlan;
+        let watched = Port { settings: Arc::new(settings.clone()), ..port.clone() };
         let done = self.change(true, |p| {
             let ports = Arc::make_mut(&mut p.ports);
             Ok(ports.get_mut(no).map(|p| p.settings = Arc::new(settings)).is_some())
         });
+        if let Some(s) = self.switch() {
+            self.set_fit(no, s.watch_port(self.index, &watched));
+        }
         if other_vlans {
             self.macs.forget_port(no);
             self.mcast.forget_port(no);
@@ -551,6 +599,7 @@ impl Bridge {
                 (None, None) => s.route_port(old.dp, None),
             }
             s.forget_network(&old.name, false);
+            s.unwatch_port(self.index, no);
             s.changed();
         }
         let stations = self.macs.forget_port(no);
@@ -559,6 +608,7 @@ impl Bridge {
             s.bridges().iter().filter(|b| b.index != self.index).for_each(|b| b.macs.forget(&stations));
         }
         self.mcast.forget_port(no);
+        self.note_fit(no, true);
         self.tell_port(PortStatus { reason: PortReason::Delete, desc: old.desc() });
         true
     }
@@ -653,6 +703,7 @@ impl Bridge {
         let mut o = self.translate(&key, in_port, start, true);
         if !effects {
             keep_from_controllers(&mut o.actions);
+            o.steps.retain(|s| !matches!(s.kind, StepKind::Learned(_)));
         }
         if let Some(s) = self.switch().filter(|_| effects) {
             s.note_stations(&o.deps, s.now());
@@ -703,6 +754,7 @@ impl Bridge {
         let b = there.as_deref().unwrap_or(self);
         let mut o = b.translate(&flow.packet(), f.in_port, Start::Frozen(f), true);
         keep_from_controllers(&mut o.actions);
+        o.steps.retain(|s| !matches!(s.kind, StepKind::Learned(_)));
         Some(Trace::new(*flow, o))
     }
 

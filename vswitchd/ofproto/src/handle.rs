@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clock::Deadline;
 use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
-use openflow::error::{BadRequest, PortModFailed, SwitchConfigFailed};
+use openflow::error::{BadRequest, Nicira, PortModFailed, SwitchConfigFailed};
 use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig};
 use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
@@ -77,6 +77,7 @@ impl OpenFlowSwitch for Bridge {
                 Ok(Reply::None)
             }
             Body::Resume(pin) => self.resume(*pin),
+            Body::CtFlushZone(zone) => self.flush_zone(zone),
             Body::SetControllerId(id) => {
                 if let Some(c) = self.conns.lock().get_mut(&conn) {
                     c.1 = id;
@@ -173,6 +174,13 @@ impl Bridge {
         }
         self.miss_send_len.lock().insert(conn, c.miss_send_len);
         Ok(Reply::None)
+    }
+
+    /// Forgets the connections of a zone (Nicira's `NXT_CT_FLUSH_ZONE`).
+    fn flush_zone(&self, zone: u16) -> Result<Reply, ErrorCode> {
+        tracing::debug!(target: "ct_dpif", "{}: ct_flush: zone {zone}", self.name());
+        let done = self.switch().and_then(|s| Some(s.datapath()?.flush_connections(Some(zone))));
+        if done == Some(true) { Ok(Reply::None) } else { Err(Nicira::CtActionUnsupported.into()) }
     }
 
     fn barrier(&self) -> Reply {

@@ -58,6 +58,7 @@ pub mod trace;
 pub mod tunnel;
 mod underlay;
 pub mod vlan;
+pub mod watch;
 pub mod xlate;
 
 pub use bridge::{Bridge, BridgeConfig};

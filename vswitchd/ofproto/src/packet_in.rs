@@ -84,7 +84,7 @@ fn metadata(key: &PacketKey, own: &PipelineKey, tracked: bool) -> PipelineMatch 
 fn reason(r: PuntReason) -> PacketInReason {
     match r {
         PuntReason::NoMatch => PacketInReason::NoMatch,
-        PuntReason::Action | PuntReason::Snoop => PacketInReason::Action,
+        PuntReason::Action | PuntReason::Snoop | PuntReason::Bfd | PuntReason::Cfm => PacketInReason::Action,
         PuntReason::InvalidTtl => PacketInReason::InvalidTtl,
         PuntReason::ActionSet => PacketInReason::ActionSet,
         PuntReason::Group => PacketInReason::Group,

@@ -64,6 +64,7 @@ impl Switch {
     /// be called by the control thread when woken and ten times a second. Whether records were revalidated.
     pub fn run(&self, now: Instant) -> bool {
         self.learn_queued();
+        self.tend_links(now);
         self.complain(now);
         self.tend_neighbours(now);
         for b in self.bridges() {

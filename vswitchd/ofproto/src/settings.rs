@@ -27,6 +27,10 @@ pub struct PortSettings {
     pub mcast_flood: bool,
     /// Gets reports of membership where the bridge snoops (`mcast-snooping-flood-reports`).
     pub mcast_reports: bool,
+    /// Whether its link carries is found out by BFD.
+    pub bfd: Option<links::BfdSettings>,
+    /// Whether its link carries is found out by continuity checks.
+    pub cfm: Option<links::CfmSettings>,
     /// Its queues, by number.
     pub queues: BTreeMap<u32, QueueSettings>,
 }

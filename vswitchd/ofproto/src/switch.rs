@@ -25,6 +25,7 @@ use crate::revalidate::Revalidation;
 use crate::shortcut::Shortcuts;
 use crate::tunnel::Tunnels;
 use crate::underlay::Neighbourhood;
+use crate::watch::Watches;
 use crate::xlate::{LearnedFlow, Outcome, Problem, Start};
 
 /// Datapath ports from here up are no ports: the ingress of packets that controllers send, one for each bridge.
@@ -135,6 +136,7 @@ pub struct Switch {
     pub(crate) recircs: Arc<Recircs>,
     pub(crate) revalidation: Mutex<Revalidation>,
     pub(crate) meters: MeterIds,
+    pub(crate) watches: Watches,
     /// Records match on every bit of the packets that made them.
     exact: AtomicBool,
     /// Records stay as they are.
@@ -169,6 +171,7 @@ impl Switch {
             recircs: Arc::default(),
             revalidation: Mutex::new(Revalidation::default()),
             meters: MeterIds::default(),
+            watches: Watches::default(),
             exact: AtomicBool::new(false),
             paused: AtomicBool::new(false),
         })
@@ -293,6 +296,7 @@ impl Switch {
         self.publish(|| self.routes.store(Arc::new(r)));
         drop(_w);
         bridge.drop_meters();
+        self.unwatch_bridge(bridge.index());
         if patched {
             self.touch_bridges();
         }
@@ -684,6 +688,13 @@ impl PuntSink for Switch {
                 self.counts.learn_dropped.fetch_add(1, Ordering::Relaxed);
             }
             self.wake();
+            return taken;
+        }
+        if p.action.reason.is_of_link() {
+            let taken = self.arrived_for_watch(p);
+            if !taken {
+                self.counts.learn_dropped.fetch_add(1, Ordering::Relaxed);
+            }
             return taken;
         }
         if p.action.dont_send {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use flow::text::odp::{Context, format_actions};
 use flow::text::value::PortName;
 use flow::text::{flags, ofctl};
-use flow::{Action, FieldId, PacketMatch, PipelineKey, PipelineMatch};
+use flow::{Action, FieldId, PacketMatch, PipelineKey, PipelineMatch, PuntReason};
 use offload::Origin;
 use openflow::extension::{Nat, NatAddresses, NatFlags};
 use openflow::group::BucketId;
@@ -60,6 +60,8 @@ pub enum StepKind {
     Restored(String),
     /// Something worth saying about the action before.
     Note(String),
+    /// A station that the packet makes known, where it is more than a trace.
+    Learned(String),
 }
 
 impl StepKind {
@@ -119,6 +121,8 @@ pub struct Trace {
     pub problem: Option<Problem>,
     /// Where copies go on.
     pub forks: Vec<Fork>,
+    /// The rules want it treated as if the datapath could not do it.
+    pub as_if_slow: bool,
 }
 
 /// How ports are called in a trace's text; by number when `None`.
@@ -147,6 +151,7 @@ impl Trace {
             provenance: o.provenance,
             problem: o.problem,
             forks: o.forks,
+            as_if_slow: o.as_if_slow,
         }
     }
 
@@ -156,6 +161,30 @@ impl Trace {
         self.write_steps(&mut out, 0..self.steps.len(), 0, names);
         let _ = write!(out, "\n{}", self.text_of_verdict(names));
         out
+    }
+
+    /// What says that the switch itself takes the packet.
+    pub fn slow_path(&self) -> Option<String> {
+        let mut reasons: Vec<&str> = Vec::new();
+        for a in &self.actions {
+            let words = match a {
+                Action::Controller(c) => match c.reason {
+                    PuntReason::Bfd => "Consists of BFD packets.",
+                    PuntReason::Cfm => "Consists of CFM packets.",
+                    _ => continue,
+                },
+                _ => continue,
+            };
+            if !reasons.contains(&words) {
+                reasons.push(words);
+            }
+        }
+        if self.as_if_slow {
+            reasons.push("Uses action(s) not supported by datapath.");
+        }
+        let list: String = reasons.iter().map(|r| format!("\n  - {r}")).collect();
+        (!list.is_empty())
+            .then(|| format!("This flow is handled by the userspace slow path because it:{list}"))
     }
 
     /// What says that the packet is dropped because its rules could not be followed.
@@ -170,7 +199,10 @@ impl Trace {
     fn text_of_verdict(&self, names: Names<'_>) -> String {
         let last = if self.last == self.flow { "unchanged".into() } else { show(&self.last, names.openflow) };
         let megaflow = ofctl::format_with(&self.looked, names.openflow);
-        let actions = format_actions(&self.actions, Context::of(&self.flow.packet()), names.datapath);
+        // What the switch takes itself is told below.
+        let own = |a: &&Action| matches!(a, Action::Controller(c) if c.reason.is_of_link());
+        let forwarded: Vec<Action> = self.actions.iter().filter(|a| !own(a)).cloned().collect();
+        let actions = format_actions(&forwarded, Context::of(&self.flow.packet()), names.datapath);
         format!("Final flow: {last}\nMegaflow: {megaflow}\nDatapath actions: {actions}")
     }
 
@@ -186,7 +218,7 @@ impl Trace {
                     let title = format!("bridge(\"{name}\")");
                     writeln!(out, "\n{indent}{title}\n{indent}{}", "-".repeat(title.len()))
                 }
-                StepKind::Note(n) => writeln!(out, "{indent} {n}"),
+                StepKind::Note(n) | StepKind::Learned(n) => writeln!(out, "{indent} {n}"),
                 k => writeln!(out, "{indent}{}", text_of(k, names)),
             };
             at = below.end;
@@ -282,7 +314,7 @@ fn text_of(kind: &StepKind, names: Names<'_>) -> String {
         StepKind::Bucket(id) => format!("bucket {}", id.0),
         StepKind::ActionSet => "--. Executing action set:".into(),
         StepKind::Thaw => "thaw".into(),
-        StepKind::Bridge(n) | StepKind::Restored(n) | StepKind::Note(n) => n.clone(),
+        StepKind::Bridge(n) | StepKind::Restored(n) | StepKind::Note(n) | StepKind::Learned(n) => n.clone(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use clock::Deadline;
+use clock::{Deadline, Instant};
 use datapath::SoftDatapath;
 use datapath_api::{
     Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
@@ -86,6 +86,18 @@ impl Datapath for CountedDatapath {
 
     fn synchronize(&self, deadline: Deadline) -> bool {
         self.soft.synchronize(deadline) && self.system.get().is_none_or(|k| k.synchronize(deadline))
+    }
+
+    fn flush_connections(&self, zone: Option<u16>) -> bool {
+        let soft = self.soft.flush_connections(zone);
+        soft && self.system.get().is_none_or(|k| k.flush_connections(zone))
+    }
+
+    fn tidy(&self, now: Instant) {
+        self.soft.tidy(now);
+        if let Some(k) = self.system.get() {
+            k.tidy(now);
+        }
     }
 
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError> {

@@ -11,6 +11,7 @@ mod counted;
 pub mod db;
 pub mod desired;
 mod devices;
+mod drop_coverage;
 pub mod dummy;
 mod endpoint;
 mod fail_mode;

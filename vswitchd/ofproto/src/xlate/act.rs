@@ -89,7 +89,8 @@ impl Xlate<'_> {
             }
             OfAction::Exit => self.halted = true,
             // There is no slow path that the packet could be sent by.
-            OfAction::Note(_) | OfAction::Conjunction { .. } | OfAction::DebugSlow => {}
+            OfAction::Note(_) | OfAction::Conjunction { .. } => {}
+            OfAction::DebugSlow => self.out.as_if_slow = true,
             OfAction::Group(id) => self.group(*id),
             OfAction::StackPush(src) => {
                 let v = self.read(*src);
@@ -257,8 +258,12 @@ impl Xlate<'_> {
                 | FieldId::NwTtl
                 | FieldId::Ipv6Src
                 | FieldId::Ipv6Dst
+                | FieldId::Ipv6Label
+                | FieldId::NwProto
+                | FieldId::ArpSha
+                | FieldId::ArpTha
         );
-        if network && self.stock() && matches!(self.key.get64(FieldId::EthType), 0x0800 | 0x86dd) {
+        if network && self.stock() && matches!(self.key.get64(FieldId::EthType), 0x0800 | 0x86dd | 0x0806) {
             self.wc.set_exact(FieldId::NwProto);
         }
         if info.canon == FieldId::NwTtl {
@@ -423,6 +428,8 @@ impl Xlate<'_> {
             // Remarking is of the packet as it is by now.
             self.commit();
         }
+        // Whoever is over the rate goes no further: a copy that goes elsewhere is not to suffer from it.
+        self.for_good += 1;
         self.emit(flow::Action::Meter(meter.dp));
     }
 }

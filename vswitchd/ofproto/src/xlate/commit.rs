@@ -71,6 +71,17 @@ impl Xlate<'_> {
         }
     }
 
+    /// As [`Xlate::commit`], but for what only matters in a tunnel: no other port has a use for it.
+    pub(super) fn commit_packet(&mut self) {
+        let of_tunnel = super::tunnel::TUNNEL_FIELDS;
+        let written = of_tunnel.map(|f| self.written.get(f));
+        of_tunnel.into_iter().for_each(|f| self.written.set_masked(f, 0, u128::MAX));
+        self.commit();
+        for (f, w) in of_tunnel.into_iter().zip(written) {
+            self.written.set_masked(f, w, w);
+        }
+    }
+
     /// Makes the datapath's packet what the key says.
     pub(super) fn commit(&mut self) {
         self.commit_fields(|f| matches!(f.canon, FieldId::EthSrc | FieldId::EthDst));
@@ -84,6 +95,7 @@ impl Xlate<'_> {
     fn commit_above_l2(&mut self) {
         self.keep_label();
         self.uncover();
+        self.leave_nameless();
         for _ in 0..self.headers.ttl_decrements {
             self.for_good += 1;
             self.emit(Action::DecTtl);
@@ -107,6 +119,17 @@ impl Xlate<'_> {
         if there && let Some(hidden) = self.headers.mpls_pushed.take() {
             self.headers.labels.push(*hidden);
             self.written.set_exact(FieldId::MplsLse0);
+        }
+    }
+
+    /// Open vSwitch changes nothing in the network headers of packets of protocol 0, and in ARP of operation 0.
+    fn leave_nameless(&mut self) {
+        let network = matches!(self.key.get64(FieldId::EthType), 0x0800 | 0x86dd | 0x0806);
+        if network && self.stock() && self.key.get(FieldId::NwProto) == 0 {
+            self.headers.ttl_decrements = 0;
+            for i in ABOVE_L2 {
+                self.written.set_word(i, 0);
+            }
         }
     }
 

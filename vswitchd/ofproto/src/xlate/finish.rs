@@ -28,12 +28,11 @@ impl Xlate<'_> {
         };
         let keep = self.out.actions.iter().rposition(gone).map_or(0, |i| i + 1);
         self.out.actions.truncate(keep);
-        // What is done last to a copy in a tunnel is as well done to the packet.
-        if let Some(Action::Clone(list)) = self.out.actions.last()
-            && matches!(list.first(), Some(Action::TunnelPush(_)))
-            && let Some(Action::Clone(list)) = self.out.actions.pop()
-        {
-            self.out.actions.extend(list);
+        // What is done last to a copy is as well done to the packet.
+        while let Some(Action::Clone(_)) = self.out.actions.last() {
+            if let Some(Action::Clone(list)) = self.out.actions.pop() {
+                self.out.actions.extend(list);
+            }
         }
         self.out.mask = self.packet_mask();
         if self.stock() {

@@ -76,7 +76,7 @@ impl Xlate<'_> {
             return self.mirror_departure(p);
         }
         let tos = self.mark_for_queue(p);
-        self.commit();
+        self.commit_packet();
         if let Some(tos) = tos {
             // Only this copy has the queue's.
             self.key.set(FieldId::NwTos, tos);

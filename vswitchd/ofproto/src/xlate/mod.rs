@@ -38,6 +38,7 @@ mod mirror;
 mod normal;
 mod patch;
 mod share;
+mod slow;
 mod tunnel;
 
 use std::net::IpAddr;
@@ -231,6 +232,8 @@ pub struct Outcome {
     pub failed: Option<Box<(PacketKey, PortNo, u32)>>,
     /// Where copies of the packet go on behind connection tracking; only when steps were asked for.
     pub forks: Vec<Fork>,
+    /// The rules want it treated as if the datapath could not do it; only traces tell of that.
+    pub as_if_slow: bool,
     /// What happened, in order; empty unless asked for.
     pub steps: Vec<Step>,
     /// The bits that were looked at, before the mask became one that a record can have; only when steps were asked for.
@@ -445,6 +448,9 @@ impl<'a> Xlate<'a> {
             return;
         }
         let found = self.lookup(0, Misses::Told);
+        if self.taken_by_port() {
+            return;
+        }
         if env.pipeline.mirrors.reserve(in_port) {
             let name = env.pipeline.ports.get(in_port).map_or("", |p| p.name.as_str());
             self.nest += 1;

@@ -17,6 +17,7 @@ use super::Xlate;
 use crate::mac_table::MacKey;
 use crate::port::Port;
 use crate::record::Learned;
+use crate::trace::StepKind;
 use crate::vlan::{Tags, VlanMode};
 
 const BROADCAST: u64 = 0xffff_ffff_ffff;
@@ -81,6 +82,11 @@ impl Xlate<'_> {
             && !floods
         {
             let key = MacKey { vlan, mac: src };
+            if self.record && env.macs.lookup(key) != Some(p.no) {
+                let (mac, name) = (flow::MacAddr(mac_bytes(src)), &p.name);
+                let text = format!("-> learned that {mac} is on port {name} in VLAN {vlan}");
+                self.step(|| StepKind::Learned(text));
+            }
             self.out.deps.learns.push(Learned { bridge: env.index, key, port: p.no, gratuitous_arp });
         }
         if let Some(s) = &settings.snooping

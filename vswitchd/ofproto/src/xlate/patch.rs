@@ -48,8 +48,14 @@ impl<'a> Xlate<'a> {
             self.fail(Problem::TooDeep);
         } else {
             self.depth += 1;
-            if other.receives() {
-                self.table_chain(0, None, Misses::Told);
+            let found = if self.headers.reparse_needed { None } else { Some(self.lookup(0, Misses::Told)) };
+            if self.taken_by_port() {
+                // Not for the tables.
+            } else if other.receives() {
+                match found {
+                    Some(found) => self.follow(0, found),
+                    None => self.table_chain(0, None, Misses::Told),
+                }
                 self.execute_action_set();
                 self.finish_freezing();
             }

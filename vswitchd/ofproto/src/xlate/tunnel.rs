@@ -55,11 +55,11 @@ impl Xlate<'_> {
         if self.set_metadata(t) {
             self.out.credited.push(t.sent.clone());
             if self.env.peers.tunnels().foreign || t.settings.foreign {
-                self.commit();
-                self.commit_metadata();
                 if let Some(n) = max_len {
                     self.emit(Action::Trunc(n));
                 }
+                self.commit_metadata();
+                self.commit_packet();
                 self.emit(Action::Output(p.dp));
             } else if max_len.is_some() {
                 self.wrong(|| "Cannot truncate output to a tunnel that this switch carries out".into());
@@ -220,14 +220,8 @@ impl Xlate<'_> {
         if self.depth >= MAX_DEPTH {
             return self.fail(Problem::TooDeep);
         }
-        // Bring the inner packet up to date; what it is told of tunnels is in the header, and is told to nobody else but by
-        // another action.
-        let written = TUNNEL_FIELDS.map(|f| self.written.get(f));
-        TUNNEL_FIELDS.into_iter().for_each(|f| self.written.set_masked(f, 0, u128::MAX));
-        self.commit();
-        for (f, w) in TUNNEL_FIELDS.into_iter().zip(written) {
-            self.written.set_masked(f, w, w);
-        }
+        // What it is told of tunnels is in the header, and is told to nobody else but by another action.
+        self.commit_packet();
         let env = bridge.environment(pipeline, peers);
         let mut x = Xlate::new(env, &outer, PortNo::LOCAL, self.record);
         x.depth = self.depth + 1;

@@ -4,6 +4,7 @@ mod connections;
 mod dpctl;
 mod dpif;
 mod features;
+mod links;
 mod pmd;
 mod revalidator;
 mod tunnels;
@@ -12,8 +13,10 @@ use std::sync::Arc;
 
 use daemon::memory::Usage;
 use daemon::unixctl::Commands;
+use datapath_api::Datapath as _;
 use ofproto::fdb;
 
+use crate::drop_coverage::DropCoverage;
 use crate::reconfigure::Reconfigure;
 use crate::report::{DumpOptions, Parts, Selection};
 
@@ -87,10 +90,11 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     let p = Arc::clone(parts);
     let words = "[-consistent] {[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet] actions";
     commands.register("ofproto/trace-packet-out", words, 2..=usize::MAX, move |a| p.trace_packet_out(a));
-    let p = Arc::downgrade(parts);
+    let (p, drops) = (Arc::downgrade(parts), DropCoverage::default());
     daemon::coverage::before_reading(move || {
         let Some(p) = p.upgrade() else { return };
-        p.layer.take_coverage().for_each(|(name, n)| daemon::coverage::counter(name).add(n));
+        let dropped = drops.take(&p.soft.stats());
+        p.layer.take_coverage().chain(dropped).for_each(|(name, n)| daemon::coverage::counter(name).add(n));
     });
     dpctl::register(commands, parts, reconfigure);
     dpif::register(commands, parts);
@@ -98,6 +102,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     features::register(commands, parts);
     revalidator::register(commands, parts);
     tunnels::register(commands, parts);
+    links::register(commands, parts);
     let p = Arc::clone(parts);
     commands.register("fdb/show", "bridge", 1..=1, move |a| fdb::show(&p.layer, &a[0]));
     let p = Arc::clone(parts);

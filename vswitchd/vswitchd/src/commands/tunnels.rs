@@ -8,12 +8,56 @@ use std::time::Duration;
 use daemon::unixctl::Commands;
 use flow::MacAddr;
 use ofproto::Switch;
-use ofproto::tunnel::Route;
+use ofproto::TunnelSettings;
+use ofproto::tunnel::{End, Route, TunnelKey};
 use parking_lot::Mutex;
 
 use crate::report::Parts;
 
 const OK: &str = "OK\n";
+
+/// Every tunnel port, a line each.
+fn tunnels(s: &Switch) -> String {
+    let mut out = String::new();
+    for b in s.bridges() {
+        for p in b.pipeline().ports.iter() {
+            let Some(t) = &p.tunnel else { continue };
+            let kind = t.description.split(':').next().unwrap_or_default();
+            let _ = writeln!(out, "port {}: {} ({kind}: {})", p.dp.0, p.name, words_of(&t.settings, p.dp.0));
+        }
+    }
+    out
+}
+
+/// What a tunnel is told by, and what it does to packets where that is not the usual.
+fn words_of(t: &TunnelSettings, dp: u32) -> String {
+    let number = |n: u64| if n == 0 { "0".to_owned() } else { format!("{n:#x}") };
+    let end = |e: &End| match e {
+        End::Any => "::".to_owned(),
+        End::Flow => "flow".to_owned(),
+        End::Address(a) => a.to_string(),
+    };
+    let key = |k: &TunnelKey, none: &str| match k {
+        TunnelKey::None => none.to_owned(),
+        TunnelKey::Flow => "flow".to_owned(),
+        TunnelKey::Value(n) => number(*n),
+    };
+    let mut words =
+        vec![format!("{}->{}", end(&t.local), end(&t.remote)), format!("key={}", key(&t.in_key, "0"))];
+    words.extend(["legacy_l2".to_owned(), format!("dp port={dp}")]);
+    if t.in_key != t.out_key {
+        words.push(format!("out_key={}", key(&t.out_key, "none")));
+    }
+    words.push(t.ttl.map_or("ttl=inherit".to_owned(), |n| format!("ttl={n}")));
+    match t.tos {
+        None => words.push("tos=inherit".to_owned()),
+        Some(0) => {}
+        Some(n) => words.push(format!("tos={n:#x}")),
+    }
+    words.extend((!t.dont_fragment).then(|| "df=false".to_owned()));
+    words.extend(t.csum.then(|| "csum=true".to_owned()));
+    words.join(", ")
+}
 
 pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     let layer = || Arc::clone(&parts.layer);
@@ -44,6 +88,8 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
         let _ = writeln!(out, "gateway {}\ndev {}", hop.gateway.unwrap_or(none), hop.device);
         Ok(out)
     });
+    let s = layer();
+    commands.register("ofproto/list-tunnels", "", 0..=0, move |_| Ok(tunnels(&s)));
     let s = layer();
     commands.register("ovs/route/flush", "", 0..=0, move |_| {
         s.with_tunnels(|t| t.routing.clear());

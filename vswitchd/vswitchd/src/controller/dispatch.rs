@@ -88,7 +88,6 @@ pub(super) fn dispatch(
         }
         Body::TlvTableMod { command: TlvTableCommand::Add, .. } => Err(Nicira::TlvTableFull.into()),
         Body::TlvTableMod { .. } => Ok(Reply::None),
-        Body::CtFlushZone(_) => Err(Nicira::CtActionUnsupported.into()),
         // The connection sees to them.
         Body::BundleControl(_) | Body::BundleAdd { .. } => Err(BundleFailed::Eperm.into()),
         Body::Experimenter { experimenter, .. } => Err(match experimenter {
@@ -131,6 +130,7 @@ pub(super) fn dispatch(
         | Body::QueueGetConfigRequest(_)
         | Body::FlowMonitorCancel(_)
         | Body::Resume(_)
+        | Body::CtFlushZone(_)
         | Body::MeterMod(_)) => switch.handle(conn, Message { xid: msg.xid, body }),
     }
 }

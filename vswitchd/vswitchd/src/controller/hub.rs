@@ -10,11 +10,11 @@ use daemon::reconnect::{self, Reconnect};
 use openflow::error::ErrorCode;
 use openflow::flow_monitor::FlowUpdate;
 use openflow::message::{AsyncConfig, Body, FlowRemoved, Message, PacketIn, Role, RoleMessage, RoleReason};
-use openflow::port::PortStatus;
+use openflow::port::{PortDesc, PortReason, PortState, PortStatus};
 use openflow::switch::{ConnId, ControllerSink};
 use openflow::table_config::{TableDesc, TableStatusReason};
 use openflow::version::VersionSet;
-use openflow::{Dialect, MultipartReply, Version, encode_as};
+use openflow::{Dialect, MultipartReply, PortNo, Version, encode_as};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -303,6 +303,8 @@ pub struct Hub {
     bundle_idle_ms: AtomicU64,
     /// What became of each configured controller.
     targets: Mutex<BTreeMap<String, TargetState>>,
+    /// Ports as controllers were told of them last.
+    told_ports: Mutex<BTreeMap<PortNo, PortDesc>>,
 }
 
 /// What a configured controller's connection is doing.
@@ -343,6 +345,7 @@ impl Hub {
             versions: AtomicU32::new(VersionSet::SUPPORTED.0),
             bundle_idle_ms: AtomicU64::new(0),
             targets: Mutex::default(),
+            told_ports: Mutex::default(),
         })
     }
 
@@ -561,7 +564,19 @@ impl ControllerSink for Hub {
     }
 
     fn port_status(&self, msg: PortStatus) {
-        let peers = self.those(|s| s.wants_port_status(msg.reason as u8));
+        let knew = {
+            let mut told = self.told_ports.lock();
+            match msg.reason {
+                PortReason::Delete => told.remove(&msg.desc.port),
+                _ => told.insert(msg.desc.port, msg.desc.clone()),
+            }
+        };
+        // OpenFlow 1.0 has no word for live: there nothing has changed.
+        let live = |d: &PortDesc| PortDesc { state: PortState(d.state.0 | PortState::LIVE.0), ..d.clone() };
+        let only_live = msg.reason == PortReason::Modify
+            && knew.is_some_and(|k| k != msg.desc && live(&k) == live(&msg.desc));
+        let hears = |v: Version| !only_live || v > Version::V10;
+        let peers = self.those(|s| hears(s.dialect.version) && s.wants_port_status(msg.reason as u8));
         self.broadcast(&peers, Body::PortStatus(msg));
     }
 

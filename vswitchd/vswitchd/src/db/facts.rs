@@ -10,6 +10,7 @@ use std::time::Duration;
 use clock::{Clock as _, Instant};
 use datapath_api::{Datapath as _, PortStats};
 use device::LinkState;
+use ofproto::watch::LinkStatus;
 use openflow::PortNo;
 use openflow::message::Role;
 use ovsdb::client::{Row, Snapshot, Transaction};
@@ -53,6 +54,13 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
             "mac_in_use",
             "mtu",
             "status",
+            "bfd_status",
+            "cfm_fault",
+            "cfm_fault_status",
+            "cfm_flap_count",
+            "cfm_health",
+            "cfm_remote_mpids",
+            "cfm_remote_opstate",
         ],
     ),
     ("Controller", &["is_connected", "role", "status"]),
@@ -95,6 +103,7 @@ struct State {
     error: Option<String>,
     patch: bool,
     port: Option<PortState>,
+    link: LinkStatus,
 }
 
 /// How what is behind an interface is.
@@ -218,6 +227,7 @@ pub fn interfaces(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: boo
         let state = State {
             no: outcome.and_then(|o| o.no),
             error: outcome.and_then(|o| o.error.clone()),
+            link: parts.layer.link_status(name),
             patch: row.text("type").is_some_and(|t| t == "patch" || TUNNELS.contains(&t)),
             port: port.map(|p| PortState {
                 link: p.link(),
@@ -253,6 +263,7 @@ fn interface(row: Row<'_>, s: &State, t: &mut Transaction) {
     };
     tell("ofport", ofport.map_or(Datum::Empty, |n| Datum::One(n.into())));
     tell("error", s.error.as_deref().map_or(Datum::Empty, text));
+    link_columns(&s.link).into_iter().for_each(|(column, value)| tell(column, value));
     let Some(p) = &s.port else {
         if s.no.is_some() && s.patch {
             // Nothing of the host is behind it that could be down.
@@ -272,6 +283,38 @@ fn interface(row: Row<'_>, s: &State, t: &mut Transaction) {
     let speed = Some(u64::from(p.link.speed_mbps) * 1_000_000).filter(|s| *s > 0);
     tell("link_speed", optional(speed));
     tell("duplex", speed.map_or(Datum::Empty, |_| text("full")));
+}
+
+/// What those say that watch the link of an interface.
+fn link_columns(s: &LinkStatus) -> [(&'static str, Datum); 7] {
+    let bfd = s.bfd.as_ref().map_or_else(
+        || map([]),
+        |b| {
+            map([
+                ("forwarding", if b.forwarding { "true" } else { "false" }.into()),
+                ("state", b.state.name().into()),
+                ("diagnostic", b.diagnostic.words().into()),
+                ("flap_count", b.flaps.to_string().as_str().into()),
+                ("remote_state", b.remote_state.name().into()),
+                ("remote_diagnostic", b.remote_diagnostic.words().into()),
+            ])
+        },
+    );
+    let cfm = s.cfm.as_ref();
+    let one = |atom: Option<Atom>| atom.map_or(Datum::Empty, Datum::One);
+    let opstate =
+        cfm.and_then(|c| c.remote_operational).map(|up| Atom::string(if up { "up" } else { "down" }));
+    let faults: Vec<&str> = cfm.map_or_else(Vec::new, |c| c.faults.words().collect());
+    let remotes = cfm.map_or_else(Vec::new, |c| c.remotes.iter().map(|r| number(*r)).collect());
+    [
+        ("bfd_status", bfd),
+        ("cfm_fault", one(cfm.map(|c| (!c.faults.is_empty()).into()))),
+        ("cfm_fault_status", set(&faults)),
+        ("cfm_flap_count", one(cfm.map(|c| number(c.flaps)))),
+        ("cfm_health", one(cfm.and_then(|c| c.health).map(|h| number(h.into())))),
+        ("cfm_remote_mpids", Datum::from_atoms(remotes)),
+        ("cfm_remote_opstate", one(opstate)),
+    ]
 }
 
 /// Column `status` of an interface: the driver of the host's interface called `name`, or `own`.

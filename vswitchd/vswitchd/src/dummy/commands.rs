@@ -73,6 +73,8 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, clock: &Arc<WarpClock>,
 
 /// Moves the time on by `total` milliseconds in steps of `step`; everything that has become due is done after each.
 fn warp(parts: &Parts, clock: &WarpClock, total: u64, step: u64) {
+    // What has happened so far has happened now.
+    parts.rounds.go_round(PATIENCE);
     for n in 0..total.div_ceil(step).min(MAX_STEPS) {
         clock.warp(Duration::from_millis(step.min(total - n * step)));
         parts.rounds.go_round(PATIENCE);

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use flow::compose::{complete, compose};
+use flow::compose::{complete, compose, compose_with_payload};
 use flow::text::odp::parse_key;
 use flow::text::{flags, ofctl};
 use flow::{FieldId, FlowId, PacketKey, PipelineKey, PipelineMatch, PortId};
@@ -27,6 +27,8 @@ struct Request<'a> {
     /// As if the packet had come in: what it teaches is learned.
     effects: bool,
     packet: Option<Vec<u8>>,
+    /// Bytes behind the headers of the packet that is made of a flow.
+    payload: Option<u16>,
     /// What connection tracking says of the packet, each time that it comes back from there.
     ct_next: Vec<u16>,
 }
@@ -47,6 +49,10 @@ impl<'a> Request<'a> {
                 "--names" => r.names = true,
                 "--no-names" | "-consistent" | "--consistent" => {}
                 "-generate" | "--generate" => r.effects = true,
+                "--l7-len" => {
+                    let n = rest.next().ok_or("Missing argument for option --l7-len")?;
+                    r.payload = Some(n.parse().map_err(|_| format!("{n}: invalid argument for --l7-len"))?);
+                }
                 "--ct-next" => {
                     let states = rest.next().ok_or("Missing argument for option --ct-next")?;
                     r.ct_next.push(ct_state_of(states)?);
@@ -122,7 +128,12 @@ impl Parts {
         } else if r.effects {
             // The packet that it describes, with what a flow in text may leave out.
             let dp = PortId(key.get64(FieldId::DpPort) as u32);
-            let mut seen = flow::parse(&compose(&key.packet()), dp).map_err(|e| e.to_string())?.key;
+            let described = key.packet();
+            let frame = match r.payload {
+                None => compose(&described),
+                Some(n) => compose_with_payload(&described, n.into()),
+            };
+            let mut seen = flow::parse(&frame, dp).map_err(|e| e.to_string())?.key;
             for f in METADATA {
                 seen.set(*f, key.get(*f));
             }
@@ -234,6 +245,9 @@ impl Parts {
             }
         }
         let _ = writeln!(out, "{actions}");
+        if let Some(slow) = t.slow_path() {
+            let _ = writeln!(out, "{slow}");
+        }
         if let Some(failure) = t.failure() {
             let _ = writeln!(out, "{failure}");
         }

@@ -85,6 +85,9 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
                 Some(n) => write!(out, "{}", quote_name(&n)),
                 None => write!(out, "{}", p.0),
             },
+            Action::Controller(c) if c.reason.slow_path().is_some() => {
+                write!(out, "userspace(pid=0,slow_path({}))", c.reason.slow_path().unwrap_or_default())
+            }
             Action::Controller(c) => write!(
                 out,
                 "userspace(pid=0,controller(reason={},dont_send={},continuation={},recirc_id={},rule_cookie={},\

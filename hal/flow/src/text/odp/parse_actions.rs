@@ -219,7 +219,7 @@ fn userspace(s: Scan<'_>) -> Result<ControllerAction, TextError> {
                 match name {
                     "reason" => {
                         c.reason = match PuntReason::from_number(n) {
-                            Some(r) if r != PuntReason::Snoop => r,
+                            Some(r) if r.slow_path().is_none() => r,
                             _ => return v.fail(Reason::Unsupported("this reason")),
                         }
                     }

@@ -28,12 +28,32 @@ pub fn parse_match(text: &str, ports: PortByName<'_>) -> Result<PacketMatch, Tex
     Ok(m)
 }
 
-/// Reads a packet key: as [`parse_match`], with the masks left out of account.
+/// Reads a packet key: as [`parse_match`], with the masks left out of account, so that a value counts whole.
 ///
 /// # Errors
-/// As [`parse_match`].
+/// As [`parse_match`]; offsets are those of the text without masks.
 pub fn parse_key(text: &str, ports: PortByName<'_>) -> Result<PacketKey, TextError> {
-    parse_match(text, ports).map(|m| *m.key())
+    // A wrong mask is still wrong.
+    let masked = parse_match(text, ports)?;
+    let with_key = |mut key: PacketKey| {
+        // A tunnel whose key is named has one.
+        if text.contains("tun_id=") {
+            key.set(F::TunFlags, key.get(F::TunFlags) | u128::from(flags::TUN_KEY));
+        }
+        key
+    };
+    if !text.contains('/') {
+        return Ok(with_key(*masked.key()));
+    }
+    let mut values = String::with_capacity(text.len());
+    let mut in_mask = false;
+    for c in text.chars() {
+        in_mask = if in_mask { !matches!(c, ',' | ')') } else { c == '/' };
+        if !in_mask {
+            values.push(c);
+        }
+    }
+    parse_match(&values, ports).map(|m| with_key(*m.key()))
 }
 
 /// One `name(inside)`; the scan of the inside knows its offset in the whole text.

@@ -346,3 +346,15 @@ proptest! {
         let _ = parse_actions(&format!("{name}({s})"), &no_port);
     }
 }
+
+#[test]
+fn a_keys_values_count_whole_whatever_their_masks_are() {
+    let text = "in_port(1),skb_mark(0/0),eth(src=02:00:00:00:00:01/0:0:0:0:0:0,dst=02:00:00:00:00:02),eth_type(0x0800),\
+                ipv4(src=10.0.0.1/255.0.0.0,dst=10.0.0.2/0.0.0.0,proto=17/0xff,tos=0/0,ttl=255/0,frag=no),\
+                udp(src=49152/0,dst=3784/0xffff)";
+    let k = super::parse_key(text, &|_| None).unwrap();
+    assert_eq!((k.get(F::NwSrc), k.get(F::NwDst)), (0x0a00_0001, 0x0a00_0002));
+    assert_eq!((k.get(F::TpSrc), k.get(F::NwTtl), k.get(F::EthSrc)), (49152, 255, 0x0200_0000_0001));
+    assert!(super::parse_key(&text.replace("0xff)", "0xfff)"), &|_| None).is_ok());
+    assert!(super::parse_key(&text.replace("255.0.0.0", "255.0.0"), &|_| None).is_err());
+}

@@ -115,6 +115,7 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
             "other_config",
             "bfd",
             "cfm_mpid",
+            "other_config",
             "lldp",
         ],
     ),
@@ -401,7 +402,7 @@ fn bridge(
                 } else {
                     LocalPort::None
                 };
-                b.local_settings = settings.clone();
+                b.local_settings = ports::watched(i, settings.clone());
                 if dummy {
                     ports::dummy_queues(&mut b.local_settings);
                 }
@@ -413,7 +414,8 @@ fn bridge(
                 }
                 continue;
             }
-            b.ports.push(ports::port(i, iface, bond, settings.clone(), on, devices));
+            let settings = ports::watched(i, settings.clone());
+            b.ports.push(ports::port(i, iface, bond, settings, on, devices));
         }
     }
     b.name = name;

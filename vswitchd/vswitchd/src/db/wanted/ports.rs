@@ -102,8 +102,6 @@ pub(super) fn interface_not_there(row: Row<'_>, name: &str, ignored: &mut Vec<St
     let on = |column: &str| row.key(column, "enable") == Some("true");
     let there = [
         (rates.iter().any(|c| row.integer(c).is_some_and(|n| n > 0)), "ingress policing"),
-        (on("bfd"), "BFD"),
-        (row.integer("cfm_mpid").is_some(), "CFM"),
         (on("lldp"), "LLDP"),
     ];
     let there = there.iter().filter(|(is, _)| *is);
@@ -268,6 +266,19 @@ fn queues(db: &Snapshot, row: Row<'_>) -> BTreeMap<u32, QueueSettings> {
     qos.datum("queues").pairs().iter().filter_map(one).collect()
 }
 
+/// The settings of a port with how the link of its interface is watched.
+pub(super) fn watched(row: Row<'_>, settings: PortSettings) -> PortSettings {
+    // Which keys are taken is then a matter of flows: only those without one are the switch's own.
+    let by_flow = |k| row.key("options", k) == Some("flow");
+    let flow_key = by_flow("key") || by_flow("in_key");
+    let mpid = row.integer("cfm_mpid").and_then(|n| u64::try_from(n).ok());
+    PortSettings {
+        bfd: links::BfdSettings::parse(|k| row.key("bfd", k)),
+        cfm: mpid.and_then(|m| links::CfmSettings::parse(m, |k| row.key("other_config", k), flow_key)),
+        ..settings
+    }
+}
+
 /// A dummy has a queue whatever is configured.
 pub(super) fn dummy_queues(settings: &mut PortSettings) {
     settings.queues.entry(0).or_default();
@@ -302,5 +313,6 @@ pub(super) fn settings(db: &Snapshot, row: Row<'_>) -> PortSettings {
         mcast_flood: on("mcast-snooping-flood"),
         mcast_reports: on("mcast-snooping-flood-reports"),
         queues: queues(db, row),
+        ..PortSettings::default()
     }
 }

@@ -1,0 +1,85 @@
+//! Packets that are not for the tables: those of protocols that the port they came in on speaks itself.
+
+use flow::{Action, ControllerAction, FieldId, PuntReason};
+
+use super::Xlate;
+
+const IPV4: u64 = 0x0800;
+const UDP: u64 = 17;
+
+impl Xlate<'_> {
+    /// Whether the packet, which has just come in, is for the port itself; then it goes there and nowhere else.
+    pub(super) fn taken_by_port(&mut self) -> bool {
+        let Some(port) = self.env.pipeline.ports.get(self.in_port) else { return false };
+        let s = &port.settings;
+        let reason = if s.cfm.as_ref().is_some_and(|c| self.is_continuity_check(c)) {
+            PuntReason::Cfm
+        } else if s.bfd.as_ref().is_some_and(|b| self.is_bfd(&b.takes())) {
+            PuntReason::Bfd
+        } else {
+            return false;
+        };
+        self.commit();
+        self.emit(Action::Controller(ControllerAction {
+            reason,
+            in_port: self.in_port.0,
+            bridge: self.env.index,
+            ..ControllerAction::default()
+        }));
+        true
+    }
+
+    fn is_continuity_check(&mut self, c: &links::CfmSettings) -> bool {
+        if self.key.get64(FieldId::EthType) != u64::from(links::cfm::ETH_TYPE) {
+            return false;
+        }
+        self.wc.set_exact(FieldId::EthDst);
+        let dst = if c.extended { links::cfm::ccm::EXTENDED_DST } else { links::cfm::ccm::USUAL_DST };
+        self.key.get64(FieldId::EthDst) == mac_number(dst)
+            && (!c.check_tunnel_key || self.has_no_tunnel_key())
+    }
+
+    fn is_bfd(&mut self, m: &links::bfd::BfdMatch) -> bool {
+        if let Some(dst) = m.eth_dst {
+            self.wc.set_exact(FieldId::EthDst);
+            if self.key.get64(FieldId::EthDst) != mac_number(dst) {
+                return false;
+            }
+        }
+        if self.key.get64(FieldId::EthType) != IPV4 {
+            return false;
+        }
+        self.wc.set_exact(FieldId::NwProto);
+        let later = self.key.get(FieldId::NwFrag) & u128::from(flow::parse::FRAG_LATER) != 0;
+        if self.key.get64(FieldId::NwProto) != UDP || later || !self.is_for_port(m.udp_dst) {
+            return false;
+        }
+        if let Some(dst) = m.ip_dst {
+            let is = self.key.get64(FieldId::NwDst) == u64::from(u32::from(dst));
+            if is || !self.stock() {
+                self.wc.set_exact(FieldId::NwDst);
+            }
+            if !is {
+                return false;
+            }
+        }
+        !m.no_tunnel_key || self.has_no_tunnel_key()
+    }
+
+    /// Whether the packet goes to that transport port. Where it does not, looks at no more than the first bit that tells.
+    fn is_for_port(&mut self, port: u16) -> bool {
+        let differs = self.key.get(FieldId::TpDst) as u16 ^ port;
+        let looked = if differs == 0 { u16::MAX } else { 1 << differs.ilog2() };
+        self.wc.set_masked(FieldId::TpDst, u128::MAX, looked.into());
+        differs == 0
+    }
+
+    fn has_no_tunnel_key(&mut self) -> bool {
+        self.wc.set_exact(FieldId::TunId);
+        self.key.get(FieldId::TunId) == 0
+    }
+}
+
+fn mac_number(mac: [u8; 6]) -> u64 {
+    mac.iter().fold(0, |n, b| n << 8 | u64::from(*b))
+}

@@ -1,0 +1,47 @@
+//! `bfd/*` and `cfm/*`: the texts of Open vSwitch 3.1.
+
+use std::sync::Arc;
+
+use daemon::unixctl::Commands;
+
+use crate::report::Parts;
+
+pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
+    let p = Arc::clone(parts);
+    commands
+        .register("bfd/show", "[interface]", 0..=1, move |a| p.layer.bfd_text(a.first().map(String::as_str)));
+    let p = Arc::clone(parts);
+    commands.register("bfd/set-forwarding", "[interface] normal|false|true", 1..=2, move |a| {
+        let (name, word) = split(a);
+        let forwarding = forced(word).ok_or("unknown forwarding string")?;
+        p.layer.force_bfd(name, forwarding).map(|()| "OK\n".into())
+    });
+    let p = Arc::clone(parts);
+    commands
+        .register("cfm/show", "[interface]", 0..=1, move |a| p.layer.cfm_text(a.first().map(String::as_str)));
+    let p = Arc::clone(parts);
+    commands.register("cfm/set-fault", "[interface] normal|false|true", 1..=2, move |a| {
+        let (name, word) = split(a);
+        let fault = forced(word).ok_or("unknown fault string")?;
+        p.layer.force_cfm(name, fault).map(|()| "OK\n".into())
+    });
+}
+
+/// The interface, if one is named, and the word after it.
+fn split(args: &[String]) -> (Option<&str>, &str) {
+    match args {
+        [name, word, ..] => (Some(name), word),
+        [word] => (None, word),
+        [] => (None, ""),
+    }
+}
+
+/// What is to be said whatever is found; inside is `None` for what is found.
+fn forced(word: &str) -> Option<Option<bool>> {
+    match word.to_ascii_lowercase().as_str() {
+        "true" => Some(Some(true)),
+        "false" => Some(Some(false)),
+        "normal" => Some(None),
+        _ => None,
+    }
+}
