@@ -210,6 +210,14 @@ pub trait DeviceBacking: Send {
     /// [`DeviceError::Iova`], [`DeviceError::Os`].
     fn dma_map(&mut self, mem: &DmaMemory) -> Result<Iova, DeviceError>;
 
+    /// The same at an address of the caller's choice: for who passes a device on to somebody else.
+    ///
+    /// # Errors
+    /// As [`DeviceBacking::dma_map`], and when the range is taken or the device's addresses are not to be chosen.
+    fn dma_map_at(&mut self, mem: &DmaMemory, iova: Iova) -> Result<(), DeviceError> {
+        Err(DeviceError::Iova { step: "map DMA memory at an address", iova, len_bytes: mem.len_bytes() })
+    }
+
     /// Ends a mapping. The device's accesses to it fault from then on.
     ///
     /// # Errors

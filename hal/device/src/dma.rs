@@ -1,11 +1,14 @@
 //! Memory that a device may read and write.
 //!
-//! A [`DmaMemory`] is anonymous shared memory, page aligned, zeroed, huge pages when there are any, never moved, freed
-//! when the last handle (and with it the last device mapping) is gone. The host accesses it through volatile and atomic
+//! A [`DmaMemory`] is shared memory, page aligned, zeroed, huge pages when there are any, never moved, freed
+//! when the last handle (and with it the last device mapping) is gone. It has a descriptor, where the kernel gives one, by which
+//! a device in another process maps it; it is sealed, so that neither side can cut it off under the other. The host accesses it through volatile and atomic
 //! operations at byte offsets, never through references that the compiler could assume unchanged; a span that belongs to
 //! the host by the ring's protocol may be borrowed as a slice by [`crate::buffer`].
 
 use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -18,11 +21,14 @@ pub enum DmaError {
     OutOfMemory { len_bytes: usize, source: std::io::Error },
     #[error("zero length")]
     Empty,
+    #[error("memory of another process: {0}")]
+    Foreign(&'static str),
 }
 
 struct Mapping {
     base: NonNull<u8>,
     len_bytes: usize,
+    fd: Option<OwnedFd>,
 }
 
 // SAFETY: the mapping is plain memory that lives until `Mapping` is dropped; all access goes through raw pointers with
@@ -48,6 +54,47 @@ pub struct DmaMemory(Arc<Mapping>);
 const PAGE: usize = 4096;
 const HUGE: usize = 2 << 20;
 
+/// Memory of `len` bytes with a descriptor, sealed against growing, shrinking and further seals.
+#[allow(unsafe_code)]
+fn sealed(len: usize, huge: bool) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | if huge { libc::MFD_HUGETLB } else { 0 };
+    // SAFETY: the name is a string with its end; the result is checked before it becomes an owned descriptor.
+    let fd = unsafe { libc::memfd_create(c"hoist-dma".as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fd is a fresh descriptor that nobody else owns.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: calls on a descriptor we own, without pointers.
+    let done = unsafe {
+        libc::ftruncate(fd.as_raw_fd(), len as libc::off_t) == 0
+            && libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) == 0
+    };
+    if done { Ok(fd) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Maps `len` bytes of `fd` from `offset` on; anonymous memory without one.
+#[allow(unsafe_code)]
+fn map(len: usize, fd: Option<&OwnedFd>, offset: u64) -> io::Result<NonNull<u8>> {
+    let anonymous = if fd.is_none() { libc::MAP_ANONYMOUS } else { 0 };
+    // SAFETY: a new mapping at an address the kernel chooses; the result is checked.
+    let p = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | anonymous,
+            fd.map_or(-1, |f| f.as_raw_fd()),
+            offset as libc::off_t,
+        )
+    };
+    if p == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(p.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+}
+
 #[allow(unsafe_code)]
 impl DmaMemory {
     /// At least `len_bytes` bytes, rounded up to pages, zeroed.
@@ -58,36 +105,56 @@ impl DmaMemory {
         if len_bytes == 0 {
             return Err(DmaError::Empty);
         }
-        let map = |len: usize, extra: i32| {
-            // SAFETY: an anonymous mapping at an address the kernel chooses; the result is checked.
-            let p = unsafe {
-                libc::mmap(
-                    std::ptr::null_mut(),
-                    len,
-                    libc::PROT_READ | libc::PROT_WRITE,
-                    libc::MAP_SHARED | libc::MAP_ANONYMOUS | extra,
-                    -1,
-                    0,
-                )
-            };
-            if p == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(p) }
+        let with_fd = |len: usize, huge: bool| {
+            let fd = sealed(len, huge)?;
+            Ok((map(len, Some(&fd), 0)?, Some(fd)))
         };
         let mut len = len_bytes.next_multiple_of(PAGE);
         let huge_len = len_bytes.next_multiple_of(HUGE);
-        let p = if len >= HUGE {
-            match map(huge_len, libc::MAP_HUGETLB) {
-                Ok(p) => {
-                    len = huge_len;
-                    Ok(p)
-                }
-                Err(_) => map(len, 0),
+        let huge = if len >= HUGE { with_fd(huge_len, true).ok() } else { None };
+        let (base, fd) = match huge {
+            Some(m) => {
+                len = huge_len;
+                m
             }
-        } else {
-            map(len, 0)
+            // A kernel without such memory, or a process without descriptors, has memory all the same.
+            None => with_fd(len, false)
+                .or_else(|_: io::Error| Ok((map(len, None, 0)?, None)))
+                .map_err(|source| DmaError::OutOfMemory { len_bytes, source })?,
         };
-        let p = p.map_err(|source| DmaError::OutOfMemory { len_bytes, source })?;
-        let base = NonNull::new(p.cast::<u8>()).ok_or(DmaError::Empty)?;
-        Ok(DmaMemory(Arc::new(Mapping { base, len_bytes: len })))
+        Ok(DmaMemory(Arc::new(Mapping { base, len_bytes: len, fd })))
+    }
+
+    /// `len_bytes` bytes of another process's memory, from `offset` on; whole pages. It stays there whatever that process does.
+    ///
+    /// # Errors
+    /// [`DmaError::Foreign`] when it is smaller than that or could be made so: then an access would end this process.
+    pub fn from_fd(fd: OwnedFd, offset: u64, len_bytes: usize) -> Result<Self, DmaError> {
+        if len_bytes == 0 {
+            return Err(DmaError::Empty);
+        }
+        if !len_bytes.is_multiple_of(PAGE) || !offset.is_multiple_of(PAGE as u64) {
+            return Err(DmaError::Foreign("not whole pages"));
+        }
+        // SAFETY: asks for a number of a descriptor we own.
+        let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
+        if seals < 0 || seals & libc::F_SEAL_SHRINK == 0 {
+            return Err(DmaError::Foreign("not sealed against shrinking"));
+        }
+        let file = std::fs::File::from(fd);
+        let size = file.metadata().map_or(0, |m| m.len());
+        let fd = OwnedFd::from(file);
+        if offset.checked_add(len_bytes as u64).is_none_or(|end| end > size) {
+            return Err(DmaError::Foreign("shorter than it is said to be"));
+        }
+        let base = map(len_bytes, Some(&fd), offset)
+            .map_err(|source| DmaError::OutOfMemory { len_bytes, source })?;
+        Ok(DmaMemory(Arc::new(Mapping { base, len_bytes, fd: Some(fd) })))
+    }
+
+    /// The descriptor by which another process maps it; `None` where the kernel gave none.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.fd.as_ref().map(AsFd::as_fd)
     }
 
     /// Size in bytes.
@@ -212,6 +279,22 @@ mod tests {
         assert_eq!(b, [0; 16]);
         m.store64(8, 0x1122_3344_5566_7788);
         assert_eq!(m.load32(8), 0x5566_7788);
+    }
+
+    #[test]
+    fn another_mapping_of_the_same_memory_sees_the_same_and_cannot_be_cut_off() {
+        let m = DmaMemory::new(8192).unwrap();
+        let fd = m.fd().unwrap().try_clone_to_owned().unwrap();
+        let other = DmaMemory::from_fd(fd, 4096, 4096).unwrap();
+        m.store32(4096, 7);
+        assert_eq!(other.load32(0), 7);
+        let fd = || m.fd().unwrap().try_clone_to_owned().unwrap();
+        assert!(std::fs::File::from(fd()).set_len(0).is_err());
+        for (offset, len) in [(0, 0), (1, 4096), (0, 4095), (4096, 8192), (u64::MAX - 4095, 4096)] {
+            assert!(DmaMemory::from_fd(fd(), offset, len).is_err(), "{offset} {len}");
+        }
+        let plain = OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
+        assert!(matches!(DmaMemory::from_fd(plain, 0, 4096), Err(DmaError::Foreign(_))));
     }
 
     #[test]

@@ -27,6 +27,20 @@ impl Interrupt {
         Ok(Interrupt(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
     }
 
+    /// The vector behind an event descriptor of another process, which never makes this one wait.
+    ///
+    /// # Errors
+    /// When the descriptor cannot be made so.
+    #[allow(unsafe_code)]
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: calls on a descriptor we own, without pointers.
+        let done = unsafe {
+            let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
+            flags >= 0 && libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) == 0
+        };
+        if done { Ok(Interrupt(Arc::new(fd))) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Raises the interrupt; the device's side.
     #[allow(unsafe_code)]
     pub fn raise(&self) {

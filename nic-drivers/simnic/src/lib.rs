@@ -20,6 +20,9 @@
 //! goes on. A wait always has a deadline in the device's time.
 #![forbid(unsafe_code)]
 
+/// Vendor and device id.
+pub const PCI_ID: (u16, u16) = (simnic_defs::regs::VENDOR_ID, simnic_defs::regs::DEVICE_ID);
+
 pub mod bring_up;
 mod buf_ring;
 pub mod capability;

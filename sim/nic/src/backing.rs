@@ -177,6 +177,11 @@ impl DeviceBacking for SimBacking {
         self.inner.core.lock().chip.host.iommu.map(mem)
     }
 
+    fn dma_map_at(&mut self, mem: &DmaMemory, iova: Iova) -> Result<(), DeviceError> {
+        self.owned("map DMA memory")?;
+        self.inner.core.lock().chip.host.iommu.map_at(mem, iova)
+    }
+
     fn dma_unmap(&mut self, iova: Iova) -> Result<(), DeviceError> {
         self.owned("unmap DMA memory")?;
         self.inner.core.lock().chip.host.iommu.unmap(iova)

@@ -91,6 +91,26 @@ impl Iommu {
         Ok(Iova(start))
     }
 
+    /// Maps all of `memory` at `iova`, where nothing is mapped yet.
+    ///
+    /// # Errors
+    /// [`DeviceError::Iova`] when something is, or the address is not one that the device can use.
+    pub fn map_at(&mut self, memory: &DmaMemory, iova: Iova) -> Result<(), DeviceError> {
+        let (start, len_bytes) = (iova.0, memory.len_bytes());
+        let refused = DeviceError::Iova { step: "map into IOMMU", iova, len_bytes };
+        let end = start.checked_add(len_bytes as u64).filter(|end| *end < END_IOVA && start >= FIRST_IOVA);
+        let Some(end) = end else { return Err(refused) };
+        let overlaps = |m: &Mapping| m.start < end && start < m.start + m.memory.len_bytes() as u64;
+        if self.mappings.iter().any(overlaps) {
+            return Err(refused);
+        }
+        let at = self.mappings.partition_point(|m| m.start < start);
+        self.mappings.insert(at, Mapping { start, memory: memory.clone() });
+        self.next = self.next.max(end.next_multiple_of(GUARD) + GUARD);
+        self.last = 0;
+        Ok(())
+    }
+
     /// Ends the mapping that starts at `iova`.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ use virtio_net_defs::feature;
 use crate::cycles::{REPEATS, counter_hz, now};
 use crate::figure::{Figure, Unit};
 use crate::insert;
+use crate::ixgbe;
 use crate::memory_nic::{MemoryBacking, MemoryNic};
 use crate::part::BenchError;
 use crate::target::Target;
@@ -41,8 +42,8 @@ const FRAME_BYTES: usize = 60;
 type Row = fn() -> Result<Vec<Figure>, BenchError>;
 
 /// What each driver is measured by.
-pub static DRIVERS: [(&str, Row); 3] =
-    [("simnic", simnic_row), ("virtio-net", virtio_row), ("rocker", rocker_row)];
+pub static DRIVERS: [(&str, Row); 4] =
+    [("simnic", simnic_row), ("virtio-net", virtio_row), ("rocker", rocker_row), ("ixgbe", ixgbe::run)];
 
 /// Every row.
 ///
@@ -74,7 +75,7 @@ pub(crate) fn median(cycles: &mut [u64]) -> f64 {
 
 /// Cycles per packet received and sent: of the median burst, [`REPEATS`] times over. `target` is what receiving and sending together
 /// are held against.
-fn echo(
+pub(crate) fn echo(
     name: &str,
     (mut rx, mut tx): QueuePair,
     mut receive: impl FnMut(),
@@ -257,6 +258,6 @@ mod tests {
             assert!(all.iter().filter(|f| f.name.starts_with(name)).count() >= 4, "{name}: {all:?}");
         }
         assert!(all.iter().all(|f| f.value > 0.0), "{all:?}");
-        assert_eq!(all.iter().filter(|f| f.target == Some(Target::DriverPackets)).count(), 3);
+        assert_eq!(all.iter().filter(|f| f.target == Some(Target::DriverPackets)).count(), 4);
     }
 }

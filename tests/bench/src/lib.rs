@@ -14,6 +14,7 @@ pub mod figure;
 pub mod flowmods;
 pub mod heap;
 pub mod insert;
+pub mod ixgbe;
 pub mod machine;
 pub mod memory;
 pub mod memory_nic;

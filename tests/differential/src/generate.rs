@@ -23,10 +23,12 @@ pub(crate) const MACS: [u64; 6] = [
     0xffff_ffff_ffff,
     0x0100_5e00_0001,
 ];
-pub(crate) const ADDRS: [u32; 8] =
+/// IPv4 addresses of flows and frames.
+pub const ADDRS: [u32; 8] =
     [0x0a00_0001, 0x0a00_0002, 0x0a00_0103, 0x0a01_0001, 0x0b00_0001, 0x0b00_8001, 0xc0a8_0101, 0xe000_0001];
 const PREFIXES: [u32; 6] = [0xffff_ffff, 0xffff_ff00, 0xffff_0000, 0xff00_0000, 0xf000_0000, 0x8000_0000];
-pub(crate) const PORT_NUMBERS: [u16; 8] = [22, 53, 80, 81, 443, 1024, 8080, 40000];
+/// Transport ports of flows and frames.
+pub const PORT_NUMBERS: [u16; 8] = [22, 53, 80, 81, 443, 1024, 8080, 40000];
 const PORT_MASKS: [u16; 4] = [0xffff, 0xfffe, 0xff00, 0x8000];
 pub(crate) const VIDS: [u16; 4] = [0, 10, 11, 20];
 

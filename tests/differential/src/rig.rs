@@ -12,6 +12,9 @@ use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
 use datapath_api::{Datapath, FlowRecord};
 use device::{BufferPool, PacketIo, QueueId};
 use flow::{FlowId, PortId};
+use ixgbe::{IxgbeConfig, IxgbeDriver};
+use ixgbe_model::{Ixgbe, Outside};
+use model_bus::Model;
 use netio::memory::{MemoryConfig, MemoryRx, MemoryTx, queue};
 use nic::{SimHandle, SimNic};
 use offload::{OffloadProvider, PlacementConfig, PlacementEngine, Status};
@@ -110,8 +113,37 @@ impl HardwareStats for Placer {
 
 /// What is at the other end of the switch's ports.
 enum Wires {
-    Memory { pool: BufferPool, ends: Vec<(MemoryTx, MemoryRx)> },
-    Nic { device: SimHandle, placer: Arc<Placer> },
+    Memory {
+        pool: BufferPool,
+        ends: Vec<(MemoryTx, MemoryRx)>,
+    },
+    Nic {
+        device: SimHandle,
+        placer: Arc<Placer>,
+    },
+    /// One NIC for each port.
+    Ixgbe {
+        nics: Vec<Model<Ixgbe>>,
+        placer: Arc<Placer>,
+    },
+}
+
+impl Wires {
+    fn placer(&self) -> Option<&Arc<Placer>> {
+        match self {
+            Wires::Memory { .. } => None,
+            Wires::Nic { placer, .. } | Wires::Ixgbe { placer, .. } => Some(placer),
+        }
+    }
+}
+
+/// Placement on these devices, told of the switch's records.
+fn place(switch: &Switch, clock: &Arc<ManualClock>, providers: Vec<Box<dyn OffloadProvider>>) -> Arc<Placer> {
+    let engine = Mutex::new(PlacementEngine::new(PlacementConfig::default(), providers));
+    let placer = Arc::new(Placer { engine, clock: clock.clone(), forwarded: AtomicU64::new(0) });
+    switch.set_record_sink(placer.clone());
+    switch.set_hardware(placer.clone());
+    placer
 }
 
 /// A switch to be compared.
@@ -187,19 +219,44 @@ impl Rig {
                 let (rx, tx) = port.take_queues(QueueId(0))?;
                 datapath.attach(PortConfig::new(dp(p), format!("p{p}")), rx, tx)?;
             }
-            let engine = PlacementEngine::new(
-                PlacementConfig::default(),
-                vec![Box::new(simnic.provider) as Box<dyn OffloadProvider>],
-            );
-            let placer = Arc::new(Placer {
-                engine: Mutex::new(engine),
-                clock: clock.clone(),
-                forwarded: AtomicU64::new(0),
-            });
-            switch.set_record_sink(placer.clone());
-            switch.set_hardware(placer.clone());
+            let placer = place(switch, clock, vec![Box::new(simnic.provider)]);
             Ok(Wires::Nic { device, placer })
         })
+    }
+
+    /// The software path with an Intel 82599 at each port, at register level.
+    ///
+    /// # Errors
+    /// When a device cannot be brought up.
+    pub fn with_ixgbe(seed: u64, setup: &Setup) -> Result<Rig> {
+        Rig::new(seed, setup, |datapath, switch, clock| {
+            let pool = BufferPool::new(4096)?;
+            let (mut nics, mut providers) = (Vec::new(), Vec::<Box<dyn OffloadProvider>>::new());
+            for p in 1..=PORTS {
+                let model = Model::of(Ixgbe::new());
+                let config = IxgbeConfig { port: Some(dp(p)), ..IxgbeConfig::new() };
+                let mut nic = IxgbeDriver::bring_up(model.backing(), pool.clone(), config)?;
+                let (rx, tx) = nic.port.take_queues(QueueId(0))?;
+                datapath.attach(PortConfig::new(dp(p), format!("p{p}")), rx, tx)?;
+                providers.push(Box::new(nic.provider));
+                nics.push(model);
+            }
+            let placer = place(switch, clock, providers);
+            Ok(Wires::Ixgbe { nics, placer })
+        })
+    }
+
+    /// Frames that NICs of [`Rig::with_ixgbe`] have received and not given to software, and what they find wrong with their driver.
+    pub fn filtered(&self) -> (u64, u64) {
+        let Wires::Ixgbe { nics, .. } = &self.wires else { return (0, 0) };
+        let of = |m: &Model<Ixgbe>| {
+            let inner = m.lock();
+            (
+                u64::from(inner.0.peek(ixgbe_defs::regs::FDIRMATCH)),
+                inner.0.fault_count() + inner.1.dma_faults as u64,
+            )
+        };
+        nics.iter().map(of).fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
     }
 
     /// Applies flow-mods, all or none; `Err` is the OpenFlow error. Records follow at the next [`Rig::settle`].
@@ -228,6 +285,7 @@ impl Rig {
                     bail!("the NIC's wire {port} does not take the frame");
                 }
             }
+            Wires::Ixgbe { nics, .. } => nics[i].inject(frame),
         }
         Ok(())
     }
@@ -260,7 +318,7 @@ impl Rig {
         if revalidate {
             self.switch.revalidate(now);
         }
-        if let Wires::Nic { placer, .. } = &self.wires {
+        if let Some(placer) = self.wires.placer() {
             placer.engine.lock().tick(now);
         }
     }
@@ -279,6 +337,11 @@ impl Rig {
             Wires::Nic { device, .. } => {
                 for i in 0..PORTS as u8 {
                     o.out.extend(device.collect(i).into_iter().map(|f| (u32::from(i) + 1, f)));
+                }
+            }
+            Wires::Ixgbe { nics, .. } => {
+                for (p, nic) in (1..).zip(nics) {
+                    o.out.extend(nic.collect().into_iter().map(|(_, f)| (p, f)));
                 }
             }
         }
@@ -300,10 +363,12 @@ impl Rig {
             self.switch.run(now);
             self.switch.revalidate(now);
             self.core.poll_once(now);
-            let Wires::Nic { device, placer } = &self.wires else { return Ok(()) };
+            let Some(placer) = self.wires.placer() else { return Ok(()) };
             let mut engine = placer.engine.lock();
             engine.tick(now);
-            device.run_until_idle(IDLE_CYCLES);
+            if let Wires::Nic { device, .. } = &self.wires {
+                device.run_until_idle(IDLE_CYCLES);
+            }
             quiet = if engine.is_quiet() { quiet + 1 } else { 0 };
             drop(engine);
             if quiet == 3 {
@@ -328,7 +393,7 @@ impl Rig {
     /// Records in hardware, and all records.
     pub fn placed(&self) -> (usize, usize) {
         let records = self.switch.records();
-        let Wires::Nic { placer, .. } = &self.wires else { return (0, records.len()) };
+        let Some(placer) = self.wires.placer() else { return (0, records.len()) };
         let engine = placer.engine.lock();
         let hw =
             records.iter().filter(|r| matches!(engine.status(r.id), Some(Status::Hardware { .. }))).count();
@@ -337,10 +402,7 @@ impl Rig {
 
     /// Packets that hardware has forwarded by itself.
     pub fn forwarded_by_device(&self) -> u64 {
-        match &self.wires {
-            Wires::Nic { placer, .. } => placer.forwarded.load(Ordering::Relaxed),
-            Wires::Memory { .. } => 0,
-        }
+        self.wires.placer().map_or(0, |p| p.forwarded.load(Ordering::Relaxed))
     }
 
     /// The record that a frame meets, and where it is; for messages.
@@ -352,7 +414,7 @@ impl Rig {
             if let Some(o) = ofproto::FlowOwner::of(r) {
                 s += &format!("    problem {:?}\n", o.basis().problem);
             }
-            if let Wires::Nic { placer, .. } = &self.wires {
+            if let Some(placer) = self.wires.placer() {
                 s += &format!("    {:?}\n", placer.engine.lock().status(r.id));
             }
         }

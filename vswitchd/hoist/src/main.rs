@@ -8,6 +8,7 @@ mod ask;
 mod pci_devices;
 mod perf;
 mod pki;
+mod serve;
 mod show;
 mod sim;
 mod table;

@@ -33,6 +33,8 @@ pub enum Sim {
     Rfc2544(Rfc2544),
     /// Mesh, congestion, table capacity, errored and broadcast frames as RFC 2889 has them
     Rfc2889(Rfc2889),
+    /// Serve the device to a switch in another process (`options:device=vfio-user:/SOCKET`), until it is told to end
+    Serve(crate::serve::Serve),
 }
 
 /// The device.
@@ -151,6 +153,7 @@ impl Sim {
             }),
             Sim::Trace(t) => t.run(json),
             Sim::Rfc2544(r) => r.run(json),
+            Sim::Serve(s) => s.run().map(|()| String::new()),
             Sim::Rfc2889(r) => {
                 let c = Config::profile(&r.device.profile)?;
                 let report = rfc2889::run(&c, r.size, r.frames, r.device.seed)?;

@@ -1,4 +1,4 @@
-//! Devices: the simulated SmartNIC, and those on the PCI bus, behind their drivers. Their ports are lent to bridges and come back, its wires can be put into
+//! Devices: the simulated SmartNIC, the simulated 82599, those on the PCI bus and those in other processes, behind their drivers. Their ports are lent to bridges and come back, its wires can be put into
 //! something else while it runs.
 
 use std::collections::BTreeMap;
@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as HostInstant};
 
 use clock::Clock;
-use device::{BufferPool, DeviceBacking, PacketBatch, PacketIo, QueueId, QueuePair};
+use device::{BufferPool, DeviceBacking, PacketBatch, PacketIo, QueueId, QueuePair, RxQueue, TxQueue};
 use flow::PortId;
+use ixgbe::{IxgbeConfig, IxgbeDriver};
+use ixgbe_model::live::{IxgbeSim, LiveIxgbe};
 use netio::memory::MemoryPort;
 use nic::{LiveDevice, SimHandle, SimNic};
 use offload::OffloadProvider;
 use pci::VfioBacking;
 use rocker::{RockerConfig, RockerDriver};
 use simnic::{BringUpError, SimnicConfig, SimnicDriver};
+use vfio_user::UserBacking;
 use virtio_net::{VirtioConfig, VirtioDriver};
 
 use crate::config::{DeviceConfig, DeviceKind, Wire};
@@ -66,6 +69,9 @@ pub enum DeviceStartError {
     /// The driver of a virtio network device could not bring it up.
     #[error(transparent)]
     Virtio(#[from] virtio_net::BringUpError),
+    /// The driver of an Intel 82599 could not bring it up.
+    #[error(transparent)]
+    Ixgbe(#[from] ixgbe::BringUpError),
     /// There is no driver for it.
     #[error("no driver for a device {0:04x}:{1:04x}")]
     NoDriver(u16, u16),
@@ -97,12 +103,42 @@ struct WireEnd {
     error: Option<String>,
 }
 
+/// A simulated device, as what its wires are put into.
+enum Plugs {
+    Simnic(SimHandle),
+    Ixgbe(IxgbeSim),
+}
+
+impl Plugs {
+    fn attach(&self, port: u8, rx: Box<dyn RxQueue>, tx: Box<dyn TxQueue>) {
+        match self {
+            Plugs::Simnic(s) => s.attach(port, rx, tx),
+            Plugs::Ixgbe(s) => s.attach(rx, tx),
+        }
+    }
+
+    fn set_carrier(&self, port: u8, up: bool) {
+        match self {
+            Plugs::Simnic(s) => s.set_carrier(port, up),
+            Plugs::Ixgbe(s) => s.set_carrier(up),
+        }
+    }
+}
+
+/// The thread of a simulated device, which ends when it is dropped.
+enum Live {
+    Simnic(#[allow(dead_code)] LiveDevice),
+    Ixgbe(#[allow(dead_code)] LiveIxgbe),
+}
+
 /// A device that runs.
 pub struct RunningDevice {
     /// Its name in the configuration.
     pub name: String,
-    /// It, when it is simulated.
+    /// It, when it is the simulated SmartNIC.
     pub handle: Option<SimHandle>,
+    /// Its wires, when it is simulated.
+    plugs: Option<Plugs>,
     /// Which driver of ours it has.
     pub driver: &'static str,
     /// When it was started.
@@ -115,7 +151,7 @@ pub struct RunningDevice {
     /// By port of the device. Dropped after the device has stopped.
     wires: Vec<WireEnd>,
     /// Ends the simulator's thread when dropped; `None` once stopped.
-    live: Option<LiveDevice>,
+    live: Option<Live>,
 }
 
 impl RunningDevice {
@@ -123,8 +159,8 @@ impl RunningDevice {
     pub fn carry_links(&self) {
         for (port, end) in (0u8..).zip(&self.wires) {
             let up = end.io.as_ref().is_some_and(|io| io.link().link_up);
-            if let Some(handle) = &self.handle {
-                handle.set_carrier(port, up);
+            if let Some(plugs) = &self.plugs {
+                plugs.set_carrier(port, up);
             }
         }
     }
@@ -169,10 +205,8 @@ impl RunningDevice {
     /// wires come back by port. What cannot be opened is tried again the next time; each new reason is logged.
     pub fn connect(&mut self, wires: &[Wire], pool: &BufferPool) -> BTreeMap<usize, MemoryPort> {
         let mut memory = BTreeMap::new();
-        let (DeviceKind::Sim { wires: before, .. }, Some(handle)) = (&mut self.config.kind, &self.handle)
-        else {
-            return memory;
-        };
+        let Some(handle) = &self.plugs else { return memory };
+        let before = self.config.kind.wires();
         for (i, end) in self.wires.iter_mut().enumerate() {
             let (was, is) = (before.get(i).unwrap_or(&Wire::None), wires.get(i).unwrap_or(&Wire::None));
             let gone = end.io.as_ref().is_none_or(|io| io.is_gone()) && *is != Wire::None;
@@ -202,7 +236,7 @@ impl RunningDevice {
                 }
             }
         }
-        *before = wires.to_vec();
+        self.config.kind = self.config.kind.with_wires(wires);
         memory
     }
 
@@ -214,6 +248,11 @@ impl RunningDevice {
     /// Whether the wire of some port has something to be looked after: it ends in nothing, or in what has gone.
     pub fn has_loose_wire(&self) -> bool {
         self.wires.iter().any(|w| w.error.is_some() || w.io.as_ref().is_some_and(|io| io.is_gone()))
+    }
+
+    /// Whether there is no silicon behind it.
+    pub fn is_simulated(&self) -> bool {
+        self.plugs.is_some()
     }
 
     /// The numbers of its ports.
@@ -239,7 +278,11 @@ pub fn start(
 ) -> Result<Started, DeviceStartError> {
     let profile = match &config.kind {
         DeviceKind::Sim { profile, .. } => profile,
-        DeviceKind::Pci { address } => return start_pci(config, *address, pool),
+        DeviceKind::Ixgbe { .. } => return start_ixgbe(config, pool),
+        DeviceKind::Pci { address } => return start_by_id(config, VfioBacking::open(*address)?, pool, clock),
+        DeviceKind::VfioUser { path } => {
+            return start_by_id(config, UserBacking::connect(path, &config.name)?, pool, clock);
+        }
     };
     let settings = match profile {
         None => nic::Config::default(),
@@ -256,7 +299,8 @@ pub fn start(
     let nic = SimnicDriver::bring_up(sim.backing(), pool, driver, clock)?;
     let device = RunningDevice {
         name: config.name.clone(),
-        handle: Some(sim),
+        handle: Some(sim.clone()),
+        plugs: Some(Plugs::Simnic(sim)),
         driver: "simnic",
         since: HostInstant::now(),
         ports: Vec::new(),
@@ -266,7 +310,7 @@ pub fn start(
         },
         slots: nic.ports.into_iter().map(|p| slot(p.device_port().into(), p)).collect(),
         wires: (0..n_ports).map(|_| WireEnd::default()).collect(),
-        live: Some(live),
+        live: Some(Live::Simnic(live)),
     };
     Ok(Started { provider: Box::new(nic.provider), device })
 }
@@ -275,13 +319,38 @@ fn slot(number: u16, io: impl PacketIo + 'static) -> (u16, Slot) {
     (number, Slot { io: Some(Box::new(io)), queues: None })
 }
 
-/// Starts a device on the PCI bus, with the driver that its ids ask for.
-fn start_pci(
+/// What an 82599 is told, simulated or not.
+fn ixgbe_config(pool: &BufferPool, ports: usize) -> IxgbeConfig {
+    IxgbeConfig { ring_log2: ring_log2(pool.cells(), ports), ..IxgbeConfig::new() }
+}
+
+/// Starts a simulated 82599.
+fn start_ixgbe(config: &DeviceConfig, pool: BufferPool) -> Result<Started, DeviceStartError> {
+    let (sim, live) = IxgbeSim::start(&config.name).map_err(DeviceStartError::Thread)?;
+    let settings = ixgbe_config(&pool, 1);
+    let nic = IxgbeDriver::bring_up(sim.backing(), pool, settings)?;
+    let device = RunningDevice {
+        name: config.name.clone(),
+        handle: None,
+        plugs: Some(Plugs::Ixgbe(sim)),
+        driver: "ixgbe",
+        since: HostInstant::now(),
+        ports: Vec::new(),
+        config: DeviceConfig { name: config.name.clone(), kind: config.kind.with_wires(&[]) },
+        slots: BTreeMap::from([slot(0, nic.port)]),
+        wires: vec![WireEnd::default()],
+        live: Some(Live::Ixgbe(live)),
+    };
+    Ok(Started { provider: Box::new(nic.provider), device })
+}
+
+/// Starts a device on the PCI bus or in another process, with the driver that its ids ask for.
+fn start_by_id<B: DeviceBacking + 'static>(
     config: &DeviceConfig,
-    address: device::PciAddress,
+    backing: B,
     pool: BufferPool,
+    clock: Arc<dyn Clock>,
 ) -> Result<Started, DeviceStartError> {
-    let backing = VfioBacking::open(address)?;
     let id = backing.config().read32(0);
     let (provider, driver, slots): (Box<dyn OffloadProvider>, _, _) = match (id as u16, (id >> 16) as u16) {
         rocker::PCI_ID => {
@@ -297,11 +366,25 @@ fn start_pci(
             let nic = VirtioDriver::bring_up(backing, pool, settings)?;
             (Box::new(nic.provider), "virtio-net", BTreeMap::from([slot(0, nic.port)]))
         }
+        simnic::PCI_ID => {
+            let mut settings = SimnicConfig::new(Vec::new());
+            (settings.step_timeout, settings.cmd_timeout) = (STEP_TIMEOUT, CMD_TIMEOUT);
+            settings.ring_log2 = ring_log2(pool.cells(), MAX_PCI_PORTS);
+            let nic = SimnicDriver::bring_up(backing, pool, settings, clock)?;
+            let slots = nic.ports.into_iter().map(|p| slot(p.device_port().into(), p)).collect();
+            (Box::new(nic.provider), "simnic", slots)
+        }
+        (vendor, device) if ixgbe::mac_of(vendor, device).is_some() => {
+            let settings = ixgbe_config(&pool, MAX_PCI_PORTS);
+            let nic = IxgbeDriver::bring_up(backing, pool, settings)?;
+            (Box::new(nic.provider), "ixgbe", BTreeMap::from([slot(0, nic.port)]))
+        }
         (vendor, device) => return Err(DeviceStartError::NoDriver(vendor, device)),
     };
     let device = RunningDevice {
         name: config.name.clone(),
         handle: None,
+        plugs: None,
         driver,
         since: HostInstant::now(),
         ports: Vec::new(),

@@ -116,11 +116,45 @@ pub enum DeviceKind {
         /// What each port's wire ends in.
         wires: Vec<Wire>,
     },
+    /// A simulated Intel 82599, of one port.
+    Ixgbe {
+        /// What its wire ends in.
+        wire: Wire,
+    },
     /// A device on the PCI bus, bound to vfio-pci.
     Pci {
         /// Where it is.
         address: PciAddress,
     },
+    /// A device in another process, served by the vfio-user protocol.
+    VfioUser {
+        /// The socket.
+        path: PathBuf,
+    },
+}
+
+impl DeviceKind {
+    /// What the wires of a simulated device end in, by port; none of another.
+    pub fn wires(&self) -> &[Wire] {
+        match self {
+            DeviceKind::Sim { wires, .. } => wires,
+            DeviceKind::Ixgbe { wire } => std::slice::from_ref(wire),
+            DeviceKind::Pci { .. } | DeviceKind::VfioUser { .. } => &[],
+        }
+    }
+
+    /// The same device with its wires ending in these.
+    pub fn with_wires(&self, ends: &[Wire]) -> DeviceKind {
+        match self {
+            DeviceKind::Sim { profile, .. } => {
+                DeviceKind::Sim { profile: profile.clone(), wires: ends.to_vec() }
+            }
+            DeviceKind::Ixgbe { .. } => {
+                DeviceKind::Ixgbe { wire: ends.first().cloned().unwrap_or(Wire::None) }
+            }
+            other => other.clone(),
+        }
+    }
 }
 
 /// What the wire of a simulated port ends in.

@@ -348,6 +348,8 @@ fn counters(s: &PortStats) -> Datum {
 fn driver(kind: &PortKind) -> &'static str {
     match kind {
         PortKind::Sim { device, .. } if pci::parse_address(device).is_some() => pci::VFIO_PCI,
+        PortKind::Sim { device, .. } if device.starts_with("ixgbe-sim:") => "ixgbe",
+        PortKind::Sim { device, .. } if device.starts_with("vfio-user:") => "vfio-user",
         PortKind::Sim { .. } => "simnic",
         PortKind::AfPacket { .. } => "af_packet",
         PortKind::Tc { .. } => "tc",

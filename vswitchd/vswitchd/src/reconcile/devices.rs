@@ -2,7 +2,7 @@
 
 use flow::PortId;
 
-use crate::config::{DeviceConfig, DeviceKind, PortKind};
+use crate::config::{DeviceConfig, PortKind};
 use crate::desired::Desired;
 use crate::devices::{self, RunningDevice};
 
@@ -10,11 +10,8 @@ use super::Reconciler;
 
 /// Whether a device that runs can be made into `w` without starting it anew.
 fn same_device(running: &RunningDevice, w: &DeviceConfig) -> bool {
-    let same = match (&running.config.kind, &w.kind) {
-        (DeviceKind::Sim { profile: a, .. }, DeviceKind::Sim { profile: b, .. }) => a == b,
-        (a, b) => a == b,
-    };
-    running.name == w.name && same
+    // Wires change while a device runs.
+    running.name == w.name && running.config.kind.with_wires(&[]) == w.kind.with_wires(&[])
 }
 
 impl Reconciler {
@@ -65,7 +62,10 @@ impl Reconciler {
                     }
                 }
             }
-            let DeviceKind::Sim { wires, .. } = &w.kind else { continue };
+            let wires = w.kind.wires();
+            if wires.is_empty() {
+                continue;
+            }
             let ends = {
                 let mut sims = self.parts.sims.lock();
                 let device = sims.iter_mut().find(|s| s.name == w.name);

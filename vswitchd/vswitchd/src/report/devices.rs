@@ -24,7 +24,7 @@ impl Parts {
                 let sim = sims.iter().find(|s| s.name == health.name);
                 Device {
                     model: caps.device.clone(),
-                    simulated: sim.is_some_and(|s| s.handle.is_some()),
+                    simulated: sim.is_some_and(RunningDevice::is_simulated),
                     ports: sim.map(|s| self.device_ports(s)).unwrap_or_default(),
                     tables: caps.tables.iter().map(|t| table(t, used(t))).collect(),
                     atomic_replace: caps.atomic_replace,

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use device::PciAddress;
 use flow::tunnel::TunnelKind;
 use netio::af_xdp::XdpMode;
 use ofproto::{PortSettings, PriorityTags, QueueSettings, VlanMode};
@@ -182,7 +181,7 @@ fn dummy_options(row: Row<'_>) -> DummyOptions {
     }
 }
 
-/// `options:device=sim:0 options:port=1`, `options:device=0000:06:00.0 options:port=1` for one on the PCI bus, and `options:dpdk-devargs=` for the same.
+/// `options:device=sim:0 options:port=1`, `options:device=ixgbe-sim:0`, `options:device=vfio-user:/path.sock options:port=1`, `options:device=0000:06:00.0 options:port=1` for one on the PCI bus, and `options:dpdk-devargs=` for the same.
 fn device_port(row: Row<'_>, name: &str, devices: &mut BTreeMap<String, DeviceConfig>) -> PortKind {
     let option = |k| row.key("options", k);
     let Some(device) = option("device").or(option("dpdk-devargs")) else {
@@ -191,19 +190,32 @@ fn device_port(row: Row<'_>, name: &str, devices: &mut BTreeMap<String, DeviceCo
         };
     };
     if let Some(address) = pci::parse_address(device) {
-        return pci_port(name, address, option("port"), devices);
+        // As lspci writes it, however it was written here.
+        return bus_port(name, address.to_string(), DeviceKind::Pci { address }, option("port"), devices);
     }
-    if device.strip_prefix("sim:").is_none_or(|n| n.parse::<u8>().is_err()) {
-        return PortKind::Wrong {
-            why: format!(
-                "{name}: there is no driver for device {device}, only for sim:0 to sim:255 and PCI addresses"
-            ),
-        };
+    if let Some(path) = device.strip_prefix("vfio-user:") {
+        if !path.starts_with('/') {
+            return PortKind::Wrong { why: format!("{name}: vfio-user: wants the whole path of a socket") };
+        }
+        let kind = DeviceKind::VfioUser { path: PathBuf::from(path) };
+        return bus_port(name, device.to_owned(), kind, option("port"), devices);
     }
-    let port =
-        option("port").map_or(Some(0), |p| p.parse::<u16>().ok()).filter(|p| usize::from(*p) < SIM_PORTS);
+    let model = device.split_once(':').filter(|(_, n)| n.parse::<u8>().is_ok());
+    let new = match model {
+        Some(("sim", _)) => DeviceKind::Sim { profile: None, wires: vec![Wire::None; SIM_PORTS] },
+        Some(("ixgbe-sim", _)) => DeviceKind::Ixgbe { wire: Wire::None },
+        _ => {
+            return PortKind::Wrong {
+                why: format!(
+                    "{name}: there is no driver for device {device}, only for sim:0 to sim:255, ixgbe-sim:0 to ixgbe-sim:255, vfio-user:/SOCKET and PCI addresses"
+                ),
+            };
+        }
+    };
+    let ports = new.wires().len();
+    let port = option("port").map_or(Some(0), |p| p.parse::<u16>().ok()).filter(|p| usize::from(*p) < ports);
     let Some(port) = port else {
-        let last = SIM_PORTS - 1;
+        let last = ports - 1;
         return PortKind::Wrong {
             why: format!("{name}: options:port is not a port of device {device}, which has 0 to {last}"),
         };
@@ -221,31 +233,33 @@ fn device_port(row: Row<'_>, name: &str, devices: &mut BTreeMap<String, DeviceCo
             };
         }
     };
-    let d = devices.entry(device.to_owned()).or_insert_with(|| DeviceConfig {
-        name: device.to_owned(),
-        kind: DeviceKind::Sim { profile: None, wires: vec![Wire::None; SIM_PORTS] },
-    });
-    let DeviceKind::Sim { profile, wires } = &mut d.kind else { return wrong(name, "No such device") };
-    if let Some(file) = option("profile") {
-        *profile = Some(PathBuf::from(file));
+    let d = devices
+        .entry(device.to_owned())
+        .or_insert_with(|| DeviceConfig { name: device.to_owned(), kind: new });
+    match &mut d.kind {
+        DeviceKind::Sim { profile, wires } => {
+            if let Some(file) = option("profile") {
+                *profile = Some(PathBuf::from(file));
+            }
+            wires[usize::from(port)] = wire;
+        }
+        DeviceKind::Ixgbe { wire: end } => *end = wire,
+        _ => return wrong(name, "No such device"),
     }
-    wires[usize::from(port)] = wire;
     PortKind::Sim { device: device.to_owned(), port }
 }
 
-/// A port of a device on the PCI bus. How many it has is known once it is open.
-fn pci_port(
+/// A port of a device on the PCI bus, or of one in another process. How many it has is known once it is open.
+fn bus_port(
     name: &str,
-    address: PciAddress,
+    device: String,
+    kind: DeviceKind,
     port: Option<&str>,
     devices: &mut BTreeMap<String, DeviceConfig>,
 ) -> PortKind {
     let Some(port) = port.map_or(Some(0), |p| p.parse::<u16>().ok()) else {
         return PortKind::Wrong { why: format!("{name}: options:port is not a number") };
     };
-    // As lspci writes it, however it was written here.
-    let device = address.to_string();
-    let kind = DeviceKind::Pci { address };
     devices.entry(device.clone()).or_insert_with(|| DeviceConfig { name: device.clone(), kind });
     PortKind::Sim { device, port }
 }

@@ -166,22 +166,35 @@ fn device_ports_make_their_device() {
         ("e", json!({}), on(json!([]))),
         ("f", json!({}), on(json!([["device", "06:00.0"], ["port", "1"]]))),
         ("g", json!({}), json!({"type": "dpdk", "options": ["map", [["dpdk-devargs", "0000:06:00.0"]]]})),
+        ("h", json!({}), on(json!([["device", "ixgbe-sim:3"], ["wire", "tap:w2"]]))),
+        ("i", json!({}), on(json!([["device", "ixgbe-sim:3"], ["port", "1"]]))),
+        ("j", json!({}), on(json!([["device", "vfio-user:/run/nic.sock"], ["port", "2"]]))),
+        ("k", json!({}), on(json!([["device", "vfio-user:nic.sock"]]))),
     ];
     let w = rows(json!({}), &ports).wanted(HOST).unwrap();
     let kinds: Vec<_> = w.desired.bridges[0].ports.iter().map(|p| p.kind.clone()).collect();
+    assert_eq!(kinds[9], PortKind::Sim { device: "vfio-user:/run/nic.sock".into(), port: 2 });
+    assert!(matches!(&kinds[10], PortKind::Wrong { why } if why.contains("whole path")), "{:?}", kinds[10]);
     assert_eq!(kinds[0], PortKind::Sim { device: "sim:0".into(), port: 1 });
     assert_eq!(kinds[1], PortKind::Sim { device: "sim:0".into(), port: 0 });
     for (i, words) in [(2, "has 0 to 3"), (3, "no driver"), (4, "options:device is missing")] {
         assert!(matches!(&kinds[i], PortKind::Wrong { why } if why.contains(words)), "{:?}", kinds[i]);
     }
     let pci = |port| PortKind::Sim { device: "0000:06:00.0".into(), port };
-    assert_eq!(kinds[5..], [pci(1), pci(0)], "one device, however its address is written");
+    assert_eq!(kinds[7], PortKind::Sim { device: "ixgbe-sim:3".into(), port: 0 });
+    assert!(matches!(&kinds[8], PortKind::Wrong { why } if why.contains("0 to 0")), "{:?}", kinds[8]);
+    assert_eq!(kinds[5..7], [pci(1), pci(0)], "one device, however its address is written");
     let devices: Vec<_> = w.desired.devices.iter().map(|d| (d.name.as_str(), &d.kind)).collect();
-    let [("0000:06:00.0", DeviceKind::Pci { address }), ("sim:0", DeviceKind::Sim { wires, .. })] =
-        devices[..]
+    let [
+        ("0000:06:00.0", DeviceKind::Pci { address }),
+        ("ixgbe-sim:3", DeviceKind::Ixgbe { wire: Wire::Tap(tap) }),
+        ("sim:0", DeviceKind::Sim { wires, .. }),
+        ("vfio-user:/run/nic.sock", DeviceKind::VfioUser { .. }),
+    ] = devices[..]
     else {
         panic!("{devices:?}");
     };
+    assert_eq!(tap, "w2");
     assert_eq!((address.bus, &wires[1]), (6, &Wire::AfPacket("w1".into())));
 }
 
