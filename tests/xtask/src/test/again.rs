@@ -21,30 +21,38 @@ pub fn run(
     if programs.len() > MAX_PROGRAMS {
         bail!("{} test programs failed: none is run again", programs.len());
     }
-    let mut passed = Vec::new();
+    let (mut passed, mut failed) = (Vec::new(), Vec::new());
     for p in programs {
-        let mut args = vec!["test"];
-        args.extend(p.arguments.split_whitespace());
-        args.extend(["--", "--show-output", "--format", "pretty", "--test-threads", "1"]);
-        if !p.tests.is_empty() {
-            args.push("--exact");
-            args.extend(p.tests.iter().map(String::as_str));
-        }
-        let mut command = step::cargo(&args);
-        prepare(&mut command);
-        let mut outcome = Outcome::default();
-        let title = format!("again, alone: {}", p.arguments);
-        step::run(&title, &mut command, &mut |line| {
-            outcome.see(line);
-            show(line);
-        })?;
-        if outcome.passed < p.tests.len().max(1) as u64 {
-            bail!("{title}: {} of {} tests ran", outcome.passed, p.tests.len());
-        }
-        match &p.tests[..] {
-            [] => passed.push(format!("{}, which had ended in the middle", p.arguments)),
-            tests => passed.extend(tests.iter().map(|t| format!("{} {t}", p.arguments))),
+        match one(p, prepare, show) {
+            Ok(()) if p.tests.is_empty() => {
+                passed.push(format!("{}, which had ended in the middle", p.arguments))
+            }
+            Ok(()) => passed.extend(p.tests.iter().map(|t| format!("{} {t}", p.arguments))),
+            Err(e) => failed.push(format!("{e:#}")),
         }
     }
-    Ok(passed)
+    if failed.is_empty() { Ok(passed) } else { bail!("{}", failed.join("\n")) }
+}
+
+/// Runs what failed in a program, which has to pass.
+fn one(p: &Program, prepare: &dyn Fn(&mut std::process::Command), show: &dyn Fn(&str)) -> Result<()> {
+    let mut args = vec!["test"];
+    args.extend(p.arguments.split_whitespace());
+    args.extend(["--", "--show-output", "--format", "pretty", "--test-threads", "1"]);
+    if !p.tests.is_empty() {
+        args.push("--exact");
+        args.extend(p.tests.iter().map(String::as_str));
+    }
+    let mut command = step::cargo(&args);
+    prepare(&mut command);
+    let mut outcome = Outcome::default();
+    let title = format!("again, alone: {}", p.arguments);
+    step::run(&title, &mut command, &mut |line| {
+        outcome.see(line);
+        show(line);
+    })?;
+    if outcome.passed < p.tests.len().max(1) as u64 {
+        bail!("{title}: {} of {} tests ran", outcome.passed, p.tests.len());
+    }
+    Ok(())
 }

@@ -1,0 +1,189 @@
+//! Ports of a bridge, their settings and links, and those of the bridge that ports depend on.
+
+use std::sync::Arc;
+
+use clock::Instant;
+use openflow::PortNo;
+use openflow::port::{PortDesc, PortReason, PortState, PortStatus};
+
+use super::Bridge;
+use crate::mirror::Mirrors;
+use crate::port::{Port, Ports};
+use crate::room;
+use crate::settings::{BridgeSettings, PortSettings};
+
+impl Bridge {
+    /// Adds or changes a port, and tells the controllers.
+    pub fn put_port(&self, mut port: Port) {
+        let (no, dp) = (port.no, port.dp);
+        if let Some(s) = self.switch() {
+            self.note_fit(no, s.watch_port(self.index, &port));
+        }
+        port.state = self.as_is_fit(no, port.state);
+        let desc = port.desc();
+        if let Some(old) = self.pipeline().ports.get(no)
+            && old.patch == port.patch
+            && old.tunnel == port.tunnel
+        {
+            // The same patch or tunnel: its counters go on.
+            port.patch = old.patch.clone();
+            port.tunnel = old.tunnel.clone();
+        }
+        let patch = port.patch.is_some().then(|| port.name.clone());
+        let tunnel = port.tunnel.clone();
+        let old = self.change_ports(|p| p.put(port));
+        if let Some(s) = self.switch() {
+            let old_patch = old.as_ref().filter(|o| o.patch.is_some()).map(|o| &o.name);
+            if let Some(o) = &old
+                && (o.dp != dp || patch.is_some() || tunnel.is_some())
+                && o.patch.is_none()
+                && o.tunnel.is_none()
+            {
+                s.route_port(o.dp, None);
+            }
+            if let Some(name) = old_patch
+                && patch.as_ref() != Some(name)
+            {
+                s.route_patch(name, None);
+            }
+            if let Some(o) = &old
+                && let Some(t) = &o.tunnel
+            {
+                s.route_tunnel(o.dp, t, (self.index, no), false);
+            }
+            match (&patch, &tunnel) {
+                (Some(name), _) => s.route_patch(name, Some((self.index, no))),
+                (None, Some(t)) => s.route_tunnel(dp, t, (self.index, no), true),
+                (None, None) => s.route_port(dp, Some((self.index, no))),
+            }
+            s.changed();
+        }
+        let live = desc.state.has(PortState::LIVE);
+        if old.is_none() {
+            // As in Open vSwitch a port is live only once it is there.
+            let state = PortState(desc.state.0 & !PortState::LIVE.0);
+            self.tell_port(PortStatus { reason: PortReason::Add, desc: PortDesc { state, ..desc.clone() } });
+        }
+        if old.map_or(live, |o| o.desc() != desc) {
+            self.tell_port(PortStatus { reason: PortReason::Modify, desc });
+        }
+    }
+
+    /// Takes note of whether a port's link carries; whether that is news.
+    fn note_fit(&self, no: PortNo, fit: bool) -> bool {
+        let mut unfit = self.unfit.lock();
+        if fit { unfit.remove(&no) } else { unfit.insert(no) }
+    }
+
+    /// A port's state, which is not live while those that watch its link say that it does not carry.
+    fn as_is_fit(&self, no: PortNo, state: PortState) -> PortState {
+        let down = state.has(PortState::LINK_DOWN);
+        let live = PortState::LIVE.0;
+        match self.unfit.lock().contains(&no) {
+            true => PortState(state.0 & !live),
+            false if !down => PortState(state.0 | live),
+            false => state,
+        }
+    }
+
+    /// Says whether a port's link carries, as those find that watch it.
+    pub(crate) fn set_fit(&self, no: PortNo, fit: bool) {
+        if !self.note_fit(no, fit) {
+            return;
+        }
+        let changed = self.change_ports(|ports| {
+            let port = ports.get_mut(no)?;
+            let state = self.as_is_fit(no, port.state);
+            (std::mem::replace(&mut port.state, state) != state).then(|| port.desc())
+        });
+        if let Some(desc) = changed {
+            self.tell_port(PortStatus { reason: PortReason::Modify, desc });
+        }
+    }
+
+    /// Has all that depended on the ports judged again.
+    pub(crate) fn touch(&self) {
+        // Cannot fail: nothing is refused.
+        let _ = self.change(true, |_| Ok(()));
+    }
+
+    /// Packets and bytes that a mirror has chosen so far.
+    pub fn mirror_counts(&self, name: &str) -> Option<(u64, u64)> {
+        self.switch().inspect(|s| s.collect());
+        self.pipeline().mirrors.counts(name)
+    }
+
+    /// Changes what OpenFlow does not know of a port. Stations behind it are forgotten where it no longer carries their VLAN
+    /// as it did. False when there is no such port.
+    pub fn set_port_settings(&self, no: PortNo, settings: PortSettings) -> bool {
+        let pipeline = self.pipeline();
+        let Some(port) = pipeline.ports.get(no) else { return false };
+        if *port.settings == settings {
+            return true;
+        }
+        let other_vlans = port.settings.vlan != settings.vlan;
+        let watched = Port { settings: Arc::new(settings.clone()), ..port.clone() };
+        let done = self.change(true, |p| {
+            let ports = Arc::make_mut(&mut p.ports);
+            Ok(ports.get_mut(no).map(|p| p.settings = Arc::new(settings)).is_some())
+        });
+        if let Some(s) = self.switch() {
+            self.set_fit(no, s.watch_port(self.index, &watched));
+        }
+        if other_vlans {
+            self.macs.forget_port(no);
+            self.mcast.forget_port(no);
+        }
+        done.unwrap_or(false)
+    }
+
+    /// Changes what OpenFlow does not know of the bridge.
+    pub fn set_settings(&self, settings: BridgeSettings) {
+        let old = self.pipeline().settings.clone();
+        if *old == settings {
+            return;
+        }
+        if settings.snooping.is_none() {
+            self.mcast.flush();
+        }
+        self.macs.configure(settings.mac_ageing, settings.mac_limit, settings.flood_vlans.clone());
+        let now = self.switch().map_or(Instant::ZERO, |s| s.now());
+        // Cannot fail: nothing is refused.
+        let _ = self.change_rules(now, None, |p, changes| {
+            p.config_generation = p.generation;
+            p.mirrors = Mirrors::new(&settings.mirrors, &p.mirrors);
+            p.settings = Arc::new(settings);
+            p.keep_prefixes();
+            room::keep_limits(p, self.config.max_flows_per_table, changes);
+            Ok(())
+        });
+    }
+
+    /// Removes a port, and tells the controllers. Whether there was one.
+    pub fn remove_port(&self, no: PortNo) -> bool {
+        let Some(old) = self.change_ports(|p| p.remove(no)) else { return false };
+        if let Some(s) = self.switch() {
+            match (&old.patch, &old.tunnel) {
+                (Some(_), _) => s.route_patch(&old.name, None),
+                (None, Some(t)) => s.route_tunnel(old.dp, t, (self.index, no), false),
+                (None, None) => s.route_port(old.dp, None),
+            }
+            s.forget_network(&old.name, false);
+            s.unwatch_port(self.index, no);
+            s.changed();
+        }
+        let stations = self.macs.forget_port(no);
+        if let Some(s) = self.switch().filter(|_| !stations.is_empty()) {
+            // They may turn up in another bridge, where others have a way to them through this one.
+            s.bridges().iter().filter(|b| b.index != self.index).for_each(|b| b.macs.forget(&stations));
+        }
+        self.mcast.forget_port(no);
+        self.note_fit(no, true);
+        self.tell_port(PortStatus { reason: PortReason::Delete, desc: old.desc() });
+        true
+    }
+
+    fn change_ports<T>(&self, f: impl FnOnce(&mut Ports) -> Option<T>) -> Option<T> {
+        self.change(true, |p| Ok(f(Arc::make_mut(&mut p.ports)))).ok().flatten()
+    }
+}
