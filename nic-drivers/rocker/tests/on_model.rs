@@ -8,7 +8,7 @@ use clock::{Clock, Instant};
 use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, RxQueue, TxQueue};
 use flow::frame::FrameBuilder;
 use flow::{Action, FieldId, FlowId, PacketKey, PacketMatch, PortId, parse};
-use models::rocker::{CmdFault, RxFault};
+use models::rocker::{CmdFault, Outside, RxFault};
 use offload::conformance::{Harness, Sent, frame};
 use offload::{
     FlowOp, FlowRule, HwHandle, OffloadError, OffloadProvider, OpId, OpResult, Origin, Reject, StatsCursor,

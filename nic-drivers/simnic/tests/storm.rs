@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, QueuePair};
+use device::{BufferPool, PacketIo, QueueId, QueuePair};
 use flow::{Action, FieldId, FlowId, PacketMatch, PortId};
 use models::storm::{Mishap, Report, Subject, storm};
 use offload::{FlowRule, OffloadProvider};
@@ -81,16 +81,8 @@ impl Subject for Bench {
         }
     }
 
-    fn received(&mut self) -> Result<Vec<Vec<u8>>, IoError> {
-        let mut batch = PacketBatch::new();
-        self.queues.0.rx_burst(&mut batch)?;
-        Ok(batch.drain_all().map(|p| p.to_vec()).collect())
-    }
-
-    fn sends(&mut self, frames: &[Vec<u8>]) -> Result<usize, IoError> {
-        let mut batch = PacketBatch::new();
-        frames.iter().for_each(|f| assert!(batch.push(self.pool.copy_from(f).unwrap()).is_ok()));
-        self.queues.1.tx_burst(&mut batch)
+    fn queues(&mut self) -> (&mut QueuePair, &BufferPool) {
+        (&mut self.queues, &self.pool)
     }
 
     fn left(&mut self) -> Vec<Vec<u8>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, QueuePair};
 use flow::PortId;
-use models::virtio::{ALL_FEATURES, MAC, RxFault, TxFault, Virtio};
+use models::virtio::{ALL_FEATURES, MAC, Outside, RxFault, TxFault, Virtio};
 use models::{Backing, Model};
 use offload::{FlowOp, HwHandle, OffloadError, OffloadProvider, OpId, OpResult};
 use virtio_net::{Agreed, Fault, Step, VirtioConfig, VirtioDriver, VirtioNet};

@@ -50,7 +50,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("layering", &["*"]),
     ("e2e", &["*"]),
     ("guest", &["*"]),
-    ("models", &["device", "clock", "offload", "rocker-defs", "virtio-net-defs"]),
+    ("models", &["model-bus", "device", "clock", "offload", "rocker-defs", "virtio-net-defs"]),
     ("differential", &["*"]),
     ("fuzz", &["*"]),
     ("bench", &["*"]),

@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use device::IoError;
+use device::{BufferPool, IoError, PacketBatch, QueuePair};
 use offload::seed::Seed;
 use offload::{FlowOp, FlowRule, HwHandle, OffloadProvider, OpId, OpResult};
 
@@ -64,17 +64,8 @@ pub trait Subject {
     /// A frame comes in from the wire, by the port that is received from.
     fn arrives(&mut self, frame: &[u8]);
 
-    /// What the driver hands over by now.
-    ///
-    /// # Errors
-    /// As the driver's.
-    fn received(&mut self) -> Result<Vec<Vec<u8>>, IoError>;
-
-    /// Frames to be sent.
-    ///
-    /// # Errors
-    /// As the driver's.
-    fn sends(&mut self, frames: &[Vec<u8>]) -> Result<usize, IoError>;
+    /// The queues of the port that is received from and sent by, and where the driver's packets come from.
+    fn queues(&mut self) -> (&mut QueuePair, &BufferPool);
 
     /// What has left by the wire since the last time.
     fn left(&mut self) -> Vec<Vec<u8>>;
@@ -87,6 +78,21 @@ pub trait Subject {
 
     /// Time passes.
     fn advance(&mut self, d: Duration);
+}
+
+/// What the driver hands over by now.
+fn received(s: &mut dyn Subject) -> Result<Vec<Vec<u8>>, IoError> {
+    let mut batch = PacketBatch::new();
+    s.queues().0.0.rx_burst(&mut batch)?;
+    Ok(batch.drain_all().map(|p| p.to_vec()).collect())
+}
+
+/// Frames to be sent.
+fn sends(s: &mut dyn Subject, frames: &[Vec<u8>]) -> Result<usize, IoError> {
+    let (queues, pool) = s.queues();
+    let mut batch = PacketBatch::new();
+    frames.iter().for_each(|f| assert!(batch.push(pool.copy_from(f).unwrap()).is_ok()));
+    queues.1.tx_burst(&mut batch)
 }
 
 /// What came of it.
@@ -158,7 +164,7 @@ impl Run<'_> {
     }
 
     fn take(&mut self) -> bool {
-        match self.subject.received() {
+        match received(self.subject) {
             Ok(got) => {
                 Self::check(&self.at, "received", &mut self.inbound, &got);
                 !got.is_empty()
@@ -179,7 +185,7 @@ impl Run<'_> {
     fn send(&mut self, count: u64) -> bool {
         let all: Vec<u32> = (0..count).map(|_| self.new_frame()).collect();
         let frames: Vec<_> = all.iter().map(|n| frame(*n)).collect();
-        match self.subject.sends(&frames) {
+        match sends(self.subject, &frames) {
             Ok(_) => self.outbound.extend(all),
             Err(_) => self.report.errors += 1,
         }

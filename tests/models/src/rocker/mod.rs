@@ -10,7 +10,7 @@ use rocker_defs::regs::{self, RingReg};
 use rocker_defs::tlv::{find, number, read_tlvs, value};
 use rocker_defs::{Descriptor, Tlvs, desc};
 
-use crate::bus::{Bus, Chip, Model};
+use model_bus::{Bus, Chip, Model};
 pub use tables::Flow;
 use tables::Group;
 
@@ -125,49 +125,68 @@ impl Rocker {
     }
 }
 
-impl Model<Rocker> {
+/// The outside of a device, and what is in its tables.
+pub trait Outside {
     /// A frame comes in by a front-panel port (from 0).
-    pub fn inject(&self, port: u16, frame: &[u8]) {
+    fn inject(&self, port: u16, frame: &[u8]);
+
+    /// Takes what left.
+    fn collect(&self) -> Vec<(u16, Vec<u8>)>;
+
+    /// Entries that are flow records of their own.
+    fn records(&self) -> usize;
+
+    /// Entries of a table that records share.
+    fn shared_in(&self, table: u16) -> usize;
+
+    /// Groups.
+    fn groups(&self) -> usize;
+
+    /// Hits of a table's entries since power-up, those of the lowest priority left out when `above` says so.
+    fn hits(&self, table: u16, above: u32) -> u64;
+
+    /// A port's link changes.
+    fn link_event(&self, port: u16, up: bool);
+
+    /// Does what is posted on command and transmit rings, when it was held back.
+    fn run(&self);
+}
+
+impl Outside for Model<Rocker> {
+    fn inject(&self, port: u16, frame: &[u8]) {
         let mut inner = self.lock();
         let (chip, bus) = &mut *inner;
         chip.ingress(bus, u32::from(port) + 1, frame);
     }
 
-    /// Takes what left.
-    pub fn collect(&self) -> Vec<(u16, Vec<u8>)> {
+    fn collect(&self) -> Vec<(u16, Vec<u8>)> {
         std::mem::take(&mut self.lock().0.sent)
     }
 
-    /// Entries that are flow records of their own.
-    pub fn records(&self) -> usize {
+    fn records(&self) -> usize {
         self.lock().0.flows.keys().filter(|c| (1 << 16..1 << 32).contains(*c)).count()
     }
 
-    /// Entries of a table that records share.
-    pub fn shared_in(&self, table: u16) -> usize {
+    fn shared_in(&self, table: u16) -> usize {
         self.lock().0.flows.iter().filter(|(c, f)| **c >= 1 << 32 && f.table == table).count()
     }
 
-    /// Groups.
-    pub fn groups(&self) -> usize {
+    fn groups(&self) -> usize {
         self.lock().0.groups.len()
     }
 
-    /// Hits of a table's entries since power-up, those of the lowest priority left out when `above` says so.
-    pub fn hits(&self, table: u16, above: u32) -> u64 {
+    fn hits(&self, table: u16, above: u32) -> u64 {
         self.lock().0.flows.values().filter(|f| f.table == table && f.priority > above).map(|f| f.hits).sum()
     }
 
-    /// A port's link changes.
-    pub fn link_event(&self, port: u16, up: bool) {
+    fn link_event(&self, port: u16, up: bool) {
         let info = Tlvs::new().u32(event::PPORT, u32::from(port) + 1).u8(event::LINKUP, up.into());
         let mut inner = self.lock();
         let (chip, bus) = &mut *inner;
         chip.event(bus, event::LINK_CHANGED, &info);
     }
 
-    /// Does what is posted on command and transmit rings, when it was held back.
-    pub fn run(&self) {
+    fn run(&self) {
         let mut inner = self.lock();
         let (chip, bus) = &mut *inner;
         let held = (std::mem::take(&mut chip.holds), std::mem::take(&mut chip.holds_commands));

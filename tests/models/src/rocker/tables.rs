@@ -5,7 +5,7 @@ use rocker_defs::cmd::{errno, event, group, of_dpa as t, table};
 use rocker_defs::tlv::{number, read_tlvs, value};
 
 use super::Rocker;
-use crate::bus::Bus;
+use model_bus::Bus;
 
 /// An entry of a table.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use virtio_net_defs::pci::{CAP_BYTES, CAP_POINTER, Capability, Region};
 use virtio_net_defs::regs::{self, net, status};
 use virtio_net_defs::{NetHeader, feature, header};
 
-use crate::bus::{Bus, Chip, Model};
+use model_bus::{Bus, Chip, Model};
 pub use ring::{Chain, Piece, Queue};
 
 const COMMON: u32 = 0;
@@ -423,21 +423,30 @@ impl Chip for Virtio {
     }
 }
 
-impl Model<Virtio> {
+/// The outside of a device.
+pub trait Outside {
     /// A frame comes in, for queue pair `pair`.
-    pub fn inject(&self, pair: u16, frame: &[u8]) {
+    fn inject(&self, pair: u16, frame: &[u8]);
+
+    /// Takes what was sent.
+    fn collect(&self) -> Vec<(u16, NetHeader, Vec<u8>)>;
+
+    /// Does what is available.
+    fn run(&self);
+}
+
+impl Outside for Model<Virtio> {
+    fn inject(&self, pair: u16, frame: &[u8]) {
         let mut inner = self.lock();
         let (chip, bus) = &mut *inner;
         chip.receive(bus, pair, frame);
     }
 
-    /// Takes what was sent.
-    pub fn collect(&self) -> Vec<(u16, NetHeader, Vec<u8>)> {
+    fn collect(&self) -> Vec<(u16, NetHeader, Vec<u8>)> {
         std::mem::take(&mut self.lock().0.sent)
     }
 
-    /// Does what is available.
-    pub fn run(&self) {
+    fn run(&self) {
         let mut inner = self.lock();
         let (chip, bus) = &mut *inner;
         chip.run(bus);

@@ -3,7 +3,7 @@
 use virtio_net_defs::packed::{self, EVENT_DESC, EVENT_DISABLE};
 use virtio_net_defs::split::{self, AVAIL_NO_INTERRUPT, passes};
 
-use crate::bus::Bus;
+use model_bus::Bus;
 
 /// Longest chain that is followed.
 const MAX_CHAIN: usize = 16;
