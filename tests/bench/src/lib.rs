@@ -8,6 +8,7 @@
 pub mod actions;
 pub mod classify;
 pub mod connections;
+mod contender;
 pub mod cycles;
 pub mod drivers;
 pub mod figure;

@@ -8,16 +8,16 @@
 mod null_switch;
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
 
-use anyhow::Context;
 use lab::OvsSwitch;
 use lab::ovs::STOCK_SWITCH;
 use lab::process;
 use null_switch::NullSwitch;
 
+use crate::contender::{Contender, Values, contenders, figures, in_scratch};
 use crate::figure::{Figure, Unit};
 use crate::openflow::{Masks, flow_text};
 use crate::part::BenchError;
@@ -41,26 +41,6 @@ impl Sizes {
 
 /// A switch that does not answer ends the run.
 const TIMEOUT: &str = "--timeout=600";
-
-/// A daemon that is measured.
-#[derive(Clone, Debug)]
-struct Contender {
-    name: &'static str,
-    program: PathBuf,
-}
-
-fn contenders() -> Result<Vec<Contender>, BenchError> {
-    let own = std::env::current_exe()?;
-    let beside = own.ancestors().skip(1).take(2).map(|d| d.join("vswitchd")).find(|p| p.is_file());
-    let program = beside.context("vswitchd is not built: cargo build --release -p vswitchd")?;
-    let mut all = vec![Contender { name: "ours", program }];
-    if Path::new(STOCK_SWITCH).is_file() {
-        all.push(Contender { name: "Open vSwitch", program: STOCK_SWITCH.into() });
-    } else {
-        eprintln!("bench: flowmods: {STOCK_SWITCH} is not there (openvswitch-switch): no comparison");
-    }
-    Ok(all)
-}
 
 /// What one run of `ovs-ofctl` took.
 struct Run {
@@ -110,10 +90,8 @@ fn dump(s: &OvsSwitch, dir: &Path, n: u32) -> Result<(f64, f64), BenchError> {
     Ok((grown as f64, took_ms))
 }
 
-/// What was measured of each contender, in their order.
-type Values = Vec<Vec<f64>>;
-
-fn figures(
+/// As [`figures`], with so many flows in the table.
+fn of_flows(
     all: &[Contender],
     what: &str,
     unit: Unit,
@@ -121,17 +99,8 @@ fn figures(
     flows: u32,
     ratio: Option<Target>,
 ) -> Vec<Figure> {
-    let figure = |(c, v): (&Contender, &Vec<f64>)| {
-        Figure::of(format!("{what}: {}", c.name), unit, v.clone()).rules(flows.into())
-    };
-    let mut out: Vec<Figure> = all.iter().zip(values).map(figure).collect();
-    if let [ours, theirs] = &values[..] {
-        let paired = ours.iter().zip(theirs).map(|(a, b)| a / b.max(f64::MIN_POSITIVE)).collect();
-        let mut f = Figure::of(format!("{what}: ours / theirs"), Unit::Ratio, paired);
-        f.target = ratio;
-        out.push(f);
-    }
-    out
+    let with = |f: Figure| if f.unit == Unit::Ratio { f } else { f.rules(flows.into()) };
+    figures(all, what, unit, values, ratio).into_iter().map(with).collect()
 }
 
 /// Measures all of it.
@@ -139,15 +108,11 @@ fn figures(
 /// # Errors
 /// When a daemon cannot be started, or does not do what it is asked.
 pub fn run(sizes: &Sizes) -> Result<Vec<Figure>, BenchError> {
-    measure(&contenders()?, sizes)
+    measure(&contenders("flowmods", ("vswitchd", "vswitchd"), STOCK_SWITCH)?, sizes)
 }
 
 fn measure(all: &[Contender], sizes: &Sizes) -> Result<Vec<Figure>, BenchError> {
-    let dir = std::env::temp_dir().join(format!("hoist-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let result = measure_in(all, sizes, &dir);
-    let _ = std::fs::remove_dir_all(&dir);
-    result
+    in_scratch(|dir| measure_in(all, sizes, dir))
 }
 
 fn measure_in(all: &[Contender], sizes: &Sizes, dir: &Path) -> Result<Vec<Figure>, BenchError> {
@@ -206,14 +171,14 @@ fn measure_in(all: &[Contender], sizes: &Sizes, dir: &Path) -> Result<Vec<Figure
     }
     for (way, what) in ["add-flows", "add-flows --bundle"].into_iter().enumerate() {
         let name = format!("daemon's processor time, {what}");
-        out.extend(figures(all, &name, Unit::MicrosPerFlowMod, &cpu[way], n, Some(Target::FlowModCpu)));
-        out.extend(figures(all, &format!("wall time, {what}"), Unit::MicrosPerFlowMod, &wall[way], n, None));
+        out.extend(of_flows(all, &name, Unit::MicrosPerFlowMod, &cpu[way], n, Some(Target::FlowModCpu)));
+        out.extend(of_flows(all, &format!("wall time, {what}"), Unit::MicrosPerFlowMod, &wall[way], n, None));
         let name = format!("wall time, {what}: a switch that only acknowledges");
         out.push(Figure::of(name, Unit::MicrosPerFlowMod, null[way].clone()).rules(n.into()));
     }
-    out.extend(figures(all, "memory", Unit::BytesPerFlow, &memory, n, Some(Target::FlowMemory)));
-    out.extend(figures(all, "growth during a dump", Unit::BytesPerFlow, &grown, sizes.dumped, None));
-    out.extend(figures(all, "dump", Unit::Milliseconds, &took, sizes.dumped, None));
+    out.extend(of_flows(all, "memory", Unit::BytesPerFlow, &memory, n, Some(Target::FlowMemory)));
+    out.extend(of_flows(all, "growth during a dump", Unit::BytesPerFlow, &grown, sizes.dumped, None));
+    out.extend(of_flows(all, "dump", Unit::Milliseconds, &took, sizes.dumped, None));
     Ok(out)
 }
 

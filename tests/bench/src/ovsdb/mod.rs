@@ -10,15 +10,15 @@ mod monitors;
 mod rows;
 mod transactions;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use lab::OvsdbServer;
 use lab::ovsdb::STOCK_SERVER;
 
-use crate::figure::{Figure, Unit};
+use crate::contender::{Contender, contenders, in_scratch};
+use crate::figure::Figure;
 use crate::part::BenchError;
-use crate::target::Target;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -41,34 +41,9 @@ impl Sizes {
         Sizes { repeats: 5, transactions: 4000, ports: 10_000, monitors: (1000, 40), rows: 100_000 };
 }
 
-/// A server that is measured.
-#[derive(Clone, Debug)]
-struct Contender {
-    /// As figures call it.
-    name: &'static str,
-    program: PathBuf,
-}
-
-/// Ours, built beside this program, and Debian's if it is there.
-fn contenders() -> Result<Vec<Contender>, BenchError> {
-    let own = std::env::current_exe().map_err(|e| BenchError::Ovsdb(e.to_string()))?;
-    let beside = own.ancestors().skip(1).take(2).map(|d| d.join("ovsdb-server")).find(|p| p.is_file());
-    let Some(program) = beside else {
-        let why = "ovsdb-server is not built: cargo build --release -p ovsdb";
-        return Err(BenchError::Ovsdb(why.into()));
-    };
-    let mut all = vec![Contender { name: "ours", program }];
-    if Path::new(STOCK_SERVER).is_file() {
-        all.push(Contender { name: "Open vSwitch", program: STOCK_SERVER.into() });
-    } else {
-        eprintln!("bench: ovsdb: {STOCK_SERVER} is not there (openvswitch-switch): no comparison");
-    }
-    Ok(all)
-}
-
 impl Contender {
     /// A server of a new database of a switch, or of a copy of `database`, in a folder of its own under `dir`.
-    fn start(&self, dir: &Path, database: Option<&Path>) -> Result<OvsdbServer, BenchError> {
+    fn serve(&self, dir: &Path, database: Option<&Path>) -> Result<OvsdbServer, BenchError> {
         let dir = dir.join(if self.name == "ours" { "ours" } else { "theirs" });
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir)?;
@@ -89,47 +64,27 @@ impl Contender {
     }
 }
 
-/// What was measured of each contender, in their order.
-type Values = Vec<Vec<f64>>;
-
-/// The figures of each contender and, where there are two, how many times the first has what the second has.
-fn figures(all: &[Contender], what: &str, unit: Unit, values: Values, ratio: Option<Target>) -> Vec<Figure> {
-    let figure = |(c, v): (&Contender, &Vec<f64>)| Figure::of(format!("{what}: {}", c.name), unit, v.clone());
-    let mut out: Vec<Figure> = all.iter().zip(&values).map(figure).collect();
-    if let [ours, theirs] = &values[..] {
-        let of = |(a, b): (&f64, &f64)| a / b;
-        let paired = ours.iter().zip(theirs).map(of).collect();
-        let mut f = Figure::of(format!("{what}: ours / theirs"), Unit::Ratio, paired);
-        f.target = ratio;
-        out.push(f);
-    }
-    out
-}
-
 /// Measures all of it.
 ///
 /// # Errors
 /// When a server cannot be started, or does not do what it is asked.
 pub fn run(sizes: &Sizes) -> Result<Vec<Figure>, BenchError> {
-    measure(&contenders()?, sizes)
+    measure(&contenders("ovsdb", ("ovsdb-server", "ovsdb"), STOCK_SERVER)?, sizes)
 }
 
 fn measure(all: &[Contender], sizes: &Sizes) -> Result<Vec<Figure>, BenchError> {
-    let dir = std::env::temp_dir().join(format!("hoist-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let result = (|| {
-        let mut out = transactions::run(all, &dir, sizes)?;
-        out.extend(rows::run(all, &dir, sizes)?);
-        out.extend(monitors::run(all, &dir, sizes)?);
+    in_scratch(|dir| {
+        let mut out = transactions::run(all, dir, sizes)?;
+        out.extend(rows::run(all, dir, sizes)?);
+        out.extend(monitors::run(all, dir, sizes)?);
         Ok(out)
-    })();
-    let _ = std::fs::remove_dir_all(&dir);
-    result
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::Target;
 
     #[test]
     fn everything_is_measured_of_both() {

@@ -13,8 +13,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ovsdb::vswitch::DATABASE;
 use serde_json::json;
 
+use super::Sizes;
 use super::client::{bridge, bridge_uuid, fill, update};
-use super::{Contender, Sizes, figures};
+use crate::contender::{Contender, figures};
 use crate::figure::{Figure, Unit, counted};
 use crate::part::BenchError;
 
@@ -34,7 +35,7 @@ pub fn run(all: &[Contender], dir: &Path, sizes: &Sizes) -> Result<Vec<Figure>, 
     // This process holds the other ends.
     let own = std::process::id().to_string();
     lab::command::done(Command::new("prlimit").args(["--pid", &own, "--nofile=8192:8192"]))?;
-    let servers = all.iter().map(|c| c.start(dir, None)).collect::<Result<Vec<_>, _>>()?;
+    let servers = all.iter().map(|c| c.serve(dir, None)).collect::<Result<Vec<_>, _>>()?;
     let mut sets = Vec::new();
     for s in &servers {
         let mut c = s.connect()?;
@@ -62,9 +63,9 @@ pub fn run(all: &[Contender], dir: &Path, sizes: &Sizes) -> Result<Vec<Figure>, 
     let what = format!("{} told of an update", counted(clients as u32, "monitor"));
     let of = |q: f64| latencies.iter().map(|l| vec![quantile(l, q)]).collect::<Vec<_>>();
     let (median, p99) = (of(0.5), of(0.99));
-    let mut out = figures(all, &format!("{what}, median"), Unit::Microseconds, median, None);
-    out.extend(figures(all, &format!("{what}, 99th percentile"), Unit::Microseconds, p99, None));
-    out.extend(figures(all, &format!("{what}, server CPU"), Unit::MicrosPerTransaction, cpu, None));
+    let mut out = figures(all, &format!("{what}, median"), Unit::Microseconds, &median, None);
+    out.extend(figures(all, &format!("{what}, 99th percentile"), Unit::Microseconds, &p99, None));
+    out.extend(figures(all, &format!("{what}, server CPU"), Unit::MicrosPerTransaction, &cpu, None));
     Ok(out)
 }
 

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use ovsdb::vswitch::DATABASE;
 
+use super::Sizes;
 use super::client::{bridge, fill, ports};
-use super::{Contender, Sizes, figures};
+use crate::contender::{Contender, figures};
 use crate::figure::{Figure, Unit};
 use crate::part::BenchError;
 use crate::target::Target;
@@ -18,7 +19,7 @@ pub fn run(all: &[Contender], dir: &Path, sizes: &Sizes) -> Result<Vec<Figure>, 
     let (mut grown, mut empty) = (Vec::new(), Vec::new());
     let file = dir.join("filled.db");
     for c in all {
-        let s = c.start(dir, None)?;
+        let s = c.serve(dir, None)?;
         let mut client = s.connect()?;
         bridge(&mut client)?;
         let before = s.resident_bytes()?;
@@ -34,18 +35,18 @@ pub fn run(all: &[Contender], dir: &Path, sizes: &Sizes) -> Result<Vec<Figure>, 
     for _ in 0..sizes.repeats.min(3) {
         for (i, c) in all.iter().enumerate() {
             let begin = Instant::now();
-            let s = c.start(dir, Some(&file))?;
+            let s = c.serve(dir, Some(&file))?;
             times[i].push(begin.elapsed().as_secs_f64() * 1e3);
             opened[i].push((s.resident_bytes()? as f64 - empty[i]) / sizes.rows as f64);
         }
     }
     let rows = crate::figure::number(sizes.rows as f64);
     let what = format!("memory of a row, {rows} inserted");
-    out.extend(figures(all, &what, Unit::BytesPerRow, grown, Some(Target::OvsdbMemory)));
+    out.extend(figures(all, &what, Unit::BytesPerRow, &grown, Some(Target::OvsdbMemory)));
     let what = format!("memory of a row, {rows} opened");
-    out.extend(figures(all, &what, Unit::BytesPerRow, opened, Some(Target::OvsdbMemory)));
+    out.extend(figures(all, &what, Unit::BytesPerRow, &opened, Some(Target::OvsdbMemory)));
     let what = format!("{rows} rows opened, to the first answer");
-    out.extend(figures(all, &what, Unit::Milliseconds, times, None));
+    out.extend(figures(all, &what, Unit::Milliseconds, &times, None));
     Ok(out)
 }
 
@@ -55,7 +56,7 @@ fn at_once(all: &[Contender], dir: &Path, sizes: &Sizes) -> Result<Vec<Figure>, 
     let (mut times, mut cpu) = (vec![Vec::new(); all.len()], vec![Vec::new(); all.len()]);
     for _ in 0..sizes.repeats.min(3) {
         for (i, c) in all.iter().enumerate() {
-            let s = c.start(dir, None)?;
+            let s = c.serve(dir, None)?;
             let mut client = s.connect()?;
             bridge(&mut client)?;
             let (begin, before) = (Instant::now(), s.cpu()?);
@@ -65,7 +66,7 @@ fn at_once(all: &[Contender], dir: &Path, sizes: &Sizes) -> Result<Vec<Figure>, 
         }
     }
     let what = format!("{} in one transaction", crate::figure::counted(sizes.ports as u32, "port"));
-    let mut out = figures(all, &what, Unit::Milliseconds, times, None);
-    out.extend(figures(all, &format!("{what}, server CPU"), Unit::Milliseconds, cpu, None));
+    let mut out = figures(all, &what, Unit::Milliseconds, &times, None);
+    out.extend(figures(all, &format!("{what}, server CPU"), Unit::Milliseconds, &cpu, None));
     Ok(out)
 }

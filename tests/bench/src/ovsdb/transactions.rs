@@ -7,8 +7,9 @@ use lab::OvsdbServer;
 use ovsdb::vswitch::DATABASE;
 use serde_json::{Value, json};
 
+use super::Sizes;
 use super::client::{bridge, bridge_uuid, cpu_us, exchange, fill, update};
-use super::{Contender, Sizes, Values, figures};
+use crate::contender::{Contender, Values, figures};
 use crate::figure::{Figure, Unit};
 use crate::part::BenchError;
 use crate::target::Target;
@@ -21,7 +22,7 @@ const WINDOW: usize = 32;
 const PYTHON: &str = include_str!("client.py");
 
 pub fn run(all: &[Contender], dir: &Path, sizes: &Sizes) -> Result<Vec<Figure>, BenchError> {
-    let servers = all.iter().map(|c| c.start(dir, None)).collect::<Result<Vec<_>, _>>()?;
+    let servers = all.iter().map(|c| c.serve(dir, None)).collect::<Result<Vec<_>, _>>()?;
     for s in &servers {
         let mut c = s.connect()?;
         bridge(&mut c)?;
@@ -31,22 +32,22 @@ pub fn run(all: &[Contender], dir: &Path, sizes: &Sizes) -> Result<Vec<Figure>, 
     for (window, target) in [(1, None), (WINDOW, Some(Target::OvsdbCpu))] {
         let what = format!("update, native client, {window} in flight, server CPU");
         let values = native(&servers, sizes, window)?;
-        let mut f = figures(all, &what, Unit::MicrosPerTransaction, values, None);
+        let mut f = figures(all, &what, Unit::MicrosPerTransaction, &values, None);
         f[0].target = target;
         out.extend(f);
     }
     let values = inserts(&servers, sizes)?;
     let what = format!("port in or out, native client, {WINDOW} in flight, server CPU");
-    out.extend(figures(all, &what, Unit::MicrosPerTransaction, values, None));
+    out.extend(figures(all, &what, Unit::MicrosPerTransaction, &values, None));
     for (window, target) in [(1, None), (WINDOW, Some(Target::OvsdbPythonRate))] {
         let p = python(&servers, dir, sizes, window)?;
         let what = format!("update, Python client, {window} in flight");
-        out.extend(figures(all, &what, Unit::TransactionsPerSecond, p.rate, target));
+        out.extend(figures(all, &what, Unit::TransactionsPerSecond, &p.rate, target));
         out.extend(figures(
             all,
             &format!("{what}, server CPU"),
             Unit::MicrosPerTransaction,
-            p.server_us,
+            &p.server_us,
             None,
         ));
         // No server makes the client faster than this.
