@@ -15,11 +15,11 @@ use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};
 
 use crate::config::ExactConfig;
 use crate::crc;
-use crate::tables::{Entry, Refusal, bad_key, entry_name, slot_of_name};
+use crate::slots::{Slots, masked};
+use crate::tables::{Entry, Refusal, bad_key};
 
 #[derive(Clone)]
-struct Slot {
-    entry: Entry,
+struct What {
     key: KeyBytes,
     profile: u8,
 }
@@ -32,10 +32,9 @@ struct Profile {
 
 #[derive(Clone)]
 pub(crate) struct ExactTable {
-    slots: Vec<Option<Box<Slot>>>,
+    slots: Slots<What>,
     /// Hash of the entry in each slot, 0 when empty: spares the lookup most comparisons.
     tags: Vec<u32>,
-    uses: Vec<u16>,
     ways: usize,
     /// Of the buckets of one table.
     bucket_mask: u32,
@@ -44,15 +43,6 @@ pub(crate) struct ExactTable {
     banks: usize,
     two_choices: bool,
     profiles: Vec<Option<Profile>>,
-    entries: usize,
-}
-
-fn masked(k: &KeyBytes, mask: &KeyBytes) -> KeyBytes {
-    let mut o = [0; KEY_BYTES];
-    for ((o, k), m) in o.iter_mut().zip(k).zip(mask) {
-        *o = k & m;
-    }
-    o
 }
 
 /// The buckets that a lookup reads, by their numbers in the whole table.
@@ -82,16 +72,14 @@ impl ExactTable {
         let (ways, banks) = (usize::from(c.ways), usize::from(c.banks));
         let per_bank = n / banks;
         ExactTable {
-            slots: (0..n).map(|_| None).collect(),
+            slots: Slots::new(n),
             tags: vec![0; n],
-            uses: vec![0; n],
             ways,
             bucket_mask: (per_bank / ways - 1) as u32,
             per_bank,
             banks,
             two_choices: c.choices == 2,
             profiles: (0..c.profiles).map(|_| None).collect(),
-            entries: 0,
         }
     }
 
@@ -100,7 +88,7 @@ impl ExactTable {
     }
 
     pub fn entries(&self) -> usize {
-        self.entries
+        self.slots.held()
     }
 
     /// First slots of the buckets that a key with `hash` may be in.
@@ -115,7 +103,7 @@ impl ExactTable {
     fn find(&self, profile: u8, key: &KeyBytes, hash: u32) -> Option<usize> {
         let is_it = |i: &usize| {
             self.tags[*i] == hash | 1
-                && self.slots[*i].as_ref().is_some_and(|s| s.profile == profile && s.key == *key)
+                && self.slots.at(*i).is_some_and(|h| h.what.profile == profile && h.what.key == *key)
         };
         self.buckets(profile, hash).find_map(|first| (first..first + self.ways).find(is_it))
     }
@@ -146,7 +134,7 @@ impl ExactTable {
     }
 
     pub fn entry_at_mut(&mut self, slot: usize) -> Option<&mut Entry> {
-        self.slots.get_mut(slot)?.as_mut().map(|s| &mut s.entry)
+        self.slots.entry_mut(slot)
     }
 
     pub fn set_profile(&mut self, profile: u8, mask: &KeyBytes) -> Result<(), Refusal> {
@@ -178,46 +166,35 @@ impl ExactTable {
         self.profiles.iter_mut().for_each(|p| *p = None);
     }
 
-    pub fn install(&mut self, profile: u8, key: &KeyBytes, mut entry: Entry) -> Result<u32, Refusal> {
+    pub fn install(&mut self, profile: u8, key: &KeyBytes, entry: Entry) -> Result<u32, Refusal> {
         let p = self.profiles.get(usize::from(profile)).and_then(Option::as_ref);
         let p = p.ok_or(CmdStatus::BadProfile)?;
         bad_key(key_defect(key, &p.mask))?;
         let hash = crc::bucket_hash(profile, key);
         if let Some(i) = self.find(profile, key, hash) {
-            let entry = self.slots[i].as_ref().map_or(0, |s| s.entry.name);
-            return Err(Refusal { status: CmdStatus::Exists, detail: 0, entry });
+            return Err(self.slots.exists(i));
         }
-        let held = |first: &usize| (*first..*first + self.ways).filter(|i| self.slots[*i].is_some()).count();
+        let held = |first: &usize| (*first..*first + self.ways).filter(|i| self.slots.is_held(*i)).count();
         // The first of equals: min_by_key says so.
         let first = self.buckets(profile, hash).min_by_key(held).ok_or(CmdStatus::BucketFull)?;
-        let free = (first..first + self.ways).find(|i| self.slots[*i].is_none());
+        let free = (first..first + self.ways).find(|i| !self.slots.is_held(*i));
         let slot = free.ok_or(CmdStatus::BucketFull)?;
-        self.uses[slot] = self.uses[slot].wrapping_add(1);
-        entry.name = entry_name(slot, self.uses[slot].into());
-        let name = entry.name;
-        self.slots[slot] = Some(Box::new(Slot { entry, key: *key, profile }));
+        let name = self.slots.put(slot, entry, What { key: *key, profile });
         // Tag and hash agree in all bits but the lowest, which says that the slot is taken.
         self.tags[slot] = hash | 1;
-        self.entries += 1;
         if let Some(p) = self.profiles[usize::from(profile)].as_mut() {
             p.entries += 1;
         }
         Ok(name)
     }
 
-    fn named(&self, name: u32) -> Option<usize> {
-        let slot = slot_of_name(name);
-        self.slots.get(slot)?.as_ref().filter(|s| s.entry.name == name).map(|_| slot)
-    }
-
     pub fn key_of(&self, name: u32) -> Option<&KeyBytes> {
-        let slot = self.named(name)?;
-        self.slots[slot].as_ref().map(|s| &s.key)
+        self.slots.get(name).map(|h| &h.what.key)
     }
 
     /// No lookup finds the entry in `slot` any more; false when there is none.
     pub fn spoil(&mut self, slot: usize) -> bool {
-        let there = self.slots.get(slot).is_some_and(Option::is_some);
+        let there = self.slots.is_held(slot);
         if there {
             // No tag is zero.
             self.tags[slot] = 0;
@@ -227,41 +204,38 @@ impl ExactTable {
 
     /// Writes an entry again, so that lookups find it.
     pub fn heal(&mut self, name: u32) {
-        if let Some(slot) = self.named(name)
-            && let Some(s) = &self.slots[slot]
+        if let Some(slot) = self.slots.named(name)
+            && let Some(h) = self.slots.at(slot)
         {
-            self.tags[slot] = crc::bucket_hash(s.profile, &s.key) | 1;
+            self.tags[slot] = crc::bucket_hash(h.what.profile, &h.what.key) | 1;
         }
     }
 
     /// Key profile of an entry.
     pub fn profile_of(&self, name: u32) -> Option<u8> {
-        let slot = self.named(name)?;
-        self.slots[slot].as_ref().map(|s| s.profile)
+        self.slots.get(name).map(|h| h.what.profile)
     }
 
     pub fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {
-        let slot = self.named(name)?;
-        self.entry_at_mut(slot)
+        self.slots.get_mut(name)
     }
 
     pub fn remove(&mut self, name: u32) -> Option<Entry> {
-        let slot = self.named(name)?;
+        let slot = self.slots.named(name)?;
         self.take(slot)
     }
 
     fn take(&mut self, slot: usize) -> Option<Entry> {
-        let s = self.slots[slot].take()?;
+        let h = self.slots.take(slot)?;
         self.tags[slot] = 0;
-        self.entries -= 1;
-        if let Some(p) = self.profiles[usize::from(s.profile)].as_mut() {
+        if let Some(p) = self.profiles[usize::from(h.what.profile)].as_mut() {
             p.entries -= 1;
         }
-        Some(s.entry)
+        Some(h.entry)
     }
 
     pub fn flush(&mut self) -> usize {
-        let n = self.entries;
+        let n = self.slots.held();
         if n > 0 {
             for i in 0..self.slots.len() {
                 self.take(i);
@@ -272,6 +246,6 @@ impl ExactTable {
 
     /// Entry, key and profile in `slot`.
     pub fn at(&self, slot: usize) -> Option<(&Entry, &KeyBytes, u8)> {
-        self.slots.get(slot)?.as_ref().map(|s| (&s.entry, &s.key, s.profile))
+        self.slots.at(slot).map(|h| (&h.entry, &h.what.key, h.what.profile))
     }
 }

@@ -48,6 +48,7 @@ mod ring;
 mod rx_engine;
 mod scheduler;
 mod script;
+mod slots;
 mod stats;
 mod tables;
 mod ternary_table;

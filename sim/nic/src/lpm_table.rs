@@ -12,11 +12,11 @@ use std::collections::HashMap;
 use simnic_defs::entry::{key, key_defect};
 use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};
 
-use crate::tables::{Entry, Refusal, bad_key, entry_name, slot_of_name};
+use crate::slots::{Slots, masked};
+use crate::tables::{Entry, Refusal, bad_key};
 
 #[derive(Clone)]
-struct Slot {
-    entry: Entry,
+struct What {
     key: KeyBytes,
     mask: KeyBytes,
     profile: u8,
@@ -32,10 +32,8 @@ struct Profile {
 
 #[derive(Clone)]
 pub(crate) struct LpmTable {
-    slots: Vec<Option<Box<Slot>>>,
-    uses: Vec<u16>,
+    slots: Slots<What>,
     profiles: Vec<Option<Profile>>,
-    entries: usize,
 }
 
 /// The destination's bits of a mask.
@@ -43,23 +41,9 @@ fn prefix_of(mask: &KeyBytes) -> u32 {
     mask[key::IP4_DST].iter().fold(0, |v, b| v << 8 | u32::from(*b))
 }
 
-fn masked(k: &KeyBytes, mask: &KeyBytes) -> KeyBytes {
-    let mut o = [0; KEY_BYTES];
-    for ((o, k), m) in o.iter_mut().zip(k).zip(mask) {
-        *o = k & m;
-    }
-    o
-}
-
 impl LpmTable {
     pub fn new(entries: u16, profiles: u8) -> Self {
-        let n = usize::from(entries);
-        LpmTable {
-            slots: (0..n).map(|_| None).collect(),
-            uses: vec![0; n],
-            profiles: (0..profiles).map(|_| None).collect(),
-            entries: 0,
-        }
+        LpmTable { slots: Slots::new(usize::from(entries)), profiles: (0..profiles).map(|_| None).collect() }
     }
 
     pub fn slots(&self) -> usize {
@@ -67,7 +51,7 @@ impl LpmTable {
     }
 
     pub fn entries(&self) -> usize {
-        self.entries
+        self.slots.held()
     }
 
     /// Profiles that are programmed.
@@ -83,7 +67,7 @@ impl LpmTable {
     }
 
     pub fn entry_at_mut(&mut self, slot: usize) -> Option<&mut Entry> {
-        self.slots.get_mut(slot)?.as_mut().map(|s| &mut s.entry)
+        self.slots.entry_mut(slot)
     }
 
     /// Programs the template of a profile: which bits of all but the destination its entries match.
@@ -119,7 +103,7 @@ impl LpmTable {
         profile: u8,
         k: &KeyBytes,
         mask: &KeyBytes,
-        mut entry: Entry,
+        entry: Entry,
     ) -> Result<u32, Refusal> {
         let p = self.profiles.get_mut(usize::from(profile)).and_then(Option::as_mut);
         let p = p.ok_or(CmdStatus::BadProfile)?;
@@ -139,83 +123,67 @@ impl LpmTable {
             }
         };
         if let Some(slot) = p.lengths[at].1.get(k) {
-            let entry = self.slots[*slot as usize].as_ref().map_or(0, |s| s.entry.name);
-            return Err(Refusal { status: CmdStatus::Exists, detail: 0, entry });
+            return Err(self.slots.exists(*slot as usize));
         }
-        let slot = self.slots.iter().position(Option::is_none).ok_or(CmdStatus::TableFull)?;
+        let slot = self.slots.free()?;
         p.lengths[at].1.insert(*k, slot as u32);
         p.entries += 1;
-        self.entries += 1;
-        self.uses[slot] = self.uses[slot].wrapping_add(1);
-        entry.name = entry_name(slot, self.uses[slot].into());
-        let name = entry.name;
-        self.slots[slot] = Some(Box::new(Slot { entry, key: *k, mask: *mask, profile }));
-        Ok(name)
-    }
-
-    fn named(&self, name: u32) -> Option<usize> {
-        let slot = slot_of_name(name);
-        self.slots.get(slot)?.as_ref().filter(|s| s.entry.name == name).map(|_| slot)
+        Ok(self.slots.put(slot, entry, What { key: *k, mask: *mask, profile }))
     }
 
     pub fn key_of(&self, name: u32) -> Option<(KeyBytes, KeyBytes)> {
-        let slot = self.named(name)?;
-        self.slots[slot].as_ref().map(|s| (s.key, s.mask))
+        self.slots.get(name).map(|h| (h.what.key, h.what.mask))
     }
 
     pub fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {
-        let slot = self.named(name)?;
-        self.entry_at_mut(slot)
+        self.slots.get_mut(name)
     }
 
     /// No lookup finds the entry in `slot` any more; false when there is none.
     pub fn spoil(&mut self, slot: usize) -> bool {
-        let Some(Some(s)) = self.slots.get(slot) else { return false };
-        if let Some(Some(p)) = self.profiles.get_mut(usize::from(s.profile))
-            && let Some((_, keys)) = p.lengths.iter_mut().find(|(m, _)| *m == s.mask)
+        let Some(h) = self.slots.at(slot) else { return false };
+        if let Some(Some(p)) = self.profiles.get_mut(usize::from(h.what.profile))
+            && let Some((_, keys)) = p.lengths.iter_mut().find(|(m, _)| *m == h.what.mask)
         {
-            keys.remove(&s.key);
+            keys.remove(&h.what.key);
         }
         true
     }
 
     /// Writes an entry again, so that lookups find it.
     pub fn heal(&mut self, name: u32) {
-        if let Some(slot) = self.named(name)
-            && let Some(s) = &self.slots[slot]
-            && let Some(Some(p)) = self.profiles.get_mut(usize::from(s.profile))
-            && let Some((_, keys)) = p.lengths.iter_mut().find(|(m, _)| *m == s.mask)
+        if let Some(slot) = self.slots.named(name)
+            && let Some(h) = self.slots.at(slot)
+            && let Some(Some(p)) = self.profiles.get_mut(usize::from(h.what.profile))
+            && let Some((_, keys)) = p.lengths.iter_mut().find(|(m, _)| *m == h.what.mask)
         {
-            keys.insert(s.key, slot as u32);
+            keys.insert(h.what.key, slot as u32);
         }
     }
 
     pub fn remove(&mut self, name: u32) -> Option<Entry> {
-        let slot = self.named(name)?;
+        let slot = self.slots.named(name)?;
         self.spoil(slot);
-        let s = self.slots[slot].take()?;
-        self.entries -= 1;
-        if let Some(Some(p)) = self.profiles.get_mut(usize::from(s.profile)) {
+        let h = self.slots.take(slot)?;
+        if let Some(Some(p)) = self.profiles.get_mut(usize::from(h.what.profile)) {
             p.entries -= 1;
             if p.entries == 0 {
                 p.lengths.clear();
             }
         }
-        Some(s.entry)
+        Some(h.entry)
     }
 
     pub fn flush(&mut self) -> usize {
-        let n = std::mem::take(&mut self.entries);
-        self.slots.iter_mut().for_each(|s| *s = None);
         for p in self.profiles.iter_mut().flatten() {
             (p.entries, p.lengths) = (0, Vec::new());
         }
-        n
+        self.slots.clear()
     }
 
     /// Entry, key, mask and profile in `slot`.
     pub fn at(&self, slot: usize) -> Option<(&Entry, KeyBytes, KeyBytes, u8)> {
-        self.slots.get(slot)?.as_ref().map(|s| (&s.entry, s.key, s.mask, s.profile))
+        self.slots.at(slot).map(|h| (&h.entry, h.what.key, h.what.mask, h.what.profile))
     }
 }
 

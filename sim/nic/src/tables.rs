@@ -76,16 +76,6 @@ impl Entry {
     }
 }
 
-/// Entry names: slot in the low 20 bits, how often the slot was used in the upper 12.
-pub(crate) fn entry_name(slot: usize, uses: u32) -> u32 {
-    (uses & 0xfff) << 20 | slot as u32 & 0xf_ffff
-}
-
-/// Slot of an entry name.
-pub(crate) fn slot_of_name(name: u32) -> usize {
-    (name & 0xf_ffff) as usize
-}
-
 /// Why an entry was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Refusal {

@@ -8,9 +8,10 @@
 //! until one matches. The stage around it has the timing.
 
 use simnic_defs::entry::key;
-use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};
+use simnic_defs::{KEY_BYTES, KeyBytes};
 
-use crate::tables::{Entry, Refusal, entry_name, slot_of_name};
+use crate::slots::Slots;
+use crate::tables::{Entry, Refusal};
 
 const WORDS: usize = KEY_BYTES / 8;
 
@@ -26,8 +27,7 @@ struct Row {
 }
 
 #[derive(Clone)]
-struct Slot {
-    entry: Entry,
+struct What {
     key: KeyBytes,
     mask: KeyBytes,
     priority: u32,
@@ -35,11 +35,9 @@ struct Slot {
 
 #[derive(Clone)]
 pub(crate) struct TernaryTable {
-    slots: Vec<Option<Box<Slot>>>,
-    uses: Vec<u16>,
+    slots: Slots<What>,
     /// Highest priority first, then lowest slot.
     rows: Vec<Row>,
-    used: usize,
     /// Keys and masks have the ends of ranges where the transport ports are.
     ranges: bool,
 }
@@ -59,13 +57,7 @@ fn words(k: &KeyBytes) -> [u64; WORDS] {
 impl TernaryTable {
     pub fn new(entries: u16, ranges: bool) -> Self {
         let n = usize::from(entries);
-        TernaryTable {
-            slots: (0..n).map(|_| None).collect(),
-            uses: vec![0; n],
-            rows: Vec::with_capacity(n),
-            used: 0,
-            ranges,
-        }
+        TernaryTable { slots: Slots::new(n), rows: Vec::with_capacity(n), ranges }
     }
 
     pub fn slots(&self) -> usize {
@@ -73,7 +65,7 @@ impl TernaryTable {
     }
 
     pub fn entries(&self) -> usize {
-        self.used
+        self.slots.held()
     }
 
     /// The slot of the entry that wins.
@@ -94,7 +86,7 @@ impl TernaryTable {
     }
 
     pub fn entry_at_mut(&mut self, slot: usize) -> Option<&mut Entry> {
-        self.slots.get_mut(slot)?.as_mut().map(|s| &mut s.entry)
+        self.slots.entry_mut(slot)
     }
 
     pub fn install(
@@ -102,22 +94,17 @@ impl TernaryTable {
         priority: u32,
         key: &KeyBytes,
         mask: &KeyBytes,
-        mut entry: Entry,
+        entry: Entry,
     ) -> Result<u32, Refusal> {
         let new = self.row(key, mask, priority, 0);
         let same = |r: &&Row| {
             r.priority == priority && r.key == new.key && r.mask == new.mask && r.ports == new.ports
         };
         if let Some(r) = self.rows.iter().find(same) {
-            let entry = self.slots[usize::from(r.slot)].as_ref().map_or(0, |s| s.entry.name);
-            return Err(Refusal { status: CmdStatus::Exists, detail: 0, entry });
+            return Err(self.slots.exists(usize::from(r.slot)));
         }
-        let slot = self.slots.iter().position(Option::is_none).ok_or(CmdStatus::TableFull)?;
-        self.used += 1;
-        self.uses[slot] = self.uses[slot].wrapping_add(1);
-        entry.name = entry_name(slot, self.uses[slot].into());
-        let name = entry.name;
-        self.slots[slot] = Some(Box::new(Slot { entry, key: *key, mask: *mask, priority }));
+        let slot = self.slots.free()?;
+        let name = self.slots.put(slot, entry, What { key: *key, mask: *mask, priority });
         self.add_row(Row { slot: slot as u16, ..new });
         Ok(name)
     }
@@ -144,52 +131,42 @@ impl TernaryTable {
     /// No lookup finds the entry in `slot` any more; false when there is none.
     pub fn spoil(&mut self, slot: usize) -> bool {
         self.rows.retain(|r| usize::from(r.slot) != slot);
-        self.slots.get(slot).is_some_and(Option::is_some)
+        self.slots.is_held(slot)
     }
 
     /// Writes an entry again, so that lookups find it.
     pub fn heal(&mut self, name: u32) {
-        let Some(slot) = self.named(name) else { return };
+        let Some(slot) = self.slots.named(name) else { return };
         if self.rows.iter().any(|r| usize::from(r.slot) == slot) {
             return;
         }
-        if let Some(s) = &self.slots[slot] {
-            let row = self.row(&s.key, &s.mask, s.priority, slot as u16);
+        if let Some(h) = self.slots.at(slot) {
+            let row = self.row(&h.what.key, &h.what.mask, h.what.priority, slot as u16);
             self.add_row(row);
         }
     }
 
-    fn named(&self, name: u32) -> Option<usize> {
-        let slot = slot_of_name(name);
-        self.slots.get(slot)?.as_ref().filter(|s| s.entry.name == name).map(|_| slot)
-    }
-
     pub fn key_of(&self, name: u32) -> Option<(KeyBytes, KeyBytes)> {
-        let slot = self.named(name)?;
-        self.slots[slot].as_ref().map(|s| (s.key, s.mask))
+        self.slots.get(name).map(|h| (h.what.key, h.what.mask))
     }
 
     pub fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {
-        let slot = self.named(name)?;
-        self.entry_at_mut(slot)
+        self.slots.get_mut(name)
     }
 
     pub fn remove(&mut self, name: u32) -> Option<Entry> {
-        let slot = self.named(name)?;
+        let slot = self.slots.named(name)?;
         self.rows.retain(|r| usize::from(r.slot) != slot);
-        self.used -= 1;
-        self.slots[slot].take().map(|s| s.entry)
+        self.slots.take(slot).map(|h| h.entry)
     }
 
     pub fn flush(&mut self) -> usize {
-        let n = std::mem::take(&mut self.used);
         self.rows.clear();
-        self.slots.iter_mut().for_each(|s| *s = None);
-        n
+        self.slots.clear()
     }
 
     /// Entry, key, mask and priority in `slot`.
     pub fn at(&self, slot: usize) -> Option<(&Entry, KeyBytes, KeyBytes, u32)> {
-        self.slots.get(slot)?.as_ref().map(|s| (&s.entry, s.key, s.mask, s.priority))
+        self.slots.at(slot).map(|h| (&h.entry, h.what.key, h.what.mask, h.what.priority))
     }
 }
