@@ -15,6 +15,7 @@ pub mod capability;
 pub mod conformance;
 pub mod describe;
 pub mod faults;
+mod in_turn;
 pub mod ledger;
 pub mod memory;
 mod memory_caps;
@@ -32,13 +33,14 @@ pub use capability::{
     ActionCap, CounterCaps, KeyField, MaskForm, MatchKind, Needs, OffloadCapabilities, Placement, Shared,
     TableCaps, TableId,
 };
+pub use in_turn::InTurn;
 pub use ledger::{CounterLedger, Credit};
 pub use objects::{NoObjects, ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, SharedObjects};
 pub use ownership::{DeviceId, ObjectOwners, Owner};
 pub use placement::{PlacementConfig, PlacementEngine, SoftwarePackets, Status};
 pub use provider::{
     Completion, Completions, FlowOp, HwHandle, InstalledFlow, LostEntry, OffloadError, OffloadProvider, OpId,
-    OpResult, RawStats, StatsBatch, StatsCursor,
+    OpResult, RawStats, StatsBatch, StatsCursor, only_port,
 };
 pub use reject::{Layer, Reject, RejectKind};
 pub use rule::{FlowId, FlowRule, Origin, Provenance};

@@ -156,6 +156,18 @@ pub enum OffloadError {
     Device(String),
 }
 
+/// What [`OffloadProvider::set_ports`] asks of a device whose only port is 0: which port of the datapath that is to be, if any.
+///
+/// # Errors
+/// [`OffloadError::Device`] when it asks for another.
+pub fn only_port(ports: &[(PortId, u32)]) -> Result<Option<PortId>, OffloadError> {
+    match ports {
+        [] => Ok(None),
+        [(id, 0)] if id.0 != u32::MAX => Ok(Some(*id)),
+        _ => Err(OffloadError::Device("the device has port 0 and no other".to_owned())),
+    }
+}
+
 /// A device's flow tables. See the module's text for the rules of the game; `conformance` checks them.
 pub trait OffloadProvider: Send {
     /// What the device can do. The same answer until the device is changed for another.

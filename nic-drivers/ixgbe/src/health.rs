@@ -8,7 +8,7 @@ use clock::Instant;
 use device::{DeviceBacking, RegOffset, Registers};
 use ixgbe_defs::bits::{eicr, links, rxctrl};
 use ixgbe_defs::{ALL_ONES, regs};
-use offload::{FlowOp, OffloadError, OpResult};
+use offload::{OffloadError, OpResult};
 
 use crate::provider::IxgbeProvider;
 
@@ -89,13 +89,9 @@ impl<B: DeviceBacking> IxgbeProvider<B> {
 
     /// Answers what was submitted to a device that is down.
     pub(crate) fn refuse_queue(&mut self) {
-        while let Some(op) = self.queue.pop_front() {
-            let (id, flow) = match op {
-                FlowOp::Install(id, r) | FlowOp::Replace(id, _, r) => (id, r.id),
-                FlowOp::Remove(id, h) => (id, self.flow_of(h)),
-            };
-            self.finish(id, flow, OpResult::Failed { error: self.why(), left: None, last: None });
-        }
+        let error = self.why();
+        let entries = &self.entries;
+        self.ops.refuse(&error, |h| entries.get(&h).map(|e| e.rule.id).unwrap_or_default());
     }
 
     pub(crate) fn recover(&mut self) {

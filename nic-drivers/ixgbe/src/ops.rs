@@ -59,7 +59,7 @@ impl<B: DeviceBacking> IxgbeProvider<B> {
                         return;
                     }
                 }
-                None => match self.queue.pop_front() {
+                None => match self.ops.begin() {
                     Some(op) => self.begin(op, Target::Drop),
                     None => return,
                 },
@@ -310,7 +310,6 @@ impl<B: DeviceBacking> IxgbeProvider<B> {
     /// How an operation of the driver's own has ended.
     fn own_result(&mut self) -> Option<OpResult> {
         self.settle();
-        let i = self.done.iter().position(|c| c.op == OWN)?;
-        self.done.remove(i).map(|c| c.result)
+        self.ops.withdraw(OWN)
     }
 }

@@ -1,6 +1,6 @@
 //! The device's owner and its filters, as an [`OffloadProvider`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use clock::Deadline;
@@ -10,8 +10,9 @@ use flow::{FlowId, PortId};
 use ixgbe_defs::pci::Mac;
 use ixgbe_defs::regs;
 use offload::{
-    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, NoObjects, OffloadCapabilities,
+    Completions, FlowOp, FlowRule, HwHandle, InTurn, InstalledFlow, NoObjects, OffloadCapabilities,
     OffloadError, OffloadProvider, OpId, OpResult, RawStats, SharedObjects, StatsBatch, StatsCursor,
+    only_port,
 };
 
 use crate::capability::{FDIR_TABLE, FIVE_TUPLE_TABLE, QUEUE_DEPTH, capabilities};
@@ -56,9 +57,8 @@ pub struct IxgbeProvider<B: DeviceBacking> {
     pub(crate) fdir: Fdir,
     pub(crate) five_tuples: FiveTuples,
     pub(crate) entries: HashMap<HwHandle, Entry>,
-    pub(crate) queue: VecDeque<FlowOp>,
+    pub(crate) ops: InTurn,
     pub(crate) job: Option<Job>,
-    pub(crate) done: VecDeque<Completion>,
     pub(crate) capabilities: Arc<OffloadCapabilities>,
     objects: NoObjects,
     next_handle: u64,
@@ -90,9 +90,8 @@ impl<B: DeviceBacking> IxgbeProvider<B> {
             fdir: Fdir::new(),
             five_tuples: FiveTuples::new(),
             entries: HashMap::new(),
-            queue: VecDeque::new(),
+            ops: InTurn::new(QUEUE_DEPTH),
             job: None,
-            done: VecDeque::new(),
             capabilities,
             objects: NoObjects,
             next_handle: 0,
@@ -122,7 +121,7 @@ impl<B: DeviceBacking> IxgbeProvider<B> {
     }
 
     pub(crate) fn finish(&mut self, op: OpId, flow: FlowId, result: OpResult) {
-        self.done.push_back(Completion { op, flow, result });
+        self.ops.finish(op, flow, result);
     }
 
     pub(crate) fn new_handle(&mut self) -> HwHandle {
@@ -158,9 +157,7 @@ impl<B: DeviceBacking> OffloadProvider for IxgbeProvider<B> {
     }
 
     fn submit(&mut self, ops: &[FlowOp]) -> usize {
-        let n = ops.len().min(QUEUE_DEPTH.saturating_sub(self.outstanding()));
-        self.queue.extend(ops[..n].iter().cloned());
-        n
+        self.ops.submit(ops, self.job.is_some())
     }
 
     fn poll(&mut self, out: &mut Completions, budget: usize) -> usize {
@@ -172,13 +169,11 @@ impl<B: DeviceBacking> OffloadProvider for IxgbeProvider<B> {
                 self.recover();
             }
         }
-        let n = budget.min(self.done.len());
-        out.extend(self.done.drain(..n));
-        n
+        self.ops.take(out, budget)
     }
 
     fn outstanding(&self) -> usize {
-        self.queue.len() + usize::from(self.job.is_some()) + self.done.len()
+        self.ops.outstanding(self.job.is_some())
     }
 
     fn objects(&mut self) -> &mut dyn SharedObjects {
@@ -249,11 +244,7 @@ impl<B: DeviceBacking> OffloadProvider for IxgbeProvider<B> {
     }
 
     fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
-        let port = match ports {
-            [] => None,
-            [(id, 0)] if id.0 != u32::MAX => Some(*id),
-            _ => return Err(OffloadError::Device("the device has port 0 and no other".to_owned())),
-        };
+        let port = only_port(ports)?;
         if port == self.config.port {
             return Ok(());
         }

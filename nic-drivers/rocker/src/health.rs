@@ -5,7 +5,7 @@
 //! generation rises, queues say [`device::IoError::Down`], and the device is reset and brought up again.
 
 use device::DeviceBacking;
-use offload::{FlowOp, OffloadError, OpResult};
+use offload::{OffloadError, OpResult};
 use rocker_defs::regs::{ALL_ONES, PORT_PHYS_COUNT, RING_CMD, RingReg, ring_reg};
 
 use crate::bring_up::read;
@@ -52,13 +52,9 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     /// Answers what was submitted to a device that is down.
     pub(crate) fn refuse_queue(&mut self) {
-        while let Some(op) = self.queue.pop_front() {
-            let (id, flow) = match op {
-                FlowOp::Install(id, r) | FlowOp::Replace(id, _, r) => (id, r.id),
-                FlowOp::Remove(id, h) => (id, self.entries.get(&h).map(|e| e.rule.id).unwrap_or_default()),
-            };
-            self.finish(id, flow, OpResult::Failed { error: self.why(), left: None, last: None });
-        }
+        let error = self.why();
+        let entries = &self.entries;
+        self.ops.refuse(&error, |h| entries.get(&h).map(|e| e.rule.id).unwrap_or_default());
     }
 
     pub(crate) fn recover(&mut self) {

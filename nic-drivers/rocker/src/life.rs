@@ -8,44 +8,17 @@ use flow::PortId;
 
 use crate::lower::INTERNAL_VLAN;
 
-/// What a device did that its guide rules out, by its number in the [`Lifeline`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Violation {
+device::violations! {
     /// A receive completion with another cookie than the descriptor's.
-    RxCookie,
+    RxCookie => rx_cookie,
     /// A receive completion whose TLVs do not fit, or with a frame larger than its buffer.
-    RxShape,
+    RxShape => rx_shape,
     /// A transmit completion with another cookie than the descriptor's.
-    Tx,
+    Tx => tx,
     /// A command completion with another cookie, or an answer that does not fit.
-    Command,
+    Command => command,
     /// An event that does not fit.
-    Event,
-}
-
-impl Violation {
-    /// Counts it.
-    pub(crate) fn count(self, life: &Lifeline) {
-        life.violated(self as usize);
-    }
-}
-
-/// How often, by kind.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs)]
-pub struct ViolationCounts {
-    pub rx_cookie: u64,
-    pub rx_shape: u64,
-    pub tx: u64,
-    pub command: u64,
-    pub event: u64,
-}
-
-impl ViolationCounts {
-    pub(crate) fn of(life: &Lifeline) -> Self {
-        let [rx_cookie, rx_shape, tx, command, event, ..] = life.violations();
-        ViolationCounts { rx_cookie, rx_shape, tx, command, event }
-    }
+    Event => event,
 }
 
 /// Makes front-panel ports (from 0) datapath ports; the others are none.

@@ -6,7 +6,7 @@
 //!   Remove:  FLOW_DEL ─► groups unused
 //! ```
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use clock::Deadline;
@@ -14,7 +14,7 @@ use device::driver::{Lifeline, Recovery};
 use device::{DeviceBacking, Interrupt, PortCounters, RegOffset, Registers};
 use flow::{FlowId, PortId};
 use offload::{
-    Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, NoObjects, OffloadCapabilities,
+    Completions, FlowOp, FlowRule, HwHandle, InTurn, InstalledFlow, NoObjects, OffloadCapabilities,
     OffloadError, OffloadProvider, OpId, OpResult, RawStats, SharedObjects, StatsBatch, StatsCursor, TableId,
 };
 use rocker_defs::Tlvs;
@@ -79,9 +79,8 @@ pub struct RockerProvider<B: DeviceBacking> {
     pub(crate) shared: SharedEntries,
     pub(crate) inserted: Arc<Inserted>,
     pub(crate) entries: HashMap<HwHandle, Entry>,
-    pub(crate) queue: VecDeque<FlowOp>,
+    pub(crate) ops: InTurn,
     pub(crate) job: Option<Job>,
-    pub(crate) done: VecDeque<Completion>,
     capabilities: Arc<OffloadCapabilities>,
     objects: NoObjects,
     pub(crate) n_ports: u16,
@@ -114,9 +113,8 @@ impl<B: DeviceBacking> RockerProvider<B> {
             shared: SharedEntries::default(),
             inserted,
             entries: HashMap::new(),
-            queue: VecDeque::new(),
+            ops: InTurn::new(QUEUE_DEPTH),
             job: None,
-            done: VecDeque::new(),
             objects: NoObjects,
             n_ports,
             next_handle: FIRST_COOKIE,
@@ -201,7 +199,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     }
 
     pub(crate) fn finish(&mut self, op: OpId, flow: FlowId, result: OpResult) {
-        self.done.push_back(Completion { op, flow, result });
+        self.ops.finish(op, flow, result);
     }
 
     pub(crate) fn new_handle(&mut self) -> HwHandle {
@@ -228,7 +226,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
                 }
                 CmdPoll::Done(errno, answer) => self.step_done(errno, &answer),
                 CmdPoll::Idle if self.job.is_some() => self.next_step(),
-                CmdPoll::Idle => match self.queue.pop_front() {
+                CmdPoll::Idle => match self.ops.begin() {
                     Some(op) => self.begin(op),
                     None => return,
                 },
@@ -240,7 +238,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     fn settle(&mut self) {
         for _ in 0..=4 * QUEUE_DEPTH {
             self.drive();
-            if self.recovery.is_down() || self.job.is_none() && self.queue.is_empty() {
+            if self.recovery.is_down() || self.job.is_none() && self.ops.is_idle() {
                 return;
             }
             self.wait_command();
@@ -305,9 +303,7 @@ impl<B: DeviceBacking> OffloadProvider for RockerProvider<B> {
     }
 
     fn submit(&mut self, ops: &[FlowOp]) -> usize {
-        let n = ops.len().min(QUEUE_DEPTH.saturating_sub(self.outstanding()));
-        self.queue.extend(ops[..n].iter().cloned());
-        n
+        self.ops.submit(ops, self.job.is_some())
     }
 
     fn poll(&mut self, out: &mut Completions, budget: usize) -> usize {
@@ -320,13 +316,11 @@ impl<B: DeviceBacking> OffloadProvider for RockerProvider<B> {
                 self.recover();
             }
         }
-        let n = budget.min(self.done.len());
-        out.extend(self.done.drain(..n));
-        n
+        self.ops.take(out, budget)
     }
 
     fn outstanding(&self) -> usize {
-        self.queue.len() + usize::from(self.job.is_some()) + self.done.len()
+        self.ops.outstanding(self.job.is_some())
     }
 
     fn objects(&mut self) -> &mut dyn SharedObjects {

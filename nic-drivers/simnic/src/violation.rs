@@ -1,46 +1,16 @@
 //! What a device did that its datasheet rules out.
 
-use device::driver::Lifeline;
-
-/// A kind of violation, by its number in the [`Lifeline`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Violation {
+device::violations! {
     /// A receive completion whose tag is not the slot's.
-    RxTag,
+    RxTag => rx_tag,
     /// A receive completion with a frame outside the buffer, or an undefined status or reason.
-    RxShape,
+    RxShape => rx_shape,
     /// A transmit completion whose tag is not the slot's, or with an undefined status.
-    Tx,
+    Tx => tx,
     /// A command completion with a tag that was never given.
-    CmdUnknown,
+    CmdUnknown => cmd_unknown,
     /// A command completion with a tag that has completed already.
-    CmdDuplicate,
+    CmdDuplicate => cmd_duplicate,
     /// A command completion with another opcode than its command's, or an undefined status.
-    CmdShape,
-}
-
-impl Violation {
-    /// Counts it.
-    pub(crate) fn count(self, life: &Lifeline) {
-        life.violated(self as usize);
-    }
-}
-
-/// How often, by kind.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[allow(missing_docs)]
-pub struct ViolationCounts {
-    pub rx_tag: u64,
-    pub rx_shape: u64,
-    pub tx: u64,
-    pub cmd_unknown: u64,
-    pub cmd_duplicate: u64,
-    pub cmd_shape: u64,
-}
-
-impl ViolationCounts {
-    pub(crate) fn of(life: &Lifeline) -> Self {
-        let [rx_tag, rx_shape, tx, cmd_unknown, cmd_duplicate, cmd_shape, ..] = life.violations();
-        ViolationCounts { rx_tag, rx_shape, tx, cmd_unknown, cmd_duplicate, cmd_shape }
-    }
+    CmdShape => cmd_shape,
 }

@@ -10,7 +10,7 @@ use device::{DeviceBacking, Iova};
 use flow::PortId;
 use offload::{
     Completion, Completions, FlowOp, InstalledFlow, NoObjects, OffloadCapabilities, OffloadError,
-    OffloadProvider, OpResult, Reject, SharedObjects, StatsBatch, StatsCursor,
+    OffloadProvider, OpResult, Reject, SharedObjects, StatsBatch, StatsCursor, only_port,
 };
 use virtio_net_defs::feature;
 use virtio_net_defs::regs::{self, status};
@@ -257,11 +257,7 @@ impl<B: DeviceBacking> OffloadProvider for VirtioProvider<B> {
     }
 
     fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
-        let port = match ports {
-            [] => None,
-            [(id, 0)] if id.0 != u32::MAX => Some(*id),
-            _ => return Err(OffloadError::Device("the device has port 0 and no other".to_owned())),
-        };
+        let port = only_port(ports)?;
         if port != self.config.port {
             self.config.port = port;
             self.life.set_ports(port.iter().map(|p| (p.0, 0)));

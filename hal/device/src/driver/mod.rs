@@ -17,6 +17,7 @@ pub mod bring_up;
 pub mod cells;
 pub mod lifeline;
 pub mod recovery;
+mod violation;
 
 pub use bring_up::{AtStep, BringUpError, Fault, dma_alloc, wait_for};
 pub use cells::Cells;
