@@ -13,7 +13,7 @@ use flow::{CtAction, ct_state};
 
 use crate::extract::{Headers, checksums_are_right};
 use crate::shard::{Conn, Proto};
-use crate::tcp::{Fit, Segment};
+use crate::tcp::Segment;
 use crate::track::{Tracker, count, set_bits};
 use crate::tuple::Tuple;
 
@@ -155,24 +155,14 @@ impl Tracker {
         if now >= conn.expires {
             return None;
         }
-        let (bits, timeout) = match (&mut conn.proto, segment) {
-            (Proto::Datagram(d), None) => {
-                let (bits, t) = d.datagram(reply);
-                (bits, Some(t))
-            }
-            (Proto::Tcp(tcp), Some(s)) => {
-                match tcp.update(&s, reply, self.check_windows.load(Ordering::Relaxed)) {
-                    Fit::Valid(t) => (ct_state::ESTABLISHED, t),
-                    Fit::New(t) => (ct_state::NEW, Some(t)),
-                    Fit::Invalid => (ct_state::INVALID, None),
-                    Fit::Again => {
-                        // It begins another one, which is made the other way.
-                        self.end(shard, slot);
-                        return None;
-                    }
-                }
-            }
-            _ => return None,
+        if !matches!((&conn.proto, &segment), (Proto::Datagram(_), None) | (Proto::Tcp(_), Some(_))) {
+            return None;
+        }
+        let check = self.check_windows.load(Ordering::Relaxed);
+        let Some((bits, timeout)) = conn.proto.packet(|| segment, reply, check) else {
+            // It begins another one, which is made the other way.
+            self.end(shard, slot);
+            return None;
         };
         if let Some(t) = timeout {
             conn.expires = now + self.timeouts.get(action.zone, t);

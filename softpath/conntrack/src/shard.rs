@@ -4,13 +4,14 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clock::Instant;
-use flow::{CtHelper, NatEnd};
+use flow::{CtHelper, NatEnd, ct_state};
 use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::index::Index;
 use crate::other::Progress;
-use crate::tcp::Tcp;
+use crate::tcp::{Fit, Segment, Tcp};
+use crate::timeout::Timeout;
 use crate::tuple::Tuple;
 
 /// Connections in a chunk of memory: taken one by one, so that no growth moves what is there.
@@ -24,6 +25,36 @@ pub(crate) enum Proto {
     Tcp(Tcp),
     Datagram(Progress),
     Icmp(Progress),
+}
+
+impl Proto {
+    /// A packet of the connection. Its bits of `ct_state`, and how long the connection stays, if that is news; `None` when it begins
+    /// another connection between the same ends.
+    #[inline]
+    pub(crate) fn packet(
+        &mut self,
+        segment: impl FnOnce() -> Option<Segment>,
+        reply: bool,
+        check_windows: bool,
+    ) -> Option<(u16, Option<Timeout>)> {
+        Some(match self {
+            Proto::Datagram(d) => {
+                let (bits, t) = d.datagram(reply);
+                (bits, Some(t))
+            }
+            Proto::Icmp(i) => {
+                let (bits, t) = i.icmp(reply);
+                (bits, Some(t))
+            }
+            Proto::Tcp(tcp) => match segment().map_or(Fit::Invalid, |s| tcp.update(&s, reply, check_windows))
+            {
+                Fit::Valid(t) => (ct_state::ESTABLISHED, t),
+                Fit::New(t) => (ct_state::NEW, Some(t)),
+                Fit::Invalid => (ct_state::INVALID, None),
+                Fit::Again => return None,
+            },
+        })
+    }
 }
 
 /// A connection: two cache lines, of which the first says whose it is.

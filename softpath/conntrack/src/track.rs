@@ -14,7 +14,7 @@ use crate::limits::{Limits, ZoneLimit};
 use crate::nat;
 use crate::other::{Progress, begins};
 use crate::shard::{Conn, Locked, Place, Proto, tag};
-use crate::tcp::{Fit, Segment, Tcp};
+use crate::tcp::{Segment, Tcp};
 use crate::timeout::{self, Timeout, Timeouts};
 use crate::tuple::{Hasher, Tuple};
 
@@ -262,28 +262,10 @@ impl Tracker {
         if p.found.about.is_some() {
             state |= ct_state::RELATED;
         } else {
-            let (bits, timeout) = match &mut conn.proto {
-                Proto::Datagram(d) => {
-                    let (bits, t) = d.datagram(reply);
-                    (bits, Some(t))
-                }
-                Proto::Icmp(i) => {
-                    let (bits, t) = i.icmp(reply);
-                    (bits, Some(t))
-                }
-                Proto::Tcp(tcp) => {
-                    let check = self.check_windows.load(Ordering::Relaxed);
-                    let fit = p.segment().map_or(Fit::Invalid, |s| tcp.update(&s, reply, check));
-                    match fit {
-                        Fit::Valid(t) => (ct_state::ESTABLISHED, t),
-                        Fit::New(t) => (ct_state::NEW, Some(t)),
-                        Fit::Invalid => (ct_state::INVALID, None),
-                        Fit::Again => {
-                            self.end(shard, slot);
-                            return None;
-                        }
-                    }
-                }
+            let check = self.check_windows.load(Ordering::Relaxed);
+            let Some((bits, timeout)) = conn.proto.packet(|| p.segment(), reply, check) else {
+                self.end(shard, slot);
+                return None;
             };
             // A direction is told of established connections only.
             state = if bits == ct_state::ESTABLISHED { state | bits } else { bits };
