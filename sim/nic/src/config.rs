@@ -470,6 +470,8 @@ impl Config {
             max_payload_bytes: p.max_payload_bytes,
             max_read_request_bytes: p.max_read_request_bytes,
             read_tags: p.read_tags,
+            read_buffer_bytes: 0,
+            read_reserve_bytes: 0,
             host_latency_cycles: p.host_latency_cycles,
             requests_per_client: p.requests_per_client,
             credits: host.map(System::credits).unwrap_or_default(),

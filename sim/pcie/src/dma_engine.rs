@@ -133,6 +133,8 @@ struct Tlp {
     /// Range in the buffer.
     start: u32,
     len: u32,
+    /// Bytes of the engine's buffer that its read request has reserved.
+    reserved: u32,
 }
 
 #[derive(Clone)]
@@ -181,14 +183,16 @@ pub struct DmaEngine {
     slots: Vec<Option<Slot>>,
     free_slots: Vec<u16>,
     tags_free: u32,
+    /// Bytes reserved in the buffer for completions.
+    buffered: u32,
     credits: CreditState,
     up: Lane,
     down: Lane,
     up_flight: VecDeque<Tlp>,
     at_memory: VecDeque<Tlp>,
     down_flight: VecDeque<Tlp>,
-    /// Tags that come free when the receive unit is done with a completion.
-    tags_due: VecDeque<u64>,
+    /// Tags that come free, with the bytes reserved beside each, when the receive unit is done with a completion.
+    tags_due: VecDeque<(u64, u32)>,
     /// Requests whose completion is due at a tick.
     finishing: VecDeque<(u64, u16)>,
     /// Ticks until which the units are taken.
@@ -231,6 +235,7 @@ impl DmaEngine {
             slots: (0..slots).map(|_| None).collect(),
             free_slots: (0..slots as u16).rev().collect(),
             tags_free: config.read_tags,
+            buffered: 0,
             credits: CreditState::new(config.credits),
             up: config.lane(0),
             down: config.lane(1),
@@ -325,7 +330,8 @@ impl DmaEngine {
                 w = w.or(ticks::wake_after(t.at, now));
             }
         }
-        let due = [self.finishing.front().map(|f| f.0), self.tags_due.front().copied(), self.credits.next()];
+        let due =
+            [self.finishing.front().map(|f| f.0), self.tags_due.front().map(|d| d.0), self.credits.next()];
         for t in due.into_iter().flatten() {
             w = w.or(ticks::wake_after(t, now));
         }
@@ -356,6 +362,7 @@ impl DmaEngine {
         self.slots.iter_mut().for_each(|s| *s = None);
         self.free_slots = (0..self.slots.len() as u16).rev().collect();
         self.tags_free = self.config.read_tags;
+        self.buffered = 0;
         self.credits.reset();
         self.up.reset();
         self.down.reset();

@@ -75,6 +75,8 @@ pub struct IommuTiming {
     pub walk_ns: f64,
     /// More when the line has to be fetched.
     pub walk_miss_ns: f64,
+    /// A walk for a write keeps its walker for so much longer.
+    pub write_hold_ns: f64,
     /// A walk for a read keeps its walker for so much longer, until the read has gone to memory.
     pub read_hold_ns: f64,
     /// And for each line that it reads beyond the first.
@@ -179,6 +181,7 @@ impl HostMemory {
                 walkers: i.walkers,
                 walk: of(i.walk_ns),
                 walk_miss: of(i.walk_miss_ns),
+                write_hold: of(i.write_hold_ns),
                 read_hold: of(i.read_hold_ns),
                 read_hold_line: of(i.read_hold_line_ns),
                 lookup: of(i.lookup_ns),

@@ -5,6 +5,10 @@
 //!            └ miss ─► free walker ─► page-table line cached? ─► walk (─► line from memory) ─► entry ─┘
 //! ```
 //!
+//! A walk keeps its walker until its access has gone to memory: a write's for a moment, a read's until its lines have been asked for. That, not the
+//! walk's latency alone, is what limits a window far beyond the IOTLB; at its edge reads are limited by how many of them the device
+//! has room for (`read_buffer_bytes` of the link), because those that hit wait in order behind those that walk.
+//!
 //! Cycle-level: every lookup, replacement (least recently used), walkers that are busy, walks that join one under way.
 //! Behavioural: the upper levels of the page table are always in the walker's own caches.
 
@@ -21,6 +25,8 @@ pub(crate) struct IotlbTiming {
     pub walk: u64,
     /// More when the line of the page table comes from memory.
     pub walk_miss: u64,
+    /// A walk for a write keeps its walker for so much longer.
+    pub write_hold: u64,
     /// A walk for a read keeps its walker for so much longer.
     pub read_hold: u64,
     /// And for each line it reads beyond the first.
@@ -102,7 +108,7 @@ impl Iotlb {
                 let ready = (*w).max(t) + walk;
                 *w = ready
                     + match read_lines {
-                        0 => 0,
+                        0 => self.timing.write_hold,
                         n => self.timing.read_hold + (n - 1) * self.timing.read_hold_line,
                     };
                 ready
@@ -132,6 +138,7 @@ mod tests {
         walkers: 2,
         walk: 100,
         walk_miss: 50,
+        write_hold: 0,
         read_hold: 0,
         read_hold_line: 0,
         lookup: 0,

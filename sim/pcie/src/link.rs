@@ -84,6 +84,11 @@ pub struct LinkConfig {
     pub max_read_request_bytes: u32,
     /// Read requests that may be outstanding.
     pub read_tags: u32,
+    /// Bytes of the buffer that completions of outstanding reads are received into; 0: as many as the tags can ask for. A request
+    /// is sent when there is room for all of it.
+    pub read_buffer_bytes: u32,
+    /// A request takes so much of it beside its data, rounded up to lines of 64 bytes.
+    pub read_reserve_bytes: u32,
     /// Cycles the host's memory takes to answer a read, when the host has no timing of its own.
     pub host_latency_cycles: u32,
     /// Requests a client may have in the engine.
@@ -118,6 +123,8 @@ impl Default for LinkConfig {
             max_payload_bytes: 256,
             max_read_request_bytes: 512,
             read_tags: 64,
+            read_buffer_bytes: 0,
+            read_reserve_bytes: 0,
             host_latency_cycles: 30,
             requests_per_client: 32,
             credits: Credits::default(),
@@ -153,6 +160,11 @@ impl LinkConfig {
         if self.read_tags == 0 || self.read_tags > 1024 {
             return err("read_tags", "must be from 1 to 1024");
         }
+        if self.read_buffer_bytes != 0
+            && self.read_buffer_bytes < self.reserved_bytes(self.max_read_request_bytes as usize)
+        {
+            return err("read_buffer_bytes", "holds less than one read request");
+        }
         if self.requests_per_client == 0 || self.requests_per_client > 1024 {
             return err("requests_per_client", "must be from 1 to 1024");
         }
@@ -164,6 +176,15 @@ impl LinkConfig {
             return err("damaged_per_billion", "must be at most 500000000");
         }
         Ok(())
+    }
+
+    /// What a read request of `len` bytes takes of the buffer for completions; 0 when that has no end.
+    #[inline]
+    pub(crate) fn reserved_bytes(&self, len: usize) -> u32 {
+        match self.read_buffer_bytes {
+            0 => 0,
+            _ => self.read_reserve_bytes.saturating_add(len.next_multiple_of(64) as u32),
+        }
     }
 
     pub(crate) fn lane(&self, direction: usize) -> Lane {

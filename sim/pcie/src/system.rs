@@ -49,6 +49,10 @@ pub struct DmaDevice {
     pub lanes: u32,
     /// Read requests outstanding.
     pub read_tags: u32,
+    /// Bytes of the buffer for completions, see [`LinkConfig::read_buffer_bytes`].
+    pub read_buffer_bytes: u32,
+    /// What a request takes of it beside its data.
+    pub read_reserve_bytes: u32,
     /// Threads of the bandwidth experiments.
     pub threads: u32,
     /// Requests prepared at once.
@@ -73,6 +77,7 @@ struct IommuText {
     walkers: usize,
     walk_ns: f64,
     walk_miss_ns: f64,
+    write_hold_ns: f64,
     read_hold_ns: f64,
     read_hold_line_ns: f64,
     lookup_ns: f64,
@@ -117,9 +122,19 @@ struct SystemText {
     without_effect: Vec<String>,
 }
 
+/// Of which transfers the times of a description come.
+#[derive(Clone, PartialEq, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fitted {
+    size_bytes: Vec<u32>,
+    window_bytes: Vec<u64>,
+}
+
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
+    #[serde(default)]
+    fitted: Fitted,
     device: DmaDevice,
     microarchitecture: BTreeMap<String, Microarchitecture>,
     system: BTreeMap<String, SystemText>,
@@ -290,6 +305,7 @@ impl Systems {
             iommu: IommuText {
                 walk_ns: mean(|m| m.iommu.walk_ns),
                 walk_miss_ns: mean(|m| m.iommu.walk_miss_ns),
+                write_hold_ns: mean(|m| m.iommu.write_hold_ns),
                 read_hold_ns: mean(|m| m.iommu.read_hold_ns),
                 read_hold_line_ns: mean(|m| m.iommu.read_hold_line_ns),
                 lookup_ns: mean(|m| m.iommu.lookup_ns),
@@ -299,6 +315,14 @@ impl Systems {
         };
         s.text.board_ns = 0.0;
         Ok(s)
+    }
+
+    /// Whether times were fitted to measurements of that machine, and to some of that size and of that window.
+    pub fn is_fitted(&self, system: &str, size_bytes: u32, window_bytes: u64) -> bool {
+        let f = &self.0.fitted;
+        self.0.system.contains_key(system)
+            && f.size_bytes.contains(&size_bytes)
+            && f.window_bytes.contains(&window_bytes)
     }
 
     /// Names of the machines.
@@ -328,6 +352,8 @@ impl System {
             max_payload_bytes: self.text.max_payload_bytes,
             max_read_request_bytes: self.text.max_read_request_bytes,
             read_tags: d.read_tags,
+            read_buffer_bytes: d.read_buffer_bytes,
+            read_reserve_bytes: d.read_reserve_bytes,
             host_latency_cycles: 0,
             requests_per_client: d.threads.max(2) * 2,
             credits: self.credits(),
@@ -374,6 +400,7 @@ impl System {
                     walkers: m.iommu.walkers,
                     walk_ns: m.iommu.walk_ns,
                     walk_miss_ns: m.iommu.walk_miss_ns,
+                    write_hold_ns: m.iommu.write_hold_ns,
                     read_hold_ns: m.iommu.read_hold_ns,
                     read_hold_line_ns: m.iommu.read_hold_line_ns,
                     lookup_ns: m.iommu.lookup_ns,
@@ -411,6 +438,12 @@ mod tests {
             relative.host(Translation::Off, false).write_ns,
             known.host(Translation::Off, false).write_ns
         );
+        assert!(s.is_fitted("hsw-e5-2637v3", 64, 8192));
+        for (machine, size, window) in
+            [("hsw-e5-2699v3", 64, 8192), ("hsw-e5-2637v3", 66, 8192), ("hsw-e5-2637v3", 64, 2 << 20)]
+        {
+            assert!(!s.is_fitted(machine, size, window), "{machine} {size} {window}");
+        }
         assert_eq!(s.get("power9"), Err(SystemError::Unknown("power9".into())));
     }
 

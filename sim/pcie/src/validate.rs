@@ -322,6 +322,11 @@ impl Errors {
 
 /// The errors by experiment and system, then by experiment, as a table.
 pub fn report(rows: &[Row], answers: &[Answer]) -> String {
+    report_of(rows, answers, |_| true)
+}
+
+/// The same of the rows that `which` takes.
+pub fn report_of(rows: &[Row], answers: &[Answer], which: impl Fn(&Row) -> bool) -> String {
     let mut out = format!(
         "{:<14}{:<20}{:>6}{:>10}{:>10}{:>10}{:>10}{:>10}\n",
         "experiment", "system", "rows", "median %", "mean %", "90th %", "worst %", "bias %"
@@ -343,18 +348,18 @@ pub fn report(rows: &[Row], answers: &[Answer]) -> String {
     systems.dedup();
     for b in Bench::ALL {
         for s in &systems {
-            let e = Errors::of(rows, answers, |r| r.experiment.bench == b && r.system == *s);
+            let e = Errors::of(rows, answers, |r| which(r) && r.experiment.bench == b && r.system == *s);
             if !e.is_empty() {
                 line(b.name(), s, &e);
             }
         }
     }
     for b in Bench::ALL {
-        let e = Errors::of(rows, answers, |r| r.experiment.bench == b);
+        let e = Errors::of(rows, answers, |r| which(r) && r.experiment.bench == b);
         if !e.is_empty() {
             line(b.name(), "all", &e);
         }
-        let off = |r: &Row| r.experiment.bench == b && r.experiment.page_bytes.is_none();
+        let off = |r: &Row| which(r) && r.experiment.bench == b && r.experiment.page_bytes.is_none();
         let e = Errors::of(rows, answers, off);
         if !e.is_empty() {
             line(b.name(), "all, IOMMU off", &e);

@@ -105,6 +105,45 @@ fn caches_and_the_iotlb_have_their_effect() {
     );
 }
 
+/// Published: 10^9 bits per second of reads, cache warm, 4 KiB pages, by size at windows of 1 and 64 MiB.
+#[test]
+fn the_knee_of_read_bandwidth_is_where_it_was_measured_for_each_size() {
+    let published = Systems::published().unwrap();
+    for (machine, size_bytes, near, far) in [
+        ("bdw-e5-2630v4", 64, 15.193, 9.83),
+        ("bdw-e5-2630v4", 256, 41.796, 33.62),
+        ("bdw-e5-2630v4", 512, 54.841, 53.64),
+        ("hsw-e5-2637v3", 64, 15.194, 9.84),
+        ("hsw-e5-2637v3", 256, 41.612, 33.53),
+        ("hsw-e5-2637v3", 512, 54.944, 54.55),
+        ("ib-e5-2620v2", 64, 15.17, 9.06),
+        ("ib-e5-2620v2", 256, 42.17, 31.85),
+        ("ib-e5-2620v2", 512, 54.99, 51.54),
+    ] {
+        let s = published.get(machine).unwrap();
+        for (window_bytes, measured) in [(1 << 20, near), (64 << 20, far)] {
+            let x = Experiment {
+                bench: Bench::BwRd,
+                size_bytes,
+                window_bytes,
+                cache: CacheState::HostWarm,
+                sockets: [0; 3],
+                page_bytes: Some(4096),
+                sequential: false,
+                host_offset: 0,
+                device_offset: 0,
+            };
+            let effort = Effort { samples: 1, transfers: 3000 };
+            let is = Bed::new().unwrap().run(&x, &s, effort, 7).unwrap().gbps;
+            let off = (is - measured) / measured;
+            assert!(
+                off.abs() < 0.10,
+                "{machine}: {size_bytes} bytes in {window_bytes}: {is:.2}, measured {measured}"
+            );
+        }
+    }
+}
+
 #[test]
 fn files_that_are_not_what_they_should_be_are_refused_with_line_and_column() {
     let head = "system,bench,size_bytes,window_bytes,cache,numa,iommu,pattern,host_off,dev_off,median_ns\n";

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use pcie::Systems;
 use pcie::experiment::Effort;
-use pcie::validate::{parse, report, simulate, to_csv};
+use pcie::validate::{Answer, Row, parse, report, report_of, simulate, to_csv};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask validate", bin_name = "cargo xtask validate")]
@@ -86,16 +86,26 @@ fn run(p: &Pcie) -> Result<()> {
     let threads = p.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
     let answers = simulate(&rows, describe, effort, threads.unwrap_or(1))
         .with_context(|| p.truth.display().to_string())?;
+    let is_fitted =
+        |r: &Row| systems.is_fitted(&r.system, r.experiment.size_bytes, r.experiment.window_bytes);
+    let print = |answers: &[Answer]| {
+        print!("{}", report(&rows, answers));
+        match rows.iter().filter(|r| !is_fitted(r)).count() {
+            0 => println!("no row of a machine, size or window that nothing was fitted to"),
+            n => println!(
+                "of these {n} rows of machines, sizes and windows that nothing was fitted to\n{}",
+                report_of(&rows, answers, |r| !is_fitted(r))
+            ),
+        }
+    };
     if p.held_out {
         let others = simulate(&rows, |name| systems.get_unseen(name), effort, threads.unwrap_or(1))
             .with_context(|| p.truth.display().to_string())?;
-        println!(
-            "held out: each machine by the constants of the other microarchitectures\n{}",
-            report(&rows, &others)
-        );
+        println!("held out: each machine by the constants of the other microarchitectures");
+        print(&others);
         println!("as fitted");
     }
-    print!("{}", report(&rows, &answers));
+    print(&answers);
     if let Some(out) = &p.out {
         std::fs::write(out, to_csv(&rows, &answers)).with_context(|| out.display().to_string())?;
     }

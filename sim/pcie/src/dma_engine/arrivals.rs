@@ -25,9 +25,9 @@ impl DmaEngine {
             happened = true;
             self.receive(tlp, now);
         }
-        while self.tags_due.front().is_some_and(|at| *at <= t) {
-            self.tags_due.pop_front();
-            self.tags_free += 1;
+        while self.tags_due.front().is_some_and(|(at, _)| *at <= t) {
+            let reserved = self.tags_due.pop_front().map_or(0, |(_, bytes)| bytes);
+            self.give_back_tag(reserved);
             happened = true;
         }
         while self.finishing.front().is_some_and(|(at, _)| *at <= t) {
@@ -65,7 +65,7 @@ impl DmaEngine {
         s.outstanding += self.chunks.len() as u32 - 1;
         for (i, c) in self.chunks.iter().enumerate() {
             let last = i + 1 == self.chunks.len();
-            let part = Tlp { at: c.ready, slot: tlp.slot, last, start: tlp.start + c.offset, len: c.len };
+            let part = Tlp { at: c.ready, last, start: tlp.start + c.offset, len: c.len, ..tlp };
             insert(&mut self.at_memory, part, |t| t.at);
         }
     }
@@ -94,7 +94,9 @@ impl DmaEngine {
         s.received += tlp.len as usize;
         s.completions += 1;
         if !e.receives {
-            self.tags_free += u32::from(tlp.last);
+            if tlp.last {
+                self.give_back_tag(tlp.reserved);
+            }
             return self.landed(tlp.slot, now);
         }
         let total = s.total();
@@ -113,7 +115,7 @@ impl DmaEngine {
             self.receive_free = self.receive_free.max(self.bus_free);
         }
         if tlp.last {
-            self.tags_due.push_back(self.receive_free);
+            self.tags_due.push_back((self.receive_free, tlp.reserved));
         }
         s.outstanding -= 1;
         let complete = s.sent == total || s.error.is_some();
@@ -122,6 +124,12 @@ impl DmaEngine {
             self.leave_active(tlp.slot);
             self.finish(done, tlp.slot, now);
         }
+    }
+
+    /// A read request has all its completions.
+    fn give_back_tag(&mut self, reserved: u32) {
+        self.tags_free += 1;
+        self.buffered -= reserved;
     }
 
     /// One TLP of a slot has done its work.

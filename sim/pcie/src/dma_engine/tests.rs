@@ -155,3 +155,30 @@ fn skipping_to_the_next_event_changes_nothing() {
         assert_eq!((log, stats), outcome(true), "seed {seed}");
     }
 }
+
+#[test]
+fn reads_outstanding_are_bounded_by_the_buffer_for_their_completions() {
+    // Room for two reads of 256 bytes beside 64 each, or for one of 512.
+    let c = LinkConfig { read_tags: 64, read_buffer_bytes: 640, read_reserve_bytes: 64, ..config() };
+    assert!(LinkConfig { read_buffer_bytes: 500, ..c }.check().is_err(), "does not hold one request of 512");
+    let finished = |len: usize, buffer: u32| {
+        let c = LinkConfig { read_buffer_bytes: buffer, ..c };
+        let (mut e, mut h) = (DmaEngine::new(c, 1).unwrap(), Host::new());
+        let m = DmaMemory::new(65536).unwrap();
+        let at = h.iommu.map(&m).unwrap();
+        for i in 0..8 {
+            let r = read(i, at.offset(i as usize * 4096), len);
+            e.request(Cycles(i), DmaClient(0), r).unwrap();
+            e.evaluate(Cycles(i), &mut h, true);
+        }
+        let done = run(&mut e, &mut h, 8, 5000, DmaClient(0));
+        assert_eq!(done.len(), 8);
+        assert_eq!(e.stats(Cycles(5008)).in_flight, 0);
+        done.last().unwrap().0
+    };
+    // A round trip is 120 cycles and more: four, eight, or all at once.
+    let (pairs, single, free) = (finished(256, 640), finished(512, 640), finished(256, 0));
+    assert!(pairs > 4 * 120 && pairs < 5 * 200, "{pairs}");
+    assert!(single > 8 * 120, "{single}");
+    assert!(free < 2 * 200, "{free}");
+}

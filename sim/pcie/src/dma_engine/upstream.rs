@@ -81,7 +81,10 @@ impl DmaEngine {
     }
 
     fn lacks_tag(&self, s: &Slot) -> bool {
-        s.request.kind == DmaKind::Read && self.tags_free == 0
+        s.request.kind == DmaKind::Read
+            && (self.tags_free == 0
+                || self.buffered + self.config.reserved_bytes(self.next_len(s))
+                    > self.config.read_buffer_bytes)
     }
 
     fn lacks_credit(&self, s: &Slot) -> bool {
@@ -145,12 +148,15 @@ impl DmaEngine {
         let len = self.next_len(s);
         let from = ticks::of(now).max(self.ready(s));
         let e = &self.config.engine;
+        let mut reserved = 0;
         let Some(s) = self.slots[usize::from(slot)].as_mut() else { return };
         let total = s.request.buf.len() - s.request.start;
         let start = s.request.start + s.sent;
         let payload = match s.request.kind {
             DmaKind::Read => {
                 self.tags_free -= 1;
+                reserved = self.config.reserved_bytes(len);
+                self.buffered += reserved;
                 self.credits.take_read();
                 0
             }
@@ -170,7 +176,14 @@ impl DmaEngine {
             DmaKind::Write => 0,
         };
         let (left, at) = self.up.send(from, 1, self.config.request_header_bytes, payload, pause);
-        self.up_flight.push_back(Tlp { at, slot, last: is_last, start: start as u32, len: len as u32 });
+        self.up_flight.push_back(Tlp {
+            at,
+            slot,
+            last: is_last,
+            start: start as u32,
+            len: len as u32,
+            reserved,
+        });
         if is_last {
             self.clients[s.client].active.pop_front();
             if e.posted_done && s.request.kind == DmaKind::Write {
