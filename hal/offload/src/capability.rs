@@ -167,6 +167,8 @@ pub struct ActionCap {
     pub form: MaskForm,
     /// Of an entry's [`TableCaps::max_actions`], how many it takes up.
     pub slots: u8,
+    /// Whether entries that perform it do nothing else.
+    pub alone: bool,
     /// What a rule with the action must match.
     pub needs: Needs,
 }
@@ -186,6 +188,7 @@ impl ActionCap {
             bits,
             form: MaskForm::Any,
             slots: 1,
+            alone: false,
             needs: &[],
         }
     }
@@ -223,6 +226,11 @@ impl ActionCap {
     /// The same, takes up `slots` actions of an entry.
     pub fn taking(self, slots: u8) -> Self {
         ActionCap { slots, ..self }
+    }
+
+    /// The same, only in entries that do nothing else.
+    pub fn alone(self) -> Self {
+        ActionCap { alone: true, ..self }
     }
 
     /// The same, only in rules that match these.
@@ -295,7 +303,7 @@ pub struct OffloadCapabilities {
     pub tables: Vec<TableCaps>,
     /// Tables where packets start; of equally cheap ones the first is preferred.
     pub entry: Vec<TableId>,
-    /// Datapath ports that are on the device.
+    /// Datapath ports that are on the device; see [`OffloadCapabilities::opens_tunnels`] for others.
     pub ports: Vec<PortId>,
     /// Fields that no table needs to match because they are zero in every packet the device sees: a match on zero is
     /// free, on anything else it does not fit. See [`FIRST_PASS_FIELDS`].
@@ -369,6 +377,12 @@ impl OffloadCapabilities {
     /// Whether `port` is on the device.
     pub fn has_port(&self, port: PortId) -> bool {
         self.ports.contains(&port)
+    }
+
+    /// Whether it takes packets out of tunnels: then entries may name, as the port that packets come from, any port of the datapath that
+    /// tunnels share, beside its own.
+    pub fn opens_tunnels(&self) -> bool {
+        self.tables.iter().any(|t| t.action(ActionKind::TunnelPop).is_some())
     }
 
     /// How many objects of `kind` the device has; 0 when it has none.

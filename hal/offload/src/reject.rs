@@ -154,6 +154,13 @@ pub enum Reject {
         /// How often an entry can.
         offered: usize,
     },
+    /// The table performs the action only in entries that do nothing else.
+    NotAlone {
+        /// The table.
+        table: &'static str,
+        /// The action.
+        action: ActionKind,
+    },
     /// More outputs than an entry holds.
     TooManyOutputs {
         /// The table.
@@ -266,6 +273,7 @@ pub enum RejectKind {
     SetMask,
     TooManyActions,
     TooManyOf,
+    NotAlone,
     TooManyOutputs,
     RepeatedOutput,
     Hairpin,
@@ -287,7 +295,7 @@ impl RejectKind {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RejectKind; 31] = [
+    pub const ALL: [RejectKind; 32] = [
         RejectKind::Disabled,
         RejectKind::IngressNotOnDevice,
         RejectKind::NoIngress,
@@ -304,6 +312,7 @@ impl RejectKind {
         RejectKind::SetMask,
         RejectKind::TooManyActions,
         RejectKind::TooManyOf,
+        RejectKind::NotAlone,
         RejectKind::TooManyOutputs,
         RejectKind::RepeatedOutput,
         RejectKind::Hairpin,
@@ -342,6 +351,7 @@ impl Reject {
             Reject::SetMask { .. } => RejectKind::SetMask,
             Reject::TooManyActions { .. } => RejectKind::TooManyActions,
             Reject::TooManyOf { .. } => RejectKind::TooManyOf,
+            Reject::NotAlone { .. } => RejectKind::NotAlone,
             Reject::TooManyOutputs { .. } => RejectKind::TooManyOutputs,
             Reject::RepeatedOutput { .. } => RejectKind::RepeatedOutput,
             Reject::Hairpin { .. } => RejectKind::Hairpin,
@@ -390,6 +400,7 @@ impl Reject {
             | Reject::SetMask { table, .. }
             | Reject::TooManyActions { table, .. }
             | Reject::TooManyOf { table, .. }
+            | Reject::NotAlone { table, .. }
             | Reject::TooManyOutputs { table, .. }
             | Reject::RepeatedOutput { table, .. }
             | Reject::Hairpin { table, .. }
@@ -456,6 +467,7 @@ impl Reject {
                 format!("set all of {field} (mask {offered:#x}), or use a device that sets parts of it")
             }
             Reject::TooManyOf { action, offered, .. } => format!("use {action} at most {offered} times"),
+            Reject::NotAlone { action, .. } => format!("leave {action} without other actions"),
             Reject::RepeatedOutput { .. } => "send to each port once".into(),
             Reject::Hairpin { .. } => "send to another port than the packet came in by".into(),
             Reject::TooManyActions { offered, .. } => format!("use at most {offered} actions"),
@@ -540,6 +552,9 @@ impl fmt::Display for Reject {
             }
             Reject::TooManyOf { table, action, wanted, offered } => {
                 write!(f, "{action} {wanted} times, an entry of table {table} does it {offered} times")
+            }
+            Reject::NotAlone { table, action } => {
+                write!(f, "table {table} does {action} only in entries that do nothing else")
             }
             Reject::RepeatedOutput { table, port } => {
                 write!(f, "table {table} sends a packet to port {} once only", port.0)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 pub use flow::FlowId;
-use flow::{Action, PacketMatch};
+use flow::{Action, FieldId, PacketMatch, PortId};
 
 /// Where one part of a verdict came from. Provenance lets a fixed-function device take something broader than one
 /// record: a learned MAC as a bridging entry, a route as an LPM entry.
@@ -54,4 +54,19 @@ pub struct FlowRule {
     pub actions: Arc<[Action]>,
     /// Where it came from.
     pub provenance: Provenance,
+}
+
+impl FlowRule {
+    /// Whether its packets have come out of a tunnel: their port is one of the datapath's that tunnels share, and on no device.
+    pub fn is_of_tunnel(&self) -> bool {
+        [FieldId::TunDst, FieldId::TunIpv6Dst].into_iter().any(|f| self.matches.get(f).0 != 0)
+    }
+
+    /// The port by which packets come out of the tunnel that it takes them from.
+    pub fn opens(&self) -> Option<PortId> {
+        self.actions.iter().find_map(|a| match a {
+            Action::TunnelPop { port, .. } => Some(*port),
+            _ => None,
+        })
+    }
 }

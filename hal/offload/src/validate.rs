@@ -95,7 +95,8 @@ impl OffloadCapabilities {
             return Err(Reject::NoIngress);
         }
         let port = PortId(port as u32);
-        if !self.has_port(port) {
+        let here = self.has_port(port) || rule.is_of_tunnel() && self.opens_tunnels();
+        if !here {
             return Err(Reject::IngressNotOnDevice { port });
         }
         if self.entry.is_empty() || self.tables.is_empty() {
@@ -290,6 +291,9 @@ fn load_action(t: &TableCaps, l: &mut Load, a: &Action, rule: &FlowRule, bad: &m
     };
     if let Some((needs, values)) = unmet(rule, cap.needs) {
         bad.push(Reject::ActionNeeds { table, action, needs, values });
+    }
+    if cap.alone && rule.actions.len() > 1 {
+        bad.push(Reject::NotAlone { table, action });
     }
     l.actions += usize::from(cap.slots);
     match l.kinds.iter_mut().find(|(k, _)| *k == action) {

@@ -409,3 +409,30 @@ fn events_are_bounded() {
     assert_eq!(b.e.drain_events().count(), 3);
     assert_eq!(b.e.counters().events_dropped, 7);
 }
+
+#[test]
+fn packets_out_of_a_tunnel_are_of_the_device_that_takes_them_out() {
+    let mut caps = test_capabilities(4, 4);
+    for t in &mut caps.tables {
+        t.actions.push(offload::ActionCap::anywhere(flow::ActionKind::TunnelPop).alone());
+        t.key.push(offload::capability::KeyField::any(FieldId::TunDst));
+    }
+    let memory = MemoryProvider::new(caps);
+    let provider = FaultProvider::new(memory, FaultRates::NONE, 1);
+    let config = PlacementConfig { min_residence: Duration::ZERO, ..PlacementConfig::default() };
+    let mut b = Bench { e: PlacementEngine::new(config, vec![provider]), now: Instant::ZERO };
+    let mut inner = rule(1, 1, &[out(2)]);
+    inner.matches.set(FieldId::DpPort, 4789);
+    inner.matches.set(FieldId::TunDst, 0x0a00_0001);
+    let pop = Action::TunnelPop { port: PortId(4789), kind: flow::tunnel::TunnelKind::Vxlan };
+    b.e.offer(inner.clone(), Arc::new(|| 1000), b.now).expect("room");
+    b.settle();
+    assert_eq!(b.why(1), RejectKind::IngressNotOnDevice, "no device takes them out");
+    b.e.offer(rule(2, 2, &[pop]), Arc::new(|| 1000), b.now).expect("room");
+    b.settle();
+    assert!(b.in_hardware(1) && b.in_hardware(2), "{:?} {:?}", b.e.status(FlowId(1)), b.e.status(FlowId(2)));
+    let stays = MemoryProvider::new(test_capabilities(4, 4));
+    drop(b.e.exchange_device(DeviceId(0), FaultProvider::new(stays, FaultRates::NONE, 1), b.now));
+    b.settle();
+    assert_eq!((b.why(1), b.why(2)), (RejectKind::IngressNotOnDevice, RejectKind::NeedsSoftware));
+}

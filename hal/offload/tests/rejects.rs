@@ -148,6 +148,12 @@ fn produce(kind: RejectKind) -> Reject {
         RejectKind::TooManyOf => {
             refused(&caps(), &[PORT], &[Action::PopVlan, Action::PopVlan, Action::PopVlan])
         }
+        RejectKind::NotAlone => {
+            let c =
+                one_table(|t| t.actions.push(offload::ActionCap::anywhere(ActionKind::TunnelPop).alone()));
+            let pop = Action::TunnelPop { port: PortId(9), kind: flow::tunnel::TunnelKind::Gre };
+            refused(&c, &[PORT], &[Action::PopVlan, pop])
+        }
         RejectKind::TooManyOutputs => {
             let out: Vec<_> = (1..=4).map(|p| Action::Output(PortId(p))).collect();
             refused(&caps(), &[PORT], &out)

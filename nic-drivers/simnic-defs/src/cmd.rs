@@ -180,7 +180,7 @@ pub struct StatsRecord {
     pub age_ns: U64,
 }
 
-/// What DUMP writes for an entry, 640 bytes (SPEC 7.4).
+/// What DUMP writes for an entry, 816 bytes (SPEC 7.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct DumpRecord {
@@ -199,7 +199,7 @@ pub struct DumpRecord {
 const _: () = assert!(size_of::<CmdDesc>() == 64);
 const _: () = assert!(size_of::<CmdCpl>() == 64);
 const _: () = assert!(size_of::<StatsRecord>() == 32);
-const _: () = assert!(size_of::<DumpRecord>() == 640);
+const _: () = assert!(size_of::<DumpRecord>() == 816);
 
 impl CmdDesc {
     /// Size in bytes.
@@ -304,8 +304,8 @@ mod tests {
         assert_eq!(CmdDesc::decode(&[0; 63]), Err(DecodeError::Truncated { wanted: 64, got: 63 }));
         assert_eq!(CmdCpl::decode(&[]), Err(DecodeError::Truncated { wanted: 64, got: 0 }));
         assert!(StatsRecord::decode(&[0; 31]).is_err());
-        assert!(DumpRecord::decode(&[0; 639]).is_err());
-        assert!(DumpRecord::decode(&[0; 640]).is_ok());
+        assert!(DumpRecord::decode(&[0; 815]).is_err());
+        assert!(DumpRecord::decode(&[0; 816]).is_ok());
     }
 
     #[test]

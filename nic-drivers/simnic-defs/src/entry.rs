@@ -7,7 +7,7 @@ use crate::ring::codes;
 use crate::{DecodeError, front};
 
 /// Length of a flow key in bytes.
-pub const KEY_BYTES: usize = 88;
+pub const KEY_BYTES: usize = 176;
 /// A flow key, or a mask over one. Fields lie at the offsets of [`key`], in wire order.
 pub type KeyBytes = [u8; KEY_BYTES];
 /// Action slots in an entry.
@@ -49,6 +49,34 @@ pub mod key {
     pub const ARP_THA: Range<usize>    = 50..56;
     pub const IP6_SRC: Range<usize>    = 56..72;
     pub const IP6_DST: Range<usize>    = 72..88;
+    /// Key of the tunnel the frame came out of: network identifier, or GRE's key.
+    pub const TUN_ID: Range<usize>     = 88..96;
+    /// 1: a checksum (2), a key (4), Geneve's OAM bit (8).
+    pub const TUN_FLAGS: Range<usize>  = 96..98;
+    pub const TUN_TOS: Range<usize>    = 98..99;
+    pub const TUN_TTL: Range<usize>    = 99..100;
+    pub const TUN_TP_SRC: Range<usize> = 100..102;
+    pub const TUN_TP_DST: Range<usize> = 102..104;
+    pub const TUN_GBP_ID: Range<usize> = 104..106;
+    pub const TUN_GBP_FLAGS: Range<usize> = 106..107;
+    /// How many options its Geneve header had.
+    pub const TUN_OPTIONS: Range<usize> = 107..108;
+    pub const TUN4_SRC: Range<usize>   = 108..112;
+    pub const TUN4_DST: Range<usize>   = 112..116;
+    pub const CT_ZONE: Range<usize>    = 116..118;
+    /// `CT_` bits.
+    pub const CT_STATE: Range<usize>   = 118..119;
+    pub const RESERVED2: Range<usize>  = 119..120;
+    pub const CT_MARK: Range<usize>    = 120..124;
+    /// What the last entry that sent the frame round again said.
+    pub const RECIRC_ID: Range<usize>  = 124..128;
+    pub const TUN6_SRC: Range<usize>   = 128..144;
+    pub const TUN6_DST: Range<usize>   = 144..160;
+    /// Its first Geneve option: four bytes of header, up to twelve of data.
+    pub const TUN_OPTION: Range<usize> = 160..176;
+
+    /// What the parser does not write: what a frame brings along from an entry that sent it round again.
+    pub const BROUGHT: Range<usize>    = 88..176;
 
     /// Present bit of `VLAN_TCI` and `VLAN_TCI2`.
     pub const VLAN_PRESENT: u16 = 0x1000;
@@ -65,7 +93,7 @@ pub fn key_defect(k: &KeyBytes, mask: &KeyBytes) -> Option<usize> {
 
 /// Whether byte `i` of a mask asks for reserved bytes.
 fn mask_defect_at(mask: &KeyBytes, i: usize) -> bool {
-    (key::RESERVED0.contains(&i) || key::RESERVED1.contains(&i)) && mask[i] != 0
+    [key::RESERVED0, key::RESERVED1, key::RESERVED2].iter().any(|r| r.contains(&i)) && mask[i] != 0
 }
 
 codes! {
@@ -116,6 +144,18 @@ impl HwField {
     }
 }
 
+codes! {
+    /// An encapsulation that POP_HEADER takes off.
+    Encap "encapsulation" {
+        /// RFC 7348, with group policy.
+        Vxlan = 1,
+        /// RFC 8926.
+        Geneve = 2,
+        /// RFC 2784 and RFC 2890, carrying Ethernet frames.
+        Gre = 3,
+    }
+}
+
 /// A SET action's arguments: bits of `field` that `mask` has become those of `value`. Right-aligned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
@@ -158,6 +198,20 @@ pub enum HwAction {
         /// Number of the header.
         header: u16,
     },
+    /// Takes the frame out of a tunnel and sends it round again. The only action of its entry.
+    PopHeader {
+        /// The encapsulation.
+        kind: Encap,
+        /// What the inner frame has as its ingress port; no port of the device.
+        port: u8,
+    },
+}
+
+impl HwAction {
+    /// Whether it sends the frame round again.
+    pub fn goes_on(&self) -> bool {
+        matches!(self, HwAction::PopHeader { .. })
+    }
 }
 
 /// Why an action does not decode.
@@ -175,9 +229,9 @@ pub struct ActionError {
 pub struct ActionSlot {
     /// Operation; see the `OP_` constants.
     pub op: u8,
-    /// [`HwField`] of SET.
+    /// [`HwField`] of SET, [`Encap`] of POP_HEADER.
     pub field: u8,
-    /// Port of OUTPUT.
+    /// Port of OUTPUT; ingress port of POP_HEADER.
     pub port: u8,
     /// Zero.
     pub reserved: u8,
@@ -191,7 +245,7 @@ pub struct ActionSlot {
     pub mask: U64,
 }
 
-/// Table entry, 576 bytes (SPEC 6.4).
+/// Table entry, 752 bytes (SPEC 6.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FlowEntry {
@@ -210,8 +264,8 @@ pub struct FlowEntry {
 }
 
 const _: () = assert!(size_of::<ActionSlot>() == 24);
-const _: () = assert!(size_of::<FlowEntry>() == 576);
-const _: () = assert!(key::IP6_DST.end == KEY_BYTES);
+const _: () = assert!(size_of::<FlowEntry>() == 752);
+const _: () = assert!(key::BROUGHT.end == KEY_BYTES && key::IP6_DST.end == key::BROUGHT.start);
 
 /// Operation OUTPUT.
 pub const OP_OUTPUT: u8 = 1;
@@ -229,6 +283,8 @@ pub const OP_POP_VLAN: u8 = 6;
 pub const OP_METER: u8 = 7;
 /// Operation PUSH_HEADER.
 pub const OP_PUSH_HEADER: u8 = 8;
+/// Operation POP_HEADER.
+pub const OP_POP_HEADER: u8 = 9;
 
 impl HwAction {
     /// The slot that says so.
@@ -249,6 +305,7 @@ impl HwAction {
             HwAction::PopVlan => s.op = OP_POP_VLAN,
             HwAction::Meter { meter } => (s.op, s.value) = (OP_METER, u64::from(meter).into()),
             HwAction::PushHeader { header } => (s.op, s.value) = (OP_PUSH_HEADER, u64::from(header).into()),
+            HwAction::PopHeader { kind, port } => (s.op, s.field, s.port) = (OP_POP_HEADER, kind as u8, port),
         }
         s
     }
@@ -291,6 +348,7 @@ impl HwAction {
                 Ok(header) => HwAction::PushHeader { header },
                 Err(_) => return invalid("object number", s.value.get()),
             },
+            OP_POP_HEADER => HwAction::PopHeader { kind: Encap::try_from(s.field)?, port: s.port },
             op => return invalid("action", op.into()),
         })
     }
@@ -325,7 +383,8 @@ impl FlowEntry {
     /// The actions.
     ///
     /// # Errors
-    /// The first that is not defined; more outputs than [`MAX_OUTPUTS`], at the one too many; more than [`MAX_ACTIONS`].
+    /// The first that is not defined; more outputs than [`MAX_OUTPUTS`], at the one too many; more than [`MAX_ACTIONS`]; one that
+    /// sends the frame round again beside others.
     pub fn actions(&self) -> Result<Vec<HwAction>, ActionError> {
         let n = usize::from(self.action_count);
         let used = self.actions.get(..n).ok_or(ActionError {
@@ -338,6 +397,10 @@ impl FlowEntry {
             .map(|(index, s)| {
                 let a = HwAction::decode(s).map_err(|error| ActionError { index, error })?;
                 outputs += usize::from(matches!(a, HwAction::Output { .. } | HwAction::ToHost));
+                if a.goes_on() && n > 1 {
+                    let error = DecodeError::Invalid { field: "actions beside it", value: n as u64 };
+                    return Err(ActionError { index, error });
+                }
                 if outputs > MAX_OUTPUTS {
                     let error = DecodeError::Invalid { field: "outputs", value: outputs as u64 };
                     return Err(ActionError { index, error });
@@ -377,7 +440,7 @@ mod tests {
         let d = FlowEntry::decode(e.as_bytes()).unwrap();
         assert_eq!(d, e);
         assert_eq!(d.actions().unwrap(), actions());
-        assert!(FlowEntry::decode(&e.as_bytes()[..575]).is_err());
+        assert!(FlowEntry::decode(&e.as_bytes()[..751]).is_err());
         assert!(FlowEntry::new(key, key, 0, &[HwAction::DecTtl; 17]).is_none());
     }
 
@@ -389,6 +452,17 @@ mod tests {
         assert_eq!(e.actions(), Err(want));
         e.action_count = 17;
         assert_eq!(e.actions().unwrap_err().index, MAX_ACTIONS);
+    }
+
+    #[test]
+    fn what_sends_a_frame_round_again_is_alone_in_its_entry() {
+        let pop = HwAction::PopHeader { kind: Encap::Geneve, port: 77 };
+        let of = |a: &[HwAction]| FlowEntry::new([0; KEY_BYTES], [0; KEY_BYTES], 0, a).unwrap().actions();
+        assert_eq!(of(&[pop]).unwrap(), [pop]);
+        assert_eq!(of(&[HwAction::DecTtl, pop]).unwrap_err().index, 1);
+        let mut s = pop.encode();
+        s.field = 4;
+        assert!(HwAction::decode(&s).is_err());
     }
 
     #[test]

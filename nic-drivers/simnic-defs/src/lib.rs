@@ -20,7 +20,7 @@ pub mod ring;
 
 pub use cmd::{CmdCpl, CmdDesc, CmdStatus, DumpRecord, Opcode, StatsRecord};
 pub use entry::{
-    ActionError, FlowEntry, HwAction, HwField, KEY_BYTES, KeyBytes, MAX_ACTIONS, MAX_OUTPUTS, SetField,
+    ActionError, Encap, FlowEntry, HwAction, HwField, KEY_BYTES, KeyBytes, MAX_ACTIONS, MAX_OUTPUTS, SetField,
 };
 pub use object::{HeaderSpec, MAX_HEADER_BYTES, MeterRecord, MeterSpec};
 pub use regs::{PortReg, QueueReg, Reg};

@@ -57,6 +57,7 @@ impl Reg {
     pub const CAP_STAGES: Reg  = Reg(0x003c);
     pub const TIME: Reg        = Reg(0x0040);
     pub const CAP_OBJECTS: Reg = Reg(0x0048);
+    pub const CAP_AGAIN: Reg   = Reg(0x004c);
     pub const CMD_SQ_BASE: Reg = Reg(0x0100);
     pub const CMD_CQ_BASE: Reg = Reg(0x0108);
     pub const CMD_LOG2: Reg    = Reg(0x0110);
@@ -216,6 +217,7 @@ pub struct Caps {
     pub range_entries: u16,
     pub meters: u16,
     pub headers: u16,
+    pub passes: u8,
 }
 
 impl Caps {
@@ -249,6 +251,7 @@ impl Caps {
             range_entries: u16::from_le_bytes([s[2], s[3]]),
             meters: u16::from_le_bytes([o[0], o[1]]),
             headers: u16::from_le_bytes([o[2], o[3]]),
+            passes: read(Reg::CAP_AGAIN).to_le_bytes()[0],
         }
     }
 
@@ -268,6 +271,7 @@ impl Caps {
             Reg::CAP_FRAME => [flo, fhi, rlo, rhi],
             Reg::CAP_STAGES => pair(self.lpm_entries, self.range_entries),
             Reg::CAP_OBJECTS => pair(self.meters, self.headers),
+            Reg::CAP_AGAIN => [self.passes, 0, 0, 0],
             Reg::INSERT_NS => return Some(self.insert_ns),
             _ => return None,
         }))
@@ -298,7 +302,7 @@ mod tests {
             ring_log2_min: 3,
             ring_log2_max: 12,
             cmd_log2_max: 10,
-            key_bytes: 88,
+            key_bytes: 176,
             exact_log2: 14,
             exact_ways: 4,
             profiles: 8,
@@ -315,6 +319,7 @@ mod tests {
             range_entries: 64,
             meters: 256,
             headers: 512,
+            passes: 4,
         };
         assert_eq!(Caps::read(|r| c.register(r).unwrap()), c);
         assert_eq!(c.register(Reg::ID), None);

@@ -7,7 +7,7 @@ use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
 use simnic_defs::regs::Caps;
 
 use crate::lower_action::{SET_FIELDS, SET_WIDE, set_needs};
-use crate::lower_match::{KEY_FIELDS, key_needs};
+use crate::lower_match::{KEY_FIELDS, TUNNEL_FIELDS, key_needs};
 
 /// Name of the exact-match table, as shown to people.
 pub const EXACT_NAME: &str = "exact";
@@ -51,7 +51,12 @@ pub(crate) fn tables(caps: &Caps) -> impl Iterator<Item = u8> + use<> {
     [TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY].into_iter().filter(there)
 }
 
-fn key_fields(table: u8) -> Vec<KeyField> {
+/// Whether the device takes packets out of tunnels.
+pub(crate) fn opens_tunnels(caps: &Caps) -> bool {
+    caps.headers > 0 && caps.passes > 1
+}
+
+fn key_fields(caps: &Caps, table: u8) -> Vec<KeyField> {
     let field = |f: FieldId| match (table, f) {
         (TABLE_LPM, FieldId::NwDst) => KeyField::prefix(f).required(),
         (TABLE_RANGE, FieldId::TpSrc | FieldId::TpDst) => KeyField::prefix(f),
@@ -59,6 +64,7 @@ fn key_fields(table: u8) -> Vec<KeyField> {
     };
     std::iter::once(KeyField::whole(FieldId::DpPort).required())
         .chain(KEY_FIELDS.iter().map(|(f, _)| field(*f).needing(key_needs(*f))))
+        .chain(TUNNEL_FIELDS.iter().filter(|_| opens_tunnels(caps)).map(|(f, _)| KeyField::any(*f)))
         .collect()
 }
 
@@ -73,6 +79,7 @@ fn actions(caps: &Caps) -> Vec<ActionCap> {
         .chain(SET_WIDE.iter().map(|(f, ..)| set(*f).taking(2)))
         .chain((caps.meters > 0).then(|| ActionCap::anywhere(ActionKind::Meter)))
         .chain((caps.headers > 0).then(|| ActionCap::anywhere(ActionKind::TunnelPush).at_most(1).in_stage(2)))
+        .chain(opens_tunnels(caps).then(|| ActionCap::anywhere(ActionKind::TunnelPop).at_most(1).alone()))
         .collect()
 }
 
@@ -87,7 +94,7 @@ pub fn capabilities(
         id: table_id(id),
         name: table_name(id),
         kind,
-        key: key_fields(id),
+        key: key_fields(caps, id),
         entries: room(caps, id),
         actions: actions(caps),
         max_actions: caps.max_actions.into(),

@@ -8,7 +8,8 @@ use flow::{Action, ActionKind, FieldId, PacketMatch, PortId};
 use offload::{Needs, ObjectKind, Reject};
 use simnic_defs::entry::key::VLAN_PRESENT;
 use simnic_defs::object::{HEADER_CSUM, HEADER_UDP, HEADER_V6};
-use simnic_defs::{HeaderSpec, HwAction, HwField, MAX_ACTIONS, MAX_OUTPUTS, SetField};
+use simnic_defs::regs::MAX_PORTS;
+use simnic_defs::{Encap, HeaderSpec, HwAction, HwField, MAX_ACTIONS, MAX_OUTPUTS, SetField};
 
 use crate::lower_match::meets;
 
@@ -21,11 +22,13 @@ pub struct ActionLimits {
     pub outputs: usize,
     /// Headers that the device can put in front of packets.
     pub headers: usize,
+    /// Whether it takes packets out of tunnels.
+    pub opens: bool,
 }
 
 impl Default for ActionLimits {
     fn default() -> Self {
-        ActionLimits { actions: MAX_ACTIONS, outputs: MAX_OUTPUTS, headers: 0 }
+        ActionLimits { actions: MAX_ACTIONS, outputs: MAX_OUTPUTS, headers: 0, opens: false }
     }
 }
 
@@ -56,7 +59,16 @@ pub(crate) fn header_of(push: &TunnelPush) -> Option<HeaderSpec> {
     HeaderSpec::new(push.bytes(), 14, push.l4(), flags)
 }
 
-/// The hardware's actions for those of a rule that matches `m`. `meters` is which meter each of the device's is. A header for a tunnel
+/// An encapsulation in the hardware's terms.
+const fn encap(kind: TunnelKind) -> Encap {
+    match kind {
+        TunnelKind::Vxlan => Encap::Vxlan,
+        TunnelKind::Geneve => Encap::Geneve,
+        TunnelKind::Gre => Encap::Gre,
+    }
+}
+
+/// The hardware's actions for those of a rule that matches `m`. `ports` has those that tunnels share too; no packet is sent there. `meters` is which meter each of the device's is. A header for a tunnel
 /// has number 0 until one of the device's is found for it; see [`header_of`].
 ///
 /// # Errors
@@ -81,8 +93,8 @@ pub fn lower_actions(
         }
         match a {
             Action::Output(p) => {
-                let (_, port) =
-                    ports.iter().find(|(id, _)| id == p).ok_or(Reject::EgressNotOnDevice { port: *p })?;
+                let there = ports.iter().find(|(id, port)| id == p && u32::from(*port) < MAX_PORTS);
+                let (_, port) = there.ok_or(Reject::EgressNotOnDevice { port: *p })?;
                 outputs += 1;
                 out.push(HwAction::Output { port: *port });
             }
@@ -101,9 +113,21 @@ pub fn lower_actions(
             | Action::Recirc(_)
             | Action::Hash { .. }
             | Action::Ct(_)
-            | Action::CtClear
-            | Action::TunnelPop { .. } => {
+            | Action::CtClear => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
+            }
+            Action::TunnelPop { port, kind } => {
+                if !limits.opens {
+                    return Err(Reject::NeedsSoftware { action: a.kind() });
+                }
+                if actions.len() > 1 {
+                    return Err(Reject::NotAlone { table, action: a.kind() });
+                }
+                let (_, port) = ports
+                    .iter()
+                    .find(|(id, _)| id == port)
+                    .ok_or(Reject::EgressNotOnDevice { port: *port })?;
+                out.push(HwAction::PopHeader { kind: encap(*kind), port: *port });
             }
             Action::TunnelPush(push) => {
                 if limits.headers == 0 {
@@ -207,6 +231,14 @@ pub fn raise_actions(hw: &[HwAction], ports: &[(PortId, u8)]) -> Option<Vec<Acti
                 HwAction::DecTtl => Action::DecTtl,
                 HwAction::PushVlan { tpid, tci } => Action::PushVlan { tpid, tci },
                 HwAction::PopVlan => Action::PopVlan,
+                HwAction::PopHeader { kind, port } => {
+                    let kinds = [TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre];
+                    let kind = kinds.into_iter().find(|k| encap(*k) == kind)?;
+                    Action::TunnelPop {
+                        port: ports.iter().find(|(_, p)| *p == port).map(|(id, _)| *id)?,
+                        kind,
+                    }
+                }
                 // Which header that was is not known here.
                 HwAction::ToHost | HwAction::Meter { .. } | HwAction::PushHeader { .. } => return None,
                 HwAction::Set(SetField { field, value, mask }) => {
@@ -283,6 +315,21 @@ mod tests {
         assert_eq!(lower(&[keep], 0x800, 6), Ok(vec![want]));
         let clear = Action::SetField { field: FieldId::VlanTci, value: 5, mask: 0x1fff };
         assert!(matches!(lower(&[clear], 0x800, 6), Err(Reject::SetMask { .. })));
+    }
+
+    #[test]
+    fn taking_a_packet_out_of_a_tunnel_is_all_that_an_entry_does() {
+        let ports = [PORTS[0], (PortId(4789), 16)];
+        let limits = ActionLimits { opens: true, ..ActionLimits::default() };
+        let lower = |a: &[Action]| lower_actions(a, &PacketMatch::ANY, &ports, limits, &[], "exact");
+        let pop = Action::TunnelPop { port: PortId(4789), kind: TunnelKind::Gre };
+        let hw = lower(std::slice::from_ref(&pop)).unwrap();
+        assert_eq!(hw, [HwAction::PopHeader { kind: Encap::Gre, port: 16 }]);
+        assert_eq!(raise_actions(&hw, &ports), Some(vec![pop.clone()]));
+        let want = Reject::NotAlone { table: "exact", action: ActionKind::TunnelPop };
+        assert_eq!(lower(&[Action::DecTtl, pop]), Err(want));
+        let want = Reject::EgressNotOnDevice { port: PortId(4789) };
+        assert_eq!(lower(&[Action::Output(PortId(4789))]), Err(want), "no packet leaves by it");
     }
 
     #[test]

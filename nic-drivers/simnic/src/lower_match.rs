@@ -36,6 +36,22 @@ pub(crate) static KEY_FIELDS: [(FieldId, Range<usize>); 20] = [
     (FieldId::Ipv6Dst, key::IP6_DST),
 ];
 
+/// Which bytes hold what the headers of a tunnel said that the packet has come out of.
+pub(crate) static TUNNEL_FIELDS: [(FieldId, Range<usize>); 12] = [
+    (FieldId::TunId, key::TUN_ID),
+    (FieldId::TunSrc, key::TUN4_SRC),
+    (FieldId::TunDst, key::TUN4_DST),
+    (FieldId::TunIpv6Src, key::TUN6_SRC),
+    (FieldId::TunIpv6Dst, key::TUN6_DST),
+    (FieldId::TunFlags, key::TUN_FLAGS),
+    (FieldId::TunTos, key::TUN_TOS),
+    (FieldId::TunTtl, key::TUN_TTL),
+    (FieldId::TunTpSrc, key::TUN_TP_SRC),
+    (FieldId::TunTpDst, key::TUN_TP_DST),
+    (FieldId::TunGbpId, key::TUN_GBP_ID),
+    (FieldId::TunGbpFlags, key::TUN_GBP_FLAGS),
+];
+
 /// Fields of the hardware's key beside the ingress port.
 pub fn key_fields() -> impl Iterator<Item = FieldId> {
     KEY_FIELDS.iter().map(|(f, _)| *f)
@@ -78,7 +94,13 @@ fn take(from: &[u8]) -> u128 {
     from.iter().fold(0, |v, b| v << 8 | u128::from(*b))
 }
 
-/// The hardware's key and mask for `m`, given which datapath port is which.
+/// Whether packets of `m` have come out of a tunnel.
+fn is_of_tunnel(m: &PacketMatch) -> bool {
+    [FieldId::TunDst, FieldId::TunIpv6Dst].into_iter().any(|f| m.get(f).0 != 0)
+}
+
+/// The hardware's key and mask for `m`, given which datapath port is which: those that tunnels share too, where the device opens
+/// them.
 ///
 /// # Errors
 /// [`Reject::NoIngress`], [`Reject::IngressNotOnDevice`], [`Reject::Field`] for a field the key does not have.
@@ -106,6 +128,13 @@ pub fn lower_match(m: &PacketMatch, ports: &[(PortId, u8)], table: &'static str)
         put(&mut hw.mask[at.clone()], mask);
         left.set(*field, 0);
     }
+    // Of a packet by a port of the device they are zero anyway.
+    for (field, at) in TUNNEL_FIELDS.iter().filter(|_| is_of_tunnel(m)) {
+        let (value, mask) = m.get(*field);
+        put(&mut hw.key[at.clone()], value);
+        put(&mut hw.mask[at.clone()], mask);
+        left.set(*field, 0);
+    }
     for field in FIRST_PASS_FIELDS {
         if m.get(*field).0 == 0 {
             left.set(*field, 0);
@@ -129,7 +158,7 @@ pub fn raise_match(hw: &HwMatch, ports: &[(PortId, u8)]) -> Option<PacketMatch> 
         let (id, _) = ports.iter().find(|(_, p)| *p == hw.key[key::PORT.start])?;
         m.set(FieldId::DpPort, id.0.into());
     }
-    for (field, at) in &KEY_FIELDS {
+    for (field, at) in KEY_FIELDS.iter().chain(&TUNNEL_FIELDS) {
         let mask = take(&hw.mask[at.clone()]);
         if mask != 0 {
             m.set_masked(*field, take(&hw.key[at.clone()]), mask);
@@ -179,6 +208,8 @@ mod tests {
             let r = lower_match(&m, &PORTS, "exact");
             let known = KEY_FIELDS.iter().any(|(k, _)| *k == f.id);
             match r {
+                // Of packets out of a tunnel what its headers said is in the key.
+                Ok(_) if matches!(f.id, FieldId::TunDst | FieldId::TunIpv6Dst) => {}
                 Ok(hw) if known => {
                     assert_eq!(hw.mask.iter().map(|b| b.count_ones()).sum::<u32>(), 9, "{f:?}")
                 }
@@ -213,6 +244,21 @@ mod tests {
         back.set(FieldId::RecircId, 0);
         assert_eq!(back, m);
         assert!(raise_match(&hw, &PORTS[..1]).is_none());
+    }
+
+    #[test]
+    fn what_a_tunnel_said_is_matched_of_packets_out_of_it_also_where_it_is_zero() {
+        let mut m = base();
+        m.set(FieldId::TunDst, 0x0a00_0001);
+        m.set(FieldId::TunId, 77);
+        m.set(FieldId::TunGbpId, 0);
+        m.set_masked(FieldId::TunTos, 0, 3);
+        let hw = lower_match(&m, &PORTS, "exact").unwrap();
+        assert_eq!((&hw.key[112..116], hw.key[95]), (&[10, 0, 0, 1][..], 77));
+        assert_eq!((&hw.mask[104..106], hw.mask[98]), (&[0xff, 0xff][..], 3));
+        let mut back = raise_match(&hw, &PORTS).unwrap();
+        back.set(FieldId::RecircId, 0);
+        assert_eq!(back, m);
     }
 
     #[test]

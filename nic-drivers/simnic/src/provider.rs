@@ -20,19 +20,19 @@ use std::sync::Arc;
 use clock::{Clock, Deadline, Instant};
 use device::driver::{Lifeline, Recovery};
 use device::{DeviceBacking, Interrupt};
-use flow::{Action, ActionKind, FlowId, PortId};
+use flow::{Action, ActionKind, FieldId, FlowId, PortId};
 use offload::{
     Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, OffloadCapabilities, OffloadError,
     OffloadProvider, OpId, OpResult, RawStats, Reject, SharedObjects, StatsBatch, StatsCursor,
 };
 use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE};
 use simnic_defs::entry::key;
-use simnic_defs::regs::{Caps, VECTOR_CMD};
+use simnic_defs::regs::{Caps, MAX_PORTS, VECTOR_CMD};
 use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, FlowEntry, HeaderSpec, HwAction, KEY_BYTES, KeyBytes, Opcode};
 use zerocopy::IntoBytes;
 
 use crate::bring_up::{check_ports, set_ports};
-use crate::capability::{EXACT_NAME, capabilities, room, table_name};
+use crate::capability::{EXACT_NAME, capabilities, opens_tunnels, room, table_name};
 use crate::cmd_ring::CmdRing;
 use crate::config::SimnicConfig;
 use crate::lower_action::{ActionLimits, header_of, lower_actions};
@@ -184,6 +184,8 @@ pub struct SimnicProvider<B: DeviceBacking> {
     pub(crate) templates: Profiles,
     pub(crate) headers: Profiles<HeaderSpec>,
     pub(crate) meters: Meters,
+    /// Datapath ports and what they are in the device: its own, then those that tunnels share, which it knows by numbers only.
+    pub(crate) names: Vec<(PortId, u8)>,
     pub(crate) entries: HashMap<HwHandle, Entry>,
     /// Which handle an entry of a table has.
     pub(crate) by_hw: HashMap<(u8, u32), HwHandle>,
@@ -223,6 +225,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             headers: Profiles::new(caps.headers),
             meters: Meters::new(caps.meters),
             recovery: Recovery::new(config.health, backing.errors(), backing.now()),
+            names: config.ports.clone(),
             backing,
             regs,
             life,
@@ -292,6 +295,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             self.recovery.lose_contents();
         }
         let old = std::mem::replace(&mut self.config.ports, ports);
+        self.names = self.config.ports.clone();
         set_ports(&self.life, &self.config.ports);
         let depth = queue_depth(self.config.cmd_log2);
         let name = self.backing.name().to_owned();
@@ -313,8 +317,13 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             actions: self.caps.max_actions.into(),
             outputs: self.caps.max_outputs.into(),
             headers: self.caps.headers.into(),
+            opens: opens_tunnels(&self.caps),
         };
-        let ports = &self.config.ports;
+        if rule.is_of_tunnel() && !limits.opens {
+            let closed = Reject::Field { table, field: FieldId::TunDst };
+            return Err(self.capabilities.validate(rule).err().unwrap_or(closed));
+        }
+        let ports = &self.names;
         let lowered = lower_match(&rule.matches, ports, table).and_then(|matches| {
             let meters = self.meters.numbers();
             let actions = lower_actions(&rule.actions, &rule.matches, ports, limits, meters, table)?;
@@ -330,6 +339,39 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             Ok(Lowered { matches, actions, header })
         });
         lowered.map_err(|r| self.capabilities.validate(rule).err().unwrap_or(r))
+    }
+
+    /// Numbers for the ports that tunnels share which `rule` names. When there are none left, those that no entry uses are given out
+    /// again.
+    fn name_tunnels(&mut self, rule: &FlowRule) {
+        if !opens_tunnels(&self.caps) {
+            return;
+        }
+        let ingress = rule.is_of_tunnel().then(|| PortId(rule.matches.get(FieldId::DpPort).0 as u32));
+        for port in ingress.into_iter().chain(rule.opens()) {
+            if self.names.iter().any(|(id, _)| *id == port) {
+                continue;
+            }
+            let free = |names: &[(PortId, u8)]| {
+                (MAX_PORTS as u8..=u8::MAX).find(|n| !names.iter().any(|(_, used)| used == n))
+            };
+            if free(&self.names).is_none() {
+                let uses = |id: PortId| {
+                    self.entries.values().any(|e| {
+                        let from = e.rule.matches.get(FieldId::DpPort).0 == u128::from(id.0);
+                        from || e.rule.opens() == Some(id)
+                    })
+                };
+                let used = self.names.iter().filter(|(id, n)| u32::from(*n) < MAX_PORTS || uses(*id));
+                // Entries that are being installed have theirs yet to come: only at rest is it known who uses which.
+                if self.in_flight == 0 {
+                    self.names = used.copied().collect();
+                }
+            }
+            if let Some(n) = free(&self.names) {
+                self.names.push((port, n));
+            }
+        }
     }
 
     pub(crate) fn finish(&mut self, op: OpId, flow: FlowId, result: OpResult) {
@@ -447,6 +489,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     /// Starts an INSTALL into the first table that can hold the rule: the first there is, or the first behind `tried`, a table that
     /// had no room. `why` is what to say when none can.
     pub(crate) fn install(&mut self, op: OpId, rule: Box<FlowRule>, tried: Option<u8>, why: Option<Reject>) {
+        self.name_tunnels(&rule);
         let lowered = match self.lower(&rule, EXACT_NAME) {
             Ok(l) => l,
             Err(r) => return self.finish(op, rule.id, OpResult::Rejected(r, None)),
@@ -494,6 +537,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             return self.finish(op, rule.id, OpResult::Failed { error, left: Some(handle), last: None });
         }
         let (table, hw) = (e.table, e.hw);
+        self.name_tunnels(&rule);
         let entry = self.lower(&rule, table_name(table)).and_then(|l| {
             let offered = self.caps.max_actions.into();
             let many = Reject::TooManyActions { table: table_name(table), wanted: l.actions.len(), offered };

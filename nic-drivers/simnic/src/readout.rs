@@ -174,7 +174,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             TABLE_RANGE => from_ranges(&key, &mask)?,
             _ => HwMatch { key, mask },
         };
-        let ports = &self.config.ports;
+        let ports = &self.names;
         let matches = raise_match(&hw, ports)?;
         let actions = raise_actions(&r.entry.actions().ok()?, ports)?;
         Some(FlowRule {

@@ -269,7 +269,7 @@ fn a_full_bucket_sends_the_rule_to_the_ternary_table() {
     assert!(matches!(r, OpResult::Installed(_, TableId(1))), "{r:?}");
     let (table, e) = b.dev.lock().entries[0].unwrap();
     assert_eq!(table, 1);
-    assert_ne!(e.mask, [0; 88]);
+    assert_ne!(e.mask, [0; simnic_defs::KEY_BYTES]);
     b.dev.fault(Opcode::Install, CmdFault::Refuse(CmdStatus::BucketFull));
     b.dev.fault(Opcode::Install, CmdFault::Refuse(CmdStatus::TableFull));
     let r = b.run(FlowOp::Install(OpId(2), rule(2)));

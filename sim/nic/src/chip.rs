@@ -20,6 +20,7 @@ use simnic_defs::regs::{
 };
 use simnic_defs::{KEY_BYTES, MAX_ACTIONS, MAX_OUTPUTS};
 
+use crate::again::PASSES;
 use crate::cmd_engine::CmdEngine;
 use crate::config::{Config, ConfigError};
 use crate::drops::FrameAccount;
@@ -552,6 +553,7 @@ fn caps(c: &Config) -> Caps {
         range_entries: c.range.entries,
         meters: c.meters.entries,
         headers: c.tunnels.headers,
+        passes: if c.recirculates() { PASSES } else { 1 },
         insert_ns: cycles_to_ns(insert, c.device.clock_hz).min(u32::MAX.into()) as u32,
     }
 }

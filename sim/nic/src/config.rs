@@ -201,6 +201,15 @@ section! {
     }
 }
 section! {
+    /// `[again]`: the way back to the parser for frames out of tunnels.
+    AgainConfig {
+        /// Frames on it; 0: there is none, and no frame is taken out of a tunnel.
+        buffer_frames: u32 = 64,
+        /// Latency in cycles.
+        latency_cycles: u32 = 4,
+    }
+}
+section! {
     /// `[action]`
     ActionConfig {
         /// Latency in cycles.
@@ -295,6 +304,7 @@ pub struct Config {
     pub ternary: TernaryConfig,
     pub meters: MeterConfig,
     pub tunnels: TunnelConfig,
+    pub again: AgainConfig,
     pub action: ActionConfig,
     pub counters: CounterConfig,
     pub host: HostConfig,
@@ -316,6 +326,11 @@ impl Config {
         })?;
         config.check().map_err(|e| ConfigError { line: line_of(text, &e.key), ..e })?;
         Ok(config)
+    }
+
+    /// Whether entries can send frames round again.
+    pub(crate) fn recirculates(&self) -> bool {
+        self.again.buffer_frames > 0
     }
 
     /// Cycles that a frame of `len_bytes` without FCS takes on the wire of a port, with preamble and start delimiter (8 bytes), FCS (4)
@@ -388,6 +403,8 @@ impl Config {
             range(&format!("{name}.interval_cycles"), i.into(), 1, 1 << 20)?;
             range(&format!("{name}.buffer_frames"), b.into(), 1, 1 << 16)?;
         }
+        range("again.buffer_frames", self.again.buffer_frames.into(), 0, 1 << 16)?;
+        range("again.latency_cycles", self.again.latency_cycles.into(), 1, 1 << 20)?;
         range("lpm.profiles", self.lpm.profiles.into(), 1, 8)?;
         range("lpm.write_cycles", self.lpm.write_cycles.into(), 0, 1 << 20)?;
         range("range.write_cycles", self.range.write_cycles.into(), 0, 1 << 20)?;

@@ -50,12 +50,6 @@ pub(crate) fn update(mut crc: u32, bytes: &[u8]) -> u32 {
     crc
 }
 
-/// CRC-32C of a profile number followed by a key.
-#[inline]
-pub(crate) fn bucket_hash(profile: u8, key: &[u8]) -> u32 {
-    !update(update(!0, &[profile]), key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

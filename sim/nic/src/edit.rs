@@ -24,7 +24,7 @@ pub(crate) fn apply(p: &mut Packet, a: &HwAction) {
         HwAction::PopVlan => pop_vlan(p),
         // These need more than the frame.
         HwAction::Meter { .. } | HwAction::PushHeader { .. } => {}
-        HwAction::Output { .. } | HwAction::ToHost => {}
+        HwAction::Output { .. } | HwAction::ToHost | HwAction::PopHeader { .. } => {}
     }
 }
 
@@ -269,7 +269,7 @@ mod tests {
     }
 
     fn list(actions: &[HwAction]) -> ActionList {
-        ActionList { actions: actions.into(), may_except: true, headers: Box::new([]) }
+        ActionList { actions: actions.into(), may_except: true, goes_on: false, headers: Box::new([]) }
     }
 
     fn set(field: HwField, value: u64, mask: u64) -> HwAction {

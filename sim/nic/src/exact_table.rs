@@ -2,7 +2,7 @@
 //! (datasheet 6.3).
 //!
 //! ```text
-//!   bucket = low bits of CRC-32C(profile, key & mask)
+//!   bucket = low bits of CRC-32C(profile, those 8-byte words of key & mask where mask is not zero)
 //!   slots: [table 0: [bucket 0: way 0 | way 1 | ...][bucket 1: ...]][table 1: ...]
 //! ```
 //!
@@ -15,7 +15,7 @@ use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};
 
 use crate::config::ExactConfig;
 use crate::crc;
-use crate::slots::{Slots, masked};
+use crate::slots::Slots;
 use crate::tables::{Entry, Refusal, bad_key};
 
 #[derive(Clone)]
@@ -27,6 +27,8 @@ struct What {
 #[derive(Clone)]
 struct Profile {
     mask: KeyBytes,
+    /// Which groups of eight bytes it does not leave out.
+    words: Vec<u8>,
     entries: u32,
 }
 
@@ -57,6 +59,30 @@ pub(crate) struct Found {
     /// Buckets read, and how many of them there are.
     pub buckets: Probed,
     pub read: usize,
+}
+
+/// The hash that says which bucket a key lies in.
+#[inline]
+fn bucket_hash(profile: u8, key: &KeyBytes, words: &[u8]) -> u32 {
+    let mut c = crc::update(!0, &[profile]);
+    for w in words {
+        let at = usize::from(*w) * 8;
+        c = crc::update(c, key.get(at..at + 8).unwrap_or(&[]));
+    }
+    !c
+}
+
+/// The bits of a key that a mask leaves, which has none but in these words.
+#[inline]
+fn masked_words(key: &KeyBytes, mask: &KeyBytes, words: &[u8]) -> KeyBytes {
+    let mut out = [0; KEY_BYTES];
+    for w in words {
+        let at = usize::from(*w) * 8;
+        for i in at..(at + 8).min(KEY_BYTES) {
+            out[i] = key[i] & mask[i];
+        }
+    }
+    out
 }
 
 /// Another hash from the bits of the first.
@@ -117,8 +143,8 @@ impl ExactTable {
             if p.entries == 0 {
                 continue;
             }
-            let k = masked(key, &p.mask);
-            let hash = crc::bucket_hash(i as u8, &k);
+            let k = masked_words(key, &p.mask, &p.words);
+            let hash = bucket_hash(i as u8, &k, &p.words);
             for first in self.buckets(i as u8, hash) {
                 if let Some(b) = f.buckets.get_mut(f.read) {
                     *b = (first / self.ways) as u32;
@@ -146,7 +172,8 @@ impl ExactTable {
         if mask.iter().all(|b| *b == 0) {
             return Err(CmdStatus::BadKey.into());
         }
-        *p = Some(Profile { mask: *mask, entries: 0 });
+        let words = (0..KEY_BYTES / 8).filter(|w| mask[w * 8..w * 8 + 8].iter().any(|b| *b != 0));
+        *p = Some(Profile { mask: *mask, words: words.map(|w| w as u8).collect(), entries: 0 });
         Ok(())
     }
 
@@ -170,7 +197,7 @@ impl ExactTable {
         let p = self.profiles.get(usize::from(profile)).and_then(Option::as_ref);
         let p = p.ok_or(CmdStatus::BadProfile)?;
         bad_key(key_defect(key, &p.mask))?;
-        let hash = crc::bucket_hash(profile, key);
+        let hash = bucket_hash(profile, key, &p.words);
         if let Some(i) = self.find(profile, key, hash) {
             return Err(self.slots.exists(i));
         }
@@ -206,14 +233,19 @@ impl ExactTable {
     pub fn heal(&mut self, name: u32) {
         if let Some(slot) = self.slots.named(name)
             && let Some(h) = self.slots.at(slot)
+            && let Some(Some(p)) = self.profiles.get(usize::from(h.what.profile))
         {
-            self.tags[slot] = crc::bucket_hash(h.what.profile, &h.what.key) | 1;
+            self.tags[slot] = bucket_hash(h.what.profile, &h.what.key, &p.words) | 1;
         }
     }
 
     /// Key profile of an entry.
     pub fn profile_of(&self, name: u32) -> Option<u8> {
         self.slots.get(name).map(|h| h.what.profile)
+    }
+
+    pub fn get(&self, name: u32) -> Option<&Entry> {
+        self.slots.get(name).map(|h| &h.entry)
     }
 
     pub fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {

@@ -16,6 +16,7 @@
 //! Or live: [`SimHandle::attach`] gives ports to packet I/O and [`SimHandle::start_live`] runs the device on a thread.
 #![forbid(unsafe_code)]
 
+mod again;
 mod backing;
 mod bed;
 pub mod bench;
@@ -54,6 +55,7 @@ mod tables;
 mod ternary_table;
 mod trail;
 mod transfer;
+mod tunnel;
 mod tx_engine;
 mod waves;
 

@@ -135,6 +135,10 @@ impl LpmTable {
         self.slots.get(name).map(|h| (h.what.key, h.what.mask))
     }
 
+    pub fn get(&self, name: u32) -> Option<&Entry> {
+        self.slots.get(name).map(|h| &h.entry)
+    }
+
     pub fn get_mut(&mut self, name: u32) -> Option<&mut Entry> {
         self.slots.get_mut(name)
     }

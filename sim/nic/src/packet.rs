@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use simnic_defs::{KEY_BYTES, KeyBytes, RxCpl, RxReason};
 
+use crate::again::Walk;
 use crate::capture::Capture;
 use crate::parser::Layout;
 use crate::scheduler::SharedBuffer;
@@ -22,6 +23,8 @@ pub(crate) struct Packet {
     /// Frame bytes from `head` on; taken out while a DMA transfer has them.
     pub data: Vec<u8>,
     pub head: usize,
+    /// Where the frame ends, when that is before the end of `data`.
+    pub end: usize,
     pub ingress: u8,
     /// Cycle in which it arrives by the wire, then the cycle in which it left by one.
     pub at: u64,
@@ -36,6 +39,8 @@ pub(crate) struct Packet {
     pub entry: u32,
     /// What to do with it; none: to the host.
     pub actions: Option<Arc<ActionList>>,
+    /// How it came to be looked up again.
+    pub walk: Walk,
     /// Where it was, when somebody watches.
     pub trail: Option<Box<Trail>>,
 }
@@ -53,17 +58,18 @@ impl Packet {
 
     #[inline]
     pub fn bytes(&self) -> &[u8] {
-        self.data.get(self.head..).unwrap_or(&[])
+        self.data.get(self.head..self.data.len().min(self.end)).unwrap_or(&[])
     }
 
     #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        self.data.get_mut(self.head..).unwrap_or(&mut [])
+        let end = self.data.len().min(self.end);
+        self.data.get_mut(self.head..end).unwrap_or(&mut [])
     }
 
     #[inline]
     pub fn len(&self) -> usize {
-        self.data.len().saturating_sub(self.head)
+        self.data.len().min(self.end).saturating_sub(self.head)
     }
 
     /// Grows the frame by `n` bytes in front; false without headroom.
@@ -117,6 +123,7 @@ impl PacketPool {
             Box::new(Packet {
                 data: Vec::new(),
                 head: HEADROOM,
+                end: usize::MAX,
                 ingress: 0,
                 at: 0,
                 key: [0; KEY_BYTES],
@@ -128,6 +135,7 @@ impl PacketPool {
                 table: RxCpl::NO_TABLE,
                 entry: RxCpl::NO_ENTRY,
                 actions: None,
+                walk: Walk::default(),
                 trail: None,
             })
         });
@@ -135,7 +143,7 @@ impl PacketPool {
             p.data = Vec::with_capacity(self.room);
         }
         p.data.clear();
-        p.head = HEADROOM;
+        (p.head, p.end) = (HEADROOM, usize::MAX);
         self.born += 1;
         p.at = 0;
         if self.recorder.is_some() {
@@ -207,6 +215,7 @@ impl PacketPool {
     /// Takes a frame back.
     pub fn put(&mut self, mut p: PacketBox) {
         p.actions = None;
+        p.walk.clear();
         if let Some(mut t) = p.trail.take()
             && let Some(r) = &mut self.recorder
         {

@@ -2,12 +2,16 @@
 //!
 //! ```text
 //!   ingress queues ─► parser ─[parsed]─► exact (one stage per table) ─► lpm ─► range ─[looked up]─► ternary ─[decided]─► action engine ─► egress, host queues
+//!                       ▲ again: frames out of tunnels                                                                                                       │
+//!                       └──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Cycle-level: each stage takes a frame per initiation interval, keeps it for its latency in a pipe of finite size, and
 //! waits when the pipe is full. An exact stage takes its interval once for each profile probed, and waits for buckets that
 //! are in host memory; the action engine takes its interval once for each frame sent; a table that is being written looks nothing up for as long as
 //! the profile says. What a stage computes is behavioural ([`crate::parser`], [`crate::edit`], the tables).
+
+use std::sync::Arc;
 
 use kernel::{Cycles, Pipe, Stall, Usage, Wake};
 use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
@@ -19,9 +23,8 @@ use crate::drops::{DropReason, FrameAccount};
 use crate::edit;
 use crate::objects::Meters;
 use crate::packet::{Packet, PacketBox, PacketPool};
-use crate::parser;
 use crate::port::Port;
-use crate::tables::{CounterMasks, Entry, Tables};
+use crate::tables::{ActionList, Tables};
 use crate::trail::Place;
 
 /// One table of the exact stage.
@@ -47,6 +50,9 @@ pub(crate) struct Pipeline {
     lpm: Option<Stage>,
     range: Option<Stage>,
     decided: Pipe<PacketBox>,
+    /// Frames that are sent round again, where the device does that.
+    again: Option<Pipe<PacketBox>>,
+    again_usage: Usage,
     next_port: usize,
     /// The frame whose actions are being executed, and how many are.
     executing: Option<(PacketBox, usize)>,
@@ -87,6 +93,11 @@ impl Pipeline {
             lpm: (l.entries > 0).then(|| stage(lpm, l.write_cycles)),
             range: (r.entries > 0).then(|| stage(range, r.write_cycles)),
             decided: pipe(c.ternary.latency_cycles, c.ternary.interval_cycles, c.ternary.buffer_frames)?,
+            again: match c.recirculates() {
+                true => Some(pipe(c.again.latency_cycles, 1, c.again.buffer_frames)?),
+                false => None,
+            },
+            again_usage: Usage::default(),
             next_port: 0,
             executing: None,
             action_free_at: 0,
@@ -114,24 +125,30 @@ impl Pipeline {
 
     pub fn parse(&mut self, now: Cycles, ports: &mut [Port]) -> bool {
         let n = ports.len();
-        let Some(i) = (0..n).map(|i| (self.next_port + i) % n).find(|i| ports[*i].ingress.is_ready(now))
-        else {
-            return false;
+        // Those that are in the pipeline already come first, or it could fill up with them.
+        let again = self.again.as_mut().filter(|a| a.is_ready(now));
+        let port = match again {
+            Some(_) => None,
+            None => {
+                let ready =
+                    (0..n).map(|i| (self.next_port + i) % n).find(|i| ports[*i].ingress.is_ready(now));
+                let Some(i) = ready else { return false };
+                Some(i)
+            }
         };
         if !Self::may_take(&mut self.usage[PARSER], &self.parsed, now) {
             return false;
         }
-        let Some(mut p) = ports[i].ingress.pop(now) else { return false };
-        self.next_port = (i + 1) % n;
-        let Packet { data, head, key, .. } = &mut *p;
-        match parser::parse(data.get(*head..).unwrap_or(&[]), i as u8, key) {
-            Ok(layout) => {
-                p.hash = parser::flow_hash(&p.key, &layout);
-                p.layout = layout;
-                p.parsed = true;
+        let taken = match (port, again) {
+            (Some(i), _) => {
+                self.next_port = (i + 1) % n;
+                ports[i].ingress.pop(now)
             }
-            Err(parser::Unparsed) => p.reason = RxReason::Unparsed,
-        }
+            (None, again) => again.and_then(|a| a.pop(now)),
+        };
+        let Some(mut p) = taken else { return false };
+        let ingress = p.ingress;
+        p.look(ingress);
         self.usage[PARSER].accept(self.parsed.timing().interval_cycles().into());
         p.stamp(Place::Parser, now.0, self.parsed.visible_from(now));
         let pushed = self.parsed.push(now, p);
@@ -173,9 +190,8 @@ impl Pipeline {
             if let Some(cache) = &mut stage.cache {
                 late = cache.access(now, &f.buckets[..f.read]);
             }
-            let masks = tables.masks;
-            if let Some(e) = f.slot.and_then(|s| tables.exact.entry_at_mut(s)) {
-                decide(&mut p, TABLE_EXACT, e, masks, now_ns, self.max_frame_bytes);
+            if let Some(s) = f.slot {
+                decide(&mut p, tables, (TABLE_EXACT, s), now_ns, self.max_frame_bytes);
             }
         }
         stage.usage.accept(self.exact_interval + extra);
@@ -197,10 +213,8 @@ impl Pipeline {
         let mut extra = 0;
         if p.parsed && p.table == RxCpl::NO_TABLE {
             extra = tables.lpm.programmed().saturating_sub(1) * interval;
-            let masks = tables.masks;
-            let slot = tables.lpm.lookup(&p.key);
-            if let Some(e) = slot.and_then(|s| tables.lpm.entry_at_mut(s)) {
-                decide(&mut p, TABLE_LPM, e, masks, now_ns, self.max_frame_bytes);
+            if let Some(s) = tables.lpm.lookup(&p.key) {
+                decide(&mut p, tables, (TABLE_LPM, s), now_ns, self.max_frame_bytes);
             }
         }
         stage.usage.accept(interval + extra);
@@ -219,12 +233,11 @@ impl Pipeline {
             return false;
         }
         let Some(mut p) = input.pop(now) else { return false };
-        if p.parsed && p.table == RxCpl::NO_TABLE {
-            let masks = tables.masks;
-            let slot = tables.range.lookup(&p.key);
-            if let Some(e) = slot.and_then(|s| tables.range.entry_at_mut(s)) {
-                decide(&mut p, TABLE_RANGE, e, masks, now_ns, self.max_frame_bytes);
-            }
+        if p.parsed
+            && p.table == RxCpl::NO_TABLE
+            && let Some(s) = tables.range.lookup(&p.key)
+        {
+            decide(&mut p, tables, (TABLE_RANGE, s), now_ns, self.max_frame_bytes);
         }
         stage.usage.accept(stage.out.timing().interval_cycles().into());
         p.stamp(Place::Range, now.0, stage.out.visible_from(now));
@@ -241,12 +254,11 @@ impl Pipeline {
             return false;
         }
         let Some(mut p) = input.pop(now) else { return false };
-        if p.parsed && p.table == RxCpl::NO_TABLE {
-            let masks = tables.masks;
-            let slot = tables.ternary.lookup(&p.key);
-            if let Some(e) = slot.and_then(|s| tables.ternary.entry_at_mut(s)) {
-                decide(&mut p, TABLE_TERNARY, e, masks, now_ns, self.max_frame_bytes);
-            }
+        if p.parsed
+            && p.table == RxCpl::NO_TABLE
+            && let Some(s) = tables.ternary.lookup(&p.key)
+        {
+            decide(&mut p, tables, (TABLE_TERNARY, s), now_ns, self.max_frame_bytes);
         }
         self.usage[TERNARY].accept(self.decided.timing().interval_cycles().into());
         p.stamp(Place::Ternary, now.0, self.decided.visible_from(now));
@@ -321,8 +333,13 @@ impl Pipeline {
     ) {
         let ingress = usize::from(p.ingress);
         let Some(list) = p.actions.take() else {
+            p.as_received();
             return ports[ingress].punt(now, p, pool, account);
         };
+        if list.goes_on {
+            let left = self.send_again(now, p, list);
+            return left.into_iter().for_each(|p| ports[ingress].punt(now, p, pool, account));
+        }
         let is_output = |a: &HwAction| matches!(a, HwAction::Output { .. } | HwAction::ToHost);
         for (i, a) in list.actions.iter().enumerate().skip(done) {
             match a {
@@ -368,9 +385,32 @@ impl Pipeline {
         ports[ingress].drop(p, DropReason::Rule, pool, account);
     }
 
+    /// Sends a frame round again, by the entry that says so; it comes back as it was received when that cannot be.
+    fn send_again(&mut self, now: Cycles, mut p: PacketBox, list: Arc<ActionList>) -> Option<PacketBox> {
+        let went_on = p.go_on(list);
+        let left = match &mut self.again {
+            Some(again) if went_on => {
+                if again.has_room(now) {
+                    p.stamp(Place::Again, now.0, again.visible_from(now));
+                    self.again_usage.accept(1);
+                } else {
+                    self.again_usage.stall(Stall::Output);
+                }
+                again.push(now, p).err()
+            }
+            _ => Some(p),
+        };
+        left.map(|mut p| {
+            p.as_received();
+            (p.table, p.entry) = (RxCpl::NO_TABLE, RxCpl::NO_ENTRY);
+            p
+        })
+    }
+
     pub fn next_event(&self, now: Cycles) -> Wake {
         let mut w = self.exact.iter().fold(self.parsed.wake(now), |w, s| w.or(s.out.wake(now)));
         w = self.optional().fold(w, |w, (_, s)| w.or(s.out.wake(now)));
+        w = self.again.iter().fold(w, |w, p| w.or(p.wake(now)));
         let action = match self.executing {
             Some(_) => Wake::at(Cycles(now.0 + 1)),
             None => self.decided.wake(now),
@@ -391,7 +431,13 @@ impl Pipeline {
     pub fn inside(&self) -> usize {
         let exact: usize = self.exact.iter().map(|s| s.out.len()).sum();
         let optional: usize = self.optional().map(|(_, s)| s.out.len()).sum();
-        self.parsed.len() + exact + optional + self.decided.len() + usize::from(self.executing.is_some())
+        let again = self.again.as_ref().map_or(0, Pipe::len);
+        self.parsed.len()
+            + exact
+            + optional
+            + self.decided.len()
+            + again
+            + usize::from(self.executing.is_some())
     }
 
     /// Loses everything inside.
@@ -412,7 +458,7 @@ impl Pipeline {
         for s in [&mut self.lpm, &mut self.range].into_iter().flatten() {
             lost.extend(s.out.drain(now));
         }
-        for q in [&mut self.parsed, &mut self.decided] {
+        for q in [&mut self.parsed, &mut self.decided].into_iter().chain(&mut self.again) {
             lost.extend(q.drain(now));
         }
         for p in lost {
@@ -432,8 +478,9 @@ impl Pipeline {
             ("ternary".to_string(), &self.usage[TERNARY], Some(&self.decided)),
             ("action".to_string(), &self.usage[ACTION], None),
         ];
+        let again = self.again.iter().map(|p| ("again".to_string(), &self.again_usage, Some(p)));
         let optional = self.optional().map(|(n, s)| (n.to_string(), &s.usage, Some(&s.out)));
-        std::iter::once(first).chain(exact).chain(optional).chain(last).collect()
+        std::iter::once(first).chain(exact).chain(optional).chain(last).chain(again).collect()
     }
 
     /// Frames in each pipe, in the order of [`Pipeline::stages`].
@@ -442,6 +489,7 @@ impl Pipeline {
         out.extend(self.exact.iter().map(|s| s.out.len() as u32));
         out.extend(self.optional().map(|(_, s)| s.out.len() as u32));
         out.push(self.decided.len() as u32);
+        out.extend(self.again.iter().map(|p| p.len() as u32));
     }
 
     /// Lookups of buckets that the cache of the exact tables had, and that it had not; none when there is no cache.
@@ -451,16 +499,20 @@ impl Pipeline {
     }
 }
 
-/// The frame has met entry `e`: it executes it and is counted, or goes to the host as it is.
+/// The frame has met the entry in a slot of a table: it executes it and is counted, or goes to the host as it was received.
 fn decide(
     p: &mut Packet,
-    table: u8,
-    e: &mut Entry,
-    masks: CounterMasks,
+    tables: &mut Tables,
+    (table, slot): (u8, usize),
     now_ns: u64,
     max_frame_bytes: usize,
 ) {
     p.table = table;
+    if !p.walk.is_first() && !p.walk.holds(tables) {
+        return;
+    }
+    let masks = tables.masks;
+    let Some(e) = tables.entry_at_mut(table, slot) else { return };
     p.entry = e.name;
     // Frames longer than the longest never get here, so only actions can make an exception.
     if e.actions.may_except
@@ -469,6 +521,13 @@ fn decide(
         p.reason = reason;
         return;
     }
-    e.count(p.len(), now_ns, masks);
     p.actions = Some(e.actions.clone());
+    if e.actions.goes_on {
+        return;
+    }
+    e.count(p.len(), now_ns, masks);
+    if !p.walk.is_first() {
+        p.walk.settle(tables, now_ns);
+        p.as_is();
+    }
 }

@@ -26,6 +26,8 @@ pub(crate) struct ActionList {
     pub actions: Box<[HwAction]>,
     /// Whether [`crate::edit::exception`] must be asked.
     pub may_except: bool,
+    /// Whether it sends frames round again ([`crate::again`]), which is all it does then.
+    pub goes_on: bool,
     /// The headers that the actions name, as they were when the entry was written.
     pub headers: Box<[(u16, Arc<HeaderSpec>)]>,
 }
@@ -60,8 +62,12 @@ impl Entry {
     /// One that drops.
     #[cfg(test)]
     pub fn empty() -> Self {
-        let actions =
-            Arc::new(ActionList { actions: Box::new([]), may_except: false, headers: Box::new([]) });
+        let actions = Arc::new(ActionList {
+            actions: [].into(),
+            may_except: false,
+            goes_on: false,
+            headers: [].into(),
+        });
         Entry { name: 0, cookie: 0, actions, packets: 0, bytes: 0, last_ns: AGE_NEVER }
     }
 
@@ -100,6 +106,7 @@ pub(crate) struct Tables {
     pub objects: Objects,
     pub masks: CounterMasks,
     ports: u8,
+    recirculates: bool,
 }
 
 impl Tables {
@@ -116,6 +123,7 @@ impl Tables {
             },
             masks: CounterMasks { packets: mask(c.counters.packet_bits), bytes: mask(c.counters.byte_bits) },
             ports: c.device.ports,
+            recirculates: c.recirculates(),
         }
     }
 
@@ -193,10 +201,14 @@ impl Tables {
         let may_except = actions
             .iter()
             .any(|a| matches!(a, HwAction::DecTtl | HwAction::PushVlan { .. } | HwAction::PushHeader { .. }));
-        Ok(Arc::new(ActionList { actions: actions.into(), may_except, headers: headers.into() }))
+        let goes_on = actions.iter().any(HwAction::goes_on);
+        if goes_on && !self.recirculates {
+            return Err(refuse(CmdStatus::BadAction, 0));
+        }
+        Ok(Arc::new(ActionList { actions: actions.into(), may_except, goes_on, headers: headers.into() }))
     }
 
-    fn entry(&self, payload: &[u8]) -> Result<(FlowEntry, Arc<ActionList>), Refusal> {
+    fn decoded(&self, payload: &[u8]) -> Result<(FlowEntry, Arc<ActionList>), Refusal> {
         let e = FlowEntry::decode(payload).map_err(|_| CmdStatus::BadLength)?;
         let actions = self.actions(&e)?;
         Ok((e, actions))
@@ -204,7 +216,7 @@ impl Tables {
 
     fn install(&mut self, d: &CmdDesc, payload: &[u8]) -> Result<CmdCpl, Refusal> {
         self.check_table(d.table)?;
-        let (e, actions) = self.entry(payload)?;
+        let (e, actions) = self.decoded(payload)?;
         let list = actions.clone();
         let new =
             Entry { name: 0, cookie: e.cookie.get(), actions, packets: 0, bytes: 0, last_ns: AGE_NEVER };
@@ -239,34 +251,52 @@ impl Tables {
             _ => self.ternary.key_of(name),
         };
         let (key, mask) = old.ok_or(CmdStatus::NoEntry)?;
-        let (e, actions) = self.entry(payload)?;
+        let (e, actions) = self.decoded(payload)?;
         let differs = (0..KEY_BYTES).find(|i| e.key[*i] != key[*i] || e.mask[*i] != mask[*i]);
         bad_key(differs)?;
-        let entry = match d.table {
-            TABLE_EXACT => {
-                self.exact.heal(name);
-                self.exact.get_mut(name)
-            }
-            TABLE_LPM => {
-                self.lpm.heal(name);
-                self.lpm.get_mut(name)
-            }
-            TABLE_RANGE => {
-                self.range.heal(name);
-                self.range.get_mut(name)
-            }
-            _ => {
-                self.ternary.heal(name);
-                self.ternary.get_mut(name)
-            }
-        };
-        let entry = entry.ok_or(CmdStatus::NoEntry)?;
+        match d.table {
+            TABLE_EXACT => self.exact.heal(name),
+            TABLE_LPM => self.lpm.heal(name),
+            TABLE_RANGE => self.range.heal(name),
+            _ => self.ternary.heal(name),
+        }
+        let entry = self.entry_mut(d.table, name).ok_or(CmdStatus::NoEntry)?;
         let c = with_counters(d, entry, now_ns);
-        self.objects.hold(&actions, 1);
-        let old = std::mem::replace(&mut entry.actions, actions);
+        let old = std::mem::replace(&mut entry.actions, actions.clone());
         entry.cookie = e.cookie.get();
+        self.objects.hold(&actions, 1);
         self.objects.hold(&old, -1);
         Ok(c)
+    }
+
+    /// The entry in a slot of a table.
+    pub fn entry_at_mut(&mut self, table: u8, slot: usize) -> Option<&mut Entry> {
+        match table {
+            TABLE_EXACT => self.exact.entry_at_mut(slot),
+            TABLE_LPM => self.lpm.entry_at_mut(slot),
+            TABLE_RANGE => self.range.entry_at_mut(slot),
+            _ => self.ternary.entry_at_mut(slot),
+        }
+    }
+
+    /// An entry of a table by its name.
+    pub fn entry_mut(&mut self, table: u8, name: u32) -> Option<&mut Entry> {
+        match table {
+            TABLE_EXACT => self.exact.get_mut(name),
+            TABLE_LPM => self.lpm.get_mut(name),
+            TABLE_RANGE => self.range.get_mut(name),
+            _ => self.ternary.get_mut(name),
+        }
+    }
+
+    /// An entry of a table by its name.
+    pub fn entry(&self, table: u8, name: u32) -> Option<&Entry> {
+        match table {
+            TABLE_EXACT => self.exact.get(name),
+            TABLE_LPM => self.lpm.get(name),
+            TABLE_RANGE => self.range.get(name),
+            _ => self.ternary.get(name),
+        }
     }
 
     /// Makes the entry in `slot` unreadable; false when there is none.

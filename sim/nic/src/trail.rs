@@ -28,6 +28,8 @@ pub enum Place {
     Ternary,
     /// In the action engine: waiting for it, or being edited.
     Action,
+    /// On the way back to the parser.
+    Again,
     /// In the egress queue of a port.
     Egress(u8),
     /// In the queue of a port to the host.
@@ -59,6 +61,7 @@ impl std::fmt::Display for Place {
             Place::Range => f.write_str("range table"),
             Place::Ternary => f.write_str("ternary table"),
             Place::Action => f.write_str("action engine"),
+            Place::Again => f.write_str("round again"),
             Place::Egress(p) => write!(f, "port {p} egress queue"),
             Place::ToHost(p) => write!(f, "port {p} queue to host"),
             Place::HostWrite(p) => write!(f, "port {p} DMA write"),

@@ -26,7 +26,7 @@ const CAPS: Caps = Caps {
     ring_log2_min: 3,
     ring_log2_max: 12,
     cmd_log2_max: 12,
-    key_bytes: 88,
+    key_bytes: 176,
     exact_log2: 20,
     exact_ways: 4,
     profiles: 8,
@@ -43,6 +43,7 @@ const CAPS: Caps = Caps {
     range_entries: 0,
     meters: 0,
     headers: 0,
+    passes: 1,
 };
 
 #[derive(Default)]

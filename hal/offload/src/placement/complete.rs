@@ -339,8 +339,11 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             self.by_match.remove(&key);
         }
         // The match may have changed while the entry was there, and with it the device.
-        let port = flow::PortId(r.rule.matches.get(flow::FieldId::DpPort).0 as u32);
-        r.device = self.ports.get(&port).copied().filter(|_| !matches!(r.fits, Err(Reject::NoIngress)));
+        let rule = r.rule.clone();
+        let device = self.device_of(&rule);
+        if let Some(r) = self.records.get_mut(&id) {
+            r.device = device.filter(|_| !matches!(r.fits, Err(Reject::NoIngress)));
+        }
         // An installation that failed gives back only what was reserved for it.
         if !matches!(e.phase, Phase::Installing(_)) {
             self.wake_for_room(d, now);

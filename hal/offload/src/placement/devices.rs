@@ -4,11 +4,11 @@
 //! back takes the stand-in's place. Records on it are software's in between, which forwards them as it always could.
 
 use clock::Instant;
-use flow::PortId;
+use flow::{FieldId, PortId};
 
 use crate::ownership::DeviceId;
 use crate::provider::{OffloadError, OffloadProvider};
-use crate::rule::FlowId;
+use crate::rule::{FlowId, FlowRule};
 
 use super::PlacementEngine;
 use super::device::Device;
@@ -115,7 +115,26 @@ impl<P: OffloadProvider> PlacementEngine<P> {
                 self.ports.entry(*p).or_insert(DeviceId(i as u16));
             }
         }
+        self.tunnels.clear();
+        let opening: Vec<_> =
+            self.records.values().filter(|r| r.rule.opens().is_some()).map(|r| r.rule.clone()).collect();
+        for rule in opening {
+            let (device, fits) = self.check(&rule);
+            self.tunnel_opened(&rule, device, fits.is_ok());
+        }
         let all: Vec<_> = self.records.iter().map(|(id, r)| (*id, r.rule.clone())).collect();
+        self.refit(all, now);
+    }
+
+    /// Works out where the records of packets from `port` fit now.
+    pub(crate) fn refit_of_port(&mut self, port: PortId, now: Instant) {
+        let of_port = |r: &FlowRule| r.matches.get(FieldId::DpPort).0 == u128::from(port.0);
+        let all = self.records.iter().filter(|(_, r)| of_port(&r.rule));
+        let all = all.map(|(id, r)| (*id, r.rule.clone())).collect();
+        self.refit(all, now);
+    }
+
+    fn refit(&mut self, all: Vec<(FlowId, FlowRule)>, now: Instant) {
         for (id, rule) in all {
             let (device, fits) = self.check(&rule);
             self.unindex(id);

@@ -73,6 +73,8 @@ pub struct PlacementEngine<P: OffloadProvider = Box<dyn OffloadProvider>> {
     config: PlacementConfig,
     devices: Vec<Device<P>>,
     ports: HashMap<PortId, DeviceId>,
+    /// Ports that tunnels share, and the device that takes packets out of them: the first that had a record for it.
+    tunnels: HashMap<PortId, DeviceId>,
     records: BTreeMap<FlowId, Record>,
     /// Superseded record to the one that took its place, while its rule may be in hardware.
     aliases: HashMap<FlowId, FlowId>,
@@ -105,6 +107,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             config,
             devices,
             ports,
+            tunnels: HashMap::new(),
             records: BTreeMap::new(),
             aliases: HashMap::new(),
             by_match: HashMap::new(),
@@ -141,6 +144,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             return Err(r);
         }
         let (device, fits) = self.fit(&rule);
+        let opened = self.tunnel_opened(&rule, device, fits.is_ok());
         let rate = RateMeter::new(soft.packets(), now);
         let record = Record {
             rule,
@@ -160,7 +164,29 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         };
         self.records.insert(id, record);
         self.refresh(id, now);
+        if let Some(port) = opened {
+            self.refit_of_port(port, now);
+        }
         Ok(())
+    }
+
+    /// Notes which device takes packets out of the tunnels of a port, by a record that fits it; the port when that is new.
+    fn tunnel_opened(&mut self, rule: &FlowRule, device: Option<DeviceId>, fits: bool) -> Option<PortId> {
+        let (port, device) = (rule.opens()?, device.filter(|_| fits)?);
+        match self.tunnels.entry(port) {
+            std::collections::hash_map::Entry::Occupied(_) => None,
+            std::collections::hash_map::Entry::Vacant(v) => {
+                v.insert(device);
+                Some(port)
+            }
+        }
+    }
+
+    /// The device that packets of a rule pass, when it is one.
+    fn device_of(&self, rule: &FlowRule) -> Option<DeviceId> {
+        let port = PortId(rule.matches.get(FieldId::DpPort).0 as u32);
+        let tunnel = || self.tunnels.get(&port).filter(|_| rule.is_of_tunnel());
+        self.ports.get(&port).or_else(tunnel).copied()
     }
 
     /// Takes `rule` for what record `old` is now: with the same id or, when a record took another's place, with its own. The
@@ -227,8 +253,12 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             r.soft = s;
         }
         r.worth = r.rate.worth(r.cost());
+        let opened = self.tunnel_opened(&r.rule, device, r.fits.is_ok());
         self.records.insert(new, r);
         self.refresh(new, now);
+        if let Some(port) = opened {
+            self.refit_of_port(port, now);
+        }
     }
 
     /// Stops following a record; its entry is removed, and its last counters come with [`Self::drain_stats`]; keep the record
@@ -453,7 +483,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             return (None, Err(Reject::NoIngress));
         }
         let port = PortId(port as u32);
-        let Some(id) = self.ports.get(&port).copied() else {
+        let Some(id) = self.device_of(rule) else {
             return (None, Err(Reject::IngressNotOnDevice { port }));
         };
         let fits = self.devices[usize::from(id.0)].caps.placements(rule).and_then(|p| {

@@ -92,7 +92,7 @@ pub fn caps() -> Caps {
         ring_log2_min: 3,
         ring_log2_max: 10,
         cmd_log2_max: 10,
-        key_bytes: 88,
+        key_bytes: 176,
         exact_log2: 6,
         exact_ways: 4,
         profiles: 2,
@@ -109,6 +109,7 @@ pub fn caps() -> Caps {
         range_entries: 0,
         meters: 0,
         headers: 0,
+        passes: 1,
     }
 }
 

@@ -125,7 +125,7 @@ fn wrong_commands_say_what_is_wrong_and_change_nothing() {
     assert_eq!(status(&mut h, CmdDesc::new(Opcode::Install, 0)), CmdStatus::BadLength as u8);
     assert_eq!(status(&mut h, CmdDesc::new(Opcode::ReadStats, 0)), CmdStatus::BadLength as u8);
     let mut d = CmdDesc::new(Opcode::Install, 0);
-    (d.addr, d.len) = (0x123.into(), 576.into());
+    (d.addr, d.len) = (0x123.into(), 752.into());
     assert_eq!(status(&mut h, d), CmdStatus::DmaFault as u8);
     let mut d = CmdDesc::new(Opcode::Remove, 0);
     d.table = 9;
@@ -146,5 +146,5 @@ fn wrong_commands_say_what_is_wrong_and_change_nothing() {
     assert_eq!(sim.stats().tables[0].entries, 1);
     assert!(sim.faults().iter().any(|f| f.what == FaultKind::BadCommand));
     // The profile has an entry now.
-    assert_eq!(h.profile(0, &[0xff; 88]).unwrap().status, CmdStatus::ProfileBusy as u8);
+    assert_eq!(h.profile(0, &[0xff; 176]).unwrap().status, CmdStatus::ProfileBusy as u8);
 }

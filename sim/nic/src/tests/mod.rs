@@ -8,6 +8,7 @@ mod mishaps;
 mod model;
 mod packet_rings;
 mod properties;
+mod tunnels;
 
 use simnic_defs::entry::key;
 use simnic_defs::{FlowEntry, HwAction, KEY_BYTES};

@@ -4,7 +4,9 @@ use device::{DeviceBacking, RegOffset, Registers};
 use kernel::Rng;
 use simnic_defs::entry::key;
 use simnic_defs::regs::{PortReg, QueueReg};
-use simnic_defs::{CmdDesc, CmdStatus, FlowEntry, HwAction, HwField, KEY_BYTES, Opcode, SetField};
+use simnic_defs::{
+    CmdDesc, CmdStatus, DumpRecord, FlowEntry, HwAction, HwField, KEY_BYTES, Opcode, SetField,
+};
 
 use super::{device, settle, to_dst};
 use crate::raw_host::{HostRing, RawHost, key_of};
@@ -329,7 +331,7 @@ fn anything_a_host_writes_is_survived() {
                     d.entry = (r.next_u64() as u32 >> r.below(32)).into();
                     (d.count, d.len) = ((r.below(130) as u32).into(), (r.below(5000) as u32).into());
                     if let Ok(Opcode::Install | Opcode::Replace) = Opcode::try_from(d.opcode) {
-                        d.len = 576.into();
+                        d.len = (FlowEntry::BYTES as u32).into();
                     }
                     d.addr = h.cmd.buffers.iova.offset(r.below(200_000) as usize).0.into();
                     d.priority = (r.next_u64() as u32).into();
@@ -392,11 +394,11 @@ fn dump_and_statistics_walk_the_tables() {
         let mut d = CmdDesc::new(Opcode::Dump, 0);
         d.entry = slot.into();
         d.addr = h.cmd.buffers.iova.0.into();
-        (d.count, d.len) = (4.into(), (4 * 640).into());
+        (d.count, d.len) = (4.into(), (4 * DumpRecord::BYTES as u32).into());
         let c = h.command(d).unwrap();
         for i in 0..c.count.get() as usize {
-            let mut b = [0; 640];
-            h.cmd.buffers.memory.read(i * 640, &mut b);
+            let mut b = [0; DumpRecord::BYTES];
+            h.cmd.buffers.memory.read(i * DumpRecord::BYTES, &mut b);
             let r = simnic_defs::DumpRecord::decode(&b).unwrap();
             assert_eq!(r.entry, to_dst([10, 0, 0, r.entry.key[key::IP4_DST.end - 1]], &[out]));
             seen.push((r.entry.key[key::IP4_DST.end - 1], r.stats.entry.get()));

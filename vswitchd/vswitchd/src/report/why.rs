@@ -50,6 +50,7 @@ fn action(r: &Reject) -> Option<String> {
         | Reject::ActionNeeds { action, .. }
         | Reject::ActionOrder { action, .. }
         | Reject::TooManyOf { action, .. }
+        | Reject::NotAlone { action, .. }
         | Reject::NeedsSoftware { action } => Some(action.to_string()),
         Reject::TooManyOutputs { .. }
         | Reject::RepeatedOutput { .. }

@@ -2,147 +2,26 @@
 //! conformance suite holds, and the device finds nothing wrong with the driver.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+mod bed;
+mod tunnels;
+
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clock::{Clock, Deadline, HostClock, Instant};
-use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, RxQueue, TxQueue};
+use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId};
 use flow::frame::FrameBuilder;
-use flow::tunnel::{Opened, TunnelHeader, TunnelKind, TunnelPush};
-use flow::{Action, FieldId, FlowId, MacAddr, MeterId, PacketKey, PacketMatch, PortId, parse};
-use nic::{Config, Failure, SimBacking, SimHandle, SimNic};
+use flow::{Action, FieldId, MeterId, PacketKey, PortId, parse};
+use nic::{Config, Failure, SimNic};
 use offload::conformance::{Harness, Sent, frame};
 use offload::{
-    FlowOp, FlowRule, HwHandle, ObjectError, ObjectId, ObjectKind, ObjectSpec, OffloadError, OffloadProvider,
-    OpId, OpResult, Reject, StatsCursor, TableId,
+    FlowOp, FlowRule, ObjectError, ObjectId, ObjectKind, ObjectSpec, OffloadError, OffloadProvider, OpId,
+    OpResult, Reject, StatsCursor, TableId,
 };
-use simnic::{Simnic, SimnicConfig, SimnicDriver};
+use simnic::{SimnicConfig, SimnicDriver};
 
-const CELLS: u32 = 4096;
-const IDLE_LIMIT: u64 = 10_000_000;
-
-/// The device's time as a clock.
-struct SimClock(SimHandle);
-
-impl Clock for SimClock {
-    fn now(&self) -> Instant {
-        self.0.now()
-    }
-}
-
-/// A device with its driver and one queue pair of each port.
-struct Bench {
-    sim: SimHandle,
-    nic: Simnic<SimBacking>,
-    queues: Vec<(Box<dyn RxQueue>, Box<dyn TxQueue>)>,
-    pool: BufferPool,
-}
-
-/// Datapath port of a device port.
-fn dp(port: u8) -> PortId {
-    PortId(10 + u32::from(port))
-}
-
-impl Bench {
-    fn new(config: Config) -> Self {
-        let ports = (0..config.device.ports).map(|p| (dp(p), p)).collect();
-        let sim = SimNic::new(config, 1).unwrap();
-        let pool = BufferPool::new(CELLS).unwrap();
-        let clock = Arc::new(SimClock(sim.clone()));
-        let ms = Duration::from_millis;
-        let config = SimnicConfig {
-            ring_log2: 6,
-            step_timeout: ms(10),
-            cmd_timeout: ms(20),
-            ..SimnicConfig::new(ports)
-        };
-        let mut nic = SimnicDriver::bring_up(sim.backing(), pool.clone(), config, clock).unwrap();
-        let queues = nic.ports.iter_mut().map(|p| p.take_queues(QueueId(0)).unwrap()).collect();
-        Bench { sim, nic, queues, pool }
-    }
-
-    fn step(&self, d: Duration) {
-        let hz = u128::from(self.sim.config().device.clock_hz);
-        self.sim.step((d.as_nanos() * hz / 1_000_000_000) as u64);
-    }
-
-    fn settle(&self) {
-        assert!(self.sim.run_until_idle(IDLE_LIMIT), "the device comes to rest");
-    }
-
-    fn run(&mut self, op: FlowOp) -> OpResult {
-        assert_eq!(self.nic.provider.submit(&[op]), 1);
-        let mut out = Vec::new();
-        for _ in 0..1000 {
-            if self.nic.provider.poll(&mut out, 1) == 1 {
-                return out.remove(0).result;
-            }
-            self.step(Duration::from_micros(1));
-        }
-        panic!("no completion")
-    }
-
-    fn install(&mut self, r: &FlowRule) -> (HwHandle, TableId) {
-        match self.run(FlowOp::Install(OpId(1), r.clone())) {
-            OpResult::Installed(h, t) => (h, t),
-            r => panic!("{r:?}"),
-        }
-    }
-
-    fn counters(&mut self, h: HwHandle) -> (u64, u64) {
-        let b = self.nic.provider.poll_stats(&mut StatsCursor::default(), 10_000).unwrap();
-        let (_, _, s) = b.stats.iter().find(|(x, ..)| *x == h).unwrap();
-        (s.packets, s.bytes)
-    }
-
-    fn received(&mut self, port: usize) -> Vec<Vec<u8>> {
-        let mut batch = PacketBatch::new();
-        let mut out = Vec::new();
-        while self.queues[port].0.rx_burst(&mut batch).unwrap() > 0 {
-            out.extend(batch.drain_all().map(|p| p.to_vec()));
-        }
-        out
-    }
-
-    /// The device has nothing to say against the driver.
-    fn assert_clean(&self) {
-        assert_eq!(self.sim.fault_count(), 0, "{:?}", self.sim.faults());
-        assert!(self.sim.iommu_faults().is_empty());
-        assert_eq!(self.nic.provider.violations(), Default::default());
-    }
-}
-
-fn small() -> Config {
-    let mut c = Config::default();
-    c.exact.log2_entries = 6;
-    c.exact.profiles = 4;
-    c.ternary.entries = 16;
-    c
-}
-
-fn udp(n: u8) -> Vec<u8> {
-    FrameBuilder::new().ipv4([10, 0, 0, n], [10, 0, 1, n]).udp(1000, 53).payload(&[n; 40]).build()
-}
-
-/// From device port 0, UDP packets.
-fn any_udp(n: u8, actions: Vec<Action>) -> FlowRule {
-    let mut m = PacketMatch::ANY;
-    m.set(FieldId::DpPort, dp(0).0.into());
-    m.set(FieldId::RecircId, 0);
-    m.set(FieldId::PacketType, 0);
-    m.set(FieldId::EthType, 0x0800);
-    m.set(FieldId::NwFrag, 0);
-    m.set(FieldId::NwProto, 17);
-    FlowRule { id: FlowId(n.into()), matches: m, actions: actions.into(), provenance: Arc::from([]) }
-}
-
-/// From device port 0, the UDP packets to 10.0.1.`n`, with these actions.
-fn rule(n: u8, actions: Vec<Action>) -> FlowRule {
-    let mut r = any_udp(n, actions);
-    r.matches.set(FieldId::NwDst, u32::from_be_bytes([10, 0, 1, n]).into());
-    r
-}
+use crate::bed::{Bench, CELLS, SimClock, any_udp, dp, rule, small, udp};
 
 #[test]
 fn one_rule_forwards_one_packet_and_its_counter_is_read_back() {
@@ -464,129 +343,6 @@ fn prefixes_and_ranges_go_to_their_tables_once_the_key_profiles_are_in_use() {
     b.settle();
     assert_eq!(b.sim.collect(2), [high], "by a range");
     b.assert_clean();
-}
-
-#[test]
-fn frames_go_into_tunnels_as_the_host_opens_them() {
-    let mut b = Bench::new(Config::default());
-    let a = |s: &str| s.parse::<std::net::IpAddr>().unwrap();
-    let mut n = 0;
-    for kind in [TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre] {
-        for (v6, csum) in [(false, false), (false, true), (true, false), (true, true)] {
-            n += 1;
-            let (src, dst) = if v6 { ("2001:db8::1", "2001:db8::2") } else { ("192.0.2.1", "192.0.2.2") };
-            let header = TunnelHeader {
-                kind,
-                eth_src: MacAddr([2, 0, 0, 0, 0, 1]),
-                eth_dst: MacAddr([2, 0, 0, 0, 0, 2]),
-                src: a(src),
-                dst: a(dst),
-                tos: 0x28,
-                ttl: 61,
-                dont_fragment: true,
-                csum,
-                key: Some(0x12_3400 + u32::from(n)),
-                tp_dst: kind.default_port(),
-                gbp: None,
-                oam: false,
-            };
-            let push = Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))));
-            let mac = 0x0200_0000_0077;
-            let set = Action::SetField { field: FieldId::EthDst, value: mac, mask: 0xffff_ffff_ffff };
-            let r = rule(n, vec![set, push, Action::Output(dp(2))]);
-            let (h, _) = b.install(&r);
-            assert_eq!(
-                b.nic.provider.dump().unwrap().iter().filter(|i| i.rule.actions == r.actions).count(),
-                1
-            );
-            // An odd length, for checksums.
-            let inner = [udp(n), vec![7]].concat();
-            b.sim.inject(0, &inner);
-            b.settle();
-            let out = b.sim.collect(2);
-            assert_eq!(out.len(), 1, "{kind:?} {v6} {csum}");
-            let outer = parse::parse(&out[0], dp(2)).unwrap();
-            assert_eq!(outer.layout.fault, None, "{kind:?} {v6} {csum}");
-            let t = Opened::read(kind, &out[0], 14).unwrap();
-            assert_eq!(
-                (t.src, t.dst, t.tos, t.ttl, t.key),
-                (a(src), a(dst), 0x28, 61, 0x12_3400 + u32::from(n))
-            );
-            assert_eq!(out[0][t.inner..][6..], inner[6..], "{kind:?} {v6} {csum}");
-            assert_eq!(out[0][t.inner..][..6], [2, 0, 0, 0, 0, 0x77]);
-            if kind != TunnelKind::Gre {
-                assert!(t.ports.0 >= 49_152, "{}", t.ports.0);
-            }
-            assert_eq!(b.counters(h), (1, inner.len() as u64), "counted as received");
-        }
-    }
-    b.assert_clean();
-}
-
-/// Into a VXLAN with this network identifier.
-fn vxlan(vni: u32) -> Action {
-    let header = TunnelHeader {
-        kind: TunnelKind::Vxlan,
-        eth_src: MacAddr([2, 0, 0, 0, 0, 1]),
-        eth_dst: MacAddr([2, 0, 0, 0, 0, 2]),
-        src: std::net::Ipv4Addr::new(192, 0, 2, 1).into(),
-        dst: std::net::Ipv4Addr::new(192, 0, 2, 2).into(),
-        tos: 0,
-        ttl: 64,
-        dont_fragment: true,
-        csum: false,
-        key: Some(vni),
-        tp_dst: 4789,
-        gbp: None,
-        oam: false,
-    };
-    Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))))
-}
-
-#[test]
-fn headers_are_shared_and_finite_and_come_back_with_the_last_of_their_entries() {
-    let mut c = Config::default();
-    c.tunnels.headers = 2;
-    let mut b = Bench::new(c);
-    let into = |n: u8, vni: u32| rule(n, vec![vxlan(vni), Action::Output(dp(2))]);
-    let full = Reject::TableFull { table: "headers", entries: 2 };
-    let (one, _) = b.install(&into(1, 1));
-    let (shares, _) = b.install(&into(2, 1));
-    let (two, _) = b.install(&into(3, 2));
-    let r = b.run(FlowOp::Install(OpId(9), into(4, 3)));
-    assert!(matches!(&r, OpResult::Rejected(why, None) if *why == full), "{r:?}");
-    // A replacement needs its new header before the old one is free; it has none, and goes.
-    assert!(matches!(b.run(FlowOp::Replace(OpId(9), two, into(3, 3))), OpResult::Rejected(_, Some(_))));
-    let (three, _) = b.install(&into(4, 3));
-    b.run(FlowOp::Remove(OpId(9), one));
-    assert!(matches!(b.run(FlowOp::Install(OpId(9), into(1, 4))), OpResult::Rejected(..)));
-    b.run(FlowOp::Remove(OpId(9), shares));
-    b.install(&into(1, 4));
-    // From one header to another: the frames say which.
-    b.run(FlowOp::Remove(OpId(9), three));
-    let (moved, _) = b.install(&into(5, 4));
-    assert!(matches!(b.run(FlowOp::Replace(OpId(9), moved, into(5, 5))), OpResult::Replaced(..)));
-    for (n, vni) in [(1, 4), (5, 5)] {
-        b.sim.inject(0, &udp(n));
-        b.settle();
-        assert_eq!(Opened::read(TunnelKind::Vxlan, &b.sim.collect(2)[0], 14).unwrap().key, vni);
-    }
-    b.assert_clean();
-}
-
-#[test]
-fn a_frame_that_a_header_would_make_too_long_is_for_software() {
-    let mut b = Bench::new(Config::default());
-    b.install(&rule(1, vec![vxlan(1), Action::Output(dp(2))]));
-    let long = |n: usize| {
-        FrameBuilder::new().ipv4([10, 0, 0, 1], [10, 0, 1, 1]).udp(1, 53).payload(&vec![0; n]).build()
-    };
-    // 1600 bytes less 50 for the header and 42 for its own.
-    for (n, out) in [(1508, 1), (1509, 0)] {
-        b.sim.inject(0, &long(n));
-        b.settle();
-        assert_eq!((b.sim.collect(2).len(), b.received(0).len()), (out, 1 - out), "{n}");
-    }
 }
 
 #[test]

@@ -1,0 +1,150 @@
+//! Frames that entries send round again: what they bring along, and the way back when nothing comes of it (datasheet 6.8).
+//!
+//! ```text
+//!   ports ──► parser ─► lookups ─► action engine ──► ports, host
+//!               ▲                       │
+//!               └────── [again] ◄───────┘   the parser takes these first
+//! ```
+//!
+//! A frame on its second way round is not changed yet: its beginning and end are moved, and what entries would count is noted.
+//! Only an entry that decides makes it so ([`Walk::settle`]); otherwise [`Packet::as_received`] gives it back as it came in.
+//!
+//! Cycle-level: the way back is a pipe of finite size, and the parser takes from it before it takes new frames, so that what
+//! is in the pipeline always drains. Behavioural: what is read from the frame ([`crate::tunnel`]).
+
+use std::sync::Arc;
+
+use simnic_defs::entry::key;
+use simnic_defs::{HwAction, RxCpl, RxReason};
+
+use crate::packet::Packet;
+use crate::parser;
+use crate::tables::{ActionList, Tables};
+use crate::tunnel::{self, Brought};
+
+/// Times that a frame is looked up at most.
+pub(crate) const PASSES: u8 = 4;
+
+/// An entry that sent a frame round again, and will have counted it.
+#[derive(Clone, Debug)]
+struct Step {
+    table: u8,
+    entry: u32,
+    list: Arc<ActionList>,
+    bytes: usize,
+}
+
+/// Where a frame has been before this time round.
+#[derive(Clone, Debug)]
+pub(crate) struct Walk {
+    steps: Vec<Step>,
+    /// Where the frame began, and its hash, when it was received.
+    head: usize,
+    hash: u32,
+    /// What it has as its ingress port, and in the second part of its key.
+    port: u8,
+    brought: Brought,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Walk { steps: Vec::new(), head: 0, hash: 0, port: 0, brought: [0; size_of::<Brought>()] }
+    }
+}
+
+impl Walk {
+    /// Whether the frame is on its first way.
+    #[inline]
+    pub fn is_first(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Nothing of it is left.
+    #[inline]
+    pub fn clear(&mut self) {
+        self.steps.clear();
+    }
+
+    /// Whether the entries that sent it here are what they were.
+    pub fn holds(&self, tables: &Tables) -> bool {
+        self.steps
+            .iter()
+            .all(|s| tables.entry(s.table, s.entry).is_some_and(|e| Arc::ptr_eq(&e.actions, &s.list)))
+    }
+
+    /// An entry has decided: those that sent the frame there count it.
+    pub fn settle(&mut self, tables: &mut Tables, now_ns: u64) {
+        let masks = tables.masks;
+        for s in self.steps.drain(..) {
+            if let Some(e) = tables.entry_mut(s.table, s.entry) {
+                e.count(s.bytes, now_ns, masks);
+            }
+        }
+    }
+}
+
+impl Packet {
+    /// Parses the frame, received by `port`, anew when it was sent round again.
+    pub fn look(&mut self, port: u8) {
+        let at = if self.walk.is_first() { port } else { self.walk.port };
+        let end = self.data.len().min(self.end);
+        let Packet { data, head, key, .. } = &mut *self;
+        match parser::parse(data.get(*head..end).unwrap_or(&[]), at, key) {
+            Ok(layout) => {
+                self.hash = parser::flow_hash(&self.key, &layout);
+                self.layout = layout;
+                self.parsed = true;
+            }
+            Err(parser::Unparsed) => {
+                self.as_received();
+                self.parsed = false;
+                self.reason = RxReason::Unparsed;
+            }
+        }
+        if !self.walk.is_first() {
+            self.key[key::BROUGHT].copy_from_slice(&self.walk.brought);
+        }
+    }
+
+    /// Makes the frame what an entry that sends it round again makes of it; false when it is not for that entry.
+    pub fn go_on(&mut self, list: Arc<ActionList>) -> bool {
+        if self.walk.steps.len() + 1 >= usize::from(PASSES) {
+            return false;
+        }
+        let bytes = self.len();
+        let (inner, port, brought) = match *list.actions {
+            [HwAction::PopHeader { kind, port }] => {
+                let Some(o) = tunnel::open(self.bytes(), &self.layout, kind) else { return false };
+                (o.inner, port, o.says)
+            }
+            _ => return false,
+        };
+        let w = &mut self.walk;
+        if w.is_first() {
+            (w.head, w.hash) = (self.head, self.hash);
+        }
+        w.steps.push(Step { table: self.table, entry: self.entry, list, bytes });
+        (w.port, w.brought) = (port, brought);
+        self.end = self.head + inner.end;
+        self.head += inner.start;
+        (self.table, self.entry) = (RxCpl::NO_TABLE, RxCpl::NO_ENTRY);
+        (self.parsed, self.reason) = (false, RxReason::Miss);
+        true
+    }
+
+    /// The frame is as it was received, if it was sent round again since.
+    pub fn as_received(&mut self) {
+        if self.walk.is_first() {
+            return;
+        }
+        (self.head, self.hash, self.end) = (self.walk.head, self.walk.hash, usize::MAX);
+        (self.table, self.entry) = (RxCpl::NO_TABLE, RxCpl::NO_ENTRY);
+        self.walk.clear();
+    }
+
+    /// The frame is what it has become, for good.
+    pub fn as_is(&mut self) {
+        self.data.truncate(self.end);
+        self.end = usize::MAX;
+    }
+}
