@@ -73,6 +73,11 @@ impl RunDir {
     pub fn bridge_socket(&self, bridge: &str) -> PathBuf {
         self.file(&format!("{bridge}.mgmt"))
     }
+
+    /// Where a bridge shows what it and its controllers say to each other.
+    pub fn bridge_snoop(&self, bridge: &str) -> PathBuf {
+        self.file(&format!("{bridge}.snoop"))
+    }
 }
 
 /// Whether a program goes by one of Open vSwitch's names.

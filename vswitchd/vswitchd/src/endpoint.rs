@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::config::{BridgeConfig, FailMode};
-use crate::controller::{ControllerSettings, Hub, Limits, SharedSettings, connect_to, listen};
+use crate::controller::{ControllerSettings, Hub, Limits, SharedSettings, connect_to, listen, listen_in};
 use crate::fail_mode::{FailOpen, Policy};
 
 /// How long what ends gets to do so before the next step.
@@ -49,6 +49,8 @@ struct State {
     /// What cannot be listened on, and why.
     failed: BTreeMap<String, String>,
     watch: Option<Task>,
+    /// For those who listen in on its controllers.
+    snoop: Option<Task>,
 }
 
 impl State {
@@ -63,6 +65,14 @@ impl State {
         if changed {
             hub.settings_changed();
         }
+    }
+
+    /// Takes note of what cannot be listened on, and says so once.
+    fn fail(&mut self, bridge: &str, on: String, why: String) {
+        if self.failed.get(&on) != Some(&why) {
+            tracing::warn!("{bridge}: {why}");
+        }
+        self.failed.insert(on, why);
     }
 
     fn settings_of(&self, name: &str) -> SharedSettings {
@@ -150,7 +160,8 @@ impl Endpoint {
         self.hub.set_bundle_idle(config.bundle_idle);
         let mut s = self.state.lock();
         s.config = config.clone();
-        s.failed.retain(|on, _| listen_on.contains_key(on));
+        let snoop = Passive::Unix(self.dir.bridge_snoop(self.bridge.name()));
+        s.failed.retain(|on, _| listen_on.contains_key(on) || *on == snoop.to_string());
         let mut ending = Vec::new();
         for on in s.listeners.keys().filter(|on| !listen_on.contains_key(*on)).cloned().collect::<Vec<_>>() {
             ending.extend(s.listeners.remove(&on).map(|(_, t)| t));
@@ -167,6 +178,16 @@ impl Endpoint {
         if s.watch.is_none() {
             let f = self.fail_open.clone();
             s.watch = Some(Task::run(&self.runtime, |stopped| f.watch(stopped)));
+        }
+        if s.snoop.is_none() {
+            match self.runtime.block_on(Listener::bind(&snoop, OPENFLOW_PORT)) {
+                Ok(listener) => {
+                    let hub = self.hub.clone();
+                    s.snoop = Some(Task::run(&self.runtime, |stopped| listen_in(hub, listener, stopped)));
+                    s.failed.remove(&snoop.to_string());
+                }
+                Err(e) => s.fail(self.bridge.name(), snoop.to_string(), e.to_string()),
+            }
         }
         for (on, l) in listen_on {
             if s.listeners.contains_key(&on) {
@@ -187,13 +208,7 @@ impl Endpoint {
                     s.failed.remove(&on);
                     s.listeners.insert(on, (shown, task));
                 }
-                Err(e) => {
-                    let why = e.to_string();
-                    if s.failed.get(&on) != Some(&why) {
-                        tracing::warn!("{}: {why}", self.bridge.name());
-                    }
-                    s.failed.insert(on, why);
-                }
+                Err(e) => s.fail(self.bridge.name(), on, e.to_string()),
             }
         }
         for (name, to) in targets {
@@ -246,7 +261,10 @@ impl Endpoint {
     pub fn close(&self) {
         let mut s = self.state.lock();
         let all = std::mem::take(&mut s.listeners).into_values().map(|(_, t)| t);
-        let all = all.chain(std::mem::take(&mut s.controllers).into_values()).chain(s.watch.take());
+        let all = all
+            .chain(std::mem::take(&mut s.controllers).into_values())
+            .chain(s.watch.take())
+            .chain(s.snoop.take());
         self.end(all.collect());
     }
 }

@@ -71,6 +71,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
         dialect: Dialect::new(version),
         out: Vec::new(),
         sent: 0,
+        shown: 0,
         active: None,
         live: Liveness::new(limits.probe, limits.stall, now),
         bundles: Bundles::default(),
@@ -88,7 +89,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
 }
 
 /// Exchanges hellos. On failure the peer has been told.
-async fn handshake(
+pub(super) async fn handshake(
     ours: VersionSet,
     rd: &mut (impl AsyncRead + Unpin),
     wr: &mut (impl AsyncWrite + Unpin),
@@ -191,6 +192,8 @@ struct Connection<'a> {
     /// Encoded output; the first `sent` bytes are gone.
     out: Vec<u8>,
     sent: usize,
+    /// So many bytes of output have been shown to those who listen in.
+    shown: usize,
     active: Option<Active>,
     live: Liveness,
     bundles: Bundles,
@@ -223,6 +226,7 @@ impl Connection<'_> {
             }
             let now = self.hub.clock.now();
             self.resume_updates();
+            self.show_output();
             self.peer.unsent.store(self.out.len() - self.sent, Ordering::Relaxed);
             self.live.waiting(self.sent < self.out.len(), now);
             self.live.set_probe(self.peer.limits(self.hub).probe);
@@ -270,9 +274,11 @@ impl Connection<'_> {
             }
             match decoder.next_frame() {
                 Ok(Some(frame)) => {
+                    self.show(frame);
                     self.answer(frame);
                     // What it brought about goes before the reply to the next.
                     self.collect_events();
+                    self.show_output();
                 }
                 Ok(None) => return Ok(false),
                 Err(_) => {
@@ -419,13 +425,29 @@ impl Connection<'_> {
         self.sent += n;
         if self.sent == self.out.len() {
             self.out.clear();
-            self.sent = 0;
+            (self.sent, self.shown) = (0, 0);
             // One large reply must not keep its memory for the life of the connection.
             self.out.shrink_to(self.hub.limits.output_bytes);
         } else if self.sent >= self.hub.limits.output_bytes {
             self.out.drain(..self.sent);
+            self.shown = self.shown.saturating_sub(self.sent);
             self.sent = 0;
         }
+    }
+
+    /// Shows messages of this connection to those who listen in.
+    fn show(&self, messages: &[u8]) {
+        if self.peer.is_controller() && !messages.is_empty() {
+            for _ in 0..self.hub.snoopers.show(&self.peer.name, messages) {
+                Counts::add(&self.hub.counts.snooped_lost);
+            }
+        }
+    }
+
+    /// Shows what has been added to the output.
+    fn show_output(&mut self) {
+        self.show(&self.out[self.shown.min(self.out.len())..]);
+        self.shown = self.out.len();
     }
 
     /// Moves messages that may not be lost to the output if there is room.

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use super::pending::{PacketInDrop, Pending};
 use super::roles::{Standing, change_role};
 use super::settings::SharedSettings;
+use super::snoop::{Snoopers, preference};
 
 /// Miss length of a new controller connection (OpenFlow 1.3.5 7.3.2).
 const DEFAULT_MISS_SEND_LEN: u16 = 128;
@@ -200,6 +201,8 @@ counters! {
     packet_ins_rate,
     /// Packet-ins that no connection wanted.
     packet_ins_unwanted,
+    /// Times that somebody who listens in was not shown messages, because they did not read.
+    snooped_lost,
     /// Times that flow monitors paused because their connection was behind.
     monitor_pauses,
 }
@@ -250,6 +253,11 @@ impl Peer {
             }
             _ => settings.over(&hub.limits),
         }
+    }
+
+    /// Whether it is a configured controller.
+    pub(super) fn is_controller(&self) -> bool {
+        self.kind == PeerKind::Controller
     }
 
     pub(super) fn overflowed(&self) -> bool {
@@ -303,6 +311,8 @@ pub struct Hub {
     bundle_idle_ms: AtomicU64,
     /// What became of each configured controller.
     targets: Mutex<BTreeMap<String, TargetState>>,
+    /// Who listens in on connections to controllers.
+    pub(super) snoopers: Snoopers,
     /// Ports as controllers were told of them last.
     told_ports: Mutex<BTreeMap<PortNo, PortDesc>>,
 }
@@ -345,6 +355,7 @@ impl Hub {
             versions: AtomicU32::new(VersionSet::SUPPORTED.0),
             bundle_idle_ms: AtomicU64::new(0),
             targets: Mutex::default(),
+            snoopers: Snoopers::default(),
             told_ports: Mutex::default(),
         })
     }
@@ -414,6 +425,18 @@ impl Hub {
             peer.pending.lock().set_limits(&peer.limits(self));
             peer.wake.notify_one();
         }
+    }
+
+    /// The controller that is worth listening to, connected or not.
+    pub(super) fn worth_snooping(&self) -> Option<String> {
+        let targets: Vec<String> = self.targets.lock().keys().cloned().collect();
+        let roster = self.roster.lock();
+        let role = |target: &String| {
+            let mut peers = roster.peers.values().filter(|(p, _)| p.is_controller() && p.name == *target);
+            peers.next().map(|(_, s)| s.role)
+        };
+        // Of equals the first.
+        targets.iter().rev().max_by_key(|t| preference(role(t))).cloned()
     }
 
     pub(super) fn drop_target(&self, name: &str) {

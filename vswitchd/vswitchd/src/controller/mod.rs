@@ -29,7 +29,9 @@ mod pending;
 mod roles;
 mod serve;
 mod settings;
+mod snoop;
 
 pub use hub::{Disconnect, Hub, HubCounters, Limits, PeerKind, TargetState};
 pub use serve::{connect_to, listen};
 pub use settings::{ControllerSettings, SharedSettings};
+pub use snoop::listen_in;

@@ -17,7 +17,7 @@ use super::hub::{Counts, Disconnect, Hub, PeerKind, Who};
 use super::settings::SharedSettings;
 
 /// Wait after a failed accept, which mostly means that file descriptors are short.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between looks at the state of a connection to be made: the clock may stand still, or be warped.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);

@@ -1,8 +1,9 @@
 //! Which OpenFlow number a port of a bridge gets, and which number of the datapath.
 //!
-//! A port that asks for a number gets it unless another has asked for it first. A port keeps its number for as long as it is
-//! configured, and gets it again when it comes back, for nobody else is given it while there are others: what a controller
-//! knows of a number stays true.
+//! As in Open vSwitch a port keeps its number for as long as it is configured. Who comes and asks for a number that is somebody's gets
+//! another; who is there and asks gets it, unless the other has asked for it as well. Numbers that nobody asks for go up: that of a
+//! port that has gone is given out again only when every other has been somebody's, so that what a controller still believes of it
+//! is not taken for the truth about another port.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,56 +20,69 @@ const DATAPATH_PORTS: u32 = 65_536;
 /// The OpenFlow numbers of one bridge.
 #[derive(Default)]
 pub struct OfPorts {
-    /// What each port has, or had last.
+    /// Of the ports that are configured.
     by_name: BTreeMap<String, u32>,
+    /// The one given out last to a port that did not ask.
+    last: u32,
+    /// Those that have been somebody's.
+    used: BTreeSet<u32>,
+    /// What each port asked for the last time.
+    asked: BTreeMap<String, Option<u32>>,
 }
 
 impl OfPorts {
-    /// The numbers of `ports`, by name. Of two that ask for the same, the first one in order of name gets it.
+    /// The numbers of `ports`, by name. Of two that ask for the same, the first one in order of name gets it. Asked for the same
+    /// ports again it says the same.
     pub fn assign(&mut self, ports: &[PortConfig]) -> BTreeMap<String, PortNo> {
-        let mut out: BTreeMap<String, u32> = BTreeMap::new();
-        let mut taken = BTreeSet::new();
+        let asks = |p: &PortConfig| p.ofport.filter(|n| (1..=MAX_OFPORT).contains(n));
         let mut sorted: Vec<_> = ports.iter().collect();
         sorted.sort_by(|a, b| a.name.cmp(&b.name));
+        let asked: BTreeMap<String, Option<u32>> = sorted.iter().map(|p| (p.name.clone(), asks(p))).collect();
+        let changed = self.asked != asked;
+        let mut out = std::mem::take(&mut self.by_name);
+        out.retain(|name, _| asked.contains_key(name));
+        for p in sorted.iter().filter(|_| changed) {
+            let (Some(has), Some(want)) = (out.get(&p.name).copied(), asks(p)) else { continue };
+            if has == want {
+                continue;
+            }
+            match out.iter().find(|(_, n)| **n == want).map(|(name, _)| name.clone()) {
+                Some(other) if asked.get(&other) == Some(&Some(want)) => {}
+                other => {
+                    // Both get a number as if they had just come.
+                    out.remove(&p.name);
+                    other.map(|o| out.remove(&o));
+                }
+            }
+        }
+        let mut taken: BTreeSet<u32> = out.values().copied().collect();
         for p in &sorted {
-            if let Some(n) = p.ofport.filter(|n| (1..=MAX_OFPORT).contains(n) && taken.insert(*n)) {
+            if let Some(n) = asks(p).filter(|n| !out.contains_key(&p.name) && taken.insert(*n)) {
                 out.insert(p.name.clone(), n);
             }
         }
-        for p in &sorted {
-            if let Some(n) = self.by_name.get(&p.name).filter(|_| !out.contains_key(&p.name))
-                && taken.insert(*n)
-            {
-                out.insert(p.name.clone(), *n);
-            }
-        }
         // In the order of the configuration, so that a file says who gets 1.
-        let mut remembered: BTreeSet<u32> = self.by_name.values().copied().collect();
-        // Every number below it is somebody's: there may be many thousands of ports.
-        let mut from = 1;
         for p in ports {
-            if out.contains_key(&p.name) {
-                continue;
+            if !out.contains_key(&p.name)
+                && let Some(n) = self.next(&taken)
+            {
+                taken.insert(n);
+                out.insert(p.name.clone(), n);
             }
-            let free = |n: &u32| !taken.contains(n) && !remembered.contains(n);
-            let n = match (from..=MAX_OFPORT).find(free) {
-                Some(n) => n,
-                None => {
-                    // Every number has been somebody's: those who are gone lose theirs.
-                    remembered.clear();
-                    self.by_name.clear();
-                    let Some(n) = (1..=MAX_OFPORT).find(|n| !taken.contains(n)) else { continue };
-                    n
-                }
-            };
-            from = n + 1;
-            taken.insert(n);
-            out.insert(p.name.clone(), n);
         }
-        // A number that has gone to somebody else is no longer remembered for whom it was.
-        self.by_name.retain(|_, n| !taken.contains(n));
-        self.by_name.extend(out.iter().map(|(name, n)| (name.clone(), *n)));
-        out.into_iter().map(|(name, n)| (name, PortNo(n))).collect()
+        self.used.extend(&taken);
+        self.asked = asked;
+        self.by_name = out;
+        self.by_name.iter().map(|(name, n)| (name.clone(), PortNo(*n))).collect()
+    }
+
+    /// The next number up; one that was never anybody's if there is one.
+    fn next(&mut self, taken: &BTreeSet<u32>) -> Option<u32> {
+        let up = || (self.last + 1..=MAX_OFPORT).chain(1..=self.last.min(MAX_OFPORT));
+        let fresh = up().find(|n| !taken.contains(n) && !self.used.contains(n));
+        let n = fresh.or_else(|| up().find(|n| !taken.contains(n)))?;
+        self.last = n;
+        Some(n)
     }
 }
 
@@ -168,21 +182,39 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_comes_back_has_its_number_again_and_nobody_had_it_meanwhile() {
+    fn numbers_that_nobody_asks_for_go_up_and_those_of_ports_that_stay_stay() {
         let mut o = OfPorts::default();
         let (a, b, c) = (port("a", None), port("b", None), port("c", None));
         assert_eq!(assigned(&mut o, &[a.clone(), b.clone()]), want(&[("a", 1), ("b", 2)]));
         assert_eq!(assigned(&mut o, &[b.clone(), c.clone()]), want(&[("b", 2), ("c", 3)]));
-        assert_eq!(assigned(&mut o, &[b, c, a]), want(&[("a", 1), ("b", 2), ("c", 3)]));
+        assert_eq!(assigned(&mut o, &[b, c, a]), want(&[("a", 4), ("b", 2), ("c", 3)]));
     }
 
     #[test]
-    fn who_asks_for_a_number_gets_it_from_one_who_only_has_it() {
+    fn numbers_that_were_somebodys_are_given_out_when_there_are_no_others() {
+        let mut o = OfPorts::default();
+        for n in 1..=MAX_OFPORT {
+            assert_eq!(assigned(&mut o, &[port("a", None)]), want(&[("a", n)]));
+            assert_eq!(assigned(&mut o, &[]), []);
+        }
+        let both = [port("a", Some(1)), port("b", None)];
+        assert_eq!(assigned(&mut o, &both), want(&[("a", 1), ("b", 2)]));
+    }
+
+    #[test]
+    fn who_is_there_and_asks_gets_a_number_from_one_who_only_has_it() {
         let mut o = OfPorts::default();
         assert_eq!(assigned(&mut o, &[port("a", None)]), want(&[("a", 1)]));
-        let both = [port("a", None), port("b", Some(1)), port("c", Some(1))];
-        assert_eq!(assigned(&mut o, &both), want(&[("a", 2), ("b", 1), ("c", 3)]));
-        assert_eq!(assigned(&mut o, &[port("a", Some(0))]), want(&[("a", 2)]), "0 is no number");
+        // Who comes does not.
+        let both = [port("a", None), port("b", Some(1)), port("c", None)];
+        assert_eq!(assigned(&mut o, &both), want(&[("a", 1), ("b", 2), ("c", 3)]));
+        assert_eq!(assigned(&mut o, &both), want(&[("a", 1), ("b", 2), ("c", 3)]));
+        // When the ports change next it is there, and still asks.
+        let fewer = [port("a", None), port("b", Some(1))];
+        assert_eq!(assigned(&mut o, &fewer), want(&[("a", 4), ("b", 1)]));
+        assert_eq!(assigned(&mut o, &fewer), want(&[("a", 4), ("b", 1)]));
+        let all = [port("a", Some(1)), port("b", Some(1)), port("c", Some(0))];
+        assert_eq!(assigned(&mut o, &all), want(&[("a", 4), ("b", 1), ("c", 5)]), "0 is no number");
     }
 
     #[test]
