@@ -96,7 +96,7 @@ pub struct FilterAt {
 }
 
 /// A key and what is wanted of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KeyMatch {
     /// Which.
     pub key: FlowerKey,

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use netlink_sys::{Socket, SocketAddr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -62,6 +62,14 @@ impl Kernel {
     /// The operating system's.
     pub fn generic() -> io::Result<Self> {
         Self::of(NETLINK_GENERIC)
+    }
+
+    /// The same for netfilter's subsystems.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn netfilter() -> io::Result<Self> {
+        Self::of(NETLINK_NETFILTER)
     }
 
     /// Number by which the kernel knows the socket.

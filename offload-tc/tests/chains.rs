@@ -350,3 +350,28 @@ fn where_the_datapath_below_goes_on_a_chain_has_the_number_of_the_pass_and_needs
     p.poll_stats(&mut StatsCursor::default(), 100).unwrap();
     assert_eq!(kernel.filters().len(), 2);
 }
+
+#[test]
+fn when_all_numbers_of_chains_are_used_one_more_is_refused_until_one_is_free() {
+    let mut r = rig(|_| {});
+    let begins = |n: u32| rule(u64::from(n), matches(0, n), &[rewrite(), Action::Recirc(1000 + n)]);
+    let all: Vec<HwHandle> = (1..=4094).map(|n| install(&mut r.provider, begins(n))).collect();
+    for _ in 0..2 {
+        let OpResult::Rejected(why, None) = offer(&mut r.provider, begins(5000)) else { panic!() };
+        assert_eq!(why, Reject::TableFull { table: "chains", entries: 4094 });
+        assert!(why.is_out_of_room(), "placement asks again when there is room");
+    }
+    // What needs no chain, and what goes where others go, is taken all the same.
+    install(&mut r.provider, rule(6000, matches(0, 6000), &[Action::Output(PortId(12))]));
+    install(&mut r.provider, rule(6001, matches(0, 6001), &[rewrite(), Action::Recirc(1001)]));
+    // A number is free when nothing leads to its chain and its keepers have gone.
+    remove(&mut r.provider, all[7]);
+    r.provider.poll_stats(&mut StatsCursor::default(), 10).unwrap();
+    let late = install(&mut r.provider, begins(5000));
+    let chain = |r: &Rig, n: u32| r.misses.chain(1000 + n, &|_| true);
+    assert_eq!(chain(&r, 5000), Some(8));
+    assert_eq!(chain(&r, 8), None);
+    remove(&mut r.provider, late);
+    r.provider.flush().unwrap();
+    assert_eq!(filters(&r, |at| at.chain != 0), 0);
+}

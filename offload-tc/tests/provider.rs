@@ -298,3 +298,87 @@ fn the_hosts_own_ports_are_caught_on_their_way_out_and_sent_to_on_the_way_in() {
     p.flush().unwrap();
     assert!(kernel.filters().is_empty());
 }
+
+/// What a NIC says that has neither types of service nor policers.
+fn plain_nic(f: &Flower) -> Option<&'static str> {
+    let police = f.actions.iter().any(|a| matches!(a.spec, ActionSpec::Police(_)));
+    let tos = f.get(FlowerKey::IpTos).is_some();
+    (police || tos).then_some("match or action is beyond this NIC")
+}
+
+/// What one says that has no second tag.
+fn one_tag(f: &Flower) -> Option<&'static str> {
+    f.get(FlowerKey::CvlanEthType).is_some().then_some("one tag is enough")
+}
+
+/// [`rule`] for packets of port `from` and a type of service.
+fn with_tos(n: u32, from: PortId) -> FlowRule {
+    let mut r = rule(n);
+    r.matches.set(FieldId::DpPort, from.0.into());
+    r.matches.set(FieldId::NwTos, 0x20);
+    r
+}
+
+#[test]
+fn each_device_is_asked_what_it_can_and_counts_for_itself_alone() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    kernel.set_driver(1, plain_nic);
+    kernel.set_driver(2, one_tag);
+    let skip_sw = || TcConfig { policy: TcPolicy::SkipSw, ..config() };
+    let mut p = provider(&kernel, skip_sw());
+    assert!(kernel.filters().is_empty(), "nothing of the probing is left");
+    let one = p.missing(1).unwrap().clone();
+    assert!(one.fields.contains(&FieldId::NwTos) && one.actions.contains(&flow::ActionKind::Meter));
+    assert!(!one.fields.contains(&FieldId::VlanTci2));
+    let two = p.missing(2).unwrap().clone();
+    assert!(two.fields == [FieldId::VlanTci2, FieldId::VlanTpid2] && two.actions.is_empty(), "{two:?}");
+    // The one refuses what it was found not to have, without being asked again; the other takes it.
+    let before = kernel.requests();
+    let r = run(&mut p, FlowOp::Install(OpId(1), with_tos(1, PortId(11))));
+    assert!(matches!(r, OpResult::Rejected(Reject::Field { field: FieldId::NwTos, .. }, None)), "{r:?}");
+    assert_eq!(kernel.requests(), before);
+    assert!(matches!(
+        run(&mut p, FlowOp::Install(OpId(2), with_tos(2, PortId(12)))),
+        OpResult::Installed(..)
+    ));
+    // One tag and no second one is no match on a second tag.
+    let mut single = rule(3);
+    single.matches.set(FieldId::DpPort, 12);
+    single.matches.set_masked(FieldId::VlanTci, 0x1005, 0x1fff);
+    single.matches.set(FieldId::VlanTci2, 0);
+    assert!(matches!(run(&mut p, FlowOp::Install(OpId(3), single.clone())), OpResult::Installed(..)));
+    single.matches.set_masked(FieldId::VlanTci2, 0x1006, 0x1fff);
+    assert!(matches!(
+        run(&mut p, FlowOp::Install(OpId(4), single)),
+        OpResult::Rejected(Reject::Field { field: FieldId::VlanTci2, .. }, None)
+    ));
+    // What none of them has is not offered; what one had goes with it.
+    let offered = |p: &TcProvider<FakeSocket>, f| p.capabilities().tables[0].key.iter().any(|k| k.field == f);
+    assert!(offered(&p, FieldId::NwTos) && offered(&p, FieldId::VlanTci2));
+    p.set_interfaces(&PORTS[..1]).unwrap();
+    assert!(!offered(&p, FieldId::NwTos) && offered(&p, FieldId::VlanTci2) && p.missing(2).is_none());
+    // The same interface with another driver, and another provider in the same process.
+    p.set_interfaces(&[]).unwrap();
+    kernel.set_driver(1, |_| None);
+    p.set_interfaces(&PORTS[..1]).unwrap();
+    assert!(offered(&p, FieldId::NwTos) && p.missing(1).unwrap().fields.is_empty());
+    let other = FakeKernel::new(&[1, 2]);
+    other.set_driver(1, plain_nic);
+    other.set_driver(2, plain_nic);
+    let q = provider(&other, skip_sw());
+    assert!(!offered(&q, FieldId::NwTos) && offered(&p, FieldId::NwTos));
+}
+
+#[test]
+fn what_a_driver_does_not_take_stays_in_the_kernel_by_policy_none_and_counts_in_hardware_when_it_does() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    kernel.set_driver(1, plain_nic);
+    let mut p = provider(&kernel, config());
+    install(&mut p, 1);
+    assert!(matches!(
+        run(&mut p, FlowOp::Install(OpId(2), with_tos(2, PortId(11)))),
+        OpResult::Installed(..)
+    ));
+    let in_hw: Vec<bool> = kernel.filters().iter().map(|(_, f)| f.in_hw).collect();
+    assert_eq!(in_hw, [true, false]);
+}

@@ -2,6 +2,19 @@
 
 use std::net::IpAddr;
 
+use crate::FieldId;
+
+/// Fields that tell of the first packet of a connection: both families' addresses, ports, protocol.
+pub const ORIGINAL_DIRECTION: [FieldId; 7] = [
+    FieldId::CtNwSrc,
+    FieldId::CtNwDst,
+    FieldId::CtIpv6Src,
+    FieldId::CtIpv6Dst,
+    FieldId::CtTpSrc,
+    FieldId::CtTpDst,
+    FieldId::CtNwProto,
+];
+
 /// The bits of `ct_state` (ovs-fields(7)).
 pub mod ct_state {
     /// Of a connection that is not confirmed in both directions.

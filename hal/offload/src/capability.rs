@@ -19,7 +19,7 @@
 //!
 //! *Not modelled*: fields split between two tables of a path.
 
-use flow::{ActionKind, FieldId, PortId};
+use flow::{ActionKind, FieldId, ORIGINAL_DIRECTION, PortId};
 
 use crate::objects::ObjectKind;
 use crate::rule::Origin;
@@ -320,7 +320,10 @@ pub struct OffloadCapabilities {
 
 /// Fields that are zero in a packet that comes from a port for the first time, without tunnel or connection tracking:
 /// [`OffloadCapabilities::zero_fields`] of a device that has neither recirculation nor tunnels nor conntrack.
-pub const FIRST_PASS_FIELDS: &[FieldId] = &[
+pub const FIRST_PASS_FIELDS: &[FieldId] = &FIRST_PASS;
+
+/// Those that are of neither tunnels nor the original direction of connections.
+const BESIDE: [FieldId; 8] = [
     FieldId::RecircId,
     FieldId::PktMark,
     FieldId::DpHash,
@@ -328,13 +331,9 @@ pub const FIRST_PASS_FIELDS: &[FieldId] = &[
     FieldId::CtZone,
     FieldId::CtMark,
     FieldId::CtLabel,
-    FieldId::CtNwSrc,
-    FieldId::CtNwDst,
-    FieldId::CtIpv6Src,
-    FieldId::CtIpv6Dst,
-    FieldId::CtTpSrc,
-    FieldId::CtTpDst,
-    FieldId::CtNwProto,
+    FieldId::PacketType,
+];
+const TUNNEL: [FieldId; 12] = [
     FieldId::TunId,
     FieldId::TunSrc,
     FieldId::TunDst,
@@ -347,8 +346,21 @@ pub const FIRST_PASS_FIELDS: &[FieldId] = &[
     FieldId::TunIpv6Dst,
     FieldId::TunGbpId,
     FieldId::TunGbpFlags,
-    FieldId::PacketType,
 ];
+const FIRST_PASS: [FieldId; BESIDE.len() + ORIGINAL_DIRECTION.len() + TUNNEL.len()] = {
+    let mut all = [FieldId::RecircId; BESIDE.len() + ORIGINAL_DIRECTION.len() + TUNNEL.len()];
+    let parts: [&[FieldId]; 3] = [&BESIDE, &ORIGINAL_DIRECTION, &TUNNEL];
+    let (mut part, mut at, mut to) = (0, 0, 0);
+    while part < parts.len() {
+        if at == parts[part].len() {
+            (part, at) = (part + 1, 0);
+        } else {
+            all[to] = parts[part][at];
+            (at, to) = (at + 1, to + 1);
+        }
+    }
+    all
+};
 
 /// Where a rule fits and what it costs.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -473,6 +473,10 @@ impl Reject {
             Reject::TooManyActions { offered, .. } => format!("use at most {offered} actions"),
             Reject::TooManyOutputs { offered, .. } => format!("send to at most {offered} ports"),
             Reject::EgressNotOnDevice { .. } => "move the egress port to the offload device".into(),
+            Reject::NeedsSoftware { action: action @ (ActionKind::Recirc | ActionKind::Ct) } => format!(
+                "leave {action} out, or use a device that tells where it stopped (TC above the kernel's datapath: a kernel \
+                 with CONFIG_NET_TC_SKB_EXT)"
+            ),
             Reject::NeedsSoftware { action } => format!("leave {action} out; it is software's by nature"),
             Reject::ObjectOwnedElsewhere { kind, id } => {
                 format!("use a {kind} of the device's own instead of {kind} {id}")
@@ -569,6 +573,17 @@ impl fmt::Display for Reject {
                 write!(f, "{wanted} outputs, an entry of table {table} holds {offered}")
             }
             Reject::EgressNotOnDevice { port } => write!(f, "egress port {} is not on the device", port.0),
+            Reject::NeedsSoftware { action: action @ (ActionKind::Recirc | ActionKind::Ct) } => write!(
+                f,
+                "{action} needs the software path: the device does not tell where a packet that it lets go of is to go on"
+            ),
+            Reject::NeedsSoftware { action: action @ (ActionKind::TunnelPush | ActionKind::TunnelPop) } => {
+                write!(
+                    f,
+                    "{action} needs the software path: the device has no action that puts on or takes off a header that the \
+                 switch has routed itself"
+                )
+            }
             Reject::NeedsSoftware { action } => write!(f, "{action} needs the software path"),
             Reject::ObjectOwnedElsewhere { kind, id } => write!(f, "{kind} {id} belongs to another owner"),
             Reject::ObjectUnsupported { kind } => write!(f, "the device has no {kind}s"),

@@ -392,6 +392,6 @@ fn tunnels_of_software_are_refused_by_name_where_they_stand() {
         (vec![pop], "tnl_pop needs the software path"),
     ] {
         let r = refused(&test_capabilities(4, 4), &[PORT, IP], &actions);
-        assert_eq!(r.to_string(), name);
+        assert!(r.to_string().starts_with(&format!("{name}: the device has no action")), "{r}");
     }
 }

@@ -11,7 +11,8 @@ mod classify;
 mod headers;
 mod request;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,13 +49,18 @@ struct Shared {
     counts: Counts,
 }
 
+/// Words of a driver about a filter that it cannot have; `None` for those that it can.
+pub type Veto = fn(&Flower) -> Option<&'static str>;
+
 /// An interface.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Link {
     clsact: bool,
     block: Option<u32>,
     /// Its driver takes filters.
     hardware: bool,
+    /// What its driver says of filters that it does not take.
+    veto: Option<Veto>,
     /// What rtnetlink tells of it.
     info: LinkInfo,
 }
@@ -88,6 +94,8 @@ pub struct Faults {
 struct State {
     links: BTreeMap<u32, Link>,
     filters: BTreeMap<FilterAt, FakeFilter>,
+    /// Where a filter with these keys was last put; it may have gone or changed since.
+    by_keys: HashMap<u64, FilterAt>,
     shared: BTreeMap<(String, u32), Shared>,
     inbox: VecDeque<io::Result<Vec<u8>>>,
     /// Filters that a driver has room for, and the kernel, all together.
@@ -120,6 +128,7 @@ impl FakeKernel {
             state: Arc::new(Mutex::new(State {
                 links,
                 filters: BTreeMap::new(),
+                by_keys: HashMap::new(),
                 shared: BTreeMap::new(),
                 inbox: VecDeque::new(),
                 limit: 1_000_000,
@@ -156,6 +165,13 @@ impl FakeKernel {
     /// Whether an interface's driver takes filters.
     pub fn set_hardware(&self, ifindex: u32, takes: bool) {
         self.state().links.entry(ifindex).or_default().hardware = takes;
+    }
+
+    /// An interface's driver takes filters, but for those it has words about.
+    pub fn set_driver(&self, ifindex: u32, veto: Veto) {
+        let mut s = self.state();
+        let l = s.links.entry(ifindex).or_default();
+        (l.hardware, l.veto) = (true, Some(veto));
     }
 
     /// From now on things go wrong so often.
@@ -205,7 +221,7 @@ impl FakeKernel {
             s.links.entry(i).or_default().clsact = true;
         }
         let counts = vec![Counts::default(); flower.actions.len()];
-        s.filters.insert(at, FakeFilter { kind: kind.to_owned(), flower, in_hw: false, counts, used: None });
+        s.put(at, FakeFilter { kind: kind.to_owned(), flower, in_hw: false, counts, used: None });
     }
 
     /// Somebody removes a filter; false when it is not there.
@@ -274,6 +290,27 @@ impl Transport for FakeSocket {
 }
 
 impl State {
+    /// Stands for the keys of the filters of one priority.
+    fn name_of(at: &FilterAt, f: &Flower) -> u64 {
+        let mut h = DefaultHasher::new();
+        (at.hook, at.chain, at.prio, &f.keys).hash(&mut h);
+        h.finish()
+    }
+
+    fn put(&mut self, at: FilterAt, f: FakeFilter) {
+        self.by_keys.insert(Self::name_of(&at, &f.flower), at);
+        self.filters.insert(at, f);
+    }
+
+    /// Whether another filter of the priority has the same keys.
+    fn has_twin(&self, at: &FilterAt, f: &Flower) -> bool {
+        let other = self.by_keys.get(&Self::name_of(at, f)).filter(|o| *o != at);
+        let there = other.and_then(|o| Some((o, self.filters.get(o)?)));
+        there.is_some_and(|(o, t)| {
+            (o.hook, o.chain, o.prio) == (at.hook, at.chain, at.prio) && t.flower.keys == f.keys
+        })
+    }
+
     /// Puts a datagram where it can be received, or loses it.
     fn answer(&mut self, b: Vec<u8>) {
         let (overrun, lose) = (self.faults.overrun, self.faults.lose);

@@ -123,25 +123,27 @@ impl State {
         if !head.is_flower() {
             return Err(Refused(Errno::ENOENT, "TC classifier not found"));
         }
-        let same_prio = |a: &FilterAt| (a.hook, a.chain, a.prio) == (at.hook, at.chain, at.prio);
-        if self.filters.keys().any(|a| same_prio(a) && a.protocol != at.protocol) {
+        // All of a priority have one.
+        let first = self.filters.range(range_of(&at)).next();
+        if first.is_some_and(|(a, _)| a.protocol != at.protocol) {
             return Err(Refused(Errno::EINVAL, "Specified filter protocol does not match existing one"));
         }
         let exists = self.filters.contains_key(&at);
         if exists && m.flags & flag::EXCL != 0 {
             return Err(Refused(Errno::EEXIST, "Filter already exists"));
         }
-        let twin = |a: &FilterAt, o: &FakeFilter| same_prio(a) && *a != at && o.flower.keys == f.keys;
-        if self.filters.range(range_of(&at)).any(|(a, o)| twin(a, o)) {
+        if self.has_twin(&at, &f) {
             return Err(Refused(Errno::EEXIST, ""));
         }
-        let hardware = match at.hook {
-            Hook::Ingress(i) => self.links.get(&i).is_some_and(|l| l.hardware),
-            _ => false,
+        let link = match at.hook {
+            Hook::Ingress(i) => self.links.get(&i),
+            _ => None,
         };
-        let in_hw = hardware && f.flags & flags::SKIP_HW == 0;
+        let veto = link.and_then(|l| l.veto).and_then(|v| v(&f));
+        let in_hw = link.is_some_and(|l| l.hardware) && veto.is_none() && f.flags & flags::SKIP_HW == 0;
         if f.flags & flags::SKIP_SW != 0 && !in_hw {
-            return Err(Refused(Errno::EOPNOTSUPP, "the device does not take filters"));
+            let text = veto.unwrap_or("the device does not take filters");
+            return Err(Refused(Errno::EOPNOTSUPP, text));
         }
         if !exists && self.filters.len() >= self.limit {
             return Err(Refused(Errno::ENOSPC, "the table is full"));
@@ -151,7 +153,7 @@ impl State {
         }
         let counts = vec![Counts::default(); f.actions.len()];
         let f = FakeFilter { kind: "flower".to_owned(), flower: f, in_hw, counts, used: None };
-        self.filters.insert(at, f.clone());
+        self.put(at, f.clone());
         if m.flags & flag::ECHO != 0 {
             let mut w = Writer::new();
             self.put_filter(&mut w, m.seq, 0, &at, &f, false);

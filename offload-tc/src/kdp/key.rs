@@ -5,7 +5,7 @@
 
 use flow::parse::{FRAG_ANY, FRAG_LATER};
 use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
-use flow::{FieldId, PacketKey, PacketMatch};
+use flow::{FieldId, ORIGINAL_DIRECTION, PacketKey, PacketMatch};
 
 use super::KdpError;
 use crate::error::CodecError;
@@ -41,16 +41,6 @@ const CT_TUPLE6: u16 = 27;
 const PORTS: u32 = 65_536;
 /// Stands for "no port" in a key that was told without one.
 const NO_PORT: u32 = u32::MAX;
-/// Fields of a connection's original direction.
-const CT_TUPLE: [FieldId; 7] = [
-    FieldId::CtNwSrc,
-    FieldId::CtNwDst,
-    FieldId::CtIpv6Src,
-    FieldId::CtIpv6Dst,
-    FieldId::CtTpSrc,
-    FieldId::CtTpDst,
-    FieldId::CtNwProto,
-];
 const VLAN_PRESENT: u128 = 0x1000;
 
 /// The numbers of attributes that actions write, for [`super::actions`].
@@ -209,7 +199,7 @@ impl Shape<'_> {
         if wanted(FieldId::CtLabel) {
             w.attr(CT_LABELS, &get(FieldId::CtLabel).to_ne_bytes());
         }
-        if CT_TUPLE.into_iter().any(wanted) {
+        if ORIGINAL_DIRECTION.into_iter().any(wanted) {
             put_tuple(w, get, self.eth_type == 0x86dd);
         }
         if (self.value)(FieldId::TunDst) != 0 || (self.value)(FieldId::TunIpv6Dst) != 0 {

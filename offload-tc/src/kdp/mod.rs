@@ -15,6 +15,7 @@
 //! *Not here*: options of Geneve and ERSPAN, connection limits, NSH.
 
 mod actions;
+mod connections;
 pub mod fake;
 mod genl;
 mod handler;
@@ -36,6 +37,7 @@ use crate::transport::Transport;
 use crate::wire::{NESTED, Writer, attrs, find, read_text, read_u32, read_u64};
 
 pub use actions::Userdata;
+pub use connections::{Connection, Connections, Direction};
 pub use genl::Families;
 pub use system::{Sockets, Software, SystemCounters, SystemDatapath, SystemParts};
 pub use upcall::{Beside, Upcall, Upcalls};

@@ -32,6 +32,7 @@ use flow::{Action, FieldId, FlowId, MeterId, PacketKey, PortId};
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 
+use super::connections::{Connection, Connections};
 use super::handler::{self, Phase};
 use super::table::Table;
 use super::upcall::{Beside, Upcalls};
@@ -53,21 +54,36 @@ const SWEEP: usize = 256;
 const METERS: u32 = 65_536;
 
 /// Where sockets to the kernel come from.
-pub struct Sockets(Box<dyn Fn() -> io::Result<Socket> + Send + Sync>);
+pub struct Sockets {
+    generic: Box<dyn Fn() -> io::Result<Socket> + Send + Sync>,
+    netfilter: Option<Netfilter>,
+}
+
+/// Opens a socket to netfilter.
+type Netfilter = Arc<dyn Fn() -> io::Result<Box<dyn Transport>> + Send + Sync>;
 
 impl Sockets {
     /// Those of the host.
     pub fn of_the_host() -> Self {
-        Sockets::new(|| {
+        let generic = || {
             let k = Kernel::generic()?;
             let n = k.port();
-            Ok((Box::new(k), n))
-        })
+            Ok::<Socket, io::Error>((Box::new(k), n))
+        };
+        Sockets::new(generic).with_netfilter(|| Ok(Box::new(Kernel::netfilter()?)))
     }
 
-    /// Others.
+    /// Others, by which connections are neither told nor forgotten.
     pub fn new(open: impl Fn() -> io::Result<Socket> + Send + Sync + 'static) -> Self {
-        Sockets(Box::new(open))
+        Sockets { generic: Box::new(open), netfilter: None }
+    }
+
+    /// The same with those of netfilter, where connections are.
+    pub fn with_netfilter(
+        self,
+        open: impl Fn() -> io::Result<Box<dyn Transport>> + Send + Sync + 'static,
+    ) -> Self {
+        Sockets { netfilter: Some(Arc::new(open)), ..self }
     }
 }
 
@@ -129,6 +145,7 @@ pub struct SystemDatapath {
     control: Mutex<KernelDatapath<Box<dyn Transport>>>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    netfilter: Option<Netfilter>,
     sharing: bool,
 }
 
@@ -255,7 +272,7 @@ impl SystemDatapath {
     /// # Errors
     /// [`KdpError`]: without openvswitch.ko there is no such datapath.
     pub fn open(name: &str, sockets: &Sockets, parts: SystemParts) -> Result<Arc<Self>, KdpError> {
-        let (link, _) = (sockets.0)()?;
+        let (link, _) = (sockets.generic)()?;
         let mut control = KernelDatapath::open(link, name)?;
         control.flush()?;
         let sharing = control.share_recirculation();
@@ -285,11 +302,12 @@ impl SystemDatapath {
             control: Mutex::new(control),
             stop: stop.clone(),
             threads: Mutex::default(),
+            netfilter: sockets.netfilter.clone(),
             sharing,
         };
         for i in 0..shared.phases.len() {
-            let (up, number) = (sockets.0)()?;
-            let (down, _) = (sockets.0)()?;
+            let (up, number) = (sockets.generic)()?;
+            let (down, _) = (sockets.generic)()?;
             numbers.push(number);
             let control = locked(&d.control);
             let (up, down) = (Upcalls::new(up, control.families()), control.by(down));
@@ -347,6 +365,34 @@ impl SystemDatapath {
     /// Whether it has a port of that number.
     pub fn has_port(&self, port: PortId) -> bool {
         locked(&self.shared.ports).contains(&port)
+    }
+
+    fn by_netfilter(&self) -> Result<Connections<Box<dyn Transport>>, KdpError> {
+        let open = self.netfilter.as_ref().ok_or(KdpError::Unsupported("connections"))?;
+        Ok(Connections::new(open()?))
+    }
+
+    /// The kernel's connections, of one zone or of all; those of the host itself are among them.
+    ///
+    /// # Errors
+    /// [`KdpError`]: they are not told without nf_conntrack_netlink.ko.
+    pub fn connections(&self, zone: Option<u16>) -> Result<Vec<Connection>, KdpError> {
+        self.by_netfilter()?.dump(zone)
+    }
+
+    /// Has those connections of a zone, or of all, forgotten that `wanted` is true of. How many.
+    ///
+    /// # Errors
+    /// [`KdpError`]; some may have been forgotten then.
+    pub fn forget_connections(
+        &self,
+        zone: Option<u16>,
+        wanted: &dyn Fn(&Connection) -> bool,
+    ) -> Result<usize, KdpError> {
+        let mut link = self.by_netfilter()?;
+        let all: Vec<Connection> = link.dump(zone)?.into_iter().filter(wanted).collect();
+        all.iter().try_for_each(|c| link.forget(c))?;
+        Ok(all.len())
     }
 
     /// What happened that should not.
@@ -485,6 +531,16 @@ impl Datapath for SystemDatapath {
                 return false;
             }
             std::thread::sleep(POLL);
+        }
+    }
+
+    fn flush_connections(&self, zone: Option<u16>) -> bool {
+        match self.forget_connections(zone, &|_| true) {
+            Ok(_) => true,
+            Err(e) => {
+                self.shared.complain(&e);
+                false
+            }
         }
     }
 

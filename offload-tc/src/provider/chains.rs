@@ -15,9 +15,13 @@
 //! let into hardware only while every filter of that chain is there, and there is one; otherwise hardware would change a frame
 //! and then leave it to software half done. What is kept from hardware for that reason is still in the kernel.
 
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+
 use nix::errno::Errno;
 use offload::{HwHandle, Reject};
 
+use super::flight::Job;
 use super::{EntryKind, TcProvider, place, refusal};
 use crate::action::Counts;
 use crate::filter::{FilterAt, Flower, Head, Hook, flags};
@@ -46,8 +50,8 @@ pub(super) struct Keeper {
 const MOVES: usize = 64;
 
 impl<T: Transport> TcProvider<T> {
-    /// The number of the chain for a recirculation id.
-    pub(super) fn chain_of(&self, recirc: u32) -> Result<u32, Reject> {
+    /// The number of the chain for a recirculation id. A rule may need two, so `given` are those that it has got.
+    pub(super) fn chain_of(&self, recirc: u32, given: &RefCell<Vec<u32>>) -> Result<u32, Reject> {
         if self.config.recirc_sharing {
             // The datapath below takes the one for the other.
             let full = Reject::TableFull { table: "chains", entries: MAX_GOTO as usize };
@@ -56,14 +60,24 @@ impl<T: Transport> TcProvider<T> {
         let Some(misses) = &self.config.misses else {
             return Err(Reject::NeedsSoftware { action: flow::ActionKind::Recirc });
         };
-        let used = |n| {
-            self.entries.values().any(|e| e.at.chain == n || e.goes_to == Some(n))
-                || self.keepers.keys().any(|k| k.chain == n)
-        };
-        // Requests under way have numbers, too.
-        let in_use = |n| !self.flights.is_empty() || used(n);
+        // Looked at only when there is no number that was never used.
+        let used = OnceCell::new();
+        let in_use = |n| given.borrow().contains(&n) || used.get_or_init(|| self.used_chains()).contains(&n);
         let full = Reject::TableFull { table: "chains", entries: crate::misses::MAX_CHAIN as usize };
-        misses.chain(recirc, &in_use).ok_or(full)
+        let n = misses.chain(recirc, &in_use).ok_or(full)?;
+        given.borrow_mut().push(n);
+        Ok(n)
+    }
+
+    /// Numbers of chains that filters are in or lead to, or will be when requests under way are answered.
+    fn used_chains(&self) -> BTreeSet<u32> {
+        let entries = self.entries.values().flat_map(|e| [Some(e.at.chain), e.goes_to]);
+        let flights = self.flights.iter().flat_map(|f| match &f.job {
+            Job::Install { at, kind, .. } | Job::Old { at, kind, .. } => [Some(at.chain), kind.goes_to],
+            _ => [None, None],
+        });
+        let keepers = self.keepers.keys().map(|k| Some(k.chain));
+        entries.chain(flights).chain(keepers).flatten().collect()
     }
 
     /// The flags of a filter: those of the policy, and not for hardware when the chain it leads to is not there whole.
@@ -76,10 +90,13 @@ impl<T: Transport> TcProvider<T> {
 
     /// Whether filters that lead to a chain are to be kept from hardware.
     fn holds_back(&self, hook: Hook, chain: u32) -> bool {
-        let mut members =
-            self.entries.values().filter(|e| (e.at.hook, e.at.chain) == (hook, chain)).peekable();
-        let whole = members.peek().is_some() && members.all(|e| e.in_hw);
-        self.config.policy == TcPolicy::None && !whole
+        if self.config.policy != TcPolicy::None {
+            return false;
+        }
+        let at = |prio, protocol, handle| FilterAt { hook, chain, prio, protocol, handle };
+        let members = self.by_place.range(at(0, 0, 0)..=at(u16::MAX, u16::MAX, u32::MAX));
+        let mut members = members.filter_map(|(_, h)| self.entries.get(h)).peekable();
+        members.peek().is_none() || members.any(|e| !e.in_hw)
     }
 
     /// Sees to it that what the chain does not catch keeps its place, before anything leads there.
@@ -119,12 +136,12 @@ impl<T: Transport> TcProvider<T> {
 
     /// Puts back keepers that somebody has removed, and takes those away that nothing leads to any more.
     pub(super) fn restore_keepers(&mut self) {
-        let led_to = |p: &Self, at: &FilterAt| {
-            p.entries.values().any(|e| e.at.hook == at.hook && e.goes_to == Some(at.chain))
-        };
+        // Nothing comes to be led anywhere meanwhile; what ceases to be is gone by the next round.
+        let led_to: BTreeSet<(Hook, u32)> =
+            self.entries.values().filter_map(|e| Some((e.at.hook, e.goes_to?))).collect();
         let all: Vec<(FilterAt, Keeper)> = self.keepers.iter().map(|(at, k)| (*at, *k)).collect();
         for (at, k) in all {
-            if !led_to(self, &at) {
+            if !led_to.contains(&(at.hook, at.chain)) {
                 if self.strays {
                     // One of them may lead there.
                     continue;
@@ -184,12 +201,15 @@ impl<T: Transport> TcProvider<T> {
         if self.config.policy != TcPolicy::None {
             return;
         }
+        // Many may lead to one chain.
+        let mut known: BTreeMap<(Hook, u32), bool> = BTreeMap::new();
+        let mut holds_back = |hook: Hook, chain: u32| {
+            *known.entry((hook, chain)).or_insert_with(|| self.holds_back(hook, chain))
+        };
         let wrong: Vec<HwHandle> = self
             .entries
             .iter()
-            .filter(|(_, e)| {
-                e.goes_to.is_some_and(|c| self.holds_back(e.at.hook, c) != e.held_back) && !e.busy
-            })
+            .filter(|(_, e)| !e.busy && e.goes_to.is_some_and(|c| holds_back(e.at.hook, c) != e.held_back))
             .map(|(h, _)| *h)
             .take(MOVES)
             .collect();

@@ -28,6 +28,7 @@ mod resync;
 
 pub use config::{TcConfig, TcPolicy};
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -129,7 +130,8 @@ pub struct TcProvider<T> {
     clock: Arc<dyn Clock>,
     config: TcConfig,
     capabilities: Arc<OffloadCapabilities>,
-    missing: Missing,
+    /// What the filters of an interface were found not to be able to do.
+    missing: BTreeMap<u32, Missing>,
     /// Datapath ports and the interfaces they are.
     ports: Vec<(PortId, u32)>,
     /// What rtnetlink says of them.
@@ -187,14 +189,14 @@ fn refusal(ack: &Ack, request: &[u8]) -> Reject {
 impl<T: Transport> TcProvider<T> {
     /// A provider without ports over `link`; [`OffloadProvider::set_ports`] or [`TcProvider::set_interfaces`] gives it some.
     pub fn new(link: T, config: TcConfig, clock: Arc<dyn Clock>) -> Self {
-        let missing = Missing::default();
         let can = config.can();
+        let missing = Missing::default();
         let caps = capabilities(&config.name, &[], config.entries, config.queue_depth, &missing, can);
         TcProvider {
             link,
             clock,
             capabilities: Arc::new(caps),
-            missing,
+            missing: BTreeMap::new(),
             ports: Vec::new(),
             links: BTreeMap::new(),
             tunnels: Vec::new(),
@@ -238,9 +240,9 @@ impl<T: Transport> TcProvider<T> {
         self.entries.len()
     }
 
-    /// What devices were found not to be able to do.
-    pub fn missing(&self) -> &Missing {
-        &self.missing
+    /// What the filters of a port's interface were found not to be able to do.
+    pub fn missing(&self, ifindex: u32) -> Option<&Missing> {
+        self.missing.get(&ifindex)
     }
 
     fn next_seq(&mut self) -> u32 {
@@ -279,11 +281,13 @@ impl<T: Transport> TcProvider<T> {
     fn lower(&self, rule: &FlowRule) -> Result<LoweredMatch, Reject> {
         let lowered = self.capabilities.validate(rule).and_then(|_| {
             let meter = |number| self.meters.index(self.config.owner, number);
-            let chain = |recirc| self.chain_of(recirc);
+            let given = RefCell::default();
+            let chain = |recirc| self.chain_of(recirc, &given);
             let (ports, can) = (&self.ports, self.config.can());
             let (tunnels, internals) = (&self.tunnels, &self.internals);
             let terms = Terms { ports, tunnels, internals, meter: &meter, chain: &chain, can };
             let mut l = lower_match(&rule.matches, &terms)?;
+            self.missing.get(&l.ifindex).map_or(Ok(()), |m| m.allows(rule))?;
             lower_actions(&rule.actions, &rule.matches, &mut l, &terms)?;
             Ok(l)
         });
@@ -492,12 +496,16 @@ impl<T: Transport> TcProvider<T> {
         (self.tunnels, self.internals) = (those(LinkInfo::is_tunnel), those(LinkInfo::is_internal));
         for (port, ifindex) in came {
             self.adopt(port, ifindex);
-            self.probe(ifindex);
+            let missing = self.probe(ifindex);
+            self.missing.insert(ifindex, missing);
         }
+        self.missing.retain(|i, _| self.ports.iter().any(|(_, p)| p == i));
+        // What one of them can do is offered, and where it cannot be done is refused.
+        let nowhere = self.missing.values().cloned().reduce(|a, b| a.and(&b)).unwrap_or_default();
         let c = &self.config;
         let can = c.can();
         self.capabilities =
-            Arc::new(capabilities(&c.name, &self.ports, c.entries, c.queue_depth, &self.missing, can));
+            Arc::new(capabilities(&c.name, &self.ports, c.entries, c.queue_depth, &nowhere, can));
         failed.map_or(Ok(()), Err)
     }
 

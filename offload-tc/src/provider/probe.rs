@@ -6,6 +6,7 @@ use nix::errno::Errno;
 
 use super::{TcProvider, place};
 use crate::action::{ActionSpec, Police, TcAction, Verdict, VlanAction};
+use crate::capability::Missing;
 use crate::filter::{FilterAt, Flower, Hook};
 use crate::keys::FlowerKey;
 use crate::message::{self, Add};
@@ -61,9 +62,9 @@ fn probes() -> Vec<Probe> {
 }
 
 impl<T: Transport> TcProvider<T> {
-    /// Asks what an interface's filters can do, and notes what they cannot. A device counts for all: a rule has to fit wherever
-    /// it may be put.
-    pub(super) fn probe(&mut self, ifindex: u32) {
+    /// Asks what an interface's filters can do; what they cannot.
+    pub(super) fn probe(&mut self, ifindex: u32) -> Missing {
+        let mut missing = Missing::default();
         for (n, mut p) in (1..).zip(probes()) {
             p.flower.flags = self.config.policy.flags();
             if let Some(a) = p.flower.actions.first_mut() {
@@ -79,13 +80,14 @@ impl<T: Transport> TcProvider<T> {
                 }
                 Ok(ack) if is_incapable(Errno::from_raw(ack.errno)) => {
                     tracing::info!("{}: interface {ifindex}: {}", self.config.name, ack.text);
-                    self.missing.fields.extend(&p.fields);
-                    self.missing.actions.extend(&p.actions);
+                    missing.fields.extend(&p.fields);
+                    missing.actions.extend(&p.actions);
                 }
                 // It will be told of each rule that needs it.
                 Ok(_) | Err(_) => {}
             }
         }
+        missing
     }
 }
 

@@ -34,8 +34,12 @@ pub enum TcpState {
     #[default]
     Closed = 0,
     SynSent = 2,
+    SynRecv = 3,
     Established = 4,
+    CloseWait = 5,
+    FinWait1 = 6,
     Closing = 7,
+    LastAck = 8,
     FinWait2 = 9,
     TimeWait = 10,
 }
@@ -46,8 +50,12 @@ impl TcpState {
         match self {
             TcpState::Closed => "CLOSED",
             TcpState::SynSent => "SYN_SENT",
+            TcpState::SynRecv => "SYN_RECV",
             TcpState::Established => "ESTABLISHED",
+            TcpState::CloseWait => "CLOSE_WAIT",
+            TcpState::FinWait1 => "FIN_WAIT_1",
             TcpState::Closing => "CLOSING",
+            TcpState::LastAck => "LAST_ACK",
             TcpState::FinWait2 => "FIN_WAIT_2",
             TcpState::TimeWait => "TIME_WAIT",
         }

@@ -82,6 +82,8 @@ fn main() -> ExitCode {
 fn bench(a: &passed_on::Arguments) -> anyhow::Result<()> {
     if a.begin_with("peer") {
         setup::peer()?;
+    } else if a.begin_with("tc") {
+        passed_on::build("guest")?;
     } else if !["softpath", "rulesets", "updates", "churn"].iter().any(|w| a.begin_with(w)) {
         passed_on::build("ovsdb")?;
         passed_on::build("guest")?;

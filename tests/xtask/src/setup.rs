@@ -16,6 +16,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("ovsdb-client", "openvswitch-common"),
     ("ovsdb-tool", "openvswitch-common"),
     ("ovs-vsctl", "openvswitch-switch"),
+    ("ovs-vswitchd", "openvswitch-switch"),
     ("ovsdb-server", "openvswitch-switch"),
     ("unshare", "util-linux"),
     ("prlimit", "util-linux"),

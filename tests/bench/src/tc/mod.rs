@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use clock::HostClock;
 use flow::{Action, FieldId, FlowId, PacketMatch, PortId};
-use lab::kernel::KernelLab;
+use lab::kernel::{KernelLab, MapLimit};
 use offload::{FlowOp, FlowRule, OffloadProvider, OpId, Reject, StatsCursor};
 use offload_tc::fake::FakeKernel;
 use offload_tc::lower_action::lower_actions;
@@ -33,7 +33,9 @@ const PORTS: [(PortId, u32); 2] = [(PortId(1), 11), (PortId(2), 12)];
 /// Times that every counter is read.
 const POLLS: usize = 21;
 /// Longest that a run in the guest may take.
-const LIMIT: Duration = Duration::from_secs(900);
+const LIMIT: Duration = Duration::from_secs(1500);
+/// The guest's memory: 100,000 filters, and what tells of them.
+const GUEST_MIB: u32 = 3072;
 
 /// A rule: name, match, actions.
 type Rule = (&'static str, PacketMatch, Vec<Action>);
@@ -190,8 +192,10 @@ fn figures_of(console: &str) -> Vec<Figure> {
 }
 
 fn in_guest(n: u32, guest: &Path, scratch: &Path) -> Result<Vec<Figure>, BenchError> {
-    let lab = KernelLab::prepare(&scratch.join("kernel-lab"))?;
+    let lab = KernelLab::prepare(&scratch.join("kernel-lab"))?.with_memory(GUEST_MIB);
     let results = scratch.join("kernel-lab-measure");
+    let (_raised, said) = MapLimit::raise(GUEST_MIB);
+    eprintln!("bench: tc: a guest with {GUEST_MIB} MiB for {n} filters; {said}");
     let ended = lab.run(guest, &["measure", &n.to_string()], &results, LIMIT, &mut |_| {})?;
     let figures = figures_of(&ended.console);
     if ended.status != Some(0) || figures.is_empty() {

@@ -21,14 +21,17 @@ use crate::package::unpack;
 const PACKAGE: &str = "user-mode-linux";
 /// The guest's first process.
 const INIT: &str = include_str!("init.sh");
-/// The guest's memory. What is not used is not taken from the host.
-const MEMORY: &str = "1024M";
+/// The guest's memory in MiB unless it is to have more. What is not used is not taken from the host.
+const MEMORY_MIB: u32 = 1024;
+/// How many pieces of memory a process of the host may map.
+const MAP_LIMIT: &str = "/proc/sys/vm/max_map_count";
 /// How often it is looked whether the guest has ended.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// An unpacked kernel.
 pub struct KernelLab {
     dir: PathBuf,
+    memory_mib: u32,
 }
 
 /// How a run ended.
@@ -48,7 +51,7 @@ impl KernelLab {
     /// # Errors
     /// When the package cannot be had or unpacked.
     pub fn prepare(dir: &Path) -> Result<KernelLab> {
-        let lab = KernelLab { dir: dir.to_path_buf() };
+        let lab = KernelLab { dir: dir.to_path_buf(), memory_mib: MEMORY_MIB };
         if lab.linux().is_file() && dir.join("ready").is_file() {
             return Ok(lab);
         }
@@ -61,6 +64,12 @@ impl KernelLab {
         done(Command::new("depmod").arg("-b").arg(dir).arg(&version))?;
         std::fs::write(dir.join("ready"), version)?;
         Ok(lab)
+    }
+
+    /// The same with so much memory for its guests.
+    #[must_use]
+    pub fn with_memory(self, memory_mib: u32) -> KernelLab {
+        KernelLab { memory_mib, ..self }
     }
 
     fn linux(&self) -> PathBuf {
@@ -106,7 +115,7 @@ impl KernelLab {
         let memory = if Path::new("/dev/shm").is_dir() { Path::new("/dev/shm") } else { &results };
         let began = Instant::now();
         let child = Command::new(self.linux())
-            .arg(format!("mem={MEMORY}"))
+            .arg(format!("mem={}M", self.memory_mib))
             .args(["rootfstype=hostfs", "rootflags=/", "ro", "con=null", "con0=null,fd:1", "quiet"])
             .arg(format!("init={}", init.display()))
             .arg(format!("HOIST_RESULTS={}", results.display()))
@@ -153,6 +162,36 @@ fn show(file: &Path, from: usize, seen: &mut dyn FnMut(&str)) -> usize {
     let whole = new.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
     String::from_utf8_lossy(&new[..whole]).lines().for_each(|l| seen(l.trim_end()));
     from + whole
+}
+
+/// The host's limit on pieces of memory, raised. The guest's processes are processes of the host that map the guest's memory page by
+/// page, so that one of more than 65,530 pages, 256 MiB, does not fit into the usual limit. Dropping this puts the old one back.
+pub struct MapLimit(Option<String>);
+
+impl MapLimit {
+    /// Raises it to what a process of `memory_mib` may need, where this process may; what came of that, for people.
+    pub fn raise(memory_mib: u32) -> (MapLimit, String) {
+        let wanted = u64::from(memory_mib) * 256 + 65_536;
+        let old = std::fs::read_to_string(MAP_LIMIT).unwrap_or_default().trim().to_owned();
+        match old.parse::<u64>() {
+            Ok(n) if n >= wanted => (MapLimit(None), format!("vm.max_map_count is {n}")),
+            _ => match std::fs::write(MAP_LIMIT, wanted.to_string()) {
+                Ok(()) => {
+                    let said = format!("vm.max_map_count is {wanted} for the run, {old} before and after");
+                    (MapLimit(Some(old)), said)
+                }
+                Err(e) => (MapLimit(None), format!("vm.max_map_count stays {old}: {e}")),
+            },
+        }
+    }
+}
+
+impl Drop for MapLimit {
+    fn drop(&mut self) {
+        if let Some(old) = self.0.take() {
+            let _ = std::fs::write(MAP_LIMIT, old);
+        }
+    }
 }
 
 /// A running guest. It has helper processes in its process group, which would outlive it.

@@ -7,19 +7,120 @@ use std::sync::Arc;
 use clock::Clock;
 use conntrack::{Entry, Protocol, TcpState, Tracker, Tuple};
 use daemon::unixctl::Commands;
+use flow::CtHelper;
+use offload_tc::kdp::{Connection, Direction, SystemDatapath};
+
+use crate::report::Parts;
 
 /// Most arguments of commands that take lists.
 const MANY: usize = 1024;
 
+/// Whose connections.
+enum Source<'a> {
+    /// Those of the switch's own datapath.
+    Own(&'a Tracker),
+    /// Those of the kernel's.
+    Kernel(Arc<SystemDatapath>),
+}
+
+impl Source<'_> {
+    /// Calls `each` for every connection of a zone, or of all.
+    fn each(&self, clock: &dyn Clock, zone: Option<u16>, mut each: impl FnMut(Entry)) -> Result<(), String> {
+        match self {
+            Source::Own(t) => t.dump(clock.now(), zone, &mut |e| {
+                each(e);
+                true
+            }),
+            Source::Kernel(k) => {
+                k.connections(zone).map_err(|e| e.to_string())?.iter().map(of_kernel).for_each(each);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The kernel's datapath when an argument names it, or when no bridge stands on another and none is named.
+fn kernels(p: &Parts, a: &[String]) -> Result<Option<Arc<SystemDatapath>>, String> {
+    let is_named = |name: &str| a.iter().any(|a| a == name);
+    if is_named(crate::system::DATAPATH) || is_named(crate::system::NAME) {
+        let none = || format!("opening datapath {} failed (No such device)", crate::system::DATAPATH);
+        return p.system.get().map(Some).ok_or_else(none);
+    }
+    let all_there = || {
+        let all = p.endpoints.lock();
+        !all.is_empty() && all.iter().all(|e| p.system.has_bridge(e.bridge.index()))
+    };
+    Ok(p.system.get().filter(|_| !is_named(super::dpif::DATAPATH) && all_there()))
+}
+
+/// What the kernel says of one, in the terms of ours.
+fn of_kernel(c: &Connection) -> Entry {
+    let tuple = |d: &Direction| Tuple {
+        src: number(d.src),
+        dst: number(d.dst),
+        sport: d.sport,
+        dport: d.dport,
+        zone: c.zone,
+        proto: d.proto,
+        icmp_type: d.icmp.map_or(0, |i| i.0),
+        v6: d.src.is_ipv6(),
+    };
+    // `enum tcp_conntrack`; it has one state for both ends.
+    let state = |s| match s {
+        1 | 9 => TcpState::SynSent,
+        2 => TcpState::SynRecv,
+        3 => TcpState::Established,
+        4 => TcpState::FinWait1,
+        5 => TcpState::CloseWait,
+        6 => TcpState::LastAck,
+        7 => TcpState::TimeWait,
+        8 => TcpState::Closing,
+        _ => TcpState::Closed,
+    };
+    let helper = c.helper.as_deref();
+    Entry {
+        original: tuple(&c.original),
+        reply: tuple(&c.reply),
+        mark: c.mark,
+        label: c.label,
+        protocol: c.tcp_state.map_or(Protocol::Other, |s| Protocol::Tcp(state(s), state(s))),
+        left: c.left,
+        helper: [CtHelper::Ftp, CtHelper::Tftp].into_iter().find(|h| Some(h.name()) == helper),
+    }
+}
+
+fn number(a: IpAddr) -> u128 {
+    match a {
+        IpAddr::V4(a) => u32::from(a).into(),
+        IpAddr::V6(a) => a.into(),
+    }
+}
+
 /// Registers them.
-pub fn register(commands: &Commands, tracker: &Arc<Tracker>, clock: &Arc<dyn Clock>) {
-    let (t, c) = (tracker.clone(), clock.clone());
-    commands.register("dpctl/dump-conntrack", "[-m] [-s] [dp] [zone=N]", 0..=4, move |a| dump(&t, &*c, a));
-    let t = tracker.clone();
+pub fn register(commands: &Commands, parts: &Arc<Parts>) {
+    let (tracker, clock) = (parts.soft.connections(), &parts.clock);
+    let source = |parts: &Arc<Parts>| {
+        let (t, p) = (tracker.clone(), parts.clone());
+        move |a: &[String], with: &dyn Fn(&Source<'_>) -> Result<String, String>| {
+            with(&kernels(&p, a)?.map_or(Source::Own(&t), Source::Kernel))
+        }
+    };
+    let (s, c) = (source(parts), clock.clone());
+    let usage = "[-m] [-s] [dp] [zone=N]";
+    commands.register("dpctl/dump-conntrack", usage, 0..=4, move |a| s(a, &|s| dump(s, &*c, a)));
+    let s = source(parts);
     let usage = "[dp] [zone=N] [ct-orig-tuple] [ct-reply-tuple]";
-    commands.register("dpctl/flush-conntrack", usage, 0..=4, move |a| flush(&t, a));
-    let (t, c) = (tracker.clone(), clock.clone());
-    commands.register("dpctl/ct-stats-show", "[dp] [zone=N]", 0..=3, move |a| stats(&t, &*c, a));
+    commands.register("dpctl/flush-conntrack", usage, 0..=4, move |a| s(a, &|s| flush(s, a)));
+    let (s, c) = (source(parts), clock.clone());
+    commands.register("dpctl/ct-stats-show", "[dp] [zone=N]", 0..=3, move |a| s(a, &|s| stats(s, &*c, a)));
+    let (s, c) = (source(parts), clock.clone());
+    commands.register("dpctl/ct-get-nconns", "[dp]", 0..=1, move |a| {
+        s(a, &|s| {
+            let mut n = 0u64;
+            s.each(&*c, None, |_| n += 1)?;
+            Ok(format!("{n}\n"))
+        })
+    });
     let t = tracker.clone();
     commands.register("dpctl/ct-set-maxconns", "[dp] maxconns", 1..=2, move |a| {
         let n = a
@@ -31,9 +132,6 @@ pub fn register(commands: &Commands, tracker: &Arc<Tracker>, clock: &Arc<dyn Clo
     });
     let t = tracker.clone();
     commands.register("dpctl/ct-get-maxconns", "[dp]", 0..=1, move |_| Ok(format!("{}\n", t.max())));
-    let t = tracker.clone();
-    commands
-        .register("dpctl/ct-get-nconns", "[dp]", 0..=1, move |_| Ok(format!("{}\n", t.stats().connections)));
     for (name, on, done) in [
         ("dpctl/ct-enable-tcp-seq-chk", true, "enabling"),
         ("dpctl/ct-disable-tcp-seq-chk", false, "disabling"),
@@ -82,13 +180,13 @@ fn zone_of(a: &str) -> Result<Option<u16>, String> {
     z.parse().map(Some).map_err(|_| invalid("failed to parse zone"))
 }
 
-fn dump(t: &Tracker, clock: &dyn Clock, a: &[String]) -> Result<String, String> {
+fn dump(s: &Source<'_>, clock: &dyn Clock, a: &[String]) -> Result<String, String> {
     let zone = a.last().map_or(Ok(None), |z| zone_of(z))?;
     let with =
         |letter: char| a.iter().any(|o| o.starts_with('-') && !o.starts_with("--") && o.contains(letter));
     let statistics = with('s') || a.iter().any(|o| o == "--statistics");
     let mut out = String::new();
-    t.dump(clock.now(), zone, &mut |e| {
+    s.each(clock, zone, |e| {
         let text = e.to_string();
         // How long it is remembered yet comes behind the zone.
         let zone = if e.original.zone == 0 { String::new() } else { format!(",zone={}", e.original.zone) };
@@ -101,8 +199,7 @@ fn dump(t: &Tracker, clock: &dyn Clock, a: &[String]) -> Result<String, String> 
                 let _ = writeln!(out, "{text}");
             }
         }
-        true
-    });
+    })?;
     Ok(out)
 }
 
@@ -152,7 +249,7 @@ impl Wanted {
     }
 }
 
-fn flush(t: &Tracker, a: &[String]) -> Result<String, String> {
+fn flush(s: &Source<'_>, a: &[String]) -> Result<String, String> {
     let mut a = behind_datapath(a);
     let zone = a.first().map_or(Ok(None), |z| zone_of(z))?;
     if zone.is_some() {
@@ -163,11 +260,21 @@ fn flush(t: &Tracker, a: &[String]) -> Result<String, String> {
     }
     let tuple = |i: usize| a.get(i).map_or(Ok(Wanted::default()), |t| Wanted::parse(t));
     let (original, reply) = (tuple(0)?, tuple(1)?);
-    t.flush_where(zone, &|o, r| original.has(o) && reply.has(r));
+    let wanted = |o: &Tuple, r: &Tuple| original.has(o) && reply.has(r);
+    match s {
+        Source::Own(t) => drop(t.flush_where(zone, &wanted)),
+        Source::Kernel(k) => {
+            let wanted = |c: &Connection| {
+                let e = of_kernel(c);
+                wanted(&e.original, &e.reply)
+            };
+            k.forget_connections(zone, &wanted).map_err(|e| e.to_string())?;
+        }
+    }
     Ok(String::new())
 }
 
-fn stats(t: &Tracker, clock: &dyn Clock, a: &[String]) -> Result<String, String> {
+fn stats(s: &Source<'_>, clock: &dyn Clock, a: &[String]) -> Result<String, String> {
     let verbose = a.iter().any(|o| o.starts_with("verbose") || o == "-m" || o == "--more");
     let zone = a.iter().find(|z| z.starts_with("zone=")).map_or(Ok(None), |z| zone_of(z))?;
     const NAMES: [(&str, u8); 7] =
@@ -175,7 +282,7 @@ fn stats(t: &Tracker, clock: &dyn Clock, a: &[String]) -> Result<String, String>
     let mut total = 0;
     let mut counts = [0; NAMES.len()];
     let mut tcp = std::collections::BTreeMap::<TcpState, u32>::new();
-    t.dump(clock.now(), zone, &mut |Entry { original, protocol, .. }| {
+    s.each(clock, zone, |Entry { original, protocol, .. }| {
         total += 1;
         match protocol {
             Protocol::Tcp(a, b) => {
@@ -189,8 +296,7 @@ fn stats(t: &Tracker, clock: &dyn Clock, a: &[String]) -> Result<String, String>
                 counts[at] += 1;
             }
         }
-        true
-    });
+    })?;
     let mut out = format!("Connections Stats:\n    Total: {total}\n");
     if !tcp.is_empty() {
         let _ = writeln!(out, "  TCP: {}", tcp.values().sum::<u32>());
@@ -299,22 +405,46 @@ mod tests {
     #[test]
     fn dumps_are_of_one_zone_or_of_all() {
         let (t, c) = (tracker(), ManualClock::new());
-        assert_eq!(dump(&t, &c, &words("zone=3")).expect("a dump"), ZONE3);
-        assert_eq!(dump(&t, &c, &words("ovs-dummy")).expect("a dump").lines().count(), 2);
-        assert!(dump(&t, &c, &words("-s zone=3")).expect("a dump").ends_with("zone=3,timeout=60\n"));
-        assert!(dump(&t, &c, &words("zone=x")).is_err());
+        assert_eq!(dump(&Source::Own(&t), &c, &words("zone=3")).expect("a dump"), ZONE3);
+        assert_eq!(dump(&Source::Own(&t), &c, &words("ovs-dummy")).expect("a dump").lines().count(), 2);
+        assert!(
+            dump(&Source::Own(&t), &c, &words("-s zone=3")).expect("a dump").ends_with("zone=3,timeout=60\n")
+        );
+        assert!(dump(&Source::Own(&t), &c, &words("zone=x")).is_err());
     }
 
     #[test]
     fn connections_are_forgotten_by_zone_and_by_tuple() {
         let (t, c) = (tracker(), ManualClock::new());
-        flush(&t, &words("ct_nw_src=10.0.0.1,ct_nw_proto=17,ct_tp_src=1001")).expect("flushed");
-        assert_eq!(dump(&t, &c, &[]).expect("a dump"), ZONE3);
-        flush(&t, &words("zone=4")).expect("flushed");
-        assert_eq!(dump(&t, &c, &[]).expect("a dump"), ZONE3);
-        flush(&t, &words("ovs-dummy zone=3")).expect("flushed");
-        assert_eq!(dump(&t, &c, &[]).expect("a dump"), "");
-        assert!(flush(&t, &words("what=1")).is_err());
+        flush(&Source::Own(&t), &words("ct_nw_src=10.0.0.1,ct_nw_proto=17,ct_tp_src=1001")).expect("flushed");
+        assert_eq!(dump(&Source::Own(&t), &c, &[]).expect("a dump"), ZONE3);
+        flush(&Source::Own(&t), &words("zone=4")).expect("flushed");
+        assert_eq!(dump(&Source::Own(&t), &c, &[]).expect("a dump"), ZONE3);
+        flush(&Source::Own(&t), &words("ovs-dummy zone=3")).expect("flushed");
+        assert_eq!(dump(&Source::Own(&t), &c, &[]).expect("a dump"), "");
+        assert!(flush(&Source::Own(&t), &words("what=1")).is_err());
+    }
+
+    #[test]
+    fn the_kernels_connections_are_told_in_the_same_words() {
+        let end = |src: &str, dst: &str, sport, dport| Direction {
+            src: src.parse().expect("an address"),
+            dst: dst.parse().expect("an address"),
+            proto: 6,
+            sport,
+            dport,
+            icmp: None,
+        };
+        let c = Connection {
+            original: end("10.0.0.1", "10.0.0.2", 1000, 80),
+            reply: end("10.0.0.2", "10.0.0.88", 80, 1000),
+            mark: 5,
+            tcp_state: Some(4),
+            ..Connection::default()
+        };
+        let text = "tcp,orig=(src=10.0.0.1,dst=10.0.0.2,sport=1000,dport=80),\
+                    reply=(src=10.0.0.2,dst=10.0.0.88,sport=80,dport=1000),mark=5,protoinfo=(state=FIN_WAIT_1)";
+        assert_eq!(of_kernel(&c).to_string(), text);
     }
 
     #[test]
@@ -331,6 +461,9 @@ mod tests {
     #[test]
     fn statistics_count_by_protocol() {
         let (t, c) = (tracker(), ManualClock::new());
-        assert_eq!(stats(&t, &c, &[]).expect("statistics"), "Connections Stats:\n    Total: 2\n  UDP: 2\n");
+        assert_eq!(
+            stats(&Source::Own(&t), &c, &[]).expect("statistics"),
+            "Connections Stats:\n    Total: 2\n  UDP: 2\n"
+        );
     }
 }

@@ -67,7 +67,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     commands.register("hoist/perf", "", 0..=0, move |_| json(&p.perf()));
     let p = Arc::clone(parts);
     commands.register("hoist/ports", "", 0..=0, move |_| json(&p.ports()));
-    connections::register(commands, parts.soft.connections(), &parts.clock);
+    connections::register(commands, parts);
     let p = Arc::clone(parts);
     commands.register(
         "dpctl/dump-flows",
