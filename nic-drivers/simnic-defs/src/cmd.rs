@@ -1,6 +1,6 @@
 //! The command ring: descriptors, completions, statistics and dump records (SPEC 7).
 
-use zerocopy::little_endian::{U32, U64};
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::entry::FlowEntry;
@@ -53,6 +53,8 @@ codes! {
         MeterRead = 12,
         /// Sets header `entry` to what is at `addr`.
         HeaderSet = 13,
+        /// Makes the ports in `arg`, a bit for each, replication group `entry`.
+        GroupSet = 14,
     }
 }
 
@@ -156,8 +158,10 @@ pub struct CmdCpl {
     pub next: U32,
     /// What the status is about: index of an action, offset of a key byte.
     pub detail: U32,
+    /// How often the entry's counters had been evicted when `packets` and `bytes` were read (SPEC 6.7).
+    pub evictions: U16,
     /// Zero.
-    pub reserved1: [u8; 12],
+    pub reserved1: [u8; 10],
     /// Bit 0: generation. Written last.
     pub flags: U32,
 }
@@ -171,7 +175,9 @@ pub struct StatsRecord {
     /// Its table.
     pub table: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// How often its counters have been evicted since it was installed, modulo 2^16 (SPEC 6.7).
+    pub evictions: U16,
     /// Packet counter, as wide as CAP_COUNTER says.
     pub packets: U64,
     /// Byte counter, as wide as CAP_COUNTER says.
@@ -196,6 +202,29 @@ pub struct DumpRecord {
     pub entry: FlowEntry,
 }
 
+/// What the device writes when it evicts an entry's counters, 32 bytes (SPEC 6.7).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct EvictRecord {
+    /// The entry.
+    pub entry: U32,
+    /// Its table.
+    pub table: u8,
+    /// Zero.
+    pub reserved0: u8,
+    /// Which eviction of the entry it is, from 1, modulo 2^16.
+    pub evictions: U16,
+    /// What the packet counter had.
+    pub packets: U64,
+    /// What the byte counter had.
+    pub bytes: U64,
+    /// Zero.
+    pub reserved1: U32,
+    /// Bit 0: generation. Written last.
+    pub flags: U32,
+}
+
+const _: () = assert!(size_of::<EvictRecord>() == 32);
 const _: () = assert!(size_of::<CmdDesc>() == 64);
 const _: () = assert!(size_of::<CmdCpl>() == 64);
 const _: () = assert!(size_of::<StatsRecord>() == 32);
@@ -267,6 +296,21 @@ impl StatsRecord {
     }
 }
 
+impl EvictRecord {
+    /// Size in bytes.
+    pub const BYTES: usize = size_of::<Self>();
+    /// Offset of the word with the generation.
+    pub const FLAGS_OFFSET: usize = 28;
+
+    /// Takes one from the front of `b`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`].
+    pub fn decode(b: &[u8]) -> Result<Self, DecodeError> {
+        front(b)
+    }
+}
+
 impl DumpRecord {
     /// Size in bytes.
     pub const BYTES: usize = size_of::<Self>();
@@ -316,7 +360,7 @@ mod tests {
         for s in CmdStatus::ALL {
             assert_eq!(CmdStatus::try_from(*s as u8), Ok(*s));
         }
-        assert!(Opcode::try_from(14).is_err());
+        assert!(Opcode::try_from(15).is_err());
         assert_eq!(
             CmdStatus::try_from(0xff),
             Err(DecodeError::Invalid { field: "command status", value: 0xff })

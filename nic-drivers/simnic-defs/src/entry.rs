@@ -12,7 +12,7 @@ pub const KEY_BYTES: usize = 176;
 pub type KeyBytes = [u8; KEY_BYTES];
 /// Action slots in an entry.
 pub const MAX_ACTIONS: usize = 16;
-/// Most OUTPUT and TO_HOST actions in an entry.
+/// Most OUTPUT, REPLICATE and TO_HOST actions in an entry.
 pub const MAX_OUTPUTS: usize = 8;
 
 /// Where each field of a flow key begins, and how long it is in bytes (SPEC 6.1).
@@ -198,6 +198,11 @@ pub enum HwAction {
         /// Number of the header.
         header: u16,
     },
+    /// Sends the frame, as it is now, out of every port of a group.
+    Replicate {
+        /// Number of the group.
+        group: u16,
+    },
     /// Takes the frame out of a tunnel and sends it round again. The only action of its entry.
     PopHeader {
         /// The encapsulation.
@@ -208,6 +213,11 @@ pub enum HwAction {
 }
 
 impl HwAction {
+    /// Whether it sends the frame somewhere.
+    pub fn is_output(&self) -> bool {
+        matches!(self, HwAction::Output { .. } | HwAction::ToHost | HwAction::Replicate { .. })
+    }
+
     /// Whether it sends the frame round again.
     pub fn goes_on(&self) -> bool {
         matches!(self, HwAction::PopHeader { .. })
@@ -239,7 +249,7 @@ pub struct ActionSlot {
     pub tpid: U16,
     /// Tag control information of PUSH_VLAN.
     pub tci: U16,
-    /// Value of SET; number of a meter or header.
+    /// Value of SET; number of a meter, header or group.
     pub value: U64,
     /// Mask of SET.
     pub mask: U64,
@@ -285,6 +295,8 @@ pub const OP_METER: u8 = 7;
 pub const OP_PUSH_HEADER: u8 = 8;
 /// Operation POP_HEADER.
 pub const OP_POP_HEADER: u8 = 9;
+/// Operation REPLICATE.
+pub const OP_REPLICATE: u8 = 10;
 
 impl HwAction {
     /// The slot that says so.
@@ -305,6 +317,7 @@ impl HwAction {
             HwAction::PopVlan => s.op = OP_POP_VLAN,
             HwAction::Meter { meter } => (s.op, s.value) = (OP_METER, u64::from(meter).into()),
             HwAction::PushHeader { header } => (s.op, s.value) = (OP_PUSH_HEADER, u64::from(header).into()),
+            HwAction::Replicate { group } => (s.op, s.value) = (OP_REPLICATE, u64::from(group).into()),
             HwAction::PopHeader { kind, port } => (s.op, s.field, s.port) = (OP_POP_HEADER, kind as u8, port),
         }
         s
@@ -343,8 +356,9 @@ impl HwAction {
                 HwAction::PushVlan { tpid, tci }
             }
             OP_POP_VLAN => HwAction::PopVlan,
-            OP_METER | OP_PUSH_HEADER => match u16::try_from(s.value.get()) {
+            OP_METER | OP_PUSH_HEADER | OP_REPLICATE => match u16::try_from(s.value.get()) {
                 Ok(meter) if s.op == OP_METER => HwAction::Meter { meter },
+                Ok(group) if s.op == OP_REPLICATE => HwAction::Replicate { group },
                 Ok(header) => HwAction::PushHeader { header },
                 Err(_) => return invalid("object number", s.value.get()),
             },
@@ -396,7 +410,7 @@ impl FlowEntry {
             .enumerate()
             .map(|(index, s)| {
                 let a = HwAction::decode(s).map_err(|error| ActionError { index, error })?;
-                outputs += usize::from(matches!(a, HwAction::Output { .. } | HwAction::ToHost));
+                outputs += usize::from(a.is_output());
                 if a.goes_on() && n > 1 {
                     let error = DecodeError::Invalid { field: "actions beside it", value: n as u64 };
                     return Err(ActionError { index, error });
@@ -426,6 +440,7 @@ mod tests {
             }),
             HwAction::DecTtl,
             HwAction::Meter { meter: 7 },
+            HwAction::Replicate { group: 9 },
             HwAction::PushHeader { header: 300 },
             HwAction::Output { port: 3 },
             HwAction::ToHost,

@@ -18,7 +18,7 @@ pub mod object;
 pub mod regs;
 pub mod ring;
 
-pub use cmd::{CmdCpl, CmdDesc, CmdStatus, DumpRecord, Opcode, StatsRecord};
+pub use cmd::{CmdCpl, CmdDesc, CmdStatus, DumpRecord, EvictRecord, Opcode, StatsRecord};
 pub use entry::{
     ActionError, Encap, FlowEntry, HwAction, HwField, KEY_BYTES, KeyBytes, MAX_ACTIONS, MAX_OUTPUTS, SetField,
 };

@@ -66,6 +66,11 @@ impl Reg {
     pub const CMD_STATUS: Reg  = Reg(0x011c);
     pub const CMD_TAIL: Reg    = Reg(0x0120);
     pub const CMD_ARM: Reg     = Reg(0x0124);
+    pub const CTR_BASE: Reg    = Reg(0x0140);
+    pub const CTR_LOG2: Reg    = Reg(0x0148);
+    pub const CTR_CTRL: Reg    = Reg(0x014c);
+    pub const CTR_STATUS: Reg  = Reg(0x0150);
+    pub const CTR_TAIL: Reg    = Reg(0x0154);
 }
 
 /// First port block.
@@ -161,6 +166,8 @@ pub mod fault {
     pub const INTERNAL: u32 = 1 << 5;
     /// A table entry cannot be read any more: FAULT_INFO is the table, FAULT_ADDR the slot.
     pub const PARITY: u32 = 1 << 6;
+    /// A counter has wrapped before it could be evicted: FAULT_INFO is the table, FAULT_ADDR the entry.
+    pub const COUNTER: u32 = 1 << 7;
 }
 
 /// Bits of `CMD_CTRL`, `RX_CTRL`, `TX_CTRL`.
@@ -218,6 +225,8 @@ pub struct Caps {
     pub meters: u16,
     pub headers: u16,
     pub passes: u8,
+    pub counter_log2_max: u8,
+    pub groups: u16,
 }
 
 impl Caps {
@@ -226,7 +235,7 @@ impl Caps {
         let [p, r, e, t] =
             [Reg::CAP_PORTS, Reg::CAP_RINGS, Reg::CAP_EXACT, Reg::CAP_TERNARY].map(|x| read(x).to_le_bytes());
         let [c, f] = [Reg::CAP_COUNTER, Reg::CAP_FRAME].map(|x| read(x).to_le_bytes());
-        let [s, o] = [Reg::CAP_STAGES, Reg::CAP_OBJECTS].map(|x| read(x).to_le_bytes());
+        let [s, o, a] = [Reg::CAP_STAGES, Reg::CAP_OBJECTS, Reg::CAP_AGAIN].map(|x| read(x).to_le_bytes());
         Caps {
             ports: p[0],
             queue_pairs: p[1],
@@ -251,7 +260,9 @@ impl Caps {
             range_entries: u16::from_le_bytes([s[2], s[3]]),
             meters: u16::from_le_bytes([o[0], o[1]]),
             headers: u16::from_le_bytes([o[2], o[3]]),
-            passes: read(Reg::CAP_AGAIN).to_le_bytes()[0],
+            passes: a[0],
+            counter_log2_max: a[1],
+            groups: u16::from_le_bytes([a[2], a[3]]),
         }
     }
 
@@ -271,7 +282,10 @@ impl Caps {
             Reg::CAP_FRAME => [flo, fhi, rlo, rhi],
             Reg::CAP_STAGES => pair(self.lpm_entries, self.range_entries),
             Reg::CAP_OBJECTS => pair(self.meters, self.headers),
-            Reg::CAP_AGAIN => [self.passes, 0, 0, 0],
+            Reg::CAP_AGAIN => {
+                let [lo, hi] = self.groups.to_le_bytes();
+                [self.passes, self.counter_log2_max, lo, hi]
+            }
             Reg::INSERT_NS => return Some(self.insert_ns),
             _ => return None,
         }))
@@ -320,6 +334,8 @@ mod tests {
             meters: 256,
             headers: 512,
             passes: 4,
+            counter_log2_max: 10,
+            groups: 64,
         };
         assert_eq!(Caps::read(|r| c.register(r).unwrap()), c);
         assert_eq!(c.register(Reg::ID), None);

@@ -19,11 +19,12 @@ use simnic_defs::regs::{
     ALL_ONES, Caps, ID_VALUE, MAX_PORTS, MAX_QUEUE_PAIRS, VECTOR_CMD, VECTOR_QUEUES, VERSION_MAJOR, ctrl,
     queue_status, status,
 };
-use simnic_defs::{KEY_BYTES, Reg, RxCpl, TxCpl};
+use simnic_defs::{EvictRecord, KEY_BYTES, Reg, RxCpl, TxCpl};
 
 use crate::buf_ring::ring_bytes;
 use crate::cmd_ring::{CmdRing, cmd_bytes};
 use crate::config::SimnicConfig;
+use crate::counter_ring::CounterRing;
 use crate::port::SimnicPort;
 use crate::provider::{Job, Simnic, SimnicProvider};
 use crate::rx_ring::{RxRing, frame_room};
@@ -66,6 +67,9 @@ impl std::fmt::Display for Step {
 
 /// Bring-up failed; the device is reset and released.
 pub type BringUpError = device::driver::BringUpError<Step>;
+
+/// log2 of the records of the counter ring, where the device allows it.
+const COUNTER_LOG2: u8 = 10;
 
 /// A command failed.
 fn command(e: OffloadError) -> Fault {
@@ -120,7 +124,12 @@ fn capabilities<R: Registers>(regs: &R, pool: &BufferPool, cfg: &SimnicConfig) -
     if cfg.queue_pairs > c.queue_pairs || u32::from(c.queue_pairs) > MAX_QUEUE_PAIRS {
         return unfit(format!("{} queue pairs wanted, {} there", cfg.queue_pairs, c.queue_pairs));
     }
-    if c.exact_log2 > 24 || c.max_records == 0 || c.max_actions == 0 || c.packet_bits > 64 || c.byte_bits > 64
+    if c.exact_log2 > 24
+        || c.counter_log2_max > 16
+        || c.max_records == 0
+        || c.max_actions == 0
+        || c.packet_bits > 64
+        || c.byte_bits > 64
     {
         return unfit(format!("capability registers make no sense: {c:?}"));
     }
@@ -196,7 +205,15 @@ impl SimnicDriver {
             .collect::<Result<Vec<_>, _>>()
             .at(Step::Memory)?;
 
-        let mut provider = SimnicProvider::new(backing, regs, life, caps, cmd, config, clock);
+        let counters = match caps.counter_log2_max {
+            0 => None,
+            most => {
+                let log2 = COUNTER_LOG2.clamp(caps.ring_log2_min, most.max(caps.ring_log2_min));
+                let mem = dma_alloc(&mut backing, EvictRecord::BYTES << log2).at(Step::Memory)?;
+                Some(CounterRing::new(regs.clone(), life.clone(), mem, log2))
+            }
+        };
+        let mut provider = SimnicProvider::new(backing, regs, life, caps, (cmd, counters), config, clock);
         provider.restart_engines()?;
         provider.life.up();
         let ports = provider.open_ports(rings)?;
@@ -251,6 +268,11 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         })
         .at(Step::Enable)?;
 
+        if let Some(c) = &mut self.counters {
+            c.start();
+            let r = RegOffset(Reg::CTR_STATUS.0);
+            self.ring_runs(r, "counter ring was not enabled").at(Step::CommandRing)?;
+        }
         self.nop().map_err(command).at(Step::Probe)?;
         for (_, port) in self.config.ports.clone() {
             self.port_set(port, true).map_err(command).at(Step::Ports)?;

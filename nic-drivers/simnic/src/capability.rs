@@ -98,10 +98,18 @@ pub fn capabilities(
         entries: room(caps, id),
         actions: actions(caps),
         max_actions: caps.max_actions.into(),
-        max_outputs: caps.max_outputs.into(),
+        // A run of outputs to different ports is one to a group.
+        max_outputs: match caps.groups {
+            0 => caps.max_outputs.into(),
+            _ => caps.max_outputs.max(caps.max_actions).into(),
+        },
         repeated_outputs: true,
         hairpin: true,
-        counters: CounterCaps { packet_bits: caps.packet_bits, byte_bits: caps.byte_bits },
+        // Counters that are evicted before they wrap are as wide as what the driver adds them up in.
+        counters: match caps.counter_log2_max {
+            0 => CounterCaps { packet_bits: caps.packet_bits, byte_bits: caps.byte_bits },
+            _ => CounterCaps { packet_bits: 64, byte_bits: 64 },
+        },
         insert_ns,
         next: Vec::new(),
         tag_bits: 0,

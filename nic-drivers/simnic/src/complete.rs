@@ -7,7 +7,6 @@ use simnic_defs::cmd::TABLE_TERNARY;
 use simnic_defs::{CmdCpl, CmdStatus};
 
 use crate::capability::{table_id, table_name};
-use crate::profiles::ProfileId;
 use crate::provider::{Entry, Holds, Job, SimnicProvider};
 use crate::violation::Violation;
 
@@ -28,7 +27,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             Job::Install { op, rule, table, holds, full } => {
                 self.installed((op, rule, full), (table, holds), c, status)
             }
-            Job::Replace { op, handle, rule, header } => self.replaced(op, handle, (rule, header), c, status),
+            Job::Replace { op, handle, rule, holds } => self.replaced(op, handle, (rule, holds), c, status),
             Job::Remove { op, handle, flow, rejected } => {
                 self.removed(op, handle, (flow, rejected), c, status)
             }
@@ -54,7 +53,8 @@ impl<B: DeviceBacking> SimnicProvider<B> {
                 self.entries.remove(&lost);
                 Violation::CmdShape.count(&self.life);
             }
-            self.entries.insert(handle, Entry { rule, table, hw, holds });
+            let evicted = self.counters.as_mut().map(|c| c.claim(table, hw)).unwrap_or_default();
+            self.entries.insert(handle, Entry { rule, table, hw, holds, evicted });
             return self.finish(op, flow, OpResult::Installed(handle, table_id(table)));
         }
         self.let_go(table, holds);
@@ -85,22 +85,23 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         &mut self,
         op: OpId,
         handle: HwHandle,
-        (rule, header): (Box<FlowRule>, Option<ProfileId>),
+        (rule, holds): (Box<FlowRule>, Holds),
         c: &CmdCpl,
         status: CmdStatus,
     ) {
         let flow = rule.id;
-        // Of the two headers the one that the entry does not have any more, or did not get.
+        // Of what it held and what it was to hold, that which the entry does not have any more, or did not get.
         let unused = match self.entries.get_mut(&handle) {
-            Some(e) if status == CmdStatus::Ok => std::mem::replace(&mut e.holds.header, header),
-            _ => header,
+            Some(e) if status == CmdStatus::Ok => {
+                let profile = e.holds.profile;
+                std::mem::replace(&mut e.holds, Holds { profile, ..holds })
+            }
+            _ => holds,
         };
-        if let Some(h) = unused {
-            self.headers.release(h);
-        }
+        self.release(unused);
         let result = match status {
             CmdStatus::Ok => {
-                let stats = self.raw_stats(c.packets.get(), c.bytes.get(), c.age_ns.get());
+                let stats = self.last_stats(handle, c);
                 if let Some(e) = self.entries.get_mut(&handle) {
                     e.rule = rule;
                 }
@@ -125,7 +126,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     ) {
         let result = match (status, rejected) {
             (CmdStatus::Ok, rejected) => {
-                let stats = self.raw_stats(c.packets.get(), c.bytes.get(), c.age_ns.get());
+                let stats = self.last_stats(handle, c);
                 self.drop_entry(handle);
                 match rejected {
                     Some(r) => OpResult::Rejected(r, Some(stats)),

@@ -76,6 +76,10 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         self.profiles.clear();
         self.templates.clear();
         self.headers.clear();
+        self.groups.clear();
+        if let Some(c) = &mut self.counters {
+            c.forget();
+        }
         self.used = [0; 4];
     }
 

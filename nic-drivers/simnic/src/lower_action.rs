@@ -3,6 +3,8 @@
 //! A set-field is lowered only when the match makes sure that the packet has the header the hardware's field stands for:
 //! `nw_src` is an ARP address in ARP packets, `tp_src` an ICMP type in ICMP packets, and the hardware writes neither.
 
+use std::ops::Range;
+
 use flow::tunnel::{TunnelKind, TunnelPush};
 use flow::{Action, ActionKind, FieldId, PacketMatch, PortId};
 use offload::{Needs, ObjectKind, Reject};
@@ -24,11 +26,13 @@ pub struct ActionLimits {
     pub headers: usize,
     /// Whether it takes packets out of tunnels.
     pub opens: bool,
+    /// Replication groups that the device has.
+    pub groups: usize,
 }
 
 impl Default for ActionLimits {
     fn default() -> Self {
-        ActionLimits { actions: MAX_ACTIONS, outputs: MAX_OUTPUTS, headers: 0, opens: false }
+        ActionLimits { actions: MAX_ACTIONS, outputs: MAX_OUTPUTS, headers: 0, opens: false, groups: 0 }
     }
 }
 
@@ -153,6 +157,9 @@ pub fn lower_actions(
             | Action::Clone(_) => return Err(unsupported),
         }
     }
+    if let Some((run, _)) = group_of(&out).filter(|_| limits.groups > 0) {
+        outputs -= run.len() - 1;
+    }
     if outputs > limits.outputs {
         return Err(Reject::TooManyOutputs { table, wanted: outputs, offered: limits.outputs });
     }
@@ -160,6 +167,31 @@ pub fn lower_actions(
         return Err(Reject::TooManyActions { table, wanted: slots, offered: limits.actions });
     }
     Ok(out)
+}
+
+/// The longest run of outputs to different ports, when it is of two or more, and the ports, a bit for each: what a replication group
+/// can do.
+pub(crate) fn group_of(actions: &[HwAction]) -> Option<(Range<usize>, u16)> {
+    let mut best: Option<(Range<usize>, u16)> = None;
+    let (mut from, mut ports) = (0, 0u16);
+    for (i, a) in actions.iter().enumerate() {
+        let bit = match a {
+            HwAction::Output { port } => 1u16.checked_shl((*port).into()).unwrap_or(0),
+            _ => 0,
+        };
+        if bit == 0 {
+            (from, ports) = (i + 1, 0);
+        } else if ports & bit != 0 {
+            (from, ports) = (i, bit);
+        } else {
+            ports |= bit;
+        }
+        let run = from..i + 1;
+        if run.len() >= 2 && best.as_ref().is_none_or(|(b, _)| run.len() > b.len()) {
+            best = Some((run, ports));
+        }
+    }
+    best
 }
 
 /// What a rule must match for its packets to have the header that the hardware writes for `field`.
@@ -240,7 +272,10 @@ pub fn raise_actions(hw: &[HwAction], ports: &[(PortId, u8)]) -> Option<Vec<Acti
                     }
                 }
                 // Which header that was is not known here.
-                HwAction::ToHost | HwAction::Meter { .. } | HwAction::PushHeader { .. } => return None,
+                HwAction::ToHost
+                | HwAction::Meter { .. }
+                | HwAction::Replicate { .. }
+                | HwAction::PushHeader { .. } => return None,
                 HwAction::Set(SetField { field, value, mask }) => {
                     let (value, mask) = (u128::from(value), u128::from(mask));
                     if let Some((f, hi, _)) = SET_WIDE.iter().find(|(_, h, l)| *h == field || *l == field) {
@@ -315,6 +350,25 @@ mod tests {
         assert_eq!(lower(&[keep], 0x800, 6), Ok(vec![want]));
         let clear = Action::SetField { field: FieldId::VlanTci, value: 5, mask: 0x1fff };
         assert!(matches!(lower(&[clear], 0x800, 6), Err(Reject::SetMask { .. })));
+    }
+
+    #[test]
+    fn the_longest_run_of_different_ports_is_a_group() {
+        let out = |p: &[u8]| p.iter().map(|port| HwAction::Output { port: *port }).collect::<Vec<_>>();
+        assert_eq!(group_of(&out(&[3])), None);
+        assert_eq!(group_of(&out(&[3, 3])), None);
+        assert_eq!(group_of(&out(&[1, 2, 0, 2])), Some((0..3, 7)));
+        let mut all = out(&[1, 2]);
+        all.push(HwAction::DecTtl);
+        all.extend(out(&[0, 3, 4]));
+        assert_eq!(group_of(&all), Some((3..6, 0b11001)));
+        // As many as the device has ports are one output of an entry.
+        let ports: Vec<(PortId, u8)> = (0..16).map(|p| (PortId(p), p as u8)).collect();
+        let flood: Vec<Action> = (0..12).map(|p| Action::Output(PortId(p))).collect();
+        let limits = ActionLimits { groups: 1, ..ActionLimits::default() };
+        assert!(lower_actions(&flood, &PacketMatch::ANY, &ports, limits, &[], "exact").is_ok());
+        let none = ActionLimits::default();
+        assert!(lower_actions(&flood, &PacketMatch::ANY, &ports, none, &[], "exact").is_err());
     }
 
     #[test]

@@ -10,11 +10,12 @@
 //!
 //! A rule goes to the exact table when its mask has, or gets, a key profile; else, and when its bucket is full, to one of the others
 //! that can hold it; when the last is full it is rejected. One operation takes at most three commands at a time, so the command
-//! ring, four times as large as the operations that may be outstanding, cannot be full.
+//! ring, four times as large as the operations that may be outstanding, is not full but by chance: what does not fit fails.
 //!
 //! What happens when the device fails is in [`crate::health`].
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use clock::{Clock, Deadline, Instant};
@@ -35,7 +36,8 @@ use crate::bring_up::{check_ports, set_ports};
 use crate::capability::{EXACT_NAME, capabilities, opens_tunnels, room, table_name};
 use crate::cmd_ring::CmdRing;
 use crate::config::SimnicConfig;
-use crate::lower_action::{ActionLimits, header_of, lower_actions};
+use crate::counter_ring::{CounterRing, Evicted};
+use crate::lower_action::{ActionLimits, group_of, header_of, lower_actions};
 use crate::lower_match::{HwMatch, lower_match};
 use crate::meters::Meters;
 use crate::port::SimnicPort;
@@ -58,6 +60,8 @@ pub(crate) struct Entry {
     pub hw: u32,
     /// What it holds of what entries share.
     pub holds: Holds,
+    /// Counters that are in the host's memory already.
+    pub evicted: Evicted,
 }
 
 /// What an entry uses that others may use, too.
@@ -67,6 +71,8 @@ pub(crate) struct Holds {
     pub profile: Option<ProfileId>,
     /// Header for a tunnel.
     pub header: Option<ProfileId>,
+    /// Replication group.
+    pub group: Option<ProfileId>,
 }
 
 /// What is programmed apart from entries.
@@ -76,14 +82,16 @@ pub(crate) enum Shared {
     Profile(u8, ProfileId),
     /// A header.
     Header(ProfileId),
+    /// A replication group.
+    Group(ProfileId),
 }
 
 /// What a command was for.
 pub(crate) enum Job {
     /// An INSTALL. `full` is what to answer when no table has room.
     Install { op: OpId, rule: Box<FlowRule>, table: u8, holds: Holds, full: Option<Reject> },
-    /// A REPLACE, with the new header.
-    Replace { op: OpId, handle: HwHandle, rule: Box<FlowRule>, header: Option<ProfileId> },
+    /// A REPLACE, with what it holds anew; the profile stays.
+    Replace { op: OpId, handle: HwHandle, rule: Box<FlowRule>, holds: Holds },
     /// A REMOVE; of a replacement that was rejected, with the reject.
     Remove { op: OpId, handle: HwHandle, flow: FlowId, rejected: Option<Reject> },
     /// A PROFILE_SET or HEADER_SET.
@@ -111,11 +119,13 @@ pub(crate) struct Lowered {
     pub actions: Vec<HwAction>,
     /// The header that it puts in front of packets.
     pub header: Option<HeaderSpec>,
+    /// The outputs that a replication group can do, and its ports.
+    pub group: Option<(Range<usize>, u16)>,
 }
 
 impl Lowered {
-    /// The entry for a table, with one of the device's headers; `None` with too many actions.
-    pub fn entry(&self, table: u8, header: Option<ProfileId>, flow: FlowId) -> Option<FlowEntry> {
+    /// The entry for a table, with what it holds of the device; `None` with too many actions.
+    pub fn entry(&self, table: u8, holds: Holds, flow: FlowId) -> Option<FlowEntry> {
         let HwMatch { mut key, mut mask } = self.matches;
         match table {
             // There the mask is the profile's.
@@ -123,11 +133,21 @@ impl Lowered {
             TABLE_RANGE => (key, mask) = to_ranges(&self.matches)?,
             _ => {}
         }
-        let name = |a: &HwAction| match (a, header) {
-            (HwAction::PushHeader { .. }, Some(h)) => HwAction::PushHeader { header: h.0 },
-            _ => *a,
-        };
-        FlowEntry::new(key, mask, flow.0, &self.actions.iter().map(name).collect::<Vec<_>>())
+        let mut actions = self.actions.clone();
+        if let (Some(g), Some((run, _))) = (holds.group, &self.group) {
+            actions.splice(run.clone(), [HwAction::Replicate { group: g.0 }]);
+        }
+        for a in &mut actions {
+            if let (HwAction::PushHeader { header }, Some(h)) = (a, holds.header) {
+                *header = h.0;
+            }
+        }
+        FlowEntry::new(key, mask, flow.0, &actions)
+    }
+
+    /// Outputs that the entry has without a group.
+    fn outputs(&self) -> usize {
+        self.actions.iter().filter(|a| a.is_output()).count()
     }
 
     /// What a profile of `table` must be programmed with, when the table can hold the entry and has profiles.
@@ -172,6 +192,9 @@ pub(crate) fn from_ranges(key: &KeyBytes, mask: &KeyBytes) -> Option<HwMatch> {
     Some(m)
 }
 
+/// The command ring, and the counter ring where there is one.
+pub(crate) type RingsOf<R> = (CmdRing<R, Job>, Option<CounterRing<R>>);
+
 /// See the module's text.
 pub struct SimnicProvider<B: DeviceBacking> {
     pub(crate) backing: B,
@@ -183,6 +206,8 @@ pub struct SimnicProvider<B: DeviceBacking> {
     pub(crate) profiles: Profiles,
     pub(crate) templates: Profiles,
     pub(crate) headers: Profiles<HeaderSpec>,
+    pub(crate) groups: Profiles<u16>,
+    pub(crate) counters: Option<CounterRing<B::Regs>>,
     pub(crate) meters: Meters,
     /// Datapath ports and what they are in the device: its own, then those that tunnels share, which it knows by numbers only.
     pub(crate) names: Vec<(PortId, u8)>,
@@ -213,7 +238,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         regs: B::Regs,
         life: Arc<Lifeline>,
         caps: Caps,
-        cmd: CmdRing<B::Regs, Job>,
+        (cmd, counters): RingsOf<B::Regs>,
         config: SimnicConfig,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -223,6 +248,8 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             profiles: Profiles::new(caps.profiles.into()),
             templates: Profiles::new(if caps.lpm_entries > 0 { caps.lpm_profiles.into() } else { 0 }),
             headers: Profiles::new(caps.headers),
+            groups: Profiles::new(caps.groups),
+            counters,
             meters: Meters::new(caps.meters),
             recovery: Recovery::new(config.health, backing.errors(), backing.now()),
             names: config.ports.clone(),
@@ -318,6 +345,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             outputs: self.caps.max_outputs.into(),
             headers: self.caps.headers.into(),
             opens: opens_tunnels(&self.caps),
+            groups: self.caps.groups.into(),
         };
         if rule.is_of_tunnel() && !limits.opens {
             let closed = Reject::Field { table, field: FieldId::TunDst };
@@ -336,7 +364,8 @@ impl<B: DeviceBacking> SimnicProvider<B> {
                 let (wanted, action) = (2 + headers.count(), ActionKind::TunnelPush);
                 return Err(Reject::TooManyOf { table, action, wanted, offered: 1 });
             }
-            Ok(Lowered { matches, actions, header })
+            let group = group_of(&actions).filter(|_| limits.groups > 0);
+            Ok(Lowered { matches, actions, header, group })
         });
         lowered.map_err(|r| self.capabilities.validate(rule).err().unwrap_or(r))
     }
@@ -384,8 +413,37 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         h
     }
 
-    /// Counters in a completion or record, with the time of the last packet on the host's clock.
-    pub(crate) fn raw_stats(&self, packets: u64, bytes: u64, age_ns: u64) -> RawStats {
+    /// Takes in what the device has evicted.
+    pub(crate) fn take_evicted(&mut self) {
+        let (by_hw, entries) = (&self.by_hw, &mut self.entries);
+        if let Some(c) = &mut self.counters {
+            c.drain(entries, by_hw);
+        }
+    }
+
+    /// Counters of an entry in a completion, with the time of the last packet on the host's clock.
+    pub(crate) fn last_stats(&mut self, handle: HwHandle, c: &CmdCpl) -> RawStats {
+        self.take_evicted();
+        let counters = (c.packets.get(), c.bytes.get());
+        self.stats_of(handle, counters, c.evictions.get(), c.age_ns.get())
+    }
+
+    /// Likewise, of a reading that says how often the entry had been evicted.
+    pub(crate) fn stats_of(
+        &mut self,
+        handle: HwHandle,
+        (packets, bytes): (u64, u64),
+        evictions: u16,
+        age_ns: u64,
+    ) -> RawStats {
+        let (packets, bytes) = match self.entries.get_mut(&handle) {
+            Some(e) if self.counters.is_some() => e.evicted.total(packets, bytes, evictions),
+            _ => (packets, bytes),
+        };
+        self.raw_stats(packets, bytes, age_ns)
+    }
+
+    fn raw_stats(&self, packets: u64, bytes: u64, age_ns: u64) -> RawStats {
         let now = self.clock.now().as_nanos();
         let last_used =
             (age_ns != simnic_defs::cmd::AGE_NEVER).then(|| Instant::from_nanos(now.saturating_sub(age_ns)));
@@ -402,7 +460,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             Err(job) => {
                 match &job {
                     Job::Install { table, holds, .. } => self.let_go(*table, *holds),
-                    Job::Replace { header: Some(h), .. } => self.headers.release(*h),
+                    Job::Replace { holds, .. } => self.release(*holds),
                     _ => {}
                 }
                 if let Some((op, flow)) = job.op() {
@@ -430,8 +488,16 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         if let Some(p) = holds.profile {
             self.profiles_of(table).release(p);
         }
+        self.release(holds);
+    }
+
+    /// Nothing uses the header and the group any more.
+    pub(crate) fn release(&mut self, holds: Holds) {
         if let Some(h) = holds.header {
             self.headers.release(h);
+        }
+        if let Some(g) = holds.group {
+            self.groups.release(g);
         }
     }
 
@@ -440,6 +506,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         match what {
             Shared::Profile(table, p) => self.profiles_of(table).forget(p),
             Shared::Header(h) => self.headers.forget(h),
+            Shared::Group(g) => self.groups.forget(g),
         }
     }
 
@@ -454,6 +521,34 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             self.command(d, h.as_bytes(), Job::Program(Shared::Header(id)));
         }
         Ok(Some(id))
+    }
+
+    /// One of the device's groups for outputs of a rule, programmed if need be; none when all are in use and the entry can do without.
+    fn acquire_group(&mut self, lowered: &Lowered) -> Result<Option<ProfileId>, Reject> {
+        let Some((_, ports)) = &lowered.group else { return Ok(None) };
+        let Some((id, program)) = self.groups.acquire(ports) else {
+            let full = Reject::TableFull { table: "groups", entries: self.groups.len() };
+            return if lowered.outputs() > self.caps.max_outputs.into() { Err(full) } else { Ok(None) };
+        };
+        if program {
+            let mut d = CmdDesc::new(Opcode::GroupSet, 0);
+            (d.entry, d.arg) = (u32::from(id.0).into(), u64::from(*ports).into());
+            self.command(d, &[], Job::Program(Shared::Group(id)));
+        }
+        Ok(Some(id))
+    }
+
+    /// Header and group for a rule. `Err` when there is none to be had; nothing is held then.
+    fn acquire(&mut self, lowered: &Lowered) -> Result<Holds, Reject> {
+        let header = self.acquire_header(lowered.header.as_ref())?;
+        let holds = Holds { header, ..Holds::default() };
+        match self.acquire_group(lowered) {
+            Ok(group) => Ok(Holds { group, ..holds }),
+            Err(r) => {
+                self.release(holds);
+                Err(r)
+            }
+        }
     }
 
     /// A place in `table` for a rule: its profile, when the table has profiles. `Err` when it cannot hold the rule now.
@@ -509,15 +604,15 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             let r = full.unwrap_or(Reject::NoTables);
             return self.finish(op, rule.id, OpResult::Rejected(r, None));
         };
-        let mut holds = Holds { profile, header: None };
-        match self.acquire_header(lowered.header.as_ref()) {
-            Ok(h) => holds.header = h,
+        let mut holds = Holds { profile, ..Holds::default() };
+        match self.acquire(&lowered) {
+            Ok(shared) => holds = Holds { profile, ..shared },
             Err(r) => {
                 self.let_go(table, holds);
                 return self.finish(op, rule.id, OpResult::Rejected(r, None));
             }
         }
-        let Some(entry) = lowered.entry(table, holds.header, rule.id) else {
+        let Some(entry) = lowered.entry(table, holds, rule.id) else {
             self.let_go(table, holds);
             let (wanted, offered) = (lowered.actions.len(), self.caps.max_actions.into());
             let r = Reject::TooManyActions { table: table_name(table), wanted, offered };
@@ -541,14 +636,12 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         let entry = self.lower(&rule, table_name(table)).and_then(|l| {
             let offered = self.caps.max_actions.into();
             let many = Reject::TooManyActions { table: table_name(table), wanted: l.actions.len(), offered };
-            let header = self.acquire_header(l.header.as_ref())?;
-            let entry = l.entry(table, header, rule.id);
-            if entry.is_none()
-                && let Some(h) = header
-            {
-                self.headers.release(h);
+            let holds = self.acquire(&l)?;
+            let entry = l.entry(table, holds, rule.id);
+            if entry.is_none() {
+                self.release(holds);
             }
-            Ok((entry.ok_or(many)?, header))
+            Ok((entry.ok_or(many)?, holds))
         });
         let name = |op| {
             let mut d = CmdDesc::new(op, 0);
@@ -557,9 +650,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             d
         };
         match entry {
-            Ok((entry, header)) => {
+            Ok((entry, holds)) => {
                 let d = name(Opcode::Replace);
-                self.command(d, entry.as_bytes(), Job::Replace { op, handle, rule, header });
+                self.command(d, entry.as_bytes(), Job::Replace { op, handle, rule, holds });
             }
             // The old actions are no longer right: the entry goes, and packets with it to software.
             Err(r) => {
@@ -618,6 +711,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
                 let _ = self.backing.wait_until(&mut || cmd.has_completion(), due);
             }
             self.drain();
+            self.take_evicted();
             self.check();
         }
         if self.recovery.is_due(self.backing.now()) {

@@ -103,15 +103,17 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         let mut left = budget;
         while left > 0 {
             let (n, next) = self.read_table(Opcode::ReadStats, (table, slot), StatsRecord::BYTES, left)?;
+            self.take_evicted();
             for i in 0..n {
                 let mut b = [0u8; StatsRecord::BYTES];
                 self.cmd.read_record(i, &mut b);
                 let Ok(r) = StatsRecord::decode(&b) else { continue };
                 // An entry without a handle is one whose INSTALL has not been looked at yet.
                 let Some(&handle) = self.by_hw.get(&(table, r.entry.get())) else { continue };
-                let Some(e) = self.entries.get(&handle) else { continue };
-                let stats = self.raw_stats(r.packets.get(), r.bytes.get(), r.age_ns.get());
-                batch.stats.push((handle, e.rule.id, stats));
+                let Some(flow) = self.entries.get(&handle).map(|e| e.rule.id) else { continue };
+                let counters = (r.packets.get(), r.bytes.get());
+                let stats = self.stats_of(handle, counters, r.evictions.get(), r.age_ns.get());
+                batch.stats.push((handle, flow, stats));
             }
             left -= n.min(left);
             (table, slot) = match next {
@@ -140,6 +142,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             while let Some(slot) = from {
                 let (n, next) =
                     self.read_table(Opcode::Dump, (table, slot), DumpRecord::BYTES, usize::MAX)?;
+                self.take_evicted();
                 for i in 0..n {
                     let mut b = [0u8; DumpRecord::BYTES];
                     self.cmd.read_record(i, &mut b);
@@ -153,14 +156,15 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         Ok(out)
     }
 
-    fn found(&self, table: u8, r: &DumpRecord) -> Option<InstalledFlow> {
+    fn found(&mut self, table: u8, r: &DumpRecord) -> Option<InstalledFlow> {
         let handle = *self.by_hw.get(&(table, r.stats.entry.get()))?;
         let e = self.entries.get(&handle)?;
         let lowered = self.lower(&e.rule, table_name(table)).ok()?;
-        let want = lowered.entry(table, e.holds.header, e.rule.id)?;
+        let want = lowered.entry(table, e.holds, e.rule.id)?;
         let rule = if want == r.entry { (*e.rule).clone() } else { self.raise(r, table)? };
         let s = &r.stats;
-        let stats = self.raw_stats(s.packets.get(), s.bytes.get(), s.age_ns.get());
+        let counters = (s.packets.get(), s.bytes.get());
+        let stats = self.stats_of(handle, counters, s.evictions.get(), s.age_ns.get());
         Some(InstalledFlow { handle, rule, table: table_id(table), stats })
     }
 

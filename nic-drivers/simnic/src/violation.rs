@@ -13,4 +13,6 @@ device::violations! {
     CmdDuplicate => cmd_duplicate,
     /// A command completion with another opcode than its command's, or an undefined status.
     CmdShape => cmd_shape,
+    /// Records in the counter ring of entries that nobody made.
+    Counters => counters,
 }

@@ -74,11 +74,8 @@ impl Walk {
 
     /// An entry has decided: those that sent the frame there count it.
     pub fn settle(&mut self, tables: &mut Tables, now_ns: u64) {
-        let masks = tables.masks;
         for s in self.steps.drain(..) {
-            if let Some(e) = tables.entry_mut(s.table, s.entry) {
-                e.count(s.bytes, now_ns, masks);
-            }
+            tables.count(s.table, s.entry, s.bytes, now_ns);
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::again::PASSES;
 use crate::cmd_engine::CmdEngine;
 use crate::config::{Config, ConfigError};
 use crate::drops::FrameAccount;
+use crate::evict::Evictor;
 use crate::faults::{FaultKind, FaultLog};
 use crate::packet::PacketPool;
 use crate::pipeline::Pipeline;
@@ -95,6 +96,7 @@ pub(crate) struct Chip {
     pub rx: RxEngine,
     pub tx: TxEngine,
     pub cmd: CmdEngine,
+    pub evictor: Evictor,
     pub dma: DmaEngine,
     pub host: Host,
     pub pci: ConfigRegs,
@@ -107,6 +109,8 @@ pub(crate) struct Chip {
     pub fatal: bool,
     /// Enabled and not failed, as of the beginning of the cycle.
     pub running: bool,
+    /// Counters were on their way to host memory at the beginning of the cycle.
+    evicting: bool,
     /// The reset in progress ends then.
     pub reset_until: Option<u64>,
     /// Cycle of the last reset; TIME counts from there.
@@ -167,6 +171,7 @@ impl Chip {
             rx: RxEngine::new(&config),
             tx: TxEngine::new(&config),
             cmd: CmdEngine::new(&config),
+            evictor: Evictor::default(),
             dma,
             host,
             pci: ConfigRegs::new(id, &bars, (d.msix_vectors, MSIX_TABLE_OFFSET, MSIX_PBA_OFFSET), BAR_MSIX),
@@ -177,6 +182,7 @@ impl Chip {
             enabled: false,
             fatal: false,
             running: false,
+            evicting: false,
             reset_until: None,
             reset_at: Cycles(0),
             failure: None,
@@ -299,6 +305,7 @@ impl Chip {
         self.rx.host.reset(&mut self.ports, &mut shared);
         self.tx.host.reset(&mut self.ports, &mut shared);
         self.cmd.reset();
+        self.evictor.reset();
         self.dma.reset(now);
         self.pipeline.reset(now, &mut self.ports, &mut self.pool, &mut self.account);
         for p in &mut self.ports {
@@ -345,9 +352,19 @@ impl Chip {
     fn events(&mut self, now: Cycles) -> bool {
         let mut happened = false;
         while let Some(c) = self.dma.completion(now, EVENTS) {
-            debug_assert_eq!(Tag::unpack(c.request.tag).kind, crate::transfer::Kind::Vector);
-            self.small.put(c.request.buf);
             happened = true;
+            let tag = Tag::unpack(c.request.tag);
+            if tag.kind == crate::transfer::Kind::Records {
+                let fault = c.result.err().map(|e| crate::transfer::dma_address(e, c.request.iova));
+                let mut shared = shared!(self);
+                self.evictor.written(now, tag, fault, c.request.buf, &mut shared);
+            } else {
+                self.small.put(c.request.buf);
+            }
+        }
+        if self.evictor.enabled {
+            let mut shared = shared!(self);
+            happened |= self.evictor.send(now, EVENTS, &mut shared);
         }
         if !self.event_due && !self.msix.has_due() || !self.dma.can_request(now, EVENTS) {
             return happened;
@@ -362,9 +379,10 @@ impl Chip {
     }
 
     fn engines(&mut self, now: Cycles, which: usize) -> bool {
+        let evicting = self.evicting;
         let mut shared = shared!(self);
         match which {
-            0 => self.cmd.evaluate(now, &self.tables, &mut shared),
+            0 => self.cmd.evaluate(now, &self.tables, evicting, &mut shared),
             1 => self.tx.evaluate(now, &mut self.ports, &mut shared),
             _ => self.rx.evaluate(now, &mut self.ports, &mut shared),
         }
@@ -458,6 +476,7 @@ impl Machine for Chip {
         }
         // An error of this cycle takes effect in the next, so all groups see the same.
         self.running = self.enabled && !self.fatal;
+        self.evicting = self.evictor.is_busy();
         let now_ns = self.now_ns(now);
         let mut happened = false;
         for i in 0..GROUPS {
@@ -484,6 +503,9 @@ impl Machine for Chip {
                 p.up = up;
             }
         }
+        if self.evictor.enabled && self.running {
+            self.evictor.take(now, &mut self.tables, &mut self.faults);
+        }
         if self.config.port.pause_at_frames > 0 {
             self.ports.iter_mut().for_each(Port::look_at_ingress);
         }
@@ -508,6 +530,7 @@ impl Machine for Chip {
         if self.enabled && !self.fatal {
             w = w
                 .or(self.cmd.next_event(now))
+                .or(self.evictor.next_event(now, &self.tables))
                 .or(self.tx.host.next_event(now))
                 .or(self.rx.host.next_event(now));
         }
@@ -554,6 +577,8 @@ fn caps(c: &Config) -> Caps {
         meters: c.meters.entries,
         headers: c.tunnels.headers,
         passes: if c.recirculates() { PASSES } else { 1 },
+        counter_log2_max: c.counters.ring_log2_max,
+        groups: c.groups.entries,
         insert_ns: cycles_to_ns(insert, c.device.clock_hz).min(u32::MAX.into()) as u32,
     }
 }

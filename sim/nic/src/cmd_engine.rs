@@ -137,7 +137,8 @@ impl CmdEngine {
         }
     }
 
-    pub fn evaluate(&mut self, now: Cycles, tables: &Tables, s: &mut Shared<'_>) -> bool {
+    /// `evicting`: counters are on their way to host memory, and who reads counters waits for them.
+    pub fn evaluate(&mut self, now: Cycles, tables: &Tables, evicting: bool, s: &mut Shared<'_>) -> bool {
         let mut happened = false;
         while let Some(c) = s.dma.completion(now, CLIENT) {
             self.transfer_done(now, c, s);
@@ -146,7 +147,7 @@ impl CmdEngine {
         if !s.running {
             return happened;
         }
-        happened |= self.advance(now, tables);
+        happened |= self.advance(now, tables, evicting);
         if !self.wants_request() {
             return happened;
         }
@@ -159,7 +160,7 @@ impl CmdEngine {
     }
 
     /// Moves the oldest command on, as far as that needs no transfer.
-    fn advance(&mut self, now: Cycles, tables: &Tables) -> bool {
+    fn advance(&mut self, now: Cycles, tables: &Tables, evicting: bool) -> bool {
         match self.phase {
             Phase::Idle => {
                 let Some(c) = self.commands.front() else { return false };
@@ -186,12 +187,19 @@ impl CmdEngine {
                 }
                 true
             }
-            Phase::Busy(until) if now.0 >= until => {
+            Phase::Busy(until) if now.0 >= until && !(evicting && self.reads_counters()) => {
                 self.phase = Phase::Apply;
                 true
             }
             _ => false,
         }
+    }
+
+    /// Whether what is being executed tells counters.
+    fn reads_counters(&self) -> bool {
+        use Opcode::{Dump, ReadStats, Remove, Replace};
+        let op = self.commands.front().map(|c| Opcode::try_from(c.desc.opcode));
+        matches!(op, Some(Ok(Remove | Replace | ReadStats | Dump)))
     }
 
     fn cost(&self, d: &CmdDesc, tables: &Tables) -> u64 {
@@ -207,7 +215,7 @@ impl CmdEngine {
                 Ok(Opcode::Install | Opcode::Replace) if d.table == TABLE_RANGE => c.insert_range,
                 Ok(Opcode::Install | Opcode::Replace) => c.insert_exact,
                 Ok(Opcode::Remove | Opcode::ProfileSet | Opcode::ProfileClear) => c.remove,
-                Ok(Opcode::MeterSet | Opcode::MeterClear | Opcode::HeaderSet) => c.remove,
+                Ok(Opcode::MeterSet | Opcode::MeterClear | Opcode::HeaderSet | Opcode::GroupSet) => c.remove,
                 Ok(Opcode::MeterRead) => c.record,
                 Ok(Opcode::Flush) => c.remove * entries.max(1),
                 Ok(Opcode::ReadStats | Opcode::Dump) => c.record * entries.min(d.count.get().into()),

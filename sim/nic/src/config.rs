@@ -201,6 +201,19 @@ section! {
     }
 }
 section! {
+    /// `[groups]`: sets of ports to which frames are replicated.
+    GroupConfig {
+        /// Groups; 0: there are none.
+        entries: u16 = 64,
+        /// Latency of the replication engine in cycles.
+        latency_cycles: u32 = 4,
+        /// Cycles between two copies.
+        interval_cycles: u32 = 1,
+        /// Frames waiting for it.
+        buffer_frames: u32 = 16,
+    }
+}
+section! {
     /// `[again]`: the way back to the parser for frames out of tunnels.
     AgainConfig {
         /// Frames on it; 0: there is none, and no frame is taken out of a tunnel.
@@ -225,6 +238,8 @@ section! {
         packet_bits: u8 = 40,
         /// Bits of an entry's byte counter.
         byte_bits: u8 = 48,
+        /// Logarithm of the most entries of the ring to which counters are evicted; 0: they are not.
+        ring_log2_max: u8 = 12,
     }
 }
 section! {
@@ -305,6 +320,7 @@ pub struct Config {
     pub meters: MeterConfig,
     pub tunnels: TunnelConfig,
     pub again: AgainConfig,
+    pub groups: GroupConfig,
     pub action: ActionConfig,
     pub counters: CounterConfig,
     pub host: HostConfig,
@@ -403,6 +419,9 @@ impl Config {
             range(&format!("{name}.interval_cycles"), i.into(), 1, 1 << 20)?;
             range(&format!("{name}.buffer_frames"), b.into(), 1, 1 << 16)?;
         }
+        range("groups.latency_cycles", self.groups.latency_cycles.into(), 1, 1 << 20)?;
+        range("groups.interval_cycles", self.groups.interval_cycles.into(), 1, 1 << 20)?;
+        range("groups.buffer_frames", self.groups.buffer_frames.into(), 1, 1 << 16)?;
         range("again.buffer_frames", self.again.buffer_frames.into(), 0, 1 << 16)?;
         range("again.latency_cycles", self.again.latency_cycles.into(), 1, 1 << 20)?;
         range("lpm.profiles", self.lpm.profiles.into(), 1, 8)?;
@@ -446,6 +465,10 @@ impl Config {
         range("counters.packet_bits", self.counters.packet_bits.into(), 1, 64)?;
         range("counters.byte_bits", self.counters.byte_bits.into(), 1, 64)?;
         let h = &self.host;
+        let log2 = self.counters.ring_log2_max;
+        if log2 != 0 {
+            range("counters.ring_log2_max", log2.into(), h.ring_log2_min.into(), 16)?;
+        }
         range("host.queue_frames", h.queue_frames.into(), 1, 1 << 16)?;
         range("host.interval_cycles", h.interval_cycles.into(), 1, 1 << 20)?;
         range("host.descriptor_batch", h.descriptor_batch.into(), 1, 64)?;

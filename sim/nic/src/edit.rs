@@ -24,7 +24,10 @@ pub(crate) fn apply(p: &mut Packet, a: &HwAction) {
         HwAction::PopVlan => pop_vlan(p),
         // These need more than the frame.
         HwAction::Meter { .. } | HwAction::PushHeader { .. } => {}
-        HwAction::Output { .. } | HwAction::ToHost | HwAction::PopHeader { .. } => {}
+        HwAction::Output { .. }
+        | HwAction::ToHost
+        | HwAction::Replicate { .. }
+        | HwAction::PopHeader { .. } => {}
     }
 }
 
@@ -50,7 +53,7 @@ pub(crate) fn exception(p: &Packet, list: &ActionList, max_frame_bytes: usize) -
             }
             HwAction::PushVlan { .. } => (len, tags) = (len + 4, tags.saturating_add(1)),
             HwAction::PopVlan if tags > 0 => (len, tags) = (len - 4, tags - 1),
-            HwAction::Output { .. } | HwAction::ToHost if len > max_frame_bytes => {
+            a if a.is_output() && len > max_frame_bytes => {
                 return Some(RxReason::TooBig);
             }
             _ => {}
@@ -269,7 +272,13 @@ mod tests {
     }
 
     fn list(actions: &[HwAction]) -> ActionList {
-        ActionList { actions: actions.into(), may_except: true, goes_on: false, headers: Box::new([]) }
+        ActionList {
+            actions: actions.into(),
+            may_except: true,
+            goes_on: false,
+            headers: Box::new([]),
+            groups: Box::new([]),
+        }
     }
 
     fn set(field: HwField, value: u64, mask: u64) -> HwAction {

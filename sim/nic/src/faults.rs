@@ -32,6 +32,9 @@ pub enum FaultKind {
     BadCommand,
     /// An entry of a table cannot be read any more; no fault of the driver's. `register` is the table, `value` the slot.
     Parity,
+    /// A counter wrapped before it could be evicted: the host has not consumed the counter ring. `register` is the table, `value` the
+    /// entry.
+    Counter,
 }
 
 impl FaultKind {
@@ -45,6 +48,7 @@ impl FaultKind {
             FaultKind::BadDescriptor => fault::BAD_DESC,
             FaultKind::Internal => fault::INTERNAL,
             FaultKind::Parity => fault::PARITY,
+            FaultKind::Counter => fault::COUNTER,
             FaultKind::IgnoredWrite | FaultKind::BadCommand => 0,
         }
     }
@@ -78,20 +82,27 @@ impl FaultKind {
             }
             FaultKind::BadCommand => "command refused, status",
             FaultKind::Parity => "parity error in table entry, slot",
+            FaultKind::Counter => "counter wrapped before it was evicted, entry",
         }
     }
 }
 
 impl DriverFault {
+    /// Whether `register` is the number of a table.
+    fn is_of_table(&self) -> bool {
+        matches!(self.what, FaultKind::Parity | FaultKind::Counter)
+    }
+
     /// The part of the device that met it.
     pub fn unit(&self) -> String {
-        if self.what == FaultKind::Parity {
+        if self.is_of_table() {
             return format!("table {}", self.register);
         }
         match self.queue() {
             Some((true, p, q)) => format!("receive ring of port {p}, queue {q}"),
             Some((false, p, q)) => format!("transmit ring of port {p}, queue {q}"),
             None if (Reg::CMD_SQ_BASE.0..=Reg::CMD_ARM.0).contains(&self.register) => "command ring".into(),
+            None if (Reg::CTR_BASE.0..=Reg::CTR_TAIL.0).contains(&self.register) => "counter ring".into(),
             None if (PORT_BASE..QUEUE_BASE).contains(&self.register) => {
                 format!("port {}", (self.register - PORT_BASE) / PORT_STRIDE)
             }
@@ -101,8 +112,14 @@ impl DriverFault {
 
     /// The register's name in the datasheet, when it has one.
     pub fn register_name(&self) -> Option<String> {
-        if self.what == FaultKind::Parity {
+        if self.is_of_table() {
             return None;
+        }
+        if let Some(at) = self.register.checked_sub(Reg::CTR_BASE.0) {
+            const CTR: [&str; 6] = ["BASE", "BASE", "LOG2", "CTRL", "STATUS", "TAIL"];
+            if let Some(n) = CTR.get((at / 4) as usize) {
+                return Some(format!("CTR_{n}"));
+            }
         }
         const RING: [&str; 11] = [
             "DESC_BASE",
@@ -166,7 +183,7 @@ impl std::fmt::Display for DriverFault {
         // The device has one PCI function.
         write!(f, "cycle {}, function 0, {}", self.cycle, self.unit())?;
         match (self.what, self.register_name()) {
-            (FaultKind::Parity, _) => {}
+            _ if self.is_of_table() => {}
             (_, Some(n)) => write!(f, ", {n} (0x{:04x})", self.register)?,
             (_, None) => write!(f, ", register 0x{:04x}", self.register)?,
         }

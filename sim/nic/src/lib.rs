@@ -30,6 +30,7 @@ mod crc;
 mod doorbells;
 mod drops;
 mod edit;
+mod evict;
 mod exact_table;
 mod faults;
 mod frames;

@@ -1,4 +1,4 @@
-//! Meters, and headers for tunnels (datasheet 8).
+//! Meters, headers for tunnels, replication groups (datasheet 8).
 //!
 //! Behavioural: a meter is asked, and a header put on, while the action engine has the frame; neither takes it more time. A bucket is
 //! kept as the time at which it would be full again, in sixteenths of a nanosecond (the generic cell rate algorithm, ITU-T I.371).
@@ -192,11 +192,67 @@ impl Headers {
     }
 }
 
-/// Meters and headers.
+/// All replication groups, by number: their ports, and how many entries use them.
+#[derive(Clone, Debug)]
+pub(crate) struct Groups(Vec<(Option<u16>, u32)>);
+
+impl Groups {
+    pub fn new(n: u16) -> Self {
+        Groups(vec![(None, 0); usize::from(n)])
+    }
+
+    /// A bit for each port of it.
+    pub fn get(&self, group: u16) -> Option<u16> {
+        self.0.get(usize::from(group))?.0
+    }
+
+    /// Groups that entries use.
+    pub fn used(&self) -> usize {
+        self.0.iter().filter(|(_, users)| *users > 0).count()
+    }
+
+    pub fn slots(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Makes a group of these ports, of which there are `there`.
+    pub fn set(&mut self, group: u32, ports: u64, there: u8) -> Result<(), Refusal> {
+        let (g, users) = self.0.get_mut(group as usize).ok_or(CmdStatus::BadObject)?;
+        if *users > 0 {
+            return Err(CmdStatus::ProfileBusy.into());
+        }
+        if ports == 0 || ports >> there != 0 {
+            return Err(CmdStatus::BadPort.into());
+        }
+        *g = Some(ports as u16);
+        Ok(())
+    }
+
+    fn hold(&mut self, list: &ActionList, by: i32) {
+        for a in &list.actions {
+            if let HwAction::Replicate { group } = a
+                && let Some((_, users)) = self.0.get_mut(usize::from(*group))
+            {
+                *users = users.saturating_add_signed(by);
+            }
+        }
+    }
+
+    fn unused(&mut self) {
+        self.0.iter_mut().for_each(|(_, users)| *users = 0);
+    }
+
+    pub fn reset(&mut self) {
+        self.0.iter_mut().for_each(|g| *g = (None, 0));
+    }
+}
+
+/// Meters, headers and groups.
 #[derive(Clone, Debug)]
 pub(crate) struct Objects {
     pub meters: Meters,
     pub headers: Headers,
+    pub groups: Groups,
 }
 
 impl Objects {
@@ -204,12 +260,14 @@ impl Objects {
     pub fn hold(&mut self, list: &ActionList, by: i32) {
         self.meters.hold(list, by);
         self.headers.hold(list, by);
+        self.groups.hold(list, by);
     }
 
     /// No entry uses any; what is known of which stays.
     pub fn unused(&mut self) {
         self.meters.unused();
         self.headers.unused();
+        self.groups.unused();
     }
 }
 

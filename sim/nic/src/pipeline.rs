@@ -53,6 +53,14 @@ pub(crate) struct Pipeline {
     /// Frames that are sent round again, where the device does that.
     again: Option<Pipe<PacketBox>>,
     again_usage: Usage,
+    /// Frames to be replicated and the ports that are left; then the one that is.
+    groups: Pipe<(PacketBox, u16)>,
+    groups_usage: Usage,
+    replicating: Option<(PacketBox, u16)>,
+    replicate_free_at: u64,
+    replicate_interval: u64,
+    /// The port to which the action engine has sent in this cycle.
+    sent_to: Option<u8>,
     next_port: usize,
     /// The frame whose actions are being executed, and how many are.
     executing: Option<(PacketBox, usize)>,
@@ -98,6 +106,12 @@ impl Pipeline {
                 false => None,
             },
             again_usage: Usage::default(),
+            groups: Config::timing(c.groups.latency_cycles, 1, c.groups.buffer_frames).map(Pipe::new)?,
+            groups_usage: Usage::default(),
+            replicating: None,
+            replicate_free_at: 0,
+            replicate_interval: c.groups.interval_cycles.into(),
+            sent_to: None,
             next_port: 0,
             executing: None,
             action_free_at: 0,
@@ -291,7 +305,59 @@ impl Pipeline {
         }
     }
 
+    /// The action engine, and the replication engine behind it.
     pub fn act(
+        &mut self,
+        now: Cycles,
+        ports: &mut [Port],
+        pool: &mut PacketPool,
+        account: &mut FrameAccount,
+        meters: (&mut Meters, u64),
+    ) -> bool {
+        self.sent_to = None;
+        let acted = self.act_one(now, ports, pool, account, meters);
+        self.replicate(now, ports, pool, account) || acted
+    }
+
+    /// Makes the next copy of a frame that goes to a group.
+    fn replicate(
+        &mut self,
+        now: Cycles,
+        ports: &mut [Port],
+        pool: &mut PacketPool,
+        account: &mut FrameAccount,
+    ) -> bool {
+        if now.0 < self.replicate_free_at {
+            return false;
+        }
+        let Some((p, left)) = self.replicating.take().or_else(|| self.groups.pop(now)) else { return false };
+        let port = left.trailing_zeros() as u8;
+        // A port takes one frame in a cycle.
+        if self.sent_to == Some(port) {
+            self.groups_usage.stall(Stall::Output);
+            self.replicating = Some((p, left));
+            return true;
+        }
+        let rest = left & left.wrapping_sub(1);
+        let out = if rest == 0 {
+            p
+        } else {
+            account.copies += 1;
+            let copy = pool.copy(&p);
+            self.replicating = Some((p, rest));
+            copy
+        };
+        self.groups_usage.accept(self.replicate_interval);
+        self.replicate_free_at = now.0 + self.replicate_interval;
+        match ports.get_mut(usize::from(port)) {
+            Some(to) => to.send(now, out, pool, account),
+            // Ports of groups are checked when they are set.
+            None => ports[usize::from(out.ingress)].drop(out, DropReason::Rule, pool, account),
+        }
+        true
+    }
+
+    fn act_one(
         &mut self,
         now: Cycles,
         ports: &mut [Port],
@@ -340,7 +406,6 @@ impl Pipeline {
             let left = self.send_again(now, p, list);
             return left.into_iter().for_each(|p| ports[ingress].punt(now, p, pool, account));
         }
-        let is_output = |a: &HwAction| matches!(a, HwAction::Output { .. } | HwAction::ToHost);
         for (i, a) in list.actions.iter().enumerate().skip(done) {
             match a {
                 HwAction::Meter { meter } if !meters.offer(*meter, p.len(), now_ns) => {
@@ -353,13 +418,19 @@ impl Pipeline {
                     }
                     continue;
                 }
-                HwAction::Output { .. } | HwAction::ToHost => {}
+                HwAction::Replicate { .. } if !self.groups.has_room(now) => {
+                    self.groups_usage.stall(Stall::Output);
+                    p.actions = Some(list);
+                    self.executing = Some((p, i));
+                    return;
+                }
+                a if a.is_output() => {}
                 edit => {
                     edit::apply(&mut p, edit);
                     continue;
                 }
             }
-            let more = list.actions[i + 1..].iter().any(is_output);
+            let more = list.actions[i + 1..].iter().any(HwAction::is_output);
             let out = if more {
                 account.copies += 1;
                 let copy = pool.copy(&p);
@@ -372,9 +443,20 @@ impl Pipeline {
             return match a {
                 // Ports of entries are checked when they are installed.
                 HwAction::Output { port } => match ports.get_mut(usize::from(*port)) {
-                    Some(port) => port.send(now, out, pool, account),
+                    Some(to) => {
+                        self.sent_to = Some(*port);
+                        to.send(now, out, pool, account);
+                    }
                     None => ports[ingress].drop(out, DropReason::Rule, pool, account),
                 },
+                HwAction::Replicate { group } => {
+                    let mut out = out;
+                    out.stamp(Place::Replicate, now.0, self.groups.visible_from(now));
+                    if let Err((p, _)) = self.groups.push(now, (out, list.group(*group))) {
+                        debug_assert!(false, "checked above");
+                        ports[ingress].drop(p, DropReason::Rule, pool, account);
+                    }
+                }
                 _ => {
                     let mut out = out;
                     out.reason = RxReason::Action;
@@ -411,6 +493,13 @@ impl Pipeline {
         let mut w = self.exact.iter().fold(self.parsed.wake(now), |w, s| w.or(s.out.wake(now)));
         w = self.optional().fold(w, |w, (_, s)| w.or(s.out.wake(now)));
         w = self.again.iter().fold(w, |w, p| w.or(p.wake(now)));
+        let replicate = match self.replicating {
+            Some(_) => Wake::at(Cycles(now.0 + 1)),
+            None => self.groups.wake(now),
+        };
+        if let Some(c) = replicate.cycle() {
+            w = w.or(Wake::at(Cycles(c.0.max(self.replicate_free_at))));
+        }
         let action = match self.executing {
             Some(_) => Wake::at(Cycles(now.0 + 1)),
             None => self.decided.wake(now),
@@ -437,7 +526,9 @@ impl Pipeline {
             + optional
             + self.decided.len()
             + again
+            + self.groups.len()
             + usize::from(self.executing.is_some())
+            + usize::from(self.replicating.is_some())
     }
 
     /// Loses everything inside.
@@ -449,6 +540,7 @@ impl Pipeline {
         account: &mut FrameAccount,
     ) {
         let mut lost: Vec<PacketBox> = self.executing.take().map(|(p, _)| p).into_iter().collect();
+        lost.extend(self.groups.drain(now).chain(self.replicating.take()).map(|(p, _)| p));
         for s in &mut self.exact {
             lost.extend(s.out.drain(now));
             if let Some(c) = &mut s.cache {
@@ -465,7 +557,7 @@ impl Pipeline {
             let i = usize::from(p.ingress);
             ports[i].drop(p, DropReason::Reset, pool, account);
         }
-        self.action_free_at = 0;
+        (self.action_free_at, self.replicate_free_at) = (0, 0);
     }
 
     /// The stages in order: name, account, the pipe when there is one, the interval.
@@ -479,8 +571,10 @@ impl Pipeline {
             ("action".to_string(), &self.usage[ACTION], None),
         ];
         let again = self.again.iter().map(|p| ("again".to_string(), &self.again_usage, Some(p)));
+        // What waits for the replication engine has ports beside the frame, so that it is no queue like the others.
+        let groups = [("groups".to_string(), &self.groups_usage, None)];
         let optional = self.optional().map(|(n, s)| (n.to_string(), &s.usage, Some(&s.out)));
-        std::iter::once(first).chain(exact).chain(optional).chain(last).chain(again).collect()
+        std::iter::once(first).chain(exact).chain(optional).chain(last).chain(again).chain(groups).collect()
     }
 
     /// Frames in each pipe, in the order of [`Pipeline::stages`].
@@ -511,7 +605,6 @@ fn decide(
     if !p.walk.is_first() && !p.walk.holds(tables) {
         return;
     }
-    let masks = tables.masks;
     let Some(e) = tables.entry_at_mut(table, slot) else { return };
     p.entry = e.name;
     // Frames longer than the longest never get here, so only actions can make an exception.
@@ -525,7 +618,7 @@ fn decide(
     if e.actions.goes_on {
         return;
     }
-    e.count(p.len(), now_ns, masks);
+    tables.count_at(table, slot, p.len(), now_ns);
     if !p.walk.is_first() {
         p.walk.settle(tables, now_ns);
         p.as_is();

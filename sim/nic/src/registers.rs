@@ -182,6 +182,14 @@ impl Chip {
             }
             Reg::STATUS => self.status(),
             Reg::FAULT => self.faults.bits,
+            Reg(o) if o == Reg::CTR_BASE.0 => lo(self.evictor.base),
+            Reg(o) if o == Reg::CTR_BASE.0 + 4 => hi(self.evictor.base),
+            Reg::CTR_LOG2 => self.evictor.log2,
+            Reg::CTR_CTRL if self.evictor.enabled => queue_ctrl::ENABLE,
+            Reg::CTR_STATUS => {
+                let enabled = if self.evictor.is_locked() { queue_status::ENABLED } else { 0 };
+                enabled | if self.evictor.error { queue_status::ERROR } else { 0 }
+            }
             Reg::FAULT_INFO => self.faults.info,
             Reg(o) if o & !4 == Reg::FAULT_ADDR.0 => {
                 let v = self.faults.addr;
@@ -308,7 +316,37 @@ impl Chip {
                 }
             }
             Reg::FAULT => self.faults.bits &= !v,
+            r if (Reg::CTR_BASE..=Reg::CTR_TAIL).contains(&r) => return self.write_counter_ring(now, r, v),
             _ => return false,
+        }
+        true
+    }
+
+    /// Writes a register of the counter ring.
+    fn write_counter_ring(&mut self, now: Cycles, r: Reg, v: u32) -> bool {
+        let most = self.caps.counter_log2_max;
+        let e = &mut self.evictor;
+        if most == 0 {
+            return false;
+        }
+        match r {
+            Reg::CTR_CTRL if v & queue_ctrl::ENABLE == 0 => e.disable(false, &mut self.tables),
+            Reg::CTR_CTRL => {
+                if !e.enable(self.caps.ring_log2_min, most, &mut self.tables) {
+                    self.faults.stage(now, FaultKind::BadRing, r.0, e.log2.into());
+                }
+            }
+            Reg::CTR_TAIL => {
+                if !e.doorbell(v) {
+                    self.faults.stage(now, FaultKind::BadDoorbell, Reg::CTR_CTRL.0, v.into());
+                    e.disable(true, &mut self.tables);
+                }
+            }
+            Reg::CTR_STATUS => return false,
+            _ if e.is_locked() => return false,
+            Reg::CTR_LOG2 => e.log2 = v,
+            Reg::CTR_BASE => e.base = with_lo(e.base, v),
+            _ => e.base = with_hi(e.base, v),
         }
         true
     }

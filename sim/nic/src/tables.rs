@@ -15,9 +15,10 @@ use simnic_defs::{
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::config::Config;
+use crate::evict::Waiting;
 use crate::exact_table::ExactTable;
 use crate::lpm_table::LpmTable;
-use crate::objects::{Headers, Meters, Objects};
+use crate::objects::{Groups, Headers, Meters, Objects};
 use crate::ternary_table::TernaryTable;
 
 /// Actions of an entry, shared with the frames that execute them.
@@ -30,16 +31,23 @@ pub(crate) struct ActionList {
     pub goes_on: bool,
     /// The headers that the actions name, as they were when the entry was written.
     pub headers: Box<[(u16, Arc<HeaderSpec>)]>,
+    /// The groups that they name, likewise.
+    pub groups: Box<[(u16, u16)]>,
 }
 
 impl ActionList {
+    /// The ports of group `number`, a bit for each.
+    pub fn group(&self, number: u16) -> u16 {
+        self.groups.iter().find(|(n, _)| *n == number).map_or(0, |(_, ports)| *ports)
+    }
+
     /// Header `number`.
     pub fn header(&self, number: u16) -> Option<&HeaderSpec> {
         self.headers.iter().find(|(n, _)| *n == number).map(|(_, h)| &**h)
     }
 }
 
-/// What both tables keep for an entry.
+/// What all tables keep for an entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub name: u32,
@@ -47,6 +55,9 @@ pub(crate) struct Entry {
     pub actions: Arc<ActionList>,
     pub packets: u64,
     pub bytes: u64,
+    /// How often its counters were evicted, and whether they are to be ([`crate::evict`]).
+    pub evictions: u16,
+    pub full: bool,
     /// Time of the last hit; none yet when [`AGE_NEVER`].
     pub last_ns: u64,
 }
@@ -67,14 +78,14 @@ impl Entry {
             may_except: false,
             goes_on: false,
             headers: [].into(),
+            groups: [].into(),
         });
-        Entry { name: 0, cookie: 0, actions, packets: 0, bytes: 0, last_ns: AGE_NEVER }
+        Entry::new(0, actions)
     }
 
-    pub fn count(&mut self, bytes: usize, now_ns: u64, m: CounterMasks) {
-        self.packets = self.packets.wrapping_add(1) & m.packets;
-        self.bytes = self.bytes.wrapping_add(bytes as u64) & m.bytes;
-        self.last_ns = now_ns;
+    pub fn new(cookie: u64, actions: Arc<ActionList>) -> Self {
+        let (packets, bytes, last_ns) = (0, 0, AGE_NEVER);
+        Entry { name: 0, cookie, actions, packets, bytes, evictions: 0, full: false, last_ns }
     }
 
     pub fn age_ns(&self, now_ns: u64) -> u64 {
@@ -105,6 +116,8 @@ pub(crate) struct Tables {
     pub ternary: TernaryTable,
     pub objects: Objects,
     pub masks: CounterMasks,
+    /// Entries whose counters are to be evicted.
+    pub evict: Waiting,
     ports: u8,
     recirculates: bool,
 }
@@ -120,8 +133,10 @@ impl Tables {
             objects: Objects {
                 meters: Meters::new(c.meters.entries),
                 headers: Headers::new(c.tunnels.headers),
+                groups: Groups::new(c.groups.entries),
             },
             masks: CounterMasks { packets: mask(c.counters.packet_bits), bytes: mask(c.counters.byte_bits) },
+            evict: Waiting::default(),
             ports: c.device.ports,
             recirculates: c.recirculates(),
         }
@@ -151,6 +166,10 @@ impl Tables {
             }),
             Ok(Opcode::HeaderSet) => {
                 self.objects.headers.set(d.entry.get(), payload).map(|()| CmdCpl::of(d, CmdStatus::Ok))
+            }
+            Ok(Opcode::GroupSet) => {
+                let set = self.objects.groups.set(d.entry.get(), d.arg.get(), self.ports);
+                set.map(|()| CmdCpl::of(d, CmdStatus::Ok))
             }
             Ok(Opcode::Install) => self.install(d, payload),
             Ok(Opcode::Replace) => self.replace(d, payload, now_ns),
@@ -185,7 +204,7 @@ impl Tables {
         if let Some(i) = actions.iter().position(bad_port) {
             return Err(refuse(CmdStatus::BadPort, i));
         }
-        let mut headers = Vec::new();
+        let (mut headers, mut groups) = (Vec::new(), Vec::new());
         for (i, a) in actions.iter().enumerate() {
             match a {
                 HwAction::Meter { meter } if !self.objects.meters.is_set(*meter) => {
@@ -193,6 +212,10 @@ impl Tables {
                 }
                 HwAction::PushHeader { header } => match self.objects.headers.get(*header) {
                     Some(h) => headers.push((*header, h.clone())),
+                    None => return Err(refuse(CmdStatus::BadObject, i)),
+                },
+                HwAction::Replicate { group } => match self.objects.groups.get(*group) {
+                    Some(ports) => groups.push((*group, ports)),
                     None => return Err(refuse(CmdStatus::BadObject, i)),
                 },
                 _ => {}
@@ -205,7 +228,13 @@ impl Tables {
         if goes_on && !self.recirculates {
             return Err(refuse(CmdStatus::BadAction, 0));
         }
-        Ok(Arc::new(ActionList { actions: actions.into(), may_except, goes_on, headers: headers.into() }))
+        Ok(Arc::new(ActionList {
+            actions: actions.into(),
+            may_except,
+            goes_on,
+            headers: headers.into(),
+            groups: groups.into(),
+        }))
     }
 
     fn decoded(&self, payload: &[u8]) -> Result<(FlowEntry, Arc<ActionList>), Refusal> {
@@ -218,8 +247,7 @@ impl Tables {
         self.check_table(d.table)?;
         let (e, actions) = self.decoded(payload)?;
         let list = actions.clone();
-        let new =
-            Entry { name: 0, cookie: e.cookie.get(), actions, packets: 0, bytes: 0, last_ns: AGE_NEVER };
+        let new = Entry::new(e.cookie.get(), actions);
         let name = match d.table {
             TABLE_EXACT => {
                 exact_mask_is_zero(&e)?;
@@ -276,6 +304,37 @@ impl Tables {
             TABLE_LPM => self.lpm.entry_at_mut(slot),
             TABLE_RANGE => self.range.entry_at_mut(slot),
             _ => self.ternary.entry_at_mut(slot),
+        }
+    }
+
+    /// No entry waits for its counters to be evicted.
+    pub fn none_waits(&mut self) {
+        self.evict.reset();
+        for table in [TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY] {
+            for slot in 0..self.slots(table) {
+                if let Some(e) = self.entry_at_mut(table, slot) {
+                    e.full = false;
+                }
+            }
+        }
+    }
+
+    /// The entry in a slot has executed a frame of so many bytes.
+    pub fn count_at(&mut self, table: u8, slot: usize, bytes: usize, now_ns: u64) {
+        let masks = self.masks;
+        if let Some(e) = self.entry_at_mut(table, slot)
+            && e.count(bytes, now_ns, masks)
+        {
+            let name = e.name;
+            self.evict.note(table, name);
+        }
+    }
+
+    /// An entry has executed a frame of so many bytes.
+    pub fn count(&mut self, table: u8, name: u32, bytes: usize, now_ns: u64) {
+        let masks = self.masks;
+        if self.entry_mut(table, name).is_some_and(|e| e.count(bytes, now_ns, masks)) {
+            self.evict.note(table, name);
         }
     }
 
@@ -358,6 +417,8 @@ impl Tables {
         self.flush_all();
         self.objects.meters.reset();
         self.objects.headers.reset();
+        self.objects.groups.reset();
+        self.evict.reset();
     }
 
     /// Entries that `table` has room for.
@@ -435,7 +496,8 @@ fn stats_record(table: u8, e: &Entry, now_ns: u64) -> StatsRecord {
     StatsRecord {
         entry: e.name.into(),
         table,
-        reserved: [0; 3],
+        reserved: 0,
+        evictions: e.evictions.into(),
         packets: e.packets.into(),
         bytes: e.bytes.into(),
         age_ns: e.age_ns(now_ns).into(),
@@ -448,6 +510,7 @@ fn with_counters(d: &CmdDesc, e: &Entry, now_ns: u64) -> CmdCpl {
     c.packets = e.packets.into();
     c.bytes = e.bytes.into();
     c.age_ns = e.age_ns(now_ns).into();
+    c.evictions = e.evictions.into();
     c
 }
 

@@ -28,6 +28,8 @@ pub enum Place {
     Ternary,
     /// In the action engine: waiting for it, or being edited.
     Action,
+    /// Waiting for the replication engine.
+    Replicate,
     /// On the way back to the parser.
     Again,
     /// In the egress queue of a port.
@@ -61,6 +63,7 @@ impl std::fmt::Display for Place {
             Place::Range => f.write_str("range table"),
             Place::Ternary => f.write_str("ternary table"),
             Place::Action => f.write_str("action engine"),
+            Place::Replicate => f.write_str("replication engine"),
             Place::Again => f.write_str("round again"),
             Place::Egress(p) => write!(f, "port {p} egress queue"),
             Place::ToHost(p) => write!(f, "port {p} queue to host"),

@@ -44,6 +44,8 @@ const CAPS: Caps = Caps {
     meters: 0,
     headers: 0,
     passes: 1,
+    counter_log2_max: 0,
+    groups: 0,
 };
 
 #[derive(Default)]

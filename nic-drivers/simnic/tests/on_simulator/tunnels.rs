@@ -268,7 +268,8 @@ fn what_a_device_cannot_do_with_tunnels_is_said_of_the_rule() {
         c
     };
     for c in [none(|c| c.again.buffer_frames = 0), none(|c| c.tunnels.headers = 0)] {
-        assert_eq!(why(c.clone(), &pop(&[])).as_deref(), Some("tnl_pop needs the software path"));
+        let closed = why(c.clone(), &pop(&[])).unwrap();
+        assert!(closed.starts_with("tnl_pop needs the software path"), "{closed}");
         assert_eq!(why(c, &inner).as_deref(), Some("ingress port 9000 is not on an offload device"));
     }
     assert_eq!(why(Config::default(), &pop(&[])), None);

@@ -110,6 +110,8 @@ pub fn caps() -> Caps {
         meters: 0,
         headers: 0,
         passes: 1,
+        counter_log2_max: 0,
+        groups: 0,
     }
 }
 
@@ -451,7 +453,11 @@ impl Inner {
                 c.count = n.into();
             }
             Opcode::Dump => c.next = NEXT_END.into(),
-            Opcode::MeterSet | Opcode::MeterClear | Opcode::MeterRead | Opcode::HeaderSet => {
+            Opcode::MeterSet
+            | Opcode::MeterClear
+            | Opcode::MeterRead
+            | Opcode::HeaderSet
+            | Opcode::GroupSet => {
                 c.status = CmdStatus::BadObject as u8;
             }
             Opcode::Nop | Opcode::ProfileClear | Opcode::PortSet => {}

@@ -1,9 +1,11 @@
 //! Tests of the whole device, through its registers and rings.
 
+mod counters;
 mod device_life;
 mod driver_faults;
 mod egress;
 mod forwarding;
+mod groups;
 mod mishaps;
 mod model;
 mod packet_rings;
