@@ -50,11 +50,13 @@ pub enum PuntReason {
     Bfd = 0xfe,
     /// For the port itself, which checks continuity (IEEE 802.1ag); not one of OpenFlow's.
     Cfm = 0xfd,
+    /// For the port itself, which speaks link aggregation control (IEEE 802.1AX); not one of OpenFlow's.
+    Lacp = 0xfc,
 }
 
 impl PuntReason {
     /// Every reason.
-    pub const ALL: [PuntReason; 11] = [
+    pub const ALL: [PuntReason; 12] = [
         PuntReason::NoMatch,
         PuntReason::Action,
         PuntReason::InvalidTtl,
@@ -66,11 +68,12 @@ impl PuntReason {
         PuntReason::Snoop,
         PuntReason::Bfd,
         PuntReason::Cfm,
+        PuntReason::Lacp,
     ];
 
     /// Whether the packet is for the port that it came in on.
     pub fn is_of_link(self) -> bool {
-        matches!(self, PuntReason::Bfd | PuntReason::Cfm)
+        matches!(self, PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp)
     }
 
     /// What the switch itself wants packets for, by the name of Open vSwitch's slow path; `None` where they are for controllers.
@@ -79,6 +82,7 @@ impl PuntReason {
             PuntReason::Snoop => Some("action"),
             PuntReason::Bfd => Some("bfd"),
             PuntReason::Cfm => Some("cfm"),
+            PuntReason::Lacp => Some("lacp"),
             _ => None,
         }
     }

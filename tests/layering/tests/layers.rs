@@ -32,8 +32,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("openflow", &["flow"]),
     ("ovsdb", &["clock", "daemon"]),
     ("daemon", &["clock"]),
+    ("bonds", &["clock"]),
     ("links", &["clock"]),
-    ("ofproto", &["flow", "openflow", "classifier", "datapath-api", "offload", "links", "clock"]),
+    ("ofproto", &["flow", "openflow", "classifier", "datapath-api", "offload", "bonds", "links", "clock"]),
     ("vswitchd", &["*"]),
     (
         "hoist",

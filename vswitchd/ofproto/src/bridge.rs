@@ -121,7 +121,16 @@ pub struct Bridge {
     /// Its name in continuations.
     pub(crate) own_name: [u8; 16],
     /// Ports whose links do not carry, as those find that watch them.
-    unfit: Mutex<HashSet<PortNo>>,
+    unfit: Mutex<HashSet<(PortNo, Watcher)>>,
+}
+
+/// Who says whether a port's link carries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Watcher {
+    /// BFD and continuity checks.
+    Link,
+    /// Link aggregation control.
+    Lacp,
 }
 
 #[derive(Default)]
@@ -564,6 +573,20 @@ impl Bridge {
             }
             words.push(format!("actions={}", openflow::text::format_actions(&r.instructions, &|_| None)));
             let _ = writeln!(out, "{}", words.join(","));
+        }
+        for b in pipeline.bundles.iter().filter(|b| b.view.by_connection()) {
+            // As the hidden flows that Open vSwitch has in their place.
+            let id = self.recircs.of_bond(self.index, b.port).unwrap_or(0);
+            for (i, c) in b.sent.iter().enumerate() {
+                let Some(member) = b.view.member_of(i as u32) else { continue };
+                let _ = writeln!(
+                    out,
+                    "table_id=254, duration=0s, n_packets={}, n_bytes={}, priority=20,recirc_id={id:#x},dp_hash={i:#x}/0xff,\
+                     actions=output:{member}",
+                    c.packets(),
+                    c.bytes()
+                );
+            }
         }
         out
     }

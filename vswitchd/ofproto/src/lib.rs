@@ -21,7 +21,9 @@
 //! rules, once. A statistics request credits first, so that a reader at rest sees every packet.
 #![forbid(unsafe_code)]
 
+mod bonding;
 pub mod bridge;
+pub mod bundle;
 mod changes;
 mod check;
 mod commit;
@@ -61,6 +63,7 @@ pub mod vlan;
 pub mod watch;
 pub mod xlate;
 
+pub use bonding::MemberStatus;
 pub use bridge::{Bridge, BridgeConfig};
 pub use mac_table::{MacEntry, MacKey, MacTable};
 pub use mirror::{Mirror, MirrorOutput};
@@ -69,10 +72,10 @@ pub use port::{Port, Ports};
 pub use record::{Basis, FlowOwner, HardwareCredit, HardwareStats, MadeFor, RecordSink, offload_rule};
 pub use revalidate::Revalidated;
 pub use rule::{Rule, RuleCounters};
-pub use settings::{BridgeSettings, PortSettings, QueueSettings, Snooping, TableSettings};
+pub use settings::{Aggregation, BridgeSettings, PortSettings, QueueSettings, Snooping, TableSettings};
 pub use switch::{Switch, SwitchConfig, SwitchCounters};
 pub use tables::{FragHandling, N_TABLES, Pipeline};
 pub use trace::{Trace, TraceStart};
 pub use tunnel::{Tunnel, TunnelSettings};
 pub use vlan::{PriorityTags, VlanMode, VlanSet};
-pub use xlate::Problem;
+pub use xlate::{Problem, hash_of_station};

@@ -84,7 +84,9 @@ fn metadata(key: &PacketKey, own: &PipelineKey, tracked: bool) -> PipelineMatch 
 fn reason(r: PuntReason) -> PacketInReason {
     match r {
         PuntReason::NoMatch => PacketInReason::NoMatch,
-        PuntReason::Action | PuntReason::Snoop | PuntReason::Bfd | PuntReason::Cfm => PacketInReason::Action,
+        PuntReason::Action | PuntReason::Snoop | PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp => {
+            PacketInReason::Action
+        }
         PuntReason::InvalidTtl => PacketInReason::InvalidTtl,
         PuntReason::ActionSet => PacketInReason::ActionSet,
         PuntReason::Group => PacketInReason::Group,
@@ -101,16 +103,20 @@ fn continuation(f: &Frozen, bridge: [u8; 16]) -> Continuation {
         value.to_be_bytes()[16 - n..].to_vec()
     };
     let rest = |l: &Later| match l {
-        Later::Origin { table, cookie, .. } => Remainder::Origin { table: TableId(*table), cookie: *cookie },
-        Later::Actions(a) => Remainder::Actions(a.clone()),
-        Later::Instructions(i) => Remainder::Instructions(i.clone()),
+        Later::Origin { table, cookie, .. } => {
+            Some(Remainder::Origin { table: TableId(*table), cookie: *cookie })
+        }
+        Later::Actions(a) => Some(Remainder::Actions(a.clone())),
+        Later::Instructions(i) => Some(Remainder::Instructions(i.clone())),
+        // The last thing that is done to a packet: no controller comes behind it.
+        Later::Bond(_) => None,
     };
     Continuation {
         bridge,
         stack: f.stack.iter().rev().map(bytes).collect(),
         mirrors: f.mirrored,
         tracked: f.tracked,
-        rest: f.then.iter().map(rest).collect(),
+        rest: f.then.iter().filter_map(rest).collect(),
         action_set: f.action_set.clone(),
     }
 }

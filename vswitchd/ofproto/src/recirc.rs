@@ -67,6 +67,8 @@ pub enum Later {
     Actions(Vec<Action>),
     /// What a rule does after its actions: instructions other than those.
     Instructions(Instructions),
+    /// It leaves by the member of a bond that its hash falls on; the bond goes by this port.
+    Bond(PortNo),
 }
 
 /// A translation that goes on later.
@@ -178,6 +180,13 @@ impl Recircs {
     /// The state with this id.
     pub fn thaw(&self, id: u32) -> Option<Arc<Recirc>> {
         self.inner.read().by_id.get(&id).map(|h| h.recirc.clone())
+    }
+
+    /// The first id by which packets for the bond that goes by `port` of a bridge come back.
+    pub(crate) fn of_bond(&self, bridge: u32, port: PortNo) -> Option<u32> {
+        let inner = self.inner.read();
+        let is = |s: &Frozen| s.bridge == bridge && s.then.last() == Some(&Later::Bond(port));
+        inner.by_id.iter().filter(|(_, h)| is(&h.recirc.state)).map(|(id, _)| *id).min()
     }
 
     /// How many states there are.

@@ -65,6 +65,7 @@ impl Switch {
     pub fn run(&self, now: Instant) -> bool {
         self.learn_queued();
         self.tend_links(now);
+        self.tend_aggregates(now);
         self.complain(now);
         self.tend_neighbours(now);
         for b in self.bridges() {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bonds::{BondSettings, LacpPort, LacpSettings};
 use flow::{FieldId, Maskable, Prereq, Scope};
 use openflow::Subfield;
 
@@ -33,6 +34,21 @@ pub struct PortSettings {
     pub cfm: Option<links::CfmSettings>,
     /// Its queues, by number.
     pub queues: BTreeMap<u32, QueueSettings>,
+    /// It is one of several, or speaks link aggregation control.
+    pub aggregation: Option<Aggregation>,
+}
+
+/// What a port belongs to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Aggregation {
+    /// Its name: that of all ports that belong to it.
+    pub name: String,
+    /// How one of several is chosen; `None` for a port that is alone.
+    pub bond: Option<BondSettings>,
+    /// How link aggregation control is spoken, if it is.
+    pub lacp: Option<LacpSettings>,
+    /// What this port is to that.
+    pub port: LacpPort,
 }
 
 /// A queue of a port (table Queue of ovs-vswitchd.conf.db(5)).

@@ -15,6 +15,7 @@ use flow::{FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId, PuntReas
 use openflow::PortNo;
 use parking_lot::Mutex;
 
+use crate::bonding::Aggregates;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::complaints::Complaints;
 use crate::mac_table::MacKey;
@@ -137,6 +138,7 @@ pub struct Switch {
     pub(crate) revalidation: Mutex<Revalidation>,
     pub(crate) meters: MeterIds,
     pub(crate) watches: Watches,
+    pub(crate) aggregates: Aggregates,
     /// Records match on every bit of the packets that made them.
     exact: AtomicBool,
     /// Records stay as they are.
@@ -172,6 +174,7 @@ impl Switch {
             revalidation: Mutex::new(Revalidation::default()),
             meters: MeterIds::default(),
             watches: Watches::default(),
+            aggregates: Aggregates::default(),
             exact: AtomicBool::new(false),
             paused: AtomicBool::new(false),
         })
@@ -297,6 +300,7 @@ impl Switch {
         drop(_w);
         bridge.drop_meters();
         self.unwatch_bridge(bridge.index());
+        self.part_bridge(bridge.index());
         if patched {
             self.touch_bridges();
         }
@@ -534,7 +538,7 @@ impl Switch {
             let Some((p, at)) = self.snoop.pop() else { break };
             let Some(b) = self.bridge(p.action.bridge) else { continue };
             let pipeline = b.pipeline();
-            let no = PortNo(p.action.in_port);
+            let no = pipeline.bundles.stand_in(PortNo(p.action.in_port));
             let (Some(settings), Some(port)) = (&pipeline.settings.snooping, pipeline.ports.get(no)) else {
                 continue;
             };

@@ -10,6 +10,7 @@ use classifier::{DEFAULT_PREFIXES, MAX_PREFIXES, Version};
 use flow::FieldId;
 use openflow::GroupId;
 
+use crate::bundle::Bundles;
 use crate::groups::Group;
 use crate::meters::Meter;
 use crate::mirror::Mirrors;
@@ -74,6 +75,8 @@ pub struct Pipeline {
     tables: Vec<Arc<Table>>,
     /// The bridge's ports.
     pub ports: Arc<Ports>,
+    /// Those of them that are members of bonds.
+    pub bundles: Bundles,
     /// Groups by number.
     pub groups: imbl::OrdMap<u32, Arc<Group>>,
     /// Meters by number.

@@ -171,6 +171,7 @@ impl Trace {
                 Action::Controller(c) => match c.reason {
                     PuntReason::Bfd => "Consists of BFD packets.",
                     PuntReason::Cfm => "Consists of CFM packets.",
+                    PuntReason::Lacp => "Consists of LACP packets.",
                     _ => continue,
                 },
                 _ => continue,

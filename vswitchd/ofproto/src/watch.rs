@@ -24,7 +24,7 @@ use links::{Bfd, Cfm};
 use openflow::{Action as OfAction, PortNo};
 use parking_lot::Mutex;
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Watcher};
 use crate::port::Port;
 use crate::switch::Switch;
 use crate::xlate::Start;
@@ -229,9 +229,13 @@ impl Switch {
         true
     }
 
-    fn take_arrived(&self, now: Instant) {
+    pub(crate) fn take_arrived(&self, now: Instant) {
         for _ in 0..QUEUE {
             let Some(a) = self.watches.arrived.pop() else { break };
+            if a.reason == PuntReason::Lacp {
+                self.heard_lacp(a.place.0, a.place.1, &a.frame, now);
+                continue;
+            }
             let mut all = self.watches.sessions.lock();
             let Some(s) = all.get_mut(&a.place) else { continue };
             match (a.reason, &mut s.bfd, &mut s.cfm) {
@@ -243,7 +247,7 @@ impl Switch {
     }
 
     /// Sends a frame out of a port, through whatever is behind it.
-    fn send_by(&self, b: &Bridge, no: PortNo, frame: &[u8], oam: bool) {
+    pub(crate) fn send_by(&self, b: &Bridge, no: PortNo, frame: &[u8], oam: bool) {
         let pipeline = b.pipeline();
         let dp_port = Switch::pseudo_port(b.index());
         let Ok(parsed) = flow::parse(frame, dp_port) else { return };
@@ -286,7 +290,7 @@ impl Switch {
         }
         for ((bridge, no), fit) in changed {
             if let Some(b) = self.bridge(bridge) {
-                b.set_fit(no, fit);
+                b.set_fit(no, Watcher::Link, fit);
             }
         }
     }

@@ -145,7 +145,6 @@ fn what_is_not_implemented_is_said_once_and_the_rest_goes_on() {
     r.vsctl("set Bridge br0 stp_enable=true");
     r.vsctl("-- set Bridge br0 netflow=@n -- --id=@n create NetFlow targets=\"127.0.0.1:1\"");
     r.vsctl("set Interface w1 ingress_policing_rate=1000 lldp:enable=true");
-    r.vsctl("add-bond br0 bond0 b1 b2");
     let mut line = "--".to_owned();
     let names: Vec<String> = (0..40).map(|n| format!("@m{n}")).collect();
     for (n, id) in names.iter().enumerate() {
@@ -160,12 +159,10 @@ fn what_is_not_implemented_is_said_once_and_the_rest_goes_on() {
         "bridge br0: NetFlow is not implemented",
         "interface w1: ingress policing is not implemented",
         "interface w1: LLDP is not implemented",
-        "port bond0: bonds are not implemented",
         "bridge br0: 40 mirrors are configured, and 32 is the most that there can be",
     ] {
         assert_eq!(log.matches(words).count(), 1, "{words}\n{log}");
     }
-    assert!(r.vsctl("get Interface b1 error").contains("bonds are not implemented"));
     assert_eq!(r.vsctl("get Interface w1 ofport").trim(), "1");
 }
 

@@ -153,7 +153,11 @@ pub fn run(o: &Options) -> Result<bool> {
         without: own(&o.without),
         tests: own(&o.tests),
         among: match &o.starting {
-            Some(program) => Some(groups::starting(&fs::read_to_string(&suite.script)?, program)),
+            // What the script has for the programs to choke on is no UTF-8.
+            Some(program) => {
+                let script = fs::read(&suite.script).with_context(|| suite.script.display().to_string())?;
+                Some(groups::starting(&String::from_utf8_lossy(&script), program))
+            }
             None => None,
         },
     };

@@ -6,7 +6,8 @@ use clock::Instant;
 use openflow::PortNo;
 use openflow::port::{PortDesc, PortReason, PortState, PortStatus};
 
-use super::Bridge;
+use super::{Bridge, Watcher};
+use crate::bundle::Bundle;
 use crate::mirror::Mirrors;
 use crate::port::{Port, Ports};
 use crate::room;
@@ -17,7 +18,8 @@ impl Bridge {
     pub fn put_port(&self, mut port: Port) {
         let (no, dp) = (port.no, port.dp);
         if let Some(s) = self.switch() {
-            self.note_fit(no, s.watch_port(self.index, &port));
+            self.note_fit(no, Watcher::Link, s.watch_port(self.index, &port));
+            self.note_fit(no, Watcher::Lacp, s.aggregate_port(self.index, &port, self.system()));
         }
         port.state = self.as_is_fit(no, port.state);
         let desc = port.desc();
@@ -70,16 +72,16 @@ impl Bridge {
     }
 
     /// Takes note of whether a port's link carries; whether that is news.
-    fn note_fit(&self, no: PortNo, fit: bool) -> bool {
+    fn note_fit(&self, no: PortNo, who: Watcher, fit: bool) -> bool {
         let mut unfit = self.unfit.lock();
-        if fit { unfit.remove(&no) } else { unfit.insert(no) }
+        if fit { unfit.remove(&(no, who)) } else { unfit.insert((no, who)) }
     }
 
     /// A port's state, which is not live while those that watch its link say that it does not carry.
     fn as_is_fit(&self, no: PortNo, state: PortState) -> PortState {
         let down = state.has(PortState::LINK_DOWN);
         let live = PortState::LIVE.0;
-        match self.unfit.lock().contains(&no) {
+        match self.unfit.lock().iter().any(|(of, _)| *of == no) {
             true => PortState(state.0 & !live),
             false if !down => PortState(state.0 | live),
             false => state,
@@ -87,8 +89,8 @@ impl Bridge {
     }
 
     /// Says whether a port's link carries, as those find that watch it.
-    pub(crate) fn set_fit(&self, no: PortNo, fit: bool) {
-        if !self.note_fit(no, fit) {
+    pub(crate) fn set_fit(&self, no: PortNo, who: Watcher, fit: bool) {
+        if !self.note_fit(no, who, fit) {
             return;
         }
         let changed = self.change_ports(|ports| {
@@ -98,6 +100,27 @@ impl Bridge {
         });
         if let Some(desc) = changed {
             self.tell_port(PortStatus { reason: PortReason::Modify, desc });
+        }
+    }
+
+    /// The address that link aggregation control knows the bridge by.
+    fn system(&self) -> [u8; 6] {
+        self.pipeline().ports.get(PortNo::LOCAL).map_or([0; 6], |p| p.hw_addr.0)
+    }
+
+    /// Publishes what a bond says; `None` when it is gone. Stations are forgotten that were known by a port that stands for it no
+    /// more.
+    pub(crate) fn publish_bundle(&self, name: &str, bundle: Option<Arc<Bundle>>) {
+        let before = self.pipeline().bundles.iter().find(|b| b.name == name).map(|b| b.port);
+        let now = bundle.as_ref().map(|b| b.port);
+        // Cannot fail: nothing is refused.
+        let _ = self.change(true, |p| {
+            p.bundles.put(name, bundle);
+            Ok(())
+        });
+        if let Some(no) = before.filter(|_| before != now) {
+            self.macs.forget_port(no);
+            self.mcast.forget_port(no);
         }
     }
 
@@ -128,7 +151,8 @@ impl Bridge {
             Ok(ports.get_mut(no).map(|p| p.settings = Arc::new(settings)).is_some())
         });
         if let Some(s) = self.switch() {
-            self.set_fit(no, s.watch_port(self.index, &watched));
+            self.set_fit(no, Watcher::Link, s.watch_port(self.index, &watched));
+            self.set_fit(no, Watcher::Lacp, s.aggregate_port(self.index, &watched, self.system()));
         }
         if other_vlans {
             self.macs.forget_port(no);
@@ -170,6 +194,7 @@ impl Bridge {
             }
             s.forget_network(&old.name, false);
             s.unwatch_port(self.index, no);
+            s.part_port(self.index, no);
             s.changed();
         }
         let stations = self.macs.forget_port(no);
@@ -178,7 +203,7 @@ impl Bridge {
             s.bridges().iter().filter(|b| b.index != self.index).for_each(|b| b.macs.forget(&stations));
         }
         self.mcast.forget_port(no);
-        self.note_fit(no, true);
+        self.unfit.lock().retain(|(of, _)| *of != no);
         self.tell_port(PortStatus { reason: PortReason::Delete, desc: old.desc() });
         true
     }

@@ -234,6 +234,7 @@ impl Xlate<'_> {
                 Later::Actions(actions) => {
                     self.execute(actions);
                 }
+                Later::Bond(port) => self.leave_by_hash(*port),
                 Later::Instructions(ins) => {
                     let origin = (self.table, self.rule.clone());
                     if let Some(next) = self.run(ins) {
@@ -295,5 +296,6 @@ fn text_of(l: &Later) -> String {
             }
             _ => text(i),
         },
+        Later::Bond(port) => format!("bond({port})"),
     }
 }

@@ -47,6 +47,11 @@ fn mix_wide(h: u64, v: u128) -> u64 {
     mix(mix(h, v as u64), (v >> 64) as u64)
 }
 
+/// The hash of a station's address and VLAN, by which a bond that balances by them chooses.
+pub fn hash_of_station(mac: u64, vlan: u16, basis: u32) -> u32 {
+    (mix(mix(mix(basis.into(), 3), mac), vlan.into()) >> 32) as u32
+}
+
 impl Xlate<'_> {
     fn hashed(&mut self, h: u64, f: FieldId) -> u64 {
         self.wc.set_exact(f);

@@ -55,7 +55,12 @@ impl Xlate<'_> {
             }
             if report {
                 routers(self, &mut out);
-                for p in env.pipeline.ports.iter().filter(|p| p.settings.mcast_reports) {
+                for p in env
+                    .pipeline
+                    .ports
+                    .iter()
+                    .filter(|p| p.settings.mcast_reports && env.pipeline.bundles.stands(p.no))
+                {
                     if p.no == from {
                         self.detail("mcast port is input port, dropping the Report");
                     } else {
@@ -87,7 +92,12 @@ impl Xlate<'_> {
             return true;
         }
         let flooded = |x: &mut Self, out: &mut Ports| {
-            for p in env.pipeline.ports.iter().filter(|p| p.settings.mcast_flood) {
+            for p in env
+                .pipeline
+                .ports
+                .iter()
+                .filter(|p| p.settings.mcast_flood && env.pipeline.bundles.stands(p.no))
+            {
                 if p.no == from {
                     x.detail("mcast flood port is input port, dropping");
                 } else {

@@ -68,7 +68,10 @@ impl Xlate<'_> {
                     if inner.vid(0) != vlan && !is_reserved(self.key.get64(FieldId::EthDst)) {
                         let moved = inner.moved_to(vlan);
                         for p in env.pipeline.ports.iter() {
-                            if p.settings.vlan.carries(&moved) && !env.pipeline.mirrors.reserve(p.no) {
+                            if p.settings.vlan.carries(&moved)
+                                && !env.pipeline.mirrors.reserve(p.no)
+                                && env.pipeline.bundles.stands(p.no)
+                            {
                                 self.leave_by(p, &moved);
                             }
                         }

@@ -24,6 +24,7 @@
 
 mod act;
 mod aside;
+mod bond;
 mod choose;
 mod commit;
 mod ct;
@@ -52,6 +53,7 @@ use openflow::port::PortConfig;
 use openflow::{Action as OfAction, Instructions, PortNo};
 use smallvec::SmallVec;
 
+pub use hash::hash_of_station;
 pub use learn::LearnedFlow;
 pub use problem::Problem;
 

@@ -75,6 +75,10 @@ impl Xlate<'_> {
             return;
         }
         let vlan = inner.vid(0);
+        let bundle = env.pipeline.bundles.stand_in(in_port);
+        if !self.bond_admits(in_port, vlan) {
+            return;
+        }
         let floods = settings.flood_vlans.as_ref().is_some_and(|v| v.has(vlan));
         let gratuitous_arp = self.is_gratuitous_arp();
         if let Some(p) = port
@@ -82,15 +86,16 @@ impl Xlate<'_> {
             && !floods
         {
             let key = MacKey { vlan, mac: src };
-            if self.record && env.macs.lookup(key) != Some(p.no) {
-                let (mac, name) = (flow::MacAddr(mac_bytes(src)), &p.name);
+            if self.record && env.macs.lookup(key) != Some(bundle) {
+                let bond = env.pipeline.bundles.of(p.no).map(|b| &b.name);
+                let (mac, name) = (flow::MacAddr(mac_bytes(src)), bond.unwrap_or(&p.name));
                 let text = format!("-> learned that {mac} is on port {name} in VLAN {vlan}");
                 self.step(|| StepKind::Learned(text));
             }
-            self.out.deps.learns.push(Learned { bridge: env.index, key, port: p.no, gratuitous_arp });
+            self.out.deps.learns.push(Learned { bridge: env.index, key, port: bundle, gratuitous_arp });
         }
         if let Some(s) = &settings.snooping
-            && self.snooped(s, in_port, &inner)
+            && self.snooped(s, bundle, &inner)
         {
             return;
         }
@@ -100,16 +105,20 @@ impl Xlate<'_> {
             self.out.deps.macs.push((env.index, to, found));
         }
         match found {
-            Some(p) if p == in_port => self.detail("learned port is input port, dropping"),
+            Some(p) if p == bundle => self.detail("learned port is input port, dropping"),
             Some(p) if env.pipeline.mirrors.reserve(p) => {
                 self.warn("learned port is a mirror port, dropping");
             }
             Some(p) => match env.pipeline.ports.get(p) {
                 Some(p) => {
                     self.detail("forwarding to learned port");
-                    self.out.provenance.push(Origin::LearnedMac { vlan, mac: mac_bytes(dst) });
+                    // What goes by a hash depends on more than where it goes.
+                    let fixed = env.pipeline.bundles.of(p.no).is_none_or(|b| b.view.is_fixed());
+                    if fixed {
+                        self.out.provenance.push(Origin::LearnedMac { vlan, mac: mac_bytes(dst) });
+                    }
                     self.leave_by(p, &inner);
-                    if alone {
+                    if alone && fixed {
                         self.sharing.was_bridged(vlan, &self.wc);
                     }
                 }
@@ -117,15 +126,17 @@ impl Xlate<'_> {
             },
             None => {
                 self.detail("no learned MAC for destination, flooding");
-                self.flood_vlan(in_port, &inner);
+                self.flood_vlan(bundle, &inner);
             }
         }
     }
 
-    /// Sends the packet to every port of its VLAN but `in_port`.
+    /// Sends the packet to every port of its VLAN but `in_port`; to bonds once.
     pub(super) fn flood_vlan(&mut self, in_port: PortNo, inner: &Tags) {
         let env = self.env;
-        let to = |p: &&Port| p.no != in_port && !env.pipeline.mirrors.reserve(p.no);
+        let to = |p: &&Port| {
+            p.no != in_port && !env.pipeline.mirrors.reserve(p.no) && env.pipeline.bundles.stands(p.no)
+        };
         for p in env.pipeline.ports.iter().filter(to) {
             if p.settings.vlan.looks_at_second(inner) {
                 self.look_at_tags_below(inner);
@@ -159,7 +170,10 @@ impl Xlate<'_> {
         }
         self.show_other_tags(tags);
         let outer = self.first_tag_kept.replace(first_kept);
-        self.send(port.no);
+        match self.env.pipeline.bundles.of(port.no) {
+            Some(b) => self.leave_by_bond(b, inner.vid(0)),
+            None => self.send(port.no),
+        }
         self.first_tag_kept = outer;
         self.show_other_tags(came);
     }
@@ -179,7 +193,7 @@ impl Xlate<'_> {
     }
 
     /// Whether this is how a host says that it has come here (RFC 5227 3); says so of each bit that it looks at.
-    fn is_gratuitous_arp(&mut self) -> bool {
+    pub(super) fn is_gratuitous_arp(&mut self) -> bool {
         const REQUEST: u64 = 1;
         const REPLY: u64 = 2;
         if self.key.get64(FieldId::EthType) != 0x0806 || self.key.get64(FieldId::EthDst) != BROADCAST {

@@ -16,6 +16,10 @@ impl Xlate<'_> {
             PuntReason::Cfm
         } else if s.bfd.as_ref().is_some_and(|b| self.is_bfd(&b.takes())) {
             PuntReason::Bfd
+        } else if s.aggregation.as_ref().is_some_and(|a| a.lacp.is_some())
+            && self.key.get64(FieldId::EthType) == u64::from(bonds::lacp::pdu::ETH_TYPE)
+        {
+            PuntReason::Lacp
         } else {
             return false;
         };

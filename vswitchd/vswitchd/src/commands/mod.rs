@@ -1,5 +1,6 @@
 //! The switch's own unixctl commands, beside those that every daemon has.
 
+mod bonds;
 mod connections;
 mod dpctl;
 mod dpif;
@@ -103,6 +104,7 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     revalidator::register(commands, parts);
     tunnels::register(commands, parts);
     links::register(commands, parts);
+    bonds::register(commands, parts);
     let p = Arc::clone(parts);
     commands.register("fdb/show", "bridge", 1..=1, move |a| fdb::show(&p.layer, &a[0]));
     let p = Arc::clone(parts);

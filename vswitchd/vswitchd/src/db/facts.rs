@@ -10,6 +10,7 @@ use std::time::Duration;
 use clock::{Clock as _, Instant};
 use datapath_api::{Datapath as _, PortStats};
 use device::LinkState;
+use ofproto::MemberStatus;
 use ofproto::watch::LinkStatus;
 use openflow::PortNo;
 use openflow::message::Role;
@@ -61,8 +62,10 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
             "cfm_health",
             "cfm_remote_mpids",
             "cfm_remote_opstate",
+            "lacp_current",
         ],
     ),
+    ("Port", &["bond_active_slave"]),
     ("Controller", &["is_connected", "role", "status"]),
     ("Datapath", &["datapath_version", "capabilities"]),
 ];
@@ -104,6 +107,7 @@ struct State {
     patch: bool,
     port: Option<PortState>,
     link: LinkStatus,
+    member: MemberStatus,
 }
 
 /// How what is behind an interface is.
@@ -228,6 +232,7 @@ pub fn interfaces(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: boo
             no: outcome.and_then(|o| o.no),
             error: outcome.and_then(|o| o.error.clone()),
             link: parts.layer.link_status(name),
+            member: parts.layer.member_status(name),
             patch: row.text("type").is_some_and(|t| t == "patch" || TUNNELS.contains(&t)),
             port: port.map(|p| PortState {
                 link: p.link(),
@@ -262,7 +267,10 @@ fn interface(row: Row<'_>, s: &State, t: &mut Transaction) {
         None => s.error.is_some().then_some(-1),
     };
     tell("ofport", ofport.map_or(Datum::Empty, |n| Datum::One(n.into())));
-    tell("error", s.error.as_deref().map_or(Datum::Empty, text));
+    // Why a name is reserved is said in the log alone, as Open vSwitch does.
+    let error = s.error.as_deref().filter(|e| !e.ends_with("name is reserved"));
+    tell("error", error.map_or(Datum::Empty, text));
+    tell("lacp_current", s.member.lacp_current.map_or(Datum::Empty, |c| Datum::One(c.into())));
     link_columns(&s.link).into_iter().for_each(|(column, value)| tell(column, value));
     let Some(p) = &s.port else {
         if s.no.is_some() && s.patch {
@@ -392,6 +400,12 @@ pub fn bridges(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, 
         };
         t.set("Bridge", row.uuid(), "datapath_id", text(&format!("{:016x}", e.bridge.datapath_id())));
         t.set("Bridge", row.uuid(), "datapath_version", text(DATAPATH_VERSION));
+        for p in db.referred(row, "ports", "Port").filter(|p| p.references("interfaces").nth(1).is_some()) {
+            let mac = string(p, "name").and_then(|name| parts.layer.bond_active_mac(name));
+            if let Some(mac) = mac {
+                t.set("Port", p.uuid(), "bond_active_slave", text(&openflow::MacAddr(mac).to_string()));
+            }
+        }
         for mirror in row.references("mirrors").filter(|_| statistics) {
             if let Some((packets, bytes)) = e.bridge.mirror_counts(&mirror.to_text())
                 && told.mirrors.insert(mirror, (packets, bytes)) != Some((packets, bytes))

@@ -48,6 +48,8 @@ fn same_port(running: &RunningPort, config: &PortConfig, no: PortNo) -> bool {
         (PortKind::Dummy { class, options }, PortKind::Dummy { class: wanted, options: other }) => {
             class == wanted && class.queues(options) == wanted.queues(other)
         }
+        // So is its other end.
+        (PortKind::Patch { .. }, PortKind::Patch { .. }) => true,
         (kind, wanted) => kind == wanted,
     };
     // The datapath and its rings are made for an MTU.
@@ -286,6 +288,15 @@ impl Reconciler {
                 }
                 if let Some(p) = b.ports.get_mut(&c.name)
                     && p.config.kind != c.kind
+                    && let PortKind::Patch { peer } = &c.kind
+                    && let Some(now) = b.endpoint.bridge.pipeline().ports.get(p.no)
+                {
+                    let patch = Port::patch(p.no, &c.name, now.hw_addr, peer).patch;
+                    b.endpoint.bridge.put_port(Port { patch, ..now.clone() });
+                    p.config.kind = c.kind.clone();
+                }
+                if let Some(p) = b.ports.get_mut(&c.name)
+                    && p.config.kind != c.kind
                     && let PortKind::Dummy { options, .. } = &c.kind
                     && let Some(dummy) = self.parts.dummies.get(&c.name)
                 {
@@ -305,7 +316,11 @@ impl Reconciler {
     fn port_failed(&mut self, at: usize, name: &str, why: String) {
         let b = &mut self.bridges[at];
         if b.errors.get(name) != Some(&why) {
-            tracing::warn!(target: "bridge", "bridge {}: port {name}: {why}", b.name);
+            if why.ends_with("name is reserved") {
+                tracing::warn!(target: "bridge", "{why}");
+            } else {
+                tracing::warn!(target: "bridge", "bridge {}: port {name}: {why}", b.name);
+            }
         }
         b.errors.insert(name.to_owned(), why);
     }

@@ -4,6 +4,7 @@
 //! A value that makes no sense is treated as absent, as Open vSwitch does; an interface that cannot be had as it is
 //! configured becomes a port with the reason in its column `error`.
 
+mod bonds;
 mod controllers;
 mod ports;
 #[cfg(test)]
@@ -98,6 +99,9 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
             "protected",
             "qos",
             "lacp",
+            "bond_mode",
+            "bond_updelay",
+            "bond_downdelay",
             "other_config",
         ],
     ),
@@ -387,7 +391,7 @@ fn bridge(
         ports::not_there(db, p, ignored);
         let settings = ports::settings(db, p);
         let interfaces: Vec<_> = db.referred(p, "interfaces", "Interface").collect();
-        let bond = interfaces.len() > 1;
+        let bond = bonds::bond(p, interfaces.len());
         for i in interfaces {
             let Some(iface) = string(i, "name") else { continue };
             ports::interface_not_there(i, iface, ignored);
@@ -403,6 +407,7 @@ fn bridge(
                     LocalPort::None
                 };
                 b.local_settings = ports::watched(i, settings.clone());
+                b.local_settings.aggregation = bonds::aggregation(p, i, None);
                 if dummy {
                     ports::dummy_queues(&mut b.local_settings);
                 }
@@ -414,8 +419,9 @@ fn bridge(
                 }
                 continue;
             }
-            let settings = ports::watched(i, settings.clone());
-            b.ports.push(ports::port(i, iface, bond, settings, on, devices));
+            let mut settings = ports::watched(i, settings.clone());
+            settings.aggregation = bonds::aggregation(p, i, bond.as_ref());
+            b.ports.push(ports::port(i, iface, settings, on, devices));
         }
     }
     b.name = name;
@@ -484,10 +490,13 @@ fn flow_tables(db: &Snapshot, row: Row<'_>) -> BTreeMap<u8, TableSettings> {
 
 /// A mirror; `None` when it has no output.
 fn mirror(db: &Snapshot, row: Row<'_>) -> Option<MirrorConfig> {
+    // Of a bond, those of its members.
     let names = |column: &str| -> Vec<String> {
-        db.referred(row, column, "Port").filter_map(|p| string(p, "name")).map(str::to_owned).collect()
+        let ports = db.referred(row, column, "Port");
+        let interfaces = ports.flat_map(|p| db.referred(p, "interfaces", "Interface"));
+        interfaces.filter_map(|i| string(i, "name")).map(str::to_owned).collect()
     };
-    let port = names("output_port").pop().map(MirrorTo::Port);
+    let port = names("output_port").into_iter().next().map(MirrorTo::Port);
     let vlan = || row.integer("output_vlan").and_then(|v| u16::try_from(v).ok()).map(MirrorTo::Vlan);
     Some(MirrorConfig {
         id: row.uuid().to_text(),

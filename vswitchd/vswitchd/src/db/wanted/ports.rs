@@ -16,6 +16,10 @@ use crate::dummy::{Dummies, DummyClass, DummyOptions};
 /// Ports of a simulated device.
 const SIM_PORTS: usize = 4;
 
+/// What the names of ports begin with that datapaths have of their own.
+const RESERVED: [&str; 7] =
+    ["ovs-netdev", "ovs-dummy", "ovs-system", "genev_sys", "gre_sys", "lisp_sys", "vxlan_sys"];
+
 /// What an interface is on.
 #[derive(Clone, Copy)]
 pub(super) struct On {
@@ -26,17 +30,15 @@ pub(super) struct On {
     pub kernel: bool,
 }
 
-/// The port of an interface, which is one of several of a bond or the only one.
+/// The port of an interface.
 pub(super) fn port(
     row: Row<'_>,
     name: &str,
-    bond: bool,
     settings: PortSettings,
     on: On,
     devices: &mut BTreeMap<String, DeviceConfig>,
 ) -> PortConfig {
-    let kind =
-        if bond { wrong(name, "bonds are not implemented") } else { interface(row, name, on, devices) };
+    let kind = interface(row, name, on, devices);
     let mut settings = settings;
     if matches!(kind, PortKind::Dummy { .. }) {
         dummy_queues(&mut settings);
@@ -87,11 +89,11 @@ pub(super) fn not_there(db: &Snapshot, row: Row<'_>, ignored: &mut Vec<String>) 
         let what = "queues mark packets, but nothing shapes traffic";
         ignored.push(format!("port {name}: QoS type {kind} is not implemented: {what}"));
     }
-    if row.text("lacp").is_some_and(|l| l != "off") {
-        ignored.push(format!("port {name}: LACP is not implemented"));
-    }
-    if row.references("interfaces").nth(1).is_some() {
-        ignored.push(format!("port {name}: bonds are not implemented"));
+    if row.references("interfaces").nth(1).is_some()
+        && row.key("other_config", "lb-output-action") == Some("true")
+    {
+        let what = "packets go round with a hash";
+        ignored.push(format!("port {name}: the lb_output action is not implemented: {what}"));
     }
 }
 
@@ -114,6 +116,9 @@ fn wrong(name: &str, why: &str) -> PortKind {
 
 fn interface(row: Row<'_>, name: &str, on: On, devices: &mut BTreeMap<String, DeviceConfig>) -> PortKind {
     let On { host, dummy, kernel } = on;
+    if RESERVED.iter().any(|r| name.starts_with(r)) {
+        return PortKind::Wrong { why: format!("could not create interface {name}, name is reserved") };
+    }
     let interface = name.to_owned();
     let kind = string(row, "type").unwrap_or("system");
     let class = match (kind, host.dummies) {

@@ -1,0 +1,64 @@
+//! `bond/*` and `lacp/*`: the texts of Open vSwitch 3.1.
+
+use std::sync::Arc;
+
+use bonds::bond::bucket;
+use daemon::unixctl::Commands;
+
+use crate::report::Parts;
+
+pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
+    let p = Arc::clone(parts);
+    commands.register("lacp/show", "[port]", 0..=1, move |a| {
+        p.layer.lacp_text(a.first().map(String::as_str), false)
+    });
+    let p = Arc::clone(parts);
+    commands.register("lacp/show-stats", "[port]", 0..=1, move |a| {
+        p.layer.lacp_text(a.first().map(String::as_str), true)
+    });
+    let p = Arc::clone(parts);
+    commands.register("bond/list", "", 0..=0, move |_| Ok(p.layer.bond_list()));
+    let p = Arc::clone(parts);
+    commands
+        .register("bond/show", "[port]", 0..=1, move |a| p.layer.bond_text(a.first().map(String::as_str)));
+    let p = Arc::clone(parts);
+    commands.register("bond/migrate", "port hash member", 3..=3, move |a| {
+        p.layer.bond_migrate(&a[0], &a[1], &a[2]).map(|()| "migrated\n".into())
+    });
+    // The second name is that of earlier versions.
+    for name in ["bond/set-active-member", "bond/set-active-slave"] {
+        let p = Arc::clone(parts);
+        commands.register(name, "port member", 2..=2, move |a| {
+            let changed = p.layer.bond_set_active(&a[0], &a[1])?;
+            Ok(if changed { "done\n" } else { "no change\n" }.into())
+        });
+    }
+    let words = [
+        ("bond/enable-member", true),
+        ("bond/enable-slave", true),
+        ("bond/disable-member", false),
+        ("bond/disable-slave", false),
+    ];
+    for (name, on) in words {
+        let p = Arc::clone(parts);
+        commands.register(name, "port member", 2..=2, move |a| {
+            p.layer.bond_force(&a[0], &a[1], on)?;
+            Ok(if on { "enabled\n" } else { "disabled\n" }.into())
+        });
+    }
+    commands.register("bond/hash", "mac [vlan] [basis]", 1..=3, |a| {
+        let number = |i: usize| a.get(i).map_or(Some(0), |n| n.parse::<u32>().ok());
+        let vlan = number(1).and_then(|v| u16::try_from(v).ok()).ok_or("invalid vlan")?;
+        let basis = number(2).ok_or("invalid basis")?;
+        let mac = mac(&a[0]).ok_or("invalid mac")?;
+        Ok(format!("{}\n", bucket(ofproto::hash_of_station(mac, vlan, basis))))
+    });
+}
+
+/// An Ethernet address as a number.
+fn mac(text: &str) -> Option<u64> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let byte = |p: &&str| u8::from_str_radix(p, 16).ok();
+    let bytes: Vec<u8> = parts.iter().map_while(byte).collect();
+    (parts.len() == 6 && bytes.len() == 6).then(|| bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
+}
