@@ -32,6 +32,8 @@ pub struct Drive {
     evaluated: u64,
 }
 
+crate::state!(struct Drive { now, skipping, evaluated });
+
 impl Drive {
     /// A clock at cycle zero. `skipping` allows it to jump over empty cycles; it changes nothing but the speed.
     pub fn new(skipping: bool) -> Self {

@@ -32,12 +32,14 @@
 mod drive;
 mod pipe;
 mod rng;
+mod state;
 mod usage;
 
 pub use clock::Cycles;
 pub use drive::{Drive, Machine, RunEnd};
 pub use pipe::{Pipe, PipeStats, Timing, TimingError};
 pub use rng::Rng;
+pub use state::{Damage, Foreign, Reader, State, Writer};
 pub use usage::{Stall, Usage, UsageStats};
 
 /// When a part of a machine next has something to do if nothing reaches it from outside.

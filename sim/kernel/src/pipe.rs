@@ -85,6 +85,16 @@ impl Timing {
     }
 }
 
+impl crate::State for Timing {
+    fn save(&self, w: &mut crate::Writer) {
+        [self.latency_cycles, self.interval_cycles, self.capacity].save(w);
+    }
+    fn load(r: &mut crate::Reader<'_>) -> Result<Self, crate::Damage> {
+        let [latency, interval, capacity] = crate::State::load(r)?;
+        Timing::new(latency, interval, capacity).map_err(|_| r.damage("timing"))
+    }
+}
+
 /// Account of a pipe.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PipeStats {
@@ -115,6 +125,11 @@ pub struct Pipe<T> {
     integral_until: u64,
     pushed: u64,
 }
+
+crate::state!(struct Pipe<T: crate::State> {
+    timing: fixed, items, next_push, pop_cycle, pops, max_occupancy, integral, integral_until,
+    pushed,
+});
 
 impl<T> Pipe<T> {
     /// An empty pipe. Its storage is allocated here, once.

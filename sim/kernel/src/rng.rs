@@ -8,6 +8,8 @@ pub struct Rng {
     s: [u64; 4],
 }
 
+crate::state!(struct Rng { s });
+
 impl Rng {
     /// A generator seeded with `seed`.
     pub fn new(seed: u64) -> Self {

@@ -28,6 +28,8 @@ pub struct Usage {
     stalled: [u64; STALLS],
 }
 
+crate::state!(struct Usage { accepted, busy, stalled });
+
 /// A stage's account over some cycles.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct UsageStats {

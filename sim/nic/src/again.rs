@@ -34,6 +34,8 @@ struct Step {
     bytes: usize,
 }
 
+kernel::state!(struct Step { table, entry, list, bytes });
+
 /// Where a frame has been before this time round.
 #[derive(Clone, Debug)]
 pub(crate) struct Walk {
@@ -45,6 +47,8 @@ pub(crate) struct Walk {
     port: u8,
     brought: Brought,
 }
+
+kernel::state!(struct Walk { steps, head, hash, port, brought });
 
 impl Default for Walk {
     fn default() -> Self {
@@ -67,9 +71,7 @@ impl Walk {
 
     /// Whether the entries that sent it here are what they were.
     pub fn holds(&self, tables: &Tables) -> bool {
-        self.steps
-            .iter()
-            .all(|s| tables.entry(s.table, s.entry).is_some_and(|e| Arc::ptr_eq(&e.actions, &s.list)))
+        self.steps.iter().all(|s| tables.entry(s.table, s.entry).is_some_and(|e| e.actions == s.list))
     }
 
     /// An entry has decided: those that sent the frame there count it.

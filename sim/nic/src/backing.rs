@@ -138,6 +138,13 @@ impl SimBacking {
         SimBacking { inner, owner, config, interrupts: Vec::new() }
     }
 
+    /// The device as it is, for a driver that goes on with it; what was mapped stays mapped.
+    pub(crate) fn adopt(inner: Arc<Inner>) -> Self {
+        let owner = inner.owner.fetch_add(1, Ordering::AcqRel) + 1;
+        let config = SimConfigSpace { inner: inner.clone(), owner };
+        SimBacking { inner, owner, config, interrupts: Vec::new() }
+    }
+
     fn is_owner(&self) -> bool {
         self.inner.owner.load(Ordering::Acquire) == self.owner
     }

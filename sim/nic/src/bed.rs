@@ -3,15 +3,17 @@
 //! For traffic generators, benches and model checks. Wires have times: a frame is given to the device in a cycle to come,
 //! and a frame taken from it says in which cycle it left.
 
+use kernel::{Reader, State, Writer};
 use simnic_defs::cmd::TABLE_TERNARY;
 use simnic_defs::entry::key;
 use simnic_defs::{CmdCpl, CmdDesc, CmdStatus, FlowEntry, HwAction, KEY_BYTES, KeyBytes, Opcode};
 use zerocopy::IntoBytes;
 
 use crate::bench::BenchError;
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::handle::{SimHandle, SimNic};
-use crate::raw_host::{RawHost, key_of};
+use crate::raw_host::{RawError, RawHost, key_of};
 
 /// A device that is up, and its rules.
 pub struct Bed {
@@ -54,6 +56,23 @@ impl Bed {
             good(host.port_set(p, true)?, "bringing up a port")?;
         }
         Ok(Bed { sim, host, programmed: [false; 8] })
+    }
+
+    /// Appends what the bed has in mind beside the device, for a checkpoint's file.
+    pub fn save(&self, w: &mut Writer) {
+        self.host.save(w);
+        self.programmed.save(w);
+    }
+
+    /// A bed that goes on from a checkpoint and what [`Bed::save`] wrote.
+    ///
+    /// # Errors
+    /// When they do not belong together, or the host is out of memory.
+    pub fn resume(c: &Checkpoint, r: &mut Reader<'_>) -> Result<Bed, BenchError> {
+        let sim = SimNic::resume("sim:0", c).map_err(|e| BenchError::Device(e.to_string()))?;
+        let host = RawHost::resume(&sim, r)?;
+        let programmed = State::load(r).map_err(RawError::from)?;
+        Ok(Bed { sim, host, programmed })
     }
 
     /// The device.

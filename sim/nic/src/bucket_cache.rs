@@ -19,6 +19,8 @@ struct Line {
     here_at: u64,
 }
 
+kernel::state!(struct Line { bucket, here_at });
+
 #[derive(Clone)]
 pub(crate) struct BucketCache {
     /// Sets of [`WAYS`] lines, the most recently used first.
@@ -31,6 +33,10 @@ pub(crate) struct BucketCache {
     pub hits: u64,
     pub misses: u64,
 }
+
+kernel::state!(struct BucketCache {
+    lines: sized, sets: fixed, miss_cycles: fixed, most_misses: fixed, under_way, hits, misses,
+});
 
 impl BucketCache {
     /// A cache of `buckets`, a multiple of four.

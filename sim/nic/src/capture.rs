@@ -15,6 +15,8 @@ pub struct Captured {
     pub bytes: Vec<u8>,
 }
 
+kernel::state!(struct Captured { cycle, port, received, bytes });
+
 /// Keeps a bounded number of bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Capture {
@@ -22,6 +24,8 @@ pub(crate) struct Capture {
     left_bytes: usize,
     lost: u64,
 }
+
+kernel::state!(struct Capture { frames, left_bytes, lost });
 
 impl Capture {
     pub fn new(limit_bytes: usize) -> Self {

@@ -12,7 +12,7 @@
 //! in the tables and ports takes effect in [`Chip::commit`].
 
 use device::ErrorEvents;
-use kernel::{Cycles, Machine, Rng, Wake};
+use kernel::{Cycles, Damage, Machine, Reader, Rng, State, Wake, Writer};
 use pcie::{BarSpec, ConfigRegs, DmaClient, DmaEngine, Host, HostMemory, Identity, Msix, Translation};
 use simnic_defs::regs::{
     BAR_MSIX, BAR_MSIX_BYTES, BAR_REGS, BAR_REGS_BYTES, CLASS_CODE, Caps, DEVICE_ID, MSIX_PBA_OFFSET,
@@ -84,6 +84,8 @@ pub enum Failure {
     /// An internal error: FAULT.INTERNAL and STATUS.FATAL; all DMA stops. A reset ends it.
     Internal,
 }
+
+kernel::state!(enum Failure { 0 => Hang, 1 => HangForGood, 2 => SurpriseRemoval, 3 => Internal });
 
 #[derive(Clone)]
 pub(crate) struct Chip {
@@ -454,6 +456,111 @@ impl Chip {
     pub fn inside(&self) -> usize {
         let ports: usize = self.ports.iter().map(Port::inside).sum();
         ports + self.pipeline.inside() + self.rx.host.inside() + self.tx.host.inside()
+    }
+}
+
+impl Chip {
+    /// Appends all state, see [`Chip::load`].
+    pub fn save(&self, w: &mut Writer) {
+        let Chip {
+            config: _,
+            caps: _,
+            pool,
+            ports,
+            pipeline,
+            tables,
+            rx,
+            tx,
+            cmd,
+            evictor,
+            dma,
+            host,
+            pci,
+            msix,
+            faults,
+            account,
+            small: _,
+            enabled,
+            fatal,
+            running,
+            evicting,
+            reset_until,
+            reset_at,
+            failure,
+            event_due,
+            live_ns: _,
+            mac,
+            latch,
+            script,
+            errors,
+            watcher,
+            reversed,
+        } = self;
+        pool.save(w);
+        ports.save(w);
+        pipeline.save(w);
+        tables.save(w);
+        rx.save(w);
+        tx.save(w);
+        cmd.save(w);
+        evictor.save(w);
+        dma.save(w);
+        host.save(w);
+        pci.save(w);
+        msix.save(w);
+        faults.save(w);
+        account.save(w);
+        [*enabled, *fatal, *running, *evicting, *event_due, *reversed].save(w);
+        (*reset_until, *reset_at, *failure).save(w);
+        mac.save(w);
+        latch.save(w);
+        script.save(w);
+        watcher.save(w);
+        [errors.fatal() > 0, errors.nonfatal() > 0, errors.unplug_requested()].save(w);
+    }
+
+    /// What [`Chip::save`] wrote, into a new device of the same configuration; it runs in lockstep.
+    pub fn load(r: &mut Reader<'_>, made: Chip) -> Result<Chip, Damage> {
+        /// One part.
+        fn part<T: State>(r: &mut Reader<'_>, made: &T, what: &'static str) -> Result<T, Damage> {
+            let v = T::load(r)?;
+            if v.fits(made) { Ok(v) } else { Err(r.damage(what)) }
+        }
+        let mut c = made;
+        c.pool = part(r, &c.pool, "packet pool of this configuration")?;
+        let ports: Vec<Port> = part(r, &c.ports, "ports of this configuration")?;
+        if ports.len() != c.ports.len() {
+            return Err(r.damage("as many ports as the configuration has"));
+        }
+        c.ports = ports;
+        c.pipeline = part(r, &c.pipeline, "pipeline of this configuration")?;
+        c.tables = part(r, &c.tables, "tables of this configuration")?;
+        c.rx = part(r, &c.rx, "receive engine of this configuration")?;
+        c.tx = part(r, &c.tx, "transmit engine of this configuration")?;
+        c.cmd = part(r, &c.cmd, "command engine of this configuration")?;
+        c.evictor = State::load(r)?;
+        c.dma = part(r, &c.dma, "DMA engine of this configuration")?;
+        if !c.dma.is_sound() {
+            return Err(r.damage("DMA engine whose parts belong together"));
+        }
+        c.host = Host::load(r, &c.host)?;
+        c.pci = part(r, &c.pci, "configuration space of this configuration")?;
+        c.msix = part(r, &c.msix, "MSI-X of this configuration")?;
+        (c.faults, c.account) = State::load(r)?;
+        [c.enabled, c.fatal, c.running, c.evicting, c.event_due, c.reversed] = State::load(r)?;
+        (c.reset_until, c.reset_at, c.failure) = State::load(r)?;
+        (c.mac, c.latch, c.script, c.watcher) = State::load(r)?;
+        let [fatal, nonfatal, unplug] = State::load(r)?;
+        if fatal {
+            c.errors.report_fatal();
+        }
+        if nonfatal {
+            c.errors.report_nonfatal();
+        }
+        if unplug {
+            c.errors.request_unplug();
+        }
+        Ok(c)
     }
 }
 

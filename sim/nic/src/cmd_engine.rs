@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 
 use device::Iova;
-use kernel::{Cycles, Stall, Usage, Wake};
+use kernel::{Cycles, Damage, Foreign, Reader, Stall, Usage, Wake, Writer};
 use pcie::{DmaClient, DmaCompletion, DmaKind, DmaRequest};
 use simnic_defs::cmd::{TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
 use simnic_defs::{
@@ -20,6 +20,7 @@ use simnic_defs::{
 };
 use zerocopy::IntoBytes;
 
+use crate::checkpoint::Wire;
 use crate::chip::Shared;
 use crate::config::Config;
 use crate::faults::FaultKind;
@@ -51,6 +52,8 @@ struct Command {
     state: State,
 }
 
+kernel::state!(struct Command { desc: via Wire, payload, state });
+
 /// What happens to the oldest command.
 #[derive(Clone)]
 enum Phase {
@@ -64,6 +67,59 @@ enum Phase {
     /// Records being written.
     Writing(CmdCpl),
     Complete(CmdCpl),
+}
+
+impl kernel::State for State {
+    fn save(&self, w: &mut Writer) {
+        match self {
+            State::WantsPayload => w.bytes(&[0]),
+            State::Reading => w.bytes(&[1]),
+            State::Ready => w.bytes(&[2]),
+            State::Failed(status) => w.bytes(&[3, *status as u8]),
+        }
+    }
+    fn load(r: &mut Reader<'_>) -> Result<Self, Damage> {
+        match u8::load(r)? {
+            0 => Ok(State::WantsPayload),
+            1 => Ok(State::Reading),
+            2 => Ok(State::Ready),
+            3 => Wire::load(r).map(State::Failed),
+            _ => Err(r.damage("state of a command")),
+        }
+    }
+}
+
+impl kernel::State for Phase {
+    fn save(&self, w: &mut Writer) {
+        let (tag, cpl) = match self {
+            Phase::Idle => (0, None),
+            Phase::Busy(_) => (1, None),
+            Phase::Apply => (2, None),
+            Phase::Records(c, _) => (3, Some(c)),
+            Phase::Writing(c) => (4, Some(c)),
+            Phase::Complete(c) => (5, Some(c)),
+        };
+        w.bytes(&[tag]);
+        if let Some(c) = cpl {
+            Wire::save(c, w);
+        }
+        match self {
+            Phase::Busy(until) => until.save(w),
+            Phase::Records(_, records) => w.block(records),
+            _ => {}
+        }
+    }
+    fn load(r: &mut Reader<'_>) -> Result<Self, Damage> {
+        Ok(match u8::load(r)? {
+            0 => Phase::Idle,
+            1 => Phase::Busy(u64::load(r)?),
+            2 => Phase::Apply,
+            3 => Phase::Records(Wire::load(r)?, r.block()?.to_vec()),
+            4 => Phase::Writing(Wire::load(r)?),
+            5 => Phase::Complete(Wire::load(r)?),
+            _ => return Err(r.damage("phase of a command")),
+        })
+    }
 }
 
 /// What a command changes beside the tables.
@@ -94,7 +150,12 @@ pub(crate) struct CmdEngine {
     pub to_fail: u32,
 }
 
-#[derive(Clone)]
+kernel::state!(struct CmdEngine {
+    ring, commands, fetching, waiting_since, phase, small, config: fixed, ports: fixed, usage,
+    completed, times, to_fail,
+});
+
+#[derive(Clone, PartialEq)]
 struct Costs {
     decode: u64,
     remove: u64,
@@ -107,6 +168,11 @@ struct Costs {
     max_records: u32,
     batch: u32,
 }
+
+kernel::state!(struct Costs {
+    decode, remove, record, insert_exact, insert_ternary, insert_lpm, insert_range, move_ternary,
+    max_records, batch,
+});
 
 impl CmdEngine {
     pub fn new(c: &Config) -> Self {

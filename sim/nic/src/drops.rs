@@ -57,6 +57,16 @@ reasons! {
     WireFull "wire_full",
 }
 
+impl kernel::State for DropReason {
+    fn save(&self, w: &mut kernel::Writer) {
+        w.bytes(&[*self as u8]);
+    }
+    fn load(r: &mut kernel::Reader<'_>) -> Result<Self, kernel::Damage> {
+        let n = u8::load(r)?;
+        DropReason::ALL.get(usize::from(n)).copied().ok_or(r.damage("reason of a drop"))
+    }
+}
+
 pub(crate) const REASONS: usize = DropReason::ALL.len();
 
 /// Counters of a port. Those behind registers go back to zero at a reset, the drops by reason do not.
@@ -72,6 +82,11 @@ pub(crate) struct PortCounts {
     pub tx_errors: u64,
     pub by_reason: [u64; REASONS],
 }
+
+kernel::state!(struct PortCounts {
+    rx_packets, rx_bytes, rx_drops, rx_errors, tx_packets, tx_bytes, tx_drops, tx_errors,
+    by_reason,
+});
 
 impl PortCounts {
     /// Counts a drop, also in the register it belongs to.
@@ -121,6 +136,10 @@ pub struct FrameAccount {
     /// In the device or on a wire now, counted.
     pub inside: u64,
 }
+
+kernel::state!(struct FrameAccount {
+    injected, from_host, copies, made, collected, to_host, dropped, inside,
+});
 
 impl FrameAccount {
     /// Whether no frame is lost or made from nothing.

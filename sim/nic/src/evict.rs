@@ -16,6 +16,7 @@ use pcie::{DmaClient, DmaKind, DmaRequest};
 use simnic_defs::{EvictRecord, Reg, gen_of, slot_of};
 use zerocopy::IntoBytes;
 
+use crate::checkpoint::Wire;
 use crate::chip::Shared;
 use crate::faults::FaultKind;
 use crate::tables::{CounterMasks, Entry, Tables};
@@ -32,6 +33,8 @@ pub(crate) struct Waiting {
     fresh: Vec<(u8, u32)>,
     queue: VecDeque<(u8, u32)>,
 }
+
+kernel::state!(struct Waiting { on: fixed, fresh, queue });
 
 impl Waiting {
     /// A counter of an entry is half full, or more.
@@ -78,6 +81,10 @@ pub(crate) struct Evictor {
     next: Option<EvictRecord>,
     small: SmallBuffers,
 }
+
+kernel::state!(struct Evictor {
+    base, log2, enabled, error, produced, consumed, in_flight, epoch, next: via Wire, small,
+});
 
 impl Evictor {
     /// Records that are taken and not in host memory yet.

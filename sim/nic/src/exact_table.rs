@@ -24,6 +24,8 @@ struct What {
     profile: u8,
 }
 
+kernel::state!(struct What { key, profile });
+
 #[derive(Clone)]
 struct Profile {
     mask: KeyBytes,
@@ -31,6 +33,8 @@ struct Profile {
     words: Vec<u8>,
     entries: u32,
 }
+
+kernel::state!(struct Profile { mask, words, entries });
 
 #[derive(Clone)]
 pub(crate) struct ExactTable {
@@ -46,6 +50,11 @@ pub(crate) struct ExactTable {
     two_choices: bool,
     profiles: Vec<Option<Profile>>,
 }
+
+kernel::state!(struct ExactTable {
+    slots, tags: sized, ways: fixed, bucket_mask: fixed, per_bank: fixed, banks: fixed,
+    two_choices: fixed, profiles: sized,
+});
 
 /// The buckets that a lookup reads, by their numbers in the whole table.
 pub(crate) type Probed = [u32; 16];

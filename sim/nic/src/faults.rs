@@ -37,6 +37,19 @@ pub enum FaultKind {
     Counter,
 }
 
+kernel::state!(enum FaultKind {
+    0 => DmaRead,
+    1 => DmaWrite,
+    2 => BadRing,
+    3 => BadDoorbell,
+    4 => BadDescriptor,
+    5 => Internal,
+    6 => IgnoredWrite,
+    7 => BadCommand,
+    8 => Parity,
+    9 => Counter,
+});
+
 impl FaultKind {
     /// Bit in the FAULT register; zero when it has none.
     pub(crate) fn bit(self) -> u32 {
@@ -66,6 +79,8 @@ pub struct DriverFault {
     /// DMA address, doorbell, value written, command status.
     pub value: u64,
 }
+
+kernel::state!(struct DriverFault { cycle, register, what, value });
 
 impl FaultKind {
     /// What it is, in words.
@@ -205,6 +220,8 @@ pub(crate) struct FaultLog {
     /// An event interrupt is due.
     pub event: bool,
 }
+
+kernel::state!(struct FaultLog { log, count, staged, bits, info, addr, event });
 
 impl FaultLog {
     /// Records a fault of this cycle.

@@ -154,6 +154,12 @@ impl SimHandle {
         SimBacking::new(self.0.clone())
     }
 
+    /// The device as it is, for a driver that goes on with it after [`SimNic::resume`]: neither powered on nor reset, with what is
+    /// mapped. Interrupts are to be enabled anew. An earlier backing loses the device.
+    pub fn adopt(&self) -> SimBacking {
+        SimBacking::adopt(self.0.clone())
+    }
+
     /// Puts a frame (without FCS) on the wire towards `port`. False when the wire is full, or there is no such port; the
     /// frame is not counted then.
     pub fn inject(&self, port: u8, frame: &[u8]) -> bool {

@@ -10,10 +10,11 @@
 use std::collections::VecDeque;
 
 use device::Iova;
-use kernel::{Cycles, Usage, Wake};
+use kernel::{Cycles, Damage, Reader, State, Usage, Wake, Writer};
 use pcie::{DmaClient, DmaCompletion, DmaEngine, DmaKind, DmaRequest};
 use simnic_defs::{BufDesc, QueueReg, RxStatus, TxStatus, gen_of};
 
+use crate::checkpoint::Wire;
 use crate::chip::Shared;
 use crate::config::Config;
 use crate::drops::DropReason;
@@ -26,7 +27,7 @@ use crate::transfer::{Kind, SmallBuffers, Tag, dma_address, raise_vector};
 /// Which way frames go.
 pub(crate) trait Direction: Sized + Clone {
     /// Status of a completion.
-    type Status: Copy;
+    type Status: Copy + TryFrom<u8>;
     /// Who asks the DMA engine.
     const CLIENT: DmaClient;
     /// How a frame is moved.
@@ -35,6 +36,8 @@ pub(crate) trait Direction: Sized + Clone {
     const FRAME_FAULT: FaultKind;
     /// The control register of a ring, by which a fault names the ring.
     const CTRL: QueueReg;
+    /// Its number.
+    fn number(status: Self::Status) -> u8;
     const OK: Self::Status;
     const DMA_FAULT: Self::Status;
     const BAD_DESC: Self::Status;
@@ -50,6 +53,9 @@ pub(crate) struct Receive;
 
 impl Direction for Receive {
     type Status = RxStatus;
+    fn number(status: RxStatus) -> u8 {
+        status as u8
+    }
     const CLIENT: DmaClient = DmaClient(2);
     const FRAME: DmaKind = DmaKind::Write;
     const FRAME_FAULT: FaultKind = FaultKind::DmaWrite;
@@ -67,6 +73,9 @@ pub(crate) struct Transmit;
 
 impl Direction for Transmit {
     type Status = TxStatus;
+    fn number(status: TxStatus) -> u8 {
+        status as u8
+    }
     const CLIENT: DmaClient = DmaClient(1);
     const FRAME: DmaKind = DmaKind::Read;
     const FRAME_FAULT: FaultKind = FaultKind::DmaRead;
@@ -88,6 +97,22 @@ pub(crate) struct Pending<D: Direction> {
     pub status: Option<D::Status>,
 }
 
+impl<D: Direction> kernel::State for Pending<D> {
+    fn save(&self, w: &mut Writer) {
+        self.packet.save(w);
+        self.tag.save(w);
+        self.status.map(D::number).save(w);
+    }
+    fn load(r: &mut Reader<'_>) -> Result<Self, Damage> {
+        let (packet, tag) = State::load(r)?;
+        let status = match Option::<u8>::load(r)? {
+            None => None,
+            Some(n) => Some(n.try_into().map_err(|_| r.damage("status"))?),
+        };
+        Ok(Pending { packet, tag, status })
+    }
+}
+
 /// One ring and what it has under way.
 #[derive(Clone)]
 pub(crate) struct HostRing<D: Direction> {
@@ -100,6 +125,10 @@ pub(crate) struct HostRing<D: Direction> {
     pub port: u8,
     ctrl: u32,
 }
+
+kernel::state!(struct HostRing<D: Direction> {
+    ring, drops, descs: via Wire, fetching, pending, port: fixed, ctrl: fixed,
+});
 
 /// The rings of all ports, port by port.
 #[derive(Clone)]
@@ -114,6 +143,10 @@ pub(crate) struct HostRings<D: Direction> {
     pub small: SmallBuffers,
     pub usage: Usage,
 }
+
+kernel::state!(struct HostRings<D: Direction> {
+    rings: sized, work, free_at, interval: fixed, batch: fixed, small, usage,
+});
 
 impl<D: Direction> HostRing<D> {
     /// Position of the next descriptor to be used.

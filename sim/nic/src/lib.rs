@@ -66,7 +66,7 @@ mod tests;
 pub use backing::{SimBacking, SimRegs};
 pub use bed::{Bed, Match};
 pub use capture::Captured;
-pub use checkpoint::{Checkpoint, RestoreError};
+pub use checkpoint::{Checkpoint, CheckpointError, RestoreError, ResumeError};
 pub use chip::Failure;
 pub use config::{
     ActionConfig, CommandConfig, Config, ConfigError, CounterConfig, DeviceConfig, ExactConfig, HostConfig,

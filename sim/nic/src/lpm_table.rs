@@ -22,6 +22,8 @@ struct What {
     profile: u8,
 }
 
+kernel::state!(struct What { key, mask, profile });
+
 #[derive(Clone)]
 struct Profile {
     template: KeyBytes,
@@ -30,11 +32,15 @@ struct Profile {
     lengths: Vec<(KeyBytes, HashMap<KeyBytes, u32>)>,
 }
 
+kernel::state!(struct Profile { template, entries, lengths });
+
 #[derive(Clone)]
 pub(crate) struct LpmTable {
     slots: Slots<What>,
     profiles: Vec<Option<Profile>>,
 }
+
+kernel::state!(struct LpmTable { slots, profiles: sized });
 
 /// The destination's bits of a mask.
 fn prefix_of(mask: &KeyBytes) -> u32 {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use simnic_defs::cmd::AGE_NEVER;
 use simnic_defs::{CmdStatus, HeaderSpec, HwAction, MeterRecord, MeterSpec};
 
+use crate::checkpoint::Wire;
 use crate::tables::{ActionList, Refusal};
 
 /// Sixteenths of a nanosecond in a second.
@@ -25,9 +26,15 @@ struct Meter {
     users: u32,
 }
 
+kernel::state!(struct Meter {
+    spec: via Wire, full_at, packets, bytes, dropped_packets, dropped_bytes, last_ns, users,
+});
+
 /// All meters, by number.
 #[derive(Clone, Debug)]
 pub(crate) struct Meters(Vec<Option<Meter>>);
+
+kernel::state!(struct Meters(all: sized));
 
 /// Time in which `tokens` come.
 fn time_of(spec: &MeterSpec, tokens: u128) -> u64 {
@@ -143,6 +150,8 @@ impl Meters {
 #[derive(Clone, Debug)]
 pub(crate) struct Headers(Vec<(Option<Arc<HeaderSpec>>, u32)>);
 
+kernel::state!(struct Headers(all: via Wire));
+
 impl Headers {
     pub fn new(n: u16) -> Self {
         Headers(vec![(None, 0); usize::from(n)])
@@ -195,6 +204,8 @@ impl Headers {
 /// All replication groups, by number: their ports, and how many entries use them.
 #[derive(Clone, Debug)]
 pub(crate) struct Groups(Vec<(Option<u16>, u32)>);
+
+kernel::state!(struct Groups(all: sized));
 
 impl Groups {
     pub fn new(n: u16) -> Self {
@@ -254,6 +265,8 @@ pub(crate) struct Objects {
     pub headers: Headers,
     pub groups: Groups,
 }
+
+kernel::state!(struct Objects { meters, headers, groups });
 
 impl Objects {
     /// An entry with `list` comes (1) or goes (-1).

@@ -9,6 +9,7 @@ use simnic_defs::{KEY_BYTES, KeyBytes, RxCpl, RxReason};
 
 use crate::again::Walk;
 use crate::capture::Capture;
+use crate::checkpoint::Wire;
 use crate::parser::Layout;
 use crate::scheduler::SharedBuffer;
 use crate::tables::ActionList;
@@ -44,6 +45,11 @@ pub(crate) struct Packet {
     /// Where it was, when somebody watches.
     pub trail: Option<Box<Trail>>,
 }
+
+kernel::state!(struct Packet {
+    data, head, end, ingress, at, key, layout, parsed, hash, mark, reason: via Wire, table, entry,
+    actions, walk, trail,
+});
 
 pub(crate) type PacketBox = Box<Packet>;
 
@@ -105,6 +111,8 @@ pub(crate) struct PacketPool {
     /// The egress queues' buffer.
     pub shared: SharedBuffer,
 }
+
+kernel::state!(struct PacketPool { free: spare, room: fixed, born, recorder, tap, shared });
 
 impl PacketPool {
     pub fn new(max_frame_bytes: usize) -> Self {

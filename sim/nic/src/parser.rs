@@ -17,6 +17,8 @@ pub(crate) enum L3 {
     Arp,
 }
 
+kernel::state!(enum L3 { 0 => None, 1 => V4, 2 => V6, 3 => Arp });
+
 /// Transport header of a frame; only when it is within reach of the actions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum L4 {
@@ -29,6 +31,8 @@ pub(crate) enum L4 {
     Icmp6,
 }
 
+kernel::state!(enum L4 { 0 => None, 1 => Tcp, 2 => Udp, 3 => Sctp, 4 => Icmp, 5 => Icmp6 });
+
 /// Where the headers are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Layout {
@@ -38,6 +42,8 @@ pub(crate) struct Layout {
     pub l3_at: u16,
     pub l4_at: u16,
 }
+
+kernel::state!(struct Layout { tags, l3, l4, l3_at, l4_at });
 
 /// The parser does not cover the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

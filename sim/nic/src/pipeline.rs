@@ -35,6 +35,8 @@ struct ExactStage {
     cache: Option<BucketCache>,
 }
 
+kernel::state!(struct ExactStage { out, usage, cache: shaped });
+
 /// A lookup stage that a device may lack.
 #[derive(Clone)]
 struct Stage {
@@ -42,6 +44,8 @@ struct Stage {
     usage: Usage,
     write: u64,
 }
+
+kernel::state!(struct Stage { out, usage, write: fixed });
 
 #[derive(Clone)]
 pub(crate) struct Pipeline {
@@ -73,6 +77,13 @@ pub(crate) struct Pipeline {
     /// Of parser, ternary stage and action engine.
     usage: [Usage; 3],
 }
+
+kernel::state!(struct Pipeline {
+    parsed, exact: sized, lpm: shaped, range: shaped, decided, again: shaped, again_usage, groups, groups_usage,
+    replicating, replicate_free_at, replicate_interval: fixed, sent_to, next_port, executing,
+    action_free_at, action_interval: fixed, exact_interval: fixed, exact_write: fixed,
+    ternary_write: fixed, max_frame_bytes: fixed, usage,
+});
 
 const PARSER: usize = 0;
 const TERNARY: usize = 1;

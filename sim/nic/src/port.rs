@@ -70,6 +70,13 @@ pub(crate) struct Port {
     bits_per_second: u64,
 }
 
+kernel::state!(struct Port {
+    index: fixed, up, carrier, wire_in, wire_out, wire_frames: fixed, ingress, egress, egress_host,
+    to_host, departing, rx_free_at, damaged, paused_until, obeys_pause: fixed, pause_at: fixed,
+    resume_at: fixed, pausing, pause_due, host_turn, counts, rx_usage, tx_usage,
+    max_frame_bytes: fixed, clock_hz: fixed, bits_per_second: fixed,
+});
+
 impl Port {
     pub fn new(index: u8, c: &Config) -> Result<Self, ConfigError> {
         let p = &c.port;

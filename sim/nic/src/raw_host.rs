@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use clock::Deadline;
 use device::{DeviceBacking, DeviceError, DmaMemory, Iova, RegOffset, Registers, TimedOut};
+use kernel::{Damage, Reader, State, Writer};
 use simnic_defs::regs::{Reg, ctrl, queue_ctrl, queue_status, status};
 use simnic_defs::{CmdCpl, CmdDesc, FlowEntry, KEY_BYTES, KeyBytes, Opcode, gen_of, slot_of};
 use zerocopy::IntoBytes;
 
 use crate::backing::{SimBacking, SimRegs};
+use crate::handle::SimHandle;
 
 /// Size of the rings: 64 entries.
 pub(crate) const LOG2: u8 = 6;
@@ -53,6 +55,8 @@ pub(crate) enum RawError {
     Dma(#[from] device::DmaError),
     #[error("the device does not answer")]
     TimedOut(#[from] TimedOut),
+    #[error("checkpoint of a host: {0}")]
+    Checkpoint(#[from] Damage),
 }
 
 impl Mapped {
@@ -64,6 +68,31 @@ impl Mapped {
 }
 
 impl HostRing {
+    /// Appends where the ring is and how far.
+    pub fn save(&self, w: &mut Writer) {
+        [self.desc.iova.0, self.cpl.iova.0, self.buffers.iova.0].save(w);
+        [self.desc_bytes, self.cpl_bytes].save(w);
+        [self.tail, self.consumed].save(w);
+    }
+
+    /// The ring in the memory of a device that goes on from a checkpoint.
+    pub fn load(r: &mut Reader<'_>, mapped: &[(Iova, DmaMemory)]) -> Result<Self, Damage> {
+        let at: [u64; 3] = State::load(r)?;
+        let [desc_bytes, cpl_bytes]: [usize; 2] = State::load(r)?;
+        let [tail, consumed] = State::load(r)?;
+        let plausible = |n: usize| (4..=256).contains(&n) && n.is_multiple_of(4);
+        if !plausible(desc_bytes) || !plausible(cpl_bytes) {
+            return Err(r.damage("size of a descriptor"));
+        }
+        let find = |at: u64, entry_bytes: usize| {
+            let found = mapped.iter().find(|(a, m)| a.0 == at && m.len_bytes() >= ENTRIES * entry_bytes);
+            let (iova, memory) = found.ok_or(r.damage("memory of a ring"))?;
+            Ok(Mapped { memory: memory.clone(), iova: *iova })
+        };
+        let (desc, cpl, buffers) = (find(at[0], desc_bytes)?, find(at[1], cpl_bytes)?, find(at[2], BUFFER)?);
+        Ok(HostRing { desc, cpl, buffers, desc_bytes, cpl_bytes, tail, consumed })
+    }
+
     pub fn new(b: &mut SimBacking, desc_bytes: usize, cpl_bytes: usize) -> Result<Self, RawError> {
         let desc = Mapped::new(b, ENTRIES * desc_bytes)?;
         let cpl = Mapped::new(b, ENTRIES * cpl_bytes)?;
@@ -120,6 +149,21 @@ impl RawHost {
         h.write(Reg::CTRL, ctrl::ENABLE);
         h.wait(|h| h.read(Reg::CMD_STATUS) & queue_status::ENABLED != 0)?;
         Ok(h)
+    }
+
+    /// Appends what the host has in mind.
+    pub fn save(&self, w: &mut Writer) {
+        self.cmd.save(w);
+        self.next_tag.save(w);
+    }
+
+    /// Goes on with a device that goes on from a checkpoint.
+    pub fn resume(sim: &SimHandle, r: &mut Reader<'_>) -> Result<Self, RawError> {
+        let cmd = HostRing::load(r, &sim.mapped())?;
+        let next_tag = State::load(r)?;
+        let mut backing = sim.adopt();
+        let regs = backing.map_bar(0)?;
+        Ok(RawHost { backing, regs, cmd, next_tag })
     }
 
     pub fn read(&self, r: Reg) -> u32 {

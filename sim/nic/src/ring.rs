@@ -35,6 +35,11 @@ pub(crate) struct Ring {
     pub stuck: bool,
 }
 
+kernel::state!(struct Ring {
+    desc_base, cpl_base, log2, vector, enabled, error, epoch, tail, requested, completed,
+    in_flight, armed, raise, stuck,
+});
+
 /// What a doorbell was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doorbell {

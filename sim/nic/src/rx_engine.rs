@@ -23,6 +23,8 @@ pub(crate) struct RxEngine {
     next_queue: usize,
 }
 
+kernel::state!(struct RxEngine { host, queue_pairs: fixed, next_port, next_queue });
+
 impl RxEngine {
     pub fn new(c: &Config) -> Self {
         RxEngine {

@@ -31,6 +31,8 @@ pub(crate) struct SharedBuffer {
     freed: u32,
 }
 
+kernel::state!(struct SharedBuffer { capacity: fixed, threshold_16ths: fixed, held, freed_in, freed });
+
 impl SharedBuffer {
     pub fn new(c: &Config) -> Self {
         SharedBuffer {
@@ -67,6 +69,8 @@ struct Queue {
     deficit: u64,
 }
 
+kernel::state!(struct Queue { frames, quantum: fixed, deficit });
+
 /// The egress queues of a port for forwarded frames.
 #[derive(Clone)]
 pub(crate) struct Scheduler {
@@ -77,6 +81,8 @@ pub(crate) struct Scheduler {
     turn: usize,
     credited: bool,
 }
+
+kernel::state!(struct Scheduler { queues: sized, strict_from: fixed, turn, credited });
 
 impl Scheduler {
     pub fn new(c: &Config) -> Result<Self, ConfigError> {

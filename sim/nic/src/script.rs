@@ -74,6 +74,19 @@ pub enum Mishap {
     Repair,
 }
 
+kernel::state!(enum Mishap {
+    0 => Carrier { port, up },
+    1 => BitErrors { port, frames },
+    2 => Stuck { receive, port, queue, stuck },
+    3 => SlowCommands(a),
+    4 => FailCommands(a),
+    5 => Parity { table, slot },
+    6 => LoseInterrupts(a),
+    7 => Reset,
+    8 => Remove,
+    9 => Repair,
+});
+
 /// A mishap and its cycle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Scripted {
@@ -82,6 +95,8 @@ pub struct Scripted {
     /// What.
     pub what: Mishap,
 }
+
+kernel::state!(struct Scripted { cycle, what });
 
 /// What is wrong with a script.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
@@ -154,6 +169,8 @@ fn mishap(words: &[&str]) -> Result<Mishap, String> {
 /// What is still to come, in order.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Script(VecDeque<Scripted>);
+
+kernel::state!(struct Script(all));
 
 impl Script {
     pub fn add(&mut self, all: &[Scripted]) {

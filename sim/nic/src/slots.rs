@@ -11,6 +11,8 @@ pub(crate) struct Held<T> {
     pub what: T,
 }
 
+kernel::state!(struct Held<T: kernel::State> { entry, what });
+
 #[derive(Clone)]
 pub(crate) struct Slots<T> {
     slots: Vec<Option<Box<Held<T>>>>,
@@ -18,6 +20,8 @@ pub(crate) struct Slots<T> {
     uses: Vec<u16>,
     held: usize,
 }
+
+kernel::state!(struct Slots<T: kernel::State> { slots: sized, uses: sized, held });
 
 impl<T: Clone> Slots<T> {
     pub fn new(n: usize) -> Self {

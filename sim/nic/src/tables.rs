@@ -14,6 +14,7 @@ use simnic_defs::{
 };
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::checkpoint::Wire;
 use crate::config::Config;
 use crate::evict::Waiting;
 use crate::exact_table::ExactTable;
@@ -34,6 +35,8 @@ pub(crate) struct ActionList {
     /// The groups that they name, likewise.
     pub groups: Box<[(u16, u16)]>,
 }
+
+kernel::state!(struct ActionList { actions: via Wire, may_except, goes_on, headers: via Wire, groups });
 
 impl ActionList {
     /// The ports of group `number`, a bit for each.
@@ -62,12 +65,16 @@ pub(crate) struct Entry {
     pub last_ns: u64,
 }
 
+kernel::state!(struct Entry { name, cookie, actions, packets, bytes, evictions, full, last_ns });
+
 /// Widths of counters, as masks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct CounterMasks {
     pub packets: u64,
     pub bytes: u64,
 }
+
+kernel::state!(struct CounterMasks { packets, bytes });
 
 impl Entry {
     /// One that drops.
@@ -121,6 +128,8 @@ pub(crate) struct Tables {
     ports: u8,
     recirculates: bool,
 }
+
+kernel::state!(struct Tables { exact, lpm, range, ternary, objects, masks: fixed, evict, ports: fixed, recirculates: fixed });
 
 impl Tables {
     pub fn new(c: &Config) -> Self {

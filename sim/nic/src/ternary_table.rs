@@ -26,12 +26,16 @@ struct Row {
     slot: u16,
 }
 
+kernel::state!(struct Row { key, mask, ports, priority, slot });
+
 #[derive(Clone)]
 struct What {
     key: KeyBytes,
     mask: KeyBytes,
     priority: u32,
 }
+
+kernel::state!(struct What { key, mask, priority });
 
 #[derive(Clone)]
 pub(crate) struct TernaryTable {
@@ -41,6 +45,8 @@ pub(crate) struct TernaryTable {
     /// Keys and masks have the ends of ranges where the transport ports are.
     ranges: bool,
 }
+
+kernel::state!(struct TernaryTable { slots, rows, ranges: fixed });
 
 fn port(k: &KeyBytes, at: usize) -> u16 {
     u16::from_be_bytes([k[at], k[at + 1]])

@@ -52,6 +52,28 @@ pub enum Place {
     Dropped(DropReason),
 }
 
+kernel::state!(enum Place {
+    0 => WireIn(a),
+    1 => Receive(a),
+    2 => Parser,
+    3 => Exact(a),
+    4 => Lpm,
+    5 => Range,
+    6 => Ternary,
+    7 => Action,
+    8 => Replicate,
+    9 => Again,
+    10 => Egress(a),
+    11 => ToHost(a),
+    12 => HostWrite(a),
+    13 => HostRead(a),
+    14 => HostEgress(a),
+    15 => Transmit(a),
+    16 => WireOut(a),
+    17 => Host(a),
+    18 => Dropped(a),
+});
+
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -89,6 +111,8 @@ pub struct Stamp {
     pub ready: u64,
 }
 
+kernel::state!(struct Stamp { place, cycle, ready });
+
 /// The way of one frame through the device.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Trail {
@@ -103,6 +127,8 @@ pub struct Trail {
     /// Where it was, in order.
     pub stamps: Vec<Stamp>,
 }
+
+kernel::state!(struct Trail { frame, copy_of, len_bytes, flow_hash, stamps });
 
 impl Trail {
     /// Cycles from the first stamp to the last.
@@ -134,6 +160,8 @@ pub(crate) struct Recorder {
     limit: usize,
     lost: u64,
 }
+
+kernel::state!(struct Recorder { finished, limit, lost });
 
 impl Recorder {
     pub fn new(limit: usize) -> Self {

@@ -53,6 +53,8 @@ impl Tag {
 #[derive(Clone, Default)]
 pub(crate) struct SmallBuffers(Vec<Vec<u8>>);
 
+kernel::state!(struct SmallBuffers(all: spare));
+
 /// Larger buffers are given back to the allocator.
 const SMALL_BYTES: usize = 4096;
 

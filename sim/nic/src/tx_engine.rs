@@ -21,6 +21,8 @@ pub(crate) struct TxEngine {
     max_frame_bytes: usize,
 }
 
+kernel::state!(struct TxEngine { host, next_queue, max_frame_bytes: fixed });
+
 impl TxEngine {
     pub fn new(c: &Config) -> Self {
         TxEngine { host: HostRings::new(c), next_queue: 0, max_frame_bytes: c.device.max_frame_bytes.into() }

@@ -18,6 +18,8 @@ pub struct Change {
     pub value: u32,
 }
 
+kernel::state!(struct Change { cycle, signal, value });
+
 /// What was seen.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Waves {
@@ -34,6 +36,8 @@ pub struct Waves {
     /// Changes beyond those that are kept.
     pub lost: u64,
 }
+
+kernel::state!(struct Waves { signals, initial, from_cycle, to_cycle, changes, lost });
 
 impl Waves {
     /// For each value of signal `index` the cycles for which it had it, while it was watched.
@@ -58,6 +62,8 @@ pub(crate) struct Watcher {
     now: Vec<u32>,
     limit: usize,
 }
+
+kernel::state!(struct Watcher { waves, last, now, limit });
 
 impl Watcher {
     pub fn new(chip: &Chip, cycle: u64, limit: usize) -> Self {

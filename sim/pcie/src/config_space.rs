@@ -57,6 +57,8 @@ pub struct BarSpec {
     pub len_bytes: u32,
 }
 
+kernel::state!(struct BarSpec { index, len_bytes });
+
 /// What a write asks of the device beside being stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConfigEffect {
@@ -76,6 +78,8 @@ pub struct ConfigRegs {
     clear_on_one: Box<[u8; LEN]>,
     bars: Vec<BarSpec>,
 }
+
+kernel::state!(struct ConfigRegs { bytes, writable: fixed, clear_on_one: fixed, bars: fixed });
 
 impl ConfigRegs {
     /// Configuration space after power-on: memory and bus mastering off.

@@ -31,6 +31,18 @@ use crate::host_memory::Chunk;
 use crate::link::{CreditState, Lane, LinkConfig, LinkConfigError, LinkStats};
 use crate::ticks;
 
+/// Addresses on the bus, in checkpoints.
+pub(crate) struct Address;
+
+impl kernel::Foreign<Iova> for Address {
+    fn save(v: &Iova, w: &mut kernel::Writer) {
+        kernel::State::save(&v.0, w);
+    }
+    fn load(r: &mut kernel::Reader<'_>) -> Result<Iova, kernel::Damage> {
+        kernel::State::load(r).map(Iova)
+    }
+}
+
 /// Index of a client of the engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DmaClient(pub u8);
@@ -43,6 +55,8 @@ pub enum DmaKind {
     /// From the buffer into host memory.
     Write,
 }
+
+kernel::state!(enum DmaKind { 0 => Read, 1 => Write });
 
 /// A transfer. The engine owns the buffer until it gives it back in the completion.
 #[derive(Clone, Debug)]
@@ -59,6 +73,8 @@ pub struct DmaRequest {
     pub start: usize,
 }
 
+kernel::state!(struct DmaRequest { tag, kind, iova: via Address, buf, start });
+
 /// Why a transfer failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DmaError {
@@ -66,6 +82,20 @@ pub enum DmaError {
     Fault(Iova),
     /// The device may not do DMA (bus master enable is off).
     NoBusMaster,
+}
+
+impl kernel::State for DmaError {
+    fn save(&self, w: &mut kernel::Writer) {
+        match self {
+            DmaError::NoBusMaster => None,
+            DmaError::Fault(iova) => Some(iova.0),
+        }
+        .save(w);
+    }
+    fn load(r: &mut kernel::Reader<'_>) -> Result<Self, kernel::Damage> {
+        let at: Option<u64> = kernel::State::load(r)?;
+        Ok(at.map_or(DmaError::NoBusMaster, |at| DmaError::Fault(Iova(at))))
+    }
 }
 
 /// The end of a transfer.
@@ -76,6 +106,8 @@ pub struct DmaCompletion {
     /// How it ended. After an error parts may have been transferred.
     pub result: Result<(), DmaError>,
 }
+
+kernel::state!(struct DmaCompletion { request, result });
 
 /// Account of the engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -95,6 +127,10 @@ pub struct DmaStats {
     /// Requests in the engine now.
     pub in_flight: u32,
 }
+
+kernel::state!(struct DmaStats {
+    upstream, downstream, tag_stall_cycles, credit_stall_cycles, completed, failed, in_flight,
+});
 
 #[derive(Clone)]
 struct Slot {
@@ -117,6 +153,11 @@ struct Slot {
     handed_over: bool,
 }
 
+kernel::state!(struct Slot {
+    request, client, sent, received, outstanding, tlps, completions, error, ready, posted,
+    handed_over,
+});
+
 impl Slot {
     fn total(&self) -> usize {
         self.request.buf.len() - self.request.start
@@ -137,6 +178,8 @@ struct Tlp {
     reserved: u32,
 }
 
+kernel::state!(struct Tlp { at, slot, last, start, len, reserved });
+
 #[derive(Clone)]
 struct Client {
     requests: Pipe<DmaRequest>,
@@ -149,6 +192,8 @@ struct Client {
     taken: u32,
 }
 
+kernel::state!(struct Client { requests, completions, active, finished, taken });
+
 /// Cycles counted whether they are evaluated or not.
 #[derive(Clone, Copy, Default)]
 struct Stall {
@@ -156,6 +201,8 @@ struct Stall {
     /// Since when, in cycles; what is before is counted.
     since: Option<u64>,
 }
+
+kernel::state!(struct Stall { counted, since });
 
 impl Stall {
     fn set(&mut self, on: bool, now: Cycles) {
@@ -207,6 +254,12 @@ pub struct DmaEngine {
     stats: DmaStats,
 }
 
+kernel::state!(struct DmaEngine {
+    config: fixed, clients: sized, next_client, slots: sized, free_slots, tags_free, buffered,
+    credits, up, down, up_flight, at_memory, down_flight, tags_due, finishing, pull_free,
+    receive_free, bus_free, chunks: spare, spare: spare, tag_stall, credit_stall, stats,
+});
+
 impl DmaEngine {
     /// An engine with `clients` clients.
     ///
@@ -254,6 +307,28 @@ impl DmaEngine {
             stats: DmaStats::default(),
             config,
         })
+    }
+
+    /// Whether everything in it that names a slot, a client or bytes of a buffer names one that there is; for an engine that was
+    /// read from bytes.
+    pub fn is_sound(&self) -> bool {
+        let n = self.slots.len();
+        let known = |slot: &u16| usize::from(*slot) < n;
+        let taken = |slot: &u16| self.slots.get(usize::from(*slot)).is_some_and(Option::is_some);
+        let mut flights = self.up_flight.iter().chain(&self.at_memory).chain(&self.down_flight);
+        let tlp = |t: &Tlp| {
+            let slot = self.slots.get(usize::from(t.slot)).and_then(Option::as_ref);
+            slot.is_none_or(|s| (t.start as usize).saturating_add(t.len as usize) <= s.request.buf.len())
+        };
+        let slot = |s: &Slot| {
+            s.client < self.clients.len() && s.request.start <= s.request.buf.len() && s.sent <= s.total()
+        };
+        self.next_client < self.clients.len()
+            && self.free_slots.iter().all(|s| known(s) && !taken(s))
+            && self.clients.iter().all(|c| c.active.iter().chain(&c.finished).all(taken))
+            && self.finishing.iter().all(|(_, s)| known(s))
+            && flights.all(|t| known(&t.slot) && tlp(t))
+            && self.slots.iter().flatten().all(slot)
     }
 
     /// Whether client `c` can make a request in this cycle.

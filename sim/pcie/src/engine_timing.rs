@@ -38,6 +38,13 @@ pub struct EngineTiming {
     pub(crate) bus_stream_kbyte: u64,
 }
 
+kernel::state!(struct EngineTiming {
+    lookahead, posted_done, start, finish_read, finish_write, pull_base, pull_chunk, sent_tlp,
+    write_pause, request_pause, receives, receive_pause, receive_pause_kbyte, receive_unaligned,
+    receive_unaligned_long, receive_unaligned_host, receive_split, store_completion, store_kbyte,
+    bus_kbyte, bus_stream_kbyte,
+});
+
 impl Default for EngineTiming {
     fn default() -> Self {
         EngineNs::default().timing(1, 1_000_000_000)

@@ -5,7 +5,7 @@
 //! that says they are there.
 
 use device::{DmaMemory, Interrupt, Iova};
-use kernel::Cycles;
+use kernel::{Cycles, Damage, Reader, State, Writer};
 
 use crate::host_memory::HostMemory;
 use crate::iommu::{Direction, Iommu, IommuFault};
@@ -39,9 +39,35 @@ impl Host {
         self.interrupts = interrupts;
     }
 
+    /// What [`Host::set_interrupts`] was given.
+    pub fn interrupts(&self) -> &[Interrupt] {
+        &self.interrupts
+    }
+
     /// Interrupts raised so far.
     pub fn raised(&self) -> u64 {
         self.raised
+    }
+
+    /// Appends what a checkpoint needs. What is mapped, and the contents, are the caller's business; interrupts are of a process.
+    pub fn save(&self, w: &mut Writer) {
+        self.iommu.save(w);
+        self.memory.save(w);
+        self.raised.save(w);
+    }
+
+    /// One with nothing mapped and without interrupts, of what [`Host::save`] wrote; `made` is a new one of the same
+    /// configuration.
+    ///
+    /// # Errors
+    /// When the bytes are not that.
+    pub fn load(r: &mut Reader<'_>, made: &Host) -> Result<Self, Damage> {
+        let iommu = Iommu::load(r)?;
+        let memory = Option::<Box<HostMemory>>::load(r)?;
+        if memory.is_some() != made.memory.is_some() || !memory.fits(&made.memory) {
+            return Err(r.damage("host of this configuration"));
+        }
+        Ok(Host { iommu, memory, interrupts: Vec::new(), raised: State::load(r)? })
     }
 
     /// A memory write arrives.

@@ -99,6 +99,8 @@ enum Place {
     FarCore,
 }
 
+kernel::state!(enum Place { 0 => Dram, 1 => Core, 2 => Llc, 3 => FarCore });
+
 /// Account of the accesses, in lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MemoryStats {
@@ -114,6 +116,8 @@ pub struct MemoryStats {
     pub ordered_reads: u64,
 }
 
+kernel::state!(struct MemoryStats { lines_read, cache_hits, lines_written, allocated, ordered_reads });
+
 /// A part of a read's data that comes in one completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Chunk {
@@ -123,7 +127,9 @@ pub(crate) struct Chunk {
     pub len: u32,
 }
 
-#[derive(Clone)]
+kernel::state!(struct Chunk { ready, offset, len });
+
+#[derive(Clone, PartialEq)]
 struct Times {
     llc: u64,
     snoop: u64,
@@ -138,6 +144,11 @@ struct Times {
     far_dirty: u64,
     evict: u64,
 }
+
+kernel::state!(struct Times {
+    llc, snoop, dram, spread, refresh, refresh_interval, write, line, remote, remote_write,
+    far_dirty, evict,
+});
 
 /// The memory system of one host.
 #[derive(Clone)]
@@ -162,6 +173,12 @@ pub struct HostMemory {
     rng: Rng,
     stats: MemoryStats,
 }
+
+kernel::state!(struct HostMemory {
+    times: fixed, splits: fixed, is_remote: fixed, max_payload: fixed, llc_lines: fixed,
+    ddio: sized, ways: fixed, sets: fixed, first, window, iotlb: shaped, writes, translated, rng,
+    stats,
+});
 
 /// Writes a read is compared with; older ones are in the cache.
 const WRITES_TRACKED: usize = 64;

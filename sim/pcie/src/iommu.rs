@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 
 use device::{DeviceError, DmaMemory, Iova};
-use kernel::Cycles;
+use kernel::{Cycles, Damage, Reader, State, Writer};
+
+use crate::dma_engine::Address;
 
 /// Which way data went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,6 +19,8 @@ pub enum Direction {
     /// The device wrote host memory.
     Write,
 }
+
+kernel::state!(enum Direction { 0 => Read, 1 => Write });
 
 /// An access that no mapping allows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +34,8 @@ pub struct IommuFault {
     /// When.
     pub cycle: Cycles,
 }
+
+kernel::state!(struct IommuFault { iova: via Address, len_bytes, direction, cycle });
 
 #[derive(Clone)]
 struct Mapping {
@@ -187,6 +193,22 @@ impl Iommu {
     /// What is mapped: addresses on the bus and the memory there, in order.
     pub fn regions(&self) -> impl Iterator<Item = (u64, &DmaMemory)> {
         self.mappings.iter().map(|m| (m.start, &m.memory))
+    }
+
+    /// Appends what a checkpoint needs beside the mappings.
+    pub(crate) fn save(&self, w: &mut Writer) {
+        (self.next, self.fault_count).save(w);
+        self.faults.save(w);
+    }
+
+    /// One without mappings, of what [`Iommu::save`] wrote.
+    pub(crate) fn load(r: &mut Reader<'_>) -> Result<Self, Damage> {
+        let (next, fault_count) = State::load(r)?;
+        let faults = VecDeque::load(r)?;
+        if !(FIRST_IOVA..=END_IOVA).contains(&next) || faults.len() > FAULT_LOG {
+            return Err(r.damage("IOMMU"));
+        }
+        Ok(Iommu { mappings: Vec::new(), next, faults, fault_count, last: 0 })
     }
 
     /// Mappings now.

@@ -37,6 +37,11 @@ pub(crate) struct IotlbTiming {
     pub page_log2: u32,
 }
 
+kernel::state!(struct IotlbTiming {
+    entries, line_entries, walkers, walk, walk_miss, write_hold, read_hold, read_hold_line, lookup,
+    page_log2,
+});
+
 /// Account of the translations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct IotlbStats {
@@ -50,12 +55,16 @@ pub struct IotlbStats {
     pub walker_waits: u64,
 }
 
+kernel::state!(struct IotlbStats { lookups, hits, line_misses, walker_waits });
+
 #[derive(Clone)]
 struct Entry {
     page: u64,
     /// Tick at which its walk ends.
     ready: u64,
 }
+
+kernel::state!(struct Entry { page, ready });
 
 /// The state. Lists are most recently used first.
 #[derive(Clone)]
@@ -67,6 +76,8 @@ pub(crate) struct Iotlb {
     walkers: Vec<u64>,
     pub(crate) stats: IotlbStats,
 }
+
+kernel::state!(struct Iotlb { timing: fixed, entries, lines, walkers: sized, stats });
 
 impl Iotlb {
     pub(crate) fn new(timing: IotlbTiming) -> Self {

@@ -65,6 +65,8 @@ pub struct Credits {
     pub nonposted_headers: u32,
 }
 
+kernel::state!(struct Credits { posted_headers, posted_data, nonposted_headers });
+
 /// Parameters of the link and of the device's DMA engine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LinkConfig {
@@ -100,6 +102,13 @@ pub struct LinkConfig {
     /// The engine's own timing.
     pub engine: EngineTiming,
 }
+
+kernel::state!(struct LinkConfig {
+    bytes_per_kcycle, dllp_interval_bytes, latency_cycles, request_header_bytes,
+    completion_header_bytes, max_payload_bytes, max_read_request_bytes, read_tags,
+    read_buffer_bytes, read_reserve_bytes, host_latency_cycles, requests_per_client, credits,
+    damaged_per_billion, engine,
+});
 
 /// A [`LinkConfig`] that cannot be.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
@@ -217,6 +226,8 @@ pub struct LinkStats {
     pub replays: u64,
 }
 
+kernel::state!(struct LinkStats { tlps, payload_bytes, busy_cycles, replays });
+
 /// One direction.
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
@@ -228,6 +239,10 @@ pub(crate) struct Lane {
     noise: Rng,
     stats: LinkStats,
 }
+
+kernel::state!(struct Lane {
+    free_at, ticks_per_kbyte: fixed, latency: fixed, damaged_per_billion: fixed, noise, stats,
+});
 
 impl Lane {
     /// Whether a TLP can start in this cycle.
@@ -293,6 +308,8 @@ pub(crate) struct CreditState {
     posted: VecDeque<(u64, u32)>,
     nonposted: VecDeque<u64>,
 }
+
+kernel::state!(struct CreditState { limit: fixed, left, posted, nonposted });
 
 /// Data credits of `len` bytes.
 fn units(len: usize) -> u32 {

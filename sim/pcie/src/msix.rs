@@ -22,6 +22,8 @@ struct Entry {
     pending: bool,
 }
 
+kernel::state!(struct Entry { address, data, masked, pending });
+
 impl Entry {
     const RESET: Entry = Entry { address: 0, data: 0, masked: true, pending: false };
 }
@@ -37,6 +39,8 @@ pub struct Msix {
     /// Messages to be lost.
     to_lose: u32,
 }
+
+kernel::state!(struct Msix { entries: sized, enabled, function_mask, due, to_lose });
 
 impl Msix {
     /// `vectors` vectors, all masked, MSI-X disabled.

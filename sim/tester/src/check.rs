@@ -34,6 +34,11 @@ pub struct Outcome {
     pub by_port: BTreeMap<u8, u64>,
 }
 
+kernel::state!(struct Outcome {
+    sent, received, misdirected, duplicates, reordered, reordering_extent, foreign, latency_cycles, cycles,
+    receiving_cycles, by_port,
+});
+
 impl Outcome {
     /// Frames that did not come back.
     pub fn lost(&self) -> u64 {
@@ -55,6 +60,8 @@ pub(crate) struct Checker {
     last_out: u64,
     pub outcome: Outcome,
 }
+
+kernel::state!(struct Checker { flows, first_out, last_out, outcome });
 
 impl Checker {
     /// A frame came out of `port` in `cycle`; its lane's port should be `wanted`, and from its first bit in to its last bit out

@@ -16,6 +16,8 @@ pub struct Histogram {
     most: u64,
 }
 
+kernel::state!(struct Histogram { counts, total, sum, least, most });
+
 fn bucket(v: u64) -> u64 {
     if v < 2 * SUB {
         return v;

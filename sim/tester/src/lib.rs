@@ -19,6 +19,7 @@ pub mod pcapng;
 pub mod perfetto;
 pub mod picture;
 pub mod plot;
+pub mod progress;
 pub mod rfc2544;
 pub mod rfc2889;
 pub mod run;
@@ -27,4 +28,5 @@ pub mod vcd;
 
 pub use check::Outcome;
 pub use load::Load;
+pub use progress::Run;
 pub use run::{Lane, TestError, Tester};

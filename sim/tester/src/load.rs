@@ -33,6 +33,13 @@ pub enum Load {
     },
 }
 
+kernel::state!(enum Load {
+    0 => Fixed { rate },
+    1 => Bursts { frames, rate },
+    2 => Random { rate, seed },
+    3 => NewFlows { frames, rate },
+});
+
 impl Load {
     /// Departure of frame `i` in cycles after the first, when a frame takes `wire_cycles` on the wire. Never before the
     /// frame before it has left.

@@ -7,13 +7,13 @@ use nic::bench::BenchError;
 use nic::{Bed, Config, ConfigError, Match, SimHandle};
 
 use crate::check::{Checker, Outcome};
-use crate::frame::{Signature, destination, frame, sign, signature, source};
+use crate::frame::{destination, signature, source};
 use crate::load::Load;
 
 /// Cycles within which a device has to come to rest after the last frame.
-const REST_CYCLES: u64 = 20_000_000;
+pub(crate) const REST_CYCLES: u64 = 20_000_000;
 /// Frames put on a wire ahead of time.
-const AHEAD: u64 = 256;
+pub(crate) const AHEAD: u64 = 256;
 
 /// Why a test could not be run.
 #[derive(thiserror::Error, Debug)]
@@ -27,9 +27,21 @@ pub enum TestError {
     /// The configuration is nonsensical.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// It does not come to rest after the last frame.
+    #[error("the device does not come to rest")]
+    Restless,
+    /// A file that is no checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] nic::CheckpointError),
     /// It makes no sense.
     #[error("{0}")]
     Nonsense(String),
+}
+
+impl From<kernel::Damage> for TestError {
+    fn from(d: kernel::Damage) -> Self {
+        TestError::Checkpoint(d.into())
+    }
 }
 
 /// A way through the device: what comes in by one port leaves by another.
@@ -62,11 +74,10 @@ pub enum Rules {
 
 /// A device and lanes over it.
 pub struct Tester {
-    bed: Bed,
-    config: Config,
-    lanes: Vec<Lane>,
-    flows: u32,
-    serials: BTreeMap<u32, u32>,
+    pub(crate) bed: Bed,
+    pub(crate) config: Config,
+    pub(crate) lanes: Vec<Lane>,
+    pub(crate) flows: u32,
 }
 
 /// A frame that did not come back.
@@ -114,7 +125,7 @@ impl Tester {
                 }
             }
         }
-        Ok(Tester { bed, config, lanes: lanes.to_vec(), flows, serials: BTreeMap::new() })
+        Ok(Tester { bed, config, lanes: lanes.to_vec(), flows })
     }
 
     /// The device.
@@ -151,27 +162,9 @@ impl Tester {
     /// # Errors
     /// When the device does not come to rest.
     pub fn run_all(&mut self, loads: &[(Load, u64)], len: usize) -> Result<(Outcome, Vec<Lost>), TestError> {
-        let wire = self.config.wire_cycles(len);
-        let start = self.sim().cycle().0 + 1;
-        let mut schedule = Vec::new();
-        let mut ports: Vec<u8> = self.lanes.iter().map(|l| l.from).collect();
-        ports.sort_unstable();
-        ports.dedup();
-        for port in ports {
-            let lanes: Vec<usize> = (0..self.lanes.len()).filter(|i| self.lanes[*i].from == port).collect();
-            let mut at = start;
-            for (load, frames) in loads {
-                let times = load.departures(*frames, wire);
-                for (i, t) in times.iter().enumerate() {
-                    let lane = lanes[i % lanes.len()];
-                    let flow = lane as u32 * self.flows + load.flow((i / lanes.len()) as u64, self.flows);
-                    schedule.push((at + t, port, lane as u8, flow));
-                }
-                at += times.last().map_or(0, |t| t + wire);
-            }
-        }
-        schedule.sort_unstable();
-        self.play(&schedule, len, wire, start)
+        let mut run = self.begin(loads, len);
+        while !self.advance(&mut run, u64::MAX)? {}
+        Ok(self.finish(run))
     }
 
     /// Plays frames of a capture into `port` at the times it has, each as it is; says how many came out of each port.
@@ -202,50 +195,10 @@ impl Tester {
     }
 
     fn rest(&self) -> Result<(), TestError> {
-        match self.sim().run_until_idle(REST_CYCLES) {
-            true => Ok(()),
-            false => Err(BenchError::Device("the device does not come to rest".into()).into()),
-        }
+        if self.sim().run_until_idle(REST_CYCLES) { Ok(()) } else { Err(TestError::Restless) }
     }
 
-    fn play(
-        &mut self,
-        schedule: &[(u64, u8, u8, u32)],
-        len: usize,
-        wire: u64,
-        start: u64,
-    ) -> Result<(Outcome, Vec<Lost>), TestError> {
-        let mut checker = Checker::default();
-        let mut received: HashSet<(u32, u32)> = HashSet::new();
-        let mut sent = Vec::with_capacity(schedule.len());
-        let mut templates: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
-        let chunk = wire * AHEAD;
-        let mut todo = schedule.iter().peekable();
-        // Serial numbers start anew with every run.
-        self.serials.clear();
-        while todo.peek().is_some() {
-            let until = self.sim().cycle().0 + chunk;
-            while let Some((at, port, lane, flow)) = todo.next_if(|s| s.0 < until) {
-                let f = templates.entry(*flow).or_insert_with(|| frame(*flow, *lane, len));
-                let serial = self.serials.entry(*flow).or_insert(0);
-                sign(f, Signature { flow: *flow, serial: *serial, departed: *at });
-                sent.push((*flow, *serial, *at));
-                *serial += 1;
-                if !self.bed.send(*port, *at, f) {
-                    return Err(BenchError::Device(format!("the wire to port {port} is full")).into());
-                }
-            }
-            self.sim().step(chunk);
-            self.collect(&mut checker, &mut received, wire);
-        }
-        self.rest()?;
-        self.collect(&mut checker, &mut received, wire);
-        let lost = sent.iter().filter(|(flow, serial, _)| !received.contains(&(*flow, *serial)));
-        let lost = lost.map(|(flow, _, departed)| Lost { flow: *flow, departed: *departed }).collect();
-        Ok((checker.finish(schedule.len() as u64, start), lost))
-    }
-
-    fn collect(&self, checker: &mut Checker, received: &mut HashSet<(u32, u32)>, wire: u64) {
+    pub(crate) fn collect(&self, checker: &mut Checker, received: &mut HashSet<(u32, u32)>, wire: u64) {
         for p in 0..self.config.device.ports {
             self.bed.receive(p, |cycle, f| {
                 if let Some(s) = signature(f) {

@@ -1,12 +1,13 @@
 //! `hoist sim ...`: simulated devices by themselves, without a switch.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use nic::{Config, PROFILES, parse_script};
 use tester::run::{Rules, ring_of_ports};
-use tester::{Load, Tester, pcapng, perfetto, picture, plot, rfc2544, rfc2889, text, vcd};
+use tester::{Load, Run, Tester, pcapng, perfetto, picture, plot, rfc2544, rfc2889, text, vcd};
 
 /// Trails, changes of signals and captured bytes that a trace keeps at most.
 const MOST_TRAILS: usize = 200_000;
@@ -28,7 +29,7 @@ pub enum Sim {
         profiles: Vec<String>,
     },
     /// Send traffic through a device and show what happened inside, cycle by cycle
-    Trace(Trace),
+    Trace(Box<Trace>),
     /// Throughput, latency, loss, back-to-back frames and recovery as RFC 2544 has them
     Rfc2544(Rfc2544),
     /// Mesh, congestion, table capacity, errored and broadcast frames as RFC 2889 has them
@@ -89,6 +90,17 @@ pub struct Trace {
     /// Failures and their cycles, counted from the first frame
     #[arg(long, value_name = "SCRIPT")]
     script: Option<PathBuf>,
+    /// Save device and run as they are in this cycle, counted from the first frame, to the file of --save; then go on
+    #[arg(long, value_name = "CYCLE", requires = "save", conflicts_with = "read")]
+    checkpoint_at: Option<u64>,
+    /// Where the checkpoint goes
+    #[arg(long, value_name = "FILE", requires = "checkpoint_at")]
+    save: Option<PathBuf>,
+    /// Go on from a checkpoint: device, traffic and failures are those of the run that saved it
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "profile", "seed", "ternary", "flows", "frames", "size", "load", "burst", "random", "train", "read", "script",
+    ])]
+    restore: Option<PathBuf>,
     /// Show the way of this frame, by its number; may be given again [default: the first and the slowest]
     #[arg(long, value_name = "NUMBER")]
     frame: Vec<u64>,
@@ -151,6 +163,12 @@ impl Sim {
                 let c = Config::profile(p)?;
                 Ok(format!("{out}{p}: {}\n", c.profile.about))
             }),
+            Sim::Trace(t) if t.restore.is_some() => {
+                // What a made-up file holds may not belong together in ways that only show when the device runs.
+                std::panic::catch_unwind(AssertUnwindSafe(|| t.run(json))).unwrap_or_else(|_| {
+                    bail!("the checkpoint is inconsistent: the device cannot run from it")
+                })
+            }
             Sim::Trace(t) => t.run(json),
             Sim::Rfc2544(r) => r.run(json),
             Sim::Serve(s) => s.run().map(|()| String::new()),
@@ -222,17 +240,22 @@ impl Trace {
         })
     }
 
-    fn run(&self, json: bool) -> Result<String> {
+    /// The device with its rules, and the run that is to be done on it.
+    fn begin(&self) -> Result<(Tester, Run)> {
+        if let Some(path) = &self.restore {
+            let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+            return Tester::resume(&bytes).with_context(|| path.display().to_string());
+        }
         let config = Config::profile(&self.device.profile)?;
-        let (hz, ports) = (config.device.clock_hz, config.device.ports);
+        let ports = config.device.ports;
         let load = self.load()?;
         let len = self.size.saturating_sub(4);
         if !(60..=usize::from(config.device.max_frame_bytes)).contains(&len) {
             bail!("--size {}: the device takes 64 to {}", self.size, config.device.max_frame_bytes + 4);
         }
         let d = &self.device;
-        let mut t = Tester::new(config, d.seed, &ring_of_ports(ports), d.flows, d.rules())?;
-        let sim = t.sim().clone();
+        let t = Tester::new(config, d.seed, &ring_of_ports(ports), d.flows, d.rules())?;
+        let sim = t.sim();
         if let Some(path) = &self.script {
             let script = read_text(path)?;
             let mut script = parse_script(&script).with_context(|| path.display().to_string())?;
@@ -245,8 +268,37 @@ impl Trace {
         if self.pcap.is_some() {
             sim.tap(MOST_BYTES);
         }
+        let run = t.begin(&[(load, self.frames)], len);
+        Ok((t, run))
+    }
+
+    fn run(&self, json: bool) -> Result<String> {
+        let (mut t, mut run) = self.begin()?;
+        let sim = t.sim().clone();
+        let (hz, ports) = (t.config().device.clock_hz, t.config().device.ports);
+        let mut out = String::new();
+        if let Some(at) = self.checkpoint_at {
+            let at = run.start().saturating_add(at);
+            if at <= sim.cycle().0 {
+                bail!(
+                    "--checkpoint-at: that cycle has passed; the run is in cycle {}",
+                    sim.cycle().0.saturating_sub(run.start())
+                );
+            }
+            if t.advance(&mut run, at)? {
+                bail!(
+                    "--checkpoint-at: the run was over in cycle {}",
+                    sim.cycle().0.saturating_sub(run.start())
+                );
+            }
+            let bytes = t.checkpoint(&run)?;
+            save(&self.save, || bytes, &mut out)?;
+        }
         let outcome = match &self.read {
-            None => Some(t.run(&load, self.frames, len)?),
+            None => {
+                while !t.advance(&mut run, u64::MAX)? {}
+                Some(t.finish(run).0)
+            }
             Some(path) => {
                 let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
                 let frames = pcapng::read(&bytes).with_context(|| path.display().to_string())?;
@@ -259,7 +311,6 @@ impl Trace {
         let (trails, more) = sim.take_trails();
         let waves = sim.take_waves().unwrap_or_default();
         let stats = sim.stats();
-        let mut out = String::new();
         save(&self.vcd, || vcd::write(&waves, hz).into_bytes(), &mut out)?;
         save(&self.perfetto, || perfetto::write(&trails, Some(&waves), hz).into_bytes(), &mut out)?;
         save(&self.svg, || picture::svg(&stats).into_bytes(), &mut out)?;

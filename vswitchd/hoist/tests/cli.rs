@@ -185,3 +185,71 @@ fn errors_of_the_switch_are_status_1_with_its_words() {
     assert_eq!(o.status.code(), Some(1));
     assert!(String::from_utf8(o.stderr).unwrap().contains("another version?"));
 }
+
+/// Save in one process, go on in another: what is printed, traced and captured is that of a run that was never stopped.
+#[test]
+fn a_simulation_goes_on_from_a_file_in_another_process_as_if_never_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |n: &str| dir.path().join(n).display().to_string();
+    let script = "50 bit-errors 0 2\n300 slow-commands 3\n400 link-down 1\n700 link-up 1\n900 stick tx 0 0\n\
+                  1000 parity exact 17\n1100 lose-interrupts 1\n1500 bit-errors 2 3\n1800 release tx 0 0\n";
+    std::fs::write(at("script"), script).unwrap();
+    let sim = |args: &[&str]| {
+        let out = hoist(None, &[&["sim", "trace"], args].concat());
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned(), {
+            String::from_utf8_lossy(&out.stderr).into_owned()
+        })
+    };
+    let outputs = |n: &str| [at(&format!("{n}.vcd")), at(&format!("{n}.json")), at(&format!("{n}.pcapng"))];
+    let files = |n: &str| outputs(n).map(|f| std::fs::read(f).unwrap());
+    for (profile, cycle) in
+        [("default", "777"), ("default", "1600"), ("tcam-poor-asic", "333"), ("flow-engine", "1")]
+    {
+        let script = at("script");
+        let ckp = at("ckp");
+        let traffic = [
+            "--profile",
+            profile,
+            "--seed",
+            "9",
+            "--flows",
+            "3",
+            "--frames",
+            "80",
+            "--random",
+            "--script",
+            &script,
+        ];
+        let [vcd, perfetto, pcap] = outputs("whole");
+        let written = ["--vcd", &vcd, "--perfetto", &perfetto, "--pcap", &pcap];
+        let (ok, whole, e) = sim(&[&traffic[..], &written].concat());
+        assert!(ok, "{e}");
+        let saving = ["--checkpoint-at", cycle, "--save", &ckp];
+        let (ok, stopped, e) = sim(&[&traffic[..], &written, &saving].concat());
+        assert!(ok, "{e}");
+        assert_eq!(stopped, format!("wrote {ckp}\n{whole}"), "saving changes the run");
+        let [vcd, perfetto, pcap] = outputs("resumed");
+        let (ok, resumed, e) =
+            sim(&["--restore", &ckp, "--vcd", &vcd, "--perfetto", &perfetto, "--pcap", &pcap]);
+        assert!(ok, "{e}");
+        assert_eq!(resumed.replace("resumed.", "whole."), whole, "{profile} from cycle {cycle}");
+        assert!(files("resumed") == files("whole"), "{profile} from cycle {cycle}: traces differ");
+    }
+    let ckp = std::fs::read(at("ckp")).unwrap();
+    let refused = |bytes: &[u8]| {
+        std::fs::write(at("bad"), bytes).unwrap();
+        let (ok, _, e) = sim(&["--restore", &at("bad")]);
+        assert!(!ok);
+        e
+    };
+    let mut damaged = ckp.clone();
+    damaged[ckp.len() / 2] ^= 4;
+    assert!(refused(&damaged).contains("damaged: its checksum"), "{}", refused(&damaged));
+    assert!(refused(&ckp[..1000]).contains("bytes follow the head where"));
+    let mut newer = ckp.clone();
+    newer[8] = 0xee;
+    assert!(refused(&newer).contains("a checkpoint of format 238; this program has format"));
+    assert!(refused(b"#!/bin/sh\n").contains("not a checkpoint"));
+    assert!(sim(&["--restore", &at("ckp"), "--frames", "3"]).2.contains("cannot be used with"));
+    assert!(sim(&["--checkpoint-at", "3"]).2.contains("--save"));
+}

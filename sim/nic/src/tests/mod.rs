@@ -1,5 +1,6 @@
 //! Tests of the whole device, through its registers and rings.
 
+mod checkpoint_files;
 mod counters;
 mod device_life;
 mod driver_faults;

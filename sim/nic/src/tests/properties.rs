@@ -15,7 +15,7 @@ use crate::{Config, DropReason, SimHandle, SimStats, frames};
 const DSTS: u64 = 6;
 
 /// A device with rules of every kind, receive rings on all ports, and a transmit ring.
-fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>, HostRing) {
+pub(super) fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>, HostRing) {
     let (sim, mut h) = device(config);
     let out = |port| HwAction::Output { port };
     let push = HwAction::PushVlan { tpid: 0x8100, tci: 5 };
@@ -49,7 +49,7 @@ fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>, HostRing) 
     (sim, h, rx, tx)
 }
 
-fn random_frame(r: &mut Rng) -> Vec<u8> {
+pub(super) fn random_frame(r: &mut Rng) -> Vec<u8> {
     if r.chance(1, 40) {
         let mut pause = vec![0; 60];
         pause[..6].copy_from_slice(&[0x01, 0x80, 0xc2, 0, 0, 1]);
@@ -78,7 +78,7 @@ fn random_frame(r: &mut Rng) -> Vec<u8> {
 }
 
 /// Small queues, so that everything overflows.
-fn tight() -> Config {
+pub(super) fn tight() -> Config {
     let mut c = Config::default();
     c.port.ingress_queue_frames = 4;
     c.port.egress_queue_frames = 3;
