@@ -36,7 +36,7 @@ impl MissHandler for Answers {
             *next += 1;
             let actions = self.actions.lock().unwrap().clone();
             let record = Arc::new(record(*next, matches, actions, now));
-            out.push(Translation { record, install: true });
+            out.push(Translation::Keep(record));
         }
     }
     fn refused(&self, r: &Arc<FlowRecord>) {

@@ -13,6 +13,8 @@
 
 use std::fmt;
 
+use crate::key::{WordIter, WordSet};
+
 /// Words in a [`crate::PacketKey`]: everything a datapath can see.
 pub const PACKET_WORDS: usize = 36;
 /// Words in a [`crate::PipelineKey`]: packet words, then what only the OpenFlow pipeline has.
@@ -316,6 +318,12 @@ impl Field {
         if self.bits == 128 { u128::MAX } else { (1u128 << self.bits) - 1 }
     }
 
+    /// [`Field::max`] of a field of at most 64 bits; all ones of wider ones.
+    #[inline]
+    pub(crate) const fn max64(&self) -> u64 {
+        if self.bits >= 64 { u64::MAX } else { (1u64 << self.bits) - 1 }
+    }
+
     /// How many words the field touches: 1, or 2 for 128-bit fields.
     #[inline]
     pub const fn words(&self) -> usize {
@@ -323,9 +331,59 @@ impl Field {
     }
 }
 
+/// The canonical fields that lie in one of `words`, in table order, which is that of words.
+pub fn canonical_in(words: WordSet) -> impl Iterator<Item = &'static Field> {
+    // A field of two words is met twice.
+    let mut next = 0;
+    WordIter(words).filter_map(|w| IN_WORD.get(w)).flat_map(|r| r.0..r.1).filter_map(move |i| {
+        if i < next {
+            return None;
+        }
+        next = i + 1;
+        FIELDS.get(usize::from(i))
+    })
+}
+
+/// First canonical field of each word, and the one behind the last.
+static IN_WORD: [(u8, u8); PIPELINE_WORDS] = {
+    let mut ranges = [(u8::MAX, 0); PIPELINE_WORDS];
+    let mut i = 0;
+    while i < FIELDS.len() {
+        let f = &FIELDS[i];
+        if f.canon as u8 == f.id as u8 {
+            let mut w = f.word as usize;
+            while w < f.word as usize + f.words() {
+                if ranges[w].0 == u8::MAX {
+                    ranges[w].0 = i as u8;
+                }
+                ranges[w].1 = i as u8 + 1;
+                w += 1;
+            }
+        }
+        i += 1;
+    }
+    ranges
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn canonical_fields_are_found_by_their_words_in_table_order() {
+        let all: Vec<_> = FIELDS.iter().filter(|f| f.id.is_canonical()).map(|f| f.id).collect();
+        let found = |words| canonical_in(words).map(|f| f.id).collect::<Vec<_>>();
+        assert_eq!(found((1 << PIPELINE_WORDS) - 1), all);
+        for f in FIELDS.iter().filter(|f| f.id.is_canonical()) {
+            for w in usize::from(f.word)..usize::from(f.word) + f.words() {
+                let there = |g: &&FieldId| {
+                    let g = g.info();
+                    (usize::from(g.word)..usize::from(g.word) + g.words()).contains(&w)
+                };
+                assert_eq!(found(1 << w), all.iter().filter(there).copied().collect::<Vec<_>>());
+            }
+        }
+    }
 
     #[test]
     fn rows_are_in_order_and_fit_their_words() {

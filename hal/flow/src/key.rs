@@ -11,7 +11,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
-use crate::field::{FIELDS, FieldId, PACKET_WORDS, PIPELINE_WORDS};
+use crate::field::{FIELDS, FieldId, PACKET_WORDS, PIPELINE_WORDS, canonical_in};
 
 /// A set of word indexes, one bit each.
 pub type WordSet = u64;
@@ -165,7 +165,7 @@ impl<const N: usize, R> Words<N, R> {
         if i.bits == 128 {
             return u128::from(self.words[w]) << 64 | u128::from(self.words[w + 1]);
         }
-        u128::from(self.words[w] >> i.shift) & i.max()
+        u128::from(self.words[w] >> i.shift & i.max64())
     }
 
     /// The value of a field of at most 64 bits, right-aligned; the low 64 bits of wider ones.
@@ -191,14 +191,13 @@ impl<const N: usize, R> Words<N, R> {
     pub fn set_masked(&mut self, f: FieldId, v: u128, mask: u128) {
         let i = f.info();
         let w = usize::from(i.word);
-        let mask = mask & i.max();
-        let v = v & mask;
         if i.bits == 128 {
+            let v = v & mask;
             self.set_word(w, self.words[w] & !((mask >> 64) as u64) | (v >> 64) as u64);
             self.set_word(w + 1, self.words[w + 1] & !(mask as u64) | v as u64);
         } else {
-            let m = (mask as u64) << i.shift;
-            self.set_word(w, self.words[w] & !m | (v as u64) << i.shift);
+            let m = (mask as u64 & i.max64()) << i.shift;
+            self.set_word(w, self.words[w] & !m | (v as u64) << i.shift & m);
         }
     }
 
@@ -231,6 +230,14 @@ impl<const N: usize> Mask<N> {
         self.present |= o.present;
     }
 
+    /// Makes the bits that `o` has matter no more.
+    #[inline]
+    pub fn subtract(&mut self, o: &Mask<N>) {
+        for i in WordIter(self.present & o.present) {
+            self.set_word(i, self.words[i] & !o.words[i]);
+        }
+    }
+
     /// Whether every bit of `self` is in `o`.
     pub fn is_subset_of(&self, o: &Mask<N>) -> bool {
         self.present & !o.present == 0 && WordIter(self.present).all(|i| self.words[i] & !o.words[i] == 0)
@@ -243,7 +250,16 @@ impl<const N: usize> Mask<N> {
 
     /// The canonical fields of which at least one bit matters, in table order.
     pub fn fields(&self) -> impl Iterator<Item = FieldId> + '_ {
-        FIELDS.iter().filter(|f| f.id.is_canonical() && self.get(f.id) != 0).map(|f| f.id)
+        canonical_in(self.present).filter(|f| self.get(f.id) != 0).map(|f| f.id)
+    }
+}
+
+impl<const N: usize> FromIterator<FieldId> for Mask<N> {
+    /// Every bit of these fields matters.
+    fn from_iter<T: IntoIterator<Item = FieldId>>(fields: T) -> Self {
+        let mut m = Mask::ZERO;
+        fields.into_iter().for_each(|f| m.set_exact(f));
+        m
     }
 }
 
@@ -390,6 +406,17 @@ mod tests {
             k.set(f.id, 0);
             assert!(k.is_zero());
         }
+    }
+
+    #[test]
+    fn bits_that_are_taken_out_of_a_mask_are_those_of_the_other() {
+        let mut m: PacketMask = [FieldId::NwSrc, FieldId::NwDst, FieldId::Ipv6Src].into_iter().collect();
+        let mut gone: PacketMask = [FieldId::Ipv6Src, FieldId::TpSrc].into_iter().collect();
+        gone.set_masked(FieldId::NwDst, u128::MAX, 0xff);
+        m.subtract(&gone);
+        assert_eq!(m.fields().collect::<Vec<_>>(), [FieldId::NwSrc, FieldId::NwDst]);
+        assert_eq!((m.get(FieldId::NwSrc), m.get(FieldId::NwDst)), (0xffff_ffff, 0xffff_ff00));
+        assert_eq!(m.present(), 1 << 25);
     }
 
     #[test]

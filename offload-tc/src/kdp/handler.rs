@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use datapath_api::{FlowRecord, Miss, Punt, Translations};
+use datapath_api::{FlowRecord, Miss, Punt, Translation, Translations};
 use flow::{Action, FieldId, PortId};
 use nix::errno::Errno;
 
@@ -80,7 +80,13 @@ impl Shared {
         let misses: Vec<Miss> = all.iter().map(miss).collect();
         self.miss.translate(&misses, now, answers);
         for (u, (m, t)) in all.drain(..).zip(misses.iter().zip(answers.drain(..))) {
-            let record = if t.install { self.keep(link, &u, t.record) } else { t.record };
+            let record = match t {
+                Translation::Keep(record) => self.keep(link, &u, record),
+                Translation::Once(actions) => {
+                    self.carry_out(link, &u, &actions.into());
+                    continue;
+                }
+            };
             record.counters.add(1, m.len_bytes.into(), m.tcp_flags, now);
             self.carry_out(link, &u, &record.actions);
         }

@@ -61,8 +61,9 @@ struct Place {
 /// One state of the table. Cloning is cheap, and a clone is not affected by changes of the original.
 pub struct Version<R> {
     slots: Slots<Option<Slot<R>>>,
-    /// Highest priority first.
-    order: Vec<Place>,
+    /// Highest priority first. Shared by versions: most changes leave it as it is, and where masks are thousands a copy of it
+    /// costs more than the change.
+    order: Arc<Vec<Place>>,
     /// Number of the subtable by its mask's hash; of two with one hash, one.
     numbers: Hashed<u32>,
     /// How many subtables are not in `numbers`.
@@ -110,7 +111,7 @@ impl<R> Version<R> {
         let prefixes = prefixes.iter().copied().take(MAX_PREFIXES).collect();
         Version {
             slots: Slots::default(),
-            order: Vec::new(),
+            order: Arc::default(),
             numbers: Hashed::default(),
             unnamed: 0,
             pruning: Pruning::default(),
@@ -204,7 +205,7 @@ impl<R> Version<R> {
         }
         let place = Place { max_priority: std::cmp::Reverse(0), serial: self.next_serial, number: i as u32 };
         self.next_serial += 1;
-        self.order.push(place);
+        Arc::make_mut(&mut self.order).push(place);
         self.union.union(m.mask());
         self.pruning = pruning;
         if self.pruning.is_due(self.order.len()) {
@@ -222,7 +223,7 @@ impl<R> Version<R> {
         } else {
             self.unnamed -= 1;
         }
-        self.order.retain(|p| p.number != i as u32);
+        Arc::make_mut(&mut self.order).retain(|p| p.number != i as u32);
         if self.order.is_empty() {
             self.union = PipelineMask::ZERO;
             self.pruning = Pruning::default();
@@ -300,10 +301,11 @@ impl<R> Version<R> {
         {
             slot.max_priority = max;
             let Some(at) = self.order.iter().position(|p| p.number == i as u32) else { return };
-            let mut place = self.order.remove(at);
+            let order = Arc::make_mut(&mut self.order);
+            let mut place = order.remove(at);
             place.max_priority = std::cmp::Reverse(max);
-            let to = self.order.partition_point(|o| *o < place);
-            self.order.insert(to, place);
+            let to = order.partition_point(|o| *o < place);
+            order.insert(to, place);
         }
     }
 

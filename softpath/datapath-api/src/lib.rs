@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!      packet ─► caches ─hit─► actions
-//!                  │miss                 MissHandler::translate(miss) ─► Translation { record, install }
+//!                  │miss                 MissHandler::translate(miss) ─► Translation: keep, or once
 //!                  └───────────────────────────────┘      │
 //!                                                 FlowRecord: match, actions, counters, owner
 //! ```
@@ -67,14 +67,31 @@ pub struct Miss {
 
 /// The answer to a [`Miss`].
 #[derive(Clone, Debug)]
-pub struct Translation {
-    /// What to do with this packet, and with others that match. The caller counts the packet in the record.
-    pub record: Arc<FlowRecord>,
-    /// Whether to keep the record in the caches. It is not kept all the same when a record that was installed meanwhile
-    /// (for another packet of the burst, or by another core) serves the packet; the packet is then counted in that one and
-    /// nothing in this. When `install` is false, the packet is forwarded all the same; the handler has counted it
-    /// for its rules already and keeps no record.
-    pub install: bool,
+pub enum Translation {
+    /// What to do with this packet, and with others that match: to be kept in the caches. The caller counts the packet in the
+    /// record. It is not kept when a record that was installed meanwhile (for another packet of the burst, or by another core)
+    /// serves the packet; the packet is then counted in that one and nothing in this.
+    Keep(Arc<FlowRecord>),
+    /// What to do with this packet alone. The handler has counted it for its rules already and keeps no record.
+    Once(Vec<Action>),
+}
+
+impl Translation {
+    /// What to do.
+    pub fn actions(&self) -> &[Action] {
+        match self {
+            Translation::Keep(r) => &r.actions,
+            Translation::Once(actions) => actions,
+        }
+    }
+
+    /// The record, if it is to be kept.
+    pub fn record(&self) -> Option<&Arc<FlowRecord>> {
+        match self {
+            Translation::Keep(r) => Some(r),
+            Translation::Once(_) => None,
+        }
+    }
 }
 
 /// Answers, in the order of the misses.

@@ -22,9 +22,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use clock::Instant;
 use conntrack::Likely;
 use datapath_api::DropReason;
-use datapath_api::{FlowRecord, Miss, Translations};
+use datapath_api::{FlowRecord, Miss, Translation, Translations};
 use device::{BATCH, IoError, PacketBatch, PacketBuf, RxQueue, TxQueue};
-use flow::{FieldId, Layout, PacketKey, PortId, parse_into};
+use flow::{Action, FieldId, Layout, PacketKey, PortId, parse_into};
 
 use crate::datapath::Shared;
 use crate::execute::{Metadata, Outputs, Tracked, restore};
@@ -67,8 +67,16 @@ enum Verdict {
     Candidate(u32),
     /// An entry of the tables.
     Entry(u32),
-    /// A record that is not in the tables; index into [`Burst::direct`].
+    /// Actions that are in no table; index into [`Burst::direct`].
     Direct(u32),
+}
+
+/// Actions that are in no table.
+enum Direct {
+    /// Those of a record that could not be kept.
+    Record(Arc<FlowRecord>),
+    /// Those of one packet.
+    Once(Vec<Action>),
 }
 
 /// State of the burst in hand.
@@ -79,7 +87,7 @@ struct Burst {
     layouts: [Layout; BATCH],
     hashes: [u64; BATCH],
     verdicts: [Verdict; BATCH],
-    direct: Vec<Arc<FlowRecord>>,
+    direct: Vec<Direct>,
     misses: Vec<Miss>,
     /// Which packet each of `misses` is.
     asking: Vec<usize>,
@@ -565,7 +573,10 @@ impl Core {
                 }
                 Verdict::Direct(d) => {
                     b.plain &= !(1 << i);
-                    let actions = &*b.direct[d as usize].actions;
+                    let actions = match &b.direct[d as usize] {
+                        Direct::Record(r) => &*r.actions,
+                        Direct::Once(actions) => actions,
+                    };
                     self.out.execute(packets.take(), &mut b.keys[i], &b.layouts[i], actions, passes, now);
                     continue;
                 }
@@ -609,6 +620,8 @@ impl Core {
     fn translate(&mut self, batch: &PacketBatch, now: Instant) {
         let shared = self.shared.clone();
         let n = batch.len();
+        // All that is ever probed has been.
+        let mut looked = true;
         loop {
             let b = &mut self.burst;
             b.misses.clear();
@@ -617,7 +630,7 @@ impl Core {
                 if b.verdicts[i] != Verdict::Miss {
                     continue;
                 }
-                if let Some(e) = self.tables.find_any_megaflow(b.hashes[i], &b.keys[i]) {
+                if !looked && let Some(e) = self.tables.find_any_megaflow(b.hashes[i], &b.keys[i]) {
                     b.verdicts[i] = Verdict::Entry(e);
                     continue;
                 }
@@ -646,38 +659,31 @@ impl Core {
             }
             drop(it);
             self.burst.translations = answers;
+            looked = false;
         }
     }
 
-    fn take_answer(
-        &mut self,
-        shared: &Shared,
-        i: usize,
-        t: datapath_api::Translation,
-        len: u64,
-        now: Instant,
-    ) -> Verdict {
+    fn take_answer(&mut self, shared: &Shared, i: usize, t: Translation, len: u64, now: Instant) -> Verdict {
         let b = &mut self.burst;
-        let refused = t.install && {
-            if let Some(e) = self.tables.find_any_megaflow(b.hashes[i], &b.keys[i]) {
-                return Verdict::Entry(e);
-            }
-            match shared.install(t.record.clone()) {
-                Ok(installed) => {
-                    journal::added(&t.record, &b.keys[i]);
+        let direct = match t {
+            Translation::Once(actions) => Direct::Once(actions),
+            Translation::Keep(record) => {
+                if let Some(e) = self.tables.find_any_megaflow(b.hashes[i], &b.keys[i]) {
+                    return Verdict::Entry(e);
+                }
+                if let Ok(installed) = shared.install(record.clone()) {
+                    journal::added(&record, &b.keys[i]);
                     let e = self.tables.insert(installed);
                     self.tables.remember(b.hashes[i], e);
                     return Verdict::Entry(e);
                 }
-                Err(_) => true,
+                record.counters.add(1, len, b.layouts[i].tcp_flags, now);
+                self.out.tally.passes.refused += 1;
+                shared.miss.refused(&record);
+                Direct::Record(record)
             }
         };
-        t.record.counters.add(1, len, b.layouts[i].tcp_flags, now);
-        if refused {
-            self.out.tally.passes.refused += 1;
-            shared.miss.refused(&t.record);
-        }
-        b.direct.push(t.record);
+        b.direct.push(direct);
         Verdict::Direct(b.direct.len() as u32 - 1)
     }
 

@@ -434,17 +434,14 @@ impl MissHandler for ByPass {
         mask.set_exact(FieldId::RecircId);
         for m in misses {
             let id = m.key.get64(FieldId::RecircId);
-            out.push(Translation {
-                record: Arc::new(FlowRecord {
-                    id: FlowId(id),
-                    matches: PacketMatch::new(&m.key, &mask),
-                    actions: self.0[id as usize].clone().into(),
-                    counters: Arc::new(FlowCounters::default()),
-                    owner: Arc::new(()),
-                    created: now,
-                }),
-                install: true,
-            });
+            out.push(Translation::Keep(Arc::new(FlowRecord {
+                id: FlowId(id),
+                matches: PacketMatch::new(&m.key, &mask),
+                actions: self.0[id as usize].clone().into(),
+                counters: Arc::new(FlowCounters::default()),
+                owner: Arc::new(()),
+                created: now,
+            })));
         }
     }
 }

@@ -31,17 +31,14 @@ impl MissHandler for MaskOfPorts {
             for (f, bits) in [(FieldId::NwSrc, FieldId::TpSrc), (FieldId::NwDst, FieldId::TpDst)] {
                 matches.set_masked(f, m.key.get(f), lead(bits));
             }
-            out.push(Translation {
-                record: Arc::new(FlowRecord {
-                    id: FlowId(self.0.fetch_add(1, Ordering::Relaxed) + 1),
-                    matches,
-                    actions: Arc::new([Action::Output(PortId(2))]),
-                    counters: Arc::new(FlowCounters::default()),
-                    owner: Arc::new(()),
-                    created: now,
-                }),
-                install: true,
-            });
+            out.push(Translation::Keep(Arc::new(FlowRecord {
+                id: FlowId(self.0.fetch_add(1, Ordering::Relaxed) + 1),
+                matches,
+                actions: Arc::new([Action::Output(PortId(2))]),
+                counters: Arc::new(FlowCounters::default()),
+                owner: Arc::new(()),
+                created: now,
+            })));
         }
     }
 }

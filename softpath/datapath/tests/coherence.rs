@@ -74,10 +74,9 @@ impl MissHandler for Maker {
     fn translate(&self, misses: &[Miss], _: clock::Instant, out: &mut Translations) {
         for m in misses {
             let id = 1_000_000 + self.next.fetch_add(1, Ordering::Relaxed);
-            out.push(Translation {
-                record: record(id, index_of(&m.key), MISS_PORT),
-                install: self.install.load(Ordering::Relaxed),
-            });
+            let r = record(id, index_of(&m.key), MISS_PORT);
+            let keep = self.install.load(Ordering::Relaxed);
+            out.push(if keep { Translation::Keep(r) } else { Translation::Once(r.actions.to_vec()) });
         }
     }
 }

@@ -35,17 +35,14 @@ impl MissHandler for Patch {
         }
         for m in misses {
             let to = 3 - m.key.get64(FieldId::DpPort) as u32;
-            out.push(Translation {
-                record: Arc::new(FlowRecord {
-                    id: FlowId(self.0.fetch_add(1, Ordering::Relaxed)),
-                    matches: PacketMatch::new(&m.key, &mask),
-                    actions: [Action::Output(PortId(to))].into(),
-                    counters: Arc::new(FlowCounters::default()),
-                    owner: Arc::new(()),
-                    created: now,
-                }),
-                install: true,
-            });
+            out.push(Translation::Keep(Arc::new(FlowRecord {
+                id: FlowId(self.0.fetch_add(1, Ordering::Relaxed)),
+                matches: PacketMatch::new(&m.key, &mask),
+                actions: [Action::Output(PortId(to))].into(),
+                counters: Arc::new(FlowCounters::default()),
+                owner: Arc::new(()),
+                created: now,
+            })));
         }
     }
 }

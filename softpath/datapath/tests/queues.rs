@@ -21,17 +21,14 @@ impl MissHandler for ToTwo {
         let mut mask = PacketMask::ZERO;
         mask.set_exact(FieldId::DpPort);
         for m in misses {
-            out.push(Translation {
-                record: Arc::new(FlowRecord {
-                    id: FlowId(m.key.get64(FieldId::DpPort)),
-                    matches: PacketMatch::new(&m.key, &mask),
-                    actions: Arc::new([Action::Output(PortId(2))]),
-                    counters: Arc::new(FlowCounters::default()),
-                    owner: Arc::new(()),
-                    created: now,
-                }),
-                install: true,
-            });
+            out.push(Translation::Keep(Arc::new(FlowRecord {
+                id: FlowId(m.key.get64(FieldId::DpPort)),
+                matches: PacketMatch::new(&m.key, &mask),
+                actions: Arc::new([Action::Output(PortId(2))]),
+                counters: Arc::new(FlowCounters::default()),
+                owner: Arc::new(()),
+                created: now,
+            })));
         }
     }
 }

@@ -79,7 +79,7 @@ fn translate(switch: &Switch, packets: &mut Packets) -> Result<Vec<f64>, BenchEr
         let start = now();
         switch.translate(black_box(&misses), Instant::ZERO, &mut out);
         let spent = now() - start;
-        let hits = out.drain(..).filter(|t| !t.record.actions.is_empty()).count();
+        let hits = out.drain(..).filter(|t| !t.actions().is_empty()).count();
         if hits == BATCH { Ok(spent) } else { Err(BenchError::NoHit) }
     })
 }

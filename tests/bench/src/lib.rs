@@ -29,6 +29,7 @@ pub mod sim;
 pub mod sim_load;
 pub mod sim_peer;
 pub mod softpath;
+pub mod stop;
 pub mod switching;
 pub mod target;
 pub mod tc;

@@ -31,17 +31,14 @@ impl MissHandler for Answer {
         for m in misses {
             let of_tunnel = m.key.get64(FieldId::DpPort) == u64::from(TUNNEL.0);
             let again = m.key.get64(FieldId::RecircId) != 0 || of_tunnel;
-            out.push(Translation {
-                record: Arc::new(FlowRecord {
-                    id: FlowId(u64::from(again) + 1),
-                    matches: PacketMatch::new(&m.key, &mask),
-                    actions: if again { Arc::new([Action::Output(PortId(2))]) } else { self.0.clone() },
-                    counters: Arc::new(FlowCounters::default()),
-                    owner: Arc::new(()),
-                    created: now,
-                }),
-                install: true,
-            });
+            out.push(Translation::Keep(Arc::new(FlowRecord {
+                id: FlowId(u64::from(again) + 1),
+                matches: PacketMatch::new(&m.key, &mask),
+                actions: if again { Arc::new([Action::Output(PortId(2))]) } else { self.0.clone() },
+                counters: Arc::new(FlowCounters::default()),
+                owner: Arc::new(()),
+                created: now,
+            })));
         }
     }
 }

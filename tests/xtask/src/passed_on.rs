@@ -1,6 +1,7 @@
 //! Tasks that are programs of other crates, built optimised and given the rest of the command line.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 
 use anyhow::{Context, Result, bail};
 
@@ -35,10 +36,11 @@ pub fn build(package: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds program `bin` of `package` optimised and runs it in the caller's folder.
+/// Builds program `bin` of `package` optimised and becomes it, in the caller's folder: signals for this process are for it, and its
+/// exit status is this process's.
 ///
 /// # Errors
-/// When building fails, or the program does.
+/// When there is no cargo to build it; does not return otherwise.
 pub fn run(package: &str, bin: &str, a: &Arguments) -> Result<()> {
     let here = std::env::current_dir().context("the current folder is gone")?;
     let manifest = step::root().join("Cargo.toml");
@@ -46,9 +48,5 @@ pub fn run(package: &str, bin: &str, a: &Arguments) -> Result<()> {
         step::cargo(&["run", "--quiet", "--release", "--package", package, "--bin", bin, "--manifest-path"]);
     c.arg(manifest).arg("--");
     c.current_dir(here).args(&a.rest);
-    let status = c.status().with_context(|| format!("cannot start cargo for {bin}"))?;
-    if !status.success() {
-        bail!("{bin} failed ({status})");
-    }
-    Ok(())
+    Err(c.exec()).with_context(|| format!("cannot start cargo for {bin}"))
 }

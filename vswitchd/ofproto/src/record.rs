@@ -128,6 +128,27 @@ pub struct Basis {
     pub drops: bool,
 }
 
+/// What packets are added to.
+pub(crate) struct Credits<'a> {
+    pub(crate) rules: &'a [Arc<Rule>],
+    pub(crate) credited: &'a [Arc<RuleCounters>],
+    pub(crate) visits: &'a [Visit],
+    pub(crate) problem: Option<Problem>,
+    pub(crate) drops: bool,
+}
+
+impl Basis {
+    pub(crate) fn credits(&self) -> Credits<'_> {
+        Credits {
+            rules: &self.rules,
+            credited: &self.credited,
+            visits: &self.deps.visits,
+            problem: self.problem,
+            drops: self.drops,
+        }
+    }
+}
+
 /// What a record carries in [`FlowRecord::owner`].
 pub struct FlowOwner {
     /// Changes when the tables do but the actions stay.

@@ -21,9 +21,10 @@ use crate::complaints::Complaints;
 use crate::mac_table::MacKey;
 use crate::meters::MeterIds;
 use crate::recirc::Recircs;
-use crate::record::{Basis, Dependencies, FlowOwner, HardwareStats, Learned, MadeFor, RecordSink};
+use crate::record::{Basis, Credits, Dependencies, FlowOwner, HardwareStats, Learned, MadeFor, RecordSink};
 use crate::revalidate::Revalidation;
 use crate::shortcut::Shortcuts;
+use crate::tables::Pipeline;
 use crate::tunnel::Tunnels;
 use crate::underlay::Neighbourhood;
 use crate::watch::Watches;
@@ -99,6 +100,9 @@ pub(crate) struct Routes {
     pub(crate) tunnels: Arc<Tunnels>,
 }
 
+/// The bridge that a packet came in to, and its tables as they were.
+type Behind<'a> = (&'a Arc<Bridge>, Arc<Pipeline>);
+
 /// A station to be learned.
 pub(crate) struct Learn {
     pub(crate) bridge: u32,
@@ -127,8 +131,6 @@ pub struct Switch {
     /// Changes of what shortcuts depend on: begun, and done. Each is begun before it is published and done after.
     changes: [AtomicU64; 2],
     pub(crate) shortcuts: Shortcuts,
-    /// The owner of records that are not kept.
-    nobody: Arc<FlowOwner>,
     /// Records in the datapath, as far as known between revalidations.
     pub(crate) live: AtomicUsize,
     /// Tables have changed since the last revalidation.
@@ -166,7 +168,6 @@ impl Switch {
             complaints: Complaints::default(),
             changes: [AtomicU64::new(1), AtomicU64::new(1)],
             shortcuts: Shortcuts::default(),
-            nobody: Arc::new(FlowOwner::new(Basis::default(), Arc::default())),
             live: AtomicUsize::new(0),
             stale: AtomicBool::new(false),
             counts: Counts::default(),
@@ -406,7 +407,13 @@ impl Switch {
     /// Translates a packet as it would be translated now. The bridge is that of its ingress port, or the one in which
     /// its translation was frozen.
     pub(crate) fn translate_key(&self, key: &PacketKey) -> (Option<u32>, Outcome) {
-        let r = self.routes.load();
+        let routes = self.routes.load();
+        let (bridge, o) = self.translate_by(&routes, key);
+        (bridge.map(|(b, _)| b.index()), o)
+    }
+
+    /// As [`Switch::translate_key`], by these routes; the bridge's tables are given too.
+    fn translate_by<'a>(&self, r: &'a Routes, key: &PacketKey) -> (Option<Behind<'a>>, Outcome) {
         let of = |index: u32| r.bridges.get(index as usize)?.as_ref();
         let mut mask = PacketMask::ZERO;
         for f in [FieldId::DpPort, FieldId::RecircId] {
@@ -427,23 +434,24 @@ impl Switch {
                 let Some((b, no)) = found.and_then(|(b, no)| Some((of(b)?, no))) else {
                     return lost(mask, Problem::UnknownPort);
                 };
-                (Some(b.index()), b.translate_by(&r, &b.pipeline(), key, no, Start::Tables, false))
+                let p = b.pipeline();
+                let o = b.translate_by(r, &p, key, no, Start::Tables, false);
+                (Some((b, p)), o)
             }
             id => {
                 let found = self.recircs.thaw(id);
                 let Some((recirc, b)) = found.and_then(|f| Some((f.clone(), of(f.state.bridge)?))) else {
                     return lost(mask, Problem::NoRecircContext);
                 };
-                let f = &recirc.state;
-                let o = b.translate_by(&r, &b.pipeline(), key, f.in_port, Start::Frozen(f), false);
-                (Some(b.index()), o)
+                let (f, p) = (&recirc.state, b.pipeline());
+                let o = b.translate_by(r, &p, key, f.in_port, Start::Frozen(f), false);
+                (Some((b, p)), o)
             }
         }
     }
 
-    fn answer(&self, miss: &Miss, now: Instant) -> Translation {
-        let (bridge, mut o) = self.translate_key(&miss.key);
-        self.counts.translated.fetch_add(1, Ordering::Relaxed);
+    fn answer(&self, routes: &Routes, miss: &Miss, now: Instant) -> Translation {
+        let (bridge, mut o) = self.translate_by(routes, &miss.key);
         if let Some(p) = o.problem {
             self.counts.problems[p as usize].fetch_add(1, Ordering::Relaxed);
             if p.is_the_rules() {
@@ -454,39 +462,33 @@ impl Switch {
         self.note_stations(&o.deps, now);
         self.note_learned(&o.learned);
         self.note_neighbours(&o.wanted, &o.overheard);
+        if self.live.load(Ordering::Relaxed) >= self.config.flow_limit {
+            // Counted here and now, and never looked at again.
+            self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);
+            self.credit_by(routes, &o.credits(), 1, miss.len_bytes.into(), Some(now));
+            return Translation::Once(o.actions);
+        }
         if self.is_exact() {
             o.mask = whole(&miss.key);
         }
-        let stock =
-            bridge.and_then(|b| self.bridge(b)).is_some_and(|b| b.pipeline().settings.stock_megaflows);
+        let stock = bridge.as_ref().is_some_and(|(_, p)| p.settings.stock_megaflows);
         if stock {
             // That it is an Ethernet packet is part of every flow there.
             o.mask.set_exact(FieldId::PacketType);
         }
-        let install = self.live.load(Ordering::Relaxed) < self.config.flow_limit;
         let id = self.new_flow_id();
-        let basis = o.basis(bridge);
-        let owner = if install {
-            self.keep();
-            Arc::new(
-                FlowOwner::new(basis, Arc::default())
-                    .made_for(stock.then(|| Arc::new(MadeFor { key: miss.key, bytes: miss.len_bytes }))),
-            )
-        } else {
-            // Counted here and now, and never looked at again.
-            self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);
-            self.credit_rules(&basis, 1, miss.len_bytes.into(), Some(now));
-            self.nobody.clone()
-        };
-        let record = Arc::new(FlowRecord {
+        let basis = o.basis(bridge.map(|(b, _)| b.index()));
+        self.keep();
+        let owner = FlowOwner::new(basis, Arc::default())
+            .made_for(stock.then(|| Arc::new(MadeFor { key: miss.key, bytes: miss.len_bytes })));
+        Translation::Keep(Arc::new(FlowRecord {
             id,
             matches: PacketMatch::new(&miss.key, &o.mask),
-            owner,
+            owner: Arc::new(owner),
             actions: o.actions.into(),
             counters: Arc::new(FlowCounters::default()),
             created: now,
-        });
-        Translation { record, install }
+        }))
     }
 
     /// Refreshes the stations that packets come from, or queues them to be learned.
@@ -553,18 +555,21 @@ impl Switch {
 
     /// Adds traffic to the counters of everything that a record's packets go through.
     pub(crate) fn credit_rules(&self, basis: &Basis, packets: u64, bytes: u64, used: Option<Instant>) {
-        for r in &basis.rules {
+        self.credit_by(&self.routes.load(), &basis.credits(), packets, bytes, used);
+    }
+
+    fn credit_by(&self, r: &Routes, to: &Credits<'_>, packets: u64, bytes: u64, used: Option<Instant>) {
+        for r in to.rules {
             r.counters.add(packets, bytes, used);
         }
-        for c in &basis.credited {
+        for c in to.credited {
             c.add(packets, bytes, used);
         }
-        if basis.drops {
-            let why = basis.problem.map_or(Problem::ALL.len(), |p| p as usize);
+        if to.drops {
+            let why = to.problem.map_or(Problem::ALL.len(), |p| p as usize);
             self.counts.drops[why].fetch_add(packets, Ordering::Relaxed);
         }
-        let r = self.routes.load();
-        for v in &basis.deps.visits {
+        for v in to.visits {
             if let Some(Some(b)) = r.bridges.get(v.bridge as usize) {
                 b.count_lookups(v.table, packets, v.matched);
             }
@@ -654,7 +659,9 @@ fn whole(key: &PacketKey) -> PacketMask {
 
 impl MissHandler for Switch {
     fn translate(&self, misses: &[Miss], now: Instant, out: &mut Translations) {
-        out.extend(misses.iter().map(|m| self.answer(m, now)));
+        let routes = self.routes.load();
+        out.extend(misses.iter().map(|m| self.answer(&routes, m, now)));
+        self.counts.translated.fetch_add(misses.len() as u64, Ordering::Relaxed);
     }
 
     fn epoch(&self) -> u64 {

@@ -141,14 +141,15 @@ impl Names<'_> {
 
 impl Trace {
     pub(crate) fn new(flow: PipelineKey, o: Outcome) -> Self {
+        let (looked, last) = o.seen.map(|s| *s).unwrap_or_default();
         Trace {
             megaflow: PacketMatch::new(&flow.packet(), &o.mask),
-            looked: PipelineMatch::new(&flow, &o.looked),
+            looked: PipelineMatch::new(&flow, &looked),
             flow,
-            last: o.last,
+            last,
             steps: o.steps,
             actions: o.actions,
-            provenance: o.provenance,
+            provenance: o.provenance.into_vec(),
             problem: o.problem,
             forks: o.forks,
             as_if_slow: o.as_if_slow,

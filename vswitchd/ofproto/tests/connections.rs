@@ -4,8 +4,9 @@
 mod rig;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use datapath_api::{Miss, MissHandler, Translation};
+use datapath_api::{FlowRecord, Miss, MissHandler, Translation};
 use flow::text::odp::{Context, format_actions};
 use flow::{FieldId, PacketKey, PipelineMatch};
 use openflow::error::BadAction;
@@ -13,16 +14,16 @@ use openflow::extension::{Ct, CtFlags, CtZone, Nat, NatAddresses, NatFlags};
 use openflow::{Action as OfAction, Instructions, PortNo, Subfield, TableId};
 use rig::*;
 
-fn answer(r: &Rig, key: PacketKey) -> Translation {
+fn answer(r: &Rig, key: PacketKey) -> Arc<FlowRecord> {
     let mut out = Vec::new();
     r.switch.translate(&[Miss { key, len_bytes: 64, tcp_flags: 0 }], r.now(), &mut out);
-    let t = out.pop().unwrap();
-    assert!(t.record.matches.matches(&key));
-    t
+    let Some(Translation::Keep(record)) = out.pop() else { panic!("nothing to keep") };
+    assert!(record.matches.matches(&key));
+    record
 }
 
-fn text(t: &Translation) -> String {
-    format_actions(&t.record.actions, Context::default(), &|_| None)
+fn text(t: &FlowRecord) -> String {
+    format_actions(&t.actions, Context::default(), &|_| None)
 }
 
 fn ct(flags: u16, zone: u16, table: Option<u8>, actions: Vec<OfAction>) -> OfAction {
@@ -59,7 +60,7 @@ fn a_stateful_firewall_lets_in_only_what_answers() {
     assert_eq!(text(&answer(&r, k)), "ct(zone=5),recirc(0x1)");
     let first = answer(&r, tracked(&k, 1, 0x01));
     assert_eq!(text(&first), "ct(commit,zone=5),12");
-    assert_eq!(first.record.matches.get(FieldId::CtState), (0x21, 0x21), "no more bits than were looked at");
+    assert_eq!(first.matches.get(FieldId::CtState), (0x21, 0x21), "no more bits than were looked at");
     assert_eq!(text(&answer(&r, tracked(&k, 1, 0x02))), "12");
     let back = key(&udp([10, 0, 0, 2], [10, 0, 0, 1], 53, 1000).build(), 2);
     assert_eq!(text(&answer(&r, back)), "ct(zone=5),recirc(0x2)");
@@ -120,8 +121,8 @@ fn a_table_can_be_searched_with_the_addresses_of_the_original_direction() {
     k.set(FieldId::CtNwProto, 17);
     let t = answer(&r, k);
     assert_eq!(text(&t), "13");
-    assert_eq!(t.record.matches.get(FieldId::CtNwSrc).1, u32::MAX.into());
-    assert_eq!(t.record.matches.get(FieldId::NwSrc).1, 0);
+    assert_eq!(t.matches.get(FieldId::CtNwSrc).1, u32::MAX.into());
+    assert_eq!(t.matches.get(FieldId::NwSrc).1, 0);
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn what_a_core_was_installing_does_not_outlive_the_barrier() {
     let key = flow::parse(&frame, PortId(11)).unwrap().key;
     let mut out = Vec::new();
     r.switch.translate(&[Miss { key, len_bytes: 60, tcp_flags: 0 }], r.now(), &mut out);
-    let old = out.pop().unwrap().record;
+    let old = out.pop().unwrap().record().unwrap().clone();
     assert_eq!(old.actions[..], [Action::Output(PortId(12))]);
     // ... the tables change, and the core installs before it is done with its burst.
     r.add(0, 1, PipelineMatch::ANY, Instructions::apply(vec![output(3)]));

@@ -3,9 +3,10 @@
 
 mod rig;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use datapath_api::{Miss, MissHandler, Translation};
+use datapath_api::{FlowRecord, Miss, MissHandler, Translation};
 use flow::{Action, FieldId, HashAlg, PacketKey, PipelineMatch, PortId};
 use ofproto::{BridgeConfig, BridgeSettings, SwitchConfig};
 use openflow::group::{Bucket, BucketId, GroupMod, GroupModCommand, GroupType, Selection};
@@ -13,16 +14,14 @@ use openflow::{Action as OfAction, Body, GroupId, Instructions, PortNo, TableId}
 use rig::*;
 
 /// What a packet with this key is answered with; kept by the datapath.
-fn answer(r: &Rig, key: PacketKey) -> Translation {
+fn answer(r: &Rig, key: PacketKey) -> Arc<FlowRecord> {
     let mut out = Vec::new();
     let miss = Miss { key, len_bytes: 64, tcp_flags: 0 };
     r.switch.translate(&[miss], r.now(), &mut out);
-    let t = out.pop().unwrap();
-    assert!(t.record.matches.matches(&key));
-    if t.install {
-        r.dp.flows.lock().unwrap().insert(t.record.id, t.record.clone());
-    }
-    t
+    let Some(Translation::Keep(record)) = out.pop() else { panic!("nothing to keep") };
+    assert!(record.matches.matches(&key));
+    r.dp.flows.lock().unwrap().insert(record.id, record.clone());
+    record
 }
 
 fn recirc_id(actions: &[Action]) -> u32 {
@@ -71,13 +70,13 @@ fn what_is_below_a_popped_label_is_matched_when_the_packet_comes_back() {
     );
     let (outer, inner) = labelled();
     let first = answer(&r, key(&outer, 1));
-    let id = recirc_id(&first.record.actions);
-    assert_eq!(*first.record.actions, [Action::PopMpls { eth_type: 0x800 }, Action::Recirc(id)]);
+    let id = recirc_id(&first.actions);
+    assert_eq!(*first.actions, [Action::PopMpls { eth_type: 0x800 }, Action::Recirc(id)]);
     // What was after the resubmit is done after it, and the register is what it was.
     let second = answer(&r, back(&key(&inner, 1), id));
-    assert_eq!(*second.record.actions, [out(2), out(4)]);
-    assert_eq!(second.record.matches.get(FieldId::NwDst), (0x0a00_0002, u128::from(u32::MAX)));
-    assert_eq!(second.record.matches.get(FieldId::RecircId).0, id.into());
+    assert_eq!(*second.actions, [out(2), out(4)]);
+    assert_eq!(second.matches.get(FieldId::NwDst), (0x0a00_0002, u128::from(u32::MAX)));
+    assert_eq!(second.matches.get(FieldId::RecircId).0, id.into());
 }
 
 #[test]
@@ -96,11 +95,11 @@ fn each_list_leaves_what_it_has_not_executed() {
     r.add(5, 1, matching(&[(FieldId::Metadata, 9)]), to(3));
     let k = key(&udp([1, 1, 1, 1], [2, 2, 2, 2], 1, 2).build(), 4);
     let first = answer(&r, k);
-    let id = recirc_id(&first.record.actions);
-    assert_eq!(first.record.actions.len(), 1);
+    let id = recirc_id(&first.actions);
+    assert_eq!(first.actions.len(), 1);
     let second = answer(&r, back(&k, id));
     // Port 4 is where it came in.
-    assert_eq!(*second.record.actions, [out(2), out(1), out(3)]);
+    assert_eq!(*second.actions, [out(2), out(1), out(3)]);
 }
 
 fn group(selection: Selection, weights: &[u16]) -> GroupMod {
@@ -129,16 +128,16 @@ fn a_select_group_by_dp_hash_takes_a_record_for_each_value_and_not_for_each_conn
     r.add(0, 1, PipelineMatch::ANY, Instructions::apply(vec![OfAction::Group(GroupId(1)), output(4)]));
     let k = key(&udp([1, 1, 1, 1], [2, 2, 2, 2], 1, 2).build(), 1);
     let first = answer(&r, k);
-    let id = recirc_id(&first.record.actions);
+    let id = recirc_id(&first.actions);
     let hash = Action::Hash { alg: HashAlg::SymmetricL4, basis: 5 };
-    assert_eq!(*first.record.actions, [hash, Action::Recirc(id)]);
+    assert_eq!(*first.actions, [hash, Action::Recirc(id)]);
     let mut to_port = [0; 5];
     for h in 1..=16u128 {
         let mut again = back(&k, id);
         again.set(FieldId::DpHash, h | 0xabc0);
         let t = answer(&r, again);
-        assert_eq!(t.record.matches.get(FieldId::DpHash), (h & 15, 15));
-        let [Action::Output(PortId(p)), rest] = &t.record.actions[..] else { panic!("{:?}", t.record) };
+        assert_eq!(t.matches.get(FieldId::DpHash), (h & 15, 15));
+        let [Action::Output(PortId(p)), rest] = &t.actions[..] else { panic!("{:?}", t) };
         assert_eq!(*rest, out(4));
         to_port[(*p - 10) as usize] += 1;
     }
@@ -157,7 +156,7 @@ fn open_vswitch_chooses_by_dp_hash_unless_told_otherwise() {
         r.request(Body::GroupMod(group(Selection::default(), &[1, 1]))).unwrap();
         r.add(0, 1, PipelineMatch::ANY, Instructions::apply(vec![OfAction::Group(GroupId(1))]));
         let t = answer(&r, key(&udp([1, 1, 1, 1], [2, 2, 2, 2], 1, 2).build(), 1));
-        assert_eq!(t.record.actions.iter().any(|a| matches!(a, Action::Hash { .. })), hashed);
+        assert_eq!(t.actions.iter().any(|a| matches!(a, Action::Hash { .. })), hashed);
     }
 }
 
@@ -167,9 +166,9 @@ fn a_record_that_is_translated_again_keeps_its_id_until_its_rules_say_something_
     r.add(0, 1, PipelineMatch::ANY, Instructions::apply(vec![OfAction::DebugRecirc, resubmit(1)]));
     r.add(1, 1, PipelineMatch::ANY, to(2));
     let k = key(&udp([1, 1, 1, 1], [2, 2, 2, 2], 1, 2).build(), 1);
-    let first = answer(&r, k).record;
+    let first = answer(&r, k);
     let id = recirc_id(&first.actions);
-    let second = answer(&r, back(&k, id)).record;
+    let second = answer(&r, back(&k, id));
     // A rule elsewhere in table 0 has both looked at.
     r.add(0, 2, matching(&[(FieldId::InPort, 3)]), to(4));
     r.add(1, 2, matching(&[(FieldId::InPort, 1)]), to(3));
@@ -184,8 +183,8 @@ fn an_id_that_no_record_uses_any_more_is_forgotten_and_what_comes_back_with_it_i
     let r = Rig::new();
     r.add(0, 1, PipelineMatch::ANY, Instructions::apply(vec![OfAction::DebugRecirc, output(2)]));
     let k = key(&udp([1, 1, 1, 1], [2, 2, 2, 2], 1, 2).build(), 1);
-    let id = recirc_id(&answer(&r, k).record.actions);
-    let second = answer(&r, back(&k, id)).record;
+    let id = recirc_id(&answer(&r, k).actions);
+    let second = answer(&r, back(&k, id));
     assert_eq!(*second.actions, [out(2)]);
     for _ in 0..30 {
         r.clock.advance(Duration::from_secs(1));
@@ -193,7 +192,7 @@ fn an_id_that_no_record_uses_any_more_is_forgotten_and_what_comes_back_with_it_i
         r.switch.revalidate(r.now());
     }
     assert!(r.dp.flows.lock().unwrap().is_empty(), "idle");
-    let lost = answer(&r, back(&k, id)).record;
+    let lost = answer(&r, back(&k, id));
     assert!(lost.actions.is_empty());
     assert_eq!(r.switch.counters().problems[ofproto::Problem::NoRecircContext as usize], 1);
 }

@@ -456,7 +456,7 @@ fn a_batch_is_seen_whole_or_not_at_all_by_packets_translated_meanwhile() {
                     while !done.load(Ordering::Relaxed) || seen.contains(&0) {
                         out.clear();
                         r.switch.translate(std::slice::from_ref(&miss), r.now(), &mut out);
-                        match &out[0].record.actions[..] {
+                        match out[0].actions() {
                             [a] if *a == out_port(2) => seen[0] += 1,
                             [a] if *a == out_port(3) => seen[1] += 1,
                             other => panic!("half an update: {other:?}"),

@@ -78,17 +78,19 @@ impl MissHandler for Handler {
         for m in misses {
             self.asked.fetch_add(1, Ordering::Relaxed);
             *self.last.lock().unwrap() = Some(m.clone());
-            out.push(Translation {
-                record: Arc::new(FlowRecord {
-                    id: FlowId(self.next_id.fetch_add(1, Ordering::Relaxed)),
-                    matches: PacketMatch::new(&m.key, &mask),
-                    actions: self.actions.lock().unwrap().clone(),
-                    counters: Arc::new(FlowCounters::default()),
-                    owner: Arc::new(()),
-                    created: now,
-                }),
-                install: *self.install.lock().unwrap(),
-            });
+            let actions = self.actions.lock().unwrap().clone();
+            if !*self.install.lock().unwrap() {
+                out.push(Translation::Once(actions.to_vec()));
+                continue;
+            }
+            out.push(Translation::Keep(Arc::new(FlowRecord {
+                id: FlowId(self.next_id.fetch_add(1, Ordering::Relaxed)),
+                matches: PacketMatch::new(&m.key, &mask),
+                actions,
+                counters: Arc::new(FlowCounters::default()),
+                owner: Arc::new(()),
+                created: now,
+            })));
         }
     }
 

@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 
 use super::meta::Meta;
 use super::perf::Perf;
+use crate::stop;
 
 /// The daemon, where Debian has it.
 const PROGRAM: &str = "/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk";
@@ -144,7 +145,7 @@ impl Daemon {
             if d.child.try_wait()?.is_some() || Instant::now() > until {
                 bail!("Open vSwitch does not start: {}", d.log());
             }
-            std::thread::sleep(Duration::from_millis(100));
+            stop::pause(Duration::from_millis(100))?;
         }
         d.inside("ip", &["link", "set", "lo", "up"])?;
         Ok(d)
@@ -227,7 +228,7 @@ impl Daemon {
         }
         if file("prime.pcap").exists() {
             self.port("br0", "np", 7, &format!("net_pcap7,rx_pcap={}", file("prime.pcap").display()))?;
-            std::thread::sleep(Duration::from_secs(2));
+            stop::pause(Duration::from_secs(2))?;
             self.vsctl(&["del-port", "br0", "np"])?;
         }
         self.vsctl(&["del-port", into, "n0"])?;
@@ -281,7 +282,7 @@ impl Daemon {
     pub fn measure(&self, period: Duration) -> Result<(Perf, f64)> {
         self.appctl(&["dpif-netdev/pmd-stats-clear"])?;
         let (waited, began) = (self.waited_ns(), Instant::now());
-        std::thread::sleep(period);
+        stop::pause(period)?;
         let text = self.appctl(&["dpif-netdev/pmd-perf-show"])?;
         let wait = (self.waited_ns() - waited) as f64 / began.elapsed().as_nanos() as f64;
         let perf = Perf::parse(&text).with_context(|| format!("not understood: {text}"))?;

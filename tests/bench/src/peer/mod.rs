@@ -5,7 +5,7 @@
 //! measured the other does not run: Open vSwitch's threads are stopped. On a machine that does other things too, a thread's
 //! wait for its processor is part of elapsed cycles and says nothing of the switch: it is taken out of both figures, of the
 //! peer's by what the kernel says that its thread waited, of ours by the thread's own clock. What only Open vSwitch does on other
-//! threads (revalidation) is in neither.
+//! threads (revalidation) is in neither. Told to end by a signal it stops what it has started and gives huge pages back.
 
 mod daemon;
 mod meta;
@@ -24,6 +24,7 @@ pub use daemon::missing;
 use meta::Meta;
 pub use report::{Row, Spread, table};
 
+use crate::stop;
 use crate::switching::{self, Opened, Session};
 
 /// How it is run.
@@ -78,9 +79,11 @@ fn compare(dir: &Path, o: &Options) -> Result<Row> {
     // Huge pages that another program has just given back are not always to be had at once.
     let start = |dir: &str| Daemon::start(&scratch.path().join(dir), o.core, meta.packets());
     let peer = start("a").or_else(|e| {
+        stop::check()?;
         eprintln!("bench: once more: {e:#}");
         start("b")
     })?;
+    stop::check()?;
     peer.load(&dir, &meta)?;
     run_on(std::iter::once(o.core))?;
     let (mut theirs, mut mine, mut says, mut waits, mut upcalls) =
@@ -88,7 +91,7 @@ fn compare(dir: &Path, o: &Options) -> Result<Row> {
     let mut wrong = Vec::new();
     for _ in 0..o.repeats.max(1) {
         peer.pause(false)?;
-        std::thread::sleep(o.settle);
+        stop::pause(o.settle)?;
         let (p, wait) = peer.measure(o.period)?;
         peer.pause(true)?;
         let fwd = p.tx as f64 * 100.0 / p.rx.max(1) as f64;
@@ -100,6 +103,7 @@ fn compare(dir: &Path, o: &Options) -> Result<Row> {
         says.push(p.cycles);
         waits.push(wait * 100.0);
         upcalls.push(p.upcalls as f64 * 100.0 / p.passes.max(1) as f64);
+        stop::check()?;
         session.warm();
         mine.push(session.repeat().on_processor);
     }

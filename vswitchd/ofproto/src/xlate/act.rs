@@ -200,8 +200,11 @@ impl Xlate<'_> {
 
     /// Notes what a subfield has become.
     pub(super) fn tell(&mut self, s: Subfield) {
-        let value = (self.key.get(s.field) & s.mask()) >> s.offset.min(127);
-        self.step(|| StepKind::Note(format!("-> {} is now {value:#x}", openflow::text::format_subfield(&s))));
+        if self.record {
+            let value = (self.key.get(s.field) & s.mask()) >> s.offset.min(127);
+            let name = openflow::text::format_subfield(&s);
+            self.step(|| StepKind::Note(format!("-> {name} is now {value:#x}")));
+        }
     }
 
     /// The value of a subfield, right-aligned. Its bits are looked at.

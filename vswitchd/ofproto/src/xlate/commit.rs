@@ -4,7 +4,7 @@
 //! datapath's packet is written. Headers are pushed late too, so that a pushed tag carries the value set after it, and a
 //! push that is popped again costs nothing. Tags are popped late as well; labels at once: nothing can undo that.
 
-use flow::{Action, FIELDS, FieldId, PacketKey, Scope};
+use flow::{Action, FieldId, PacketKey, canonical_in};
 
 use super::{MAX_ACTIONS, Problem, Xlate};
 use crate::vlan::{PRESENT, Source, Tag, Tags};
@@ -74,6 +74,9 @@ impl Xlate<'_> {
     /// As [`Xlate::commit`], but for what only matters in a tunnel: no other port has a use for it.
     pub(super) fn commit_packet(&mut self) {
         let of_tunnel = super::tunnel::TUNNEL_FIELDS;
+        if of_tunnel.into_iter().all(|f| self.written.present() >> f.info().word & 1 == 0) {
+            return self.commit();
+        }
         let written = of_tunnel.map(|f| self.written.get(f));
         of_tunnel.into_iter().for_each(|f| self.written.set_masked(f, 0, u128::MAX));
         self.commit();
@@ -165,10 +168,7 @@ impl Xlate<'_> {
 
     /// Writes the changed fields of one group.
     fn commit_fields(&mut self, group: fn(&flow::Field) -> bool) {
-        if self.written.is_zero() {
-            return;
-        }
-        for f in FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == Scope::Packet && group(f)) {
+        for f in canonical_in(self.written.present()).filter(|f| group(f)) {
             if matches!(f.id, FieldId::VlanTci | FieldId::MplsLse0) {
                 continue;
             }

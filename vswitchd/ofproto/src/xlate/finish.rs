@@ -1,14 +1,43 @@
 //! The end of a translation: what is left over goes, and the mask becomes one a packet can have.
 
+use std::sync::LazyLock;
+
 use flow::{Action, FieldId, PacketMask, PipelineMask};
 
 use offload::Origin;
 
 use super::{Outcome, Xlate};
 
+/// Fields that only some packets have, as masks.
+struct Fields {
+    of_tunnel: PacketMask,
+    of_ip: PacketMask,
+    protocol: PacketMask,
+    addresses: PacketMask,
+    of_ipv6: PacketMask,
+    hardware: PacketMask,
+    labels: PacketMask,
+    tags: PacketMask,
+}
+
+static FIELDS_OF: LazyLock<Fields> = LazyLock::new(|| {
+    use FieldId::*;
+    let all = |fields: &[FieldId]| fields.iter().copied().collect();
+    Fields {
+        of_tunnel: all(&super::tunnel::TUNNEL_FIELDS),
+        of_ip: all(&[Ipv6Label, NwTos, NwTtl, NwFrag, TpSrc, TpDst, TcpFlags]),
+        protocol: all(&[NwProto]),
+        addresses: all(&[NwSrc, NwDst]),
+        of_ipv6: all(&[Ipv6Src, Ipv6Dst, Ipv6Label, NdTarget]),
+        hardware: all(&[ArpSha, ArpTha]),
+        labels: all(&[MplsLse0, MplsLse1, MplsLse2]),
+        tags: all(&[VlanTci, VlanTpid, VlanTci2, VlanTpid2]),
+    }
+});
+
 impl Xlate<'_> {
-    /// The outcome.
-    pub(super) fn finish(mut self) -> Outcome {
+    /// The outcome, which is taken.
+    pub(super) fn finish(&mut self) -> Outcome {
         if self.out.problem.is_some() {
             self.out.actions.clear();
         }
@@ -45,10 +74,9 @@ impl Xlate<'_> {
             self.out.provenance.push(Origin::Fragments);
         }
         if self.record {
-            self.out.looked = self.looked_mask();
-            self.out.last = self.key;
+            self.out.seen = Some(Box::new((self.looked_mask(), self.key)));
         }
-        self.out
+        std::mem::take(&mut self.out)
     }
 
     /// Below the last label there is none to match on.
@@ -96,35 +124,30 @@ impl Xlate<'_> {
     fn packet_mask(&self) -> PacketMask {
         use FieldId::*;
         let mut m: PacketMask = self.wc.resize();
-        let k = &self.orig;
+        let (k, of) = (&self.orig, &*FIELDS_OF);
         for f in [DpPort, RecircId, EthType] {
             m.set_exact(f);
         }
         // Only what came out of a tunnel, or went round, has any of it.
         let of_tunnel = k.get(TunDst) | k.get(TunIpv6Dst) | k.get(RecircId) != 0;
         if !of_tunnel {
-            super::tunnel::TUNNEL_FIELDS.into_iter().for_each(|f| m.set_masked(f, 0, u128::MAX));
+            m.subtract(&of.of_tunnel);
         }
         let t = k.get64(EthType);
         let (v4, v6) = (t == 0x0800, t == 0x86dd);
         let ip = v4 || v6;
         let arp = t == 0x0806 || t == 0x8035;
-        let clear = |m: &mut PacketMask, fields: &[FieldId]| {
-            for f in fields {
-                m.set_masked(*f, 0, u128::MAX);
-            }
-        };
         if !ip {
-            clear(&mut m, &[Ipv6Label, NwTos, NwTtl, NwFrag, TpSrc, TpDst, TcpFlags]);
+            m.subtract(&of.of_ip);
             if !arp {
-                clear(&mut m, &[NwProto]);
+                m.subtract(&of.protocol);
             }
         }
         if !v4 && !arp {
-            clear(&mut m, &[NwSrc, NwDst]);
+            m.subtract(&of.addresses);
         }
         if !v6 {
-            clear(&mut m, &[Ipv6Src, Ipv6Dst, Ipv6Label, NdTarget]);
+            m.subtract(&of.of_ipv6);
         }
         if ip {
             m.set_masked(NwFrag, u128::MAX, 0x3);
@@ -132,20 +155,20 @@ impl Xlate<'_> {
         }
         let neighbour = v6 && k.get64(NwProto) == 58;
         if !arp && !neighbour {
-            clear(&mut m, &[ArpSha, ArpTha]);
+            m.subtract(&of.hardware);
         }
         if t != 0x8847 && t != 0x8848 {
-            clear(&mut m, &[MplsLse0, MplsLse1, MplsLse2]);
+            m.subtract(&of.labels);
         }
         if k.get(VlanTci) & 0x1000 == 0 {
-            clear(&mut m, &[VlanTci, VlanTpid, VlanTci2, VlanTpid2]);
+            m.subtract(&of.tags);
             m.set_masked(VlanTci, u128::MAX, 0x1fff);
         } else {
             let unseen = m.get(VlanTci) == 0 && self.stock();
             m.set_masked(VlanTci, u128::MAX, if unseen { 0x1fff } else { 0x1000 });
             if k.get(VlanTci2) & 0x1000 == 0 {
                 if m.get(VlanTci2) | m.get(VlanTpid2) != 0 {
-                    clear(&mut m, &[VlanTci2, VlanTpid2]);
+                    [VlanTci2, VlanTpid2].iter().for_each(|f| m.set_masked(*f, 0, u128::MAX));
                     m.set_masked(VlanTci2, u128::MAX, 0x1000);
                 }
             } else if m.get(VlanTci2) | m.get(VlanTpid2) != 0 {

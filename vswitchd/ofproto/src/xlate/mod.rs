@@ -61,7 +61,7 @@ use crate::mac_table::MacTable;
 use crate::mcast::McastTable;
 use crate::patch::Peers;
 use crate::recirc::{Frozen, Recirc, Recircs};
-use crate::record::{Basis, Dependencies, Visit};
+use crate::record::{Basis, Credits, Dependencies, Visit};
 use crate::rule::{Rule, RuleCounters};
 use crate::tables::{FragHandling, N_TABLES, Pipeline};
 use crate::trace::{Fork, Step, StepKind};
@@ -109,7 +109,7 @@ pub struct Outcome {
     /// Other counters that packets are added to, with repetition.
     pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
     /// Where the verdict came from.
-    pub provenance: Vec<Origin>,
+    pub provenance: SmallVec<[Origin; 4]>,
     /// Translations that go on when its packets come back from the datapath.
     pub recircs: SmallVec<[Arc<Recirc>; 1]>,
     /// Flows that its packets have learned.
@@ -132,13 +132,23 @@ pub struct Outcome {
     pub as_if_slow: bool,
     /// What happened, in order; empty unless asked for.
     pub steps: Vec<Step>,
-    /// The bits that were looked at, before the mask became one that a record can have; only when steps were asked for.
-    pub looked: PipelineMask,
-    /// What the packet was in the end; only when steps were asked for.
-    pub last: PipelineKey,
+    /// The bits that were looked at, before the mask became one that a record can have, and what the packet was in the end;
+    /// only when steps were asked for.
+    pub seen: Option<Box<(PipelineMask, PipelineKey)>>,
 }
 
 impl Outcome {
+    /// What its packets are added to.
+    pub(crate) fn credits(&self) -> Credits<'_> {
+        Credits {
+            rules: &self.rules,
+            credited: &self.credited,
+            visits: &self.deps.visits,
+            problem: self.problem,
+            drops: self.actions.is_empty(),
+        }
+    }
+
     /// What a record with these actions rests on.
     pub(crate) fn basis(&mut self, bridge: Option<u32>) -> Basis {
         Basis {
@@ -149,7 +159,7 @@ impl Outcome {
             recircs: std::mem::take(&mut self.recircs),
             learned: std::mem::take(&mut self.learned),
             fin_timeouts: std::mem::take(&mut self.fin_timeouts),
-            provenance: std::mem::take(&mut self.provenance).into(),
+            provenance: self.provenance.drain(..).collect(),
             deps: std::mem::take(&mut self.deps),
             problem: self.problem,
         }
@@ -647,15 +657,12 @@ impl<'a> Xlate<'a> {
                 let mut key = self.key;
                 key.set(FieldId::TpSrc, 0);
                 key.set(FieldId::TpDst, 0);
-                let rule = conjunctive(rules, &mut key, looked);
+                let rule = conjunctive(rules, &key, looked);
                 looked.set_masked(FieldId::TpSrc, 0, u128::MAX);
                 looked.set_masked(FieldId::TpDst, 0, u128::MAX);
                 rule
             }
-            _ => {
-                let mut key = self.key;
-                conjunctive(rules, &mut key, looked)
-            }
+            _ => conjunctive(rules, &self.key, looked),
         }
     }
 }
@@ -665,11 +672,15 @@ impl<'a> Xlate<'a> {
 /// again with the conjunction's id. What was looked at to find that out is in `looked`, found or not.
 fn conjunctive(
     rules: &classifier::Version<Rule>,
-    key: &mut PipelineKey,
+    key: &PipelineKey,
     looked: &mut PipelineMask,
 ) -> Option<Arc<Rule>> {
     let mut soft = Vec::new();
     let hard = rules.lookup_with(key, looked, Rule::is_dimension, &mut soft);
+    if soft.is_empty() {
+        return hard.map(|f| f.rule.clone());
+    }
+    let mut key = *key;
     let floor = hard.map(|f| f.priority);
     soft.retain(|s| floor.is_none_or(|p| s.priority > p));
     soft.sort_by_key(|s| std::cmp::Reverse(s.priority));
@@ -690,7 +701,7 @@ fn conjunctive(
         }
         for conj in whole {
             key.set(FieldId::ConjId, conj.into());
-            let found = rules.lookup_with(key, looked, Rule::is_dimension, &mut Vec::new());
+            let found = rules.lookup_with(&key, looked, Rule::is_dimension, &mut Vec::new());
             key.set(FieldId::ConjId, id);
             if let Some(f) = found {
                 return Some(f.rule.clone());

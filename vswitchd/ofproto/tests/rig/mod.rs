@@ -9,10 +9,10 @@ use std::time::Duration;
 use clock::{Clock, Deadline, Instant, ManualClock};
 use datapath_api::{
     Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
-    Miss, MissHandler, PortStats, Punt, PuntSink,
+    Miss, MissHandler, PortStats, Punt, PuntSink, Translation,
 };
 use flow::frame::FrameBuilder;
-use flow::{Action, FieldId, FlowId, MeterId, PacketKey, PipelineMatch, PortId};
+use flow::{Action, FieldId, FlowId, MeterId, PacketKey, PacketMatch, PipelineMatch, PortId};
 use ofproto::{Bridge, BridgeConfig, HardwareCredit, HardwareStats, Port, RecordSink, Switch, SwitchConfig};
 use openflow::flow_mod::FlowModCommand;
 use openflow::message::{FlowRemoved, PacketIn};
@@ -236,17 +236,27 @@ impl Rig {
         let miss = Miss { key, len_bytes: frame.len() as u32, tcp_flags: 0 };
         self.switch.translate(&[miss], self.now(), &mut out);
         let t = out.pop().unwrap();
-        assert!(t.record.matches.matches(&key));
-        t.record.counters.add(1, frame.len() as u64, 0, self.now());
-        if t.install {
-            self.dp.flow_put(t.record.clone()).unwrap();
-        }
-        for a in t.record.actions.iter() {
+        for a in t.actions() {
             if let Action::Controller(c) = a {
                 self.switch.punt(Punt { packet: frame.to_vec(), key, action: *c });
             }
         }
-        t.record
+        match t {
+            Translation::Keep(record) => {
+                assert!(record.matches.matches(&key));
+                record.counters.add(1, frame.len() as u64, 0, self.now());
+                self.dp.flow_put(record.clone()).unwrap();
+                record
+            }
+            Translation::Once(actions) => Arc::new(FlowRecord {
+                id: FlowId(u64::MAX),
+                matches: PacketMatch::ANY,
+                actions: actions.into(),
+                counters: Arc::default(),
+                owner: Arc::new(()),
+                created: self.now(),
+            }),
+        }
     }
 
     pub fn flows(&self, r: FlowStatsRequest) -> Vec<FlowStats> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bench::machine::Machine;
 use bench::peer::{Options, Row, missing, run, table};
+use bench::stop;
 use clap::Parser;
 use serde::Serialize;
 
@@ -69,8 +70,12 @@ pub fn main(args: &Args, out: &mut dyn Write) -> io::Result<bool> {
         write!(out, "{machine}")?;
     }
     let mut rows = Vec::new();
+    stop::watch()?;
     for dir in &args.dirs {
         let row = run(dir, &o);
+        if stop::check().is_err() {
+            return Ok(false);
+        }
         if !args.json {
             write!(out, "{}", table(std::slice::from_ref(&row), rows.is_empty()))?;
             out.flush()?;
