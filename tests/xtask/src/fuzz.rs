@@ -133,7 +133,7 @@ fn build() -> Result<PathBuf> {
 }
 
 /// The compiler's own target triple.
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let out = Command::new(rustc).arg("-vV").output().context("cannot start rustc")?;
     let text = String::from_utf8_lossy(&out.stdout);

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what a person repeats. See `cargo xtask --help`.
 #![forbid(unsafe_code)]
 
+mod asan;
 mod compat;
 mod demo;
 mod fuzz;
@@ -47,6 +48,8 @@ enum Task {
     Lab(kernel_lab::Options),
     /// Feeds what takes bytes from outside under libFuzzer, for as long as told.
     Fuzz(fuzz::Options),
+    /// Runs the drivers on devices that misbehave, under the address sanitizer.
+    Asan,
     /// Installs the packages that tests and demo use, and says what it did.
     Setup,
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         },
         Task::Lab(o) => kernel_lab::run(&o),
         Task::Fuzz(o) => fuzz::run(&o),
+        Task::Asan => asan::run(),
         Task::Setup => setup::everything(),
     };
     match result {
