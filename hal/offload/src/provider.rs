@@ -216,6 +216,12 @@ pub trait OffloadProvider: Send {
     /// before is void and what was not removed must be installed again.
     fn generation(&self) -> u64;
 
+    /// Whether the platform asks for the device (hot unplug): it is down for good, and whoever owns the provider is to drop it
+    /// and every queue, for which the platform waits.
+    fn is_wanted_back(&self) -> bool {
+        false
+    }
+
     /// Makes ports of the device, by its own numbers, these ports of the datapath: those newly named come up, those no longer
     /// named go down, and [`OffloadProvider::capabilities`] change with it. Unless ports are only added the tables may be
     /// emptied and the generation raised; counters are lost then, poll them before.
@@ -258,6 +264,9 @@ impl<T: OffloadProvider + ?Sized> OffloadProvider for Box<T> {
     }
     fn generation(&self) -> u64 {
         (**self).generation()
+    }
+    fn is_wanted_back(&self) -> bool {
+        (**self).is_wanted_back()
     }
     fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {
         (**self).set_ports(ports)

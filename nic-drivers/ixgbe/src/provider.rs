@@ -165,7 +165,7 @@ impl<B: DeviceBacking> OffloadProvider for IxgbeProvider<B> {
         self.drive();
         if self.recovery.is_down() {
             self.refuse_queue();
-            if self.recovery.is_due(self.backing.now()) {
+            if self.recovery.is_due(self.backing.errors(), self.backing.now()) {
                 self.recover();
             }
         }
@@ -241,6 +241,10 @@ impl<B: DeviceBacking> OffloadProvider for IxgbeProvider<B> {
 
     fn generation(&self) -> u64 {
         self.recovery.generation()
+    }
+
+    fn is_wanted_back(&self) -> bool {
+        self.backing.errors().unplug_requested()
     }
 
     fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {

@@ -14,8 +14,19 @@ use simnic_defs::regs::{ALL_ONES, fault, status};
 
 use crate::bring_up::read;
 use crate::provider::SimnicProvider;
+use crate::violation::ViolationCounts;
 
 impl<B: DeviceBacking> SimnicProvider<B> {
+    /// The device, for tests that reach around the driver.
+    pub fn backing(&self) -> &B {
+        &self.backing
+    }
+
+    /// What the device did against its datasheet so far.
+    pub fn violations(&self) -> ViolationCounts {
+        ViolationCounts::of(&self.life)
+    }
+
     /// Gives the device up when it deserves it.
     pub(crate) fn check(&mut self) {
         let now = self.backing.now();

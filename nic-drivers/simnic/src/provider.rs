@@ -42,7 +42,6 @@ use crate::lower_match::{HwMatch, lower_match};
 use crate::meters::Meters;
 use crate::port::SimnicPort;
 use crate::profiles::{ProfileId, Profiles};
-use crate::violation::ViolationCounts;
 
 /// A device that is up.
 pub struct Simnic<B: DeviceBacking> {
@@ -270,11 +269,6 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         }
     }
 
-    /// What the device did against its datasheet so far.
-    pub fn violations(&self) -> ViolationCounts {
-        ViolationCounts::of(&self.life)
-    }
-
     /// The interrupt that [`SimnicProvider::arm`] asks for.
     pub fn interrupt(&self) -> Option<Interrupt> {
         self.life.interrupt(VECTOR_CMD)
@@ -285,11 +279,6 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         if !self.recovery.is_down() {
             self.cmd.arm();
         }
-    }
-
-    /// The device, for tests that reach around the driver.
-    pub fn backing(&self) -> &B {
-        &self.backing
     }
 
     /// Entries in the tables.
@@ -714,7 +703,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             self.take_evicted();
             self.check();
         }
-        if self.recovery.is_due(self.backing.now()) {
+        if self.recovery.is_due(self.backing.errors(), self.backing.now()) {
             self.recover();
         }
     }
@@ -776,6 +765,10 @@ impl<B: DeviceBacking> OffloadProvider for SimnicProvider<B> {
 
     fn generation(&self) -> u64 {
         self.recovery.generation()
+    }
+
+    fn is_wanted_back(&self) -> bool {
+        self.backing.errors().unplug_requested()
     }
 
     fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {

@@ -160,7 +160,7 @@ impl<B: DeviceBacking> VirtioProvider<B> {
         {
             self.recovery.fail(self.backing.name(), &self.life, why, now);
         }
-        if !self.recovery.is_due(now) {
+        if !self.recovery.is_due(self.backing.errors(), now) {
             return;
         }
         let result = self.reset_and_restart();
@@ -254,6 +254,10 @@ impl<B: DeviceBacking> OffloadProvider for VirtioProvider<B> {
 
     fn generation(&self) -> u64 {
         self.recovery.generation()
+    }
+
+    fn is_wanted_back(&self) -> bool {
+        self.backing.errors().unplug_requested()
     }
 
     fn set_ports(&mut self, ports: &[(PortId, u32)]) -> Result<(), OffloadError> {

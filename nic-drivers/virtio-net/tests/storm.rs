@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use device::{BufferPool, PacketIo, QueueId, QueuePair};
+use device::{BufferPool, DeviceBacking, ErrorEvents, PacketIo, QueueId, QueuePair};
 use flow::{Action, FieldId, FlowId, PacketMatch, PortId};
+use models::platform;
 use models::storm::{Mishap, Report, Subject, storm};
 use models::virtio::{ALL_FEATURES, Outside, RxFault, TxFault, Virtio};
 use models::{Backing, Model};
@@ -107,4 +108,20 @@ fn whatever_the_device_does_it_ends_in_errors_and_counts_and_comes_back() {
     }
     assert_eq!(all.struck.len(), Mishap::ALL.len() - 1, "{all:?}");
     assert!(all.ended[1] > 0 && all.ended[0] + all.ended[2] == 0 && all.resets > 20, "{all:?}");
+}
+
+#[test]
+fn what_the_platform_says_of_it_is_heard() {
+    let tests: [fn(&mut dyn Subject, &ErrorEvents); 2] =
+        [platform::fatal_errors_cost_a_reset_each, platform::a_device_that_is_asked_for_is_given_up];
+    for (offers, test) in
+        [ALL_FEATURES, ALL_FEATURES & !feature::RING_PACKED].into_iter().flat_map(|o| tests.map(|t| (o, t)))
+    {
+        let mut b = Bench::new(offers);
+        let errors = b.nic.provider.backing().errors().clone();
+        test(&mut b, &errors);
+        let pool = b.pool.clone();
+        drop(b);
+        assert_eq!(pool.free_cells(), CELLS as usize, "every buffer is home");
+    }
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used)] // for tests and benches, which may panic
 
+pub mod platform;
 pub mod rocker;
 pub mod storm;
 pub mod virtio;

@@ -81,14 +81,14 @@ pub trait Subject {
 }
 
 /// What the driver hands over by now.
-fn received(s: &mut dyn Subject) -> Result<Vec<Vec<u8>>, IoError> {
+pub(crate) fn received(s: &mut dyn Subject) -> Result<Vec<Vec<u8>>, IoError> {
     let mut batch = PacketBatch::new();
     s.queues().0.0.rx_burst(&mut batch)?;
     Ok(batch.drain_all().map(|p| p.to_vec()).collect())
 }
 
 /// Frames to be sent.
-fn sends(s: &mut dyn Subject, frames: &[Vec<u8>]) -> Result<usize, IoError> {
+pub(crate) fn sends(s: &mut dyn Subject, frames: &[Vec<u8>]) -> Result<usize, IoError> {
     let (queues, pool) = s.queues();
     let mut batch = PacketBatch::new();
     frames.iter().for_each(|f| assert!(batch.push(pool.copy_from(f).unwrap()).is_ok()));

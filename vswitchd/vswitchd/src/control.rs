@@ -16,6 +16,7 @@ use openflow::port::{PortConfig, PortState};
 use crate::addresses::tell_addresses;
 use crate::placing::Placing;
 use crate::poke::Poke;
+use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
 
 /// Between rounds while hardware operations are under way; also the longest rest between rounds when poked.
@@ -33,6 +34,8 @@ pub struct Control {
     pub placing: Arc<Placing>,
     /// Its simulated devices, whose links are those of their wires.
     pub parts: Arc<Parts>,
+    /// Where devices that the platform asks for are given back.
+    pub reconfigure: Reconfigure,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Wakes it.
@@ -62,6 +65,9 @@ impl Control {
                 revalidated = Some(now);
             }
             let worked = self.placing.tick(now);
+            if self.placing.take_requests() {
+                self.reconfigure.look_again();
+            }
             if due(looked, IDLE) {
                 tell_links(&self.parts);
                 tell_addresses(&self.parts);

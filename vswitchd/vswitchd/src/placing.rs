@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clock::{Clock, Instant};
@@ -49,6 +49,8 @@ struct Named {
     name: String,
     /// How often its tables were lost, as of the last tick.
     resets: u64,
+    /// Whether the platform asks for it, as of the last tick.
+    wanted_back: bool,
 }
 
 /// See the module's text.
@@ -64,6 +66,8 @@ pub struct Placing {
     poke: Arc<Poke>,
     /// Packets and bytes that hardware has forwarded.
     hardware: (AtomicU64, AtomicU64),
+    /// A device was asked for since the last [`Placing::take_requests`].
+    requests: AtomicBool,
 }
 
 /// What one device is like now.
@@ -94,6 +98,7 @@ impl Placing {
             clock,
             poke,
             hardware: Default::default(),
+            requests: AtomicBool::new(false),
         }
     }
 
@@ -147,7 +152,7 @@ impl Placing {
     /// Adds a device. False, and the device is given up, when there are too many.
     pub fn add_device(&self, name: &str, provider: Box<dyn OffloadProvider>) -> bool {
         let now = self.clock.now();
-        let named = Named { name: name.to_owned(), resets: provider.generation() };
+        let named = Named { name: name.to_owned(), resets: provider.generation(), wanted_back: false };
         let mut s = self.lock();
         let added = match s.devices.iter().position(|d| d.name.is_empty()) {
             Some(i) => {
@@ -171,7 +176,7 @@ impl Placing {
     pub fn remove_device(&self, name: &str) -> Option<Box<dyn OffloadProvider>> {
         let mut s = self.lock();
         let i = s.devices.iter().position(|d| d.name == name)?;
-        s.devices[i] = Named { name: String::new(), resets: 0 };
+        s.devices[i] = Named { name: String::new(), resets: 0, wanted_back: false };
         let old = s.engine.exchange_device(DeviceId(i as u16), Box::new(Vacant::new()), self.clock.now());
         drop(s);
         self.poke.poke();
@@ -215,7 +220,11 @@ impl Placing {
         let mut worked = s.engine.tick(now);
         let mut lost = Vec::new();
         for (i, d) in s.devices.iter_mut().enumerate() {
-            let generation = s.engine.provider_mut(DeviceId(i as u16)).map_or(0, |p| p.generation());
+            let Some(p) = s.engine.provider_mut(DeviceId(i as u16)) else { continue };
+            let generation = p.generation();
+            if p.is_wanted_back() && !std::mem::replace(&mut d.wanted_back, true) {
+                self.requests.store(true, Ordering::Release);
+            }
             if generation > d.resets {
                 lost.push(d.name.clone());
             }
@@ -250,6 +259,16 @@ impl Placing {
             }
         }
         worked
+    }
+
+    /// Whether a device was asked for by the platform since the last time: it is to be taken out with its ports.
+    pub fn take_requests(&self) -> bool {
+        self.requests.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the platform asks for a device.
+    pub fn is_wanted_back(&self, name: &str) -> bool {
+        self.lock().devices.iter().any(|d| d.name == name && d.wanted_back)
     }
 
     /// Gives up the devices: their drivers reset them. Nothing is followed any more.

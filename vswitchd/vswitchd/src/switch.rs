@@ -300,7 +300,8 @@ impl Switch {
             runtime: Some(runtime),
             _pid_file: pid_file,
         };
-        let control = Control { parts: switch.parts.clone(), openflow: layer, placing, clock, poke };
+        let (parts, reconfigure) = (switch.parts.clone(), switch.reconfigure.clone());
+        let control = Control { parts, openflow: layer, placing, reconfigure, clock, poke };
         switch.run(control, config.datapath.threads, options.database, &usage)?;
         Ok(switch)
     }

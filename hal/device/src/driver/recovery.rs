@@ -6,6 +6,8 @@
 //!                                                                  └───┘         at most 16-fold
 //! ```
 //!
+//! A device that the platform asks for is given up and not tried again: its owner is to let go of it.
+//!
 //! The first attempt to come back follows at once. An attempt at a dead device takes its time, which others wait for: ever fewer
 //! of them.
 
@@ -19,6 +21,9 @@ use super::Lifeline;
 
 /// log2 of how many times [`HealthPolicy::retry_after`] the longest time between attempts is.
 const MAX_BACKOFF_LOG2: u32 = 4;
+
+/// Why a device is down that the platform asks for.
+const WANTED_BACK: &str = "the platform asks for the device back";
 
 /// How much is put up with, and how often it is looked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,6 +85,9 @@ impl Recovery {
 
     /// What speaks against the device, of what every device can do wrong.
     pub fn complaint(&self, life: &Lifeline, errors: &ErrorEvents) -> Option<String> {
+        if errors.unplug_requested() {
+            return Some(WANTED_BACK.to_owned());
+        }
         let violations = life.violation_total() - self.violations_before;
         if violations > self.policy.violation_limit {
             return Some(format!("{violations} violations of its interface"));
@@ -109,9 +117,9 @@ impl Recovery {
         true
     }
 
-    /// Whether the device is down and is to be tried.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.down.is_some() && now >= self.retry_at
+    /// Whether the device is down and is to be tried: never again when the platform has asked for it.
+    pub fn is_due(&self, errors: &ErrorEvents, now: Instant) -> bool {
+        self.down.is_some() && now >= self.retry_at && !errors.unplug_requested()
     }
 
     /// An attempt has brought it back.
@@ -164,16 +172,33 @@ mod tests {
         assert!(r.fail("d", &life, "violations".into(), at(20)));
         assert!(!r.fail("d", &life, "again".into(), at(20)));
         assert_eq!((life.epoch(), r.generation(), r.why()), (None, 1, Some("violations")));
-        assert!(r.is_due(at(20)));
+        assert!(r.is_due(&errors, at(20)));
         for (n, wait) in [(0, 100), (1, 200), (2, 400), (3, 800), (4, 1600), (5, 1600)] {
             let now = at(10_000 * (n + 1));
             r.stays_down("d", "dead".into(), now);
-            assert!(!r.is_due(now + MS * (wait - 1)) && r.is_due(now + MS * wait), "attempt {n}");
+            assert!(
+                !r.is_due(&errors, now + MS * (wait - 1)) && r.is_due(&errors, now + MS * wait),
+                "attempt {n}"
+            );
         }
         r.came_back("d", &life, &errors, at(90_000));
-        assert!(life.epoch().is_some() && !r.is_down() && !r.is_due(at(99_999)));
+        assert!(life.epoch().is_some() && !r.is_down() && !r.is_due(&errors, at(99_999)));
         assert_eq!(r.complaint(&life, &errors), None, "violations of an earlier life");
         errors.report_fatal();
         assert!(r.complaint(&life, &errors).is_some());
+    }
+
+    #[test]
+    fn a_device_that_the_platform_asks_for_is_given_up_for_good() {
+        let life = Lifeline::new(BufferPool::new(1).unwrap(), Iova(0), 1);
+        let errors = ErrorEvents::default();
+        let policy = HealthPolicy { interval: MS, retry_after: MS, violation_limit: 1 };
+        let mut r = Recovery::new(policy, &errors, at(0));
+        life.up();
+        assert_eq!(r.complaint(&life, &errors), None);
+        errors.request_unplug();
+        let why = r.complaint(&life, &errors).unwrap();
+        assert!(r.fail("d", &life, why, at(1)));
+        assert!(life.epoch().is_none() && !r.is_due(&errors, at(1)) && !r.is_due(&errors, at(1_000_000)));
     }
 }

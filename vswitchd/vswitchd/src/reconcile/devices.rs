@@ -15,8 +15,11 @@ fn same_device(running: &RunningDevice, w: &DeviceConfig) -> bool {
 }
 
 impl Reconciler {
-    /// Whether a device runs as it is wanted.
+    /// Whether a device runs as it is wanted, and nobody asks for it.
     pub(super) fn device_stays(&self, name: &str, want: &Desired) -> bool {
+        if self.parts.hoisting.placing().is_wanted_back(name) {
+            return false;
+        }
         let sims = self.parts.sims.lock();
         let running = sims.iter().find(|s| s.name == name);
         running.is_some_and(|r| want.devices.iter().any(|w| same_device(r, w)))
@@ -24,9 +27,13 @@ impl Reconciler {
 
     /// Stops devices that are not wanted any more. Their ports have been taken from the bridges.
     pub(super) fn remove_devices(&mut self, want: &Desired) {
-        self.device_errors.retain(|name, _| want.devices.iter().any(|w| w.name == *name));
+        let wanted = |name: &String| want.devices.iter().any(|w| w.name == *name);
+        self.device_errors.retain(|name, _| wanted(name));
+        self.given_back.retain(wanted);
         let all: Vec<String> = self.parts.sims.lock().iter().map(|s| s.name.clone()).collect();
-        for name in all.into_iter().filter(|n| !self.device_stays(n, want)) {
+        let leaving: Vec<String> = all.into_iter().filter(|n| !self.device_stays(n, want)).collect();
+        for name in leaving {
+            let asked_for = self.parts.hoisting.placing().is_wanted_back(&name);
             // The driver's last act is to reset the device, which has to run for that.
             drop(self.parts.hoisting.placing().remove_device(&name));
             let gone = {
@@ -39,12 +46,21 @@ impl Reconciler {
             let wires = format!("{name}:");
             self.memory.lock().retain(|k, _| !k.starts_with(&wires));
             tracing::info!("device {name}: stopped");
+            if asked_for {
+                tracing::warn!("device {name}: given back, as the platform asks for it");
+                self.given_back.insert(name);
+            }
         }
     }
 
     /// Starts devices that are not there, and puts wires into what they are to end in.
     pub(super) fn start_devices(&mut self, want: &Desired) {
         for w in &want.devices {
+            if self.given_back.remove(&w.name) {
+                // Not at once again: the platform takes it only when nobody has it.
+                self.device_failed(&w.name, "given back: the platform asked for it".to_owned());
+                continue;
+            }
             if !self.parts.sims.lock().iter().any(|s| s.name == w.name) {
                 match devices::start(w, self.pool.clone(), self.clock.clone()) {
                     Ok(started) => {

@@ -23,7 +23,7 @@ mod ports;
 mod system;
 mod tc;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +125,8 @@ pub struct Reconciler {
     dp_numbers: DatapathNumbers,
     /// Why devices are not there.
     device_errors: BTreeMap<String, String>,
+    /// Devices that were given back because the platform asked for them, and not tried again yet.
+    given_back: BTreeSet<String>,
     /// The kernel's TC, while interfaces want it: of ports of the switch's own datapath, and of ports of the kernel's.
     tc: [Option<tc::RunningTc>; 2],
     /// Why the kernel's own datapath is not there.
@@ -159,6 +161,7 @@ impl Reconciler {
             bridges: Vec::new(),
             dp_numbers: DatapathNumbers::default(),
             device_errors: BTreeMap::new(),
+            given_back: BTreeSet::new(),
             tc: Default::default(),
             system_error: None,
             misses: Misses::new(),
