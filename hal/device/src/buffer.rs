@@ -22,6 +22,10 @@ use arrayvec::ArrayVec;
 use crate::dma::{DmaError, DmaMemory};
 use crate::free_list::FreeList;
 
+mod given;
+
+pub use given::Returning;
+
 /// Packets in a burst.
 pub const BATCH: usize = 32;
 /// Bytes in front of a received packet, for pushed headers.
@@ -127,15 +131,18 @@ impl BufferPool {
     }
 
     /// The memory behind the pool, for mapping into devices.
+    #[inline]
     pub fn memory(&self) -> &DmaMemory {
         &self.inner().memory
     }
 
+    #[inline]
     fn id(&self) -> usize {
         self.0.as_ptr() as usize
     }
 
     /// Size of a cell in bytes.
+    #[inline]
     pub fn cell_bytes(&self) -> usize {
         self.inner().cell_bytes
     }
@@ -189,6 +196,7 @@ impl BufferPool {
     /// Returns `None` when they do not lie within a cell, and the cell goes home; and when the cell is of another pool,
     /// which then keeps it as given away. A cell cannot be reclaimed twice: [`CellId`] is consumed. The device must be done
     /// with the cell (its ownership bit checked, with acquire ordering); the ring's driver sees to that.
+    #[inline]
     pub fn reclaim(&self, cell: CellId, offset: usize, len: usize) -> Option<PacketBuf> {
         if cell.pool != self.id() {
             return None;
@@ -219,6 +227,7 @@ pub struct CellId {
 
 impl CellId {
     /// Where the cell begins in the pool's memory, in bytes.
+    #[inline]
     pub fn offset_bytes(&self, pool: &BufferPool) -> usize {
         self.index as usize * pool.cell_bytes()
     }
@@ -272,7 +281,16 @@ impl PacketBuf {
         self.pool.inner().cell_bytes - self.off as usize - self.len as usize
     }
 
+    /// The bytes in front of the data, whatever they hold: for headers that only a device sees, and that are not part of the packet.
+    #[inline]
+    pub fn headroom_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the cell's first `off` bytes, off <= cell_bytes by construction; they are ours and initialized (zeroed when they
+        // were mapped), and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.off as usize) }
+    }
+
     /// The pool it came from.
+    #[inline]
     pub fn pool(&self) -> &BufferPool {
         &self.pool
     }
@@ -683,6 +701,16 @@ mod tests {
             }
         });
         assert_eq!(pool.free_cells(), 64);
+    }
+
+    #[test]
+    fn bytes_in_front_of_a_packet_are_not_part_of_it() {
+        let pool = BufferPool::new(1).unwrap();
+        let mut a = pool.copy_from(&[1, 2]).unwrap();
+        assert_eq!(a.headroom_mut().len(), HEADROOM_BYTES);
+        a.headroom_mut()[HEADROOM_BYTES - 1] = 9;
+        assert_eq!((&a[..], a.headroom()), (&[1, 2][..], HEADROOM_BYTES));
+        assert_eq!(a.push_front(1).unwrap(), [9]);
     }
 
     #[test]

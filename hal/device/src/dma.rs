@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// Why memory was refused.
 #[derive(thiserror::Error, Debug)]
@@ -29,6 +29,7 @@ struct Mapping {
     base: NonNull<u8>,
     len_bytes: usize,
     fd: Option<OwnedFd>,
+    huge: bool,
 }
 
 // SAFETY: the mapping is plain memory that lives until `Mapping` is dropped; all access goes through raw pointers with
@@ -111,8 +112,9 @@ impl DmaMemory {
         };
         let mut len = len_bytes.next_multiple_of(PAGE);
         let huge_len = len_bytes.next_multiple_of(HUGE);
-        let huge = if len >= HUGE { with_fd(huge_len, true).ok() } else { None };
-        let (base, fd) = match huge {
+        let huge_pages = if len >= HUGE { with_fd(huge_len, true).ok() } else { None };
+        let huge = huge_pages.is_some();
+        let (base, fd) = match huge_pages {
             Some(m) => {
                 len = huge_len;
                 m
@@ -122,7 +124,7 @@ impl DmaMemory {
                 .or_else(|_: io::Error| Ok((map(len, None, 0)?, None)))
                 .map_err(|source| DmaError::OutOfMemory { len_bytes, source })?,
         };
-        Ok(DmaMemory(Arc::new(Mapping { base, len_bytes: len, fd })))
+        Ok(DmaMemory(Arc::new(Mapping { base, len_bytes: len, fd, huge })))
     }
 
     /// `len_bytes` bytes of another process's memory, from `offset` on; whole pages. It stays there whatever that process does.
@@ -149,7 +151,7 @@ impl DmaMemory {
         }
         let base = map(len_bytes, Some(&fd), offset)
             .map_err(|source| DmaError::OutOfMemory { len_bytes, source })?;
-        Ok(DmaMemory(Arc::new(Mapping { base, len_bytes, fd: Some(fd) })))
+        Ok(DmaMemory(Arc::new(Mapping { base, len_bytes, fd: Some(fd), huge: false })))
     }
 
     /// The descriptor by which another process maps it; `None` where the kernel gave none.
@@ -160,6 +162,11 @@ impl DmaMemory {
     /// Size in bytes.
     pub fn len_bytes(&self) -> usize {
         self.0.len_bytes
+    }
+
+    /// Whether it was given in huge pages: those of 2 MiB and more are, while there are any.
+    pub fn is_huge(&self) -> bool {
+        self.0.huge
     }
 
     /// Where it lies in this process: for VFIO's map call and the buffer pool.
@@ -188,6 +195,7 @@ impl DmaMemory {
     ///
     /// # Panics
     /// If the range is outside the memory.
+    #[inline]
     pub fn read(&self, offset: usize, out: &mut [u8]) {
         let p = self.at(offset, out.len(), 1);
         // SAFETY: source range checked by `at`, destination is a live slice; they cannot overlap because no reference into
@@ -199,10 +207,22 @@ impl DmaMemory {
     ///
     /// # Panics
     /// If the range is outside the memory.
+    #[inline]
     pub fn write(&self, offset: usize, data: &[u8]) {
         let p = self.at(offset, data.len(), 1);
         // SAFETY: as in `read`, the other way round.
         unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), p, data.len()) };
+    }
+
+    /// Stores 16 bits, host order, with release ordering.
+    ///
+    /// # Panics
+    /// If outside the memory or not 2-byte aligned.
+    #[inline]
+    pub fn store16(&self, offset: usize, v: u16) {
+        let p = self.at(offset, 2, 2);
+        // SAFETY: in bounds and aligned by `at`; the mapping outlives the borrow; access is atomic.
+        unsafe { AtomicU16::from_ptr(p.cast()) }.store(v, Ordering::Release);
     }
 
     /// Loads 32 bits, host order, with acquire ordering: what the device wrote before it is visible after it.
@@ -295,6 +315,16 @@ mod tests {
         }
         let plain = OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap());
         assert!(matches!(DmaMemory::from_fd(plain, 0, 4096), Err(DmaError::Foreign(_))));
+    }
+
+    #[test]
+    fn memory_of_a_huge_page_and_more_is_huge_when_there_are_any_and_there_in_any_case() {
+        assert!(!DmaMemory::new(HUGE - PAGE).unwrap().is_huge());
+        // Whether there are any is the host's: either way it is all there.
+        let m = DmaMemory::new(HUGE + 1).unwrap();
+        assert_eq!(m.len_bytes(), if m.is_huge() { 2 * HUGE } else { HUGE + PAGE });
+        m.store32(HUGE, 5);
+        assert_eq!((m.load32(HUGE), m.load32(0)), (5, 0));
     }
 
     #[test]

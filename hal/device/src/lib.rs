@@ -27,7 +27,8 @@ pub use backing::{
     TimedOut,
 };
 pub use buffer::{
-    BATCH, BufferPool, CELL_BYTES, CellId, HEADROOM_BYTES, PacketBatch, PacketBuf, PacketMeta, TakeEach,
+    BATCH, BufferPool, CELL_BYTES, CellId, HEADROOM_BYTES, PacketBatch, PacketBuf, PacketMeta, Returning,
+    TakeEach,
 };
 pub use dma::{DmaError, DmaMemory};
 pub use interrupt::Interrupt;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use device::driver::{Cells, Lifeline};
-use device::{DmaMemory, IoError, Iova, PacketBatch, PacketBuf, RegOffset, Registers, TxQueue};
+use device::{DmaMemory, IoError, Iova, PacketBatch, PacketBuf, RegOffset, Registers, Returning, TxQueue};
 use ixgbe_defs::bits::dctl;
 use ixgbe_defs::desc::{BYTES, TxDescriptor, tx};
 use ixgbe_defs::regs;
@@ -33,7 +33,7 @@ pub(crate) struct TxRing<R: Registers> {
     reports: VecDeque<u32>,
     tail: RegOffset,
     max_frame_bytes: usize,
-    home: PacketBatch,
+    home: Returning,
 }
 
 impl<R: Registers> TxRing<R> {
@@ -61,7 +61,7 @@ impl<R: Registers> TxRing<R> {
             reports: VecDeque::with_capacity(1 << log2),
             tail: ring.tail(),
             max_frame_bytes,
-            home: PacketBatch::new(),
+            home: Returning::default(),
         }
     }
 
@@ -102,7 +102,7 @@ impl<R: Registers> TxRing<R> {
                 self.oldest = self.oldest.wrapping_add(1);
             }
         }
-        self.home.clear();
+        self.cells.bring_home(&mut self.home);
     }
 
     /// The packet in the mapped pool; `None` when it cannot be sent.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use device::driver::{Cells, Lifeline};
-use device::{DmaMemory, IoError, Iova, PacketBatch, PacketBuf, Registers, TxQueue};
+use device::{DmaMemory, IoError, Iova, PacketBatch, PacketBuf, Registers, Returning, TxQueue};
 use rocker_defs::Tlvs;
 use rocker_defs::cmd::tx;
 use rocker_defs::regs::ring_tx;
@@ -22,14 +22,14 @@ pub struct TxRing<R: Registers> {
     life: Arc<Lifeline>,
     port: u16,
     cells: Cells,
-    home: PacketBatch,
+    home: Returning,
 }
 
 impl<R: Registers> TxRing<R> {
     pub(crate) fn new(regs: R, life: Arc<Lifeline>, port: u16, mem: (DmaMemory, Iova), log2: u8) -> Self {
         let ring = Ring::new(regs, ring_tx(u32::from(port) + 1), mem, log2, PAYLOAD_BYTES);
         let cells = Cells::new(life.clone(), ring.slots());
-        TxRing { ring, life, port, cells, home: PacketBatch::new() }
+        TxRing { ring, life, port, cells, home: Returning::default() }
     }
 
     /// Takes every cell back and starts, in epoch `epoch`. Frames that were not sent are lost.
@@ -62,7 +62,7 @@ impl<R: Registers> TxRing<R> {
             // Whatever it says, the slot's descriptor is the one completed: completions come in order.
             self.cells.retire(slot, &mut self.home);
         }
-        self.home.clear();
+        self.cells.bring_home(&mut self.home);
         self.ring.credit(taken);
     }
 

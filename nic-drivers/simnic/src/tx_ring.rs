@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use device::driver::Lifeline;
-use device::{DmaMemory, IoError, Iova, PacketBatch, PacketBuf, RegOffset, Registers, TxQueue};
+use device::{DmaMemory, IoError, Iova, PacketBatch, PacketBuf, RegOffset, Registers, Returning, TxQueue};
 use simnic_defs::regs::QueueReg;
 use simnic_defs::{TxCpl, TxStatus};
 
@@ -32,7 +32,7 @@ pub struct TxRing<R: Registers> {
     ring: BufRing<R>,
     max_frame_bytes: usize,
     /// Buffers on their way to the pool; empty between calls.
-    home: PacketBatch,
+    home: Returning,
 }
 
 impl<R: Registers> TxRing<R> {
@@ -47,7 +47,7 @@ impl<R: Registers> TxRing<R> {
         max_frame_bytes: usize,
     ) -> Self {
         let ring = BufRing::new(regs, life, &KIND, queue, mem, log2);
-        TxRing { ring, max_frame_bytes, home: PacketBatch::new() }
+        TxRing { ring, max_frame_bytes, home: Returning::default() }
     }
 
     /// Register that says whether the ring runs.
@@ -89,7 +89,7 @@ impl<R: Registers> TxRing<R> {
             }
             self.ring.cells.retire(slot as usize, &mut self.home);
         }
-        self.home.clear();
+        self.ring.cells.bring_home(&mut self.home);
     }
 
     /// Writes the descriptor of one packet; counts and drops one that cannot be sent.

@@ -46,11 +46,17 @@ impl Layout {
     }
 }
 
+/// A descriptor as two words: the address, and the rest.
+#[inline]
+pub const fn descriptor_words(addr: u64, len: u32, flags: u16, next: u16) -> (u64, u64) {
+    (addr, len as u64 | (flags as u64) << 32 | (next as u64) << 48)
+}
+
 /// A descriptor's bytes.
 #[inline]
 pub fn descriptor(addr: u64, len: u32, flags: u16, next: u16) -> [u8; DESC_BYTES] {
-    let v = u128::from(addr) | u128::from(len) << 64 | u128::from(flags) << 96 | u128::from(next) << 112;
-    v.to_le_bytes()
+    let (low, high) = descriptor_words(addr, len, flags, next);
+    (u128::from(low) | u128::from(high) << 64).to_le_bytes()
 }
 
 /// Whether moving an index from `old` to `new` passes `event` (2.7.7.1, 2.8.10).

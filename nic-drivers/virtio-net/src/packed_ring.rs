@@ -44,6 +44,23 @@ pub(crate) struct PackedRing {
     fresh: u16,
 }
 
+/// Length, id and flags as the second word of a descriptor.
+#[inline]
+const fn second_word(len: u32, id: u16, flags: u16) -> u64 {
+    len as u64 | (id as u64) << 32 | (flags as u64) << 48
+}
+
+impl PackedRing {
+    /// The second word of the next descriptor, when the device has used it.
+    #[inline(always)]
+    fn used(&self) -> Option<u64> {
+        // One load: length and id were written before the flags that it sees (2.8.6). Acquire: the frame is read after them.
+        let word = u64::from_le(self.mem.load64(usize::from(self.consumed.at) * DESC_BYTES + DESC_LEN));
+        // What is not outstanding cannot have been used.
+        (is_used((word >> 48) as u16, self.consumed.wrap) && self.ids.len() < self.size).then_some(word)
+    }
+}
+
 impl Ring for PackedRing {
     fn bytes(size: u16) -> usize {
         Layout::of(size).bytes
@@ -83,17 +100,14 @@ impl Ring for PackedRing {
         self.ids.len()
     }
 
-    #[inline]
+    #[inline(always)]
     fn post(&mut self, addr: u64, len: u32, writer: Writer) -> u16 {
         let id = self.ids.take();
         let d = usize::from(self.posted.at) * DESC_BYTES;
         let flags = available(self.posted.wrap) | if writer == Writer::Device { WRITE } else { 0 };
-        let mut b = [0; DESC_WORD];
-        b[..8].copy_from_slice(&addr.to_le_bytes());
-        b[8..].copy_from_slice(&len.to_le_bytes());
-        self.mem.write(d, &b);
+        self.mem.store64(d, addr.to_le());
         // Release: the device may take it from here on.
-        self.mem.store32(d + DESC_WORD, u32::from(id) | u32::from(flags) << 16);
+        self.mem.store64(d + DESC_LEN, second_word(len, id, flags).to_le());
         self.posted.advance(self.size);
         self.fresh += 1;
         id
@@ -123,22 +137,14 @@ impl Ring for PackedRing {
 
     #[inline]
     fn has_used(&mut self) -> bool {
-        let d = usize::from(self.consumed.at) * DESC_BYTES;
-        // Acquire: id, length and frame are read after the flags. What is not outstanding cannot have been used.
-        let word = self.mem.load32(d + DESC_WORD);
-        is_used((word >> 16) as u16, self.consumed.wrap) && self.ids.len() < self.size
+        self.used().is_some()
     }
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Used> {
-        if !self.has_used() {
-            return None;
-        }
-        let d = usize::from(self.consumed.at) * DESC_BYTES;
-        let id = self.mem.load32(d + DESC_WORD) & 0xffff;
-        let len = self.mem.load32(d + DESC_LEN);
+        let word = self.used()?;
         self.consumed.advance(self.size);
-        Some(Used { id, len })
+        Some(Used { id: (word >> 32) as u32 & 0xffff, len: word as u32 })
     }
 
     #[inline]

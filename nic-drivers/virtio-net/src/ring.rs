@@ -76,13 +76,16 @@ pub(crate) trait Ring: Send + 'static {
     fn disarm(&mut self);
 }
 
-/// Ids that are not posted.
+/// Ids that are not posted. The one that came back last is taken first: what belongs to it is still in the cache.
 #[derive(Debug)]
-pub(crate) struct Ids(Vec<u16>);
+pub(crate) struct Ids {
+    free: Box<[u16]>,
+    len: u16,
+}
 
 impl Ids {
     pub(crate) fn new(size: u16) -> Ids {
-        Ids((0..size).rev().collect())
+        Ids { free: (0..size).rev().collect(), len: size }
     }
 
     pub(crate) fn reset(&mut self, size: u16) {
@@ -91,17 +94,22 @@ impl Ids {
 
     #[inline]
     pub(crate) fn len(&self) -> u16 {
-        self.0.len() as u16
+        self.len
     }
 
     /// One of them; the caller has seen that there is one.
     #[inline]
     pub(crate) fn take(&mut self) -> u16 {
-        self.0.pop().unwrap_or_default()
+        self.len = self.len.saturating_sub(1);
+        self.free.get(usize::from(self.len)).copied().unwrap_or_default()
     }
 
+    /// One that was taken comes back.
     #[inline]
     pub(crate) fn give(&mut self, id: u16) {
-        self.0.push(id);
+        if let Some(at) = self.free.get_mut(usize::from(self.len)) {
+            *at = id;
+            self.len += 1;
+        }
     }
 }

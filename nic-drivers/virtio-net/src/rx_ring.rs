@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use device::driver::{Cells, Lifeline};
-use device::{HEADROOM_BYTES, Interrupt, IoError, PacketBatch, PacketBuf, PacketMeta, Registers, RxQueue};
+use device::{
+    CellId, HEADROOM_BYTES, Interrupt, IoError, PacketBatch, PacketBuf, PacketMeta, Registers, RxQueue,
+};
 use virtio_net_defs::NetHeader;
 use virtio_net_defs::header::{GSO_NONE, NEEDS_CSUM};
 
@@ -31,11 +33,13 @@ const BEGIN: usize = HEADROOM_BYTES - NetHeader::BYTES;
 pub(crate) struct RxRing<R: Registers + Clone + 'static, Q: Ring> {
     ring: Q,
     cells: Cells,
+    life: Arc<Lifeline>,
+    /// Bytes of a frame that a buffer has room for.
+    frame_room: usize,
     slot: Arc<Slot<R>>,
     event_idx: bool,
     mergeable: bool,
     doorbell: Doorbell<R>,
-    fresh: PacketBatch,
     interrupt: Option<Interrupt>,
     /// Whether anybody sleeps on the interrupt; a queue that is only polled wants none.
     sleeper: AtomicBool,
@@ -51,15 +55,17 @@ impl<R: Registers + Clone + 'static, Q: Ring> RxRing<R, Q> {
         mergeable: bool,
     ) -> Option<Self> {
         let now = slot.get()?;
-        let cells = Cells::new(life, slot.size.into());
+        let cells = Cells::new(life.clone(), slot.size.into());
+        let frame_room = life.pool().data_bytes();
         let mut rx = RxRing {
             ring: Q::new((now.mem, now.iova), slot.size, event_idx),
             cells,
+            life,
+            frame_room,
             slot,
             event_idx,
             mergeable,
             doorbell: now.doorbell,
-            fresh: PacketBatch::new(),
             interrupt: now.interrupt,
             sleeper: AtomicBool::new(false),
             armed: false,
@@ -92,15 +98,12 @@ impl<R: Registers + Clone + 'static, Q: Ring> RxRing<R, Q> {
             return;
         }
         let len = self.room_bytes() as u32;
-        for left in (1..=usize::from(free)).rev() {
-            if self.fresh.is_empty() {
-                self.cells.life().pool().alloc_burst(left, &mut self.fresh);
-            }
-            let Some(p) = self.fresh.pop() else { break };
-            let at = p.dma_offset() - NetHeader::BYTES;
-            let id = self.ring.post(self.cells.life().pool_iova().offset(at).0, len, Writer::Device);
-            self.cells.put(id.into(), p.into_cell());
-        }
+        let life = self.life.clone();
+        let iova = life.pool_iova();
+        life.pool().alloc_cells(free.into(), |cell, at| {
+            let id = self.ring.post(iova.offset(at + BEGIN).0, len, Writer::Device);
+            self.cells.put(id.into(), cell);
+        });
         self.tell();
     }
 
@@ -111,23 +114,19 @@ impl<R: Registers + Clone + 'static, Q: Ring> RxRing<R, Q> {
         }
     }
 
-    /// The buffer of a used entry, as a packet that begins where the device began to write; `None`, and counted, when it was none
-    /// of ours or is shorter than the device says.
-    #[inline]
-    fn buffer(&mut self, u: Used) -> Option<PacketBuf> {
-        let (id, len) = (u.id as usize, u.len as usize);
-        let Some(cell) = self.cells.take(id) else {
+    /// The cell of a used entry, which is the host's again, and the header in it; `None`, and counted, when it was none of ours.
+    #[inline(always)]
+    fn buffer(&mut self, u: Used) -> Option<(CellId, NetHeader)> {
+        let Some(cell) = self.cells.take(u.id as usize) else {
             Violation::RxId.count(self.cells.life());
             return None;
         };
-        self.ring.free(id as u16);
-        let fits = len <= self.room_bytes();
-        let p = self.cells.life().pool().reclaim(cell, BEGIN, if fits { len } else { 0 });
-        if !fits {
-            self.wrong();
-            return None;
-        }
-        p
+        self.ring.free(u.id as u16);
+        let pool = self.cells.life().pool();
+        // Before there is a packet: one that is cut at the front afterwards has to be stored and loaded again.
+        let mut header = [0; NetHeader::BYTES];
+        pool.memory().read(cell.offset_bytes(pool) + BEGIN, &mut header);
+        Some((cell, NetHeader::decode(&header)))
     }
 
     #[cold]
@@ -137,35 +136,48 @@ impl<R: Registers + Clone + 'static, Q: Ring> RxRing<R, Q> {
     }
 
     /// The next packet, if it is whole and right.
-    #[inline]
-    fn accept(&mut self, u: Used) -> Option<PacketBuf> {
-        let mut p = self.buffer(u)?;
-        let Some(h) = p.first_chunk::<{ NetHeader::BYTES }>().map(NetHeader::decode) else {
-            self.wrong();
-            return None;
-        };
-        let more = if self.mergeable { h.num_buffers.wrapping_sub(1) } else { 0 };
-        p.pull_front(NetHeader::BYTES);
-        if more > 0 {
-            self.pass_over(more);
+    #[inline(always)]
+    fn accept(&mut self, u: Used, meta: PacketMeta) -> Option<PacketBuf> {
+        let (cell, h) = self.buffer(u)?;
+        let len = (u.len as usize).wrapping_sub(NetHeader::BYTES);
+        let whole = !self.mergeable || h.num_buffers == 1;
+        let plain = h.flags & NEEDS_CSUM == 0 && h.gso_type == GSO_NONE;
+        // A length of less than a header wraps to one that does not fit.
+        if len == 0 || len > self.frame_room || !whole || !plain {
+            self.refuse(cell, u.len as usize, h);
             return None;
         }
-        if p.is_empty() || h.flags & NEEDS_CSUM != 0 || h.gso_type != GSO_NONE {
-            self.wrong();
-            return None;
-        }
+        let mut p = self.cells.life().pool().reclaim(cell, HEADROOM_BYTES, len)?;
+        p.meta = meta;
         Some(p)
     }
 
-    /// Passes over the other buffers of a packet that is longer than a cell, and so cannot be taken.
+    /// Sends the buffer of a packet that is not taken home, and passes over those that it goes on in.
     #[cold]
+    fn refuse(&mut self, cell: CellId, len: usize, h: NetHeader) {
+        drop(self.cells.life().pool().reclaim(cell, 0, 0));
+        if len < NetHeader::BYTES || len > self.room_bytes() {
+            return self.wrong();
+        }
+        match h.num_buffers.wrapping_sub(1) {
+            more if more > 0 && self.mergeable => self.pass_over(more),
+            _ => self.wrong(),
+        }
+    }
+
+    /// Passes over the other buffers of a packet that is longer than a cell, and so cannot be taken.
     fn pass_over(&mut self, more: u16) {
         for _ in 0..more {
             // They are used together (5.1.6.4).
             let Some(u) = self.ring.next() else {
                 return self.wrong();
             };
-            drop(self.buffer(u));
+            if let Some((cell, _)) = self.buffer(u) {
+                drop(self.cells.life().pool().reclaim(cell, 0, 0));
+                if u.len as usize > self.room_bytes() {
+                    self.wrong();
+                }
+            }
         }
         self.cells.life().counts(0).rx_failed();
     }
@@ -186,6 +198,7 @@ impl<R: Registers + Clone + 'static, Q: Ring> RxRing<R, Q> {
     #[inline]
     fn take(&mut self, out: &mut PacketBatch) -> bool {
         let in_port = self.cells.life().port_id(0).unwrap_or(u32::MAX);
+        let meta = PacketMeta { in_port, ..PacketMeta::default() };
         let (mut packets, mut bytes) = (0, 0);
         let mut any = false;
         // A device that says without end what makes no sense is not followed further than a ring at a time.
@@ -195,8 +208,7 @@ impl<R: Registers + Clone + 'static, Q: Ring> RxRing<R, Q> {
             }
             let Some(u) = self.ring.next() else { break };
             any = true;
-            if let Some(mut p) = self.accept(u) {
-                p.meta = PacketMeta { in_port, ..PacketMeta::default() };
+            if let Some(p) = self.accept(u, meta) {
                 (packets, bytes) = (packets + 1, bytes + p.len() as u64);
                 // There is room: the loop asked for it.
                 let _ = out.push(p);

@@ -4,7 +4,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use device::{DmaMemory, Iova};
 use virtio_net_defs::split::{
-    AVAIL_NO_INTERRUPT, DESC_BYTES, DESC_WRITE, Layout, USED_NO_NOTIFY, descriptor, passes,
+    AVAIL_NO_INTERRUPT, DESC_BYTES, DESC_WRITE, Layout, USED_NO_NOTIFY, descriptor_words, passes,
 };
 
 use crate::ring::{Ids, Ring, Used, Writer};
@@ -28,7 +28,7 @@ pub(crate) struct SplitRing {
 }
 
 impl SplitRing {
-    #[inline]
+    #[inline(always)]
     fn slot(&self, index: u16) -> usize {
         usize::from(index & (self.size - 1))
     }
@@ -81,12 +81,15 @@ impl Ring for SplitRing {
         self.ids.len()
     }
 
-    #[inline]
+    #[inline(always)]
     fn post(&mut self, addr: u64, len: u32, writer: Writer) -> u16 {
         let id = self.ids.take();
         let flags = if writer == Writer::Device { DESC_WRITE } else { 0 };
-        self.mem.write(usize::from(id) * DESC_BYTES, &descriptor(addr, len, flags, 0));
-        self.mem.write(self.at.avail + 4 + 2 * self.slot(self.posted), &id.to_le_bytes());
+        let (low, high) = descriptor_words(addr, len, flags, 0);
+        let d = usize::from(id) * DESC_BYTES;
+        self.mem.store64(d, low.to_le());
+        self.mem.store64(d + 8, high.to_le());
+        self.mem.store16(self.at.avail + 4 + 2 * self.slot(self.posted), id.to_le());
         self.posted = self.posted.wrapping_add(1);
         id
     }
@@ -118,16 +121,15 @@ impl Ring for SplitRing {
         self.consumed != self.used_seen && self.ids.len() < self.size
     }
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Used> {
         if !self.has_used() {
             return None;
         }
-        let mut b = [0; 8];
-        self.mem.read(self.at.used + 4 + 8 * self.slot(self.consumed), &mut b);
+        let at = self.at.used + 4 + 8 * self.slot(self.consumed);
         self.consumed = self.consumed.wrapping_add(1);
-        let v = u64::from_le_bytes(b);
-        Some(Used { id: v as u32, len: (v >> 32) as u32 })
+        let word = |at| u32::from_le(self.mem.load32(at));
+        Some(Used { id: word(at), len: word(at + 4) })
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use device::driver::{Cells, Lifeline};
-use device::{IoError, PacketBatch, PacketBuf, Registers, TxQueue};
+use device::{IoError, PacketBatch, PacketBuf, Registers, Returning, TxQueue};
 use virtio_net_defs::NetHeader;
 
 use crate::queue::Slot;
@@ -23,7 +23,7 @@ pub(crate) struct TxRing<R: Registers + Clone + 'static, Q: Ring> {
     max_frame_bytes: usize,
     doorbell: Doorbell<R>,
     /// Buffers on their way to the pool; empty between calls.
-    home: PacketBatch,
+    home: Returning,
 }
 
 impl<R: Registers + Clone + 'static, Q: Ring> TxRing<R, Q> {
@@ -39,7 +39,7 @@ impl<R: Registers + Clone + 'static, Q: Ring> TxRing<R, Q> {
         let ring = Q::new((now.mem, now.iova), slot.size, event_idx);
         let doorbell = now.doorbell;
         let mut tx =
-            TxRing { ring, cells, slot, event_idx, max_frame_bytes, doorbell, home: PacketBatch::new() };
+            TxRing { ring, cells, slot, event_idx, max_frame_bytes, doorbell, home: Returning::default() };
         tx.check().ok()?;
         Some(tx)
     }
@@ -68,20 +68,40 @@ impl<R: Registers + Clone + 'static, Q: Ring> TxRing<R, Q> {
                 Violation::TxId.count(self.cells.life());
             }
         }
-        self.home.clear();
+        self.cells.bring_home(&mut self.home);
     }
 
-    /// The packet with its header in front, in the mapped pool; `None` when it cannot be sent.
-    #[inline]
+    /// Whether a packet can be sent as it lies: in the mapped pool, with room for a header in front.
+    #[inline(always)]
+    fn is_ready(&self, p: &PacketBuf) -> bool {
+        (MIN_FRAME_BYTES..=self.max_frame_bytes).contains(&p.len())
+            && p.headroom() >= NetHeader::BYTES
+            && p.pool().memory().same(self.cells.life().pool().memory())
+    }
+
+    /// One that cannot, made so; `None`, and counted, when it cannot be sent at all.
+    #[cold]
     fn prepare(&self, p: PacketBuf) -> Option<PacketBuf> {
-        if p.len() < MIN_FRAME_BYTES || p.len() > self.max_frame_bytes {
-            return None;
-        }
         let life = self.cells.life();
-        let mut p =
-            if p.headroom() < NetHeader::BYTES { life.pool().copy_from(&p)? } else { life.mapped(p)? };
-        p.push_front(NetHeader::BYTES)?.fill(0);
-        Some(p)
+        let fits = (MIN_FRAME_BYTES..=self.max_frame_bytes).contains(&p.len());
+        let copy = if fits { life.pool().copy_from(&p) } else { None };
+        if copy.is_none() {
+            life.counts(0).tx_failed();
+        }
+        copy
+    }
+
+    /// Posts a packet that is ready: with a header of zeroes in front of it, of which it itself knows nothing. Its bytes.
+    #[inline(always)]
+    fn post(&mut self, mut p: PacketBuf) -> u64 {
+        if let Some(header) = p.headroom_mut().last_chunk_mut::<{ NetHeader::BYTES }>() {
+            *header = [0; NetHeader::BYTES];
+        }
+        let (at, len) = (p.dma_offset() - NetHeader::BYTES, p.len());
+        let at = self.cells.life().pool_iova().offset(at).0;
+        let id = self.ring.post(at, (len + NetHeader::BYTES) as u32, Writer::Driver);
+        self.cells.put(id.into(), p.into_cell());
+        len as u64
     }
 }
 
@@ -92,14 +112,14 @@ impl<R: Registers + Clone + 'static, Q: Ring> TxQueue for TxRing<R, Q> {
         let n = pkts.len().min(self.ring.room().into());
         let (mut packets, mut bytes) = (0, 0);
         for p in pkts.drain_front(n) {
-            let Some(p) = self.prepare(p) else {
-                self.cells.life().counts(0).tx_failed();
+            let len = if self.is_ready(&p) {
+                self.post(p)
+            } else if let Some(p) = self.prepare(p) {
+                self.post(p)
+            } else {
                 continue;
             };
-            (packets, bytes) = (packets + 1, bytes + (p.len() - NetHeader::BYTES) as u64);
-            let at = self.cells.life().pool_iova().offset(p.dma_offset()).0;
-            let id = self.ring.post(at, p.len() as u32, Writer::Driver);
-            self.cells.put(id.into(), p.into_cell());
+            (packets, bytes) = (packets + 1, bytes + len);
         }
         if self.ring.publish() {
             self.doorbell.ring();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{CellId, IoError, PacketBatch, PacketBuf};
+use crate::{CellId, IoError, PacketBuf, Returning};
 
 use super::Lifeline;
 
@@ -80,18 +80,16 @@ impl Cells {
         self.life.pool().reclaim(cell, offset, len)
     }
 
-    /// The cell in `slot` goes home with others: to the end of `home`, which is emptied first when it is full. Whether the device
-    /// had one.
+    /// The cell in `slot` goes home with others, by [`Cells::bring_home`]. Whether the device had one.
     #[inline]
-    pub fn retire(&mut self, slot: usize, home: &mut PacketBatch) -> bool {
-        let Some(sent) = self.packet(slot, 0, 0) else {
-            return false;
-        };
-        if let Err(sent) = home.push(sent) {
-            home.clear();
-            drop(sent);
-        }
-        true
+    pub fn retire(&mut self, slot: usize, home: &mut Returning) -> bool {
+        self.take(slot).is_some_and(|cell| self.life.pool().returns(cell, home))
+    }
+
+    /// Brings home what was retired, which is all of it the next time too.
+    #[inline]
+    pub fn bring_home(&self, home: &mut Returning) {
+        self.life.pool().bring_home(home);
     }
 
     fn reclaim_all(&mut self) {
