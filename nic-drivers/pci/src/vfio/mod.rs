@@ -1,19 +1,22 @@
 //! A device bound to `vfio-pci`, as a driver gets it.
 //!
 //! ```text
-//!   /dev/vfio/vfio   container ─ IOMMU (type 1 v2) ─ DMA mappings, within the ranges it reports
-//!   /dev/vfio/N      group
-//!   device           regions: BARs (mapped), configuration space (read and written)
-//!                    interrupts: MSI-X, errors, request to let go: event descriptors
+//!   /dev/iommu             address space ─┐        iommufd, where the kernel has it
+//!   /dev/vfio/devices/N    device         │
+//!   /dev/vfio/vfio         container ─────┼─ DMA mappings, within the ranges that the IOMMU reports
+//!   /dev/vfio/N            group          │        otherwise (IOMMU type 1 v2)
+//!   device                 regions: BARs (mapped), configuration space (read and written)
+//!                          interrupts: MSI-X, errors, request to let go: event descriptors
 //! ```
 //!
-//! One container for each device: what one device was lent another cannot reach. Devices of one IOMMU group therefore
+//! One container or address space for each device: what one device was lent another cannot reach. Devices of one IOMMU group therefore
 //! cannot be used at the same time; the group says `EBUSY` to the second.
 //!
-//! *Not here*: iommufd, INTx and MSI, migration, hot reset of a whole bus.
+//! *Not here*: INTx and MSI, migration, hot reset of a whole bus.
 
 mod bar;
 mod iova;
+mod open;
 mod sys;
 
 use std::fs::File;
@@ -34,12 +37,14 @@ use vfio_bindings::bindings::vfio::{
     VFIO_PCI_CONFIG_REGION_INDEX, VFIO_PCI_ERR_IRQ_INDEX, VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX,
     VFIO_REGION_INFO_FLAG_MMAP,
 };
-use vfio_ioctls::{VfioContainer, VfioDevice, VfioError, VfioRegionInfoCap};
+use vfio_ioctls::{VfioDevice, VfioError, VfioOps, VfioRegionInfoCap};
 
 use crate::config_bytes::{CONFIG_BYTES, ConfigError, ConfigInfo, decode};
 
 pub use bar::Bar;
 pub use iova::{IovaRange, IovaSpace};
+pub use open::Way;
+use open::{Host, Opened};
 
 /// Offset of the command register, and its bits.
 const COMMAND: u16 = 4;
@@ -51,10 +56,10 @@ const BARS: u8 = 6;
 /// A wait polls this long before it sleeps between looks.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// Container and device, closed in the order that VFIO wants: device, group, container.
+/// Device and address space, closed in the order that VFIO wants: device, group, container.
 struct Handle {
     device: VfioDevice,
-    container: Arc<VfioContainer>,
+    space: Arc<dyn VfioOps>,
 }
 
 /// Configuration space through the device's descriptor.
@@ -107,6 +112,7 @@ pub struct VfioBacking {
     handle: Arc<Handle>,
     config: Config,
     space: IovaSpace,
+    way: Way,
     maps: Vec<(Iova, DmaMemory)>,
     interrupts: Vec<Interrupt>,
     /// Raised by the kernel for an error and for a request to let go; absent where it does not offer them.
@@ -143,12 +149,10 @@ impl VfioBacking {
     /// [`DeviceError::Os`] with the step and errno; [`DeviceError::Gone`] when configuration space reads all ones.
     pub fn open(address: PciAddress) -> Result<Self, DeviceError> {
         let name = address.to_string();
-        let container = VfioContainer::new(None).map_err(|e| vfio("open the VFIO container", e))?;
-        let container = Arc::new(container);
         let path = Path::new(crate::SYSFS).join("bus/pci/devices").join(&name);
-        let device = VfioDevice::new(&path, container.clone(), false)
-            .map_err(|e| vfio("open the device and its IOMMU group", e))?;
-        let handle = Arc::new(Handle { device, container });
+        let Opened { device, space, ranges, page_bytes, way } = open::open(&Host::new(&path))?;
+        tracing::debug!("device {name}: opened by {way}");
+        let handle = Arc::new(Handle { device, space });
         let file = handle.file().map_err(|e| os("duplicate the device's descriptor", e))?;
         let index = VFIO_PCI_CONFIG_REGION_INDEX;
         let config = Config {
@@ -159,13 +163,12 @@ impl VfioBacking {
         if config.read32(0) == u32::MAX {
             return Err(DeviceError::Gone { step: "read configuration space" });
         }
-        let fd = handle.container.as_raw_fd();
-        let (ranges, page) = sys::iommu_info(fd).map_err(|e| os("ask the IOMMU for its ranges", e))?;
         let mut backing = VfioBacking {
             name,
             handle,
             config,
-            space: IovaSpace::new(ranges, page),
+            space: IovaSpace::new(ranges, page_bytes),
+            way,
             maps: Vec::new(),
             interrupts: Vec::new(),
             error_event: None,
@@ -189,6 +192,11 @@ impl VfioBacking {
     pub fn config_info(&self) -> Result<ConfigInfo, ConfigError> {
         let b: Vec<u8> = (0..self.config.len_bytes).map(|at| self.config.read8(at)).collect();
         decode(&b)
+    }
+
+    /// By which of the kernel's interfaces it was opened.
+    pub fn way(&self) -> Way {
+        self.way
     }
 
     /// The addresses that the IOMMU translates.
@@ -215,7 +223,7 @@ impl VfioBacking {
 
     fn unmap(&mut self, i: usize) -> Result<(), DeviceError> {
         let (iova, mem) = self.maps.swap_remove(i);
-        let done = self.handle.container.vfio_dma_unmap(iova.0, mem.len_bytes());
+        let done = self.handle.space.vfio_dma_unmap(iova.0, mem.len_bytes());
         match done {
             Ok(()) => {
                 self.space.give_back(iova);
@@ -285,7 +293,7 @@ impl DeviceBacking for VfioBacking {
             self.space.take(len_bytes as u64).ok_or(DeviceError::Iova { step, iova: Iova(0), len_bytes })?;
         // SAFETY: the memory is kept in `maps` until it is unmapped, and is accessed as DmaMemory says: through raw pointers,
         // or where the ring's protocol makes it the host's.
-        let done = unsafe { self.handle.container.vfio_dma_map(iova.0, len_bytes, mem.base().as_ptr()) };
+        let done = unsafe { self.handle.space.vfio_dma_map(iova.0, len_bytes, mem.base().as_ptr()) };
         if let Err(e) = done {
             self.space.give_back(iova);
             return Err(vfio(step, e));

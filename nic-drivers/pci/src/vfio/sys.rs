@@ -14,6 +14,8 @@ const GET_DEVICE_INFO: libc::c_ulong = 0x3b6b;
 const SET_IRQS: libc::c_ulong = 0x3b6e;
 const RESET: libc::c_ulong = 0x3b6f;
 const GET_IOMMU_INFO: libc::c_ulong = 0x3b70;
+/// `_IO(';', 0x84)`, IOMMU_IOAS_IOVA_RANGES of `linux/iommufd.h`, which the wrapper crate does not have.
+const IOAS_IOVA_RANGES: libc::c_ulong = 0x3b84;
 
 /// Bit of the device's flags: it can be reset.
 const DEVICE_CAN_RESET: u32 = 1;
@@ -53,6 +55,27 @@ pub(crate) fn set_irqs(device: RawFd, index: u32, fds: &[BorrowedFd<'_>]) -> io:
         vec![20 + 4 * fds.len() as u32, data | VFIO_IRQ_SET_ACTION_TRIGGER, index, 0, fds.len() as u32];
     set.extend(fds.iter().map(|f| f.as_raw_fd() as u32));
     ioctl(device, SET_IRQS, &mut set).map(|_| ())
+}
+
+/// Most ranges of an address space that are read.
+const MAX_RANGES: usize = 64;
+
+/// The ranges that an address space of iommufd translates once a device is attached to it, and what addresses are to be aligned to,
+/// in bytes.
+pub(crate) fn ioas_ranges(iommufd: RawFd, ioas: u32) -> io::Result<(Vec<IovaRange>, u64)> {
+    let mut ranges = vec![0u64; 2 * MAX_RANGES];
+    let at = ranges.as_mut_ptr() as u64;
+    // size, address space, number of ranges, reserved, where they go (64 bits), alignment (64 bits): the kernel writes no more
+    // ranges than that, which live across the call, and says EMSGSIZE when there are more.
+    let mut ask = [32, ioas, MAX_RANGES as u32, 0, at as u32, (at >> 32) as u32, 0, 0];
+    ioctl(iommufd, IOAS_IOVA_RANGES, &mut ask)?;
+    Ok(parse_ioas_ranges(&ask, &ranges))
+}
+
+fn parse_ioas_ranges(answer: &[u32; 8], ranges: &[u64]) -> (Vec<IovaRange>, u64) {
+    let alignment = u64::from(answer[6]) | u64::from(answer[7]) << 32;
+    let pairs = ranges.chunks_exact(2).take(answer[2] as usize);
+    (pairs.map(|p| IovaRange { start: p[0], last: p[1] }).collect(), alignment.max(4096))
 }
 
 /// The ranges that the IOMMU behind a container translates, and its smallest page in bytes.
@@ -108,6 +131,20 @@ mod tests {
         assert_eq!(page, 4096);
         let want = [(0, 0xfedf_ffff), (0xfef0_0000, 0x7f_ffff_ffff)];
         assert_eq!(ranges.iter().map(|r| (r.start, r.last)).collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn the_ranges_of_an_address_space_are_as_many_as_the_kernel_says() {
+        let mut ranges = vec![0u64; 2 * MAX_RANGES];
+        ranges[..4].copy_from_slice(&[0, 0xfedf_ffff, 0xfef0_0000, (1 << 39) - 1]);
+        let (got, page) = parse_ioas_ranges(&[32, 1, 2, 0, 0, 0, 4096, 0], &ranges);
+        assert_eq!(
+            got.iter().map(|r| (r.start, r.last)).collect::<Vec<_>>(),
+            [(0, 0xfedf_ffff), (0xfef0_0000, (1 << 39) - 1)]
+        );
+        assert_eq!(page, 4096);
+        // More than there was room for: no more than was written.
+        assert_eq!(parse_ioas_ranges(&[32, 1, u32::MAX, 0, 0, 0, 1, 0], &ranges).0.len(), MAX_RANGES);
     }
 
     #[test]
