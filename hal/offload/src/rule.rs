@@ -32,8 +32,9 @@ pub enum Origin {
         /// The VLAN; 0 outside of all.
         vlan: u16,
     },
-    /// Rules alone decided, and looked at no more than destination addresses, Ethernet and IPv4, at the VLAN and the Ethernet type:
-    /// not at the ingress port. So packets like this one have the same answer at every port.
+    /// Rules alone decided, and looked at no more than destination addresses, Ethernet and IP, at the VLAN and the Ethernet type:
+    /// not at the ingress port. So packets like this one have the same answer at every port, but that none goes back where it came from:
+    /// of several outputs, which only a group of hosts has, the packet's own port is left out.
     Routed,
     /// Fragments of such packets have the same verdict: nothing looked at whether the packet is one, nor at what later
     /// fragments do not have. A record matches on that all the same; a device that cannot may leave it out.

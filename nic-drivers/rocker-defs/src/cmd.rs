@@ -124,6 +124,14 @@ pub mod of_dpa {
     pub const DST_IP: u32 = 36;
     /// (N)
     pub const DST_IP_MASK: u32 = 37;
+    /// (N)
+    pub const SRC_IP: u32 = 38;
+    /// (N)
+    pub const SRC_IP_MASK: u32 = 39;
+    /// (N)
+    pub const DST_IPV6: u32 = 40;
+    /// (N)
+    pub const DST_IPV6_MASK: u32 = 41;
     pub const POP_VLAN: u32 = 59;
     pub const TTL_CHECK: u32 = 60;
     /// In the answer to FLOW_GET_STATS.
@@ -149,6 +157,7 @@ pub mod group {
     pub const L3_UNICAST: u32 = 2;
     pub const L2_MULTICAST: u32 = 3;
     pub const L2_FLOOD: u32 = 4;
+    pub const L3_INTERFACE: u32 = 5;
     pub const L3_MULTICAST: u32 = 6;
     /// No group: dropped.
     pub const NONE: u32 = 0;
@@ -168,9 +177,14 @@ pub mod group {
         L3_UNICAST << TYPE_SHIFT | index & 0x0fff_ffff
     }
 
-    /// Copies to several groups.
-    pub const fn l2_flood(vlan: u16, index: u16) -> u32 {
-        L2_FLOOD << TYPE_SHIFT | (vlan as u32 & 0xfff) << 16 | index as u32
+    /// Writes the source address and decrements the TTL, then an L2 interface group.
+    pub const fn l3_interface(index: u32) -> u32 {
+        L3_INTERFACE << TYPE_SHIFT | index & 0x0fff_ffff
+    }
+
+    /// Copies to several groups: of kind [`L2_FLOOD`], [`L2_MULTICAST`] or [`L3_MULTICAST`].
+    pub const fn copies(kind: u32, vlan: u16, index: u16) -> u32 {
+        kind << TYPE_SHIFT | (vlan as u32 & 0xfff) << 16 | index as u32
     }
 
     /// The type of a group.
@@ -193,7 +207,9 @@ mod tests {
         assert_eq!(group::l2_interface(0xf00, 2), 0x0f00_0002);
         assert_eq!(group::l2_rewrite(5), 0x1000_0005);
         assert_eq!(group::l3_unicast(7), 0x2000_0007);
-        assert_eq!(group::l2_flood(0x64, 3), 0x4064_0003);
+        assert_eq!(group::copies(group::L2_FLOOD, 0x64, 3), 0x4064_0003);
+        assert_eq!(group::copies(group::L3_MULTICAST, 0x64, 3), 0x6064_0003);
+        assert_eq!(group::l3_interface(9), 0x5000_0009);
         assert_eq!((group::kind(0x4064_0003), group::vlan(0x4064_0003)), (group::L2_FLOOD, 0x64));
     }
 }

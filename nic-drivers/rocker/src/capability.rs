@@ -1,6 +1,7 @@
-//! What the device can do, in the offload layer's terms: three ways through the fixed pipeline, each named by the table where the
-//! verdict is. What NORMAL has bridged goes by VLAN and bridging tables, what is routed by termination MAC and unicast routing, with
-//! entries that records share; everything else that fits is an entry of the ACL policy table, which overrides the others.
+//! What the device can do, in the offload layer's terms: the ways through the fixed pipeline, each named by the table where the
+//! verdict is. What NORMAL has bridged goes by VLAN and bridging tables, what is routed by termination MAC and unicast or multicast
+//! routing, with entries that records share; a drop of everything that a port receives is one of the ingress port table; everything else
+//! that fits is an entry of the ACL policy table, which overrides the others. What a device's quirks rule out is not declared.
 
 use flow::{ActionKind, FieldId, PortId};
 use offload::capability::{FIRST_PASS_FIELDS, KeyField};
@@ -16,6 +17,18 @@ pub const ACL_NAME: &str = "acl-policy";
 pub const BRIDGING_NAME: &str = "bridging";
 /// The table where networks are.
 pub const ROUTING_NAME: &str = "unicast-routing";
+/// Its IPv6 side.
+pub const ROUTING_V6_NAME: &str = "unicast-routing-v6";
+/// The table where groups of hosts are.
+pub const MULTICAST_NAME: &str = "multicast-routing";
+/// Its IPv6 side.
+pub const MULTICAST_V6_NAME: &str = "multicast-routing-v6";
+/// The table that a port's frames meet first.
+pub const INGRESS_NAME: &str = "ingress-port";
+/// The IPv6 sides of the two routing tables, in which records fit by other fields: numbers that no table of the device has.
+pub(crate) const UNICAST_V6: u16 = table::UNICAST_ROUTING + 1;
+/// See [`UNICAST_V6`].
+pub(crate) const MULTICAST_V6: u16 = table::MULTICAST_ROUTING + 1;
 /// Operations that may be outstanding.
 pub const QUEUE_DEPTH: usize = 64;
 
@@ -24,6 +37,7 @@ const INSERT_NS: u64 = 5_000;
 
 const IP: Needs = &[(FieldId::EthType, &[0x0800, 0x86dd])];
 const IPV4: Needs = &[(FieldId::EthType, &[0x0800])];
+const IPV6: Needs = &[(FieldId::EthType, &[0x86dd])];
 
 /// Masks of a tag that can be matched: with all of its VLAN id, because untagged frames are in a VLAN too.
 pub(crate) const TCI_MASKS: &[u128] = &[0x1fff, 0xffff];
@@ -78,10 +92,25 @@ pub fn capabilities(
     // What cannot be told apart either, fragments, is told by the record's provenance: see `lower`.
     let unseen = [FieldId::VlanTci2, FieldId::VlanTpid2, FieldId::NwFrag];
     let zero_fields = FIRST_PASS_FIELDS.iter().copied().chain(unseen).collect();
+    let mut tables = vec![bridging(&acl), routing(&acl, V4, quirks)];
+    if !quirks.no_ipv6 {
+        tables.push(routing(&acl, V6, quirks));
+    }
+    if !quirks.no_multicast {
+        tables.push(multicast(&acl, V4, quirks));
+        if !quirks.no_ipv6 {
+            tables.push(multicast(&acl, V6, quirks));
+        }
+    }
+    if !quirks.no_ingress_drop {
+        tables.push(ingress(&acl, ports.len()));
+    }
+    let entry = [acl.id].into_iter().chain(tables.iter().map(|t| t.id)).collect();
+    tables.push(acl);
     OffloadCapabilities {
         device: device.to_owned(),
-        entry: [table::ACL_POLICY, table::BRIDGING, table::UNICAST_ROUTING].map(TableId).into(),
-        tables: vec![bridging(&acl), routing(&acl, quirks), acl],
+        entry,
+        tables,
         ports: ports.iter().map(|(id, _)| *id).collect(),
         zero_fields,
         atomic_replace: true,
@@ -124,21 +153,74 @@ fn bridging(acl: &TableCaps) -> TableCaps {
     }
 }
 
-/// What goes by its IPv4 destination, from a router's address to a neighbour's.
-fn routing(acl: &TableCaps, quirks: Quirks) -> TableCaps {
+/// A side of the routing tables.
+#[derive(Clone, Copy)]
+struct Side {
+    v6: bool,
+    eth_type: &'static [u128],
+    dst: FieldId,
+    needs: Needs,
+}
+
+const V4: Side = Side { v6: false, eth_type: &[0x0800], dst: FieldId::NwDst, needs: IPV4 };
+const V6: Side = Side { v6: true, eth_type: &[0x86dd], dst: FieldId::Ipv6Dst, needs: IPV6 };
+
+/// Key and actions that both kinds of routing have, but for the destination.
+fn routed(acl: &TableCaps, side: Side, quirks: Quirks) -> (Vec<KeyField>, Vec<ActionCap>) {
     let mut key = key_of(acl, &[FieldId::DpPort, FieldId::VlanTci, FieldId::VlanTpid]);
     key.extend([
-        KeyField::whole(FieldId::EthType).required().only(&[0x0800]),
+        KeyField::whole(FieldId::EthType).required().only(side.eth_type),
         KeyField::whole(FieldId::EthDst).required(),
         // Records match on it because it is written.
         KeyField::whole(FieldId::EthSrc),
-        KeyField::prefix(FieldId::NwDst).required().needing(IPV4),
     ]);
     let push = |a: &ActionCap| a.kind == ActionKind::PushVlan;
     let mut actions: Vec<_> = acl.actions.iter().filter(|a| !push(a)).copied().collect();
     if !quirks.no_ttl {
-        key.push(KeyField::any(FieldId::NwTtl).needing(IPV4));
-        actions.push(ActionCap::before_output(ActionKind::DecTtl).at_most(1).needing(IPV4));
+        key.push(KeyField::any(FieldId::NwTtl).needing(side.needs));
+        actions.push(ActionCap::before_output(ActionKind::DecTtl).at_most(1).needing(side.needs));
     }
-    TableCaps { key, actions, ..shared(acl, table::UNICAST_ROUTING, ROUTING_NAME, Shared::Routes) }
+    (key, actions)
+}
+
+/// What goes by its IP destination, from a router's address to a neighbour's.
+fn routing(acl: &TableCaps, side: Side, quirks: Quirks) -> TableCaps {
+    let (mut key, actions) = routed(acl, side, quirks);
+    key.push(KeyField::prefix(side.dst).required().needing(side.needs));
+    let (id, name) = match side.v6 {
+        true => (UNICAST_V6, ROUTING_V6_NAME),
+        false => (table::UNICAST_ROUTING, ROUTING_NAME),
+    };
+    TableCaps { key, actions, ..shared(acl, id, name, Shared::Routes) }
+}
+
+/// What goes by its group of hosts to several ports.
+fn multicast(acl: &TableCaps, side: Side, quirks: Quirks) -> TableCaps {
+    let (mut key, mut actions) = routed(acl, side, quirks);
+    key.push(KeyField::whole(side.dst).required().needing(side.needs));
+    // The group's address is what it was.
+    actions.retain(|a| a.kind != ActionKind::SetField(FieldId::EthDst));
+    let (id, name) = match side.v6 {
+        true => (MULTICAST_V6, MULTICAST_V6_NAME),
+        false => (table::MULTICAST_ROUTING, MULTICAST_NAME),
+    };
+    let max_outputs = acl.max_outputs;
+    TableCaps { key, actions, max_outputs, ..shared(acl, id, name, Shared::Routes) }
+}
+
+/// What drops all that a port receives.
+fn ingress(acl: &TableCaps, ports: usize) -> TableCaps {
+    TableCaps {
+        id: TableId(table::INGRESS_PORT),
+        name: INGRESS_NAME,
+        kind: MatchKind::Ternary,
+        key: key_of(acl, &[FieldId::DpPort]),
+        entries: ports,
+        actions: Vec::new(),
+        max_actions: 0,
+        max_outputs: 0,
+        repeated_outputs: false,
+        counters: NO_COUNTERS,
+        ..acl.clone()
+    }
 }

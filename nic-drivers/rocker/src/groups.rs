@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   one output            several outputs
-//!   L2 interface          L2 flood ─┬─► L2 interface            members: interfaces of the flood's VLAN,
-//!   L2 rewrite ─► L2 if             └─► L2 rewrite ─► L2 if     others by way of a rewrite (also an empty one)
-//!   L3 unicast ─► L2 if             none: dropped
+//!   L2 interface          L2 flood or ──┬─► L2 interface            members: interfaces of the group's VLAN,
+//!   L2 rewrite ─► L2 if   multicast     └─► L2 rewrite ─► L2 if     others by way of a rewrite (also an empty one)
+//!   L3 unicast ─► L2 if                     none: dropped
+//!                         L3 multicast ─┬─► L3 interface ─► L2 if   routed: source address and TTL are written
+//!                                       └─► L2 interface
 //! ```
 //!
 //! A change is a list of steps: what is to be added before an entry may name it, what can go once none does.
@@ -25,8 +27,10 @@ pub(crate) enum GroupSpec {
     Rewrite { interface: u32, src: Option<[u8; 6]>, dst: Option<[u8; 6]>, tag: Option<u16> },
     /// Writes addresses and, when told, decrements the TTL, then an interface group.
     Unicast { interface: u32, src: Option<[u8; 6]>, dst: Option<[u8; 6]>, ttl: bool },
-    /// Copies.
-    Flood { vlan: u16, members: Vec<u32> },
+    /// Writes the source address and, when told, decrements the TTL, then an interface group: a member of an L3 multicast group.
+    Routed { interface: u32, src: Option<[u8; 6]>, ttl: bool },
+    /// Copies; which kind of group it is: of [`group::L2_FLOOD`], [`group::L2_MULTICAST`], [`group::L3_MULTICAST`].
+    Copies { kind: u32, vlan: u16, members: Vec<u32> },
 }
 
 struct Group {
@@ -69,9 +73,13 @@ impl Groups {
                 self.next_index += 1;
                 Some(group::l3_unicast(self.next_index)).filter(|id| free(id, self))
             }),
-            GroupSpec::Flood { vlan, .. } => (0..0xffff).find_map(|_| {
+            GroupSpec::Routed { .. } => (0..0xffff).find_map(|_| {
                 self.next_index += 1;
-                Some(group::l2_flood(*vlan, self.next_index as u16)).filter(|id| free(id, self))
+                Some(group::l3_interface(self.next_index)).filter(|id| free(id, self))
+            }),
+            GroupSpec::Copies { kind, vlan, .. } => (0..0xffff).find_map(|_| {
+                self.next_index += 1;
+                Some(group::copies(*kind, *vlan, self.next_index as u16)).filter(|id| free(id, self))
             }),
         }
     }
@@ -144,9 +152,9 @@ impl Groups {
     }
 
     /// The group for `legs`, with one user more, and the groups to be added for it, in order; an error when numbers have run
-    /// out: then nothing has changed. Without legs it is a flood to nobody: no group at all would leave what an earlier table
-    /// has said.
-    pub(crate) fn for_legs(&mut self, legs: &[Leg]) -> Result<(u32, Vec<u32>), NoNumber> {
+    /// out: then nothing has changed. Copies are made by a group of `kind`. Without legs it is one without members: no group at all
+    /// would leave what an earlier table has said.
+    pub(crate) fn for_legs(&mut self, legs: &[Leg], kind: u32) -> Result<(u32, Vec<u32>), NoNumber> {
         let mut add = Vec::new();
         if let [leg] = legs {
             let id = self.leg(leg, None, &mut add).ok_or(NoNumber)?;
@@ -162,10 +170,43 @@ impl Groups {
                 }
             }
         }
-        let flood =
-            self.acquire(GroupSpec::Flood { vlan: INTERNAL_VLAN, members: members.clone() }, &mut add);
+        let spec = GroupSpec::Copies { kind, vlan: INTERNAL_VLAN, members: members.clone() };
+        let flood = self.acquire(spec, &mut add);
         members.iter().for_each(|id| self.release(*id, &mut Vec::new()));
         flood.map(|id| (id, add)).ok_or(NoNumber)
+    }
+
+    /// The group that routes to `legs` in `vlan`, each with its source address and, when told, a TTL less; as [`Groups::for_legs`].
+    pub(crate) fn for_routed(
+        &mut self,
+        vlan: u16,
+        legs: &[Leg],
+        ttl: bool,
+    ) -> Result<(u32, Vec<u32>), NoNumber> {
+        let (mut add, mut members) = (Vec::new(), Vec::new());
+        for leg in legs {
+            let spec = GroupSpec::Interface { vlan, pport: leg.pport, pop: leg.pop };
+            let interface = self.acquire(spec, &mut add);
+            let member = match interface {
+                Some(interface) if leg.src.is_some() || ttl => {
+                    let routed = self.acquire(GroupSpec::Routed { interface, src: leg.src, ttl }, &mut add);
+                    self.release(interface, &mut Vec::new());
+                    routed
+                }
+                plain => plain,
+            };
+            match member {
+                Some(id) => members.push(id),
+                None => {
+                    members.iter().for_each(|id| self.release(*id, &mut Vec::new()));
+                    return Err(NoNumber);
+                }
+            }
+        }
+        let spec = GroupSpec::Copies { kind: group::L3_MULTICAST, vlan, members: members.clone() };
+        let all = self.acquire(spec, &mut add);
+        members.iter().for_each(|id| self.release(*id, &mut Vec::new()));
+        all.map(|id| (id, add)).ok_or(NoNumber)
     }
 
     /// The command that adds `id`.
@@ -186,7 +227,11 @@ impl Groups {
             Some(GroupSpec::Unicast { interface, src, dst, ttl }) => {
                 addresses(tlvs.u32(t::GROUP_ID_LOWER, *interface), src, dst).u8(t::TTL_CHECK, (*ttl).into())
             }
-            Some(GroupSpec::Flood { members, .. }) => {
+            Some(GroupSpec::Routed { interface, src, ttl }) => {
+                let tlvs = addresses(tlvs.u32(t::GROUP_ID_LOWER, *interface), src, &None);
+                tlvs.u8(t::TTL_CHECK, (*ttl).into())
+            }
+            Some(GroupSpec::Copies { members, .. }) => {
                 let mut ids = Tlvs::new();
                 for (i, m) in members.iter().enumerate() {
                     ids = ids.u32(i as u32 + 1, *m);
@@ -212,8 +257,10 @@ pub(crate) struct NoNumber;
 fn children(spec: &GroupSpec) -> Vec<u32> {
     match spec {
         GroupSpec::Interface { .. } => Vec::new(),
-        GroupSpec::Rewrite { interface, .. } | GroupSpec::Unicast { interface, .. } => vec![*interface],
-        GroupSpec::Flood { members, .. } => members.clone(),
+        GroupSpec::Rewrite { interface, .. }
+        | GroupSpec::Unicast { interface, .. }
+        | GroupSpec::Routed { interface, .. } => vec![*interface],
+        GroupSpec::Copies { members, .. } => members.clone(),
     }
 }
 
@@ -229,17 +276,17 @@ mod tests {
     #[test]
     fn groups_are_shared_and_go_with_their_last_user() {
         let mut g = Groups::default();
-        let (one, add) = g.for_legs(&[leg(2, true, None)]).unwrap();
+        let (one, add) = g.for_legs(&[leg(2, true, None)], group::L2_FLOOD).unwrap();
         assert_eq!((one, add), (0x0fff_0002, vec![0x0fff_0002]));
         g.is_there(one);
         let legs = [leg(2, true, None), leg(3, false, Some(0x2005)), leg(4, false, None)];
-        let (flood, add) = g.for_legs(&legs).unwrap();
+        let (flood, add) = g.for_legs(&legs, group::L2_FLOOD).unwrap();
         // The interface of port 2 is there; two more, a rewrite for each as they are of other VLANs, then the flood.
         assert_eq!(add.len(), 5);
         assert_eq!(add.last(), Some(&flood));
         assert_eq!((add[0], add[2]), (0x0005_0003, 0x0ffe_0004));
         add.iter().for_each(|id| g.is_there(*id));
-        let (again, add) = g.for_legs(&legs).unwrap();
+        let (again, add) = g.for_legs(&legs, group::L2_FLOOD).unwrap();
         assert_eq!((again, add.len()), (flood, 0));
         let mut gone = Vec::new();
         g.release(flood, &mut gone);
@@ -247,14 +294,14 @@ mod tests {
         assert!(gone.is_empty());
         g.release(flood, &mut gone);
         assert_eq!((gone.len(), gone[0], g.len()), (6, flood, 0), "users before what they use");
-        let (nobody, add) = g.for_legs(&[]).unwrap();
+        let (nobody, add) = g.for_legs(&[], group::L2_FLOOD).unwrap();
         assert_eq!((group::kind(nobody), add.len()), (group::L2_FLOOD, 1));
     }
 
     #[test]
     fn what_never_got_into_the_device_is_not_removed_from_it() {
         let mut g = Groups::default();
-        let (id, _) = g.for_legs(&[leg(2, false, Some(7))]).unwrap();
+        let (id, _) = g.for_legs(&[leg(2, false, Some(7))], group::L2_FLOOD).unwrap();
         let mut gone = Vec::new();
         g.release(id, &mut gone);
         assert_eq!((gone, g.len()), (vec![], 0));

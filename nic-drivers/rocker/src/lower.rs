@@ -65,7 +65,7 @@ pub struct Lowered {
     pub legs: Vec<Leg>,
 }
 
-fn pport_of(ports: &[(PortId, u16)], port: PortId) -> Option<u16> {
+pub(crate) fn pport_of(ports: &[(PortId, u16)], port: PortId) -> Option<u16> {
     ports.iter().find(|(id, _)| *id == port).map(|(_, p)| p + 1)
 }
 

@@ -91,7 +91,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
                 _ => {}
             }
         }
-        let own = matches!(plan.place, Place::Own { .. });
+        let own = !matches!(plan.place, Place::Shared { .. });
         steps.push(if own { last } else { Step::Commit });
         steps
     }
@@ -101,7 +101,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     fn steps_for_untagged(&self, pport: u32) -> Vec<Step> {
         let theirs = |e: &Entry| match &e.place {
             Place::Own { matches, .. } => matches.pport == pport && matches.is_untagged(),
-            Place::Shared { .. } => false,
+            Place::Port { .. } | Place::Shared { .. } => false,
         };
         let mut all: Vec<_> = self.entries.iter().filter(|(_, e)| theirs(e)).map(|(h, _)| *h).collect();
         all.sort_unstable();
@@ -113,6 +113,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
         let (mut steps, mut gone) = (Vec::new(), Vec::new());
         match place {
             Place::Own { group, .. } => self.groups.release(*group, &mut gone),
+            Place::Port { .. } => {}
             Place::Shared { uses, .. } => {
                 for e in uses.iter().rev() {
                     let was = if let Shared::Untagged { pport } = e {
@@ -222,7 +223,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     /// The steps that remove entry `h`, whose groups and shared entries have one user less from here on.
     pub(crate) fn plan_removal(&mut self, job: &mut Job, h: HwHandle) {
-        let own = self.entries.get(&h).is_some_and(|e| matches!(e.place, Place::Own { .. }));
+        let own = self.entries.get(&h).is_some_and(|e| !matches!(e.place, Place::Shared { .. }));
         let gone = self.leave(h);
         if !own {
             job.steps = gone.into();
@@ -257,13 +258,18 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     /// The entry of a record of its own.
     fn own_flow(&self, handle: HwHandle, place: Option<&Place>) -> Tlvs {
-        let tlvs = shared::flow(table::ACL_POLICY, RECORD_PRIORITY, handle.0);
+        let tlvs = |table| shared::flow(table, RECORD_PRIORITY, handle.0);
         match place {
+            Some(Place::Port { pport }) => {
+                let f = tlvs(table::INGRESS_PORT).u32(t::IN_PPORT, *pport).u32(t::IN_PPORT_MASK, u32::MAX);
+                f.u16(t::GOTO_TABLE_ID, 0)
+            }
             Some(Place::Own { matches, group }) => {
+                let tlvs = tlvs(table::ACL_POLICY);
                 let vlan = self.shared.untagged_vlan(matches.pport);
                 matches.encode(tlvs, vlan).u32(t::GROUP_ID, *group)
             }
-            _ => tlvs,
+            _ => tlvs(table::ACL_POLICY),
         }
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Entry {
 pub(crate) enum Place {
     /// An entry of its own in the ACL policy table, and the group that it names.
     Own { matches: AclMatch, group: u32 },
+    /// An entry of its own in the ingress port table: all that the port receives is dropped.
+    Port { pport: u32 },
     /// What it shares with others; its verdict is in this table.
     Shared { table: u16, uses: Vec<Shared> },
 }
@@ -62,6 +64,7 @@ impl Entry {
     pub(crate) fn table(&self) -> TableId {
         TableId(match &self.place {
             Place::Own { .. } => table::ACL_POLICY,
+            Place::Port { .. } => table::INGRESS_PORT,
             Place::Shared { table, .. } => *table,
         })
     }
@@ -275,7 +278,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     /// Counters of an entry, as far as the device has them.
     fn read_stats(&mut self, h: HwHandle) -> Result<RawStats, OffloadError> {
-        let own = self.entries.get(&h).is_some_and(|e| matches!(e.place, Place::Own { .. }));
+        let own = self.entries.get(&h).is_some_and(|e| !matches!(e.place, Place::Shared { .. }));
         if self.config.quirks.no_flow_counters || !own {
             return Ok(RawStats::default());
         }

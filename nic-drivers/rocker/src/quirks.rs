@@ -57,12 +57,17 @@ pub const QUIRKS: &[Quirk] = &[
     Quirk {
         seen_in: "QEMU 7.2",
         device: "IPv6 addresses are not parsed: every routed packet has the destination ::",
-        driver: "routes IPv4 only",
+        driver: "routes IPv4 only: the tables' IPv6 side is not declared",
     },
     Quirk {
         seen_in: "QEMU 7.2",
         device: "L3 multicast groups are refused with ENOTSUP, so that the multicast routing table leads nowhere",
-        driver: "has no multicast routing: such records are refused by field, floods are groups of the ACL policy table",
+        driver: "does not declare multicast routing: such records are refused, or are entries of the ACL policy table with L2 groups",
+    },
+    Quirk {
+        seen_in: "QEMU 7.2",
+        device: "entries of the ingress port table that drop are refused with EINVAL: it leads to the VLAN table only",
+        driver: "does not declare the table: a drop of all that a port receives is software's, or entries by type and VLAN",
     },
     Quirk {
         seen_in: "QEMU 7.2",
@@ -90,11 +95,28 @@ pub struct Quirks {
     pub no_port_counters: bool,
     /// L3 unicast groups leave the TTL as it is.
     pub no_ttl: bool,
+    /// IPv6 addresses are not parsed.
+    pub no_ipv6: bool,
+    /// L3 multicast groups are refused.
+    pub no_multicast: bool,
+    /// The ingress port table cannot drop.
+    pub no_ingress_drop: bool,
 }
 
 impl Quirks {
     /// The device as QEMU emulates it.
-    pub const QEMU: Quirks = Quirks { no_flow_counters: true, no_port_counters: true, no_ttl: true };
+    pub const QEMU: Quirks = Quirks::all(true);
     /// The device as its guide has it.
-    pub const NONE: Quirks = Quirks { no_flow_counters: false, no_port_counters: false, no_ttl: false };
+    pub const NONE: Quirks = Quirks::all(false);
+
+    const fn all(on: bool) -> Quirks {
+        Quirks {
+            no_flow_counters: on,
+            no_port_counters: on,
+            no_ttl: on,
+            no_ipv6: on,
+            no_multicast: on,
+            no_ingress_drop: on,
+        }
+    }
 }

@@ -8,6 +8,10 @@
 //!   a routed record            termination MAC       unicast routing         ACL policy
 //!     in port, VLAN, router ─► router's address ───► no route ► CPU          packets for the router, by this port:
 //!     destination network                            network ► L3 unicast    what routing says stays
+//!
+//!   a group of hosts       termination MAC       multicast routing       ACL policy
+//!     in port, VLAN, its ──► its address ────────► group of hosts ►        packets for that group, by this port: what
+//!     address                                      L3 multicast            routing says stays; others go to the CPU
 //! ```
 //!
 //! A change is a list of steps, as with [`crate::groups`]: entries are added from the first table to the last, so that a packet is
@@ -51,14 +55,53 @@ pub(crate) enum Shared {
     Station { vlan: u16, mac: u64 },
     /// Routed packets of a router are those of one VLAN and one address: the verdict is which.
     Router,
-    /// Packets for the router come in by `pport`.
-    Terminate { pport: u32, tag: Tag, mac: u64 },
+    /// Packets of a type for the router, or for a group of hosts, come in by `pport`.
+    Terminate { pport: u32, tag: Tag, mac: u64, eth_type: u16 },
     /// Networks without a route go to the CPU.
-    NoRoute,
+    NoRoute { v6: bool },
     /// Where a network is.
-    Route { dst: u32, mask: u32 },
-    /// What bridging or routing says of frames of this source or to this router stays.
-    Permit { pport: u32, tag: Tag, src: Option<u64>, dst: Option<u64>, eth_type: u16 },
+    Route { to: IpNet },
+    /// Where a group of hosts of a VLAN is.
+    Hosts { tag: Tag, group: IpNet },
+    /// What bridging or routing says of frames of this source, to this router, or for this group of hosts, stays.
+    Permit { pport: u32, tag: Tag, src: Option<u64>, dst: Option<u64>, eth_type: u16, hosts: Option<IpNet> },
+}
+
+/// An IP network or, with a whole mask, an address. IPv4 in the lowest 32 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct IpNet {
+    pub v6: bool,
+    pub addr: u128,
+    pub mask: u128,
+}
+
+impl IpNet {
+    /// The whole of an address family.
+    fn all(v6: bool) -> IpNet {
+        IpNet { v6, addr: 0, mask: 0 }
+    }
+
+    /// Its Ethernet type.
+    pub(crate) fn eth_type(self) -> u16 {
+        if self.v6 { 0x86dd } else { 0x0800 }
+    }
+
+    /// Whether it is within the addresses of groups of hosts (RFC 5771, RFC 4291 2.7).
+    pub(crate) fn is_multicast(self) -> bool {
+        if self.v6 { self.addr >> 120 == 0xff } else { self.addr >> 28 == 0xe }
+    }
+
+    /// As destination of an entry; with its mask where that is not whole by itself.
+    fn put(self, tlvs: Tlvs, with_mask: bool) -> Tlvs {
+        let (addr, mask) =
+            if self.v6 { (t::DST_IPV6, t::DST_IPV6_MASK) } else { (t::DST_IP, t::DST_IP_MASK) };
+        let put = |tlvs: Tlvs, kind, v: u128| match self.v6 {
+            true => tlvs.put(kind, &v.to_be_bytes()),
+            false => tlvs.be32(kind, v as u32),
+        };
+        let tlvs = put(tlvs, addr, self.addr);
+        if with_mask { put(tlvs, mask, self.mask) } else { tlvs }
+    }
 }
 
 /// What two users of an entry have to agree on: a group, or a number.
@@ -162,7 +205,8 @@ impl Shared {
             Shared::Admit { .. } | Shared::Refuse { .. } | Shared::Untagged { .. } => table::VLAN,
             Shared::Unknown { .. } | Shared::Station { .. } => table::BRIDGING,
             Shared::Terminate { .. } | Shared::Router => table::TERMINATION_MAC,
-            Shared::NoRoute | Shared::Route { .. } => table::UNICAST_ROUTING,
+            Shared::NoRoute { .. } | Shared::Route { .. } => table::UNICAST_ROUTING,
+            Shared::Hosts { .. } => table::MULTICAST_ROUTING,
             Shared::ToCpu { .. } | Shared::Permit { .. } => table::ACL_POLICY,
         }
     }
@@ -173,6 +217,7 @@ impl Shared {
             table::BRIDGING => "bridging",
             table::TERMINATION_MAC => "termination-mac",
             table::UNICAST_ROUTING => "unicast-routing",
+            table::MULTICAST_ROUTING => "multicast-routing",
             _ => "acl-policy",
         }
     }
@@ -209,25 +254,32 @@ impl Shared {
                 let f = flow(table::BRIDGING, 2).be16(t::VLAN_ID, vlan).put(t::DST_MAC, &mac_bytes(mac));
                 f.u16(t::GOTO_TABLE_ID, table::ACL_POLICY).u32(t::GROUP_ID, id)
             }
-            Shared::Terminate { pport, tag, mac } => {
-                let f = exact(flow(table::TERMINATION_MAC, 1), pport).be16(t::ETHERTYPE, 0x0800);
+            Shared::Terminate { pport, tag, mac, eth_type } => {
+                let f = exact(flow(table::TERMINATION_MAC, 1), pport).be16(t::ETHERTYPE, eth_type);
                 let f = f.put(t::DST_MAC, &mac_bytes(mac)).put(t::DST_MAC_MASK, &[0xff; 6]);
-                vlan(f, tag, u16::MAX).u16(t::GOTO_TABLE_ID, table::UNICAST_ROUTING)
+                let group = mac >> 40 & 1 != 0;
+                let to = if group { table::MULTICAST_ROUTING } else { table::UNICAST_ROUTING };
+                vlan(f, tag, u16::MAX).u16(t::GOTO_TABLE_ID, to)
             }
-            Shared::NoRoute => Shared::Route { dst: 0, mask: 0 }.encode(cookie, Some(TO_CPU_AS_IS)),
-            Shared::Route { dst, mask } => {
-                let f = flow(table::UNICAST_ROUTING, mask.count_ones()).be16(t::ETHERTYPE, 0x0800);
-                let f = f.be32(t::DST_IP, dst).be32(t::DST_IP_MASK, mask);
+            Shared::NoRoute { v6 } => Shared::Route { to: IpNet::all(v6) }.encode(cookie, Some(TO_CPU_AS_IS)),
+            Shared::Route { to } => {
+                let f = flow(table::UNICAST_ROUTING, to.mask.count_ones()).be16(t::ETHERTYPE, to.eth_type());
+                to.put(f, true).u16(t::GOTO_TABLE_ID, table::ACL_POLICY).u32(t::GROUP_ID, id)
+            }
+            Shared::Hosts { tag, group } => {
+                let f = flow(table::MULTICAST_ROUTING, 1).be16(t::ETHERTYPE, group.eth_type());
+                let f = group.put(f.be16(t::VLAN_ID, tag), false);
                 f.u16(t::GOTO_TABLE_ID, table::ACL_POLICY).u32(t::GROUP_ID, id)
             }
-            Shared::Permit { pport, tag, src, dst, eth_type } => {
+            Shared::Permit { pport, tag, src, dst, eth_type, hosts } => {
                 let mac = |tlvs: Tlvs, kinds: (u32, u32), m: Option<u64>| match m {
                     Some(m) => tlvs.put(kinds.0, &mac_bytes(m)).put(kinds.1, &[0xff; 6]),
                     None => tlvs,
                 };
                 let f = exact(flow(table::ACL_POLICY, PERMIT_PRIORITY), pport).be16(t::ETHERTYPE, eth_type);
                 let f = mac(f, (t::SRC_MAC, t::SRC_MAC_MASK), src);
-                vlan(mac(f, (t::DST_MAC, t::DST_MAC_MASK), dst), tag, u16::MAX)
+                let f = vlan(mac(f, (t::DST_MAC, t::DST_MAC_MASK), dst), tag, u16::MAX);
+                hosts.map_or(f.clone(), |h| h.put(f, true))
             }
         }
     }

@@ -5,13 +5,18 @@ use flow::{Action, FieldId, PacketMatch};
 use offload::{FlowRule, Origin, Reject, TableId};
 
 use device::DeviceBacking;
-use rocker_defs::cmd::table;
+use rocker_defs::cmd::{group, table};
 
-use crate::capability::{ACL_NAME, BRIDGING_NAME, ROUTING_NAME};
+use crate::capability::{
+    ACL_NAME, BRIDGING_NAME, INGRESS_NAME, MULTICAST_NAME, MULTICAST_V6, ROUTING_NAME, UNICAST_V6,
+};
 use crate::groups::{GroupSpec, NoNumber};
 use crate::lower::{AclMatch, INTERNAL_VLAN, Leg, lower};
 use crate::provider::{Place, RockerProvider};
-use crate::shared::{Need, Shared, TO_CPU_UNTAGGED};
+use crate::shared::{IpNet, Need, Shared, TO_CPU_UNTAGGED};
+
+/// Everybody's Ethernet address.
+const ALL: u64 = 0xffff_ffff_ffff;
 
 /// What a record needs: a place, and groups that are to be added before it.
 pub(crate) struct Plan {
@@ -78,12 +83,18 @@ impl<B: DeviceBacking> RockerProvider<B> {
         for p in places.iter().filter(|p| tables.is_none_or(|t| t == p.table)) {
             let plan = match p.table.0 {
                 table::BRIDGING => self.plan_bridged(rule),
-                table::UNICAST_ROUTING => self.plan_routed(rule),
+                table::UNICAST_ROUTING | UNICAST_V6 => self.plan_routed(rule),
+                table::MULTICAST_ROUTING | MULTICAST_V6 => self.plan_multicast(rule),
+                table::INGRESS_PORT => self.plan_port(rule),
                 _ => self.plan_own(rule),
             };
             match plan {
                 Ok(plan) => return Ok(plan),
-                Err(r) => why = why.or(Some(r)),
+                // One that may pass tells more than one that does not.
+                Err(r) if why.as_ref().is_none_or(|w: &Reject| !w.is_transient() && r.is_transient()) => {
+                    why = Some(r)
+                }
+                Err(_) => {}
             }
         }
         Err(why.unwrap_or(Reject::Device {
@@ -105,7 +116,12 @@ impl<B: DeviceBacking> RockerProvider<B> {
             // The port's untagged frames are in that VLAN, and frames that come tagged with it are refused.
             return Err(conflict(ACL_NAME));
         }
-        let (group, add_groups) = self.groups.for_legs(&l.legs).map_err(self.out_of_groups())?;
+        // Which kind of group makes copies is by whom they are for: everybody, or a group of stations.
+        let (dst, dst_mask) = l.matches.dst;
+        let group_bit = 1 << 40;
+        let to_group = dst & dst_mask & group_bit != 0 && (dst, dst_mask) != (ALL, ALL);
+        let kind = if to_group { group::L2_MULTICAST } else { group::L2_FLOOD };
+        let (group, add_groups) = self.groups.for_legs(&l.legs, kind).map_err(self.out_of_groups())?;
         Ok(Plan { place: Place::Own { matches: l.matches, group }, add_groups, add: Vec::new() })
     }
 
@@ -124,7 +140,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
             vlan => self.groups.acquire(GroupSpec::Interface { vlan, pport: 0, pop: false }, &mut add_groups),
         };
         let unknown = unknown.ok_or(NoNumber).map_err(self.out_of_groups())?;
-        let flood = GroupSpec::Flood { vlan: tag, members: vec![unknown] };
+        let flood = GroupSpec::Copies { kind: group::L2_FLOOD, vlan: tag, members: vec![unknown] };
         let flood_id = self.groups.acquire(flood, &mut add_groups);
         if tag != INTERNAL_VLAN {
             self.groups.release(unknown, &mut Vec::new());
@@ -139,26 +155,32 @@ impl<B: DeviceBacking> RockerProvider<B> {
         };
         let station = Shared::Station { vlan: tag, mac: r.dst };
         needs.push(Need { entry: station, verdict: to.into(), group: Some(to) });
-        let permit = Shared::Permit { pport, tag, src: Some(r.src), dst: None, eth_type: r.eth_type };
+        let (src, dst, eth_type, hosts) = (Some(r.src), None, r.eth_type, None);
+        let permit = Shared::Permit { pport, tag, src, dst, eth_type, hosts };
         needs.push(Need { entry: permit, verdict: 0, group: None });
         self.take(needs, add_groups, table::BRIDGING)
     }
 
-    fn plan_routed(&mut self, rule: &FlowRule) -> Result<Plan, Reject> {
-        // What the routing tables do not look at: the source, because a route is the same for all, and the TTL, because the device
-        // sees to that itself.
-        let unseen = [FieldId::NwDst, FieldId::EthSrc, FieldId::NwTtl];
+    /// A routed record in the device's terms, without what the routing tables do not look at: the source, because a route is the same
+    /// for all, and the TTL, because the device sees to that itself. Where it goes to, whether the TTL is decremented, and what it is
+    /// beside that, with its outputs.
+    fn routed_record(&self, rule: &FlowRule) -> Result<(IpNet, bool, crate::lower::Lowered), Reject> {
+        let v6 = rule.matches.get(FieldId::EthType).0 == 0x86dd;
+        let field = if v6 { FieldId::Ipv6Dst } else { FieldId::NwDst };
         let ttl = rule.actions.iter().filter(|a| **a == Action::DecTtl).count() == 1;
         let actions: Vec<Action> = rule.actions.iter().filter(|a| **a != Action::DecTtl).cloned().collect();
-        let plain = FlowRule {
-            matches: with_unseen(&rule.matches, &unseen),
-            actions: actions.into(),
-            ..rule.clone()
-        };
-        let l = lower(&plain, &self.config.ports)?;
-        let (dst, mask) = rule.matches.get(FieldId::NwDst);
-        if dst >> 28 == 0xe {
-            return Err(Reject::Value { table: ROUTING_NAME, field: FieldId::NwDst, value: dst });
+        let unseen = [field, FieldId::EthSrc, FieldId::NwTtl];
+        let matches = with_unseen(&rule.matches, &unseen);
+        let plain = FlowRule { matches, actions: actions.into(), ..rule.clone() };
+        let (dst, mask) = rule.matches.get(field);
+        Ok((IpNet { v6, addr: dst & mask, mask }, ttl, lower(&plain, &self.config.ports)?))
+    }
+
+    fn plan_routed(&mut self, rule: &FlowRule) -> Result<Plan, Reject> {
+        let (to, ttl, l) = self.routed_record(rule)?;
+        if to.is_multicast() {
+            let field = if to.v6 { FieldId::Ipv6Dst } else { FieldId::NwDst };
+            return Err(Reject::Value { table: ROUTING_NAME, field, value: to.addr });
         }
         let vlan = self.shared.untagged_vlan(l.matches.pport);
         let r =
@@ -168,19 +190,65 @@ impl<B: DeviceBacking> RockerProvider<B> {
         let spec = GroupSpec::Interface { vlan: tag, pport: r.leg.pport, pop: r.leg.pop };
         let interface = self.groups.acquire(spec, &mut add_groups).ok_or_else(|| conflict(ROUTING_NAME))?;
         let spec = GroupSpec::Unicast { interface, src: r.leg.src, dst: r.leg.dst, ttl };
-        let to = self.groups.acquire(spec, &mut add_groups);
+        let group = self.groups.acquire(spec, &mut add_groups);
         self.groups.release(interface, &mut Vec::new());
-        let to = to.ok_or(NoNumber).map_err(self.out_of_groups())?;
+        let group = group.ok_or(NoNumber).map_err(self.out_of_groups())?;
         let mut needs = self.vlan_needs(&r);
         let need = |entry, verdict| Need { entry, verdict, group: None };
         needs.push(need(Shared::Router, u64::from(tag) << 48 | r.dst));
-        needs.push(need(Shared::NoRoute, 0));
-        let route = Shared::Route { dst: (dst & mask) as u32, mask: mask as u32 };
-        needs.push(Need { entry: route, verdict: to.into(), group: Some(to) });
-        needs.push(need(Shared::Terminate { pport, tag, mac: r.dst }, 0));
-        let permit = Shared::Permit { pport, tag, src: None, dst: Some(r.dst), eth_type: r.eth_type };
+        needs.push(need(Shared::NoRoute { v6: to.v6 }, 0));
+        needs.push(Need { entry: Shared::Route { to }, verdict: group.into(), group: Some(group) });
+        let eth_type = r.eth_type;
+        needs.push(need(Shared::Terminate { pport, tag, mac: r.dst, eth_type }, 0));
+        let permit = Shared::Permit { pport, tag, src: None, dst: Some(r.dst), eth_type, hosts: None };
         needs.push(need(permit, 0));
-        self.take(needs, add_groups, table::UNICAST_ROUTING)
+        self.take(needs, add_groups, if to.v6 { UNICAST_V6 } else { table::UNICAST_ROUTING })
+    }
+
+    fn plan_multicast(&mut self, rule: &FlowRule) -> Result<Plan, Reject> {
+        let (to, ttl, l) = self.routed_record(rule)?;
+        let field = if to.v6 { FieldId::Ipv6Dst } else { FieldId::NwDst };
+        if !to.is_multicast() {
+            return Err(Reject::Value { table: MULTICAST_NAME, field, value: to.addr });
+        }
+        if l.matches.dst.0 >> 40 & 1 == 0 {
+            let value = l.matches.dst.0.into();
+            return Err(Reject::Value { table: MULTICAST_NAME, field: FieldId::EthDst, value });
+        }
+        let vlan = self.shared.untagged_vlan(l.matches.pport);
+        let vlan = if vlan == INTERNAL_VLAN { 0 } else { vlan };
+        let first = l.legs.first().copied().ok_or(Reject::TooManyOutputs {
+            table: MULTICAST_NAME,
+            wanted: 0,
+            offered: 1,
+        })?;
+        // Every copy leaves with the tag that it has within the device, or without.
+        for leg in &l.legs {
+            shared_record(&l.matches, std::slice::from_ref(leg), vlan, MULTICAST_NAME)?;
+        }
+        let r = shared_record(&l.matches, &[first], vlan, MULTICAST_NAME)?;
+        let (pport, tag, eth_type) = (r.pport, r.tag, r.eth_type);
+        let (group, add_groups) = self.groups.for_routed(tag, &l.legs, ttl).map_err(self.out_of_groups())?;
+        let mut needs = self.vlan_needs(&r);
+        let need = |entry, verdict| Need { entry, verdict, group: None };
+        let hosts = Shared::Hosts { tag, group: to };
+        needs.push(Need { entry: hosts, verdict: group.into(), group: Some(group) });
+        needs.push(need(Shared::Terminate { pport, tag, mac: r.dst, eth_type }, 0));
+        // By the address of the group as well: 32 of them have the same Ethernet address (RFC 1112 6.4).
+        let permit = Shared::Permit { pport, tag, src: None, dst: Some(r.dst), eth_type, hosts: Some(to) };
+        needs.push(need(permit, 0));
+        self.take(needs, add_groups, if to.v6 { MULTICAST_V6 } else { table::MULTICAST_ROUTING })
+    }
+
+    /// A drop of all that a port receives.
+    fn plan_port(&mut self, rule: &FlowRule) -> Result<Plan, Reject> {
+        let port = flow::PortId(rule.matches.get(FieldId::DpPort).0 as u32);
+        let pport = crate::lower::pport_of(&self.config.ports, port);
+        let pport = pport.ok_or(Reject::IngressNotOnDevice { port })?;
+        if let Some(a) = rule.actions.first() {
+            return Err(Reject::Action { table: INGRESS_NAME, action: a.kind() });
+        }
+        Ok(Plan { place: Place::Port { pport: pport.into() }, add_groups: Vec::new(), add: Vec::new() })
     }
 
     /// What the VLAN table has to say for a record.
@@ -241,6 +309,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
         let own = self.entries.values().any(|e| match &e.place {
             Place::Own { matches: m, .. } => m.pport == pport && !m.is_untagged() && m.tag.0 & 0xfff == vlan,
             Place::Shared { uses, .. } => uses.contains(&Shared::Admit { pport, vlan }),
+            Place::Port { .. } => false,
         });
         own && vlan != INTERNAL_VLAN
     }

@@ -2,125 +2,21 @@
 //! failure ends in a typed error, with software taking the traffic and the device coming back.
 #![allow(clippy::unwrap_used)] // a test may panic
 
+mod support;
+
 use std::time::Duration;
 
 use clock::{Clock, Instant};
-use device::{BufferPool, IoError, PacketBatch, PacketIo, QueueId, RxQueue, TxQueue};
-use flow::frame::FrameBuilder;
-use flow::{Action, FieldId, FlowId, PacketKey, PacketMatch, PortId, parse};
+use device::{BufferPool, IoError, PacketBatch, PacketIo};
+use flow::{Action, FieldId, PacketKey, PortId, parse};
 use models::rocker::{CmdFault, Outside, RxFault};
 use offload::conformance::{Harness, Sent, frame};
-use offload::{
-    FlowOp, FlowRule, HwHandle, OffloadError, OffloadProvider, OpId, OpResult, Origin, Reject, StatsCursor,
-};
+use offload::{FlowOp, FlowRule, OffloadError, OffloadProvider, OpId, OpResult, Origin, Reject, StatsCursor};
 use rocker::events::Event;
 use rocker::quirks::{QUIRKS, Quirks};
-use rocker::{Fault, Rocker, RockerConfig, RockerDriver, Step};
-use rocker_defs::cmd::{command, errno, table};
-
-const N: u32 = 3;
-
-type Model = models::Model<models::rocker::Rocker>;
-type Backing = models::Backing<models::rocker::Rocker>;
-
-fn model(n_ports: u32) -> Model {
-    Model::of(models::rocker::Rocker::as_qemu(n_ports))
-}
-
-fn dp(port: u16) -> PortId {
-    PortId(10 + u32::from(port))
-}
-
-fn config() -> RockerConfig {
-    let ports = (0..N as u16).map(|p| (dp(p), p)).collect();
-    RockerConfig { ring_log2: 5, max_flows: 64, ..RockerConfig::new(ports) }
-}
-
-struct Bench {
-    model: Model,
-    nic: Rocker<Backing>,
-    queues: Vec<(Box<dyn RxQueue>, Box<dyn TxQueue>)>,
-    pool: BufferPool,
-}
-
-impl Bench {
-    fn new(config: RockerConfig) -> Self {
-        let model = model(N);
-        model.lock().0.as_guide = !config.quirks.no_flow_counters;
-        let pool = BufferPool::new(512).unwrap();
-        let mut nic = RockerDriver::bring_up(model.backing(), pool.clone(), config).unwrap();
-        let queues = nic.ports.iter_mut().map(|p| p.take_queues(QueueId(0)).unwrap()).collect();
-        Bench { model, nic, queues, pool }
-    }
-
-    fn received(&mut self, port: usize) -> Vec<Vec<u8>> {
-        let (mut batch, mut out) = (PacketBatch::new(), Vec::new());
-        while self.queues[port].0.rx_burst(&mut batch).unwrap() > 0 {
-            out.extend(batch.drain_all().map(|p| p.to_vec()));
-        }
-        out
-    }
-
-    fn send(&mut self, port: usize, frames: &[&[u8]]) -> Result<usize, IoError> {
-        let mut batch = PacketBatch::new();
-        for f in frames {
-            assert!(batch.push(self.pool.copy_from(f).unwrap()).is_ok());
-        }
-        self.queues[port].1.tx_burst(&mut batch)
-    }
-
-    fn run(&mut self, op: FlowOp) -> OpResult {
-        assert_eq!(self.nic.provider.submit(&[op]), 1);
-        let mut out = Vec::new();
-        for _ in 0..1000 {
-            if self.nic.provider.poll(&mut out, 1) == 1 {
-                return out.remove(0).result;
-            }
-            self.model.clock.advance(Duration::from_millis(10));
-        }
-        panic!("no completion")
-    }
-
-    fn install(&mut self, r: &FlowRule) -> HwHandle {
-        match self.run(FlowOp::Install(OpId(1), r.clone())) {
-            OpResult::Installed(h, _) => h,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The model finds nothing to complain of.
-    fn assert_clean(&self) {
-        assert_eq!(self.model.lock().1.dma_faults, 0);
-        assert_eq!(self.nic.provider.violations(), Default::default());
-    }
-}
-
-fn untagged() -> Vec<u8> {
-    FrameBuilder::new()
-        .eth([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1])
-        .ipv4([10, 0, 0, 1], [10, 0, 0, 2])
-        .udp(1, 2)
-        .build()
-}
-
-fn tagged(vid: u16) -> Vec<u8> {
-    let f = FrameBuilder::new().eth([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]).vlan(vid, 3);
-    f.ipv4([10, 0, 0, 1], [10, 0, 0, 2]).udp(1, 2).build()
-}
-
-fn rule(tci: (u128, u128), actions: Vec<Action>) -> FlowRule {
-    let mut m = PacketMatch::ANY;
-    m.set(FieldId::DpPort, dp(0).0.into());
-    m.set(FieldId::EthType, 0x0800);
-    m.set_masked(FieldId::VlanTci, tci.0, tci.1);
-    FlowRule { id: FlowId(7), matches: m, actions: actions.into(), provenance: [].into() }
-}
-
-const NO_TAG: (u128, u128) = (0, 0x1fff);
-
-fn output(port: u16) -> Action {
-    Action::Output(dp(port))
-}
+use rocker::{Fault, RockerConfig, RockerDriver, Step};
+use rocker_defs::cmd::{command, errno, group, table};
+use support::*;
 
 struct Conforming(Bench);
 
@@ -430,16 +326,6 @@ fn bring_up_names_the_step_that_failed() {
     assert_eq!(pool.free_cells(), 512, "every buffer is home");
 }
 
-fn frame_of(dst: u8, src: u8, vid: Option<u16>) -> Vec<u8> {
-    let f = FrameBuilder::new().eth([2, 0, 0, 0, 0, dst], [2, 0, 0, 0, 0, src]);
-    let f = if let Some(v) = vid { f.vlan(v, 0) } else { f };
-    f.ipv4([10, 0, 0, src], [10, 0, 0, dst]).udp(1, 2).build()
-}
-
-fn station(n: u8) -> u128 {
-    0x0200_0000_0000 | u128::from(n)
-}
-
 /// What NORMAL makes of a frame from `src` to `dst`, in VLAN `vlan`.
 fn bridged(port: u16, tci: u128, (dst, src): (u8, u8), vlan: u16, actions: Vec<Action>) -> FlowRule {
     let mut r = rule((tci, 0x1fff), actions);
@@ -449,17 +335,6 @@ fn bridged(port: u16, tci: u128, (dst, src): (u8, u8), vlan: u16, actions: Vec<A
     r.matches.set_masked(FieldId::NwFrag, 0, 3);
     r.provenance = [Origin::Bridged { vlan }, Origin::Fragments].into();
     r
-}
-
-fn table_of(b: &mut Bench, r: &FlowRule) -> (HwHandle, u16) {
-    match b.run(FlowOp::Install(OpId(1), r.clone())) {
-        OpResult::Installed(h, t) => (h, t.0),
-        other => panic!("{other:?}"),
-    }
-}
-
-fn remove(b: &mut Bench, h: HwHandle) {
-    assert!(matches!(b.run(FlowOp::Remove(OpId(2), h)), OpResult::Removed(..)));
 }
 
 #[test]
@@ -555,99 +430,23 @@ fn access_and_trunk_vlans_are_in_the_vlan_table() {
     b.assert_clean();
 }
 
-/// A route: packets for router 0xee to 10.N/16 go to station `to`.
-fn routed(port: u16, net: u128, to: u8, out: u16, ttl: bool) -> FlowRule {
-    let set = |f, v| Action::SetField { field: f, value: v, mask: 0xffff_ffff_ffff };
-    let mut actions = vec![set(FieldId::EthSrc, station(0xee)), set(FieldId::EthDst, station(to))];
-    if ttl {
-        actions.push(Action::DecTtl);
-    }
-    actions.push(output(out));
-    let mut r = rule(NO_TAG, actions);
-    r.matches.set(FieldId::DpPort, dp(port).0.into());
-    r.matches.set(FieldId::EthDst, station(0xee));
-    r.matches.set(FieldId::EthSrc, station(1));
-    r.matches.set_masked(FieldId::NwDst, 0x0a00_0000 | net << 16, 0xffff_0000);
-    r.matches.set_masked(FieldId::NwFrag, 0, 3);
-    if ttl {
-        r.matches.set_masked(FieldId::NwTtl, 0x40, 0x40);
-    }
-    r.provenance = [Origin::Routed, Origin::Fragments].into();
-    r
-}
-
-fn to_router(net: u8, src: u8, ttl: u8) -> Vec<u8> {
-    let f = FrameBuilder::new().eth([2, 0, 0, 0, 0, 0xee], [2, 0, 0, 0, 0, src]);
-    let mut f = f.ipv4([9, 0, 0, 1], [10, net, 0, 1]).udp(1, 2).build();
-    let sum = u32::from(u16::from_be_bytes([f[24], f[25]])) + (u32::from(f[22]) << 8);
-    f[22] = ttl;
-    let sum = sum - (u32::from(ttl) << 8);
-    f[24..26].copy_from_slice(&((sum + (sum >> 16)) as u16).to_be_bytes());
-    f
-}
-
 #[test]
-fn networks_are_routes_with_addresses_and_ttl_rewritten_by_the_device() {
-    let mut b = Bench::new(RockerConfig { quirks: Quirks::NONE, ..config() });
-    let (h, t) = table_of(&mut b, &routed(0, 1, 5, 1, true));
-    let (k, _) = table_of(&mut b, &routed(0, 2, 6, 2, true));
-    assert_eq!((t, b.model.shared_in(table::UNICAST_ROUTING)), (table::UNICAST_ROUTING, 3));
-    b.model.inject(0, &to_router(1, 1, 64));
-    b.model.inject(0, &to_router(2, 7, 9));
-    let c = b.nic.provider.port_counters(0).unwrap().unwrap();
-    assert_eq!((c.rx_packets, c.rx_bytes, c.tx_packets), (2, 84, 0), "what the device forwards counts too");
-    let sent = b.model.collect();
-    let want = |net, to: u8, ttl| {
-        let mut f = to_router(net, 0xee, ttl);
-        f[5] = to;
-        f
-    };
-    assert_eq!(sent, [(1, want(1, 5, 63)), (2, want(2, 6, 8))], "whatever the source");
-    // No route; the TTL ends; another port, where nobody has routed yet; somebody else's address.
-    for (from, f) in [
-        (0, to_router(3, 1, 64)),
-        (0, to_router(1, 1, 1)),
-        (1, to_router(2, 1, 64)),
-        (0, frame_of(2, 1, None)),
-    ] {
-        b.model.inject(from, &f);
-        assert_eq!(b.received(from.into()), [f]);
-    }
-    // Another router's routes would be everybody's.
-    let mut other = routed(1, 4, 5, 0, true);
-    other.matches.set(FieldId::EthDst, station(0xef));
-    assert!(
-        matches!(b.run(FlowOp::Install(OpId(1), other)), OpResult::Rejected(r, None) if r.is_transient())
-    );
-    for h in [h, k] {
-        remove(&mut b, h);
-    }
-    assert_eq!((b.nic.provider.shared_entries(None), b.nic.provider.groups()), (0, 0));
-    b.assert_clean();
-}
-
-#[test]
-fn the_emulated_device_routes_without_the_ttl_and_says_so() {
+fn copies_for_a_group_of_stations_are_made_by_a_multicast_group() {
     let mut b = Bench::new(config());
-    let why = match b.run(FlowOp::Install(OpId(1), routed(0, 1, 5, 1, true))) {
-        OpResult::Rejected(r, None) => r.to_string(),
-        other => panic!("{other:?}"),
-    };
-    assert!(why.contains("unicast-routing") && (why.contains("nw_ttl") || why.contains("dec_ttl")), "{why}");
-    let (_, t) = table_of(&mut b, &routed(0, 1, 5, 1, false));
-    assert_eq!(t, table::UNICAST_ROUTING);
-    b.model.inject(0, &to_router(1, 3, 64));
-    let mut want = to_router(1, 0xee, 64);
-    want[5] = 5;
-    assert_eq!(b.model.collect(), [(1, want)]);
-    // A rule that looked at more than a route does has no place.
-    let mut r = routed(0, 2, 5, 1, false);
-    r.provenance = [Origin::Fragments].into();
-    let why = match b.run(FlowOp::Install(OpId(1), r)) {
-        OpResult::Rejected(r, None) => r,
-        other => panic!("{other:?}"),
-    };
-    assert!(why.table().is_some() && !why.is_transient(), "{why}");
+    let mut r = rule(NO_TAG, vec![output(1), output(2)]);
+    r.matches.set(FieldId::EthDst, 0x0180_c200_00aa);
+    let h = b.install(&r);
+    let kinds = b.model.group_kinds();
+    assert!(kinds.contains(&group::L2_MULTICAST) && !kinds.contains(&group::L2_FLOOD), "{kinds:?}");
+    let mut f = untagged();
+    f[..6].copy_from_slice(&[1, 0x80, 0xc2, 0, 0, 0xaa]);
+    b.model.inject(0, &f);
+    assert_eq!(b.model.collect(), [(1, f.clone()), (2, f)]);
+    remove(&mut b, h);
+    r.matches.set(FieldId::EthDst, 0xffff_ffff_ffff);
+    b.install(&r);
+    assert!(b.model.group_kinds().contains(&group::L2_FLOOD), "for everybody");
+    b.assert_clean();
 }
 
 #[test]

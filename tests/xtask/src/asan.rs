@@ -14,7 +14,7 @@ use crate::step;
 /// Crates whose tests run: what has `unsafe` below drivers, and the drivers on their models.
 const CRATES: [&str; 6] = ["device", "ixgbe", "models", "rocker", "simnic", "virtio-net"];
 /// Tests of theirs that need no other program and no simulator.
-const TESTS: [&str; 4] = ["filters", "storm", "on_model", "misbehaving_device"];
+const TESTS: [&str; 5] = ["filters", "storm", "on_model", "misbehaving_device", "routing"];
 
 /// How long the tests may take once they are built, in seconds: some twenty are needed.
 const LIMIT_S: &str = "600";

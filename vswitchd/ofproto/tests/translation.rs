@@ -307,6 +307,49 @@ fn a_route_is_the_same_from_every_port() {
 }
 
 #[test]
+fn routes_of_ipv6_and_of_groups_of_hosts_hold_for_other_ports_too() {
+    let r = Rig::new();
+    let to = |ports: &[u32]| {
+        let src = OfAction::SetField { field: FieldId::EthSrc, value: 0x0200_0000_0001, mask: u128::MAX };
+        let out = ports.iter().map(|p| OfAction::Output { port: PortNo(*p), max_len: 0 });
+        Instructions::apply(
+            [src, OfAction::DecNwTtl { controllers: Vec::new() }].into_iter().chain(out).collect(),
+        )
+    };
+    let v6 = |dst: u128| matching(&[(FieldId::EthType, 0x86dd), (FieldId::EthDst, dst)]);
+    let mut net = v6(0x0200_0000_0001);
+    net.set_masked(FieldId::Ipv6Dst, 0xfd00 << 112, u128::MAX << 64);
+    r.add(0, 5, net, to(&[2]));
+    let mut hosts = v6(0x3333_0000_0007);
+    hosts.set(FieldId::Ipv6Dst, 0xff0e << 112 | 7);
+    r.add(0, 5, hosts, to(&[2, 3]));
+    let v4 = [(FieldId::EthType, 0x0800), (FieldId::EthDst, 0x0100_5e01_0203)];
+    let mut one = matching(&v4);
+    one.set(FieldId::NwDst, 0xef01_0203);
+    r.add(0, 5, one, to(&[2, 3]));
+    let mut many = matching(&v4);
+    many.set_masked(FieldId::NwDst, 0xef80_0000, 0xff80_0000);
+    r.add(0, 5, many, to(&[2, 3]));
+    let a = |w: [u16; 2]| std::net::Ipv6Addr::new(w[0], 0, 0, 0, 0, 0, 0, w[1]);
+    let ipv6 = |mac: [u8; 6], dst| {
+        FrameBuilder::new().eth(mac, [2; 6]).ipv6(a([0xfd01, 1]), a(dst)).udp(1, 2).build()
+    };
+    let ipv4 = |dst: [u8; 4]| {
+        let mac = [1, 0, 0x5e, dst[1] & 0x7f, dst[2], dst[3]];
+        FrameBuilder::new().eth(mac, [2; 6]).ipv4([9; 4], dst).udp(1, 2).build()
+    };
+    let routed = [offload::Origin::Routed];
+    assert_eq!(shared(&r, &ipv6([2, 0, 0, 0, 0, 1], [0xfd00, 9]), 1), routed);
+    assert_eq!(shared(&r, &ipv6([0x33, 0x33, 0, 0, 0, 7], [0xff0e, 7]), 1), routed);
+    assert_eq!(shared(&r, &ipv4([239, 1, 2, 3]), 4), routed);
+    assert_eq!(
+        shared(&r, &ipv4([239, 129, 2, 3]), 4),
+        [],
+        "of a whole range of groups no table has an entry"
+    );
+}
+
+#[test]
 fn normal_floods_until_it_has_learned_and_forgets_with_the_port() {
     let r = Rig::new();
     let normal = Instructions::apply(vec![OfAction::Output { port: PortNo::NORMAL, max_len: 0 }]);

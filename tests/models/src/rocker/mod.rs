@@ -5,7 +5,7 @@ mod tables;
 
 use std::collections::{HashMap, VecDeque};
 
-use rocker_defs::cmd::{command, errno, event, of_dpa as t, port, port_stats, rx, top, tx};
+use rocker_defs::cmd::{command, errno, event, group, of_dpa as t, port, port_stats, rx, top, tx};
 use rocker_defs::regs::{self, RingReg};
 use rocker_defs::tlv::{find, number, read_tlvs, value};
 use rocker_defs::{Descriptor, Tlvs, desc};
@@ -142,6 +142,9 @@ pub trait Outside {
     /// Groups.
     fn groups(&self) -> usize;
 
+    /// Which kinds of groups there are.
+    fn group_kinds(&self) -> Vec<u32>;
+
     /// Hits of a table's entries since power-up, those of the lowest priority left out when `above` says so.
     fn hits(&self, table: u16, above: u32) -> u64;
 
@@ -173,6 +176,10 @@ impl Outside for Model<Rocker> {
 
     fn groups(&self) -> usize {
         self.lock().0.groups.len()
+    }
+
+    fn group_kinds(&self) -> Vec<u32> {
+        self.lock().0.groups.keys().map(|id| group::kind(*id)).collect()
     }
 
     fn hits(&self, table: u16, above: u32) -> u64 {

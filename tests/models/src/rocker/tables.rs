@@ -20,7 +20,8 @@ pub struct Flow {
     tag: (u16, u16),
     proto: (u8, u8),
     tos: (u8, u8),
-    ip: (u32, u32),
+    ip: (u128, u128),
+    src_ip: (u128, u128),
     goto: u16,
     new_vlan: u16,
     group: u32,
@@ -29,10 +30,24 @@ pub struct Flow {
 
 #[derive(Clone, Debug)]
 pub(super) enum Group {
-    Interface { pport: u32, pop: bool },
-    Rewrite { lower: u32, src: [u8; 6], dst: [u8; 6], tag: u16 },
-    Unicast { lower: u32, src: [u8; 6], dst: [u8; 6], ttl: bool },
-    Flood(Vec<u32>),
+    Interface {
+        pport: u32,
+        pop: bool,
+    },
+    Rewrite {
+        lower: u32,
+        src: [u8; 6],
+        dst: [u8; 6],
+        tag: u16,
+    },
+    Unicast {
+        lower: u32,
+        src: [u8; 6],
+        dst: [u8; 6],
+        ttl: bool,
+    },
+    /// Of L2 flood, L2 multicast and L3 multicast.
+    Copies(Vec<u32>),
 }
 
 const ALL: u64 = 0xffff_ffff_ffff;
@@ -69,16 +84,40 @@ fn rewrite(f: &mut [u8], dst: [u8; 6], src: [u8; 6]) {
     }
 }
 
-/// Takes one off the TTL of a tagged IPv4 packet, with its checksum (RFC 1624). Whether it had more than one left.
-fn decrement(f: &mut [u8], at: usize) -> bool {
-    if f[at + 8] <= 1 {
+/// Whether a tagged IP packet has a TTL, or hop limit, of more than one.
+fn has_ttl(f: &[u8]) -> bool {
+    let (_, eth_type, at) = tag_of(f);
+    f[at + if eth_type == 0x0800 { 8 } else { 7 }] > 1
+}
+
+/// Takes one off the TTL of a tagged IPv4 packet, with its checksum (RFC 1624), or off the hop limit of IPv6. Whether it had more than
+/// one left.
+fn decrement(f: &mut [u8]) -> bool {
+    let (_, eth_type, at) = tag_of(f);
+    if !has_ttl(f) {
         return false;
+    }
+    if eth_type != 0x0800 {
+        f[at + 7] -= 1;
+        return true;
     }
     f[at + 8] -= 1;
     let sum = u32::from(be16_of(f.get(at + 10..))) + 0x100;
     let sum = (sum + (sum >> 16)) as u16;
     f[at + 10..at + 12].copy_from_slice(&sum.to_be_bytes());
     true
+}
+
+/// An address or mask of IPv4 or IPv6.
+fn ip_of(info: &[(u32, &[u8])], v4: u32, v6: u32) -> u128 {
+    match value(info, v6).and_then(|b| b.first_chunk::<16>()) {
+        Some(b) => u128::from_be_bytes(*b),
+        None => be32_of(value(info, v4)).into(),
+    }
+}
+
+fn is_multicast(eth_type: u16, addr: u128) -> bool {
+    if eth_type == 0x86dd { addr >> 120 == 0xff } else { addr >> 28 == 0xe }
 }
 
 impl Rocker {
@@ -99,7 +138,8 @@ impl Rocker {
             tag: (be(t::VLAN_ID), be(t::VLAN_ID_MASK)),
             proto: (n1(t::IP_PROTO), n1(t::IP_PROTO_MASK)),
             tos: (n1(t::IP_DSCP) | n1(t::IP_ECN) << 6, n1(t::IP_DSCP_MASK) | n1(t::IP_ECN_MASK) << 6),
-            ip: (be32_of(value(info, t::DST_IP)), be32_of(value(info, t::DST_IP_MASK))),
+            ip: (ip_of(info, t::DST_IP, t::DST_IPV6), ip_of(info, t::DST_IP_MASK, t::DST_IPV6_MASK)),
+            src_ip: (be32_of(value(info, t::SRC_IP)).into(), be32_of(value(info, t::SRC_IP_MASK)).into()),
             goto: n2(t::GOTO_TABLE_ID),
             new_vlan: be(t::NEW_VLAN_ID),
             group: n4(t::GROUP_ID).unwrap_or(0),
@@ -107,7 +147,11 @@ impl Rocker {
         };
         let goes = |to| f.goto == 0 || f.goto == to;
         let kind = group::kind(f.group);
+        let v6 = f.eth_type == 0x86dd;
+        let dst_ip = value(info, if v6 { t::DST_IPV6 } else { t::DST_IP });
         let right = match table {
+            // QEMU's leads to the VLAN table, and nowhere else.
+            table::INGRESS_PORT => f.pport.0 != 0 && (f.goto == table::VLAN || self.as_guide && f.goto == 0),
             table::VLAN => {
                 f.pport.1 = u32::MAX;
                 (f.tag.0 != 0 || (1..=4095).contains(&f.new_vlan)) && goes(table::TERMINATION_MAC)
@@ -119,8 +163,16 @@ impl Rocker {
             }
             table::UNICAST_ROUTING => {
                 let groups = [group::L2_INTERFACE, group::L3_UNICAST];
-                let unicast = f.ip.0 >> 28 != 0xe && value(info, t::DST_IP).is_some();
-                f.eth_type == 0x0800 && unicast && groups.contains(&kind) && goes(table::ACL_POLICY)
+                let unicast = !is_multicast(f.eth_type, f.ip.0) && dst_ip.is_some();
+                let known = f.eth_type == 0x0800 || v6 && self.as_guide;
+                known && unicast && groups.contains(&kind) && goes(table::ACL_POLICY)
+            }
+            table::MULTICAST_ROUTING => {
+                f.ip.1 = u128::MAX;
+                f.tag.1 = u16::MAX;
+                let multicast = is_multicast(f.eth_type, f.ip.0) && dst_ip.is_some();
+                let known = matches!(f.eth_type, 0x0800 | 0x86dd) && f.tag.0 != 0;
+                known && multicast && kind == group::L3_MULTICAST && goes(table::ACL_POLICY)
             }
             table::BRIDGING => {
                 f.tag.1 = u16::MAX;
@@ -134,7 +186,11 @@ impl Rocker {
                 f.tag.0 != 0 && kind == wants && goes(table::ACL_POLICY)
             }
             // What QEMU calls the tenant modes is not there.
-            table::ACL_POLICY => f.tag.0 != 0,
+            // Of destinations it takes groups of hosts.
+            table::ACL_POLICY => {
+                let ip_ok = dst_ip.is_none() || self.as_guide && is_multicast(f.eth_type, f.ip.0);
+                f.tag.0 != 0 && ip_ok
+            }
             _ => false,
         };
         if !right {
@@ -153,6 +209,7 @@ impl Rocker {
         let mac = |k| value(info, k).and_then(|m| m.try_into().ok()).unwrap_or([0; 6]);
         let (src, dst) = (mac(t::SRC_MAC), mac(t::DST_MAC));
         let below = matches!(self.groups.get(&lower), Some(Group::Interface { .. }));
+        let ttl = self.as_guide && number::<1>(info, t::TTL_CHECK).unwrap_or(0) != 0;
         let g = match group::kind(id) {
             group::L2_INTERFACE => Group::Interface {
                 pport: number::<4>(info, t::OUT_PPORT).unwrap() as u32,
@@ -165,21 +222,23 @@ impl Rocker {
                 }
                 Group::Rewrite { lower, src, dst, tag }
             }
-            group::L3_UNICAST if below => {
-                let ttl = self.as_guide && number::<1>(info, t::TTL_CHECK).unwrap_or(0) != 0;
-                Group::Unicast { lower, src, dst, ttl }
-            }
+            group::L3_UNICAST if below => Group::Unicast { lower, src, dst, ttl },
+            group::L3_INTERFACE if below && self.as_guide => Group::Unicast { lower, src, dst: [0; 6], ttl },
             group::L3_UNICAST => return errno::EINVAL,
-            group::L2_FLOOD | group::L2_MULTICAST => {
+            group::L3_INTERFACE if self.as_guide => return errno::EINVAL,
+            group::L3_MULTICAST if !self.as_guide => return errno::ENOTSUP,
+            kind @ (group::L2_FLOOD | group::L2_MULTICAST | group::L3_MULTICAST) => {
                 let ids = read_tlvs(value(info, t::GROUP_IDS).unwrap()).unwrap();
                 let n = number::<2>(info, t::GROUP_COUNT).unwrap() as u32;
                 let ids: Vec<u32> = (1..=n).map(|i| number::<4>(&ids, i).unwrap() as u32).collect();
                 let same =
                     |i: &u32| group::kind(*i) != group::L2_INTERFACE || group::vlan(*i) == group::vlan(id);
-                if !ids.iter().all(same) {
+                let l3 = [group::L2_INTERFACE, group::L3_INTERFACE];
+                let fits = |i: &u32| kind != group::L3_MULTICAST || l3.contains(&group::kind(*i));
+                if !ids.iter().all(same) || !ids.iter().all(fits) {
                     return errno::EINVAL;
                 }
-                Group::Flood(ids)
+                Group::Copies(ids)
             }
             _ => return errno::ENOTSUP,
         };
@@ -189,7 +248,9 @@ impl Rocker {
 
     fn best(&mut self, table: u16, hit: impl Fn(&Flow) -> bool) -> Option<Flow> {
         let fits = |f: &&mut Flow| f.table == table && hit(f);
-        let best = self.flows.values_mut().filter(fits).max_by_key(|f| (f.ip.1, f.priority))?;
+        // The longest prefix where there are prefixes, the highest priority otherwise.
+        let rank = |f: &&mut Flow| (if table == table::UNICAST_ROUTING { f.ip.1 } else { 0 }, f.priority);
+        let best = self.flows.values_mut().filter(fits).max_by_key(rank)?;
         best.hits += 1;
         Some(best.clone())
     }
@@ -202,6 +263,12 @@ impl Rocker {
         if let Some(c) = self.counters.get_mut(pport as usize - 1) {
             c[0] += 1;
             c[1] += frame.len() as u64;
+        }
+        if self
+            .best(table::INGRESS_PORT, |x| (x.pport.0 ^ pport) & x.pport.1 == 0)
+            .is_some_and(|h| h.goto == 0)
+        {
+            return;
         }
         let mut f = frame.to_vec();
         let tag = tag_of(&f).0.unwrap_or(0);
@@ -218,7 +285,20 @@ impl Rocker {
         }
         let (Some(tag), eth_type, at) = tag_of(&f) else { return };
         let (dst, src) = (mac_of(&f), mac_of(&f[6..]));
-        let v4 = (eth_type == 0x0800 && f.len() >= at + 20).then(|| be32_of(f.get(at + 16..)));
+        let to = match eth_type {
+            0x0800 if f.len() >= at + 20 => Some(be32_of(f.get(at + 16..)).into()),
+            // The quirk: it is not parsed.
+            0x86dd if f.len() >= at + 40 && self.as_guide => {
+                f[at + 24..].first_chunk::<16>().map(|b| u128::from_be_bytes(*b))
+            }
+            0x86dd => Some(0),
+            _ => None,
+        };
+        let from = (eth_type == 0x0800 && f.len() >= at + 20).then(|| u128::from(be32_of(f.get(at + 12..))));
+        let ip_fits = |x: &Flow| {
+            let (to, from) = (to.unwrap_or(0), from.unwrap_or(0));
+            (x.ip.0 ^ to) & x.ip.1 == 0 && (x.src_ip.0 ^ from) & x.src_ip.1 == 0
+        };
         let terminates = |x: &Flow| {
             (x.pport.0 ^ pport) & x.pport.1 == 0
                 && x.eth_type == eth_type
@@ -227,11 +307,13 @@ impl Rocker {
         };
         let mut write = 0;
         if let Some(hit) = self.best(table::TERMINATION_MAC, terminates) {
-            let route = |x: &Flow| v4.is_some_and(|d| (x.ip.0 ^ d) & x.ip.1 == 0);
-            match self.best(table::UNICAST_ROUTING, route) {
-                Some(r) if hit.goto == table::UNICAST_ROUTING => write = r.group,
-                _ => {}
-            }
+            let route = |x: &Flow| to.is_some() && x.eth_type == eth_type && ip_fits(x);
+            let hosts = |x: &Flow| route(x) && x.tag.0 == tag;
+            let found = match hit.goto {
+                table::UNICAST_ROUTING => self.best(table::UNICAST_ROUTING, route),
+                _ => self.best(table::MULTICAST_ROUTING, hosts),
+            };
+            write = found.map_or(write, |r| r.group);
         } else {
             if self.learning[pport as usize - 1] {
                 let info = Tlvs::new().u32(event::PPORT, pport);
@@ -258,6 +340,7 @@ impl Rocker {
                 && (ip.is_some() || !matches!(x.eth_type, 0x0800 | 0x86dd))
                 && (x.proto.0 ^ proto) & x.proto.1 == 0
                 && (x.tos.0 ^ tos) & x.tos.1 == 0
+                && ip_fits(x)
         };
         if let Some(hit) = self.best(table::ACL_POLICY, acl)
             && hit.group != group::NONE
@@ -270,7 +353,14 @@ impl Rocker {
     fn egress(&mut self, bus: &mut Bus, pport: u32, frame: &[u8], id: u32, inserted: bool) {
         match self.groups.get(&id).cloned() {
             None => {}
-            Some(Group::Flood(ids)) => ids.iter().for_each(|i| self.egress(bus, pport, frame, *i, inserted)),
+            Some(Group::Copies(ids)) => {
+                let routes = |i: &u32| matches!(self.groups.get(i), Some(Group::Unicast { ttl: true, .. }));
+                if ids.iter().any(routes) && !has_ttl(frame) {
+                    // Once, however many copies it would have been.
+                    return self.deliver(bus, pport, frame);
+                }
+                ids.iter().for_each(|i| self.egress(bus, pport, frame, *i, inserted));
+            }
             Some(Group::Rewrite { lower, src, dst, tag }) => {
                 let mut f = frame.to_vec();
                 rewrite(&mut f, dst, src);
@@ -285,7 +375,7 @@ impl Rocker {
             }
             Some(Group::Unicast { lower, src, dst, ttl }) => {
                 let mut f = frame.to_vec();
-                if ttl && !decrement(&mut f, 18) {
+                if ttl && !decrement(&mut f) {
                     // Whoever sent it is to be told, which is software's to do.
                     return self.deliver(bus, pport, frame);
                 }

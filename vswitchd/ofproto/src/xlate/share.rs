@@ -13,13 +13,14 @@ use super::Xlate;
 const BEFORE_NORMAL: [FieldId; 5] =
     [FieldId::InPort, FieldId::DpPort, FieldId::EthType, FieldId::PacketType, FieldId::RecircId];
 /// What a route's rules may have looked at, beside the source address that they write.
-const OF_A_ROUTE: [FieldId; 8] = [
+const OF_A_ROUTE: [FieldId; 9] = [
     FieldId::EthType,
     FieldId::PacketType,
     FieldId::RecircId,
     FieldId::EthDst,
     FieldId::VlanTci,
     FieldId::NwDst,
+    FieldId::Ipv6Dst,
     FieldId::NwTtl,
     FieldId::EthSrc,
 ];
@@ -68,23 +69,32 @@ impl Xlate<'_> {
     pub(super) fn shared_origin(&self) -> Option<Origin> {
         let outputs = self.out.actions.iter().filter(|a| matches!(a, Action::Output(_))).count();
         let chosen = |o: &Origin| matches!(o, Origin::Group(_));
-        if outputs != 1 || !self.out.learned.is_empty() || self.out.provenance.iter().any(chosen) {
+        if outputs == 0 || !self.out.learned.is_empty() || self.out.provenance.iter().any(chosen) {
             return None;
         }
         match (self.sharing.bridged, self.sharing.normals) {
             // The mask only grows: as many bits are the same bits. What NORMAL had looked at may have been looked at again.
-            (Some((vlan, bits, looks)), 1) if bits == self.wc.count_ones() && looks == self.sharing.looks => {
+            (Some((vlan, bits, looks)), 1)
+                if outputs == 1 && bits == self.wc.count_ones() && looks == self.sharing.looks =>
+            {
                 Some(Origin::Bridged { vlan })
             }
-            (None, 0) => self.is_route().then_some(Origin::Routed),
+            (None, 0) => self.is_route(outputs).then_some(Origin::Routed),
             _ => None,
         }
     }
 
-    /// Whether rules alone decided, by where the packet goes.
-    fn is_route(&self) -> bool {
-        self.orig.get64(FieldId::EthType) == 0x0800
-            && self.wc.get(FieldId::NwDst) != 0
+    /// Whether rules alone decided, by where the packet goes: to one port, or to several when it is for a group of hosts.
+    fn is_route(&self, outputs: usize) -> bool {
+        let (field, family) = match self.orig.get64(FieldId::EthType) {
+            0x0800 => (FieldId::NwDst, 28),
+            0x86dd => (FieldId::Ipv6Dst, 120),
+            _ => return false,
+        };
+        let (dst, mask) = (self.orig.get(field), self.wc.get(field));
+        let hosts = mask == field.info().max() && matches!((family, dst >> family), (28, 0xe) | (120, 0xff));
+        mask != 0
+            && (outputs == 1 || hosts)
             && self.wc.get(FieldId::EthDst) == FieldId::EthDst.info().max()
             && !self.sharing.reads_source
             && self.wc.fields().all(|f| OF_A_ROUTE.contains(&f))
