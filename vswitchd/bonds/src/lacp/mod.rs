@@ -327,7 +327,8 @@ impl Lacp {
         for id in self.members.keys().copied().collect::<Vec<_>>() {
             let Some(m) = self.members.get(&id) else { continue };
             let worked = m.freshness == Freshness::Current && m.attached;
-            let loops = m.partner.system == system;
+            // One that has no name yet is not its own partner, nor is one that is not known.
+            let loops = system != [0; 6] && m.partner.system == system;
             if loops {
                 tracing::warn!(target: "lacp", "member {}: Loopback detected. Interface is connected to its own bond", m.name);
             }

@@ -147,3 +147,12 @@ fn without_a_carrier_nothing_was_received() {
     e.pass(500);
     assert_eq!([1, 2].map(|id| e.a.may_enable(id)), [false, true]);
 }
+
+#[test]
+fn a_system_without_a_name_yet_is_not_its_own_partner() {
+    let now = Instant::from_nanos(1_000_000_000);
+    let mut a = Lacp::new("bond0", settings(), [0; 6]);
+    a.put_member(1, "p1", LacpPort::default(), [1; 6], now);
+    a.run(now);
+    assert!(a.text().contains("expired attached"), "{}", a.text());
+}
