@@ -14,7 +14,8 @@
 //! director ([`capability`]); nothing else fits a NIC with one port. *Not used*: checksum and segmentation offloads,
 //! receive-side coalescing, virtual functions, traffic classes, FCoE, MACsec, IPsec.
 //!
-//! Nothing here has run on silicon: it is exercised on a register-level model of the device.
+//! Nothing here has run on silicon: it is exercised on a register-level model of the device, which does everything wrong in
+//! `tests/storm.rs` that a driver could notice.
 #![forbid(unsafe_code)]
 
 pub mod bring_up;

@@ -106,6 +106,9 @@ impl Ixgbe {
         if self.mishaps.fdir_forgets {
             return;
         }
+        if self.mishaps.fdir_full {
+            return self.count(regs::FDIRFSTAT, 1);
+        }
         let [ipsa, ipda, port, vlan] =
             [regs::FDIRIPSA, regs::FDIRIPDA, regs::FDIRPORT, regs::FDIRVLAN].map(|r| self.get(r));
         let input = FdirInput::from_registers(ipsa, ipda, port, vlan, v).masked(&self.fdir_mask());

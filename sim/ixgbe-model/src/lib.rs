@@ -118,6 +118,8 @@ pub struct Mishaps {
     pub fdir_hangs: bool,
     /// The flow director loses what it is told to add.
     pub fdir_forgets: bool,
+    /// The flow director has no room for what it is told to add.
+    pub fdir_full: bool,
     /// Nothing is sent.
     pub tx_hangs: bool,
     /// Requests to the bus never end.
