@@ -5,7 +5,8 @@
 //! members say to their peers about the bond itself (LACP) goes on to the bond. The bond itself has the block as well: frames of a member
 //! that has joined it meanwhile are caught there, until that shares the block, too ([`Divert::refresh`]).
 //!
-//! It is there for as long as its [`Divert`] lives, and no flush of the provider takes it away. Without it a frame that nobody
+//! It is there for as long as its [`Divert`] lives, no flush of the provider takes it away, and what somebody else takes away is put back
+//! ([`Divert::restore`]). Without it a frame that nobody
 //! forwards would go to the host's own stack.
 
 use std::io;
@@ -35,7 +36,7 @@ const COOKIE: &[u8] = b"HoiD";
 #[derive(Debug)]
 pub struct Divert<T: Transport> {
     link: T,
-    at: Vec<FilterAt>,
+    filters: Vec<(FilterAt, Flower)>,
     ifindex: u32,
     /// A bond and its members that were given a qdisc.
     members: Vec<u32>,
@@ -53,25 +54,20 @@ impl<T: Transport> Divert<T> {
     pub fn install(mut link: T, ifindex: u32, to: u32, misses: &Misses) -> io::Result<Self> {
         let (hook, members) = attach(&mut link, ifindex)?;
         let bond = matches!(hook, Hook::Block(_));
-        let mut d = Divert { link, at: Vec::new(), ifindex, members, bond, misses: misses.clone() };
+        let mut d = Divert { link, filters: Vec::new(), ifindex, members, bond, misses: misses.clone() };
         if bond {
             let mut f = Flower { flags: flags::SKIP_HW, ..Flower::default() };
             f.actions = vec![TcAction::verdict(Verdict::Pass)];
             if let Some(a) = f.actions.first_mut() {
                 a.cookie = Cookie::new(COOKIE);
             }
-            d.add(FilterAt { hook, chain: 0, prio: LAST - 1, protocol: SLOW, handle: 1 }, &f)?;
+            d.add(FilterAt { hook, chain: 0, prio: LAST - 1, protocol: SLOW, handle: 1 }, f)?;
         }
         let actions = hand_over(0, 0, to, Cookie::new(COOKIE));
         let f = Flower { flags: flags::SKIP_HW, actions, ..Flower::default() };
-        d.add(FilterAt { hook, chain: 0, prio: LAST, protocol: ALL, handle: 1 }, &f)?;
+        d.add(FilterAt { hook, chain: 0, prio: LAST, protocol: ALL, handle: 1 }, f)?;
         misses.open(ifindex, to, hook);
         Ok(d)
-    }
-
-    /// Whether the interface is a bond, whose members come and go.
-    pub fn is_bond(&self) -> bool {
-        self.bond
     }
 
     /// Has members that have joined the bond share its filters. How many there were.
@@ -97,20 +93,34 @@ impl<T: Transport> Divert<T> {
         Ok(n)
     }
 
-    fn add(&mut self, at: FilterAt, f: &Flower) -> io::Result<()> {
-        let ack = ask(&mut self.link, |w| message::add_filter(w, 2, &at, f, Add::Replace))?;
-        if ack.errno != 0 {
-            return Err(said("filter", &ack));
-        }
-        self.at.push(at);
+    fn add(&mut self, at: FilterAt, f: Flower) -> io::Result<()> {
+        put(&mut self.link, &at, &f)?;
+        self.filters.push((at, f));
         Ok(())
+    }
+
+    /// Puts back what somebody else has removed, with the qdisc if need be: without it software sees nothing any more. How much it was.
+    ///
+    /// # Errors
+    /// The kernel's; the next call tries again.
+    pub fn restore(&mut self) -> io::Result<usize> {
+        let mut n = 0;
+        for (at, f) in &self.filters {
+            if ask(&mut self.link, |w| message::get_filter(w, 5, at))?.errno == 0 {
+                continue;
+            }
+            attach(&mut self.link, self.ifindex)?;
+            put(&mut self.link, at, f)?;
+            n += 1;
+        }
+        Ok(n)
     }
 }
 
 impl<T: Transport> Drop for Divert<T> {
     fn drop(&mut self) {
         self.misses.close(self.ifindex);
-        for at in std::mem::take(&mut self.at) {
+        for (at, _) in std::mem::take(&mut self.filters) {
             // With the interface gone the filter is, too.
             let _ = ask(&mut self.link, |w| message::delete_filter(w, 3, &at));
         }
@@ -140,6 +150,11 @@ fn attach<T: Transport>(link: &mut T, ifindex: u32) -> io::Result<(Hook, Vec<u32
         // That of a plain interface is the provider's to give back.
         None => (Hook::Ingress(ifindex), Vec::new()),
     })
+}
+
+fn put<T: Transport>(link: &mut T, at: &FilterAt, f: &Flower) -> io::Result<()> {
+    let ack = ask(link, |w| message::add_filter(w, 2, at, f, Add::Replace))?;
+    if ack.errno == 0 { Ok(()) } else { Err(said("filter", &ack)) }
 }
 
 fn said(what: &str, ack: &Ack) -> io::Error {
@@ -213,6 +228,24 @@ mod tests {
         drop(d);
         assert!(kernel.filters().is_empty());
         assert_eq!(goes(2), None);
+    }
+
+    #[test]
+    fn what_somebody_removes_of_it_is_put_back_with_the_qdisc() {
+        let kernel = FakeKernel::new(&[1, 9]);
+        let mut d = Divert::install(kernel.socket(), 1, 9, &Misses::new()).unwrap();
+        assert_eq!(d.restore().unwrap(), 0);
+        let at = kernel.filters()[0].0;
+        assert!(kernel.remove_filter(&at));
+        assert_eq!((d.restore().unwrap(), kernel.filters().len()), (1, 1));
+        kernel.remove_qdisc(1);
+        assert_eq!((d.restore().unwrap(), kernel.filters().len()), (1, 1));
+        let k = packet(SHAPES[2], 1, PortId(1));
+        assert_eq!(kernel.receive(1, &k, 100).map(|out| out[0].0), Some(9));
+        kernel.remove_interface(1);
+        assert!(d.restore().is_err());
+        drop(d);
+        assert!(kernel.filters().is_empty());
     }
 
     #[test]

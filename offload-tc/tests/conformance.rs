@@ -86,7 +86,7 @@ fn the_provider_conforms_on_a_kernel_without_terse_dumps() {
 
 #[test]
 fn completions_are_kept_whatever_the_kernel_does() {
-    let all = Faults { refuse: 5, overrun: 5, lose: 5, interrupt: 10, meddle: 3, send: 3 };
+    let all = Faults { refuse: 5, overrun: 5, lose: 5, interrupt: 10, overlook: 5, meddle: 3, send: 3 };
     let none = Faults::default();
     let kinds = [
         Faults { refuse: 30, ..none },

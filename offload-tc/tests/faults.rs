@@ -289,3 +289,29 @@ fn answers_that_overrun_the_socket_are_asked_for_again_and_no_filter_is_forgotte
         assert_eq!(kernel.filters().len(), 1);
     }
 }
+
+#[test]
+fn filters_that_a_dump_leaves_out_are_asked_for_and_not_believed_gone() {
+    let kernel = FakeKernel::new(&[1, 2]);
+    let mut p = provider(kernel.socket());
+    for n in 1..=50 {
+        install(&mut p, n);
+    }
+    let mut key = packet(SHAPES[0], 1, PortId(11));
+    kernel.set_faults(Faults { overlook: 30, ..Faults::default() }, 7);
+    for round in 1..=20u64 {
+        for n in 1..=50 {
+            key.set(FieldId::NwDst, 0x0a00_0000 + n);
+            assert!(kernel.receive(1, &key, 100).is_some());
+        }
+        let b = p.poll_stats(&mut StatsCursor::default(), 100).unwrap();
+        assert!(b.lost.is_empty() && b.stats.len() == 50, "round {round}: {b:?}");
+        assert!(b.stats.iter().all(|(_, _, s)| s.packets == round), "round {round}: {b:?}");
+    }
+    assert_eq!((p.counters().put_back, kernel.filters().len()), (0, 50));
+    // One that has really gone comes back all the same.
+    let at = kernel.filters()[9].0;
+    assert!(kernel.remove_filter(&at));
+    p.poll_stats(&mut StatsCursor::default(), 100).unwrap();
+    assert_eq!((p.counters().put_back, kernel.filters().len()), (1, 50));
+}

@@ -84,6 +84,8 @@ pub struct Faults {
     pub lose: u8,
     /// A dump says that it was interrupted.
     pub interrupt: u8,
+    /// A dump leaves a filter out without a word, as Linux does when priorities come and go meanwhile.
+    pub overlook: u8,
     /// Somebody else removes a filter of ours before a request is looked at.
     pub meddle: u8,
     /// A send fails.

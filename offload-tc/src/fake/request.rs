@@ -253,6 +253,8 @@ impl State {
         }
         let found: Vec<_> =
             self.filters.iter().filter(|(a, _)| Some(a.hook) == hook).map(|(a, f)| (*a, f.clone())).collect();
+        let overlook = self.faults.overlook;
+        let found: Vec<_> = found.into_iter().filter(|_| !self.seed.percent(overlook)).collect();
         for part in found.chunks(PER_DATAGRAM) {
             let interrupt = self.faults.interrupt;
             let broken = if self.seed.percent(interrupt) { flag::DUMP_INTR } else { 0 };

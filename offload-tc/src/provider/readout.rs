@@ -147,15 +147,40 @@ impl<T: Transport> TcProvider<T> {
         Ok(())
     }
 
+    /// Asks for the filter of an entry that a dump did not tell: the kernel counts through the priorities of a chain while it dumps, and
+    /// when somebody adds or removes one meanwhile it leaves others out without a word. Whether it is there; its counters are read then.
+    fn is_there(&mut self, h: HwHandle) -> bool {
+        let Some(at) = self.entries.get(&h).map(|e| e.at) else { return false };
+        let mut told = None;
+        let asked = self.ask_for(|w, seq| message::get_filter(w, seq, &at), &mut |m| {
+            if let Ok(Some(head)) = Head::read(m.body) {
+                told = head.terse().ok();
+            }
+        });
+        let Some(t) = told.filter(|_| asked.is_ok_and(|a| a.errno == 0)) else { return false };
+        if place::flow_of(self.config.owner, t.cookie).is_none() {
+            return false;
+        }
+        let (now, round) = (Self::frames(&at, t.report.total, t.report.hardware), self.round);
+        if let Some(e) = self.entries.get_mut(&h) {
+            e.seen = round;
+            if now.packets >= e.last.packets {
+                e.last = now;
+            }
+        }
+        true
+    }
+
     /// Has filters put back that somebody has removed.
     fn put_back(&mut self) {
-        let gone: Vec<HwHandle> = self
+        let mut gone: Vec<HwHandle> = self
             .entries
             .iter()
             .filter(|(_, e)| e.seen != self.round && !e.busy)
             .map(|(h, _)| *h)
             .take(PUT_BACK)
             .collect();
+        gone.retain(|h| !self.is_there(*h));
         let hooks: BTreeSet<Hook> =
             gone.iter().filter_map(|h| self.entries.get(h)).map(|e| e.at.hook).collect();
         for hook in hooks {

@@ -11,7 +11,9 @@ use offload_tc::TcPolicy;
 use crate::chains;
 use crate::daemon;
 use crate::datapath;
+use crate::faults;
 use crate::net::{self, filters, ping, python, received, sh};
+use crate::stock;
 use crate::switch::{Switch, ip, set, untagged};
 use crate::system;
 
@@ -36,6 +38,15 @@ const CHECKS: &[(&str, Check)] = &[
     ("police", a_meter_drops_what_exceeds),
     ("the kernel's words are the reason of a refusal", refusals_have_words),
     ("filters of others stay", others_filters_stay),
+    (
+        "fault: filters that somebody removes come back, and count on",
+        faults::filters_that_somebody_removes_come_back,
+    ),
+    (
+        "fault: counters are read while others change filters",
+        faults::counters_are_read_while_others_change_filters,
+    ),
+    ("fault: an interface goes in the middle of batches", faults::an_interface_goes_in_the_middle_of_batches),
     ("VXLAN both ways", vxlan_both_ways),
     ("a tunnel is a port: VXLAN both ways by records", chains::a_tunnel_is_a_port),
     ("a record goes on in a chain, counted in both", chains::a_record_goes_on),
@@ -63,6 +74,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("datapath_type=system: connections with mark and NAT", system::connections),
     ("datapath_type=system: VXLAN with and without group policy, TC above it", system::tunnels),
     ("datapath_type=system: killed, taken over, cleaned up, and without the module", system::lives),
+    (
+        "a stock ovs-vswitchd and ours: the same flow is the same filter, as tc tells it",
+        stock::the_same_flow_is_the_same_filter,
+    ),
     ("a restart finds what was left", a_restart_finds_filters),
 ];
 

@@ -61,7 +61,7 @@ fn run(p: &mut TcProvider<Kernel>, ops: &[FlowOp]) -> Result<(Duration, Vec<HwHa
     while done.len() < ops.len() {
         sent += p.submit(&ops[sent..]);
         p.poll(&mut done, usize::MAX);
-        ensure!(began.elapsed() < Duration::from_secs(300), "{} of {} done", done.len(), ops.len());
+        ensure!(began.elapsed() < Duration::from_secs(900), "{} of {} done", done.len(), ops.len());
     }
     let took = began.elapsed();
     let mut handles = Vec::new();

@@ -29,6 +29,7 @@ const MODULES: &[&str] = &[
     "8021q",
     "tun",
     "act_ct",
+    "nf_conntrack_netlink",
     "bonding",
     "openvswitch",
     "vport-vxlan",

@@ -121,6 +121,7 @@ fn above(d: &Daemon) -> Result<String> {
     ensure!((10..=40).contains(&there) && (10..=40).contains(&back), "{there} there, {back} back by TC");
     let flows = d.appctl("dpctl/dump-flows type=offloaded")?;
     ensure!(flows.contains("dp:tc"), "{flows}");
+    told(d)?;
     // The host's own port: what it sends is caught on its way out of the stack.
     let got = ping("a", "10.0.0.9", 20, 20)?;
     ensure!(got == 20, "{got} of 20 answered by the host");
@@ -134,6 +135,35 @@ fn above(d: &Daemon) -> Result<String> {
     wait("the filters go", || Ok(filters("va")?.is_empty() && filters("vb")?.is_empty()))?;
     ping_once(5)?;
     Ok(format!("{there} and {back} of 40 by TC above it"))
+}
+
+/// Which flows TC has, and why it has not the others: this kernel does not go on where filters stop.
+fn told(d: &Daemon) -> Result<()> {
+    let flows: serde_json::Value = serde_json::from_str(&d.appctl("hoist/flows --hw")?)?;
+    let text = flows.to_string();
+    ensure!(text.contains("tc@system") && text.contains("0x0800"), "{text}");
+    let software = d.appctl("hoist/flows --sw")?;
+    ensure!(!software.contains("tc@system\",\"table"), "{software}");
+    // Two passes, one of them by connection tracking.
+    d.ofctl("add-flow", "priority=20,ip,in_port=1,actions=ct(table=1)")?;
+    d.ofctl("add-flow", "table=1,priority=20,ip,actions=output:2")?;
+    ping_once(20)?;
+    let mut why = String::new();
+    wait("the reason is told", || {
+        why = d.appctl("hoist/why")?;
+        Ok(why.contains("recirc needs the software path: the device does not tell")
+            || why.contains("ct needs the software path: the device does not tell"))
+    })
+    .with_context(|| why.clone())?;
+    ensure!(why.contains("CONFIG_NET_TC_SKB_EXT"), "{why}");
+    // No filter of that record is there, nor of its second pass, and the kernel's datapath forwards all of it.
+    let chained = filters("va")?.iter().filter(|f| f["chain"].as_u64() != Some(0)).count();
+    ensure!(chained == 0, "{chained} filters of chains");
+    let flows = kernels()?;
+    ensure!(flows.contains("ct,recirc(") && flows.contains("recirc_id(0x"), "{flows}");
+    d.ofctl("del-flows", "table=1")?;
+    d.ofctl("del-flows", "ip,in_port=1")?;
+    ping_once(20)
 }
 
 /// Connections of the kernel's: state, mark, label, addresses translated.
@@ -158,6 +188,7 @@ pub fn connections(s: &mut Switch) -> Result<String> {
     ensure!(got == 0, "{got} answered of what b began");
     let flows = kernels()?;
     ensure!(flows.contains("ct(commit") && flows.contains("recirc(0x"), "{flows}");
+    tracked(&d)?;
     // a is somebody else to b.
     d.ofctl("del-flows", "table=1")?;
     for f in [
@@ -178,6 +209,35 @@ pub fn connections(s: &mut Switch) -> Result<String> {
     let tcp = transfer("10.0.0.2", 80)?;
     stop(d)?;
     Ok(format!("translated, {tcp}{}", if seen.is_empty() { " without a neighbour" } else { "" }))
+}
+
+/// The kernel's connections by our commands and by the stock ones, and what is forgotten is.
+fn tracked(d: &Daemon) -> Result<()> {
+    let lines = |text: String| {
+        let mut all: Vec<String> = text.lines().map(str::to_owned).collect();
+        all.sort();
+        all
+    };
+    let ours = lines(d.appctl(&format!("dpctl/dump-conntrack {DP}"))?);
+    let stock = lines(sh("ovs-dpctl dump-conntrack ovs-system")?);
+    ensure!(ours == stock, "{ours:#?} by ours, {stock:#?} by ovs-dpctl");
+    let marked =
+        ours.iter().filter(|l| l.starts_with("icmp,orig=(src=10.0.0.1") && l.contains("mark=5")).count();
+    ensure!(marked == 1, "{ours:#?}");
+    // All bridges are on the kernel's, so that need not be said.
+    ensure!(lines(d.appctl("dpctl/dump-conntrack")?) == ours);
+    let stats = d.appctl(&format!("dpctl/ct-stats-show {DP}"))?;
+    ensure!(stats.contains("ICMP: "), "{stats}");
+    // One by its ends, then all.
+    d.appctl(&format!("dpctl/flush-conntrack {DP} ct_nw_src=10.0.0.1,ct_nw_dst=10.0.0.2"))?;
+    let left = sh("ovs-dpctl dump-conntrack ovs-system")?;
+    ensure!(!left.contains("orig=(src=10.0.0.1,dst=10.0.0.2"), "{left}");
+    ping_once(3)?;
+    ensure!(sh("ovs-dpctl dump-conntrack ovs-system")?.contains("mark=5"));
+    d.ofctl("ct-flush-zone", "0")?;
+    let left = sh("ovs-dpctl dump-conntrack ovs-system")?;
+    ensure!(left.trim().is_empty(), "{left}");
+    ping_once(3)
 }
 
 /// b is behind a tunnel whose other end is the host's datapath.

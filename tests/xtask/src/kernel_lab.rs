@@ -8,7 +8,7 @@ use lab::kernel::KernelLab;
 use crate::{setup, step, vfio_lab};
 
 /// How long the guest may take. It takes a tenth of that on an idle machine.
-const LIMIT: Duration = Duration::from_secs(480);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// What to run.
 #[derive(clap::Args)]

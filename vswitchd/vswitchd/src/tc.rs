@@ -1,6 +1,7 @@
 //! Interfaces of the host whose flows the kernel's TC forwards where it can (`other_config:hw-offload`).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use clock::Clock;
 use device::{BufferPool, IoError, LinkState, PacketIo, PortCounters, QueueId, QueuePair};
@@ -46,10 +47,12 @@ impl Places for Tags {
 /// A port whose frames reach us only when no filter has forwarded them.
 pub struct TcPort {
     // Dropped first: while it is there frames go to the TAP.
-    divert: Mutex<Divert<Kernel>>,
-    bond: bool,
+    divert: Mutex<(Divert<Kernel>, Instant)>,
     io: DivertedPort,
 }
+
+/// Between looks at whether frames are still handed over.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl TcPort {
     /// Opens an interface: see [`DivertedPort::open`]. The provider hears by `misses` where its frames go.
@@ -64,8 +67,7 @@ impl TcPort {
         let ifindex = u32::try_from(index).unwrap_or_default();
         let link = Kernel::open().map_err(wrong)?;
         let divert = Divert::install(link, ifindex, io.tap_index(), misses).map_err(wrong)?;
-        let bond = divert.is_bond();
-        Ok(TcPort { divert: Mutex::new(divert), bond, io })
+        Ok(TcPort { divert: Mutex::new((divert, Instant::now())), io })
     }
 }
 
@@ -83,12 +85,17 @@ impl PacketIo for TcPort {
         self.io.mtu_frame_bytes()
     }
     fn link(&self) -> LinkState {
-        // Asked for now and then, so a bond's members are looked at by the way.
-        if self.bond
-            && let Some(mut d) = self.divert.try_lock()
-            && let Err(e) = d.refresh()
+        // Asked for now and then, so a bond's members, and what hands frames over, are looked at by the way.
+        if let Some(mut d) = self.divert.try_lock()
+            && d.1.elapsed() >= LOOK
         {
-            tracing::debug!("members of a bond: {e}");
+            d.1 = Instant::now();
+            let looked = d.0.refresh().and_then(|_| d.0.restore());
+            match looked {
+                Ok(0) => {}
+                Ok(_) => tracing::warn!("what hands frames over had been removed, and is back"),
+                Err(e) => tracing::debug!("what hands frames over: {e}"),
+            }
         }
         self.io.link()
     }
