@@ -108,3 +108,11 @@ pub struct CtAction {
     /// Packets are translated as their connection is; one that is committed, to the range.
     pub nat: Option<Option<NatRange>>,
 }
+
+impl CtAction {
+    /// Whether it changes neither the connection nor, where the connection is not translated, the packet.
+    pub fn only_looks_up(&self) -> bool {
+        let changes = self.commit || self.force || self.mark.1 != 0 || self.label.1 != 0;
+        !changes && self.helper.is_none() && !matches!(self.nat, Some(Some(_)))
+    }
+}

@@ -167,8 +167,10 @@ pub struct ActionCap {
     pub form: MaskForm,
     /// Of an entry's [`TableCaps::max_actions`], how many it takes up.
     pub slots: u8,
-    /// Whether entries that perform it do nothing else.
+    /// Whether entries that perform it do nothing else, but for what is in `beside`, all of it.
     pub alone: bool,
+    /// See there.
+    pub beside: &'static [ActionKind],
     /// What a rule with the action must match.
     pub needs: Needs,
 }
@@ -189,6 +191,7 @@ impl ActionCap {
             form: MaskForm::Any,
             slots: 1,
             alone: false,
+            beside: &[],
             needs: &[],
         }
     }
@@ -231,6 +234,11 @@ impl ActionCap {
     /// The same, only in entries that do nothing else.
     pub fn alone(self) -> Self {
         ActionCap { alone: true, ..self }
+    }
+
+    /// The same, only in entries that do just this and what is in `beside`.
+    pub fn with(self, beside: &'static [ActionKind]) -> Self {
+        ActionCap { alone: true, beside, ..self }
     }
 
     /// The same, only in rules that match these.

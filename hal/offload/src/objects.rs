@@ -84,6 +84,9 @@ pub struct ObjectStats {
     pub dropped_bytes: u64,
     /// Time since the last packet.
     pub idle: Duration,
+    /// Of a connection: the device has stopped forwarding it, because it ended or nothing came of it for its time. Its packets are
+    /// software's, which says what has become of it: it is handed over again, or taken back.
+    pub over: bool,
 }
 
 /// Why an object operation failed. Nothing has changed then.

@@ -138,6 +138,7 @@ fn sum(a: ObjectStats, b: ObjectStats) -> ObjectStats {
         dropped_packets: a.dropped_packets.saturating_add(b.dropped_packets),
         dropped_bytes: a.dropped_bytes.saturating_add(b.dropped_bytes),
         idle: b.idle,
+        over: b.over,
     }
 }
 

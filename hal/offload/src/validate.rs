@@ -123,6 +123,7 @@ impl OffloadCapabilities {
             {
                 Err(Reject::NeedsSoftware { action: a.kind() })
             }
+            Action::Ct(c) if !c.only_looks_up() => Err(Reject::NeedsSoftware { action: a.kind() }),
             Action::Meter(_) if self.object_limit(ObjectKind::Meter) == 0 => {
                 Err(Reject::ObjectUnsupported { kind: ObjectKind::Meter })
             }
@@ -292,7 +293,8 @@ fn load_action(t: &TableCaps, l: &mut Load, a: &Action, rule: &FlowRule, bad: &m
     if let Some((needs, values)) = unmet(rule, cap.needs) {
         bad.push(Reject::ActionNeeds { table, action, needs, values });
     }
-    if cap.alone && rule.actions.len() > 1 {
+    let beside = |k: &ActionKind| rule.actions.iter().any(|a| a.kind() == *k);
+    if cap.alone && (rule.actions.len() != 1 + cap.beside.len() || !cap.beside.iter().all(beside)) {
         bad.push(Reject::NotAlone { table, action });
     }
     l.actions += usize::from(cap.slots);

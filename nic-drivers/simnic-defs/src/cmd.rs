@@ -55,6 +55,12 @@ codes! {
         HeaderSet = 13,
         /// Makes the ports in `arg`, a bit for each, replication group `entry`.
         GroupSet = 14,
+        /// Sets connection `entry` to what is at `addr`: established from now on.
+        ConnSet = 15,
+        /// Takes connection `entry` away.
+        ConnClear = 16,
+        /// Writes the state and the counters of connection `entry` to `addr`.
+        ConnRead = 17,
     }
 }
 
@@ -360,7 +366,7 @@ mod tests {
         for s in CmdStatus::ALL {
             assert_eq!(CmdStatus::try_from(*s as u8), Ok(*s));
         }
-        assert!(Opcode::try_from(15).is_err());
+        assert!(Opcode::try_from(18).is_err());
         assert_eq!(
             CmdStatus::try_from(0xff),
             Err(DecodeError::Invalid { field: "command status", value: 0xff })

@@ -75,6 +75,13 @@ pub mod key {
     /// Its first Geneve option: four bytes of header, up to twelve of data.
     pub const TUN_OPTION: Range<usize> = 160..176;
 
+    /// `CT_STATE`: the frame belongs to an established connection.
+    pub const CT_ESTABLISHED: u8 = 0x02;
+    /// `CT_STATE`: against the direction in which it was opened.
+    pub const CT_REPLY: u8 = 0x08;
+    /// `CT_STATE`: the frame was looked up in the connection table.
+    pub const CT_TRACKED: u8 = 0x20;
+
     /// What the parser does not write: what a frame brings along from an entry that sent it round again.
     pub const BROUGHT: Range<usize>    = 88..176;
 
@@ -210,6 +217,13 @@ pub enum HwAction {
         /// What the inner frame has as its ingress port; no port of the device.
         port: u8,
     },
+    /// Looks the frame up in the connection table and sends it round again. The only action of its entry.
+    Track {
+        /// Zone of the connections.
+        zone: u16,
+        /// What the frame has as its recirculation id then.
+        recirc: u32,
+    },
 }
 
 impl HwAction {
@@ -220,7 +234,7 @@ impl HwAction {
 
     /// Whether it sends the frame round again.
     pub fn goes_on(&self) -> bool {
-        matches!(self, HwAction::PopHeader { .. })
+        matches!(self, HwAction::PopHeader { .. } | HwAction::Track { .. })
     }
 }
 
@@ -247,9 +261,9 @@ pub struct ActionSlot {
     pub reserved: u8,
     /// Ethernet type of PUSH_VLAN.
     pub tpid: U16,
-    /// Tag control information of PUSH_VLAN.
+    /// Tag control information of PUSH_VLAN; zone of TRACK.
     pub tci: U16,
-    /// Value of SET; number of a meter, header or group.
+    /// Value of SET; number of a meter, header or group; recirculation id of TRACK.
     pub value: U64,
     /// Mask of SET.
     pub mask: U64,
@@ -295,6 +309,8 @@ pub const OP_METER: u8 = 7;
 pub const OP_PUSH_HEADER: u8 = 8;
 /// Operation POP_HEADER.
 pub const OP_POP_HEADER: u8 = 9;
+/// Operation TRACK.
+pub const OP_TRACK: u8 = 11;
 /// Operation REPLICATE.
 pub const OP_REPLICATE: u8 = 10;
 
@@ -317,6 +333,9 @@ impl HwAction {
             HwAction::PopVlan => s.op = OP_POP_VLAN,
             HwAction::Meter { meter } => (s.op, s.value) = (OP_METER, u64::from(meter).into()),
             HwAction::PushHeader { header } => (s.op, s.value) = (OP_PUSH_HEADER, u64::from(header).into()),
+            HwAction::Track { zone, recirc } => {
+                (s.op, s.tci, s.value) = (OP_TRACK, zone.into(), u64::from(recirc).into());
+            }
             HwAction::Replicate { group } => (s.op, s.value) = (OP_REPLICATE, u64::from(group).into()),
             HwAction::PopHeader { kind, port } => (s.op, s.field, s.port) = (OP_POP_HEADER, kind as u8, port),
         }
@@ -363,6 +382,10 @@ impl HwAction {
                 Err(_) => return invalid("object number", s.value.get()),
             },
             OP_POP_HEADER => HwAction::PopHeader { kind: Encap::try_from(s.field)?, port: s.port },
+            OP_TRACK => match u32::try_from(s.value.get()) {
+                Ok(recirc) => HwAction::Track { zone: s.tci.get(), recirc },
+                Err(_) => return invalid("recirculation id", s.value.get()),
+            },
             op => return invalid("action", op.into()),
         })
     }
@@ -475,6 +498,9 @@ mod tests {
         let of = |a: &[HwAction]| FlowEntry::new([0; KEY_BYTES], [0; KEY_BYTES], 0, a).unwrap().actions();
         assert_eq!(of(&[pop]).unwrap(), [pop]);
         assert_eq!(of(&[HwAction::DecTtl, pop]).unwrap_err().index, 1);
+        let track = HwAction::Track { zone: 0xfffe, recirc: 0x8000_0001 };
+        assert_eq!(of(&[track]).unwrap(), [track]);
+        assert_eq!(of(&[track, pop]).unwrap_err().index, 0);
         let mut s = pop.encode();
         s.field = 4;
         assert!(HwAction::decode(&s).is_err());

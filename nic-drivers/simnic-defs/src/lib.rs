@@ -22,7 +22,7 @@ pub use cmd::{CmdCpl, CmdDesc, CmdStatus, DumpRecord, EvictRecord, Opcode, Stats
 pub use entry::{
     ActionError, Encap, FlowEntry, HwAction, HwField, KEY_BYTES, KeyBytes, MAX_ACTIONS, MAX_OUTPUTS, SetField,
 };
-pub use object::{HeaderSpec, MAX_HEADER_BYTES, MeterRecord, MeterSpec};
+pub use object::{ConnRecord, ConnSpec, ConnState, HeaderSpec, MAX_HEADER_BYTES, MeterRecord, MeterSpec};
 pub use regs::{PortReg, QueueReg, Reg};
 pub use ring::{BufDesc, RxCpl, RxReason, RxStatus, TxCpl, TxStatus, gen_of, slot_of};
 

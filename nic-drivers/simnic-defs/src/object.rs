@@ -1,8 +1,9 @@
-//! What entries share: meters, and headers that are put in front of frames (SPEC 8).
+//! What entries share: meters, headers that are put in front of frames, connections (SPEC 8).
 
-use zerocopy::little_endian::U64;
+use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::ring::codes;
 use crate::{DecodeError, front};
 
 /// Longest header that can be put in front of a frame, in bytes.
@@ -62,6 +63,99 @@ pub struct HeaderSpec {
     pub bytes: [u8; MAX_HEADER_BYTES],
 }
 
+codes! {
+    /// What has become of a connection.
+    ConnState "connection state" {
+        /// Its frames are forwarded.
+        Established = 0,
+        /// A SYN, FIN or RST was seen: its frames are the host's.
+        Closing = 1,
+        /// Past its time without a frame: its frames are the host's.
+        Idle = 2,
+    }
+}
+
+/// What CONN_SET reads, 64 bytes (SPEC 8.4). Ports and addresses are in wire order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ConnSpec {
+    /// Source address of its first packet; IPv4 in the last four bytes.
+    pub src: [u8; 16],
+    /// Destination address, likewise.
+    pub dst: [u8; 16],
+    /// Source port.
+    pub sport: [u8; 2],
+    /// Destination port.
+    pub dport: [u8; 2],
+    /// 6 TCP, 17 UDP.
+    pub proto: u8,
+    /// 4 or 6.
+    pub family: u8,
+    /// Zone.
+    pub zone: U16,
+    /// Mark.
+    pub mark: U32,
+    /// How long it may be without a frame, in nanoseconds; not zero.
+    pub timeout_ns: U64,
+    /// Zero.
+    pub reserved: [u8; 12],
+}
+
+/// What CONN_READ writes, 48 bytes (SPEC 8.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ConnRecord {
+    /// Frames forwarded, in the direction of its first packet and against it.
+    pub packets: [U64; 2],
+    /// Their bytes.
+    pub bytes: [U64; 2],
+    /// Time since the last in nanoseconds, all ones if there was none.
+    pub age_ns: U64,
+    /// [`ConnState`].
+    pub state: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+
+impl ConnSpec {
+    /// Size in bytes.
+    pub const BYTES: usize = size_of::<Self>();
+
+    /// Takes one from the front of `b`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`]; [`DecodeError::Invalid`] for another protocol or family, or a time of zero.
+    pub fn decode(b: &[u8]) -> Result<Self, DecodeError> {
+        let c: ConnSpec = front(b)?;
+        let invalid = |field, value| Err(DecodeError::Invalid { field, value });
+        if !matches!(c.proto, 6 | 17) {
+            return invalid("protocol", c.proto.into());
+        }
+        if !matches!(c.family, 4 | 6) {
+            return invalid("family", c.family.into());
+        }
+        if c.timeout_ns.get() == 0 {
+            return invalid("timeout", 0);
+        }
+        Ok(c)
+    }
+}
+
+impl ConnRecord {
+    /// Size in bytes.
+    pub const BYTES: usize = size_of::<Self>();
+
+    /// Takes one from the front of `b`.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`].
+    pub fn decode(b: &[u8]) -> Result<Self, DecodeError> {
+        front(b)
+    }
+}
+
+const _: () = assert!(size_of::<ConnSpec>() == 64);
+const _: () = assert!(size_of::<ConnRecord>() == 48);
 const _: () = assert!(size_of::<MeterSpec>() == 32);
 const _: () = assert!(size_of::<MeterRecord>() == 40);
 const _: () = assert!(size_of::<HeaderSpec>() == 136);

@@ -58,6 +58,7 @@ impl Reg {
     pub const TIME: Reg        = Reg(0x0040);
     pub const CAP_OBJECTS: Reg = Reg(0x0048);
     pub const CAP_AGAIN: Reg   = Reg(0x004c);
+    pub const CAP_CONNS: Reg   = Reg(0x0050);
     pub const CMD_SQ_BASE: Reg = Reg(0x0100);
     pub const CMD_CQ_BASE: Reg = Reg(0x0108);
     pub const CMD_LOG2: Reg    = Reg(0x0110);
@@ -227,6 +228,7 @@ pub struct Caps {
     pub passes: u8,
     pub counter_log2_max: u8,
     pub groups: u16,
+    pub connections: u32,
 }
 
 impl Caps {
@@ -263,6 +265,7 @@ impl Caps {
             passes: a[0],
             counter_log2_max: a[1],
             groups: u16::from_le_bytes([a[2], a[3]]),
+            connections: read(Reg::CAP_CONNS),
         }
     }
 
@@ -286,6 +289,7 @@ impl Caps {
                 let [lo, hi] = self.groups.to_le_bytes();
                 [self.passes, self.counter_log2_max, lo, hi]
             }
+            Reg::CAP_CONNS => return Some(self.connections),
             Reg::INSERT_NS => return Some(self.insert_ns),
             _ => return None,
         }))
@@ -336,6 +340,7 @@ mod tests {
             passes: 4,
             counter_log2_max: 10,
             groups: 64,
+            connections: 70_000,
         };
         assert_eq!(Caps::read(|r| c.register(r).unwrap()), c);
         assert_eq!(c.register(Reg::ID), None);

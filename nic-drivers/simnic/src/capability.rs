@@ -7,7 +7,7 @@ use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
 use simnic_defs::regs::Caps;
 
 use crate::lower_action::{SET_FIELDS, SET_WIDE, set_needs};
-use crate::lower_match::{KEY_FIELDS, TUNNEL_FIELDS, key_needs};
+use crate::lower_match::{CONNECTION_FIELDS, KEY_FIELDS, TUNNEL_FIELDS, key_needs};
 
 /// Name of the exact-match table, as shown to people.
 pub const EXACT_NAME: &str = "exact";
@@ -56,7 +56,7 @@ pub(crate) fn opens_tunnels(caps: &Caps) -> bool {
     caps.headers > 0 && caps.passes > 1
 }
 
-fn key_fields(caps: &Caps, table: u8) -> Vec<KeyField> {
+fn key_fields(caps: &Caps, tracks: bool, table: u8) -> Vec<KeyField> {
     let field = |f: FieldId| match (table, f) {
         (TABLE_LPM, FieldId::NwDst) => KeyField::prefix(f).required(),
         (TABLE_RANGE, FieldId::TpSrc | FieldId::TpDst) => KeyField::prefix(f),
@@ -64,11 +64,12 @@ fn key_fields(caps: &Caps, table: u8) -> Vec<KeyField> {
     };
     std::iter::once(KeyField::whole(FieldId::DpPort).required())
         .chain(KEY_FIELDS.iter().map(|(f, _)| field(*f).needing(key_needs(*f))))
+        .chain(CONNECTION_FIELDS.iter().filter(|_| tracks).map(|(f, _)| KeyField::any(*f)))
         .chain(TUNNEL_FIELDS.iter().filter(|_| opens_tunnels(caps)).map(|(f, _)| KeyField::any(*f)))
         .collect()
 }
 
-fn actions(caps: &Caps) -> Vec<ActionCap> {
+fn actions(caps: &Caps, tracks: bool) -> Vec<ActionCap> {
     // What is done to the inner packet comes before the header.
     let edit = |kind: ActionKind| ActionCap::anywhere(kind).in_stage(u8::from(caps.headers > 0));
     let set = |f: FieldId| edit(ActionKind::SetField(f)).needing(set_needs(f));
@@ -79,24 +80,28 @@ fn actions(caps: &Caps) -> Vec<ActionCap> {
         .chain(SET_WIDE.iter().map(|(f, ..)| set(*f).taking(2)))
         .chain((caps.meters > 0).then(|| ActionCap::anywhere(ActionKind::Meter)))
         .chain((caps.headers > 0).then(|| ActionCap::anywhere(ActionKind::TunnelPush).at_most(1).in_stage(2)))
+        .chain(tracks.then(|| ActionCap::anywhere(ActionKind::Ct).with(&[ActionKind::Recirc])))
+        .chain(tracks.then(|| ActionCap::anywhere(ActionKind::Recirc).with(&[ActionKind::Ct])))
         .chain(opens_tunnels(caps).then(|| ActionCap::anywhere(ActionKind::TunnelPop).at_most(1).alone()))
         .collect()
 }
 
-/// The device's description. `queue_depth` is how many operations may be outstanding.
+/// The device's description. `queue_depth` is how many operations may be outstanding, `tracks` whether connections are handed over.
 pub fn capabilities(
     device: &str,
     caps: &Caps,
     ports: &[(PortId, u8)],
     queue_depth: usize,
+    tracks: bool,
 ) -> OffloadCapabilities {
+    let tracks = tracks && caps.connections > 0;
     let table = |id: u8, kind, insert_ns| TableCaps {
         id: table_id(id),
         name: table_name(id),
         kind,
-        key: key_fields(caps, id),
+        key: key_fields(caps, tracks, id),
         entries: room(caps, id),
-        actions: actions(caps),
+        actions: actions(caps, tracks),
         max_actions: caps.max_actions.into(),
         // A run of outputs to different ports is one to a group.
         max_outputs: match caps.groups {
@@ -132,7 +137,10 @@ pub fn capabilities(
         zero_fields: FIRST_PASS_FIELDS.to_vec(),
         atomic_replace: true,
         resume_point: false,
-        objects: (caps.meters > 0).then(|| (ObjectKind::Meter, caps.meters.into())).into_iter().collect(),
+        objects: [(ObjectKind::Meter, caps.meters.into()), (ObjectKind::Connection, caps.connections)]
+            .into_iter()
+            .filter(|(kind, n)| *n > 0 && (tracks || *kind != ObjectKind::Connection))
+            .collect(),
         queue_depth,
     }
 }

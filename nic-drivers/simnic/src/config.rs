@@ -23,6 +23,9 @@ pub struct SimnicConfig {
     pub cmd_timeout: Duration,
     /// How much is put up with (unknown tags, wrong slots, lengths beyond the buffer), and how often the status register is read.
     pub health: HealthPolicy,
+    /// Whether connections may be handed over to the device, and rules that look them up with them. Off: whoever turns it on has to hand
+    /// over connections, or packets go round in the device for nothing.
+    pub connections: bool,
     /// How long a poll of the provider waits for a completion when commands are outstanding: zero on devices that run by
     /// themselves; some microseconds where a wait is what lets the device's time move.
     pub poll_wait: Duration,
@@ -43,6 +46,7 @@ impl SimnicConfig {
                 retry_after: Duration::from_millis(100),
                 violation_limit: 64,
             },
+            connections: false,
             poll_wait: Duration::ZERO,
         }
     }

@@ -78,6 +78,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         self.in_flight = 0;
         self.forget_entries();
         self.meters.clear();
+        self.connections.clear();
     }
 
     /// Forgets what is in the tables: they are empty.

@@ -29,6 +29,7 @@ pub mod capability;
 mod cmd_ring;
 mod complete;
 pub mod config;
+mod connections;
 mod counter_ring;
 mod health;
 pub mod lower_action;

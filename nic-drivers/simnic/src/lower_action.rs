@@ -28,11 +28,20 @@ pub struct ActionLimits {
     pub opens: bool,
     /// Replication groups that the device has.
     pub groups: usize,
+    /// Whether connections are handed over to it.
+    pub tracks: bool,
 }
 
 impl Default for ActionLimits {
     fn default() -> Self {
-        ActionLimits { actions: MAX_ACTIONS, outputs: MAX_OUTPUTS, headers: 0, opens: false, groups: 0 }
+        ActionLimits {
+            actions: MAX_ACTIONS,
+            outputs: MAX_OUTPUTS,
+            headers: 0,
+            opens: false,
+            groups: 0,
+            tracks: false,
+        }
     }
 }
 
@@ -85,6 +94,12 @@ pub fn lower_actions(
     meters: &[Option<u32>],
     table: &'static str,
 ) -> Result<Vec<HwAction>, Reject> {
+    if let [Action::Ct(c), Action::Recirc(recirc)] = actions
+        && limits.tracks
+        && c.only_looks_up()
+    {
+        return Ok(vec![HwAction::Track { zone: c.zone, recirc: *recirc }]);
+    }
     let mut pushed = false;
     let mut out = Vec::with_capacity(actions.len());
     let (mut outputs, mut slots) = (0, 0);
@@ -275,6 +290,8 @@ pub fn raise_actions(hw: &[HwAction], ports: &[(PortId, u8)]) -> Option<Vec<Acti
                 HwAction::ToHost
                 | HwAction::Meter { .. }
                 | HwAction::Replicate { .. }
+                // It stands for two.
+                | HwAction::Track { .. }
                 | HwAction::PushHeader { .. } => return None,
                 HwAction::Set(SetField { field, value, mask }) => {
                     let (value, mask) = (u128::from(value), u128::from(mask));

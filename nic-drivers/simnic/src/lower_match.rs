@@ -52,6 +52,14 @@ pub(crate) static TUNNEL_FIELDS: [(FieldId, Range<usize>); 12] = [
     (FieldId::TunGbpFlags, key::TUN_GBP_FLAGS),
 ];
 
+/// Which bytes hold what is known of the connection of a packet that was looked up in the connection table. Of the state, the low byte.
+pub(crate) static CONNECTION_FIELDS: [(FieldId, Range<usize>); 4] = [
+    (FieldId::RecircId, key::RECIRC_ID),
+    (FieldId::CtState, key::CT_STATE),
+    (FieldId::CtZone, key::CT_ZONE),
+    (FieldId::CtMark, key::CT_MARK),
+];
+
 /// Fields of the hardware's key beside the ingress port.
 pub fn key_fields() -> impl Iterator<Item = FieldId> {
     KEY_FIELDS.iter().map(|(f, _)| *f)
@@ -135,6 +143,15 @@ pub fn lower_match(m: &PacketMatch, ports: &[(PortId, u8)], table: &'static str)
         put(&mut hw.mask[at.clone()], mask);
         left.set(*field, 0);
     }
+    // Of a packet that was not sent round they are zero anyway.
+    for (field, at) in CONNECTION_FIELDS.iter().filter(|_| m.get(FieldId::RecircId).0 != 0) {
+        let (value, mask) = m.get(*field);
+        let bits = u128::MAX >> (128 - 8 * at.len());
+        put(&mut hw.key[at.clone()], value);
+        put(&mut hw.mask[at.clone()], mask);
+        // Bits beyond are zero in every packet.
+        left.set(*field, mask & value & !bits);
+    }
     for field in FIRST_PASS_FIELDS {
         if m.get(*field).0 == 0 {
             left.set(*field, 0);
@@ -158,7 +175,7 @@ pub fn raise_match(hw: &HwMatch, ports: &[(PortId, u8)]) -> Option<PacketMatch> 
         let (id, _) = ports.iter().find(|(_, p)| *p == hw.key[key::PORT.start])?;
         m.set(FieldId::DpPort, id.0.into());
     }
-    for (field, at) in KEY_FIELDS.iter().chain(&TUNNEL_FIELDS) {
+    for (field, at) in KEY_FIELDS.iter().chain(&TUNNEL_FIELDS).chain(&CONNECTION_FIELDS) {
         let mask = take(&hw.mask[at.clone()]);
         if mask != 0 {
             m.set_masked(*field, take(&hw.key[at.clone()]), mask);
@@ -209,7 +226,7 @@ mod tests {
             let known = KEY_FIELDS.iter().any(|(k, _)| *k == f.id);
             match r {
                 // Of packets out of a tunnel what its headers said is in the key.
-                Ok(_) if matches!(f.id, FieldId::TunDst | FieldId::TunIpv6Dst) => {}
+                Ok(_) if matches!(f.id, FieldId::TunDst | FieldId::TunIpv6Dst | FieldId::RecircId) => {}
                 Ok(hw) if known => {
                     assert_eq!(hw.mask.iter().map(|b| b.count_ones()).sum::<u32>(), 9, "{f:?}")
                 }

@@ -1,4 +1,4 @@
-//! Meters of the device as shared objects (SPEC 8.1).
+//! Meters of the device as shared objects (SPEC 8.1); connections are in [`crate::connections`].
 //!
 //! Commands for them are waited for, as those of [`crate::readout`].
 
@@ -36,7 +36,7 @@ impl Meters {
     }
 }
 
-fn broken(e: OffloadError) -> ObjectError {
+pub(crate) fn broken(e: OffloadError) -> ObjectError {
     ObjectError::Device(e.to_string())
 }
 
@@ -60,6 +60,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
 
 impl<B: DeviceBacking> SharedObjects for SimnicProvider<B> {
     fn put(&mut self, id: ObjectId, spec: &ObjectSpec) -> Result<(), ObjectError> {
+        if let (ObjectKind::Connection, ObjectSpec::Connection { key, timeout }) = (id.kind, spec) {
+            return self.put_connection(id, key, *timeout);
+        }
         if id.kind != ObjectKind::Meter || self.meters.numbers().is_empty() {
             return Err(ObjectError::Unsupported(id.kind));
         }
@@ -80,6 +83,9 @@ impl<B: DeviceBacking> SharedObjects for SimnicProvider<B> {
     }
 
     fn remove(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
+        if id.kind == ObjectKind::Connection {
+            return self.remove_connection(id);
+        }
         let meter = self.meter(id)?;
         let users = self.users(id);
         if users > 0 {
@@ -92,6 +98,9 @@ impl<B: DeviceBacking> SharedObjects for SimnicProvider<B> {
     }
 
     fn stats(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
+        if id.kind == ObjectKind::Connection {
+            return self.connection_stats(id);
+        }
         let meter = self.meter(id)?;
         let mut d = self.meter_command(Opcode::MeterRead, meter);
         self.cmd.with_record_area(&mut d, MeterRecord::BYTES, 1);
@@ -105,12 +114,14 @@ impl<B: DeviceBacking> SharedObjects for SimnicProvider<B> {
             bytes: r.bytes.get(),
             dropped_packets: r.dropped_packets.get(),
             dropped_bytes: r.dropped_bytes.get(),
+            over: false,
             idle: if age == AGE_NEVER { Duration::ZERO } else { Duration::from_nanos(age) },
         })
     }
 
     fn list(&self) -> Vec<ObjectId> {
         let numbers = self.meters.numbers().iter().flatten();
-        numbers.map(|number| ObjectId { kind: ObjectKind::Meter, number: *number }).collect()
+        let meters = numbers.map(|number| ObjectId { kind: ObjectKind::Meter, number: *number });
+        meters.chain(self.connection_ids()).collect()
     }
 }

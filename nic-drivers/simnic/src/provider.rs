@@ -36,6 +36,7 @@ use crate::bring_up::{check_ports, set_ports};
 use crate::capability::{EXACT_NAME, capabilities, opens_tunnels, room, table_name};
 use crate::cmd_ring::CmdRing;
 use crate::config::SimnicConfig;
+use crate::connections::Connections;
 use crate::counter_ring::{CounterRing, Evicted};
 use crate::lower_action::{ActionLimits, group_of, header_of, lower_actions};
 use crate::lower_match::{HwMatch, lower_match};
@@ -208,6 +209,7 @@ pub struct SimnicProvider<B: DeviceBacking> {
     pub(crate) groups: Profiles<u16>,
     pub(crate) counters: Option<CounterRing<B::Regs>>,
     pub(crate) meters: Meters,
+    pub(crate) connections: Connections,
     /// Datapath ports and what they are in the device: its own, then those that tunnels share, which it knows by numbers only.
     pub(crate) names: Vec<(PortId, u8)>,
     pub(crate) entries: HashMap<HwHandle, Entry>,
@@ -243,13 +245,20 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     ) -> Self {
         let depth = queue_depth(config.cmd_log2);
         SimnicProvider {
-            capabilities: Arc::new(capabilities(backing.name(), &caps, &config.ports, depth)),
+            capabilities: Arc::new(capabilities(
+                backing.name(),
+                &caps,
+                &config.ports,
+                depth,
+                config.connections,
+            )),
             profiles: Profiles::new(caps.profiles.into()),
             templates: Profiles::new(if caps.lpm_entries > 0 { caps.lpm_profiles.into() } else { 0 }),
             headers: Profiles::new(caps.headers),
             groups: Profiles::new(caps.groups),
             counters,
             meters: Meters::new(caps.meters),
+            connections: Connections::new(if config.connections { caps.connections } else { 0 }),
             recovery: Recovery::new(config.health, backing.errors(), backing.now()),
             names: config.ports.clone(),
             backing,
@@ -315,7 +324,8 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         set_ports(&self.life, &self.config.ports);
         let depth = queue_depth(self.config.cmd_log2);
         let name = self.backing.name().to_owned();
-        self.capabilities = Arc::new(capabilities(&name, &self.caps, &self.config.ports, depth));
+        let tracks = self.config.connections;
+        self.capabilities = Arc::new(capabilities(&name, &self.caps, &self.config.ports, depth, tracks));
         for p in 0..self.caps.ports {
             let (was, is) =
                 (old.iter().any(|(_, o)| *o == p), self.config.ports.iter().any(|(_, n)| *n == p));
@@ -335,13 +345,22 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             headers: self.caps.headers.into(),
             opens: opens_tunnels(&self.caps),
             groups: self.caps.groups.into(),
+            tracks: self.config.connections && self.caps.connections > 0,
         };
+        if rule.matches.get(FieldId::RecircId).0 != 0 && !limits.tracks {
+            let unknown = Reject::Field { table, field: FieldId::RecircId };
+            return Err(self.capabilities.validate(rule).err().unwrap_or(unknown));
+        }
         if rule.is_of_tunnel() && !limits.opens {
             let closed = Reject::Field { table, field: FieldId::TunDst };
             return Err(self.capabilities.validate(rule).err().unwrap_or(closed));
         }
         let ports = &self.names;
-        let lowered = lower_match(&rule.matches, ports, table).and_then(|matches| {
+        let lowered = lower_match(&rule.matches, ports, table).and_then(|mut matches| {
+            // Where packets are sent round with another, that it is zero is not free.
+            if limits.tracks && rule.matches.get(FieldId::RecircId).1 != 0 {
+                matches.mask[key::RECIRC_ID].fill(0xff);
+            }
             let meters = self.meters.numbers();
             let actions = lower_actions(&rule.actions, &rule.matches, ports, limits, meters, table)?;
             let mut headers = rule.actions.iter().filter_map(|a| match a {

@@ -10,13 +10,15 @@
 //! Only an entry that decides makes it so ([`Walk::settle`]); otherwise [`Packet::as_received`] gives it back as it came in.
 //!
 //! Cycle-level: the way back is a pipe of finite size, and the parser takes from it before it takes new frames, so that what
-//! is in the pipeline always drains. Behavioural: what is read from the frame ([`crate::tunnel`]).
+//! is in the pipeline always drains. Behavioural: what is read from the frame ([`crate::tunnel`]) and of its connection
+//! ([`crate::connections`]).
 
 use std::sync::Arc;
 
 use simnic_defs::entry::key;
 use simnic_defs::{HwAction, RxCpl, RxReason};
 
+use crate::connections::{Connections, Tracked};
 use crate::packet::Packet;
 use crate::parser;
 use crate::tables::{ActionList, Tables};
@@ -32,9 +34,11 @@ struct Step {
     entry: u32,
     list: Arc<ActionList>,
     bytes: usize,
+    /// The connection by which it did.
+    tracked: Option<Tracked>,
 }
 
-kernel::state!(struct Step { table, entry, list, bytes });
+kernel::state!(struct Step { table, entry, list, bytes, tracked });
 
 /// Where a frame has been before this time round.
 #[derive(Clone, Debug)]
@@ -71,13 +75,20 @@ impl Walk {
 
     /// Whether the entries that sent it here are what they were.
     pub fn holds(&self, tables: &Tables) -> bool {
-        self.steps.iter().all(|s| tables.entry(s.table, s.entry).is_some_and(|e| e.actions == s.list))
+        self.steps.iter().all(|s| {
+            let entry = tables.entry(s.table, s.entry);
+            entry.is_some_and(|e| e.actions == s.list)
+                && s.tracked.as_ref().is_none_or(|t| tables.objects.connections.holds(t))
+        })
     }
 
     /// An entry has decided: those that sent the frame there count it.
     pub fn settle(&mut self, tables: &mut Tables, now_ns: u64) {
         for s in self.steps.drain(..) {
             tables.count(s.table, s.entry, s.bytes, now_ns);
+            if let Some(t) = s.tracked {
+                tables.objects.connections.count(&t, s.bytes, now_ns);
+            }
         }
     }
 }
@@ -106,15 +117,32 @@ impl Packet {
     }
 
     /// Makes the frame what an entry that sends it round again makes of it; false when it is not for that entry.
-    pub fn go_on(&mut self, list: Arc<ActionList>) -> bool {
+    pub fn go_on(&mut self, list: Arc<ActionList>, connections: &mut Connections, now_ns: u64) -> bool {
         if self.walk.steps.len() + 1 >= usize::from(PASSES) {
             return false;
         }
         let bytes = self.len();
+        let mut tracked = None;
         let (inner, port, brought) = match *list.actions {
             [HwAction::PopHeader { kind, port }] => {
                 let Some(o) = tunnel::open(self.bytes(), &self.layout, kind) else { return false };
                 (o.inner, port, o.says)
+            }
+            [HwAction::Track { zone, recirc }] => {
+                let found = connections.look(self.bytes(), &self.key, &self.layout, zone, now_ns);
+                let Some(t) = found else { return false };
+                tracked = found;
+                let mut brought: Brought = [0; size_of::<Brought>()];
+                brought.copy_from_slice(&self.key[key::BROUGHT]);
+                let mut put = |at: std::ops::Range<usize>, v: &[u8]| {
+                    let from = at.start - key::BROUGHT.start;
+                    brought[from..from + v.len()].copy_from_slice(v);
+                };
+                put(key::CT_ZONE, &zone.to_be_bytes());
+                put(key::CT_STATE, &[t.state]);
+                put(key::CT_MARK, &t.mark.to_be_bytes());
+                put(key::RECIRC_ID, &recirc.to_be_bytes());
+                (0..bytes, self.key[key::PORT.start], brought)
             }
             _ => return false,
         };
@@ -122,7 +150,7 @@ impl Packet {
         if w.is_first() {
             (w.head, w.hash) = (self.head, self.hash);
         }
-        w.steps.push(Step { table: self.table, entry: self.entry, list, bytes });
+        w.steps.push(Step { table: self.table, entry: self.entry, list, bytes, tracked });
         (w.port, w.brought) = (port, brought);
         self.end = self.head + inner.end;
         self.head += inner.start;

@@ -406,8 +406,8 @@ impl Chip {
             2 => self.pipeline.exact(now, &mut self.tables, now_ns),
             3 => self.pipeline.ternary(now, &mut self.tables, now_ns),
             4 => {
-                let meters = (&mut self.tables.objects.meters, now_ns);
-                self.pipeline.act(now, &mut self.ports, &mut self.pool, &mut self.account, meters)
+                let objects = (&mut self.tables.objects, now_ns);
+                self.pipeline.act(now, &mut self.ports, &mut self.pool, &mut self.account, objects)
             }
             5 => {
                 let mut happened = false;
@@ -686,6 +686,7 @@ fn caps(c: &Config) -> Caps {
         passes: if c.recirculates() { PASSES } else { 1 },
         counter_log2_max: c.counters.ring_log2_max,
         groups: c.groups.entries,
+        connections: if c.recirculates() { c.connections.entries } else { 0 },
         insert_ns: cycles_to_ns(insert, c.device.clock_hz).min(u32::MAX.into()) as u32,
     }
 }

@@ -15,8 +15,8 @@ use kernel::{Cycles, Damage, Foreign, Reader, Stall, Usage, Wake, Writer};
 use pcie::{DmaClient, DmaCompletion, DmaKind, DmaRequest};
 use simnic_defs::cmd::{TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
 use simnic_defs::{
-    CmdCpl, CmdDesc, CmdStatus, DumpRecord, FlowEntry, HeaderSpec, KEY_BYTES, MeterRecord, MeterSpec, Opcode,
-    Reg, StatsRecord, gen_of,
+    CmdCpl, CmdDesc, CmdStatus, ConnRecord, ConnSpec, DumpRecord, FlowEntry, HeaderSpec, KEY_BYTES,
+    MeterRecord, MeterSpec, Opcode, Reg, StatsRecord, gen_of,
 };
 use zerocopy::IntoBytes;
 
@@ -282,7 +282,8 @@ impl CmdEngine {
                 Ok(Opcode::Install | Opcode::Replace) => c.insert_exact,
                 Ok(Opcode::Remove | Opcode::ProfileSet | Opcode::ProfileClear) => c.remove,
                 Ok(Opcode::MeterSet | Opcode::MeterClear | Opcode::HeaderSet | Opcode::GroupSet) => c.remove,
-                Ok(Opcode::MeterRead) => c.record,
+                Ok(Opcode::ConnSet | Opcode::ConnClear) => c.remove,
+                Ok(Opcode::MeterRead | Opcode::ConnRead) => c.record,
                 Ok(Opcode::Flush) => c.remove * entries.max(1),
                 Ok(Opcode::ReadStats | Opcode::Dump) => c.record * entries.min(d.count.get().into()),
                 Ok(Opcode::Nop | Opcode::PortSet) | Err(_) => 0,
@@ -388,6 +389,8 @@ impl CmdEngine {
                 Ok(Opcode::Install | Opcode::Replace) => payload(FlowEntry::BYTES),
                 Ok(Opcode::MeterSet) => payload(MeterSpec::BYTES),
                 Ok(Opcode::HeaderSet) => payload(HeaderSpec::BYTES),
+                Ok(Opcode::ConnSet) => payload(ConnSpec::BYTES),
+                Ok(Opcode::ConnRead) if len != ConnRecord::BYTES => failed(CmdStatus::BadLength),
                 Ok(Opcode::MeterRead) if len != MeterRecord::BYTES => failed(CmdStatus::BadLength),
                 Ok(Opcode::ReadStats) => records(StatsRecord::BYTES),
                 Ok(Opcode::Dump) => records(DumpRecord::BYTES),

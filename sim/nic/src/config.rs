@@ -201,6 +201,13 @@ section! {
     }
 }
 section! {
+    /// `[connections]`: established connections that the host hands over.
+    ConnectionConfig {
+        /// Connections; 0: there are none.
+        entries: u32 = 4096,
+    }
+}
+section! {
     /// `[groups]`: sets of ports to which frames are replicated.
     GroupConfig {
         /// Groups; 0: there are none.
@@ -321,6 +328,7 @@ pub struct Config {
     pub tunnels: TunnelConfig,
     pub again: AgainConfig,
     pub groups: GroupConfig,
+    pub connections: ConnectionConfig,
     pub action: ActionConfig,
     pub counters: CounterConfig,
     pub host: HostConfig,
@@ -419,6 +427,7 @@ impl Config {
             range(&format!("{name}.interval_cycles"), i.into(), 1, 1 << 20)?;
             range(&format!("{name}.buffer_frames"), b.into(), 1, 1 << 16)?;
         }
+        range("connections.entries", self.connections.entries.into(), 0, 1 << 20)?;
         range("groups.latency_cycles", self.groups.latency_cycles.into(), 1, 1 << 20)?;
         range("groups.interval_cycles", self.groups.interval_cycles.into(), 1, 1 << 20)?;
         range("groups.buffer_frames", self.groups.buffer_frames.into(), 1, 1 << 16)?;

@@ -27,6 +27,7 @@ pub(crate) fn apply(p: &mut Packet, a: &HwAction) {
         HwAction::Output { .. }
         | HwAction::ToHost
         | HwAction::Replicate { .. }
+        | HwAction::Track { .. }
         | HwAction::PopHeader { .. } => {}
     }
 }

@@ -26,6 +26,7 @@ mod checkpoint;
 mod chip;
 mod cmd_engine;
 mod config;
+mod connections;
 mod crc;
 mod doorbells;
 mod drops;

@@ -9,6 +9,7 @@ use simnic_defs::cmd::AGE_NEVER;
 use simnic_defs::{CmdStatus, HeaderSpec, HwAction, MeterRecord, MeterSpec};
 
 use crate::checkpoint::Wire;
+use crate::connections::Connections;
 use crate::tables::{ActionList, Refusal};
 
 /// Sixteenths of a nanosecond in a second.
@@ -258,15 +259,16 @@ impl Groups {
     }
 }
 
-/// Meters, headers and groups.
+/// Meters, headers, groups and connections.
 #[derive(Clone, Debug)]
 pub(crate) struct Objects {
     pub meters: Meters,
     pub headers: Headers,
     pub groups: Groups,
+    pub connections: Connections,
 }
 
-kernel::state!(struct Objects { meters, headers, groups });
+kernel::state!(struct Objects { meters, headers, groups, connections });
 
 impl Objects {
     /// An entry with `list` comes (1) or goes (-1).

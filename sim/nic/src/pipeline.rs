@@ -19,9 +19,10 @@ use simnic_defs::{HwAction, RxCpl, RxReason};
 
 use crate::bucket_cache::BucketCache;
 use crate::config::{Config, ConfigError};
+use crate::connections::Connections;
 use crate::drops::{DropReason, FrameAccount};
 use crate::edit;
-use crate::objects::Meters;
+use crate::objects::Objects;
 use crate::packet::{Packet, PacketBox, PacketPool};
 use crate::port::Port;
 use crate::tables::{ActionList, Tables};
@@ -323,10 +324,10 @@ impl Pipeline {
         ports: &mut [Port],
         pool: &mut PacketPool,
         account: &mut FrameAccount,
-        meters: (&mut Meters, u64),
+        objects: (&mut Objects, u64),
     ) -> bool {
         self.sent_to = None;
-        let acted = self.act_one(now, ports, pool, account, meters);
+        let acted = self.act_one(now, ports, pool, account, objects);
         self.replicate(now, ports, pool, account) || acted
     }
 
@@ -374,7 +375,7 @@ impl Pipeline {
         ports: &mut [Port],
         pool: &mut PacketPool,
         account: &mut FrameAccount,
-        (meters, now_ns): (&mut Meters, u64),
+        (objects, now_ns): (&mut Objects, u64),
     ) -> bool {
         if now.0 < self.action_free_at {
             return false;
@@ -382,17 +383,22 @@ impl Pipeline {
         let (p, done) = match self.executing.take() {
             Some(e) => e,
             None => match self.decided.pop(now) {
-                Some(p) => (p, 0),
+                Some(mut p) => {
+                    p.stamp(Place::Action, now.0, now.0 + 1);
+                    (p, 0)
+                }
                 None => return false,
             },
         };
-        let mut p = p;
-        if done == 0 {
-            p.stamp(Place::Action, now.0, now.0 + 1);
+        let next = p.actions.as_ref().and_then(|l| l.actions.get(done));
+        if matches!(next, Some(HwAction::Replicate { .. })) && !self.groups.has_room(now) {
+            self.usage[ACTION].stall(Stall::Output);
+            self.executing = Some((p, done));
+            return true;
         }
         self.usage[ACTION].accept(self.action_interval);
         self.action_free_at = now.0 + self.action_interval;
-        self.execute((now, now_ns), p, done, ports, pool, account, meters);
+        self.execute((now, now_ns), p, done, ports, pool, account, objects);
         true
     }
 
@@ -406,7 +412,7 @@ impl Pipeline {
         ports: &mut [Port],
         pool: &mut PacketPool,
         account: &mut FrameAccount,
-        meters: &mut Meters,
+        objects: &mut Objects,
     ) {
         let ingress = usize::from(p.ingress);
         let Some(list) = p.actions.take() else {
@@ -414,12 +420,12 @@ impl Pipeline {
             return ports[ingress].punt(now, p, pool, account);
         };
         if list.goes_on {
-            let left = self.send_again(now, p, list);
+            let left = self.send_again(now, p, list, &mut objects.connections, now_ns);
             return left.into_iter().for_each(|p| ports[ingress].punt(now, p, pool, account));
         }
         for (i, a) in list.actions.iter().enumerate().skip(done) {
             match a {
-                HwAction::Meter { meter } if !meters.offer(*meter, p.len(), now_ns) => {
+                HwAction::Meter { meter } if !objects.meters.offer(*meter, p.len(), now_ns) => {
                     return ports[ingress].drop(p, DropReason::Meter, pool, account);
                 }
                 HwAction::Meter { .. } => continue,
@@ -429,8 +435,9 @@ impl Pipeline {
                     }
                     continue;
                 }
+                // What was edited before it stays so; see above for the cycles after this one.
                 HwAction::Replicate { .. } if !self.groups.has_room(now) => {
-                    self.groups_usage.stall(Stall::Output);
+                    self.usage[ACTION].stall(Stall::Output);
                     p.actions = Some(list);
                     self.executing = Some((p, i));
                     return;
@@ -479,8 +486,15 @@ impl Pipeline {
     }
 
     /// Sends a frame round again, by the entry that says so; it comes back as it was received when that cannot be.
-    fn send_again(&mut self, now: Cycles, mut p: PacketBox, list: Arc<ActionList>) -> Option<PacketBox> {
-        let went_on = p.go_on(list);
+    fn send_again(
+        &mut self,
+        now: Cycles,
+        mut p: PacketBox,
+        list: Arc<ActionList>,
+        connections: &mut Connections,
+        now_ns: u64,
+    ) -> Option<PacketBox> {
+        let went_on = p.go_on(list, connections, now_ns);
         let left = match &mut self.again {
             Some(again) if went_on => {
                 if again.has_room(now) {

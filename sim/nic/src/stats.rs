@@ -21,7 +21,7 @@ pub struct SimStats {
     pub queues: Vec<QueueStats>,
     /// Ports, in order.
     pub ports: Vec<PortStats>,
-    /// Tables, meters, headers and groups.
+    /// Tables, meters, headers, connections and groups.
     pub tables: Vec<TableStats>,
     /// Buckets of the exact tables looked up that the device held, and that it fetched from host memory; without a cache none.
     pub bucket_cache: Option<(u64, u64)>,
@@ -162,6 +162,7 @@ fn tables(t: &crate::tables::Tables) -> Vec<TableStats> {
         ("range", t.range.entries(), t.range.slots()),
         ("meters", t.objects.meters.used(), t.objects.meters.slots()),
         ("headers", t.objects.headers.used(), t.objects.headers.slots()),
+        ("connections", t.objects.connections.used(), t.objects.connections.slots()),
         ("groups", t.objects.groups.used(), t.objects.groups.slots()),
     ];
     let there = all.into_iter().filter(|(.., capacity)| *capacity > 0);

@@ -16,6 +16,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::checkpoint::Wire;
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::evict::Waiting;
 use crate::exact_table::ExactTable;
 use crate::lpm_table::LpmTable;
@@ -143,6 +144,7 @@ impl Tables {
                 meters: Meters::new(c.meters.entries),
                 headers: Headers::new(c.tunnels.headers),
                 groups: Groups::new(c.groups.entries),
+                connections: Connections::new(c.connections.entries),
             },
             masks: CounterMasks { packets: mask(c.counters.packet_bits), bytes: mask(c.counters.byte_bits) },
             evict: Waiting::default(),
@@ -180,6 +182,17 @@ impl Tables {
                 let set = self.objects.groups.set(d.entry.get(), d.arg.get(), self.ports);
                 set.map(|()| CmdCpl::of(d, CmdStatus::Ok))
             }
+            Ok(Opcode::ConnSet) => {
+                let set = self.objects.connections.set(d.entry.get(), payload, now_ns);
+                set.map(|()| CmdCpl::of(d, CmdStatus::Ok))
+            }
+            Ok(Opcode::ConnClear) => {
+                self.objects.connections.clear(d.entry.get()).map(|()| CmdCpl::of(d, CmdStatus::Ok))
+            }
+            Ok(Opcode::ConnRead) => self.objects.connections.read(d.entry.get(), now_ns).map(|r| {
+                records.extend_from_slice(r.as_bytes());
+                CmdCpl::of(d, CmdStatus::Ok)
+            }),
             Ok(Opcode::Install) => self.install(d, payload),
             Ok(Opcode::Replace) => self.replace(d, payload, now_ns),
             Ok(Opcode::Remove) => self.remove(d, now_ns),
@@ -234,7 +247,8 @@ impl Tables {
             .iter()
             .any(|a| matches!(a, HwAction::DecTtl | HwAction::PushVlan { .. } | HwAction::PushHeader { .. }));
         let goes_on = actions.iter().any(HwAction::goes_on);
-        if goes_on && !self.recirculates {
+        let tracks = actions.iter().any(|a| matches!(a, HwAction::Track { .. }));
+        if goes_on && !self.recirculates || tracks && self.objects.connections.slots() == 0 {
             return Err(refuse(CmdStatus::BadAction, 0));
         }
         Ok(Arc::new(ActionList {
@@ -427,6 +441,7 @@ impl Tables {
         self.objects.meters.reset();
         self.objects.headers.reset();
         self.objects.groups.reset();
+        self.objects.connections.reset();
         self.evict.reset();
     }
 

@@ -46,6 +46,7 @@ const CAPS: Caps = Caps {
     passes: 1,
     counter_log2_max: 0,
     groups: 0,
+    connections: 0,
 };
 
 #[derive(Default)]

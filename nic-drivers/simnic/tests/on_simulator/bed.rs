@@ -38,17 +38,23 @@ pub fn dp(port: u8) -> PortId {
 
 impl Bench {
     pub fn new(config: Config) -> Self {
+        Self::with(config, |_| {})
+    }
+
+    /// With another configuration of the driver.
+    pub fn with(config: Config, change: impl FnOnce(&mut SimnicConfig)) -> Self {
         let ports = (0..config.device.ports).map(|p| (dp(p), p)).collect();
         let sim = SimNic::new(config, 1).unwrap();
         let pool = BufferPool::new(CELLS).unwrap();
         let clock = Arc::new(SimClock(sim.clone()));
         let ms = Duration::from_millis;
-        let config = SimnicConfig {
+        let mut config = SimnicConfig {
             ring_log2: 6,
             step_timeout: ms(10),
             cmd_timeout: ms(20),
             ..SimnicConfig::new(ports)
         };
+        change(&mut config);
         let mut nic = SimnicDriver::bring_up(sim.backing(), pool.clone(), config, clock).unwrap();
         let queues = nic.ports.iter_mut().map(|p| p.take_queues(QueueId(0)).unwrap()).collect();
         Bench { sim, nic, queues, pool }

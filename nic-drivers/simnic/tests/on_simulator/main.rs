@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test may panic
 
 mod bed;
+mod connections;
 mod counters_and_groups;
 mod tunnels;
 

@@ -112,6 +112,7 @@ pub fn caps() -> Caps {
         passes: 1,
         counter_log2_max: 0,
         groups: 0,
+        connections: 0,
     }
 }
 
@@ -457,7 +458,10 @@ impl Inner {
             | Opcode::MeterClear
             | Opcode::MeterRead
             | Opcode::HeaderSet
-            | Opcode::GroupSet => {
+            | Opcode::GroupSet
+            | Opcode::ConnSet
+            | Opcode::ConnClear
+            | Opcode::ConnRead => {
                 c.status = CmdStatus::BadObject as u8;
             }
             Opcode::Nop | Opcode::ProfileClear | Opcode::PortSet => {}

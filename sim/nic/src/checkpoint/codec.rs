@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kernel::{Damage, Foreign, Reader, State, Writer};
 use simnic_defs::entry::ActionSlot;
 use simnic_defs::{
-    BufDesc, CmdCpl, CmdDesc, CmdStatus, EvictRecord, HeaderSpec, HwAction, MeterSpec, RxReason,
+    BufDesc, CmdCpl, CmdDesc, CmdStatus, ConnSpec, EvictRecord, HeaderSpec, HwAction, MeterSpec, RxReason,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -25,7 +25,7 @@ macro_rules! plain {
         }
     )*};
 }
-plain!(CmdDesc, CmdCpl, BufDesc, MeterSpec, HeaderSpec, EvictRecord);
+plain!(CmdDesc, CmdCpl, BufDesc, ConnSpec, MeterSpec, HeaderSpec, EvictRecord);
 
 macro_rules! numbered {
     ($($t:ty),*) => {$(

@@ -9,14 +9,14 @@ use crate::raw_host::{Mapped, RawHost};
 use crate::{Config, frames};
 
 /// The host's side of the ring.
-struct Ring {
+pub(super) struct Ring {
     mapped: Mapped,
     log2: u8,
-    head: u32,
+    pub(super) head: u32,
 }
 
 impl Ring {
-    fn new(h: &mut RawHost, log2: u8) -> Ring {
+    pub(super) fn new(h: &mut RawHost, log2: u8) -> Ring {
         let mapped = Mapped::new(&mut h.backing, EvictRecord::BYTES << log2).unwrap();
         mapped.memory.fill(0, EvictRecord::BYTES << log2, 0xff);
         h.regs.write64(RegOffset(Reg::CTR_BASE.0), mapped.iova.0);
@@ -26,7 +26,7 @@ impl Ring {
         Ring { mapped, log2, head: 0 }
     }
 
-    fn take(&mut self) -> Vec<EvictRecord> {
+    pub(super) fn take(&mut self) -> Vec<EvictRecord> {
         let mut out = Vec::new();
         loop {
             let at = slot_of(self.head, self.log2) as usize * EvictRecord::BYTES;

@@ -113,5 +113,5 @@ fn a_full_replication_engine_makes_the_action_engine_wait_and_loses_nothing() {
     settle(&sim);
     assert_eq!([1, 2, 3].map(|p| sim.collect(p).len()), [200; 3]);
     let s = sim.stats();
-    assert!(s.stages.iter().any(|s| s.name == "groups" && s.stalled_output_cycles > 0), "{:?}", s.stages);
+    assert!(s.stages.iter().any(|s| s.name == "action" && s.stalled_output_cycles > 0), "{:?}", s.stages);
 }

@@ -1,6 +1,7 @@
 //! Tests of the whole device, through its registers and rings.
 
 mod checkpoint_files;
+mod connections;
 mod counters;
 mod device_life;
 mod driver_faults;

@@ -3,16 +3,19 @@
 use device::{DeviceBacking, RegOffset, Registers};
 use kernel::Rng;
 use simnic_defs::entry::key;
-use simnic_defs::regs::{PortReg, QueueReg};
+use simnic_defs::regs::{PortReg, QueueReg, Reg};
 use simnic_defs::{
-    CmdDesc, CmdStatus, DumpRecord, FlowEntry, HwAction, HwField, KEY_BYTES, Opcode, SetField,
+    CmdDesc, CmdStatus, DumpRecord, Encap, FlowEntry, HwAction, HwField, KEY_BYTES, Opcode, SetField,
 };
 
+use super::connections::{RECIRC, ZONE, back, set as set_connection, spec, ternary, there, with_flags};
+use super::counters::Ring;
+use super::tunnels::vxlan;
 use super::{device, settle, to_dst};
 use crate::raw_host::{HostRing, RawHost, key_of};
 use crate::{Config, DropReason, SimHandle, SimStats, frames};
 
-const DSTS: u64 = 6;
+const DSTS: u64 = 7;
 
 /// A device with rules of every kind, receive rings on all ports, and a transmit ring.
 pub(super) fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>, HostRing) {
@@ -20,12 +23,17 @@ pub(super) fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>,
     let out = |port| HwAction::Output { port };
     let push = HwAction::PushVlan { tpid: 0x8100, tci: 5 };
     let set = HwAction::Set(SetField { field: HwField::L4Dst, value: 9, mask: 0xffff });
-    let lists: [&[HwAction]; 5] = [
+    let mut group = CmdDesc::new(Opcode::GroupSet, 0);
+    group.arg = 0b1111.into();
+    assert_eq!(h.command(group).unwrap().status, 0);
+    let replicate = HwAction::Replicate { group: 0 };
+    let lists: [&[HwAction]; 6] = [
         &[out(1)],
         &[HwAction::DecTtl, out(2), push, out(3), set, HwAction::ToHost],
         &[],
         &[out(0), out(1), out(2), out(3)],
         &[set, push, HwAction::PopVlan, out(3)],
+        &[replicate, set, out(1), replicate],
     ];
     for (i, actions) in lists.iter().enumerate() {
         let c = h.install_exact(0, &to_dst([10, 0, 0, i as u8], actions)).unwrap();
@@ -36,6 +44,16 @@ pub(super) fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>,
     let mut d = CmdDesc::new(Opcode::Install, 0);
     (d.table, d.priority) = (1, 5.into());
     assert_eq!(h.command_with(d, zerocopy::IntoBytes::as_bytes(&e)).unwrap().status, 0);
+    // A tunnel and what comes out of it, connections and what goes through.
+    let pop = HwAction::PopHeader { kind: Encap::Vxlan, port: 40 };
+    ternary(&mut h, &[(key::PROTO, &[17]), (key::L4_DST, &4789u16.to_be_bytes())], &[pop]);
+    ternary(&mut h, &[(key::PORT, &[40]), (key::PROTO, &[17])], &[HwAction::DecTtl, replicate]);
+    let track = HwAction::Track { zone: ZONE, recirc: RECIRC };
+    ternary(&mut h, &[(key::PROTO, &[6]), (key::RECIRC_ID, &[0; 4])], &[track]);
+    ternary(&mut h, &[(key::PROTO, &[6]), (key::RECIRC_ID, &RECIRC.to_be_bytes())], &[out(2)]);
+    for n in 0..3 {
+        assert_eq!(set_connection(&mut h, n, &spec(6, 1000 + n as u16, 15_000)), 0);
+    }
     let mut rx = Vec::new();
     for p in 0..4 {
         let mut r = h.receive_ring(p, 0).unwrap();
@@ -56,7 +74,13 @@ pub(super) fn random_frame(r: &mut Rng) -> Vec<u8> {
         pause[12..18].copy_from_slice(&[0x88, 0x08, 0, 1, 0, r.below(30) as u8]);
         return pause;
     }
-    let f = match r.below(6) {
+    let f = match r.below(8) {
+        6 => vxlan(1, &frames::udp4([1, 1, 1, 1], [10, 7, 0, 1], 5, 6)),
+        7 => {
+            let n = r.below(4) as u16;
+            let f = if r.chance(1, 2) { there(1000 + n) } else { back(1000 + n) };
+            if r.chance(1, 20) { with_flags(f, 0x11) } else { f }
+        }
         0 => frames::arp(1, [10, 0, 0, 1], [10, 0, 0, 2]),
         1 => frames::udp6(1, 2, 3, 4),
         2 => frames::tcp4([10, 9, 9, 9], [10, 0, 0, r.below(DSTS) as u8], 5, 6),
@@ -87,6 +111,8 @@ pub(super) fn tight() -> Config {
     c.exact.buffer_frames = 3;
     c.ternary.interval_cycles = 9;
     c.action.interval_cycles = 4;
+    (c.counters.packet_bits, c.counters.byte_bits) = (3, 12);
+    (c.groups.buffer_frames, c.groups.interval_cycles, c.again.buffer_frames) = (2, 3, 2);
     c.pcie.read_tags = 2;
     c.pcie.requests_per_client = 3;
     c
@@ -96,6 +122,7 @@ type Outcome = (Vec<Vec<Vec<u8>>>, SimStats, Vec<crate::DriverFault>);
 
 fn workload(config: Config, seed: u64, skipping: bool, reversed: bool, each_cycle: bool) -> (Outcome, u64) {
     let (sim, mut h, mut rx, mut tx) = busy_device(config);
+    let mut counters = Ring::new(&mut h, 4);
     sim.set_skipping(skipping);
     sim.set_reversed(reversed);
     let mut r = Rng::new(seed);
@@ -115,6 +142,10 @@ fn workload(config: Config, seed: u64, skipping: bool, reversed: bool, each_cycl
             h.submit(d);
         }
         while h.cmd.take_command().is_some() {}
+        if r.chance(1, 4) {
+            counters.take();
+            h.write(Reg::CTR_TAIL, counters.head);
+        }
         while tx.take_transmitted().is_some() {}
         for (p, ring) in rx.iter_mut().enumerate() {
             while ring.take_received().is_some() {
@@ -132,7 +163,7 @@ fn workload(config: Config, seed: u64, skipping: bool, reversed: bool, each_cycl
             sim.step(cycles);
         }
     }
-    sim.step(50_000);
+    sim.step(120_000);
     assert!(sim.run_until_idle(1000), "seed {seed}");
     assert!(sim.account().balances(), "seed {seed}: {:?}", sim.account());
     let frames = (0..4).map(|p| sim.collect(p)).collect();

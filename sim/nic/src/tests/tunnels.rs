@@ -5,12 +5,12 @@ use std::ops::Range;
 use simnic_defs::cmd::TABLE_TERNARY;
 use simnic_defs::entry::key;
 use simnic_defs::regs::QueueReg;
-use simnic_defs::{CmdDesc, CmdStatus, Encap, FlowEntry, HwAction, Opcode, RxReason};
-use zerocopy::IntoBytes;
+use simnic_defs::{CmdDesc, CmdStatus, Encap, HwAction, Opcode, RxReason};
 
+use super::connections::ternary;
 use super::{device, settle};
 use crate::frames::{self, checksum};
-use crate::raw_host::{RawHost, key_of};
+use crate::raw_host::RawHost;
 use crate::{Config, DropReason, Place};
 
 /// The ingress port of inner frames.
@@ -36,21 +36,12 @@ fn geneve(vni: u8, options: &[u8], inner: &[u8]) -> Vec<u8> {
     outer(6081, 50_000, &[&h[..], options, inner].concat())
 }
 
-fn vxlan(vni: u8, inner: &[u8]) -> Vec<u8> {
+pub(super) fn vxlan(vni: u8, inner: &[u8]) -> Vec<u8> {
     outer(4789, 50_000, &[&[0x08, 0, 0, 0, 0, 0, vni, 0], inner].concat())
 }
 
 fn inner() -> Vec<u8> {
     frames::tcp4([10, 0, 0, 1], [10, 0, 0, 2], 80, 443)
-}
-
-fn ternary(h: &mut RawHost, fields: &[(Range<usize>, &[u8])], actions: &[HwAction]) -> u32 {
-    let (k, m) = key_of(fields);
-    let mut d = CmdDesc::new(Opcode::Install, 0);
-    (d.table, d.priority) = (TABLE_TERNARY, 1.into());
-    let c = h.command_with(d, FlowEntry::new(k, m, 1, actions).unwrap().as_bytes()).unwrap();
-    assert_eq!(c.status, CmdStatus::Ok as u8, "detail {}", c.detail.get());
-    c.entry.get()
 }
 
 fn opens(h: &mut RawHost, kind: Encap, dport: u16) -> u32 {
