@@ -7,7 +7,8 @@ use simnic_defs::cmd::TABLE_TERNARY;
 use simnic_defs::{CmdCpl, CmdStatus};
 
 use crate::capability::{table_id, table_name};
-use crate::provider::{Entry, Holds, Job, SimnicProvider};
+use crate::holds::Holds;
+use crate::provider::{Entry, Job, SimnicProvider};
 use crate::violation::Violation;
 
 /// `EEXIST`.

@@ -32,6 +32,7 @@ pub mod config;
 mod connections;
 mod counter_ring;
 mod health;
+mod holds;
 pub mod lower_action;
 pub mod lower_match;
 mod meters;
