@@ -171,6 +171,8 @@ pub struct ActionCap {
     pub alone: bool,
     /// See there.
     pub beside: &'static [ActionKind],
+    /// Of `ct`: whether it does more than look a connection up, that is to commit, mark and translate it.
+    pub commits: bool,
     /// What a rule with the action must match.
     pub needs: Needs,
 }
@@ -192,6 +194,7 @@ impl ActionCap {
             slots: 1,
             alone: false,
             beside: &[],
+            commits: true,
             needs: &[],
         }
     }
@@ -239,6 +242,11 @@ impl ActionCap {
     /// The same, only in entries that do just this and what is in `beside`.
     pub fn with(self, beside: &'static [ActionKind]) -> Self {
         ActionCap { alone: true, beside, ..self }
+    }
+
+    /// The same, which looks connections up and does not change them.
+    pub fn looking_up(self) -> Self {
+        ActionCap { commits: false, ..self }
     }
 
     /// The same, only in rules that match these.

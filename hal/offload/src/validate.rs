@@ -110,6 +110,7 @@ impl OffloadCapabilities {
 
     fn action_fits_device(&self, a: &Action) -> Result<(), Reject> {
         let offered = || self.tables.iter().any(|t| t.action(a.kind()).is_some());
+        let commits = || self.tables.iter().filter_map(|t| t.action(a.kind())).any(|c| c.commits);
         match a {
             Action::Output(port) if !self.has_port(*port) => Err(Reject::EgressNotOnDevice { port: *port }),
             Action::Controller(_) => Err(Reject::NeedsSoftware { action: a.kind() }),
@@ -123,7 +124,9 @@ impl OffloadCapabilities {
             {
                 Err(Reject::NeedsSoftware { action: a.kind() })
             }
-            Action::Ct(c) if !c.only_looks_up() => Err(Reject::NeedsSoftware { action: a.kind() }),
+            Action::Ct(c) if !c.only_looks_up() && !commits() => {
+                Err(Reject::NeedsSoftware { action: a.kind() })
+            }
             Action::Meter(_) if self.object_limit(ObjectKind::Meter) == 0 => {
                 Err(Reject::ObjectUnsupported { kind: ObjectKind::Meter })
             }

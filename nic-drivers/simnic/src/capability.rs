@@ -80,7 +80,7 @@ fn actions(caps: &Caps, tracks: bool) -> Vec<ActionCap> {
         .chain(SET_WIDE.iter().map(|(f, ..)| set(*f).taking(2)))
         .chain((caps.meters > 0).then(|| ActionCap::anywhere(ActionKind::Meter)))
         .chain((caps.headers > 0).then(|| ActionCap::anywhere(ActionKind::TunnelPush).at_most(1).in_stage(2)))
-        .chain(tracks.then(|| ActionCap::anywhere(ActionKind::Ct).with(&[ActionKind::Recirc])))
+        .chain(tracks.then(|| ActionCap::anywhere(ActionKind::Ct).looking_up().with(&[ActionKind::Recirc])))
         .chain(tracks.then(|| ActionCap::anywhere(ActionKind::Recirc).with(&[ActionKind::Ct])))
         .chain(opens_tunnels(caps).then(|| ActionCap::anywhere(ActionKind::TunnelPop).at_most(1).alone()))
         .collect()
