@@ -1,4 +1,5 @@
-//! Linux packet sockets: an interface's frames through a TPACKET_V3 receive ring and `sendmmsg`.
+//! Linux packet sockets: an interface's frames through TPACKET_V3 rings, and `sendmmsg` where a ring does not do for sending
+//! ([`tx_ring`]).
 //!
 //! ```text
 //!   mapping:  block 0 │ block 1 │ ...      the kernel fills a block with packets, then sets its status to USER;
@@ -22,6 +23,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use device::{BATCH, BufferPool, IoError, PacketBatch, PacketBuf, RxQueue, TxQueue};
+
+mod tx_ring;
+
+use tx_ring::TxRing;
 
 use crate::checksum;
 use crate::netdev::{Netdev, OpenError, owned};
@@ -52,30 +57,43 @@ pub struct AfPacketRx {
     counters: Arc<Counters>,
 }
 
+/// How frames are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Sending {
+    /// From a ring where the interface is a device of hardware, else by copies.
+    #[default]
+    Fit,
+    /// From a ring whatever the interface is.
+    Ring,
+    /// By copies.
+    Copies,
+}
+
 /// Sends to an interface.
 pub struct AfPacketTx {
     socket: OwnedFd,
+    ring: Option<TxRing>,
     counters: Arc<Counters>,
 }
 
-struct Ring {
+/// Memory that a socket shares with the kernel.
+struct Mapping {
     base: NonNull<u8>,
     len: usize,
 }
 
-// SAFETY: the mapping is plain memory, reached only through the one Ring.
-unsafe impl Send for Ring {}
+// SAFETY: the mapping is plain memory, reached only through the one Mapping.
+unsafe impl Send for Mapping {}
 
-impl Drop for Ring {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: base and len are those of the mmap in `Ring::map`; unmapped once.
+        // SAFETY: base and len are those of the mmap in `Mapping::new`; unmapped once.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
     }
 }
 
-impl Ring {
-    fn map(socket: &OwnedFd) -> io::Result<Self> {
-        let len = BLOCK_BYTES * BLOCKS;
+impl Mapping {
+    fn new(socket: &OwnedFd, len: usize) -> io::Result<Self> {
         // SAFETY: maps the socket's ring at an address the kernel chooses; the result is checked.
         let p = unsafe {
             libc::mmap(
@@ -88,9 +106,18 @@ impl Ring {
             )
         };
         match NonNull::new(p.cast::<u8>()) {
-            Some(base) if p != libc::MAP_FAILED => Ok(Ring { base, len }),
+            Some(base) if p != libc::MAP_FAILED => Ok(Mapping { base, len }),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+/// The blocks that the kernel fills.
+struct Ring(Mapping);
+
+impl Ring {
+    fn map(socket: &OwnedFd) -> io::Result<Self> {
+        Mapping::new(socket, BLOCK_BYTES * BLOCKS).map(Ring)
     }
 
     /// Word `w` (a 32-bit offset) of the descriptor of a block: version, private offset, status, packets, first packet.
@@ -98,7 +125,7 @@ impl Ring {
         let at = (block % BLOCKS) * BLOCK_BYTES + w * 4;
         // SAFETY: within the mapping and aligned (blocks are page aligned, w is at most 4); the kernel shares it, hence
         // atomic; it lives as long as the ring.
-        unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at).cast()) }
+        unsafe { AtomicU32::from_ptr(self.0.base.as_ptr().add(at).cast()) }
     }
 
     /// `n` bytes at `at` in a block that is ours; empty when they do not lie within it.
@@ -108,7 +135,9 @@ impl Ring {
         }
         // SAFETY: within the mapping, checked above; the block's status was read as USER with acquire ordering and it is not
         // given back while this borrow of the ring lives, so the kernel does not write it.
-        unsafe { std::slice::from_raw_parts(self.base.as_ptr().add((block % BLOCKS) * BLOCK_BYTES + at), n) }
+        unsafe {
+            std::slice::from_raw_parts(self.0.base.as_ptr().add((block % BLOCKS) * BLOCK_BYTES + at), n)
+        }
     }
 
     /// The packet header at `at` in a block that is ours.
@@ -121,6 +150,9 @@ impl Ring {
         Some(unsafe { std::ptr::read_unaligned(b.as_ptr().cast()) })
     }
 }
+
+/// What frames in a ring are aligned to (TPACKET_ALIGNMENT).
+const TPACKET_ALIGNMENT: usize = 16;
 
 /// Pairs of queues of a port at most.
 const MOST_QUEUES: u16 = 64;
@@ -230,11 +262,13 @@ fn open_rx(netdev: &Netdev, pool: BufferPool, counters: Arc<Counters>) -> Result
     })
 }
 
-/// A socket that only sends; with `promiscuous` it keeps the interface in that mode all the same.
+/// A socket that only sends; with `promiscuous` it keeps the interface in that mode all the same. A ring that the kernel does not
+/// give is done without.
 pub(crate) fn open_tx(
     netdev: &Netdev,
     counters: Arc<Counters>,
     promiscuous: bool,
+    sending: Sending,
 ) -> Result<AfPacketTx, OpenError> {
     let name = netdev.name();
     let err = |op| move |e| OpenError::from_io(name, op, e);
@@ -244,7 +278,19 @@ pub(crate) fn open_tx(
         set_promiscuous(&socket, netdev).map_err(err("promiscuous mode"))?;
     }
     bind(&socket, netdev.index(), 0).map_err(err("bind"))?;
-    Ok(AfPacketTx { socket, counters })
+    let wanted = match sending {
+        Sending::Fit => netdev.is_hardware(),
+        Sending::Ring => true,
+        Sending::Copies => false,
+    };
+    let with_ring = |mtu| {
+        let ring = TxRing::new(mtu)?;
+        set(&ring.socket, libc::PACKET_QDISC_BYPASS, &1i32)?;
+        bind(&ring.socket, netdev.index(), 0)?;
+        Ok::<_, io::Error>(ring)
+    };
+    let ring = if wanted { with_ring(netdev.mtu()?).ok() } else { None };
+    Ok(AfPacketTx { socket, ring, counters })
 }
 
 impl AfPacketPort {
@@ -263,6 +309,14 @@ impl AfPacketPort {
     /// # Errors
     /// [`OpenError`].
     pub fn open_queues(name: &str, pool: &BufferPool, n: u16) -> Result<Self, OpenError> {
+        Self::open_with(name, pool, n, Sending::Fit)
+    }
+
+    /// As [`AfPacketPort::open_queues`], sending like that.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_with(name: &str, pool: &BufferPool, n: u16, sending: Sending) -> Result<Self, OpenError> {
         let netdev = Netdev::open(name)?;
         let counters = Arc::new(Counters::default());
         let mut queues = Vec::new();
@@ -273,7 +327,7 @@ impl AfPacketPort {
                 let joined = join_fanout(&rx.socket, group);
                 group = Some(joined.map_err(|e| OpenError::from_io(name, "PACKET_FANOUT", e))?);
             }
-            queues.push((rx, open_tx(&netdev, counters.clone(), false)?));
+            queues.push((rx, open_tx(&netdev, counters.clone(), false, sending)?));
         }
         NetdevPort::with_queues(netdev, queues, counters)
     }
@@ -449,54 +503,93 @@ impl RxQueue for AfPacketRx {
     }
 }
 
+impl AfPacketTx {
+    /// Whether it sends from a ring.
+    pub fn has_ring(&self) -> bool {
+        self.ring.is_some()
+    }
+
+    /// Takes the first `n` packets out of the batch, which were sent.
+    fn count_sent(&self, pkts: &mut PacketBatch, n: usize) {
+        add(&self.counters.tx_packets, n as u64);
+        add(&self.counters.tx_bytes, pkts.drain_front(n).map(|p| p.len() as u64).sum());
+    }
+
+    /// What it means that the kernel did not take the first packet: true when the others are to be tried, the first one being
+    /// dropped where it is to blame.
+    fn not_taken(&self, pkts: &mut PacketBatch, op: &'static str, e: io::Error) -> Result<bool, IoError> {
+        match e.raw_os_error() {
+            Some(libc::EAGAIN | libc::ENOBUFS) => Ok(false),
+            Some(libc::EINTR) => Ok(true),
+            Some(libc::EMSGSIZE | libc::EINVAL) => {
+                drop(pkts.drain_front(1));
+                add(&self.counters.tx_errors, 1);
+                Ok(true)
+            }
+            Some(libc::ENETDOWN) => Err(IoError::Down),
+            Some(libc::ENXIO | libc::ENODEV) => Err(IoError::Gone),
+            _ => Err(IoError::Os { op, source: e }),
+        }
+    }
+
+    /// Sends the first `most` packets by copies; how many the kernel took.
+    fn send_copies(&self, pkts: &mut PacketBatch, most: usize) -> Result<usize, io::Error> {
+        let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+        for (v, p) in iov.iter_mut().zip(pkts.iter_mut()) {
+            *v = libc::iovec { iov_base: p.as_mut_ptr().cast(), iov_len: p.len() };
+        }
+        // SAFETY: mmsghdr is plain data, for which zero is valid.
+        let mut msgs: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
+        for (m, v) in msgs.iter_mut().zip(&mut iov) {
+            m.msg_hdr.msg_iov = v;
+            m.msg_hdr.msg_iovlen = 1;
+        }
+        let n = pkts.len().min(most) as libc::c_uint;
+        // SAFETY: the first `n` messages point to live I/O vectors, which point to the packets' bytes, which are only read.
+        let sent =
+            unsafe { libc::sendmmsg(self.socket.as_raw_fd(), msgs.as_mut_ptr(), n, libc::MSG_DONTWAIT as _) };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
+    }
+}
+
 impl TxQueue for AfPacketTx {
     /// # Errors
     /// [`IoError::Down`] while the interface is down, [`IoError::Gone`] when it was removed. A packet that the kernel does not
     /// accept (too long, too short) is dropped and counted.
     fn tx_burst(&mut self, pkts: &mut PacketBatch) -> Result<usize, IoError> {
-        let mut taken = 0;
-        while !pkts.is_empty() {
-            let mut iov = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
-            for (v, p) in iov.iter_mut().zip(pkts.iter_mut()) {
-                *v = libc::iovec { iov_base: p.as_mut_ptr().cast(), iov_len: p.len() };
-            }
-            // SAFETY: mmsghdr is plain data, for which zero is valid.
-            let mut msgs: [libc::mmsghdr; BATCH] = unsafe { std::mem::zeroed() };
-            for (m, v) in msgs.iter_mut().zip(&mut iov) {
-                m.msg_hdr.msg_iov = v;
-                m.msg_hdr.msg_iovlen = 1;
-            }
-            let n = pkts.len() as libc::c_uint;
-            // SAFETY: the first `n` messages point to live I/O vectors, which point to the packets' bytes, which are only read.
-            let sent = unsafe {
-                libc::sendmmsg(self.socket.as_raw_fd(), msgs.as_mut_ptr(), n, libc::MSG_DONTWAIT as _)
-            };
-            if sent >= 0 {
-                let sent = sent as usize;
-                add(&self.counters.tx_packets, sent as u64);
-                let bytes = pkts.drain_front(sent).map(|p| p.len() as u64).sum();
-                add(&self.counters.tx_bytes, bytes);
-                taken += sent;
-                if sent < n as usize {
-                    continue;
+        let all = pkts.len();
+        while let Some(first) = pkts.iter().next().map(|p| p.len()) {
+            let had = pkts.len();
+            if let Some(ring) = self.ring.as_mut().filter(|r| r.fits(first)) {
+                let kicked = ring.send(pkts);
+                self.count_sent(pkts, kicked.sent);
+                let go_on = match kicked.error {
+                    Some(e) => self.not_taken(pkts, "send", e)?,
+                    // The ring is full, or the next one does not fit.
+                    None => kicked.sent > 0,
+                };
+                if !go_on {
+                    break;
                 }
-                break;
+                continue;
             }
-            let e = io::Error::last_os_error();
-            match e.raw_os_error() {
-                Some(libc::EAGAIN | libc::ENOBUFS) => break,
-                Some(libc::EINTR) => {}
-                Some(libc::EMSGSIZE | libc::EINVAL) => {
-                    // The first packet is what it does not like.
-                    drop(pkts.drain_front(1));
-                    add(&self.counters.tx_errors, 1);
-                    taken += 1;
+            // One at a time where the others have a ring.
+            let most = if self.ring.is_some() { 1 } else { had };
+            match self.send_copies(pkts, most) {
+                Ok(sent) => {
+                    // Fewer: the next call says what it does not like about the first that is left.
+                    self.count_sent(pkts, sent);
+                    if sent == 0 {
+                        break;
+                    }
                 }
-                Some(libc::ENETDOWN) => return Err(IoError::Down),
-                Some(libc::ENXIO | libc::ENODEV) => return Err(IoError::Gone),
-                _ => return Err(IoError::Os { op: "sendmmsg", source: e }),
+                Err(e) => {
+                    if !self.not_taken(pkts, "sendmmsg", e)? {
+                        break;
+                    }
+                }
             }
         }
-        Ok(taken)
+        Ok(all - pkts.len())
     }
 }

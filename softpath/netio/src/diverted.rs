@@ -22,7 +22,7 @@ use device::{
     RxQueue,
 };
 
-use crate::af_packet::open_tx;
+use crate::af_packet::{Sending, open_tx};
 use crate::netdev::{Netdev, OpenError};
 use crate::netdev_port::{Counters, add};
 use crate::tap::TapPort;
@@ -114,7 +114,7 @@ impl DivertedPort {
         pool: &BufferPool,
     ) -> Result<Self, OpenError> {
         let netdev = Netdev::open(name)?;
-        let tx = open_tx(&netdev, Arc::new(Counters::default()), true)?;
+        let tx = open_tx(&netdev, Arc::new(Counters::default()), true, Sending::Fit)?;
         let mut rest = TapPort::create(tap, pool)?;
         // Where there is no IPv6 it need not be switched off.
         let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{tap}/disable_ipv6"), "1");

@@ -240,7 +240,18 @@ impl Netdev {
     /// # Errors
     /// [`OpenError::Os`]: there is none that tells of itself.
     pub fn driver(&self) -> Result<Driver, OpenError> {
-        // struct ethtool_drvinfo: cmd, then driver, version, fw_version, 32 bytes each, and more; 196 bytes together.
+        let [name, version, firmware, _] = self.driver_texts()?;
+        Ok(Driver { name, version, firmware })
+    }
+
+    /// Whether it is a device on a bus that has addresses (PCI, USB), not one that the kernel has made; as far as it tells.
+    pub fn is_hardware(&self) -> bool {
+        self.driver_texts().is_ok_and(|[.., bus]| bus.contains(':') || bus.starts_with("usb-"))
+    }
+
+    /// Driver, its version, that of the firmware, and the place on the bus.
+    fn driver_texts(&self) -> Result<[String; 4], OpenError> {
+        // struct ethtool_drvinfo: cmd, then driver, version, fw_version, bus_info, 32 bytes each, and more; 196 bytes together.
         let mut info = [0u32; 49];
         info[0] = ETHTOOL_GDRVINFO;
         self.ethtool(&mut info)?;
@@ -249,7 +260,7 @@ impl Netdev {
             let b = &bytes[at..at + 32];
             String::from_utf8_lossy(b.split(|c| *c == 0).next().unwrap_or_default()).into_owned()
         };
-        Ok(Driver { name: text(4), version: text(36), firmware: text(68) })
+        Ok([4, 36, 68, 100].map(text))
     }
 
     /// What the kernel has counted of it, whoever forwarded it; zeros when it cannot be read.
