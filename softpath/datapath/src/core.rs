@@ -35,7 +35,7 @@ use crate::plain;
 use crate::port::PortShared;
 use crate::prefetch;
 use crate::run::{Sleeper, WakesBy};
-use crate::tables::{Known, Tables};
+use crate::tables::{Front, Known, Tables};
 
 /// Numbers writers of counters; 0 is nobody.
 static WRITERS: AtomicU32 = AtomicU32::new(1);
@@ -337,7 +337,7 @@ impl Core {
         let b = &mut self.burst;
         let tally = &mut self.out.tally;
         tally.passes.passes += n as u64;
-        let front = self.tables.front();
+        let front = self.tables.front(passes);
         for (i, p) in batch.iter_mut().enumerate() {
             let key = &mut b.keys[i];
             if !parse(&mut b.layouts, &mut b.plain, i, key, p) {
@@ -395,10 +395,8 @@ impl Core {
             self.watch.lap(Stage::Translate);
         }
         if let Some(v) = self.burst.verdicts.first() {
-            self.tables.sample(match v {
-                Verdict::Entry(e) => Some(*e),
-                _ => None,
-            });
+            let e = if let Verdict::Entry(e) = v { Some(*e) } else { None };
+            self.tables.sample(e, passes);
         }
         self.execute(batch, now, passes);
         self.watch.lap(Stage::Actions);
@@ -407,7 +405,7 @@ impl Core {
     /// Looks the packets up in the subtable that is probed before the cache. Those that are not there, one bit each, of which the
     /// cache's lines are asked for.
     #[inline(always)]
-    fn look_in_front(&mut self, n: usize, front: u32) -> u32 {
+    fn look_in_front(&mut self, n: usize, front: Front) -> u32 {
         let b = &mut self.burst;
         let (mut found, mut left) = (0u64, 0u32);
         for i in 0..n {

@@ -14,7 +14,7 @@
 //! **How many masks are probed.** All, as long as they are few. Beyond, where packets can take shortcuts, those that answer
 //! at least one in [`WORTH`] lookups and [`HOT_MOST`] at most: each other would cost more than it saves. Where they cannot, the
 //! first [`PROBES_MOST`], so that no traffic makes a lookup cost more than that. One mask that answers most packets is probed
-//! before the cache.
+//! before the cache; packets that come for the first time and those that come again, out of a tunnel or tracked, have one each.
 //!
 //! Only the owning core touches them, so nothing here is locked or atomic. They change between bursts, and by what misses
 //! of a burst add.
@@ -101,8 +101,16 @@ struct Subtable {
     /// Masked hash and index of the entry.
     table: HashTable<(u64, u32)>,
     hits: u32,
-    /// Bursts whose first packet it answered, itself or by the exact-match cache.
-    sampled: u32,
+    /// Bursts whose first packet it answered, itself or by the exact-match cache: of packets that came for the first time, and of
+    /// those that came again.
+    sampled: [u32; 2],
+}
+
+/// The subtable that is probed before the exact-match cache, and its entry where it has one only.
+#[derive(Clone, Copy)]
+pub(crate) struct Front {
+    subtable: u32,
+    sole: Option<u32>,
 }
 
 /// What is known of a shortcut by its name.
@@ -151,10 +159,9 @@ pub(crate) struct Tables {
     order: Vec<u32>,
     /// How many of them are worth probing when there are shortcuts.
     hot: usize,
-    /// The subtable that is probed before the exact-match cache, and its entry where it has one only.
-    front: Option<u32>,
-    sole: Option<u32>,
-    bursts: u32,
+    /// For packets that come for the first time, and for those that come again.
+    fronts: [Option<Front>; 2],
+    bursts: [u32; 2],
     promote_in: u32,
     asked: u32,
     named: u32,
@@ -194,9 +201,8 @@ impl Tables {
             subtables: Vec::new(),
             order: Vec::new(),
             hot: HOT_MOST,
-            front: None,
-            sole: None,
-            bursts: 0,
+            fronts: [None; 2],
+            bursts: [0; 2],
             promote_in: PROMOTE_EVERY,
             asked: 0,
             named: 0,
@@ -269,21 +275,21 @@ impl Tables {
         self.hasher.hash_masked(key, &self.looked_words)
     }
 
-    /// The subtable to be probed before the cache.
+    /// The subtable to be probed before the cache, for packets in that pass (from 1).
     #[inline(always)]
-    pub(crate) fn front(&self) -> Option<u32> {
-        self.front
+    pub(crate) fn front(&self, pass: u8) -> Option<Front> {
+        self.fronts[usize::from(pass > 1)]
     }
 
     /// Looks among the megaflows of the subtable that is probed first.
     #[inline(always)]
-    pub(crate) fn find_in_front(&self, front: u32, key: &PacketKey) -> Option<u32> {
-        let s = self.subtables.get(front as usize)?;
+    pub(crate) fn find_in_front(&self, front: Front, key: &PacketKey) -> Option<u32> {
+        let s = self.subtables.get(front.subtable as usize)?;
         let entries = &self.entries;
         // Where there was one entry when that was looked at last, it need not be searched for.
-        if let Some(only) = self.sole
+        if let Some(only) = front.sole
             && let Some(e) = entries.get(only as usize)
-            && e.subtable == front
+            && e.subtable == front.subtable
             && e.counters.is_some()
             && masked_equal(&s.words, &e.key, key)
         {
@@ -295,34 +301,35 @@ impl Tables {
         hit.map(|(_, e)| *e)
     }
 
-    /// Takes note of the entry that answered the first packet of a burst.
+    /// Takes note of the entry that answered the first packet of a burst in that pass.
     #[inline]
-    pub(crate) fn sample(&mut self, e: Option<u32>) {
-        self.bursts += 1;
+    pub(crate) fn sample(&mut self, e: Option<u32>, pass: u8) {
+        let at = usize::from(pass > 1);
+        self.bursts[at] += 1;
         if let Some(e) = e
             && let Some(entry) = self.entries.get(e as usize)
             && let Some(s) = self.subtables.get_mut(entry.subtable as usize)
         {
-            s.sampled += 1;
+            s.sampled[at] += 1;
         }
-        if self.bursts >= SAMPLES {
-            self.choose_front();
+        if self.bursts[at] >= SAMPLES {
+            self.choose_front(at);
         }
     }
 
     #[cold]
-    fn choose_front(&mut self) {
-        self.bursts = 0;
+    fn choose_front(&mut self, at: usize) {
+        self.bursts[at] = 0;
         let subtables = &mut self.subtables;
-        let top = self.order.iter().max_by_key(|s| subtables[**s as usize].sampled).copied();
-        self.front = top.filter(|s| {
-            let s = &subtables[*s as usize];
-            s.sampled >= SAMPLES / 4 * 3 && s.table.len() <= FRONT_MEGAFLOWS
+        let top = self.order.iter().max_by_key(|s| subtables[**s as usize].sampled[at]).copied();
+        self.fronts[at] = top.and_then(|subtable| {
+            let s = &subtables[subtable as usize];
+            let sole = || s.table.iter().next().filter(|_| s.table.len() == 1).map(|(_, e)| *e);
+            let pays = s.sampled[at] >= SAMPLES / 4 * 3 && s.table.len() <= FRONT_MEGAFLOWS;
+            pays.then(|| Front { subtable, sole: sole() })
         });
-        let front = self.front.map(|s| &subtables[s as usize].table);
-        self.sole = front.filter(|t| t.len() == 1).and_then(|t| t.iter().next()).map(|(_, e)| *e);
         for s in &self.order {
-            subtables[*s as usize].sampled = 0;
+            subtables[*s as usize].sampled[at] = 0;
         }
     }
 
@@ -620,7 +627,8 @@ impl Tables {
 
     fn add_subtable(&mut self, mask: PacketMask) -> u32 {
         self.widen(&mask);
-        let new = Subtable { mask, words: words_of(&mask), table: HashTable::new(), hits: 0, sampled: 0 };
+        let new =
+            Subtable { mask, words: words_of(&mask), table: HashTable::new(), hits: 0, sampled: [0; 2] };
         let s = match self.free_subtables.pop() {
             Some(s) => {
                 self.subtables[s as usize] = new;
@@ -678,7 +686,7 @@ impl Tables {
                 self.by_mask.remove(&st.mask);
                 st.table = HashTable::new();
                 self.order.retain(|o| *o != s);
-                self.front = self.front.filter(|f| *f != s);
+                self.fronts = self.fronts.map(|f| f.filter(|f| f.subtable != s));
                 self.free_subtables.push(s);
             }
         }
