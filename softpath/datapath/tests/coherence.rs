@@ -254,6 +254,7 @@ fn records_change_under_a_running_core_and_no_packet_is_lost_or_sent_by_a_remove
         assert!(dp.synchronize(far()));
         tx.send(pool.copy_from(&frame(0, 0)).unwrap()).unwrap();
         let before = got;
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while got == before {
             drain(&mut got);
             assert!(std::time::Instant::now() < deadline, "round {round}");
