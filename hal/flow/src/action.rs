@@ -235,6 +235,8 @@ pub enum Action {
     Trunc(u32),
     /// Executes actions on a copy.
     Clone(Box<[Action]>),
+    /// Executes one of two lists on a copy, by how long the frame is.
+    CheckLength(Box<LengthCheck>),
     /// Puts the packet behind the headers of a tunnel. Actions that follow are executed on the outer packet; what was known of
     /// connections and tunnels stays with it.
     TunnelPush(Box<TunnelPush>),
@@ -246,6 +248,29 @@ pub enum Action {
         /// Their encapsulation.
         kind: TunnelKind,
     },
+}
+
+/// What [`Action::CheckLength`] does.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct LengthCheck {
+    /// A length in bytes of the frame from its Ethernet header on, without FCS.
+    pub bytes: u16,
+    /// For frames that are longer.
+    pub longer: Box<[Action]>,
+    /// For all others.
+    pub others: Box<[Action]>,
+}
+
+impl LengthCheck {
+    /// The actions for a frame of `bytes`.
+    pub fn of(&self, bytes: usize) -> &[Action] {
+        if bytes > usize::from(self.bytes) { &self.longer } else { &self.others }
+    }
+
+    /// Both lists.
+    pub fn lists(&self) -> [&[Action]; 2] {
+        [&self.longer, &self.others]
+    }
 }
 
 /// The kind of an action, without its parameters: what capabilities and reject reasons speak of.
@@ -267,6 +292,7 @@ pub enum ActionKind {
     Meter,
     Trunc,
     Clone,
+    CheckLength,
     TunnelPush,
     TunnelPop,
 }
@@ -290,6 +316,7 @@ impl Action {
             Action::Meter(_) => ActionKind::Meter,
             Action::Trunc(_) => ActionKind::Trunc,
             Action::Clone(_) => ActionKind::Clone,
+            Action::CheckLength(_) => ActionKind::CheckLength,
             Action::TunnelPush(_) => ActionKind::TunnelPush,
             Action::TunnelPop { .. } => ActionKind::TunnelPop,
         }
@@ -314,6 +341,7 @@ impl std::fmt::Display for ActionKind {
             ActionKind::Meter => f.write_str("meter"),
             ActionKind::Trunc => f.write_str("trunc"),
             ActionKind::Clone => f.write_str("clone"),
+            ActionKind::CheckLength => f.write_str("check_pkt_len"),
             ActionKind::TunnelPush => f.write_str("tnl_push"),
             ActionKind::TunnelPop => f.write_str("tnl_pop"),
         }

@@ -1,6 +1,9 @@
 //! Connection tracking: the parameters of its action and the bits of `ct_state`.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::headers::ip_proto;
 
 use crate::FieldId;
 
@@ -114,5 +117,98 @@ impl CtAction {
     pub fn only_looks_up(&self) -> bool {
         let changes = self.commit || self.force || self.mark.1 != 0 || self.label.1 != 0;
         !changes && self.helper.is_none() && !matches!(self.nat, Some(Some(_)))
+    }
+}
+
+/// The ends of connections in one direction, as far as they are asked for; `None` may be anything.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct CtEnds {
+    /// Source address.
+    pub src: Option<IpAddr>,
+    /// Destination address.
+    pub dst: Option<IpAddr>,
+    /// Source port.
+    pub src_port: Option<u16>,
+    /// Destination port.
+    pub dst_port: Option<u16>,
+    /// Identifier of an ICMP request.
+    pub icmp_id: Option<u16>,
+    /// Type of ICMP message.
+    pub icmp_type: Option<u8>,
+    /// Code of ICMP message; connections of other codes than 0 are not tracked.
+    pub icmp_code: Option<u8>,
+}
+
+impl CtEnds {
+    /// Whether a connection is such whose ends in that direction are these: addresses, ports (both the identifier of an ICMP
+    /// request), and the type of ICMP message.
+    pub fn has(&self, (src, dst): (IpAddr, IpAddr), ports: (u16, u16), icmp_type: u8) -> bool {
+        self.src.is_none_or(|a| a == src)
+            && self.dst.is_none_or(|a| a == dst)
+            && self.src_port.is_none_or(|p| p == ports.0)
+            && self.dst_port.is_none_or(|p| p == ports.1)
+            && self.icmp_id.is_none_or(|id| id == ports.0)
+            && self.icmp_type.is_none_or(|k| k == icmp_type)
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, family: &str, icmp: bool) -> fmt::Result {
+        let address = |a: Option<IpAddr>| a.unwrap_or(Ipv6Addr::UNSPECIFIED.into());
+        write!(f, "ct_{family}_src={},ct_{family}_dst={},", address(self.src), address(self.dst))?;
+        if icmp {
+            let (id, kind) = (self.icmp_id.unwrap_or(0), self.icmp_type.unwrap_or(0));
+            write!(f, "icmp_id={id},icmp_type={kind},icmp_code={}", self.icmp_code.unwrap_or(0))
+        } else {
+            write!(f, "ct_tp_src={},ct_tp_dst={}", self.src_port.unwrap_or(0), self.dst_port.unwrap_or(0))
+        }
+    }
+}
+
+/// Some connections, by what is asked of them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct CtFilter {
+    /// IP protocol.
+    pub proto: Option<u8>,
+    /// In the direction of the first packet.
+    pub original: CtEnds,
+    /// In the direction of replies.
+    pub reply: CtEnds,
+}
+
+impl CtFilter {
+    /// Whether nothing is asked of them.
+    pub fn is_any(&self) -> bool {
+        *self == CtFilter::default()
+    }
+}
+
+impl fmt::Display for CtFilter {
+    /// As Open vSwitch has it: what is not asked for is zero.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addresses = [self.original.src, self.original.dst, self.reply.src, self.reply.dst];
+        let family = if addresses.iter().flatten().any(IpAddr::is_ipv4) { "nw" } else { "ipv6" };
+        let icmp = matches!(self.proto, Some(ip_proto::ICMP | ip_proto::ICMPV6));
+        f.write_str("'")?;
+        self.original.write(f, family, icmp)?;
+        write!(f, ",ct_nw_proto={}' '", self.proto.unwrap_or(0))?;
+        self.reply.write(f, family, icmp)?;
+        f.write_str("'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_reads_as_stock_tools_print_it() {
+        let any = "'ct_ipv6_src=::,ct_ipv6_dst=::,ct_tp_src=0,ct_tp_dst=0,ct_nw_proto=6' \
+                   'ct_ipv6_src=::,ct_ipv6_dst=::,ct_tp_src=0,ct_tp_dst=0'";
+        let mut f = CtFilter { proto: Some(6), ..CtFilter::default() };
+        assert_eq!(f.to_string(), any);
+        let address = |last| Some(IpAddr::from([10, 10, 0, last]));
+        f.original = CtEnds { src: address(1), dst: address(2), src_port: Some(80), ..CtEnds::default() };
+        let one = "'ct_nw_src=10.10.0.1,ct_nw_dst=10.10.0.2,ct_tp_src=80,ct_tp_dst=0,ct_nw_proto=6' \
+                   'ct_nw_src=::,ct_nw_dst=::,ct_tp_src=0,ct_tp_dst=0'";
+        assert_eq!(f.to_string(), one);
     }
 }

@@ -18,8 +18,12 @@ pub mod text;
 pub mod tunnel;
 
 pub use crate::field::canonical_in;
-pub use action::{Action, ActionKind, ControllerAction, FlowId, HashAlg, MeterId, PortId, PuntReason};
-pub use ct::{CtAction, CtHelper, NatChoice, NatEnd, NatRange, ORIGINAL_DIRECTION, ct_state};
+pub use action::{
+    Action, ActionKind, ControllerAction, FlowId, HashAlg, LengthCheck, MeterId, PortId, PuntReason,
+};
+pub use ct::{
+    CtAction, CtEnds, CtFilter, CtHelper, NatChoice, NatEnd, NatRange, ORIGINAL_DIRECTION, ct_state,
+};
 pub use field::{FIELDS, Field, FieldId, Maskable, PACKET_WORDS, PIPELINE_WORDS, Prereq, Scope, TextForm};
 pub use headers::MacAddr;
 pub use key::{

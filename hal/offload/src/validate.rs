@@ -118,6 +118,7 @@ impl OffloadCapabilities {
             | Action::Hash { .. }
             | Action::Ct(_)
             | Action::CtClear
+            | Action::CheckLength(_)
             | Action::TunnelPush(_)
             | Action::TunnelPop { .. }
                 if !offered() =>

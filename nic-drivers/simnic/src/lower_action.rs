@@ -132,7 +132,8 @@ pub fn lower_actions(
             | Action::Recirc(_)
             | Action::Hash { .. }
             | Action::Ct(_)
-            | Action::CtClear => {
+            | Action::CtClear
+            | Action::CheckLength(_) => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
             Action::TunnelPop { port, kind } => {

@@ -23,6 +23,7 @@ const TRUNC: u16 = 13;
 const CT_CLEAR: u16 = 16;
 const METER: u16 = 19;
 const CLONE: u16 = 20;
+const CHECK_PKT_LEN: u16 = 21;
 /// Actions within actions at most; the kernel's own limit (OVS_COPY_ACTIONS_MAX_DEPTH).
 const MAX_DEPTH: usize = 16;
 
@@ -98,6 +99,18 @@ impl Actions<'_> {
                 let before = self.tunnel.clone();
                 self.put_all(w, inner, depth + 1)?;
                 self.tunnel = before;
+                w.end(n);
+            }
+            Action::CheckLength(c) => {
+                let n = w.nest(CHECK_PKT_LEN | NESTED);
+                w.u16(1, c.bytes);
+                for (kind, list) in [(2, &c.longer), (3, &c.others)] {
+                    let inner = w.nest(kind | NESTED);
+                    let before = self.tunnel.clone();
+                    self.put_all(w, list, depth + 1)?;
+                    self.tunnel = before;
+                    w.end(inner);
+                }
                 w.end(n);
             }
             Action::DecTtl => return Err(KdpError::Unsupported("decrement of a TTL that is not matched")),

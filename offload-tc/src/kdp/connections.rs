@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use flow::{CtEnds, CtFilter};
 use nix::errno::Errno;
 
 use super::KdpError;
@@ -55,6 +56,21 @@ pub struct Direction {
     pub dport: u16,
     /// Type and code of an ICMP message.
     pub icmp: Option<(u8, u8)>,
+}
+
+impl Direction {
+    fn is_like(&self, ends: &CtEnds) -> bool {
+        ends.has((self.src, self.dst), (self.sport, self.dport), self.icmp.map_or(0, |i| i.0))
+    }
+}
+
+impl Connection {
+    /// Whether it is such as `which` says.
+    pub fn is_like(&self, which: &CtFilter) -> bool {
+        which.proto.is_none_or(|p| p == self.original.proto)
+            && self.original.is_like(&which.original)
+            && self.reply.is_like(&which.reply)
+    }
 }
 
 impl Default for Direction {

@@ -28,7 +28,7 @@ use datapath_api::{
     Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterLimits, MeterStats, MissHandler,
     PortStats, PuntSink,
 };
-use flow::{Action, FieldId, FlowId, MeterId, PacketKey, PortId};
+use flow::{Action, CtFilter, FieldId, FlowId, MeterId, PacketKey, PortId};
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 
@@ -158,6 +158,7 @@ pub(super) fn software_may(actions: &[Action]) -> bool {
     actions.iter().all(|a| match a {
         Action::Ct(_) | Action::CtClear | Action::Recirc(_) => false,
         Action::Clone(inner) => software_may(inner),
+        Action::CheckLength(c) => c.lists().into_iter().all(software_may),
         _ => true,
     })
 }
@@ -186,6 +187,7 @@ impl Shared {
             actions.iter().all(|a| match a {
                 Action::Output(p) => ports.contains(p),
                 Action::Clone(inner) => all(ports, inner),
+                Action::CheckLength(c) => c.lists().into_iter().all(|l| all(ports, l)),
                 _ => true,
             })
         }
@@ -211,6 +213,9 @@ impl Shared {
                     }
                 }
                 Action::Clone(inner) => self.need_meters(link, inner)?,
+                Action::CheckLength(c) => {
+                    c.lists().into_iter().try_for_each(|l| self.need_meters(link, l))?
+                }
                 _ => {}
             }
         }
@@ -534,8 +539,8 @@ impl Datapath for SystemDatapath {
         }
     }
 
-    fn flush_connections(&self, zone: Option<u16>) -> bool {
-        match self.forget_connections(zone, &|_| true) {
+    fn flush_connections(&self, zone: Option<u16>, which: &CtFilter) -> bool {
+        match self.forget_connections(zone, &|c| c.is_like(which)) {
             Ok(_) => true,
             Err(e) => {
                 self.shared.complain(&e);

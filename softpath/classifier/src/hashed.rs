@@ -16,7 +16,7 @@ use crate::slots::Slots;
 /// Entries of a bucket on average, at most.
 const LOAD: usize = 8;
 /// How many more entries a bucket is given memory for at a time.
-const STEP: usize = 2;
+const STEP: usize = 4;
 
 type Bucket<V> = Vec<(u64, V)>;
 
@@ -76,7 +76,7 @@ impl<V> Hashed<V> {
 }
 
 impl<V: Clone> Hashed<V> {
-    /// The bucket of a hash, to change it, with room for one more.
+    /// The bucket of a hash, to change it.
     fn bucket(&mut self, hash: u64) -> Option<&mut Bucket<V>> {
         if self.buckets.len() == 0 {
             self.buckets.push(None);
@@ -88,11 +88,7 @@ impl<V: Clone> Hashed<V> {
             own.extend_from_slice(bucket);
             *bucket = Arc::new(own);
         }
-        let own = Arc::make_mut(bucket);
-        if own.len() == own.capacity() {
-            own.reserve_exact(STEP);
-        }
-        Some(own)
+        Some(Arc::make_mut(bucket))
     }
 
     /// Adds an entry behind those with its hash for which `before` holds.
@@ -109,21 +105,42 @@ impl<V: Clone> Hashed<V> {
         same: impl Fn(&V) -> bool,
         before: impl Fn(&V) -> bool,
     ) -> Option<V> {
+        self.put_with(hash, same, before, |_| v)
+    }
+
+    /// As [`Hashed::put`], of what is made of the entry whose place it takes, if there is one.
+    pub(crate) fn put_with(
+        &mut self,
+        hash: u64,
+        same: impl Fn(&V) -> bool,
+        before: impl Fn(&V) -> bool,
+        make: impl FnOnce(Option<&V>) -> V,
+    ) -> Option<V> {
         // There always is one.
         let bucket = self.bucket(hash)?;
         if let Some(e) = bucket.iter_mut().find(|e| e.0 == hash && same(&e.1)) {
+            let v = make(Some(&e.1));
             return Some(std::mem::replace(&mut e.1, v));
         }
+        let v = make(None);
         let at = bucket
             .iter()
             .rposition(|e| e.0 == hash && before(&e.1))
             .map_or_else(|| bucket.iter().position(|e| e.0 == hash).unwrap_or(bucket.len()), |last| last + 1);
+        if bucket.len() == bucket.capacity() {
+            bucket.reserve_exact(STEP);
+        }
         bucket.insert(at, (hash, v));
+        self.grown();
+        None
+    }
+
+    /// There is one more entry.
+    fn grown(&mut self) {
         self.len += 1;
         if self.len > self.buckets.len() * LOAD {
             self.split();
         }
-        None
     }
 
     /// The first entry with this hash of which `is` holds, to change it.
@@ -195,11 +212,16 @@ impl<V: Clone> Hashed<V> {
 impl Hashed<u32> {
     /// Counts one more under this hash.
     pub(crate) fn count_up(&mut self, hash: u64) {
-        let there = self.bucket(hash).and_then(|b| b.iter_mut().find(|e| e.0 == hash));
-        match there {
-            Some((_, n)) => *n += 1,
-            None => self.add(hash, 1, |_| true),
+        let Some(bucket) = self.bucket(hash) else { return };
+        if let Some((_, n)) = bucket.iter_mut().find(|e| e.0 == hash) {
+            *n += 1;
+            return;
         }
+        if bucket.len() == bucket.capacity() {
+            bucket.reserve_exact(STEP);
+        }
+        bucket.push((hash, 1));
+        self.grown();
     }
 
     /// Counts one less; what has come down to none is gone.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use flow::{PipelineKey, PipelineMask};
 use imbl::OrdMap;
+use smallvec::SmallVec;
 
 use crate::hashed::Hashed;
-use crate::shape::{BASIS, MiniMatch, Shape, mix, ports_bits};
+use crate::shape::{BASIS, MiniMatch, STAGES, Shape, mix, ports_bits};
 use crate::trie::{Trie, lead};
 use crate::version::TrieProbe;
 
@@ -74,21 +75,27 @@ impl<R> Subtable<R> {
         self.priorities.get_max().map_or(0, |(p, _)| *p)
     }
 
-    /// Adds a rule, or takes the place of the one with the same key and priority, which is returned. `key` is that of `m`.
+    /// Adds the rule that is made of the one with the same key and priority, whose place it takes and which is returned.
+    /// `key` is that of `m`.
     pub(crate) fn insert(
         &mut self,
         m: &MiniMatch,
         key: &PipelineKey,
         priority: u32,
-        rule: Arc<R>,
+        make: impl FnOnce(Option<&Arc<R>>) -> Arc<R>,
     ) -> Option<Arc<R>> {
-        let hash = full_hash(&m.words);
-        let entry = Entry { words: m.words.clone(), priority, rule };
         let same = |e: &Entry<R>| e.priority == priority && e.words == m.words;
-        if let Some(old) = self.rules.put(hash, entry, same, |e| e.priority >= priority) {
+        let entry = |old: Option<&Entry<R>>| {
+            let rule = make(old.map(|e| &e.rule));
+            Entry { words: m.words.clone(), priority, rule }
+        };
+        let mut stages: SmallVec<[u64; STAGES]> = stage_hashes(&self.shape, &m.words).collect();
+        // That after the last stage is that of the whole.
+        let hash = stages.pop().unwrap_or(BASIS);
+        if let Some(old) = self.rules.put_with(hash, same, |e| e.priority >= priority, entry) {
             return Some(old.rule);
         }
-        for (index, h) in self.indices.iter_mut().zip(stage_hashes(&self.shape, &m.words)) {
+        for (index, h) in self.indices.iter_mut().zip(stages) {
             index.count_up(h);
         }
         *self.priorities.entry(priority).or_insert(0) += 1;

@@ -236,14 +236,42 @@ impl<R> Version<R> {
             Some(i) => i,
             None => self.add_subtable(m),
         };
-        let key = m.key();
+        self.put(i, m, &m.key(), priority, |_| rule)
+    }
+
+    /// Adds the rule that `make` makes of its match in compact form and of the rule with the same match and priority, if there
+    /// is one. That is replaced and returned.
+    pub fn insert_with(
+        &mut self,
+        m: &PipelineMatch,
+        priority: u32,
+        make: impl FnOnce(&MiniMatch, Option<&Arc<R>>) -> Arc<R>,
+    ) -> Option<Arc<R>> {
+        let known = self.position(hash_mask(m.mask()), m.mask());
+        let mini = match known.and_then(|i| self.slot(i as u32)) {
+            Some(s) => MiniMatch::with_shape(s.subtable.shape.clone(), m),
+            None => MiniMatch::new(m),
+        };
+        let i = known.unwrap_or_else(|| self.add_subtable(&mini));
+        self.put(i, &mini, m.key(), priority, |old| make(&mini, old))
+    }
+
+    /// Adds a rule to subtable `i`, which is that of the mask of `m`; `key` is the key of `m`.
+    fn put(
+        &mut self,
+        i: usize,
+        m: &MiniMatch,
+        key: &PipelineKey,
+        priority: u32,
+        make: impl FnOnce(Option<&Arc<R>>) -> Arc<R>,
+    ) -> Option<Arc<R>> {
         let slot = self.slots.get_mut(i)?.as_mut()?;
         let lens = slot.subtable.prefix_lens;
-        let old = Arc::make_mut(&mut slot.subtable).insert(m, &key, priority, rule);
+        let old = Arc::make_mut(&mut slot.subtable).insert(m, key, priority, make);
         if old.is_none() {
             self.len += 1;
-            self.pruning.add_rule(i as u32, &m.shape, &key);
-            self.count_prefixes(lens, &key, Trie::insert);
+            self.pruning.add_rule(i as u32, &m.shape, key);
+            self.count_prefixes(lens, key, Trie::insert);
             self.reorder(i);
         }
         old

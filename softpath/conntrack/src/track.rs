@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use clock::Instant;
 use flow::headers::eth_type;
-use flow::{CtAction, NatEnd, NatRange, ct_state};
+use flow::{CtAction, CtFilter, NatEnd, NatRange, ct_state};
 
 use crate::entry::{Entry, Protocol};
 use crate::extract::{Found, Headers, addresses, extract};
@@ -473,6 +473,15 @@ impl Tracker {
             n += removed.len();
         }
         n
+    }
+
+    /// Forgets connections, of one zone or of all, that are such as `which` says. How many.
+    pub fn flush_like(&self, zone: Option<u16>, which: &CtFilter) -> usize {
+        self.flush_where(zone, &|original, reply| {
+            which.proto.is_none_or(|p| p == original.proto)
+                && original.is_like(&which.original)
+                && reply.is_like(&which.reply)
+        })
     }
 
     /// Forgets the connection of which `t` is the tuple in either direction; whether there was one.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use flow::CtEnds;
 use flow::headers::ip_proto;
 
 /// The ends of a connection, in one direction.
@@ -56,6 +57,12 @@ impl Tuple {
     /// Whether its ports can be translated.
     pub(crate) fn has_ports(&self) -> bool {
         matches!(self.proto, ip_proto::TCP | ip_proto::UDP)
+    }
+
+    /// Whether it is such as `ends` says.
+    pub fn is_like(&self, ends: &CtEnds) -> bool {
+        let addresses = (self.address(self.src), self.address(self.dst));
+        ends.has(addresses, (self.sport, self.dport), self.icmp_type)
     }
 
     /// An address of it, for people.

@@ -19,7 +19,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use clock::{Deadline, Instant};
-use flow::{Action, ControllerAction, FlowId, MeterId, PacketKey, PacketMask, PacketMatch, PortId};
+use flow::{Action, ControllerAction, CtFilter, FlowId, MeterId, PacketKey, PacketMask, PacketMatch, PortId};
 
 mod counters;
 mod meter;
@@ -333,8 +333,8 @@ pub trait Datapath: Send + Sync {
     /// removed or replaced before it. Returns false when that has not come by `deadline`, which is in the datapath's time.
     fn synchronize(&self, deadline: Deadline) -> bool;
 
-    /// Forgets tracked connections, of one zone or of all. Whether connections are tracked at all.
-    fn flush_connections(&self, _zone: Option<u16>) -> bool {
+    /// Forgets tracked connections, of one zone or of all, that are such as `which` says. Whether it can.
+    fn flush_connections(&self, _zone: Option<u16>, _which: &CtFilter) -> bool {
         false
     }
 

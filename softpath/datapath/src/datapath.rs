@@ -14,7 +14,7 @@ use datapath_api::{
     PortStats, PuntSink,
 };
 use device::{BufferPool, QueuePair, RxQueue, TxQueue};
-use flow::{Action, FlowId, MeterId, PortId};
+use flow::{Action, CtFilter, FlowId, MeterId, PortId};
 use parking_lot::Mutex;
 
 use crate::config::{DatapathConfig, PortConfig};
@@ -501,8 +501,8 @@ impl Datapath for SoftDatapath {
         Ok(())
     }
 
-    fn flush_connections(&self, zone: Option<u16>) -> bool {
-        self.shared.connections.flush(zone);
+    fn flush_connections(&self, zone: Option<u16>, which: &CtFilter) -> bool {
+        self.shared.connections.flush_like(zone, which);
         true
     }
 

@@ -315,7 +315,12 @@ impl Outputs {
         for (i, a) in actions.iter().enumerate() {
             let last = i + 1 == actions.len();
             // Ports ask nothing, and most packets in a tunnel go to one.
-            if p.is_other && !matches!(a, Action::Output(_) | Action::Trunc(_) | Action::Clone(_)) {
+            if p.is_other
+                && !matches!(
+                    a,
+                    Action::Output(_) | Action::Trunc(_) | Action::Clone(_) | Action::CheckLength(_)
+                )
+            {
                 p.get_to_know();
             }
             match a {
@@ -421,18 +426,19 @@ impl Outputs {
                         self.tally.drop(DropReason::RecircLimit);
                     } else if last {
                         return self.run(p, list, passes, depth + 1, now);
-                    } else if let Some(copy) = p.buf.try_clone() {
-                        let mut key = *p.key;
-                        let q = Packet {
-                            buf: copy,
-                            key: &mut key,
-                            headers: p.headers,
-                            changed: p.changed,
-                            is_other: p.is_other,
-                        };
-                        self.run(q, list, passes, depth + 1, now);
                     } else {
-                        self.tally.drop(DropReason::NoBuffer);
+                        self.run_on_copy(&p, list, passes, depth + 1, now);
+                    }
+                    given = true;
+                }
+                Action::CheckLength(c) => {
+                    let list = c.of(p.buf.len());
+                    if depth >= MAX_CLONE_DEPTH {
+                        self.tally.drop(DropReason::RecircLimit);
+                    } else if last {
+                        return self.run(p, list, passes, depth + 1, now);
+                    } else if !list.is_empty() {
+                        self.run_on_copy(&p, list, passes, depth + 1, now);
                     }
                     given = true;
                 }
@@ -441,6 +447,15 @@ impl Outputs {
         if !given {
             self.tally.drop(DropReason::Action);
         }
+    }
+
+    fn run_on_copy(&mut self, p: &Packet<'_>, list: &[Action], passes: u8, depth: u8, now: Instant) {
+        let Some(buf) = p.buf.try_clone() else {
+            return self.tally.drop(DropReason::NoBuffer);
+        };
+        let mut key = *p.key;
+        let (headers, changed, is_other) = (p.headers, p.changed, p.is_other);
+        self.run(Packet { buf, key: &mut key, headers, changed, is_other }, list, passes, depth, now);
     }
 
     fn send_copy(&mut self, port: PortId, p: &PacketBuf, cut: Option<usize>) {

@@ -247,7 +247,7 @@ fn interpret(
 ) {
     let mut given = false;
     let mut cut = None;
-    for a in actions {
+    for (i, a) in actions.iter().enumerate() {
         match a {
             Action::Output(p) => {
                 given = true;
@@ -320,6 +320,13 @@ fn interpret(
             Action::Clone(list) => {
                 given = true;
                 interpret(f.clone(), list, out, again, pass);
+            }
+            Action::CheckLength(c) => {
+                given = true;
+                let list = c.of(f.bytes.len());
+                if !list.is_empty() || i + 1 == actions.len() {
+                    interpret(f.clone(), list, out, again, pass);
+                }
             }
         }
     }
@@ -421,7 +428,13 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (14..80u32).prop_map(Action::Trunc),
     ];
     leaf.prop_recursive(2, 8, 4, |inner| {
-        prop::collection::vec(inner, 0..4).prop_map(|v| Action::Clone(v.into()))
+        let list = || prop::collection::vec(inner.clone(), 0..4).prop_map(Vec::into_boxed_slice);
+        prop_oneof![
+            3 => list().prop_map(Action::Clone),
+            1 => (40..120u16, list(), list()).prop_map(|(bytes, longer, others)| {
+                Action::CheckLength(Box::new(flow::LengthCheck { bytes, longer, others }))
+            }),
+        ]
     })
 }
 
@@ -499,7 +512,7 @@ proptest! {
             f[at.index(n)] = v;
         }
         f.truncate(cut.index(f.len() + 1));
-        let only_moves: Vec<_> = list.into_iter().filter(|a| !matches!(a, Action::Recirc(_) | Action::Clone(_))).collect();
+        let only_moves: Vec<_> = list.into_iter().filter(|a| !matches!(a, Action::Recirc(_) | Action::Clone(_) | Action::CheckLength(_))).collect();
         let deliveries = only_moves.iter().filter(|a| matches!(a, Action::Output(_) | Action::Controller(_))).count();
         let mut rig = Rig::with_handler(4, Arc::new(ByPass(vec![only_moves])), |_| ());
         rig.send(1, &f);

@@ -6,6 +6,9 @@ use crate::figure::{Figure, Unit};
 use crate::part::BenchError;
 use crate::target::Target;
 
+/// What figures call our program.
+pub(crate) const OURS: &str = "ours";
+
 /// A program that is measured.
 #[derive(Clone, Debug)]
 pub(crate) struct Contender {
@@ -28,7 +31,7 @@ pub(crate) fn contenders(
     let Some(ours) = beside else {
         return Err(anyhow::anyhow!("{program} is not built: cargo build --release -p {package}").into());
     };
-    let mut all = vec![Contender { name: "ours", program: ours }];
+    let mut all = vec![Contender { name: OURS, program: ours }];
     if Path::new(theirs).is_file() {
         all.push(Contender { name: "Open vSwitch", program: theirs.into() });
     } else {

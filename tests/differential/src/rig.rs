@@ -387,7 +387,7 @@ impl Rig {
         let pipeline = self.bridge.pipeline();
         let rules =
             pipeline.tables().flat_map(|(id, t)| t.rules.iter().map(move |(_, f)| (id, f.rule.clone())));
-        rules.map(|(id, r)| ((id, r.priority), (r.counters.packets(), r.counters.bytes()))).collect()
+        rules.map(|(id, r)| ((id, r.priority), (r.packets(), r.bytes()))).collect()
     }
 
     /// Records in hardware, and all records.

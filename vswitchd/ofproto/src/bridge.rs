@@ -403,8 +403,8 @@ impl Bridge {
                 duration_nsec: age.subsec_nanos(),
                 idle_timeout: r.idle_timeout,
                 hard_timeout: r.hard_timeout,
-                packets: r.counters.packets(),
-                bytes: r.counters.bytes(),
+                packets: r.packets(),
+                bytes: r.bytes(),
                 matches: r.matches.expand(),
             });
         }
@@ -561,7 +561,7 @@ impl Bridge {
                 let _ = write!(out, "table_id={}, ", r.table);
             }
             let age = now.since(r.created).as_secs();
-            let (packets, bytes) = (r.counters.packets(), r.counters.bytes());
+            let (packets, bytes) = (r.packets(), r.bytes());
             let _ = write!(out, "duration={age}s, n_packets={packets}, n_bytes={bytes}, ");
             let matches = flow::text::ofctl::format(&r.matches.expand());
             let mut words = Vec::new();
@@ -647,6 +647,10 @@ fn keep_from_controllers(actions: &mut [Action]) {
         match a {
             Action::Controller(c) => c.dont_send = true,
             Action::Clone(inner) => keep_from_controllers(inner),
+            Action::CheckLength(c) => {
+                keep_from_controllers(&mut c.longer);
+                keep_from_controllers(&mut c.others);
+            }
             _ => {}
         }
     }

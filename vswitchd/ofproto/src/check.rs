@@ -171,6 +171,7 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         Action::Group(g) if *g > GroupId::MAX => return Err(BadAction::BadOutGroup.into()),
         Action::StackPush(s) => check_read(*s, known)?,
         Action::StackPop(s) => check_write(s.field, known)?,
+        Action::CheckPktLarger(c) => check_write(c.dst.field, known)?,
         Action::Multipath(m) => {
             if m.fields > 6 || m.algorithm > 3 {
                 return Err(BadAction::BadArgument.into());
@@ -208,7 +209,6 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::PushPbb(_)
         | Action::PopPbb
         | Action::Sample(_)
-        | Action::CheckPktLarger(_)
         | Action::Encap(_)
         | Action::Decap { .. }
         | Action::DecNshTtl
@@ -351,6 +351,7 @@ fn allowed_in_set(a: &Action) -> bool {
             | Action::Multipath(_)
             | Action::FinTimeout { .. }
             | Action::Clone(_)
+            | Action::CheckPktLarger(_)
             | Action::DebugRecirc
             | Action::Ct(_)
             | Action::CtClear

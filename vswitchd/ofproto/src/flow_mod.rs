@@ -16,7 +16,7 @@ use crate::changes::Changes;
 use crate::check::check_instructions;
 use crate::meters;
 use crate::room;
-use crate::rule::{Rule, RuleCounters};
+use crate::rule::Rule;
 use crate::tables::{N_TABLES, Pipeline};
 use crate::xlate::LearnedFlow;
 
@@ -112,33 +112,31 @@ fn put(
 ) -> Result<(), ErrorCode> {
     let table = table_of_add(fm.table)?;
     check_references(p, &fm.instructions)?;
-    let generation = p.generation;
     let priority = u32::from(fm.priority);
-    let t = p.table_mut(table);
-    let matches = t.rules.compact(&fm.matches);
-    let old = t.rules.find_exact(&matches, priority).cloned();
-    if old.is_none() {
-        if fm.flags.has(FlowModFlags::CHECK_OVERLAP)
-            && t.rules.overlapping(&fm.matches, priority).next().is_some()
-        {
-            return Err(FlowModFailed::Overlap.into());
+    let check_overlap = fm.flags.has(FlowModFlags::CHECK_OVERLAP);
+    let full = p.table(table).map_or(0, |t| t.rules.len()) >= p.flow_limit(table, max_rules);
+    if check_overlap || full {
+        let t = p.table_mut(table);
+        if t.rules.find_exact(&t.rules.compact(&fm.matches), priority).is_none() {
+            if check_overlap && t.rules.overlapping(&fm.matches, priority).next().is_some() {
+                return Err(FlowModFailed::Overlap.into());
+            }
+            room::make(p, table, max_rules, changes)?;
         }
-        room::make(p, table, max_rules, changes)?;
     }
-    let t = p.table_mut(table);
-    let counters = match &old {
-        Some(r) if !fm.flags.has(FlowModFlags::RESET_COUNTS) => r.counters.clone(),
-        _ => Arc::new(RuleCounters::default()),
-    };
+    let generation = p.generation;
     let instructions = changes.share(&fm.instructions);
-    let rule = Rule::new(fm, table, matches.clone(), (now, generation), instructions, counters);
-    let rule = Arc::new(rule);
+    let old = p.table_mut(table).rules.insert_with(&fm.matches, priority, |matches, old| {
+        let counters = old.filter(|_| !fm.flags.has(FlowModFlags::RESET_COUNTS)).map(|r| r.shared_counters());
+        let rule = Rule::new(fm, table, matches.clone(), (now, generation), instructions, counters);
+        let rule = Arc::new(rule);
+        changes.added(&rule);
+        changes.watch(&rule);
+        rule
+    });
     if let Some(old) = &old {
         changes.replaced(old);
     }
-    changes.added(&rule);
-    changes.watch(&rule);
-    t.rules.insert(&matches, priority, rule);
     Ok(())
 }
 
@@ -201,11 +199,7 @@ fn modify(
     for r in old {
         let table = r.table;
         let t = p.table_mut(table);
-        let counters = if fm.flags.has(FlowModFlags::RESET_COUNTS) {
-            Arc::new(RuleCounters::default())
-        } else {
-            r.counters.clone()
-        };
+        let counters = (!fm.flags.has(FlowModFlags::RESET_COUNTS)).then(|| r.shared_counters());
         let cookie = fm.new_cookie.filter(|_| fm.modify_cookie).unwrap_or(r.cookie);
         let new = r.modified(cookie, (now, generation), instructions.clone(), counters);
         let new = Arc::new(new);

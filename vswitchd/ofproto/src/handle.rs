@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use clock::Deadline;
-use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
+use flow::{CtFilter, FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
 use openflow::error::{BadRequest, Nicira, PortModFailed, SwitchConfigFailed};
 use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig};
 use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
@@ -77,7 +77,8 @@ impl OpenFlowSwitch for Bridge {
                 Ok(Reply::None)
             }
             Body::Resume(pin) => self.resume(*pin),
-            Body::CtFlushZone(zone) => self.flush_zone(zone),
+            Body::CtFlushZone(zone) => self.flush_connections(Some(zone), &CtFilter::default()),
+            Body::CtFlush { zone, which } => self.flush_connections(zone, &which),
             Body::SetControllerId(id) => {
                 if let Some(c) = self.conns.lock().get_mut(&conn) {
                     c.1 = id;
@@ -176,10 +177,20 @@ impl Bridge {
         Ok(Reply::None)
     }
 
-    /// Forgets the connections of a zone (Nicira's `NXT_CT_FLUSH_ZONE`).
-    fn flush_zone(&self, zone: u16) -> Result<Reply, ErrorCode> {
-        tracing::debug!(target: "ct_dpif", "{}: ct_flush: zone {zone}", self.name());
-        let done = self.switch().and_then(|s| Some(s.datapath()?.flush_connections(Some(zone))));
+    /// Forgets connections (Nicira's `NXT_CT_FLUSH_ZONE` and `NXT_CT_FLUSH`).
+    fn flush_connections(&self, zone: Option<u16>, which: &CtFilter) -> Result<Reply, ErrorCode> {
+        let name = self.name();
+        match zone {
+            None if which.is_any() => tracing::debug!(target: "ct_dpif", "{name}: ct_flush: <all>"),
+            Some(zone) if which.is_any() => {
+                tracing::debug!(target: "ct_dpif", "{name}: ct_flush: zone {zone}");
+            }
+            _ => {
+                let zone = zone.unwrap_or(0);
+                tracing::debug!(target: "ct_dpif", "{name}: ct_flush: zone={zone} {which}");
+            }
+        }
+        let done = self.switch().and_then(|s| Some(s.datapath()?.flush_connections(zone, which)));
         if done == Some(true) { Ok(Reply::None) } else { Err(Nicira::CtActionUnsupported.into()) }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use openflow::Instructions;
 
 /// Fewest before it is looked for those that nobody has.
@@ -14,7 +15,7 @@ const LEAST: usize = 256;
 /// The set of a bridge.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    all: HashSet<Arc<Instructions>>,
+    all: HashSet<Arc<Instructions>, RandomState>,
     /// When there are that many, those that nobody has go.
     look_at: usize,
 }

@@ -210,10 +210,11 @@ fn concerns(m: &MonitorRequest, c: &RuleChange) -> bool {
         RuleChange::Modified { old, .. } => Some(old),
         _ => None,
     };
-    let any = |f: &dyn Fn(&Rule) -> bool| f(rule) || old.is_some_and(|o| f(o));
+    let sends = |r: &Rule| r.outputs_to(m.out_port);
     (m.table == TableId::ALL || m.table.0 == rule.table)
-        && (m.out_port == PortNo::ANY || any(&|r| r.outputs_to(m.out_port)))
-        && (m.out_group == GroupId::ANY || any(&|r| r.has_group(m.out_group)))
+        && (m.out_port == PortNo::ANY || sends(rule) || old.is_some_and(|o| sends(o)))
+        // Of groups only those that there are now, as in Open vSwitch.
+        && (m.out_group == GroupId::ANY || rule.has_group(m.out_group))
         && m.matches.mask().is_subset_of(rule.matches.mask())
         && m.matches.matches(&rule.matches.key())
 }

@@ -62,6 +62,11 @@ impl<'a> Peers<'a> {
         &self.routes.tunnels
     }
 
+    /// Whether the datapath is said not to tell packets by their length.
+    pub(crate) fn lacks_length_checks(&self) -> bool {
+        self.routes.lacks_length_checks
+    }
+
     /// The bridge of that name.
     pub(crate) fn by_name(&'a self, name: &str) -> Option<(&'a Bridge, &'a Pipeline)> {
         let is = |b: &Option<Arc<Bridge>>| b.as_ref().is_some_and(|b| b.name() == name);

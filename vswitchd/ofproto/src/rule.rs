@@ -3,8 +3,8 @@
 //! A [`Rule`] does not change once it is in a table: a modification puts another in its place that shares its counters.
 //! So a flow record that still executes the old instructions credits the flow it belongs to.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use classifier::MiniMatch;
@@ -21,6 +21,8 @@ pub struct RuleCounters {
     bytes: AtomicU64,
     /// Kept one nanosecond up so that zero can mean never.
     used_ns: AtomicU64,
+    /// When the flow was last learned again.
+    refreshed_ns: AtomicU64,
 }
 
 impl RuleCounters {
@@ -88,28 +90,27 @@ pub struct Rule {
     pub created: Instant,
     /// Generation of the tables it was added in.
     pub added_in: u64,
-    /// When it was last learned again.
-    refreshed_ns: AtomicU64,
     /// Timeouts that the end of a connection brought about, in seconds; 0 for none.
     shorter_idle: AtomicU16,
     shorter_hard: AtomicU16,
     /// What shortcuts know it by.
     pub(crate) serial: u64,
     pub(crate) fast: Plainness,
-    /// Its counters.
-    pub counters: Arc<RuleCounters>,
+    /// Its counters, from when there is something to count: most rules of a large table seldom see a packet.
+    counters: OnceLock<Arc<RuleCounters>>,
     rare: Option<Box<Rare>>,
 }
 
 impl Rule {
-    /// A rule that is added to `table` now, in `generation` of the tables.
+    /// A rule that is added to `table` now, in `generation` of the tables; with the counters of the rule whose place it takes,
+    /// or new ones.
     pub(crate) fn new(
         fm: &FlowMod,
         table: u8,
         matches: MiniMatch,
         (now, generation): (Instant, u64),
         instructions: Arc<Instructions>,
-        counters: Arc<RuleCounters>,
+        counters: Option<Arc<RuleCounters>>,
     ) -> Rule {
         Rule {
             table,
@@ -123,22 +124,21 @@ impl Rule {
             instructions,
             created: now,
             added_in: generation,
-            refreshed_ns: AtomicU64::default(),
             shorter_idle: AtomicU16::default(),
             shorter_hard: AtomicU16::default(),
             serial: serial(),
-            counters,
+            counters: counters.map(OnceLock::from).unwrap_or_default(),
             rare: (fm.importance != 0).then(|| Box::new(Rare { importance: fm.importance, modified: None })),
         }
     }
 
-    /// What takes its place when it is modified now, in `generation` of the tables.
+    /// What takes its place when it is modified now, in `generation` of the tables; with its counters or new ones.
     pub(crate) fn modified(
         &self,
         cookie: u64,
         (now, generation): (Instant, u64),
         instructions: Arc<Instructions>,
-        counters: Arc<RuleCounters>,
+        counters: Option<Arc<RuleCounters>>,
     ) -> Rule {
         Rule {
             table: self.table,
@@ -152,13 +152,32 @@ impl Rule {
             instructions,
             created: self.created,
             added_in: self.added_in,
-            refreshed_ns: AtomicU64::default(),
             shorter_idle: AtomicU16::default(),
             shorter_hard: AtomicU16::default(),
             serial: serial(),
-            counters,
+            counters: counters.map(OnceLock::from).unwrap_or_default(),
             rare: Some(Box::new(Rare { importance: self.importance(), modified: Some((now, generation)) })),
         }
+    }
+
+    /// Credits traffic, the last of it at `used`.
+    pub fn credit(&self, packets: u64, bytes: u64, used: Option<Instant>) {
+        self.counters.get_or_init(Arc::default).add(packets, bytes, used);
+    }
+
+    /// Packets.
+    pub fn packets(&self) -> u64 {
+        self.counters.get().map_or(0, |c| c.packets())
+    }
+
+    /// Bytes, frames without FCS.
+    pub fn bytes(&self) -> u64 {
+        self.counters.get().map_or(0, |c| c.bytes())
+    }
+
+    /// Its counters, for the rule that takes its place.
+    pub(crate) fn shared_counters(&self) -> Arc<RuleCounters> {
+        self.counters.get_or_init(Arc::default).clone()
     }
 
     /// The higher, the later it is evicted.
@@ -181,18 +200,19 @@ impl Rule {
     /// When it was last used: by a packet, or by having been added.
     pub fn last_used(&self) -> Instant {
         let modified = self.last_modified();
-        self.counters.used().map_or(modified, |u| u.max(modified))
+        self.counters.get().and_then(|c| c.used()).map_or(modified, |u| u.max(modified))
     }
 
     /// When it was added, modified or learned again; the hard timeout runs from here.
     pub fn last_modified(&self) -> Instant {
         let modified = self.rare.as_ref().and_then(|r| r.modified).map_or(self.created, |(at, _)| at);
-        modified.max(Instant::from_nanos(self.refreshed_ns.load(Ordering::Relaxed)))
+        let refreshed = self.counters.get().map_or(0, |c| c.refreshed_ns.load(Ordering::Relaxed));
+        modified.max(Instant::from_nanos(refreshed))
     }
 
     /// Says that it was learned again.
     pub(crate) fn refresh(&self, now: Instant) {
-        self.refreshed_ns.fetch_max(now.as_nanos(), Ordering::Relaxed);
+        self.counters.get_or_init(Arc::default).refreshed_ns.fetch_max(now.as_nanos(), Ordering::Relaxed);
     }
 
     /// Idle and hard timeout in seconds as they are by now; 0 never.

@@ -41,8 +41,8 @@ impl Bridge {
             MultipartRequest::Aggregate(r) => {
                 let mut sum = AggregateStats::default();
                 for r in self.selected(&r)? {
-                    sum.packets += r.counters.packets();
-                    sum.bytes += r.counters.bytes();
+                    sum.packets += r.packets();
+                    sum.bytes += r.bytes();
                     sum.flows += 1;
                 }
                 reply(MultipartReply::Aggregate(sum))
@@ -241,8 +241,8 @@ fn flow_stats(r: &Rule, now: Instant) -> FlowStats {
         idle_age: Some(seconds(now.since(r.last_used()))),
         hard_age: Some(seconds(now.since(r.last_modified()))),
         cookie: r.cookie,
-        packets: r.counters.packets(),
-        bytes: r.counters.bytes(),
+        packets: r.packets(),
+        bytes: r.bytes(),
         matches: r.matches.expand(),
         instructions: (*r.instructions).clone(),
     }

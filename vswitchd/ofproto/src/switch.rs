@@ -98,6 +98,8 @@ pub(crate) struct Routes {
     pub(crate) patches: HashMap<String, (u32, PortNo)>,
     /// Tunnels. Shared by versions that do not change them.
     pub(crate) tunnels: Arc<Tunnels>,
+    /// The datapath is said not to tell packets by their length: traces go by that.
+    pub(crate) lacks_length_checks: bool,
 }
 
 /// The bridge that a packet came in to, and its tables as they were.
@@ -341,6 +343,14 @@ impl Switch {
         self.routes.store(Arc::new(r));
     }
 
+    /// Says whether the datapath tells packets by their length. Traces go by that; what is forwarded always can.
+    pub fn set_length_checks(&self, on: bool) {
+        let _w = self.routes_write.lock();
+        let mut r = (**self.routes.load()).clone();
+        r.lacks_length_checks = !on;
+        self.routes.store(Arc::new(r));
+    }
+
     pub(crate) fn route_port(&self, dp: PortId, to: Option<(u32, PortNo)>) {
         let _w = self.routes_write.lock();
         let mut r = (**self.routes.load()).clone();
@@ -560,7 +570,7 @@ impl Switch {
 
     fn credit_by(&self, r: &Routes, to: &Credits<'_>, packets: u64, bytes: u64, used: Option<Instant>) {
         for r in to.rules {
-            r.counters.add(packets, bytes, used);
+            r.credit(packets, bytes, used);
         }
         for c in to.credited {
             c.add(packets, bytes, used);

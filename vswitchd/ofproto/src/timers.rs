@@ -90,7 +90,7 @@ mod tests {
     fn rule(idle: u16, hard: u16) -> Arc<Rule> {
         let fm = FlowMod { idle_timeout: idle, hard_timeout: hard, ..FlowMod::new(FlowModCommand::Add) };
         let m = MiniMatch::new(&PipelineMatch::ANY);
-        Arc::new(Rule::new(&fm, 0, m, (at(0), 1), Arc::default(), Arc::default()))
+        Arc::new(Rule::new(&fm, 0, m, (at(0), 1), Arc::default(), None))
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
         [&idle, &hard, &never, &gone].into_iter().for_each(|r| t.watch(r));
         drop(gone);
         assert!(t.take_due(at(10)).is_empty());
-        idle.counters.add(1, 60, Some(at(9)));
+        idle.credit(1, 60, Some(at(9)));
         assert!(t.take_due(at(12)).is_empty());
         let due = t.take_due(at(21));
         assert_eq!(due.len(), 2);

@@ -1,6 +1,6 @@
 //! Messages (OpenFlow 1.3.5 7.3 to 7.5): what they mean, whatever the version.
 
-use flow::PipelineMatch;
+use flow::{CtFilter, PipelineMatch};
 
 use crate::action::Action;
 use crate::error::ErrorCode;
@@ -175,6 +175,13 @@ pub enum Body {
     },
     /// Nicira: forgets the connections of a zone.
     CtFlushZone(u16),
+    /// Nicira: forgets connections, of a zone or of all.
+    CtFlush {
+        /// Their zone.
+        zone: Option<u16>,
+        /// Which.
+        which: Box<CtFilter>,
+    },
     /// OpenFlow 1.5: how connections of controllers are.
     ControllerStatus(Box<ControllerStatus>),
 }

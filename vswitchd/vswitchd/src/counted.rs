@@ -11,7 +11,7 @@ use datapath_api::{
     Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
     PortStats,
 };
-use flow::{Action, FieldId, FlowId, MeterId, PortId};
+use flow::{Action, CtFilter, FieldId, FlowId, MeterId, PortId};
 use offload_tc::kdp::SystemDatapath;
 
 use crate::ports::PortTable;
@@ -88,9 +88,9 @@ impl Datapath for CountedDatapath {
         self.soft.synchronize(deadline) && self.system.get().is_none_or(|k| k.synchronize(deadline))
     }
 
-    fn flush_connections(&self, zone: Option<u16>) -> bool {
-        let soft = self.soft.flush_connections(zone);
-        soft && self.system.get().is_none_or(|k| k.flush_connections(zone))
+    fn flush_connections(&self, zone: Option<u16>, which: &CtFilter) -> bool {
+        let soft = self.soft.flush_connections(zone, which);
+        soft && self.system.get().is_none_or(|k| k.flush_connections(zone, which))
     }
 
     fn tidy(&self, now: Instant) {

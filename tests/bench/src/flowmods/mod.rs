@@ -17,7 +17,7 @@ use lab::ovs::STOCK_SWITCH;
 use lab::process;
 use null_switch::NullSwitch;
 
-use crate::contender::{Contender, Values, contenders, figures, in_scratch};
+use crate::contender::{Contender, OURS, Values, contenders, figures, in_scratch};
 use crate::figure::{Figure, Unit};
 use crate::openflow::{Masks, flow_text};
 use crate::part::BenchError;
@@ -173,8 +173,15 @@ fn measure_in(all: &[Contender], sizes: &Sizes, dir: &Path) -> Result<Vec<Figure
         let name = format!("daemon's processor time, {what}");
         out.extend(of_flows(all, &name, Unit::MicrosPerFlowMod, &cpu[way], n, Some(Target::FlowModCpu)));
         out.extend(of_flows(all, &format!("wall time, {what}"), Unit::MicrosPerFlowMod, &wall[way], n, None));
-        let name = format!("wall time, {what}: a switch that only acknowledges");
+        let only = "a switch that only acknowledges";
+        let name = format!("wall time, {what}: {only}");
         out.push(Figure::of(name, Unit::MicrosPerFlowMod, null[way].clone()).rules(n.into()));
+        for (c, took) in all.iter().zip(&wall[way]) {
+            let paired = took.iter().zip(&null[way]).map(|(a, b)| a / b.max(f64::MIN_POSITIVE)).collect();
+            let mut f = Figure::of(format!("wall time, {what}: {} / {only}", c.name), Unit::Ratio, paired);
+            f.target = (c.name == OURS).then_some(Target::FlowModWall);
+            out.push(f);
+        }
     }
     out.extend(of_flows(all, "memory", Unit::BytesPerFlow, &memory, n, Some(Target::FlowMemory)));
     out.extend(of_flows(all, "growth during a dump", Unit::BytesPerFlow, &grown, sizes.dumped, None));
@@ -196,7 +203,7 @@ mod tests {
         let of = |name| Contender { name, program: STOCK_SWITCH.into() };
         let sizes = Sizes { repeats: 1, flows: 2000, dumped: 4000 };
         let figures = measure(&[of("ours"), of("Open vSwitch")], &sizes).unwrap();
-        for t in [Target::FlowModCpu, Target::FlowMemory] {
+        for t in [Target::FlowModCpu, Target::FlowModWall, Target::FlowMemory] {
             assert!(figures.iter().any(|f| f.target == Some(t)), "{t:?}: {figures:#?}");
         }
         let wall = |what: &str| figures.iter().find(|f| f.name == what).unwrap().value;

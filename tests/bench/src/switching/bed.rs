@@ -250,6 +250,6 @@ impl Bed {
     pub fn counted_by_rules(&self) -> u64 {
         self.switch.revalidate(self.clock.now());
         let p = self.bridge.pipeline();
-        p.tables().flat_map(|(_, t)| t.rules.iter()).map(|(_, f)| f.rule.counters.packets()).sum()
+        p.tables().flat_map(|(_, t)| t.rules.iter()).map(|(_, f)| f.rule.packets()).sum()
     }
 }

@@ -19,6 +19,10 @@ impl Xlate<'_> {
                 return true;
             }
             self.step(|| StepKind::Action(a.clone()));
+            if let OfAction::CheckPktLarger(c) = a {
+                self.check_length(c, &actions[i + 1..]);
+                return false;
+            }
             self.execute_one(a);
             if self.frozen.takes_again() {
                 self.leave(&actions[i..]);
@@ -140,6 +144,8 @@ impl Xlate<'_> {
                 self.output_action(*port, 0);
                 self.set_queue(before);
             }
+            // Done where what follows it is known.
+            OfAction::CheckPktLarger(_) => {}
             // Refused when the flow was added, see `check`.
             OfAction::CopyTtlOut
             | OfAction::CopyTtlIn
@@ -147,7 +153,6 @@ impl Xlate<'_> {
             | OfAction::PopPbb
             | OfAction::Sample(_)
             | OfAction::Nat(_)
-            | OfAction::CheckPktLarger(_)
             | OfAction::Encap(_)
             | OfAction::Decap { .. }
             | OfAction::DecNshTtl

@@ -51,10 +51,21 @@ impl Xlate<'_> {
         }
     }
 
+    /// Makes the packet what it was when it was kept. What was done since was done to copies, the datapath's too.
+    pub(super) fn take_back(&mut self, k: Kept) {
+        let decrements = self.headers.ttl_decrements_in_all.max(k.headers.ttl_decrements_in_all);
+        self.headers = k.headers;
+        self.headers.ttl_decrements_in_all = decrements;
+        (self.key, self.base, self.written) = (k.key, k.base, k.written);
+        (self.for_good, self.tracked) = (k.for_good, k.tracked);
+    }
+
     /// Executes actions on a copy of the packet. An exit among them is not ours.
     pub(super) fn execute_aside(&mut self, actions: &[openflow::Action]) {
         let kept = self.keep();
+        let instructions = self.instructions.take();
         self.execute(actions);
+        self.instructions = instructions;
         self.finish_freezing();
         self.give_back(kept);
         if self.out.problem.is_none() {

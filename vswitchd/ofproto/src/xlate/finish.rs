@@ -35,34 +35,40 @@ static FIELDS_OF: LazyLock<Fields> = LazyLock::new(|| {
     }
 });
 
+/// Those of `actions` that a packet shows: changes after the last time that it went anywhere are nobody's.
+pub(super) fn that_matter(mut actions: Vec<Action>) -> Vec<Action> {
+    let gone = |a: &Action| {
+        matches!(
+            a,
+            Action::Output(_)
+                | Action::Controller(_)
+                | Action::Recirc(_)
+                | Action::Ct(_)
+                | Action::Clone(_)
+                | Action::CheckLength(_)
+                | Action::Meter(_)
+                | Action::TunnelPush(_)
+                | Action::TunnelPop { .. }
+        )
+    };
+    let keep = actions.iter().rposition(gone).map_or(0, |i| i + 1);
+    actions.truncate(keep);
+    // What is done last to a copy is as well done to the packet.
+    while let Some(Action::Clone(_)) = actions.last() {
+        if let Some(Action::Clone(list)) = actions.pop() {
+            actions.extend(list);
+        }
+    }
+    actions
+}
+
 impl Xlate<'_> {
     /// The outcome, which is taken.
     pub(super) fn finish(&mut self) -> Outcome {
         if self.out.problem.is_some() {
             self.out.actions.clear();
         }
-        // Changes after the last time the packet went anywhere are nobody's.
-        let gone = |a: &Action| {
-            matches!(
-                a,
-                Action::Output(_)
-                    | Action::Controller(_)
-                    | Action::Recirc(_)
-                    | Action::Ct(_)
-                    | Action::Clone(_)
-                    | Action::Meter(_)
-                    | Action::TunnelPush(_)
-                    | Action::TunnelPop { .. }
-            )
-        };
-        let keep = self.out.actions.iter().rposition(gone).map_or(0, |i| i + 1);
-        self.out.actions.truncate(keep);
-        // What is done last to a copy is as well done to the packet.
-        while let Some(Action::Clone(_)) = self.out.actions.last() {
-            if let Some(Action::Clone(list)) = self.out.actions.pop() {
-                self.out.actions.extend(list);
-            }
-        }
+        self.out.actions = that_matter(std::mem::take(&mut self.out.actions));
         self.out.mask = self.packet_mask();
         if self.stock() {
             self.forget_labels_below_the_last();

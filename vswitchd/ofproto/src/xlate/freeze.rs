@@ -215,7 +215,11 @@ impl Xlate<'_> {
         if f.then.is_empty() {
             self.table_chain(f.table, None, Misses::Told);
         }
+        let mut is_done = false;
         for (i, l) in f.then.iter().enumerate() {
+            if std::mem::take(&mut is_done) {
+                continue;
+            }
             if self.halted {
                 if self.frozen.on {
                     self.leave_origin();
@@ -230,6 +234,17 @@ impl Xlate<'_> {
                     self.table = *table;
                     self.rule = rule.as_ref().map(|r| r.0.clone());
                     self.cookie = *cookie;
+                }
+                Later::Actions(actions) if super::length::checks(actions) => {
+                    // What the rule does after its actions depends on the check.
+                    let after = match f.then.get(i + 1) {
+                        Some(Later::Instructions(ins)) => Some(ins.clone()),
+                        _ => None,
+                    };
+                    let has_more = after.is_some();
+                    self.instructions = after;
+                    is_done = !self.execute(actions) && has_more;
+                    self.instructions = None;
                 }
                 Later::Actions(actions) => {
                     self.execute(actions);

@@ -34,6 +34,7 @@ mod freeze;
 mod group;
 mod hash;
 mod learn;
+mod length;
 mod mcast;
 mod mirror;
 mod normal;
@@ -276,6 +277,9 @@ pub(crate) struct Xlate<'a> {
     /// Nesting of what is told of the translation.
     nest: u32,
     lookups: u32,
+    length_checks: u32,
+    /// What the rule under execution does after its actions, while those are executed.
+    instructions: Option<Instructions>,
     /// No further action is executed.
     halted: bool,
     /// Whether the rules may see the packet's connection.
@@ -326,6 +330,8 @@ impl<'a> Xlate<'a> {
             nesting: 0,
             nest: 0,
             lookups: 0,
+            length_checks: 0,
+            instructions: None,
             halted: false,
             tracked: ct::is_tracked(key),
             with_tuple: false,
@@ -493,9 +499,15 @@ impl<'a> Xlate<'a> {
             self.step(|| StepKind::Instruction(Instructions { meter: Some(m), ..Instructions::default() }));
             self.meter(m);
         }
-        if !self.execute(&ins.apply) {
-            return None;
-        }
+        let after = length::checks(&ins.apply).then(|| Instructions { apply: Vec::new(), ..ins.clone() });
+        let outer = std::mem::replace(&mut self.instructions, after);
+        let goes_on = self.execute(&ins.apply);
+        self.instructions = outer;
+        if goes_on { self.run_after_actions(ins) } else { None }
+    }
+
+    /// Executes those instructions that come after the actions; the table that the packet goes on to.
+    fn run_after_actions(&mut self, ins: &Instructions) -> Option<u8> {
         if self.halted {
             self.leave_instructions(ins);
             return None;

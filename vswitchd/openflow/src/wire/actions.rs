@@ -160,10 +160,11 @@ pub(super) fn push_type(r: &mut Reader<'_>, allowed: &[u16]) -> Result<u16, Erro
     if allowed.contains(&t) { Ok(t) } else { Err(BadAction::BadArgument.into()) }
 }
 
-/// A port an action may output to: a port, or a reserved one that means something there.
+/// A port an action may output to: a port, or a reserved one that means something there. Nothing has the number 0, and yet
+/// Open vSwitch takes it.
 pub(crate) fn output_port(p: PortNo) -> Result<PortNo, ErrorCode> {
     let reserved = p >= PortNo::IN_PORT && p != PortNo::ANY;
-    if p.is_port() || reserved { Ok(p) } else { Err(BadAction::BadOutPort.into()) }
+    if p.is_port() || p == PortNo(0) || reserved { Ok(p) } else { Err(BadAction::BadOutPort.into()) }
 }
 
 /// Checks that an action may write `value` to `f`.

@@ -7,7 +7,7 @@ use super::cursor::{Put, Reader};
 use super::kind::Kind;
 use super::messages::put_nicira_header;
 use super::{
-    Dialect, EncodeError, NICIRA, ONF, async_config, controllers, flow_messages, groups, packet_in,
+    Dialect, EncodeError, NICIRA, ONF, async_config, controllers, ct_flush, flow_messages, groups, packet_in,
     put_header,
 };
 use crate::error::{BadRequest, ErrorCode, Nicira, RoleRequestFailed};
@@ -37,6 +37,7 @@ const SET_ASYNC2: u32 = 27;
 const RESUME: u32 = 28;
 const CT_FLUSH_ZONE: u32 = 29;
 const PACKET_IN2: u32 = 30;
+const CT_FLUSH: u32 = 32;
 const GROUP_MOD: u32 = 31;
 const REQUEST_FORWARD: u32 = 132;
 
@@ -130,6 +131,7 @@ fn read_nicira(d: Dialect, subtype: u32, r: &mut Reader<'_>) -> Result<Body, Err
             }
             Body::CtFlushZone(r.u16()?)
         }
+        CT_FLUSH => ct_flush::read(r)?,
         // Groups in OpenFlow 1.0 have the form of OpenFlow 1.5.
         GROUP_MOD if v10 => groups::read_mod(v, r)?,
         REQUEST_FORWARD if v < Version::V13 => controllers::read_request_forward(d, r)?,
@@ -246,6 +248,10 @@ pub(super) fn put(d: Dialect, msg: &Message, out: &mut Vec<u8>) -> Result<(), En
             nicira(out, CT_FLUSH_ZONE)?;
             out.put_zeros(6);
             out.put_u16(*zone);
+        }
+        Body::CtFlush { zone, which } => {
+            nicira(out, CT_FLUSH)?;
+            ct_flush::put(out, *zone, which);
         }
         Body::GroupMod(g) if v == Version::V10 => {
             nicira(out, GROUP_MOD)?;

@@ -26,8 +26,8 @@ const WATCH_PORT: u16 = 1;
 const WATCH_GROUP: u16 = 2;
 /// Netronome's property of a group: how a select group chooses.
 const NETRONOME: u32 = 0x0000_154d;
-/// The number the same property had in Open vSwitch before.
-const NETRONOME_OLD: u32 = 0x0015_4d00;
+/// What Open vSwitch 2.4 took for Netronome's number.
+const NETRONOME_OLD: u32 = 0x0000_1540;
 const SELECTION_METHOD: u32 = 1;
 const METHOD_BYTES: usize = 16;
 /// Bytes of a bucket before its actions: OpenFlow 1.1's and OpenFlow 1.5's.

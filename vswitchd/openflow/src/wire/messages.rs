@@ -225,7 +225,8 @@ fn kind_of(body: &Body) -> Option<Kind> {
         | Body::TlvTableMod { .. }
         | Body::TlvTableRequest
         | Body::TlvTableReply { .. }
-        | Body::CtFlushZone(_) => return None,
+        | Body::CtFlushZone(_)
+        | Body::CtFlush { .. } => return None,
     })
 }
 

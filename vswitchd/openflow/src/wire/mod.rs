@@ -17,6 +17,7 @@ mod actions;
 mod async_config;
 mod continuation;
 mod controllers;
+mod ct_flush;
 mod cursor;
 mod experimenter;
 mod flow_messages;

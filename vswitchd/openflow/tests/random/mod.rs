@@ -595,7 +595,7 @@ pub fn message(r: &mut Source) -> Message {
 }
 
 fn body(r: &mut Source) -> Body {
-    match r.random_range(0..48) {
+    match r.random_range(0..49) {
         0 => Body::Hello(VersionSet(r.random::<u32>() | 2)),
         1 => Body::Error(ErrorMessage { code: error(r), data: bytes(r) }),
         2 => Body::EchoRequest(bytes(r)),
@@ -744,6 +744,7 @@ fn body(r: &mut Source) -> Body {
         44 => Body::TlvTableRequest,
         45 => Body::TlvTableReply { max_option_bytes: r.random(), max_fields: r.random(), maps: tlv_maps(r) },
         46 => Body::CtFlushZone(r.random()),
+        47 => Body::CtFlush { zone: r.random_bool(0.5).then(|| r.random()), which: Box::new(ct_filter(r)) },
         _ => Body::ControllerStatus(Box::new(ControllerStatus {
             short_id: r.random(),
             role: pick(r, &[Role::Master, Role::Slave]),
@@ -752,6 +753,23 @@ fn body(r: &mut Source) -> Body {
             uri: text(r, 20),
         })),
     }
+}
+
+fn ct_filter(r: &mut Source) -> flow::CtFilter {
+    let ends = |r: &mut Source| {
+        let address = |r: &mut Source| match r.random_range(0..3) {
+            0 => None,
+            1 => Some(std::net::IpAddr::from([10, r.random(), r.random(), 1])),
+            _ => Some(std::net::IpAddr::from([0xfd18, r.random(), 0, 0, 0, 0, 0, 1])),
+        };
+        let (src, dst) = (address(r), address(r));
+        let port = |r: &mut Source| r.random_bool(0.5).then(|| r.random_range(1..=u16::MAX));
+        let (src_port, dst_port, icmp_id) = (port(r), port(r), port(r));
+        let byte = |r: &mut Source| r.random_bool(0.5).then(|| r.random());
+        flow::CtEnds { src, dst, src_port, dst_port, icmp_id, icmp_type: byte(r), icmp_code: byte(r) }
+    };
+    let proto = r.random_bool(0.7).then(|| r.random_range(1..=u8::MAX));
+    flow::CtFilter { proto, original: ends(r), reply: ends(r) }
 }
 
 fn flow_mod(r: &mut Source) -> FlowMod {

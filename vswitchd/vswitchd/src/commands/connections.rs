@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clock::Clock;
 use conntrack::{Entry, Protocol, TcpState, Tracker, Tuple};
 use daemon::unixctl::Commands;
-use flow::CtHelper;
+use flow::{CtEnds, CtFilter, CtHelper};
 use offload_tc::kdp::{Connection, Direction, SystemDatapath};
 
 use crate::report::Parts;
@@ -203,50 +203,30 @@ fn dump(s: &Source<'_>, clock: &dyn Clock, a: &[String]) -> Result<String, Strin
     Ok(out)
 }
 
-/// What a connection must be to be forgotten; fields that are not given are not looked at.
-#[derive(Default)]
-struct Wanted {
-    src: Option<IpAddr>,
-    dst: Option<IpAddr>,
-    proto: Option<u8>,
-    sport: Option<u16>,
-    dport: Option<u16>,
-    icmp_type: Option<u8>,
-}
-
-impl Wanted {
-    fn parse(text: &str) -> Result<Wanted, String> {
-        let mut w = Wanted::default();
-        for part in text.split(',').filter(|p| !p.is_empty()) {
-            let (name, value) =
-                part.split_once('=').ok_or_else(|| invalid(&format!("field {part} missing value")))?;
-            let wrong = |what: &str| invalid(&format!("failed to parse {what}"));
-            let address = || value.parse::<IpAddr>().map_err(|_| wrong(name));
-            let number = || value.parse::<u16>().map_err(|_| wrong(name));
-            match name {
-                "ct_nw_src" | "ct_ipv6_src" => w.src = Some(address()?),
-                "ct_nw_dst" | "ct_ipv6_dst" => w.dst = Some(address()?),
-                "ct_nw_proto" => w.proto = Some(u8::try_from(number()?).map_err(|_| wrong(name))?),
-                "ct_tp_src" => w.sport = Some(number()?),
-                "ct_tp_dst" => w.dport = Some(number()?),
-                "icmp_id" => (w.sport, w.dport) = (Some(number()?), None),
-                "icmp_type" => w.icmp_type = Some(u8::try_from(number()?).map_err(|_| wrong(name))?),
-                // Nothing but 0 is tracked.
-                "icmp_code" => {}
-                _ => return Err(invalid(&format!("invalid conntrack tuple field: {name}"))),
-            }
+/// Reads what a connection must be to be forgotten, in one direction: its protocol, and its ends.
+fn ends_of(text: &str) -> Result<(Option<u8>, CtEnds), String> {
+    let (mut proto, mut w) = (None, CtEnds::default());
+    for part in text.split(',').filter(|p| !p.is_empty()) {
+        let (name, value) =
+            part.split_once('=').ok_or_else(|| invalid(&format!("field {part} missing value")))?;
+        let wrong = |what: &str| invalid(&format!("failed to parse {what}"));
+        let address = || value.parse::<IpAddr>().map_err(|_| wrong(name));
+        let number = || value.parse::<u16>().map_err(|_| wrong(name));
+        let byte = || value.parse::<u8>().map_err(|_| wrong(name));
+        match name {
+            "ct_nw_src" | "ct_ipv6_src" => w.src = Some(address()?),
+            "ct_nw_dst" | "ct_ipv6_dst" => w.dst = Some(address()?),
+            "ct_nw_proto" => proto = Some(byte()?),
+            "ct_tp_src" => w.src_port = Some(number()?),
+            "ct_tp_dst" => w.dst_port = Some(number()?),
+            "icmp_id" => w.icmp_id = Some(number()?),
+            "icmp_type" => w.icmp_type = Some(byte()?),
+            // Nothing but 0 is tracked.
+            "icmp_code" => {}
+            _ => return Err(invalid(&format!("invalid conntrack tuple field: {name}"))),
         }
-        Ok(w)
     }
-
-    fn has(&self, t: &Tuple) -> bool {
-        self.src.is_none_or(|a| a == t.address(t.src))
-            && self.dst.is_none_or(|a| a == t.address(t.dst))
-            && self.proto.is_none_or(|p| p == t.proto)
-            && self.sport.is_none_or(|p| p == t.sport)
-            && self.dport.is_none_or(|p| p == t.dport)
-            && self.icmp_type.is_none_or(|k| k == t.icmp_type)
-    }
+    Ok((proto, w))
 }
 
 fn flush(s: &Source<'_>, a: &[String]) -> Result<String, String> {
@@ -258,19 +238,13 @@ fn flush(s: &Source<'_>, a: &[String]) -> Result<String, String> {
     if a.len() > 2 {
         return Err(invalid("invalid arguments"));
     }
-    let tuple = |i: usize| a.get(i).map_or(Ok(Wanted::default()), |t| Wanted::parse(t));
-    let (original, reply) = (tuple(0)?, tuple(1)?);
-    let wanted = |o: &Tuple, r: &Tuple| original.has(o) && reply.has(r);
-    match s {
-        Source::Own(t) => drop(t.flush_where(zone, &wanted)),
-        Source::Kernel(k) => {
-            let wanted = |c: &Connection| {
-                let e = of_kernel(c);
-                wanted(&e.original, &e.reply)
-            };
-            k.forget_connections(zone, &wanted).map_err(|e| e.to_string())?;
-        }
-    }
+    let ends = |i: usize| a.get(i).map_or(Ok(Default::default()), |t| ends_of(t));
+    let ((proto, original), (again, reply)) = (ends(0)?, ends(1)?);
+    let which = CtFilter { proto: proto.or(again), original, reply };
+    let _forgotten = match s {
+        Source::Own(t) => t.flush_like(zone, &which),
+        Source::Kernel(k) => k.forget_connections(zone, &|c| c.is_like(&which)).map_err(|e| e.to_string())?,
+    };
     Ok(String::new())
 }
 

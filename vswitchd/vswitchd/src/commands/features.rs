@@ -1,7 +1,8 @@
 //! `dpif/show-dp-features`, `dpif/set-dp-features`: what the datapath can do (ovs-vswitchd(8)).
 //!
 //! Open vSwitch's tests pretend with the second that a datapath can do less. Here translation always uses what the datapath has:
-//! asking for what is so already is fine, and anything else is refused, but for how tunnels are carried out.
+//! asking for what is so already is fine, and anything else is refused, but for how tunnels are carried out, and for checks of the
+//! packet's length, which traces can do without.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use crate::report::Parts;
 
 /// Whether tunnels are carried out by headers that translation makes, or are metadata for a port of the datapath.
 const TUNNELS: &str = "tnl_push_pop";
+/// Whether the datapath tells packets by their length.
+const LENGTHS: &str = "check_pkt_len";
 
 /// Names as in column `capabilities` of table Datapath, and titles, in the order of Open vSwitch 3.1.
 const TITLES: &[(&str, &str)] = &[
@@ -65,13 +68,17 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
         if !TITLES.iter().any(|(name, _)| name == feature) {
             return Err(format!("\"{feature}\" is not a feature of a datapath"));
         }
-        if feature == TUNNELS {
+        if feature == TUNNELS || feature == LENGTHS {
             let on = match wanted.as_str() {
                 "true" => true,
                 "false" => false,
                 _ => return Err("Boolean value expected".into()),
             };
-            p.layer.with_tunnels(|t| t.foreign = !on);
+            if feature == TUNNELS {
+                p.layer.with_tunnels(|t| t.foreign = !on);
+            } else {
+                p.layer.set_length_checks(on);
+            }
             return Ok(String::new());
         }
         match value(feature) {

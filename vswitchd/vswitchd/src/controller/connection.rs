@@ -13,11 +13,11 @@ use openflow::framing::Decoder;
 use openflow::message::{
     Body, BundleControl, BundleFlags, ErrorMessage, Message, PacketIn, PacketInReason, Role,
 };
-use openflow::multipart::MultipartRequest;
+use openflow::multipart::{FlowStats, MultipartReply, MultipartRequest};
 use openflow::number::Xid;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
 use openflow::version::{VersionSet, negotiate};
-use openflow::wire::{Header, bundled, error_reply, hello};
+use openflow::wire::{EncodeError, Header, bundled, error_reply, hello};
 use openflow::{Dialect, Version, decode, decode_as, encode, encode_as};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -29,7 +29,7 @@ use super::liveness::{Liveness, Verdict};
 /// Messages handled before other connections get their turn.
 const MESSAGES_PER_TURN: usize = 64;
 /// Bytes read at a time.
-const READ_BYTES: usize = 16 << 10;
+const READ_BYTES: usize = 64 << 10;
 /// How long a peer may take to accept the last words.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The clock may be warped, so it is looked at this often at least.
@@ -213,9 +213,13 @@ impl Connection<'_> {
         stopped: &mut Stopped,
     ) -> Disconnect {
         let mut chunk = vec![0; READ_BYTES];
+        // One timer for all turns, set again when it is too late for what is due; to fire early does no harm.
+        let mut timer = std::pin::pin!(tokio::time::sleep(LONGEST_SLEEP));
+        let mut fires = self.hub.clock.now() + LONGEST_SLEEP;
+        let mut now = self.hub.clock.now();
         loop {
             // What has expired by the time that a message is looked at is not there for it any more.
-            self.expire_bundles(self.hub.clock.now());
+            self.expire_bundles(now);
             let backlog = match self.take_turn(&mut decoder) {
                 Ok(more) => more,
                 Err(why) => return why,
@@ -224,7 +228,7 @@ impl Connection<'_> {
             if self.peer.overflowed() {
                 return Disconnect::QueueFull;
             }
-            let now = self.hub.clock.now();
+            now = self.hub.clock.now();
             self.resume_updates();
             self.show_output();
             self.peer.unsent.store(self.out.len() - self.sent, Ordering::Relaxed);
@@ -239,6 +243,11 @@ impl Connection<'_> {
                 Verdict::Inactive => return Disconnect::Inactive,
                 Verdict::Stalled => return Disconnect::Stalled,
             };
+            // The clock may have been warped past what was meant.
+            if timer.is_elapsed() || fires <= now || now + look_again < fires {
+                timer.as_mut().reset(tokio::time::Instant::now() + look_again);
+                fires = now + look_again;
+            }
             let room = self.has_room();
             let listening = self.active.is_none() && room && !backlog;
             let Connection { out, sent, active, peer, .. } = self;
@@ -253,14 +262,15 @@ impl Connection<'_> {
                     Ok(0) => return Disconnect::Closed,
                     Ok(n) => {
                         decoder.push(&chunk[..n]);
-                        self.live.received(self.hub.clock.now());
+                        now = self.hub.clock.now();
+                        self.live.received(now);
                     }
                     Err(_) => return Disconnect::Failed,
                 },
                 next = next_part(more), if more.is_some() && room => self.part(next),
-                () = peer.wake.notified() => {}
+                () = peer.wake.notified() => now = self.hub.clock.now(),
                 () = tokio::task::yield_now(), if backlog => {}
-                () = tokio::time::sleep(look_again) => {}
+                () = &mut timer => now = self.hub.clock.now(),
             }
         }
     }
@@ -325,13 +335,38 @@ impl Connection<'_> {
 
     /// Adds a message to the output; an error about `request` when it has no encoding.
     fn put(&mut self, dialect: Dialect, xid: Xid, body: Body, request: &[u8]) {
-        if let Err(e) = encode_as(dialect, &Message { xid, body: fit(dialect, body) }, &mut self.out) {
+        let msg = Message { xid, body: fit(dialect, body) };
+        let Err(e) = encode_as(dialect, &msg, &mut self.out) else { return };
+        if let (EncodeError::TooLong, Body::MultipartReply { more, reply: MultipartReply::Flow(flows) }) =
+            (e, msg.body)
+        {
+            self.put_flows(dialect, xid, flows, more);
+        } else {
             Counts::add(&self.hub.counts.unencodable);
             tracing::warn!(target: "rconn", "{}<->{}: a reply has no encoding: {e}", self.hub.bridge(), self.peer.name);
             if !request.is_empty() {
                 self.error(request, BadRequest::Eperm.into());
             }
         }
+    }
+
+    /// Adds each of `flows` that fits a message by itself to the output, and says of the others that they are left out.
+    fn put_flows(&mut self, dialect: Dialect, xid: Xid, flows: Vec<FlowStats>, more: bool) {
+        for f in flows {
+            let reply = MultipartReply::Flow(vec![f]);
+            let msg = Message { xid, body: Body::MultipartReply { more: true, reply } };
+            if encode_as(dialect, &msg, &mut self.out).is_err() {
+                Counts::add(&self.hub.counts.unencodable);
+                tracing::warn!(
+                    target: "ofp_flow",
+                    "Flow exceeded the maximum flow statistics reply size and was excluded from the response set"
+                );
+            }
+        }
+        let reply = MultipartReply::Flow(Vec::new());
+        // A reply without flows has an encoding.
+        let _ =
+            encode_as(dialect, &Message { xid, body: Body::MultipartReply { more, reply } }, &mut self.out);
     }
 
     fn error(&mut self, request: &[u8], code: ErrorCode) {

@@ -131,6 +131,7 @@ pub(super) fn dispatch(
         | Body::FlowMonitorCancel(_)
         | Body::Resume(_)
         | Body::CtFlushZone(_)
+        | Body::CtFlush { .. }
         | Body::MeterMod(_)) => switch.handle(conn, Message { xid: msg.xid, body }),
     }
 }

@@ -152,7 +152,7 @@ const DATAPATH_VERSION: &str = concat!("Hoist ", env!("CARGO_PKG_VERSION"));
 /// What the datapath can do, in the words of the column `capabilities`.
 pub const CAPABILITIES: &[(&str, &str)] = &[
     ("add_mpls", "false"),
-    ("check_pkt_len", "false"),
+    ("check_pkt_len", "true"),
     ("clone", "true"),
     ("ct_clear", "true"),
     ("ct_eventmask", "false"),

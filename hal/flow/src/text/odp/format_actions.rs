@@ -144,6 +144,13 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
                 write_actions(out, inner, context, ports);
                 write!(out, ")")
             }
+            Action::CheckLength(c) => {
+                let _ = write!(out, "check_pkt_len(size={},gt(", c.bytes);
+                write_actions(out, &c.longer, context, ports);
+                out.push_str("),le(");
+                write_actions(out, &c.others, context, ports);
+                write!(out, "))")
+            }
         };
     }
 }

@@ -2,7 +2,7 @@
 
 use super::attr::{self, Form};
 use super::parse_match::{at, each_part, group_parts, mpls_number, next_attr, tunnel_parts};
-use crate::action::{Action, ControllerAction, HashAlg, MeterId, PortId, PuntReason};
+use crate::action::{Action, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
 use crate::field::{FieldId as F, Scope};
 use crate::headers::eth_type;
 use crate::text::scan::{MAX_DEPTH, Scan};
@@ -12,7 +12,6 @@ use crate::text::{Reason, TextError};
 /// Actions of Open vSwitch that [`Action`] has no counterpart for.
 const UNSUPPORTED: &[&str] = &[
     "sample",
-    "check_pkt_len",
     "tnl_push",
     "tnl_pop",
     "push_nsh",
@@ -135,6 +134,7 @@ fn one_with_arguments(
         "meter" => out.push(Action::Meter(MeterId(number(32)?))),
         "trunc" => out.push(Action::Trunc(number(32)?)),
         "clone" => out.push(Action::Clone(list(inside, depth + 1, ports)?.into_boxed_slice())),
+        "check_pkt_len" => out.push(check_length(inside, depth, ports)?),
         "userspace" => out.push(Action::Controller(userspace(inside)?)),
         n if UNSUPPORTED.contains(&n) => {
             return Err(TextError::new(s.text, a.at, Reason::Unsupported("this action")));
@@ -142,6 +142,40 @@ fn one_with_arguments(
         _ => return Err(TextError::new(s.text, a.at, Reason::UnknownKeyword)),
     }
     Ok(())
+}
+
+/// Reads the inside of `check_pkt_len(..)`: a length and what is done to packets that are longer (`gt`) and to others (`le`).
+fn check_length(mut s: Scan<'_>, depth: usize, ports: PortByName<'_>) -> Result<Action, TextError> {
+    let (mut bytes, mut longer, mut others) = (None, None, None);
+    loop {
+        s.skip_separators();
+        if s.rest().is_empty() {
+            break;
+        }
+        let start = s;
+        let word = s.take_while(|c| !",(= \t\r\n".contains(c));
+        if word == "size" && s.peek() == Some(b'=') {
+            s.take_while(|c| c == '=');
+            let at_value = s;
+            let text = s.take_while(|c| !",( \t\r\n".contains(c));
+            bytes = Some(at(&at_value, value::number(text, 16))?.0 as u16);
+            continue;
+        }
+        s = start;
+        let Some(a) = next_attr(&mut s)? else { break };
+        let into = match a.name {
+            "gt" => &mut longer,
+            "le" => &mut others,
+            _ => return Err(TextError::new(s.text, a.at, Reason::UnknownKeyword)),
+        };
+        *into = Some(list(a.inside, depth + 1, ports)?.into_boxed_slice());
+    }
+    match (bytes, longer, others) {
+        (Some(bytes), Some(longer), Some(others)) => {
+            Ok(Action::CheckLength(Box::new(LengthCheck { bytes, longer, others })))
+        }
+        _ => s.fail(Reason::MissingValue),
+    }
 }
 
 /// Reads the inside of `hash(..)`.

@@ -2,7 +2,7 @@
 
 use super::golden::{ADDED, FLOWS};
 use super::*;
-use crate::action::{Action, ControllerAction, HashAlg, MeterId, PortId, PuntReason};
+use crate::action::{Action, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
 use crate::field::{FIELDS, FieldId as F, Scope};
 use crate::frame::FrameBuilder;
 use crate::headers::MacAddr;
@@ -295,14 +295,23 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         any::<u32>().prop_map(Action::Trunc),
     ];
     let clone = prop::collection::vec(leaf.clone(), 0..4).prop_map(|v| Action::Clone(v.into()));
-    prop::collection::vec(prop_oneof![8 => leaf, 1 => clone], 0..8)
+    let list = || prop::collection::vec(leaf.clone(), 0..3).prop_map(Vec::into_boxed_slice);
+    let check = (any::<u16>(), list(), list()).prop_map(|(bytes, longer, others)| {
+        Action::CheckLength(Box::new(LengthCheck { bytes, longer, others }))
+    });
+    prop::collection::vec(prop_oneof![8 => leaf, 1 => clone, 1 => check], 0..8)
 }
 
 /// Actions with each run of set-field actions in table order, which is how text may order them.
 fn sorted(mut a: Vec<Action>) -> Vec<Action> {
     for x in &mut a {
-        if let Action::Clone(inner) = x {
-            *inner = sorted(inner.to_vec()).into();
+        match x {
+            Action::Clone(inner) => *inner = sorted(inner.to_vec()).into(),
+            Action::CheckLength(c) => {
+                c.longer = sorted(c.longer.to_vec()).into();
+                c.others = sorted(c.others.to_vec()).into();
+            }
+            _ => {}
         }
     }
     for run in a.split_mut(|x| !matches!(x, Action::SetField { .. })) {
