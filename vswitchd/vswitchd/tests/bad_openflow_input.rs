@@ -106,9 +106,9 @@ async fn malformed_messages_get_the_right_error_and_the_connection_goes_on() {
             BadAction::BadLen.into(),
         ),
         (
-            "output to port 0",
+            "output to a number that no port can have",
             flow_mod(&[
-                0, 1, 0, 4, 0, 0, 0, 0, 0, 4, 0, 24, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                0, 1, 0, 4, 0, 0, 0, 0, 0, 4, 0, 24, 0, 0, 0, 0, 0, 0, 0, 16, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0,
                 0, 0,
             ]),
             BadAction::BadOutPort.into(),
