@@ -14,3 +14,8 @@ pub use lacp::{Lacp, LacpPort, LacpSettings, LacpStatus};
 
 /// Names a member of a bond: the owner's number for it.
 pub type MemberId = u32;
+
+/// An Ethernet address as people read it.
+fn mac_text(a: [u8; 6]) -> String {
+    a.map(|b| format!("{b:02x}")).join(":")
+}

@@ -127,11 +127,10 @@ impl Switch {
         for (bridge, name) in &places {
             let Some(b) = self.bridge(*bridge) else { continue };
             let ports = b.pipeline().ports.clone();
-            let system = ports.get(PortNo::LOCAL).map_or([0; 6], |p| p.hw_addr.0);
             if let Some(a) = self.aggregates.0.lock().get_mut(&(*bridge, name.clone())) {
                 let members: Vec<PortNo> = a.members.keys().copied().collect();
                 if let Some(l) = &mut a.lacp {
-                    l.set_bridge(system);
+                    l.set_bridge(b.system());
                     for p in members.iter().filter_map(|no| ports.get(*no)) {
                         l.set_carrier(p.no.0, has_carrier(p), now);
                     }

@@ -14,7 +14,7 @@ use crate::bundle::Bundles;
 use crate::groups::Group;
 use crate::meters::Meter;
 use crate::mirror::Mirrors;
-use crate::port::Ports;
+use crate::port::{Port, Ports};
 use crate::room::TableConfig;
 use crate::rule::Rule;
 use crate::settings::BridgeSettings;
@@ -110,6 +110,11 @@ impl Pipeline {
     /// Table `id`, unless it never had a rule.
     pub fn table(&self, id: u8) -> Option<&Table> {
         self.tables.get(usize::from(id)).map(|t| &**t)
+    }
+
+    /// Each way out of the bridge once: its ports, and of those that are members of a bond the one that stands for it.
+    pub(crate) fn ways(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().filter(|p| self.bundles.stands(p.no))
     }
 
     /// Group `id`.

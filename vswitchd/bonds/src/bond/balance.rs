@@ -6,7 +6,6 @@ use clock::Instant;
 
 use super::{Bond, BondMode, Bucket, bucket};
 use crate::MemberId;
-use crate::lacp::LacpStatus;
 
 /// A difference of loads below this is none, bytes.
 const MIN_OVERLOAD: u64 = 100_000;
@@ -14,15 +13,11 @@ const MIN_OVERLOAD: u64 = 100_000;
 const OVERLOAD_PART: u64 = 32;
 
 impl Bond {
-    fn falls_back(&self) -> bool {
-        self.settings.fallback_ab && self.lacp == LacpStatus::Configured
-    }
-
     /// Whether loads are looked at.
     pub fn is_balanced(&self) -> bool {
         self.settings.rebalance.is_some()
             && self.settings.mode != BondMode::ActiveBackup
-            && !self.falls_back()
+            && !self.lacp.falls_back(self.settings.fallback_ab)
     }
 
     /// Gives buckets whose member is not enabled to others in turn, and those that nothing has fallen into yet to all alike.

@@ -153,7 +153,7 @@ impl BondView {
     }
 
     fn falls_back(&self) -> bool {
-        self.fallback_ab && self.lacp == LacpStatus::Configured
+        self.lacp.falls_back(self.fallback_ab)
     }
 
     /// Whether frames go by what their connection falls on.
@@ -259,8 +259,8 @@ impl Bond {
     /// Adds or changes a member.
     pub fn put_member(&mut self, id: MemberId, name: &str, mac: [u8; 6]) {
         let m = self.members.entry(id).or_insert_with(|| Member {
-            name: name.to_owned(),
-            mac,
+            name: String::new(),
+            mac: [0; 6],
             may_enable: false,
             enabled: false,
             changes_at: None,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clock::Instant;
 
 use super::{Bond, BondMode, Member};
+use crate::mac_text;
 
 fn until(now: Instant, at: Instant) -> i64 {
     let ms = |i: Instant| i64::try_from(i.as_millis()).unwrap_or(i64::MAX);
@@ -49,7 +50,7 @@ impl Bond {
             Some(p) if self.members.values().any(|m| m.name == *p) => p.clone(),
             Some(p) => format!("{p} (no such member)"),
         };
-        let mac = s.last_active.unwrap_or_default().map(|b| format!("{b:02x}")).join(":");
+        let mac = mac_text(s.last_active.unwrap_or_default());
         let active = self.active.and_then(|id| self.members.get(&id)).map_or("none", |m| m.name.as_str());
         let _ = writeln!(
             out,

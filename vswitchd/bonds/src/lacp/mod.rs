@@ -75,6 +75,11 @@ pub enum LacpStatus {
 }
 
 impl LacpStatus {
+    /// Whether a bond goes on as an active-backup one for want of a partner, where its settings let it (`fallback_ab`).
+    pub(crate) fn falls_back(self, fallback_ab: bool) -> bool {
+        fallback_ab && self == LacpStatus::Configured
+    }
+
     /// The word for it.
     pub fn word(self) -> &'static str {
         match self {

@@ -4,17 +4,14 @@ use std::fmt::Write;
 
 use super::pdu::{Info, state};
 use super::{Freshness, Lacp, Member};
-
-fn mac(a: [u8; 6]) -> String {
-    a.map(|b| format!("{b:02x}")).join(":")
-}
+use crate::mac_text;
 
 fn end(out: &mut String, who: &str, i: &Info) {
     let _ = write!(
         out,
         "  {who} sys_id: {}\n  {who} sys_priority: {}\n  {who} port_id: {}\n  {who} port_priority: {}\n  {who} key: {}\n  \
          {who} state:{}\n",
-        mac(i.system),
+        mac_text(i.system),
         i.system_priority,
         i.port,
         i.port_priority,
@@ -39,7 +36,7 @@ impl Lacp {
             "---- {} ----\n  status: {mode}{negotiated}\n  sys_id: {}\n  sys_priority: {}\n  aggregation key: {key}\n  \
              lacp_time: {}\n",
             self.name,
-            mac(self.system()),
+            mac_text(self.system()),
             self.settings.priority,
             if self.settings.fast { "fast" } else { "slow" },
         );

@@ -104,7 +104,7 @@ impl Bridge {
     }
 
     /// The address that link aggregation control knows the bridge by.
-    fn system(&self) -> [u8; 6] {
+    pub(crate) fn system(&self) -> [u8; 6] {
         self.pipeline().ports.get(PortNo::LOCAL).map_or([0; 6], |p| p.hw_addr.0)
     }
 

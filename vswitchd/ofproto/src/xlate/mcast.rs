@@ -55,12 +55,7 @@ impl Xlate<'_> {
             }
             if report {
                 routers(self, &mut out);
-                for p in env
-                    .pipeline
-                    .ports
-                    .iter()
-                    .filter(|p| p.settings.mcast_reports && env.pipeline.bundles.stands(p.no))
-                {
+                for p in env.pipeline.ways().filter(|p| p.settings.mcast_reports) {
                     if p.no == from {
                         self.detail("mcast port is input port, dropping the Report");
                     } else {
@@ -92,12 +87,7 @@ impl Xlate<'_> {
             return true;
         }
         let flooded = |x: &mut Self, out: &mut Ports| {
-            for p in env
-                .pipeline
-                .ports
-                .iter()
-                .filter(|p| p.settings.mcast_flood && env.pipeline.bundles.stands(p.no))
-            {
+            for p in env.pipeline.ways().filter(|p| p.settings.mcast_flood) {
                 if p.no == from {
                     x.detail("mcast flood port is input port, dropping");
                 } else {

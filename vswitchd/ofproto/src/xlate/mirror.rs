@@ -67,11 +67,8 @@ impl Xlate<'_> {
                     self.wc.set_exact(FieldId::EthDst);
                     if inner.vid(0) != vlan && !is_reserved(self.key.get64(FieldId::EthDst)) {
                         let moved = inner.moved_to(vlan);
-                        for p in env.pipeline.ports.iter() {
-                            if p.settings.vlan.carries(&moved)
-                                && !env.pipeline.mirrors.reserve(p.no)
-                                && env.pipeline.bundles.stands(p.no)
-                            {
+                        for p in env.pipeline.ways() {
+                            if p.settings.vlan.carries(&moved) && !env.pipeline.mirrors.reserve(p.no) {
                                 self.leave_by(p, &moved);
                             }
                         }

@@ -134,10 +134,8 @@ impl Xlate<'_> {
     /// Sends the packet to every port of its VLAN but `in_port`; to bonds once.
     pub(super) fn flood_vlan(&mut self, in_port: PortNo, inner: &Tags) {
         let env = self.env;
-        let to = |p: &&Port| {
-            p.no != in_port && !env.pipeline.mirrors.reserve(p.no) && env.pipeline.bundles.stands(p.no)
-        };
-        for p in env.pipeline.ports.iter().filter(to) {
+        let to = |p: &&Port| p.no != in_port && !env.pipeline.mirrors.reserve(p.no);
+        for p in env.pipeline.ways().filter(to) {
             if p.settings.vlan.looks_at_second(inner) {
                 self.look_at_tags_below(inner);
             }
