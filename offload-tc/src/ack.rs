@@ -1,6 +1,8 @@
 //! Acknowledgements: the error number, and in extended ones the kernel's or the driver's words and the place in the request
 //! that they are about (`linux/netlink.h`, NLMSGERR_ATTR_*).
 
+use nix::errno::Errno;
+
 use crate::error::CodecError;
 use crate::filter::{FLOWER_ACT, TCA_OPTIONS, TCMSG};
 use crate::keys::FlowerKey;
@@ -66,6 +68,11 @@ impl Ack {
             }
         }
         Ok(())
+    }
+
+    /// The kernel's words or, where it has none, those of the error number.
+    pub fn words(&self) -> &str {
+        if self.text.is_empty() { Errno::from_raw(self.errno).desc() } else { &self.text }
     }
 
     /// The name of what is meant, given the request; empty when the kernel did not say.

@@ -158,8 +158,7 @@ fn put<T: Transport>(link: &mut T, at: &FilterAt, f: &Flower) -> io::Result<()> 
 }
 
 fn said(what: &str, ack: &Ack) -> io::Error {
-    let text = if ack.text.is_empty() { Errno::from_raw(ack.errno).desc() } else { &ack.text };
-    io::Error::other(format!("{what}: {text}"))
+    io::Error::other(format!("{what}: {}", ack.words()))
 }
 
 fn ask<T: Transport>(link: &mut T, put: impl FnOnce(&mut Writer)) -> io::Result<Ack> {

@@ -4,15 +4,15 @@
 //! *Not here*: expectations, limits of zones, counters (off in kernels unless asked for).
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use flow::{CtEnds, CtFilter};
 use nix::errno::Errno;
 
 use super::KdpError;
-use crate::ack::Ack;
+use super::genl::ask;
 use crate::error::CodecError;
-use crate::message::{flag, kind, messages};
+use crate::message::flag;
 use crate::transport::Transport;
 use crate::wire::{NESTED, Writer, attrs, exact, find, read_text, read_u8};
 
@@ -126,36 +126,11 @@ impl<T: Transport> Connections<T> {
         w
     }
 
-    /// Sends a request and hands on what is told until it is acknowledged or a dump has ended. Whether the dump was interrupted.
     fn exchange(&mut self, w: &Writer, told: &mut dyn FnMut(&[u8])) -> Result<bool, KdpError> {
-        self.link.send(w.bytes())?;
-        let (mut buf, mut broken) = (Vec::new(), false);
-        let began = Instant::now();
-        while let Some(left) = PATIENCE.checked_sub(began.elapsed()) {
-            if !self.link.receive(&mut buf, left)? {
-                break;
-            }
-            for m in messages(&buf).flatten().filter(|m| m.seq == self.seq) {
-                broken |= m.flags & flag::DUMP_INTR != 0;
-                let ack = match m.kind {
-                    kind::DONE => Ack::read_done(m.flags, m.body)?,
-                    kind::ERROR => Ack::read(m.flags, m.body)?,
-                    _ => {
-                        told(m.body);
-                        continue;
-                    }
-                };
-                if ack.errno == 0 {
-                    return Ok(broken);
-                }
-                let text = match ack.text.is_empty() {
-                    true => Errno::from_raw(ack.errno).desc().to_owned(),
-                    false => ack.text,
-                };
-                return Err(KdpError::Refused { what: "connections", errno: ack.errno, text });
-            }
-        }
-        Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+        ask(&mut self.link, w.bytes(), self.seq, "connections", PATIENCE, &mut |m| {
+            told(m.body);
+            Ok(())
+        })
     }
 
     /// Every connection of a zone, or of all. What cannot be read of them is left out.
@@ -313,6 +288,7 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::message::{kind, messages};
 
     /// Tells what it was given, for every request, and keeps the requests.
     #[derive(Default)]

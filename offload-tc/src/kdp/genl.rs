@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-
 use super::KdpError;
 use crate::ack::Ack;
 use crate::error::CodecError;
-use crate::message::{flag, kind, messages};
+use crate::message::{Message, flag, kind, messages};
 use crate::transport::Transport;
 use crate::wire::{Writer, find, read_u16, read_u32};
 
@@ -106,37 +104,47 @@ fn exchange_at<T: Transport>(
     patience: Duration,
     head: usize,
 ) -> Result<Vec<Told>, KdpError> {
+    let mut told = Vec::new();
+    ask(link, request, seq, what, patience, &mut |m| {
+        let number = m.body.get(GENL..GENL + OVS).map_or(Ok(0), |b| read_u32("datapath", b))?;
+        let attrs = m.body.get(head..).unwrap_or_default().to_vec();
+        told.push(Told { number, flags: m.flags, attrs });
+        Ok(())
+    })?;
+    Ok(told)
+}
+
+/// Sends a request and hands on what is told until it is acknowledged or a dump has ended. Whether a dump was interrupted: it has
+/// left things out, or told them twice.
+pub(super) fn ask<T: Transport>(
+    link: &mut T,
+    request: &[u8],
+    seq: u32,
+    what: &'static str,
+    patience: Duration,
+    told: &mut dyn FnMut(&Message<'_>) -> Result<(), CodecError>,
+) -> Result<bool, KdpError> {
     link.send(request)?;
-    let (mut told, mut buf) = (Vec::new(), Vec::new());
+    let (mut buf, mut interrupted) = (Vec::new(), false);
     let began = Instant::now();
     while let Some(left) = patience.checked_sub(began.elapsed()) {
         if !link.receive(&mut buf, left)? {
             break;
         }
         for m in messages(&buf).flatten().filter(|m| m.seq == seq) {
-            match m.kind {
-                kind::ERROR | kind::DONE => {
-                    let ack = if m.kind == kind::DONE {
-                        Ack::read_done(m.flags, m.body)?
-                    } else {
-                        Ack::read(m.flags, m.body)?
-                    };
-                    if ack.errno == 0 {
-                        return Ok(told);
-                    }
-                    let words = if ack.text.is_empty() {
-                        Errno::from_raw(ack.errno).desc().to_owned()
-                    } else {
-                        ack.text
-                    };
-                    return Err(KdpError::Refused { what, errno: ack.errno, text: words });
-                }
+            interrupted |= m.flags & flag::DUMP_INTR != 0;
+            let ack = match m.kind {
+                kind::DONE => Ack::read_done(m.flags, m.body)?,
+                kind::ERROR => Ack::read(m.flags, m.body)?,
                 _ => {
-                    let number = m.body.get(GENL..GENL + OVS).map_or(Ok(0), |b| read_u32("datapath", b))?;
-                    let attrs = m.body.get(head..).unwrap_or_default().to_vec();
-                    told.push(Told { number, flags: m.flags, attrs });
+                    told(&m)?;
+                    continue;
                 }
+            };
+            if ack.errno == 0 {
+                return Ok(interrupted);
             }
+            return Err(KdpError::Refused { what, errno: ack.errno, text: ack.words().to_owned() });
         }
     }
     Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())

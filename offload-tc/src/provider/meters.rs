@@ -53,8 +53,7 @@ fn policer(spec: &ObjectSpec) -> Option<Police> {
 }
 
 fn said(ack: &Ack) -> ObjectError {
-    let text = if ack.text.is_empty() { Errno::from_raw(ack.errno).desc() } else { &ack.text };
-    ObjectError::Device(text.to_owned())
+    ObjectError::Device(ack.words().to_owned())
 }
 
 fn broke(e: OffloadError) -> ObjectError {

@@ -179,10 +179,7 @@ pub struct TcProvider<T> {
 
 /// A refusal as a reject. A refusal without words gets those of the error number.
 fn refusal(ack: &Ack, request: &[u8]) -> Reject {
-    let text = match ack.text.is_empty() {
-        true => Errno::from_raw(ack.errno).desc().to_owned(),
-        false => ack.text.clone(),
-    };
+    let text = ack.words().to_owned();
     Reject::Device { errno: ack.errno, attribute: ack.attribute(request), text }
 }
 
