@@ -90,7 +90,10 @@ impl<'a> Reader<'a> {
     }
 
     /// A number of things to follow, each of a byte at least.
-    fn count(&mut self) -> Result<usize, Damage> {
+    ///
+    /// # Errors
+    /// When the bytes that are left are fewer.
+    pub fn count(&mut self) -> Result<usize, Damage> {
         let n = u64::load(self)?;
         let left = self.all.len() - self.at;
         usize::try_from(n).ok().filter(|n| *n <= left).ok_or(self.damage("plausible length"))

@@ -20,7 +20,7 @@ use simnic_defs::object::ConnState;
 use simnic_defs::{CmdStatus, ConnRecord, ConnSpec, KeyBytes};
 
 use crate::checkpoint::Wire;
-use crate::frames::checksum;
+use crate::checksum::{checksum, pseudo4, pseudo6};
 use crate::parser::{L3, L4, Layout};
 use crate::tables::Refusal;
 
@@ -128,14 +128,12 @@ fn checksums_are_right(f: &[u8], lay: &Layout) -> bool {
                     return None;
                 }
                 let end = l3 + usize::from(u16::from_be_bytes([h[2], h[3]]));
-                let len = (end.checked_sub(l4)? as u16).to_be_bytes();
-                (end, [h.get(12..20)?, &[0, h[9]], &len].concat())
+                (end, pseudo4(h.get(12..20)?, h[9], end.checked_sub(l4)? as u16))
             }
             _ => {
                 let h = f.get(l3..l3 + 40)?;
-                let len = [h[4], h[5]];
-                let end = l3 + 40 + usize::from(u16::from_be_bytes(len));
-                (end, [h.get(8..40)?, &[0, 0], &len, &[0, 0, 0, h[6]]].concat())
+                let len = u16::from_be_bytes([h[4], h[5]]);
+                (l3 + 40 + usize::from(len), pseudo6(h.get(8..40)?, h[6], len))
             }
         };
         let body = f.get(l4..end)?;

@@ -6,7 +6,7 @@
 use simnic_defs::object::{HEADER_CSUM, HEADER_UDP, HEADER_V6};
 use simnic_defs::{HeaderSpec, HwAction, HwField, RxReason, SetField};
 
-use crate::frames::checksum;
+use crate::checksum::{checksum, pseudo4, pseudo6};
 use crate::packet::Packet;
 use crate::parser::{L3, L4};
 use crate::tables::ActionList;
@@ -102,8 +102,8 @@ pub(crate) fn push_header(p: &mut Packet, h: &HeaderSpec) {
     if h.flags & HEADER_CSUM != 0 {
         let pseudo = match (udp, v6) {
             (false, _) => Vec::new(),
-            (true, true) => [&b[l3 + 8..l3 + 40], &[0, 0], &len.to_be_bytes(), &[0, 0, 0, 17]].concat(),
-            (true, false) => [&b[l3 + 12..l3 + 20], &[0, 17], &len.to_be_bytes()].concat(),
+            (true, true) => pseudo6(&b[l3 + 8..l3 + 40], 17, len),
+            (true, false) => pseudo4(&b[l3 + 12..l3 + 20], 17, len),
         };
         let c = match checksum(&b[l4..], &pseudo) {
             0 if udp => 0xffff,
@@ -293,7 +293,7 @@ mod tests {
         let pseudo = match lay.l3 {
             L3::V4 => {
                 let header = usize::from(f[l3] & 0xf) * 4;
-                assert_eq!(frames::checksum(&f[l3..l3 + header], &[]), 0, "IPv4 header {f:02x?}");
+                assert_eq!(checksum(&f[l3..l3 + header], &[]), 0, "IPv4 header {f:02x?}");
                 let mut p = f[l3 + 12..l3 + 20].to_vec();
                 p.extend([0, f[l3 + 9]]);
                 p.extend(((f.len() - l4) as u16).to_be_bytes());
@@ -306,7 +306,7 @@ mod tests {
                 p
             }
         };
-        assert_eq!(frames::checksum(&f[l4..], &pseudo), 0, "transport {f:02x?}");
+        assert_eq!(checksum(&f[l4..], &pseudo), 0, "transport {f:02x?}");
     }
 
     #[test]

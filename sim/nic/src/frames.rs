@@ -1,20 +1,8 @@
 //! Well-formed frames for tests and benches.
 
-fn sum(bytes: &[u8], start: u32) -> u16 {
-    let mut s = start;
-    for c in bytes.chunks(2) {
-        s += u32::from(c[0]) << 8 | u32::from(*c.get(1).unwrap_or(&0));
-    }
-    while s > 0xffff {
-        s = (s & 0xffff) + (s >> 16);
-    }
-    s as u16
-}
-
-/// Internet checksum (RFC 1071) of `bytes` with the words of `pseudo` before it.
-pub(crate) fn checksum(bytes: &[u8], pseudo: &[u8]) -> u16 {
-    !sum(bytes, u32::from(sum(pseudo, 0)))
-}
+#[cfg(test)]
+use crate::checksum::pseudo6;
+use crate::checksum::{checksum, pseudo4};
 
 fn ethernet(eth_type: u16, payload: &[u8]) -> Vec<u8> {
     let mut f = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
@@ -34,13 +22,6 @@ fn ipv4(proto: u8, src: [u8; 4], dst: [u8; 4], l4: &[u8]) -> Vec<u8> {
     ethernet(0x0800, &h)
 }
 
-fn pseudo4(src: [u8; 4], dst: [u8; 4], proto: u8, len: usize) -> Vec<u8> {
-    let mut p = [src, dst].concat();
-    p.extend([0, proto]);
-    p.extend((len as u16).to_be_bytes());
-    p
-}
-
 fn udp(sport: u16, dport: u16, payload: &[u8]) -> Vec<u8> {
     let mut u: Vec<u8> =
         [sport, dport, 8 + payload.len() as u16, 0].iter().flat_map(|v| v.to_be_bytes()).collect();
@@ -51,7 +32,7 @@ fn udp(sport: u16, dport: u16, payload: &[u8]) -> Vec<u8> {
 /// A UDP frame of 64 bytes or so over IPv4, with checksums.
 pub(crate) fn udp4(src: [u8; 4], dst: [u8; 4], sport: u16, dport: u16) -> Vec<u8> {
     let mut u = udp(sport, dport, b"eighteen bytes !!!");
-    let c = checksum(&u, &pseudo4(src, dst, 17, u.len()));
+    let c = checksum(&u, &pseudo4(&[src, dst].concat(), 17, u.len() as u16));
     u[6..8].copy_from_slice(&(if c == 0 { 0xffff } else { c }).to_be_bytes());
     ipv4(17, src, dst, &u)
 }
@@ -62,7 +43,7 @@ pub(crate) fn tcp4(src: [u8; 4], dst: [u8; 4], sport: u16, dport: u16) -> Vec<u8
     let mut t: Vec<u8> = [sport, dport].iter().flat_map(|v| v.to_be_bytes()).collect();
     t.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0]);
     t.extend(b"odd payload");
-    let c = checksum(&t, &pseudo4(src, dst, 6, t.len()));
+    let c = checksum(&t, &pseudo4(&[src, dst].concat(), 6, t.len() as u16));
     t[16..18].copy_from_slice(&c.to_be_bytes());
     ipv4(6, src, dst, &t)
 }
@@ -77,10 +58,7 @@ pub(crate) fn udp6(src: u8, dst: u8, sport: u16, dport: u16) -> Vec<u8> {
     for last in [src, dst] {
         h.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
     }
-    let mut pseudo = h[8..40].to_vec();
-    pseudo.extend((u.len() as u32).to_be_bytes());
-    pseudo.extend([0, 0, 0, 17]);
-    let c = checksum(&u, &pseudo);
+    let c = checksum(&u, &pseudo6(&h[8..40], 17, u.len() as u16));
     u[6..8].copy_from_slice(&c.to_be_bytes());
     h.extend(u);
     ethernet(0x86dd, &h)

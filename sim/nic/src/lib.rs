@@ -23,6 +23,7 @@ pub mod bench;
 mod bucket_cache;
 mod capture;
 mod checkpoint;
+mod checksum;
 mod chip;
 mod cmd_engine;
 mod config;

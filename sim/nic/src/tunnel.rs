@@ -9,7 +9,7 @@ use std::ops::Range;
 use simnic_defs::Encap;
 use simnic_defs::entry::key;
 
-use crate::frames::checksum;
+use crate::checksum::{checksum, pseudo4, pseudo6};
 use crate::parser::{L3, Layout};
 
 /// What a frame brings along in the second part of its key.
@@ -96,8 +96,8 @@ fn udp(f: &[u8], (l3, family): (usize, L3), body: &[u8], s: &mut Says) -> Option
     }
     if csum != 0 {
         let pseudo = match family {
-            L3::V6 => [f.get(l3 + 8..l3 + 40)?, &[0, 0], &len.to_be_bytes(), &[0, 0, 0, 17]].concat(),
-            _ => [f.get(l3 + 12..l3 + 20)?, &[0, 17], &len.to_be_bytes()].concat(),
+            L3::V6 => pseudo6(f.get(l3 + 8..l3 + 40)?, 17, len),
+            _ => pseudo4(f.get(l3 + 12..l3 + 20)?, 17, len),
         };
         if checksum(body, &pseudo) != 0 {
             return None;

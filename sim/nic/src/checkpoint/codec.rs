@@ -51,12 +51,6 @@ impl Foreign<HwAction> for Wire {
     }
 }
 
-/// How many follow; each takes a byte at least.
-fn count(r: &mut Reader<'_>) -> Result<u64, Damage> {
-    let n = u64::load(r)?;
-    if n > 1 << 24 { Err(r.damage("plausible length")) } else { Ok(n) }
-}
-
 impl<T> Foreign<Option<T>> for Wire
 where
     Wire: Foreign<T>,
@@ -81,7 +75,7 @@ where
         v.iter().for_each(|x| <Wire as Foreign<T>>::save(x, w));
     }
     fn load(r: &mut Reader<'_>) -> Result<VecDeque<T>, Damage> {
-        let n = count(r)?;
+        let n = r.count()?;
         (0..n).map(|_| <Wire as Foreign<T>>::load(r)).collect()
     }
 }
@@ -92,7 +86,7 @@ impl Foreign<Box<[HwAction]>> for Wire {
         v.iter().for_each(|x| Wire::save(x, w));
     }
     fn load(r: &mut Reader<'_>) -> Result<Box<[HwAction]>, Damage> {
-        let n = count(r)?;
+        let n = r.count()?;
         (0..n).map(|_| <Wire as Foreign<HwAction>>::load(r)).collect()
     }
 }
@@ -106,7 +100,7 @@ impl Foreign<Box<[(u16, Arc<HeaderSpec>)]>> for Wire {
         }
     }
     fn load(r: &mut Reader<'_>) -> Result<Box<[(u16, Arc<HeaderSpec>)]>, Damage> {
-        let n = count(r)?;
+        let n = r.count()?;
         (0..n).map(|_| Ok((u16::load(r)?, Arc::new(Wire::load(r)?)))).collect()
     }
 }
@@ -123,7 +117,7 @@ impl Foreign<Vec<(Option<Arc<HeaderSpec>>, u32)>> for Wire {
         }
     }
     fn load(r: &mut Reader<'_>) -> Result<Vec<(Option<Arc<HeaderSpec>>, u32)>, Damage> {
-        let n = count(r)?;
+        let n = r.count()?;
         let one = |r: &mut Reader<'_>| {
             let header = if bool::load(r)? { Some(Arc::new(Wire::load(r)?)) } else { None };
             Ok((header, u32::load(r)?))

@@ -10,6 +10,7 @@ use simnic_defs::{CmdDesc, CmdStatus, ConnRecord, ConnSpec, FlowEntry, HwAction,
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{device, settle};
+use crate::checksum::{checksum, pseudo4};
 use crate::raw_host::{HostRing, RawHost, key_of};
 use crate::{Config, SimHandle, frames};
 
@@ -97,9 +98,7 @@ pub(super) fn back(sport: u16) -> Vec<u8> {
 pub(super) fn with_flags(mut f: Vec<u8>, flags: u8) -> Vec<u8> {
     f[47] = flags;
     f[50..52].fill(0);
-    let len = ((f.len() - 34) as u16).to_be_bytes();
-    let pseudo = [&f[26..34], &[0, 6], &len].concat();
-    let c = frames::checksum(&f[34..], &pseudo);
+    let c = checksum(&f[34..], &pseudo4(&f[26..34], 6, (f.len() - 34) as u16));
     f[50..52].copy_from_slice(&c.to_be_bytes());
     f
 }

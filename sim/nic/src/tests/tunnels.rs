@@ -9,7 +9,8 @@ use simnic_defs::{CmdDesc, CmdStatus, Encap, HwAction, Opcode, RxReason};
 
 use super::connections::ternary;
 use super::{device, settle};
-use crate::frames::{self, checksum};
+use crate::checksum::checksum;
+use crate::frames;
 use crate::raw_host::RawHost;
 use crate::{Config, DropReason, Place};
 
