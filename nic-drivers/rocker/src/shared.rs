@@ -20,6 +20,7 @@
 
 use std::collections::HashMap;
 
+use flow::FieldId;
 use rocker_defs::Tlvs;
 use rocker_defs::cmd::{group, of_dpa as t, table};
 
@@ -77,13 +78,18 @@ pub(crate) struct IpNet {
 
 impl IpNet {
     /// The whole of an address family.
-    fn all(v6: bool) -> IpNet {
+    pub(crate) fn all(v6: bool) -> IpNet {
         IpNet { v6, addr: 0, mask: 0 }
     }
 
     /// Its Ethernet type.
     pub(crate) fn eth_type(self) -> u16 {
         if self.v6 { 0x86dd } else { 0x0800 }
+    }
+
+    /// The field that destinations of its family are in.
+    pub(crate) fn field(self) -> FieldId {
+        if self.v6 { FieldId::Ipv6Dst } else { FieldId::NwDst }
     }
 
     /// Whether it is within the addresses of groups of hosts (RFC 5771, RFC 4291 2.7).

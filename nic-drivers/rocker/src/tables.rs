@@ -166,7 +166,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     /// beside that, with its outputs.
     fn routed_record(&self, rule: &FlowRule) -> Result<(IpNet, bool, crate::lower::Lowered), Reject> {
         let v6 = rule.matches.get(FieldId::EthType).0 == 0x86dd;
-        let field = if v6 { FieldId::Ipv6Dst } else { FieldId::NwDst };
+        let field = IpNet::all(v6).field();
         let ttl = rule.actions.iter().filter(|a| **a == Action::DecTtl).count() == 1;
         let actions: Vec<Action> = rule.actions.iter().filter(|a| **a != Action::DecTtl).cloned().collect();
         let unseen = [field, FieldId::EthSrc, FieldId::NwTtl];
@@ -179,8 +179,7 @@ impl<B: DeviceBacking> RockerProvider<B> {
     fn plan_routed(&mut self, rule: &FlowRule) -> Result<Plan, Reject> {
         let (to, ttl, l) = self.routed_record(rule)?;
         if to.is_multicast() {
-            let field = if to.v6 { FieldId::Ipv6Dst } else { FieldId::NwDst };
-            return Err(Reject::Value { table: ROUTING_NAME, field, value: to.addr });
+            return Err(Reject::Value { table: ROUTING_NAME, field: to.field(), value: to.addr });
         }
         let vlan = self.shared.untagged_vlan(l.matches.pport);
         let r =
@@ -207,9 +206,8 @@ impl<B: DeviceBacking> RockerProvider<B> {
 
     fn plan_multicast(&mut self, rule: &FlowRule) -> Result<Plan, Reject> {
         let (to, ttl, l) = self.routed_record(rule)?;
-        let field = if to.v6 { FieldId::Ipv6Dst } else { FieldId::NwDst };
         if !to.is_multicast() {
-            return Err(Reject::Value { table: MULTICAST_NAME, field, value: to.addr });
+            return Err(Reject::Value { table: MULTICAST_NAME, field: to.field(), value: to.addr });
         }
         if l.matches.dst.0 >> 40 & 1 == 0 {
             let value = l.matches.dst.0.into();
@@ -217,16 +215,11 @@ impl<B: DeviceBacking> RockerProvider<B> {
         }
         let vlan = self.shared.untagged_vlan(l.matches.pport);
         let vlan = if vlan == INTERNAL_VLAN { 0 } else { vlan };
-        let first = l.legs.first().copied().ok_or(Reject::TooManyOutputs {
-            table: MULTICAST_NAME,
-            wanted: 0,
-            offered: 1,
-        })?;
         // Every copy leaves with the tag that it has within the device, or without.
-        for leg in &l.legs {
-            shared_record(&l.matches, std::slice::from_ref(leg), vlan, MULTICAST_NAME)?;
-        }
-        let r = shared_record(&l.matches, &[first], vlan, MULTICAST_NAME)?;
+        let of = |leg| shared_record(&l.matches, std::slice::from_ref(leg), vlan, MULTICAST_NAME);
+        let all = l.legs.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let none = Reject::TooManyOutputs { table: MULTICAST_NAME, wanted: 0, offered: 1 };
+        let r = all.into_iter().next().ok_or(none)?;
         let (pport, tag, eth_type) = (r.pport, r.tag, r.eth_type);
         let (group, add_groups) = self.groups.for_routed(tag, &l.legs, ttl).map_err(self.out_of_groups())?;
         let mut needs = self.vlan_needs(&r);

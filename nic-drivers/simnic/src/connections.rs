@@ -11,10 +11,10 @@ use flow::{FieldId, PacketKey};
 use offload::{ObjectError, ObjectId, ObjectKind, ObjectStats};
 use simnic_defs::cmd::AGE_NEVER;
 use simnic_defs::object::ConnState;
-use simnic_defs::{CmdDesc, ConnRecord, ConnSpec, Opcode};
+use simnic_defs::{ConnRecord, ConnSpec, Opcode};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::meters::broken;
+use crate::meters::{about, broken};
 use crate::provider::SimnicProvider;
 
 /// Which of the device's connections each is.
@@ -70,12 +70,6 @@ fn spec_of(k: &PacketKey, timeout: Duration) -> Option<ConnSpec> {
     Some(c)
 }
 
-fn command(op: Opcode, connection: u32) -> CmdDesc {
-    let mut d = CmdDesc::new(op, 0);
-    d.entry = connection.into();
-    d
-}
-
 impl<B: DeviceBacking> SimnicProvider<B> {
     pub(crate) fn put_connection(
         &mut self,
@@ -90,7 +84,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             .ok_or_else(|| ObjectError::Device("the device takes TCP and UDP without labels".into()))?;
         let known = self.connections.known.get(&id.number).copied();
         let at = known.or_else(|| self.connections.free.last().copied()).ok_or(ObjectError::Full(id.kind))?;
-        self.execute_with(command(Opcode::ConnSet, at), spec.as_bytes()).map_err(broken)?;
+        self.execute_with(about(Opcode::ConnSet, at), spec.as_bytes()).map_err(broken)?;
         if known.is_none() {
             self.connections.free.pop();
             self.connections.known.insert(id.number, at);
@@ -106,18 +100,15 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         let at = self.connection(id)?;
         // Nothing is counted between the two: what goes round then is software's.
         let last = self.connection_stats(id)?;
-        self.execute(command(Opcode::ConnClear, at)).map_err(broken)?;
+        self.execute(about(Opcode::ConnClear, at)).map_err(broken)?;
         self.connections.known.remove(&id.number);
         self.connections.free.push(at);
         Ok(last)
     }
 
     pub(crate) fn connection_stats(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
-        let mut d = command(Opcode::ConnRead, self.connection(id)?);
-        self.cmd.with_record_area(&mut d, ConnRecord::BYTES, 1);
-        self.execute(d).map_err(broken)?;
-        let mut b = [0; ConnRecord::BYTES];
-        self.cmd.read_record(0, &mut b);
+        let at = self.connection(id)?;
+        let b = self.read_object::<{ ConnRecord::BYTES }>(Opcode::ConnRead, at)?;
         let r = ConnRecord::decode(&b).map_err(|e| ObjectError::Device(e.to_string()))?;
         let state = ConnState::try_from(r.state).map_err(|e| ObjectError::Device(e.to_string()))?;
         let age = r.age_ns.get();

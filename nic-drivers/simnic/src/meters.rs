@@ -40,16 +40,31 @@ pub(crate) fn broken(e: OffloadError) -> ObjectError {
     ObjectError::Device(e.to_string())
 }
 
+/// A command about an object of the device.
+pub(crate) fn about(op: Opcode, at: u32) -> CmdDesc {
+    let mut d = CmdDesc::new(op, 0);
+    d.entry = at.into();
+    d
+}
+
 impl<B: DeviceBacking> SimnicProvider<B> {
     fn meter(&self, id: ObjectId) -> Result<usize, ObjectError> {
         let known = (id.kind == ObjectKind::Meter).then(|| self.meters.find(Some(id.number))).flatten();
         known.ok_or(ObjectError::Missing(id))
     }
 
-    fn meter_command(&self, op: Opcode, meter: usize) -> CmdDesc {
-        let mut d = CmdDesc::new(op, 0);
-        d.entry = (meter as u32).into();
-        d
+    /// The record that `op` reads of an object of the device.
+    pub(crate) fn read_object<const N: usize>(
+        &mut self,
+        op: Opcode,
+        at: u32,
+    ) -> Result<[u8; N], ObjectError> {
+        let mut d = about(op, at);
+        self.cmd.with_record_area(&mut d, N, 1);
+        self.execute(d).map_err(broken)?;
+        let mut b = [0; N];
+        self.cmd.read_record(0, &mut b);
+        Ok(b)
     }
 
     /// Entries that use `id`, as far as the driver has heard of them.
@@ -77,7 +92,7 @@ impl<B: DeviceBacking> SharedObjects for SimnicProvider<B> {
             burst: burst.max(1).into(),
             reserved: 0.into(),
         };
-        self.execute_with(self.meter_command(Opcode::MeterSet, meter), payload.as_bytes()).map_err(broken)?;
+        self.execute_with(about(Opcode::MeterSet, meter as u32), payload.as_bytes()).map_err(broken)?;
         self.meters.0[meter] = Some(id.number);
         Ok(())
     }
@@ -92,7 +107,7 @@ impl<B: DeviceBacking> SharedObjects for SimnicProvider<B> {
             return Err(ObjectError::InUse(id, users));
         }
         let last = self.stats(id)?;
-        self.execute(self.meter_command(Opcode::MeterClear, meter)).map_err(broken)?;
+        self.execute(about(Opcode::MeterClear, meter as u32)).map_err(broken)?;
         self.meters.0[meter] = None;
         Ok(last)
     }
@@ -102,11 +117,7 @@ impl<B: DeviceBacking> SharedObjects for SimnicProvider<B> {
             return self.connection_stats(id);
         }
         let meter = self.meter(id)?;
-        let mut d = self.meter_command(Opcode::MeterRead, meter);
-        self.cmd.with_record_area(&mut d, MeterRecord::BYTES, 1);
-        self.execute(d).map_err(broken)?;
-        let mut b = [0; MeterRecord::BYTES];
-        self.cmd.read_record(0, &mut b);
+        let b = self.read_object::<{ MeterRecord::BYTES }>(Opcode::MeterRead, meter as u32)?;
         let r = MeterRecord::decode(&b).map_err(|e| ObjectError::Device(e.to_string()))?;
         let age = r.age_ns.get();
         Ok(ObjectStats {
