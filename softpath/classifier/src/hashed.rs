@@ -20,6 +20,13 @@ const STEP: usize = 4;
 
 type Bucket<V> = Vec<(u64, V)>;
 
+/// Sees to it that there is room for one more.
+fn make_room<V>(bucket: &mut Bucket<V>) {
+    if bucket.len() == bucket.capacity() {
+        bucket.reserve_exact(STEP);
+    }
+}
+
 /// Entries by hash.
 pub(crate) struct Hashed<V> {
     buckets: Slots<Option<Arc<Bucket<V>>>>,
@@ -127,9 +134,7 @@ impl<V: Clone> Hashed<V> {
             .iter()
             .rposition(|e| e.0 == hash && before(&e.1))
             .map_or_else(|| bucket.iter().position(|e| e.0 == hash).unwrap_or(bucket.len()), |last| last + 1);
-        if bucket.len() == bucket.capacity() {
-            bucket.reserve_exact(STEP);
-        }
+        make_room(bucket);
         bucket.insert(at, (hash, v));
         self.grown();
         None
@@ -217,9 +222,7 @@ impl Hashed<u32> {
             *n += 1;
             return;
         }
-        if bucket.len() == bucket.capacity() {
-            bucket.reserve_exact(STEP);
-        }
+        make_room(bucket);
         bucket.push((hash, 1));
         self.grown();
     }

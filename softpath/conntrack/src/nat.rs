@@ -21,13 +21,6 @@ fn like(port: u16) -> (u16, u16) {
     }
 }
 
-fn bits(a: std::net::IpAddr) -> u128 {
-    match a {
-        std::net::IpAddr::V4(a) => u32::from(a).into(),
-        std::net::IpAddr::V6(a) => a.into(),
-    }
-}
-
 /// The tuple of the replies of a connection that is translated by `range`, the first that `is_free` takes. `random` gives
 /// a number, another each time. `None` when none that was tried is free.
 pub(crate) fn choose(
@@ -47,7 +40,7 @@ pub(crate) fn choose(
     let src = range.end == NatEnd::Src;
     let mut reply = original.reversed();
     if let Some((low, high)) = range.addresses {
-        let (low, high) = (bits(low), bits(high));
+        let (low, high) = (Tuple::bits(low), Tuple::bits(high));
         let n = u64::try_from(high.saturating_sub(low)).unwrap_or(u64::MAX).saturating_add(1);
         let by =
             if range.persistent { hasher.choice([original.src, 0, 0, original.zone.into()]) } else { hash };

@@ -70,6 +70,14 @@ impl Tuple {
         if self.v6 { Ipv6Addr::from(a).into() } else { Ipv4Addr::from(a as u32).into() }
     }
 
+    /// An address as tuples have it; [`Tuple::address`] is the way back.
+    pub fn bits(a: IpAddr) -> u128 {
+        match a {
+            IpAddr::V4(a) => u32::from(a).into(),
+            IpAddr::V6(a) => a.into(),
+        }
+    }
+
     /// What `ct_tp_src` and `ct_tp_dst` are.
     pub fn ports(&self) -> (u16, u16) {
         if self.is_icmp() { (self.icmp_type.into(), 0) } else { (self.sport, self.dport) }

@@ -56,8 +56,8 @@ fn kernels(p: &Parts, a: &[String]) -> Result<Option<Arc<SystemDatapath>>, Strin
 /// What the kernel says of one, in the terms of ours.
 fn of_kernel(c: &Connection) -> Entry {
     let tuple = |d: &Direction| Tuple {
-        src: number(d.src),
-        dst: number(d.dst),
+        src: Tuple::bits(d.src),
+        dst: Tuple::bits(d.dst),
         sport: d.sport,
         dport: d.dport,
         zone: c.zone,
@@ -86,13 +86,6 @@ fn of_kernel(c: &Connection) -> Entry {
         protocol: c.tcp_state.map_or(Protocol::Other, |s| Protocol::Tcp(state(s), state(s))),
         left: c.left,
         helper: [CtHelper::Ftp, CtHelper::Tftp].into_iter().find(|h| Some(h.name()) == helper),
-    }
-}
-
-fn number(a: IpAddr) -> u128 {
-    match a {
-        IpAddr::V4(a) => u32::from(a).into(),
-        IpAddr::V6(a) => a.into(),
     }
 }
 
