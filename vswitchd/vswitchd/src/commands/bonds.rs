@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bonds::bond::bucket;
 use daemon::unixctl::Commands;
+use flow::MacAddr;
 
 use crate::report::Parts;
 
@@ -50,15 +51,7 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
         let number = |i: usize| a.get(i).map_or(Some(0), |n| n.parse::<u32>().ok());
         let vlan = number(1).and_then(|v| u16::try_from(v).ok()).ok_or("invalid vlan")?;
         let basis = number(2).ok_or("invalid basis")?;
-        let mac = mac(&a[0]).ok_or("invalid mac")?;
-        Ok(format!("{}\n", bucket(ofproto::hash_of_station(mac, vlan, basis))))
+        let mac: MacAddr = a[0].parse().map_err(|_| "invalid mac")?;
+        Ok(format!("{}\n", bucket(ofproto::hash_of_station(mac.to_u64(), vlan, basis))))
     });
-}
-
-/// An Ethernet address as a number.
-fn mac(text: &str) -> Option<u64> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let byte = |p: &&str| u8::from_str_radix(p, 16).ok();
-    let bytes: Vec<u8> = parts.iter().map_while(byte).collect();
-    (parts.len() == 6 && bytes.len() == 6).then(|| bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
 }

@@ -310,6 +310,18 @@ impl PortConfig {
     }
 }
 
+/// Why an interface cannot be had whose name datapaths keep for ports of their own.
+pub fn reserved_name(name: &str) -> String {
+    format!("could not create interface {name}, {RESERVED}")
+}
+
+/// Whether that is why: as with Open vSwitch the log says so in these words, and column `error` nothing.
+pub fn is_of_reserved_name(why: &str) -> bool {
+    why.ends_with(RESERVED)
+}
+
+const RESERVED: &str = "name is reserved";
+
 /// Kinds of ports.
 #[derive(Clone, PartialEq, Debug)]
 pub enum PortKind {

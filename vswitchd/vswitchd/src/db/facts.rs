@@ -18,7 +18,7 @@ use ovsdb::client::{Row, Snapshot, Transaction};
 use ovsdb::{Atom, Datum, Uuid};
 
 use super::wanted::string;
-use crate::config::PortKind;
+use crate::config::{PortKind, is_of_reserved_name};
 use crate::controller::TargetState;
 use crate::report::Parts;
 
@@ -267,8 +267,7 @@ fn interface(row: Row<'_>, s: &State, t: &mut Transaction) {
         None => s.error.is_some().then_some(-1),
     };
     tell("ofport", ofport.map_or(Datum::Empty, |n| Datum::One(n.into())));
-    // Why a name is reserved is said in the log alone, as Open vSwitch does.
-    let error = s.error.as_deref().filter(|e| !e.ends_with("name is reserved"));
+    let error = s.error.as_deref().filter(|e| !is_of_reserved_name(e));
     tell("error", error.map_or(Datum::Empty, text));
     tell("lacp_current", s.member.lacp_current.map_or(Datum::Empty, |c| Datum::One(c.into())));
     link_columns(&s.link).into_iter().for_each(|(column, value)| tell(column, value));

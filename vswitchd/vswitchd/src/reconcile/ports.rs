@@ -9,7 +9,7 @@ use flow::PortId;
 use ofproto::{Port, Tunnel};
 use openflow::{MacAddr, PortNo};
 
-use crate::config::{BridgeConfig, PortConfig, PortKind};
+use crate::config::{BridgeConfig, PortConfig, PortKind, is_of_reserved_name};
 use crate::control::with_link;
 use crate::desired::Desired;
 use crate::open::{self, OpenError};
@@ -316,7 +316,7 @@ impl Reconciler {
     fn port_failed(&mut self, at: usize, name: &str, why: String) {
         let b = &mut self.bridges[at];
         if b.errors.get(name) != Some(&why) {
-            if why.ends_with("name is reserved") {
+            if is_of_reserved_name(&why) {
                 tracing::warn!(target: "bridge", "{why}");
             } else {
                 tracing::warn!(target: "bridge", "bridge {}: port {name}: {why}", b.name);

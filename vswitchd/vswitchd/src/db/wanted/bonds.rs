@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use bonds::{BondMode, BondSettings, LacpPort, LacpSettings};
+use flow::MacAddr;
 use ofproto::Aggregation;
 use ovsdb::client::Row;
 
@@ -11,8 +12,7 @@ use super::string;
 
 /// An address of any kind: of a system it is but a name.
 fn address(text: &str) -> Option<[u8; 6]> {
-    let bytes: Option<Vec<u8>> = text.split(':').map(|b| u8::from_str_radix(b, 16).ok()).collect();
-    bytes?.try_into().ok()
+    text.parse::<MacAddr>().ok().map(|a| a.0)
 }
 
 fn is_on(row: Row<'_>, key: &str) -> bool {

@@ -10,7 +10,9 @@ use ovsdb::Atom;
 use ovsdb::client::{Row, Snapshot};
 
 use super::{Host, is_set, mac, string, tunnels, vlans};
-use crate::config::{DeviceConfig, DeviceKind, MAX_OFPORT, PortConfig, PortKind, RxQueues, Wire};
+use crate::config::{
+    DeviceConfig, DeviceKind, MAX_OFPORT, PortConfig, PortKind, RxQueues, Wire, reserved_name,
+};
 use crate::dummy::{Dummies, DummyClass, DummyOptions};
 
 /// Ports of a simulated device.
@@ -117,7 +119,7 @@ fn wrong(name: &str, why: &str) -> PortKind {
 fn interface(row: Row<'_>, name: &str, on: On, devices: &mut BTreeMap<String, DeviceConfig>) -> PortKind {
     let On { host, dummy, kernel } = on;
     if RESERVED.iter().any(|r| name.starts_with(r)) {
-        return PortKind::Wrong { why: format!("could not create interface {name}, name is reserved") };
+        return PortKind::Wrong { why: reserved_name(name) };
     }
     let interface = name.to_owned();
     let kind = string(row, "type").unwrap_or("system");
