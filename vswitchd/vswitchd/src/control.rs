@@ -34,7 +34,7 @@ pub struct Control {
     pub placing: Arc<Placing>,
     /// Its simulated devices, whose links are those of their wires.
     pub parts: Arc<Parts>,
-    /// Where devices that the platform asks for are given back.
+    /// Has the switch looked at again: when devices that the platform asks for are to be given back, or queues given out anew.
     pub reconfigure: Reconfigure,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -71,7 +71,11 @@ impl Control {
             if due(looked, IDLE) {
                 tell_links(&self.parts);
                 tell_addresses(&self.parts);
+                self.parts.cores.history.sample(now, || self.parts.soft.core_stats());
                 looked = Some(now);
+            }
+            if self.parts.cores.balancing.has_come(now) {
+                self.reconfigure.look_again();
             }
             self.parts.rounds.end();
             let wait = if worked > 0 || !self.placing.is_quiet() {

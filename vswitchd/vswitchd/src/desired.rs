@@ -2,6 +2,7 @@
 //! changes; [`crate::reconcile`] makes the switch equal to it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use conntrack::Timeouts;
 
@@ -23,7 +24,7 @@ pub struct Desired {
 }
 
 /// Which processors forward, and how receive queues are given to them.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Forwarding {
     /// A thread on each of these; `None` for the threads that the process was started with.
     pub processors: Option<Vec<usize>>,
@@ -31,6 +32,38 @@ pub struct Forwarding {
     pub assign: RxqAssign,
     /// A processor with queues of its own serves no others.
     pub isolate: bool,
+    /// Whether they are given out anew by themselves; `None` until the database has been read, or where there is none.
+    pub balance: Option<AutoBalance>,
+}
+
+impl Default for Forwarding {
+    fn default() -> Self {
+        Forwarding { processors: None, assign: RxqAssign::default(), isolate: true, balance: None }
+    }
+}
+
+/// Whether and when queues are given out anew by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AutoBalance {
+    /// They are.
+    pub enabled: bool,
+    /// Between looks.
+    pub every: Duration,
+    /// By how much the variance of loads must become less, in percent.
+    pub improvement_percent: u32,
+    /// How loaded a thread must be, in percent of its time.
+    pub load_percent: u32,
+}
+
+impl Default for AutoBalance {
+    fn default() -> Self {
+        AutoBalance {
+            enabled: false,
+            every: Duration::from_secs(60),
+            improvement_percent: 25,
+            load_percent: 95,
+        }
+    }
 }
 
 /// Ways to give queues to processors.
@@ -43,6 +76,17 @@ pub enum RxqAssign {
     Cycles,
     /// By the cycles that they took: the dearest first, each to the processor with the least so far.
     Group,
+}
+
+impl RxqAssign {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            RxqAssign::RoundRobin => "roundrobin",
+            RxqAssign::Cycles => "cycles",
+            RxqAssign::Group => "group",
+        }
+    }
 }
 
 impl Config {

@@ -13,6 +13,10 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::{Pid, gettid};
 use parking_lot::{Mutex, RwLock};
 
+use crate::auto_balance::Balancing;
+use crate::numa::Numa;
+use crate::usage::History;
+
 /// A thread that runs a core.
 struct Thread {
     handle: JoinHandle<()>,
@@ -32,11 +36,17 @@ pub(crate) struct Threads {
     /// Somebody wants queues given out anew.
     rebalance: AtomicBool,
     stop: Arc<AtomicBool>,
+    /// Which memory node processors are of.
+    pub(crate) numa: Numa,
+    /// When it is time to look whether queues are to be given out anew.
+    pub(crate) balancing: Balancing,
+    /// What they were used for lately.
+    pub(crate) history: History,
 }
 
 impl Threads {
     /// None yet. `threads` are to run, on these processors as far as there are any.
-    pub(crate) fn new(threads: usize, configured: Vec<usize>, stop: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(threads: usize, configured: Vec<usize>, numa: Numa, stop: Arc<AtomicBool>) -> Self {
         let t = Threads {
             configured,
             on: RwLock::default(),
@@ -44,6 +54,9 @@ impl Threads {
             isolated: RwLock::default(),
             rebalance: AtomicBool::new(false),
             stop,
+            numa,
+            balancing: Balancing::default(),
+            history: History::default(),
         };
         *t.on.write() = t.as_configured(threads);
         t
@@ -51,6 +64,9 @@ impl Threads {
 
     /// Where the first `threads` run when nothing else is asked for.
     pub(crate) fn as_configured(&self, threads: usize) -> Vec<Option<usize>> {
+        if self.numa.dummy {
+            return self.numa.first_of_each().into_iter().map(Some).collect();
+        }
         (0..threads).map(|i| self.configured.get(i).copied()).collect()
     }
 
@@ -62,6 +78,10 @@ impl Threads {
     /// Has the cores' threads run there; those that run already move.
     pub(crate) fn place(&self, on: Vec<Option<usize>>) {
         *self.on.write() = on;
+        if self.numa.dummy {
+            // There are no such processors.
+            return;
+        }
         let started = self.started.lock();
         for (core, t) in started.iter().enumerate() {
             if let Some(id) = *t.id.lock() {
@@ -80,6 +100,11 @@ impl Threads {
         self.pinned(core).unwrap_or(core)
     }
 
+    /// The memory node of a core.
+    pub(crate) fn node(&self, core: usize) -> usize {
+        self.numa.node(self.processor(core))
+    }
+
     /// Starts threads until the first `n` cores of `dp` have one.
     ///
     /// # Errors
@@ -95,7 +120,7 @@ impl Threads {
                     // Whoever places threads meanwhile finds it, or it finds where it is to be.
                     let mut id = mine.lock();
                     *id = Some(gettid());
-                    if me.pinned(i).is_some() {
+                    if me.pinned(i).is_some() && !me.numa.dummy {
                         pin(Pid::from_raw(0), i, me.pinned(i));
                     }
                 }

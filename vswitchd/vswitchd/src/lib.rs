@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod auto_balance;
 mod capture;
 mod commands;
 pub mod config;
@@ -19,6 +20,7 @@ mod forwarding;
 mod hoisting;
 mod link_events;
 mod looks;
+pub mod numa;
 mod open;
 mod placing;
 mod poke;
@@ -32,6 +34,7 @@ pub mod source;
 mod switch;
 mod system;
 mod tc;
+mod usage;
 mod vacant;
 
 pub use config::{Config, ConfigError};

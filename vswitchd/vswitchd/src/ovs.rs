@@ -8,6 +8,7 @@ use daemon::rundir::RunDir;
 use daemon::{Tls, TlsFiles};
 use vswitchd::db::Host;
 use vswitchd::dummy::Dummies;
+use vswitchd::numa::Numa;
 use vswitchd::source::Source;
 use vswitchd::{Config, Database, Switch, SwitchOptions};
 
@@ -90,7 +91,16 @@ fn run(program: &str, line: &cli::CommandLine) -> anyhow::Result<()> {
         Some((_, which)) => Dummies::of_option(which.as_deref()),
         None => Dummies::None,
     };
+    let numa = line.own.iter().find(|(n, _)| *n == "dummy-numa").and_then(|(_, list)| list.clone());
+    let numa = match (dummies, numa) {
+        (Dummies::None, _) | (_, None) => Numa::of_the_host(),
+        (_, Some(list)) => {
+            Numa::of_list(&list).ok_or_else(|| anyhow::anyhow!("--dummy-numa={list}: no list of nodes"))?
+        }
+    };
+    numa.tell();
     let options = SwitchOptions {
+        numa,
         program: program.to_owned(),
         pid_file: false,
         control: Some(line.daemon.control_socket(program)),

@@ -44,6 +44,7 @@ use crate::dummy::{self, Dummies};
 use crate::forwarding::Threads;
 use crate::hoisting::Hoisting;
 use crate::link_events;
+use crate::numa::Numa;
 use crate::placing::Placing;
 use crate::poke::Poke;
 use crate::ports::PortTable;
@@ -96,6 +97,8 @@ pub struct SwitchOptions {
     pub tls: Tls,
     /// Where the configuration comes from, for reports and for `hoist/reload`.
     pub source: Source,
+    /// Which memory node processors are of.
+    pub numa: Numa,
 }
 
 impl Default for SwitchOptions {
@@ -110,6 +113,7 @@ impl Default for SwitchOptions {
             clock: None,
             tls: Tls::new(TlsFiles::default()),
             source: Source::default(),
+            numa: Numa::of_the_host(),
         }
     }
 }
@@ -206,7 +210,12 @@ impl Switch {
 
         let layer = ofproto::SwitchConfig { flow_limit: config.datapath.max_flows, ..Default::default() };
         let layer = ofproto::Switch::new(clock.clone(), layer);
-        let soft = SoftDatapath::new(soft_config(&config), clock.clone(), layer.clone(), layer.clone())?;
+        let soft = SoftDatapath::new(
+            soft_config(&config, &options.numa),
+            clock.clone(),
+            layer.clone(),
+            layer.clone(),
+        )?;
         let system = Arc::new(System::default());
         let datapaths = Arc::new(CountedDatapath::new(soft.clone(), ports.clone(), system.clone()));
         layer.set_datapath(datapaths.clone());
@@ -219,7 +228,8 @@ impl Switch {
         let desired = config.desired();
         let stop_threads = Arc::<AtomicBool>::default();
         let d = &config.datapath;
-        let threads = Arc::new(Threads::new(d.threads, d.cores.clone(), stop_threads.clone()));
+        let threads =
+            Arc::new(Threads::new(d.threads, d.cores.clone(), options.numa.clone(), stop_threads.clone()));
         let parts = Arc::new(Parts {
             version: VERSION,
             run_dir: run_dir.path().to_owned(),
@@ -509,12 +519,17 @@ fn join(t: JoinHandle<()>) {
     }
 }
 
-fn soft_config(config: &Config) -> datapath::DatapathConfig {
+/// Most cores of processors that there are not.
+const MAX_DUMMY_CORES: usize = 64;
+
+fn soft_config(config: &Config, numa: &Numa) -> datapath::DatapathConfig {
     let d = &config.datapath;
+    let host = std::thread::available_parallelism().map_or(0, |n| n.get());
+    let most = if numa.dummy { host.max(numa.processors().min(MAX_DUMMY_CORES)) } else { host };
     datapath::DatapathConfig {
         cores: d.threads,
         // Whatever processors are asked for later.
-        spare_cores: std::thread::available_parallelism().map_or(0, |n| n.get()).saturating_sub(d.threads),
+        spare_cores: most.saturating_sub(d.threads),
         max_flows: d.max_flows,
         // Never: longer than anybody waits.
         busy_poll: d.busy_poll_us.map_or(Duration::MAX, Duration::from_micros),

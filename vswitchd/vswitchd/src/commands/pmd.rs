@@ -17,10 +17,13 @@ use crate::config::PortKind;
 use crate::dummy::DummyClass;
 use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
+use crate::usage;
 
 const NO_DATAPATH: &str = "please specify an existing datapath";
 /// Period that `pmd-rxq-show` says it tells of, in seconds, unless asked for another.
 const RXQ_SECONDS: u32 = 60;
+/// Steps of that.
+const RXQ_STEP: u32 = usage::STEP.as_secs() as u32;
 
 /// Counters when they were last cleared, and when that was.
 struct Cleared {
@@ -66,6 +69,8 @@ fn is_ours(name: &str) -> bool {
 struct Thread {
     /// Its processor; `None` is the main thread.
     processor: Option<usize>,
+    /// The memory node of that.
+    node: usize,
     now: CoreStats,
 }
 
@@ -134,10 +139,16 @@ fn threads(p: &Parts, asked: &Asked, cleared: &Cleared) -> Vec<Thread> {
     let mut threads = Vec::new();
     let main = if pmd { CoreStats::default() } else { sum(&all) };
     if pmd {
-        let of = |now: CoreStats| Thread { processor: Some(p.cores.processor(now.core)), now };
+        let of = |now: CoreStats| Thread {
+            processor: Some(p.cores.processor(now.core)),
+            node: p.cores.node(now.core),
+            now,
+        };
+        all.retain(|c| c.core < p.cores.placed().len());
         threads.extend(all.into_iter().map(of));
+        threads.sort_by_key(|t| t.processor);
     }
-    threads.push(Thread { processor: None, now: main });
+    threads.push(Thread { processor: None, node: 0, now: main });
     threads.retain(|t| asked.core.is_none() || asked.core == t.processor);
     threads
 }
@@ -194,8 +205,8 @@ fn percent(a: u64, b: u64) -> f64 {
 }
 
 fn heading(t: &Thread) -> String {
-    // Memory of several nodes is not told apart: every thread is of the first.
-    t.processor.map_or("main thread:\n".to_owned(), |p| format!("pmd thread numa_id 0 core_id {p}:\n"))
+    let node = t.node;
+    t.processor.map_or("main thread:\n".to_owned(), |p| format!("pmd thread numa_id {node} core_id {p}:\n"))
 }
 
 fn stats_text(t: &Thread) -> String {
@@ -318,33 +329,46 @@ fn perf_text(t: &Thread, seconds: f64) -> String {
 }
 
 fn queues_text(p: &Parts, asked: &Asked) -> String {
-    let seconds = asked.seconds.unwrap_or(RXQ_SECONDS);
+    // In steps in which it is known, of a minute at most.
+    let seconds = asked.seconds.filter(|s| (1..=RXQ_SECONDS).contains(s)).unwrap_or(RXQ_SECONDS);
+    let seconds = seconds.next_multiple_of(RXQ_STEP);
     let mut out = format!("Displaying last {seconds} seconds pmd usage %\n");
-    for mut c in p.soft.core_stats() {
+    let mut cores = p.soft.core_stats();
+    cores.retain(|c| c.core < p.cores.placed().len());
+    cores.sort_by_key(|c| p.cores.processor(c.core));
+    cores.iter_mut().for_each(|c| c.queues.retain(|q| polls(p, q)));
+    let none = p.dummy && cores.iter().all(|c| c.queues.is_empty());
+    for mut c in cores {
         let processor = p.cores.processor(c.core);
-        c.queues.retain(|q| polls(p, q));
-        if asked.core.is_some_and(|a| a != processor) || p.dummy && c.queues.is_empty() {
+        if none || asked.core.is_some_and(|a| a != processor) {
             continue;
         }
         c.queues.sort_by(|a, b| (&a.name, a.queue).cmp(&(&b.name, b.queue)));
         let isolated = p.cores.is_isolated(c.core);
-        let _ = writeln!(out, "pmd thread numa_id 0 core_id {processor}:\n  isolated : {isolated}");
-        let all = c.busy_cycles + c.idle_cycles;
+        let _ = writeln!(
+            out,
+            "pmd thread numa_id {} core_id {processor}:\n  isolated : {isolated}",
+            p.cores.node(c.core)
+        );
+        if p.dummy && c.queues.is_empty() {
+            continue;
+        }
+        let used = p.cores.history.last(c.core, (seconds / RXQ_STEP) as usize);
         // A thread that has hardly run yet has nothing to tell.
-        let usage = |cycles: u64| match all {
-            0 => "NOT AVAIL".to_owned(),
-            _ => format!("{:>2} %", cycles * 100 / all),
+        let share = |cycles: &dyn Fn(&usage::Used) -> u64| match used.as_ref().filter(|u| u.all > 0) {
+            None => "NOT AVAIL".to_owned(),
+            Some(u) => format!("{:>2} %", cycles(u) * 100 / u.all),
         };
         for q in &c.queues {
-            let used = usage(q.cycles);
+            let used = share(&|u| u.queue(q.port, q.queue));
             let _ = writeln!(
                 out,
                 "  port: {:<16}  queue-id: {:>2} (enabled)   pmd usage: {used}",
                 q.name, q.queue
             );
         }
-        let theirs: u64 = c.queues.iter().map(|q| q.cycles).sum();
-        let _ = writeln!(out, "  overhead: {}", usage(c.busy_cycles.saturating_sub(theirs)));
+        let theirs = |u: &usage::Used| c.queues.iter().map(|q| u.queue(q.port, q.queue)).sum();
+        let _ = writeln!(out, "  overhead: {}", share(&|u| u.busy.saturating_sub(theirs(u))));
     }
     out
 }
@@ -372,7 +396,7 @@ mod tests {
             tx_bursts: 29_373,
             ..CoreStats::default()
         };
-        Thread { processor, now }
+        Thread { processor, node: 0, now }
     }
 
     #[test]

@@ -244,6 +244,7 @@ impl Check<'_> {
             datapath_id,
             hwaddr: None,
             local: b.local,
+            local_dummy: Default::default(),
             local_settings: Default::default(),
             bundle_idle: None,
             local_mtu: None,

@@ -183,6 +183,8 @@ pub struct BridgeConfig {
     pub hwaddr: Option<[u8; 6]>,
     /// What its LOCAL port is.
     pub local: LocalPort,
+    /// Options of its LOCAL port's dummy, where it is one.
+    pub local_dummy: DummyOptions,
     /// What OpenFlow does not know of its LOCAL port.
     pub local_settings: PortSettings,
     /// MTU that the LOCAL port's interface is to have, in bytes; `None` leaves it.

@@ -54,4 +54,6 @@ pub struct DummyOptions {
     pub ifindex: Option<u32>,
     /// Receive queues that it says it has.
     pub n_rxq: u16,
+    /// The memory node that it says it is on.
+    pub numa_node: usize,
 }

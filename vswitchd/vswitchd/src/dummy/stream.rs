@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::stream::{Listener, Stream, connect};
 use daemon::{Active, Passive};
@@ -27,6 +27,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 const CONNECT: Duration = Duration::from_secs(5);
 /// No TCP port is usual for these.
 const NO_PORT: u16 = 0;
+/// Longest wait until a listener that ends has let go of its name.
+const END: Duration = Duration::from_millis(500);
 
 /// The connections of a port.
 #[derive(Default)]
@@ -103,10 +105,14 @@ impl Streams {
         *self.task.lock() = Some(task.abort_handle());
     }
 
-    /// Ends them.
+    /// Ends them. Returns when nobody listens any more, or after half a second: a port of the same name may come next.
     pub(super) fn close(&self) {
         if let Some(t) = self.task.lock().take() {
             t.abort();
+            let began = Instant::now();
+            while !t.is_finished() && began.elapsed() < END {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         self.peers.lock().clear();
         self.connected.store(false, Ordering::Release);

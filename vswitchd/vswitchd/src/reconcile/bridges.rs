@@ -40,7 +40,7 @@ pub fn local_port(b: &BridgeConfig) -> PortConfig {
         LocalPort::Vport => PortKind::Vport { interface: b.name.clone(), internal: true },
         LocalPort::Dummy => PortKind::Dummy {
             class: DummyClass::Internal,
-            options: DummyOptions { mac: Some(bridge_address(b)), ..DummyOptions::default() },
+            options: DummyOptions { mac: Some(bridge_address(b)), ..b.local_dummy.clone() },
         },
     };
     PortConfig { settings: b.local_settings.clone(), mtu: b.local_mtu, ..PortConfig::new(&b.name, kind) }

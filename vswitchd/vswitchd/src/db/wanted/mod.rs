@@ -27,7 +27,7 @@ use ovsdb::client::{Row, Snapshot, Wanted as Columns};
 use ovsdb::{Atom, Datum};
 
 use crate::config::{BridgeConfig, DeviceConfig, FailMode, LocalPort, MirrorConfig, MirrorTo, OffloadConfig};
-use crate::desired::{Desired, Forwarding, RxqAssign};
+use crate::desired::{AutoBalance, Desired, Forwarding, RxqAssign};
 use crate::dummy::Dummies;
 
 /// What this process may and should do beside what the database says.
@@ -222,7 +222,23 @@ fn forwarding(root: Row<'_>, ignored: &mut Vec<String>) -> Forwarding {
             None
         }
     });
-    Forwarding { processors, assign, isolate: other("pmd-rxq-isolate") != Some("false") }
+    let number = |k: &str, usual: u32, least: u32, most: u32| {
+        let n = other(k).and_then(|n| n.parse::<u32>().ok());
+        n.filter(|n| (least..=most).contains(n)).unwrap_or(usual)
+    };
+    let usual = AutoBalance::default();
+    let balance = AutoBalance {
+        enabled: other("pmd-auto-lb") == Some("true"),
+        every: Duration::from_secs(60 * u64::from(number("pmd-auto-lb-rebal-interval", 1, 1, 20_000))),
+        improvement_percent: number("pmd-auto-lb-improvement-threshold", usual.improvement_percent, 0, 100),
+        load_percent: number("pmd-auto-lb-load-threshold", usual.load_percent, 0, 100),
+    };
+    let mut isolate = other("pmd-rxq-isolate") != Some("false");
+    if !isolate && assign != RxqAssign::Group {
+        ignored.push("pmd-rxq-isolate can only be set false when using pmd-rxq-assign=group".to_owned());
+        isolate = true;
+    }
+    Forwarding { processors, assign, isolate, balance: Some(balance) }
 }
 
 /// The timeout policies of zones, of whatever type of datapath: there is one of ours.
@@ -409,6 +425,7 @@ fn bridge(
                 b.local_settings = ports::watched(i, settings.clone());
                 b.local_settings.aggregation = bonds::aggregation(p, i, None);
                 if dummy {
+                    b.local_dummy = ports::dummy_options(i);
                     ports::dummy_queues(&mut b.local_settings);
                 }
                 b.local_mtu = ports::mtu(i);

@@ -173,7 +173,7 @@ fn interface(row: Row<'_>, name: &str, on: On, devices: &mut BTreeMap<String, De
 }
 
 /// Options and address of a dummy.
-fn dummy_options(row: Row<'_>) -> DummyOptions {
+pub(super) fn dummy_options(row: Row<'_>) -> DummyOptions {
     let option = |k| row.key("options", k);
     let file = |k| option(k).map(PathBuf::from);
     DummyOptions {
@@ -185,6 +185,7 @@ fn dummy_options(row: Row<'_>) -> DummyOptions {
         stream: option("stream").map(str::to_owned),
         ifindex: option("ifindex").and_then(|n| n.parse().ok()),
         n_rxq: option("n_rxq").and_then(|n| n.parse().ok()).unwrap_or(1),
+        numa_node: option("numa_id").and_then(|n| n.parse().ok()).unwrap_or(0),
     }
 }
 
