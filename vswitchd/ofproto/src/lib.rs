@@ -35,6 +35,7 @@ mod features;
 mod flow_mod;
 pub mod groups;
 mod handle;
+pub mod in_band;
 mod instructions;
 pub mod mac_table;
 pub mod mcast;

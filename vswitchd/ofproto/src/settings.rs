@@ -5,6 +5,7 @@
 //! depended on them are judged again when they change.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use bonds::{BondSettings, LacpPort, LacpSettings};
@@ -126,6 +127,8 @@ pub struct BridgeSettings {
     /// The bridge stands on the kernel's datapath: tunnels are ports of it, which packets for them give their metadata to, and what goes
     /// to the LOCAL port goes to the host.
     pub kernel_datapath: bool,
+    /// Controllers whose connections go as NORMAL has it, whatever the tables say ([`crate::in_band`]).
+    pub in_band: Vec<SocketAddrV4>,
     /// Mirrors; at most [`crate::mirror::MAX_MIRRORS`].
     pub mirrors: Vec<Mirror>,
     /// Flow tables that are not as they come, by number.
@@ -142,6 +145,7 @@ impl Default for BridgeSettings {
             snooping: None,
             stock_megaflows: false,
             kernel_datapath: false,
+            in_band: Vec::new(),
             mirrors: Vec::new(),
             tables: BTreeMap::new(),
         }

@@ -19,16 +19,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clock::Instant;
 use datapath_api::{FlowCounters, FlowRecord, Miss};
-use flow::{FieldId, PacketKey, PacketMask, PacketMatch, PipelineKey, PortId};
+use flow::{FieldId, PacketKey, PacketMask, PacketMatch, PipelineKey, PipelineMask, PortId};
 use openflow::flow_mod::Instructions;
 use openflow::{Action as OfAction, PortNo};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::bridge::Bridge;
+use crate::in_band;
 use crate::record::FlowOwner;
 use crate::switch::{Routes, Switch};
 use crate::tables::{FragHandling, Pipeline};
+use crate::tunnel::Routing;
 use crate::xlate::{Outcome, Start};
 
 /// Tables that a packet may go through on a shortcut.
@@ -107,12 +109,19 @@ fn entrance(r: &Routes, port: PortId) -> Option<(&Arc<Bridge>, Arc<Pipeline>, Po
 }
 
 /// The name of the shortcut that a packet takes; 0 when it takes none. `name` is that of its entrance.
-fn classify(p: &Pipeline, no: PortNo, mut name: u64, key: &PacketKey) -> u64 {
+fn classify(p: &Pipeline, routing: &Routing, no: PortNo, mut name: u64, key: &PacketKey) -> u64 {
     if key.get64(FieldId::RecircId) != 0 || key.get64(FieldId::NwFrag) != 0 {
         return 0;
     }
     let mut k = PipelineKey::from_packet(key, no.0);
     k.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+    let needed = !p.settings.in_band.is_empty() && {
+        let mut looked = PipelineMask::ZERO;
+        in_band::takes(p, routing, &k, &mut looked) || in_band::is_answer_of_dhcp(p, &k, &mut looked)
+    };
+    if needed {
+        return 0;
+    }
     let mut table = 0;
     for _ in 0..MOST_TABLES {
         let Some(found) = p.table(table).and_then(|t| t.rules.find(&k)) else {
@@ -158,6 +167,9 @@ impl Switch {
             m.set_exact(f);
         }
         m.set_masked(FieldId::NwFrag, u128::MAX, 0x3);
+        if self.bridges().iter().any(|b| !b.pipeline().settings.in_band.is_empty()) {
+            in_band::BITS.iter().for_each(|f| m.set_exact(*f));
+        }
         m
     }
 
@@ -180,7 +192,7 @@ impl Switch {
                 at.len() - 1
             });
             *name = match &at[e].behind {
-                Some((p, no, name)) => classify(p, *no, *name, key),
+                Some((p, no, name)) => classify(p, &r.tunnels.routing, *no, *name, key),
                 None => 0,
             };
         }
@@ -194,7 +206,7 @@ impl Switch {
         let routes = self.routes_now();
         let port = PortId(miss.key.get64(FieldId::DpPort) as u32);
         let (bridge, pipeline, no, from) = entrance(&routes, port)?;
-        if classify(&pipeline, no, from, &miss.key) != name {
+        if classify(&pipeline, &routes.tunnels.routing, no, from, &miss.key) != name {
             return None;
         }
         let mut o = bridge.translate_by(&routes, &pipeline, &miss.key, no, Start::Tables, false);

@@ -33,6 +33,7 @@ mod forward;
 mod freeze;
 mod group;
 mod hash;
+mod in_band;
 mod learn;
 mod length;
 mod mcast;
@@ -230,6 +231,8 @@ enum Found {
     Rule(Arc<Rule>),
     /// Nothing in that table, and the controllers are to be told.
     Missed(u8),
+    /// What the bridge's own connections need.
+    InBand,
     Nothing,
 }
 
@@ -378,6 +381,7 @@ impl<'a> Xlate<'a> {
             self.follow(0, found);
             self.nest += 1;
             self.execute_action_set();
+            self.answer_local_port();
             self.nest -= 1;
         }
     }
@@ -461,6 +465,10 @@ impl<'a> Xlate<'a> {
                     self.table = table;
                     self.tell_controllers_of_miss();
                     self.rule = rule;
+                    break;
+                }
+                Found::InBand => {
+                    self.in_band_control();
                     break;
                 }
                 Found::Nothing => break,
@@ -578,6 +586,9 @@ impl<'a> Xlate<'a> {
             if self.lookups > MAX_LOOKUPS {
                 self.fail(Problem::TooManyLookups);
                 return Found::Nothing;
+            }
+            if table == 0 && self.is_in_band() {
+                return Found::InBand;
             }
             let rule = self.lookup_once(table);
             let drop_frags =

@@ -226,7 +226,7 @@ impl Rig {
 
     /// As [`Rig::packet`], giving the record.
     pub fn packet_by(&self, frame: &[u8], port: u32) -> Arc<FlowRecord> {
-        let key = flow::parse(frame, PortId(10 + port)).unwrap().key;
+        let key = flow::parse(frame, PortId(10u32.wrapping_add(port))).unwrap().key;
         let hit = self.dp.flows.lock().unwrap().values().find(|r| r.matches.matches(&key)).cloned();
         if let Some(r) = hit {
             r.counters.add(1, frame.len() as u64, 0, self.now());
@@ -316,7 +316,7 @@ pub fn udp(src: [u8; 4], dst: [u8; 4], sport: u16, dport: u16) -> FrameBuilder {
 }
 
 pub fn key(frame: &[u8], port: u32) -> PacketKey {
-    flow::parse(frame, PortId(10 + port)).unwrap().key
+    flow::parse(frame, PortId(10u32.wrapping_add(port))).unwrap().key
 }
 
 pub fn out(port: u32) -> Action {

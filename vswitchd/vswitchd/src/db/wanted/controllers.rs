@@ -1,8 +1,12 @@
 //! How a controller's connections are treated: table Controller.
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use ovsdb::client::Row;
+use daemon::{Active, OPENFLOW_PORT};
+use ovsdb::client::{Row, Snapshot};
+
+use super::string;
 
 use crate::controller::ControllerSettings;
 
@@ -10,6 +14,30 @@ use crate::controller::ControllerSettings;
 const QUEUE: usize = 100;
 /// As many as can be asked for.
 const QUEUES: std::ops::RangeInclusive<usize> = 1..=512;
+
+/// TCP port of managers that name none (RFC 7047).
+const MANAGER_PORT: u16 = 6640;
+
+/// Controllers of a bridge and managers whose connections are to get through whatever its flow tables say. Those at names rather
+/// than addresses are not known, and IPv6 is not looked after, as by Open vSwitch.
+pub(super) fn in_band(db: &Snapshot, bridge: Row<'_>) -> Vec<SocketAddrV4> {
+    if bridge.key("other_config", "disable-in-band") == Some("true") {
+        return Vec::new();
+    }
+    let of = |c: Row<'_>, usual| {
+        let Some(Active::Tcp { host, port } | Active::Ssl { host, port }) =
+            string(c, "target").and_then(|t| t.parse().ok())
+        else {
+            return None;
+        };
+        let ip = host.parse::<Ipv4Addr>().ok()?;
+        (string(c, "connection_mode") != Some("out-of-band"))
+            .then(|| SocketAddrV4::new(ip, port.unwrap_or(usual)))
+    };
+    let controllers = db.referred(bridge, "controller", "Controller").filter_map(|c| of(c, OPENFLOW_PORT));
+    let managers = db.rows("Manager").filter_map(|m| of(m, MANAGER_PORT));
+    ofproto::in_band::remotes(controllers.chain(managers))
+}
 
 /// The treatment that a row asks for; `queue` is what its bridge's `other_config:controller-queue-size` says.
 pub(super) fn treatment(row: Row<'_>, queue: Option<&str>) -> ControllerSettings {

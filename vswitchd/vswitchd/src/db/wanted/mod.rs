@@ -61,7 +61,7 @@ pub struct Wanted {
 
 /// Columns of which changes mean that the switch is to be looked at, by table.
 const LOOKED_AT: &[(&str, &[&str])] = &[
-    ("Open_vSwitch", &["bridges", "ssl", "next_cfg", "other_config", "datapaths"]),
+    ("Open_vSwitch", &["bridges", "ssl", "next_cfg", "other_config", "datapaths", "manager_options"]),
     ("Datapath", &["ct_zones"]),
     ("CT_Zone", &["timeout_policy"]),
     ("CT_Timeout_Policy", &["timeouts"]),
@@ -136,6 +136,7 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
             "controller_burst_limit",
         ],
     ),
+    ("Manager", &["target", "connection_mode"]),
     ("QoS", &["type", "queues"]),
     ("Queue", &["dscp", "other_config"]),
     ("Flow_Table", &["name", "flow_limit", "overflow_policy", "groups", "prefixes"]),
@@ -360,11 +361,6 @@ fn bridge(
             }
             (Err(e), _) => ignored.push(format!("bridge {name}: controller \"{target}\": {e}")),
         }
-        if string(c, "connection_mode") == Some("in-band") {
-            ignored.push(format!(
-                "bridge {name}: controller \"{target}\": in-band control is not implemented, it is out of band"
-            ));
-        }
     }
     for p in row.texts("protocols") {
         match p.parse() {
@@ -454,6 +450,7 @@ fn settings(db: &Snapshot, row: Row<'_>, host: Host) -> BridgeSettings {
         // What tests compare. Elsewhere wider megaflows are worth more: fewer entries of hardware for the same packets.
         stock_megaflows: host.dummies != Dummies::None,
         tables: flow_tables(db, row),
+        in_band: controllers::in_band(db, row),
         forward_bpdu: other("forward-bpdu") == Some("true"),
         flood_vlans: vlans(row, "flood_vlans"),
         mac_ageing: number("mac-aging-time").map_or(usual.mac_ageing, Duration::from_secs),

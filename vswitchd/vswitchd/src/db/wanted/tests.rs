@@ -115,6 +115,27 @@ fn settings_of_bridges_and_ports() {
 }
 
 #[test]
+fn connections_of_controllers_and_managers_are_in_band_unless_they_say_otherwise() {
+    let in_band = |bridge: Value| {
+        let mut b = bridge;
+        b["controller"] = json!(["set", [uuid("c1"), uuid("c2"), uuid("c3"), uuid("c4")]]);
+        let mut r = rows(b, &[]);
+        let out = json!("out-of-band");
+        r.put("Controller", "c1", json!({"target": "tcp:192.0.2.1"}));
+        r.put("Controller", "c2", json!({"target": "ssl:192.0.2.2:6000", "connection_mode": "in-band"}));
+        r.put("Controller", "c3", json!({"target": "tcp:192.0.2.3:6000", "connection_mode": out}));
+        r.put("Controller", "c4", json!({"target": "tcp:127.0.0.1:6653"}));
+        r.put("Manager", "m1", json!({"target": "tcp:192.0.2.4"}));
+        r.put("Manager", "m2", json!({"target": "ptcp:6640"}));
+        let w = r.wanted(HOST).unwrap();
+        w.desired.bridges[0].settings.in_band.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(in_band(json!({})), ["192.0.2.1:6653", "192.0.2.2:6000", "192.0.2.4:6640"]);
+    let off = json!({"other_config": ["map", [["disable-in-band", "true"]]]});
+    assert!(in_band(off).is_empty());
+}
+
+#[test]
 fn versions_and_mirrors() {
     let bridge = json!({
         "protocols": ["set", ["OpenFlow10", "OpenFlow13"]],
