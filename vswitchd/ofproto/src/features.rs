@@ -1,7 +1,7 @@
 //! Table features (OpenFlow 1.3.5 7.3.5.5): what every table matches and does. All tables are alike but for where they
 //! can lead. Nothing of them can be changed but names.
 
-use flow::{FIELDS, FieldId, Maskable};
+use flow::{FIELDS, Maskable};
 use openflow::error::TableFeaturesFailed;
 use openflow::number::TableId;
 use openflow::table_features::{FeatureField, FeatureType, TableFeatures, TableProperty};
@@ -9,14 +9,14 @@ use openflow::{Body, ErrorCode, MultipartReply};
 
 use crate::tables::{N_TABLES, Pipeline};
 
-/// Instructions: goto, write-metadata, write-actions, apply-actions, clear-actions (OpenFlow 1.3.5 7.2.4).
-const INSTRUCTIONS: [u16; 5] = [1, 2, 3, 4, 5];
-/// Actions: output, MPLS TTL, push and pop of VLAN and MPLS, IP TTL, set-field (OpenFlow 1.3.5 7.2.5).
-const ACTIONS: [u16; 10] = [0, 15, 16, 17, 18, 19, 20, 23, 24, 25];
+/// Instructions: goto, write-metadata, write-actions, apply-actions, clear-actions, meter (OpenFlow 1.3.5 7.2.4).
+const INSTRUCTIONS: [u16; 6] = [1, 2, 3, 4, 5, 6];
+/// Actions: output, MPLS TTL, push and pop of VLAN and MPLS, set-queue, group, IP TTL, set-field (OpenFlow 1.3.5 7.2.5).
+const ACTIONS: [u16; 12] = [0, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25];
 
-/// Fields with an OXM number, which can be matched.
+/// Fields with a number by which OpenFlow or Nicira's extension of it knows them: all can be matched in every table.
 fn matchable() -> impl Iterator<Item = &'static flow::Field> {
-    FIELDS.iter().filter(|f| f.oxm != 0 && f.id != FieldId::ActsetOutput)
+    FIELDS.iter().filter(|f| f.oxm != 0 || f.nxm.is_some())
 }
 
 fn known(f: &flow::Field) -> FeatureField {
@@ -102,7 +102,8 @@ pub(crate) fn rename(p: &mut Pipeline, wanted: &[TableFeatures], max: usize) -> 
 
 /// The features of all tables, in messages of a size that fits.
 pub(crate) fn parts(p: &Pipeline, max: usize) -> Vec<Body> {
-    const TABLES_PER_PART: u8 = 16;
+    // A table is some 3 KiB, and a message at most 64.
+    const TABLES_PER_PART: u8 = 8;
     (0..N_TABLES)
         .step_by(TABLES_PER_PART.into())
         .map(|first| {

@@ -265,3 +265,39 @@ fn versions_that_a_bridge_does_not_allow_are_refused() {
         assert_eq!(out.status.success(), allowed, "{version}: {}", String::from_utf8_lossy(&out.stderr));
     }
 }
+
+#[test]
+fn tables_say_what_they_can_and_get_names_in_every_version_that_has_table_features() {
+    require("ovs-ofctl");
+    for version in ["OpenFlow13", "OpenFlow14", "OpenFlow15"] {
+        let mut d = Daemon::start("[[bridge]]\nname = 'br0'\n");
+        let mut ofctl = |args: &[&str]| d.ok("ovs-ofctl", &[&["-O", version], args].concat());
+        let features = ofctl(&["dump-table-features", "br0"]);
+        let first = features.split("\n\n").next().unwrap();
+        let line = |start: &str| {
+            first.lines().find_map(|l| l.trim().strip_prefix(start)).unwrap_or_default().to_owned()
+        };
+        assert_eq!(
+            line("actions: "),
+            "output group set_field strip_vlan push_vlan mod_nw_ttl dec_ttl set_mpls_ttl dec_mpls_ttl push_mpls pop_mpls \
+             set_queue",
+            "{version}: {first}"
+        );
+        assert!(first.contains(
+            "instructions: meter apply_actions clear_actions write_actions write_metadata goto_table"
+        ));
+        for field in [
+            "ct_{state,mark,label",
+            "reg0...reg15 xreg0...xreg7 xxreg0...xxreg3",
+            "ip_frag",
+            "tun_{id,src,dst",
+        ] {
+            assert!(line("arbitrary mask: ").contains(field), "{version}: {field}: {first}");
+        }
+        assert!(line("exact match or wildcard: ").contains("recirc_id"), "{version}: {first}");
+        assert!(features.contains("tables 1...252: ditto"), "{version}: {features}");
+        // The command sends back what it read of every table, in parts.
+        ofctl(&["mod-table", "br0", "0", "name:xyzzy"]);
+        assert!(ofctl(&["dump-table-features", "br0"]).contains("table 0 (\"xyzzy\"):"), "{version}");
+    }
+}

@@ -100,8 +100,12 @@ pub(super) fn dispatch(
                 _ => BadRequest::BadExperimenter.into(),
             })
         }
-        // Only table features may come in parts, and nobody sends that many.
-        Body::MultipartRequest { more: true, .. } => Err(BadRequest::MultipartBufferOverflow.into()),
+        // Only table features may come in parts.
+        Body::MultipartRequest { more: true, request }
+            if !matches!(request, MultipartRequest::TableFeatures(_)) =>
+        {
+            Err(BadRequest::MultipartBufferOverflow.into())
+        }
         Body::FeaturesReply(_)
         | Body::GetConfigReply(_)
         | Body::PacketIn(_)
