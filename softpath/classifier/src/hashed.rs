@@ -190,11 +190,20 @@ impl<V: Clone> Hashed<V> {
             if there == 0 {
                 return None;
             }
-            let (mut new, mut rest) = (Vec::with_capacity(there), Vec::with_capacity(old.len() - there));
-            for e in old.iter() {
-                if moves(e) { &mut new } else { &mut rest }.push(e.clone());
+            let mut new = Vec::with_capacity(there);
+            match Arc::get_mut(old) {
+                Some(own) => {
+                    new.extend(own.extract_if(.., |e| moves(e)));
+                    own.shrink_to_fit();
+                }
+                None => {
+                    let mut rest = Vec::with_capacity(old.len() - there);
+                    for e in old.iter() {
+                        if moves(e) { &mut new } else { &mut rest }.push(e.clone());
+                    }
+                    *old = Arc::new(rest);
+                }
             }
-            *old = Arc::new(rest);
             Some(Arc::new(new))
         });
         self.buckets.push(new);

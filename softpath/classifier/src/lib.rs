@@ -37,5 +37,5 @@ mod trie;
 mod version;
 
 pub use publish::Classifier;
-pub use shape::{MiniMatch, Shape};
+pub use shape::{MiniMatch, Shape, Shapes};
 pub use version::{DEFAULT_PREFIXES, Found, MAX_PREFIXES, Version};

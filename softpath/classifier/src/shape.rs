@@ -3,6 +3,7 @@
 //! A [`Shape`] is a mask cut into stages and reduced to the words it has; a [`MiniMatch`] is a shape plus those words of
 //! the key: a few dozen bytes where a [`PipelineMatch`] has hundreds.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use flow::{FIELDS, FieldId, PIPELINE_WORDS, PipelineKey, PipelineMask, PipelineMatch, Scope, WordIter};
@@ -104,9 +105,9 @@ impl Shape {
         if up.leading_ones() == up.count_ones() { up.leading_ones() as u8 } else { 0 }
     }
 
-    /// The bits of `key` in this shape, appended to `out`.
-    pub(crate) fn gather(&self, key: &PipelineKey, out: &mut Vec<u64>) {
-        out.extend(self.slots.iter().map(|&(i, m)| key.word(usize::from(i)) & m));
+    /// The bits of `key` in this shape.
+    fn gather(&self, key: &PipelineKey) -> Arc<[u64]> {
+        self.slots.iter().map(|&(i, m)| key.word(usize::from(i)) & m).collect()
     }
 
     /// Whether `key`, masked, has these words.
@@ -158,9 +159,8 @@ impl MiniMatch {
     }
 
     pub(crate) fn with_shape(shape: Arc<Shape>, m: &PipelineMatch) -> Self {
-        let mut words = Vec::with_capacity(shape.slots.len());
-        shape.gather(m.key(), &mut words);
-        MiniMatch { shape, words: words.into() }
+        let words = shape.gather(m.key());
+        MiniMatch { shape, words }
     }
 
     /// The mask.
@@ -185,6 +185,31 @@ impl MiniMatch {
     /// Bytes this match has to itself, the shared shape left out.
     pub fn heap_bytes(&self) -> usize {
         16 + 8 * self.words.len()
+    }
+}
+
+/// Shapes that matches had of late, so that matches compacted before there is a table for them share theirs too.
+#[derive(Debug, Default)]
+pub struct Shapes(HashMap<u64, Arc<Shape>>);
+
+impl Shapes {
+    /// How many; then it begins anew.
+    const MOST: usize = 4096;
+
+    /// `m` in compact form.
+    pub fn compact(&mut self, m: &PipelineMatch) -> MiniMatch {
+        let hash = hash_mask(m.mask());
+        match self.0.get(&hash) {
+            Some(s) if s.mask == *m.mask() => MiniMatch::with_shape(s.clone(), m),
+            _ => {
+                if self.0.len() >= Self::MOST {
+                    self.0.clear();
+                }
+                let new = MiniMatch::new(m);
+                self.0.insert(hash, new.shape.clone());
+                new
+            }
+        }
     }
 }
 

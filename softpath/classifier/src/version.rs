@@ -232,28 +232,22 @@ impl<R> Version<R> {
 
     /// Adds a rule. One with the same match and priority is replaced and returned.
     pub fn insert(&mut self, m: &MiniMatch, priority: u32, rule: Arc<R>) -> Option<Arc<R>> {
+        self.insert_with(m, priority, |_| rule)
+    }
+
+    /// Adds the rule that `make` makes of the rule with the same match and priority, if there is one. That is replaced and
+    /// returned.
+    pub fn insert_with(
+        &mut self,
+        m: &MiniMatch,
+        priority: u32,
+        make: impl FnOnce(Option<&Arc<R>>) -> Arc<R>,
+    ) -> Option<Arc<R>> {
         let i = match self.position(m.shape.hash(), m.mask()) {
             Some(i) => i,
             None => self.add_subtable(m),
         };
-        self.put(i, m, &m.key(), priority, |_| rule)
-    }
-
-    /// Adds the rule that `make` makes of its match in compact form and of the rule with the same match and priority, if there
-    /// is one. That is replaced and returned.
-    pub fn insert_with(
-        &mut self,
-        m: &PipelineMatch,
-        priority: u32,
-        make: impl FnOnce(&MiniMatch, Option<&Arc<R>>) -> Arc<R>,
-    ) -> Option<Arc<R>> {
-        let known = self.position(hash_mask(m.mask()), m.mask());
-        let mini = match known.and_then(|i| self.slot(i as u32)) {
-            Some(s) => MiniMatch::with_shape(s.subtable.shape.clone(), m),
-            None => MiniMatch::new(m),
-        };
-        let i = known.unwrap_or_else(|| self.add_subtable(&mini));
-        self.put(i, &mini, m.key(), priority, |old| make(&mini, old))
+        self.put(i, m, &m.key(), priority, make)
     }
 
     /// Adds a rule to subtable `i`, which is that of the mask of `m`; `key` is the key of `m`.

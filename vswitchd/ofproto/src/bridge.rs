@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use classifier::Shapes;
 use clock::Instant;
 use flow::{Action, FieldId, MeterId, PacketKey, PipelineKey};
 use openflow::flow_monitor::MonitorRequest;
@@ -17,9 +17,10 @@ use openflow::message::{FlowRemoved, FlowRemovedReason};
 use openflow::multipart::Desc;
 use openflow::port::PortStatus;
 use openflow::switch::{ConnId, ControllerSink, Reply};
+use openflow::table_config::{TableDesc, TableStatusReason};
 use openflow::table_features::TableFeatures;
 use openflow::{ErrorCode, FlowMod, PortNo, TableId, Version};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::changes::{Changes, Origin};
 use crate::flow_mod;
@@ -29,6 +30,7 @@ use crate::mac_table::MacTable;
 use crate::mcast::McastTable;
 use crate::monitors::Monitors;
 use crate::patch::Peers;
+use crate::published::Published;
 use crate::recirc::Recircs;
 use crate::room;
 use crate::rule::Rule;
@@ -95,7 +97,7 @@ pub struct Bridge {
     /// That of `config` only to begin with.
     datapath_id: AtomicU64,
     switch: Weak<Switch>,
-    pipeline: ArcSwap<Pipeline>,
+    pipeline: Published,
     /// Held by whoever changes the pipeline.
     write: Mutex<Writer>,
     macs: MacTable,
@@ -140,6 +142,22 @@ struct Writer {
     monitors: Monitors,
     /// Those that rules have in common.
     instructions: Shared,
+    /// Of matches that bundles have added.
+    shapes: Shapes,
+}
+
+impl Writer {
+    /// What a change that begins is to note.
+    fn begin(&mut self, origin: Option<Origin>) -> Changes {
+        Changes::new(!self.monitors.is_empty(), origin, std::mem::take(&mut self.instructions))
+    }
+}
+
+/// A change that is made.
+struct Done {
+    changes: Changes,
+    vacancies: Vec<(TableStatusReason, TableDesc)>,
+    generation: u64,
 }
 
 impl Bridge {
@@ -152,7 +170,7 @@ impl Bridge {
             macs: MacTable::new(settings.mac_ageing, settings.mac_limit),
             mcast: McastTable::default(),
             recircs,
-            pipeline: ArcSwap::from_pointee(Pipeline::new(settings)),
+            pipeline: Published::new(Pipeline::new(settings)),
             write: Mutex::default(),
             table_counters: (0..=u8::MAX).map(|_| TableCounters::default()).collect(),
             controllers: OnceLock::new(),
@@ -199,7 +217,7 @@ impl Bridge {
 
     /// The tables, ports and settings as they are now.
     pub fn pipeline(&self) -> Arc<Pipeline> {
-        self.pipeline.load_full()
+        self.pipeline.load(&self.write)
     }
 
     /// The learned stations.
@@ -242,25 +260,75 @@ impl Bridge {
         change: impl FnOnce(&mut Pipeline, &mut Changes) -> Result<T, ErrorCode>,
     ) -> Result<T, ErrorCode> {
         let mut w = self.write.lock();
-        let mut p = (**self.pipeline.load()).clone();
+        let mut p = (*self.pipeline()).clone();
+        let mut changes = w.begin(origin);
         p.generation += 1;
-        let generation = p.generation;
-        let mut changes = Changes::new(!w.monitors.is_empty(), origin, std::mem::take(&mut w.instructions));
         let out = change(&mut p, &mut changes);
         if out.is_ok() {
             flow_mod::forget_learned(&mut p, &mut changes);
         }
         w.instructions = changes.instructions();
         let out = out?;
-        let vacancies = room::vacancies(&mut p, self.config.max_flows_per_table);
-        changes.timed().iter().for_each(|r| w.timers.watch(r));
-        self.will_tell(&changes);
+        let done = self.finish(&mut w, &mut p, changes);
         let switch = self.switch();
         let publish = || self.pipeline.store(Arc::new(p));
         match &switch {
             Some(s) => s.publish(publish),
             None => publish(),
         }
+        self.tell(w, done, now, switch);
+        Ok(out)
+    }
+
+    /// Applies one flow-mod: to the very tables where nobody is looking at them, which costs a fraction of a new version that
+    /// shares with the last what stays.
+    ///
+    /// # Errors
+    /// OpenFlow's code for what is wrong; nothing has changed then.
+    pub(crate) fn change_flow(
+        &self,
+        now: Instant,
+        origin: Option<Origin>,
+        fm: &FlowMod,
+    ) -> Result<(), ErrorCode> {
+        let max = self.config.max_flows_per_table;
+        let mut w = self.write.lock();
+        let lenient = origin.is_some_and(|o| o.lenient);
+        let plan = flow_mod::plan(&self.pipeline(), fm, max, lenient, &mut w.instructions)?;
+        if !plan.is_certain() {
+            drop(w);
+            return self.change_rules(now, origin, |p, changes| self.apply_flow(p, fm, now, changes));
+        }
+        let switch = self.switch();
+        let mut changes = w.begin(origin);
+        let change = || {
+            self.pipeline.change(|p| {
+                p.generation += 1;
+                plan.carry_out(p, now, &mut changes);
+                flow_mod::forget_learned(p, &mut changes);
+                w.instructions = changes.instructions();
+                self.finish(&mut w, p, changes)
+            })
+        };
+        let done = match &switch {
+            Some(s) => s.publish(change),
+            None => change(),
+        };
+        self.tell(w, done, now, switch);
+        Ok(())
+    }
+
+    /// The last of a change, before it is published.
+    fn finish(&self, w: &mut Writer, p: &mut Pipeline, changes: Changes) -> Done {
+        let vacancies = room::vacancies(p, self.config.max_flows_per_table);
+        changes.timed().iter().for_each(|r| w.timers.watch(r));
+        self.will_tell(&changes);
+        Done { changes, vacancies, generation: p.generation }
+    }
+
+    /// Tells of a change, once it is published.
+    fn tell(&self, mut w: MutexGuard<'_, Writer>, done: Done, now: Instant, switch: Option<Arc<Switch>>) {
+        let Done { changes, vacancies, generation } = done;
         if let Some(sink) = self.controllers.get() {
             w.monitors.tell(&changes, generation, &**sink);
             vacancies.into_iter().for_each(|(reason, desc)| sink.table_status(reason, desc));
@@ -273,7 +341,6 @@ impl Bridge {
         if let Some(s) = switch {
             s.changed();
         }
-        Ok(out)
     }
 
     /// Applies flow-mods, all or none. Readers see the tables before or after all of them.
@@ -300,6 +367,23 @@ impl Bridge {
         changes: &mut Changes,
     ) -> Result<(), ErrorCode> {
         flow_mod::apply(p, fm, now, self.config.max_flows_per_table, changes)
+    }
+
+    /// Applies the flow that [`Bridge::admit_flow`] made to a working copy.
+    pub(crate) fn apply_ready(
+        &self,
+        p: &mut Pipeline,
+        rule: Arc<Rule>,
+        now: Instant,
+        changes: &mut Changes,
+    ) -> Result<(), ErrorCode> {
+        flow_mod::apply_ready(p, rule, now, self.config.max_flows_per_table, changes)
+    }
+
+    /// Looks at a flow-mod that is added to a bundle; of an addition, the flow.
+    pub(crate) fn admit_flow(&self, fm: &FlowMod) -> Result<Option<Arc<Rule>>, ErrorCode> {
+        let w = &mut *self.write.lock();
+        flow_mod::admit(fm, &mut w.shapes, &mut w.instructions)
     }
 
     /// Carries out requests for flow monitors.

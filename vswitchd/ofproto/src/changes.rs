@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use openflow::Instructions;
 use openflow::message::FlowRemovedReason;
 use openflow::number::Xid;
 use openflow::switch::ConnId;
@@ -50,9 +49,9 @@ impl Changes {
         Changes { monitored, origin, list: Vec::new(), timed: Vec::new(), orphans: Vec::new(), instructions }
     }
 
-    /// Instructions for a rule: those of another rule that has the same, if there is one.
-    pub(crate) fn share(&mut self, i: &Instructions) -> Arc<Instructions> {
-        self.instructions.get(i)
+    /// The instructions that rules have in common.
+    pub(crate) fn shared(&mut self) -> &mut Shared {
+        &mut self.instructions
     }
 
     /// The instructions that rules have in common, to be kept for the next change.

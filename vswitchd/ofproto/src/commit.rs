@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use openflow::error::BundleFailed;
 use openflow::port::PortStatus;
-use openflow::switch::ConnId;
+use openflow::switch::{Bundled, ConnId};
 use openflow::{Body, ErrorCode, Message};
 
 use crate::bridge::Bridge;
@@ -22,7 +22,7 @@ impl Bridge {
     pub(crate) fn commit_bundle(
         &self,
         conn: ConnId,
-        messages: &mut dyn Iterator<Item = Message>,
+        messages: &mut dyn Iterator<Item = Bundled>,
     ) -> Result<(), (usize, ErrorCode)> {
         let now = self.now();
         let mut at = 0;
@@ -32,6 +32,15 @@ impl Bridge {
         self.change_rules(now, Some(self.origin(conn, 0)), |p, changes| {
             for (i, m) in messages.enumerate() {
                 at = i;
+                let m = match m {
+                    Bundled::Message(m) => m,
+                    Bundled::Ready(xid, ready) => {
+                        changes.made_by(xid);
+                        let rule = ready.downcast().map_err(|_| BundleFailed::MsgUnsup)?;
+                        self.apply_ready(p, rule, now, changes)?;
+                        continue;
+                    }
+                };
                 changes.made_by(m.xid);
                 match m.body {
                     Body::FlowMod(fm) => self.apply_flow(p, &fm, now, changes)?,

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use classifier::{MiniMatch, Shapes};
 use clock::Instant;
 use flow::PipelineMatch;
 use openflow::error::{BadAction, BadRequest, FlowModFailed};
@@ -14,10 +15,11 @@ use openflow::{Action, ErrorCode, FlowMod, GroupId, Instructions, PortNo, TableI
 
 use crate::changes::Changes;
 use crate::check::check_instructions;
+use crate::instructions::Shared;
 use crate::meters;
 use crate::room;
 use crate::rule::Rule;
-use crate::tables::{N_TABLES, Pipeline};
+use crate::tables::{N_TABLES, Pipeline, Table};
 use crate::xlate::LearnedFlow;
 
 /// Which rules, beside their match.
@@ -37,6 +39,60 @@ impl Filter {
     }
 }
 
+/// A flow-mod of which everything that can be wrong with it has been looked for in some tables: to these it can be done.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// Adds a flow to its table, where there is room for it, or one that it takes the place of. Nobody else has it yet.
+    Add(Arc<Rule>),
+    /// The same, if room can be made.
+    Squeeze(Arc<Rule>),
+    /// Puts others in the place of these.
+    Modify { old: Vec<Arc<Rule>>, instructions: Arc<Instructions>, cookie: Option<u64>, reset_counts: bool },
+    /// Takes these away.
+    Delete(Vec<Arc<Rule>>),
+}
+
+impl Plan {
+    /// Whether it cannot fail any more.
+    pub(crate) fn is_certain(&self) -> bool {
+        !matches!(self, Plan::Squeeze(_))
+    }
+
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// `OFPFMFC_TABLE_FULL`; only of one that is not [certain](Plan::is_certain).
+    fn apply(
+        self,
+        p: &mut Pipeline,
+        now: Instant,
+        max_rules: usize,
+        changes: &mut Changes,
+    ) -> Result<(), ErrorCode> {
+        if let Plan::Squeeze(rule) = &self {
+            room::make(p, rule.table, max_rules, changes)?;
+        }
+        self.carry_out(p, now, changes);
+        Ok(())
+    }
+
+    /// Carries it out, whatever room there is, in the tables that it was made for.
+    pub(crate) fn carry_out(self, p: &mut Pipeline, now: Instant, changes: &mut Changes) {
+        match self {
+            Plan::Add(rule) | Plan::Squeeze(rule) => add(p, rule, now, changes),
+            Plan::Modify { old, instructions, cookie, reset_counts } => {
+                modify(p, old, &instructions, cookie, reset_counts, now, changes);
+            }
+            Plan::Delete(gone) => {
+                for r in &gone {
+                    p.table_mut(r.table).rules.remove(&r.matches, r.priority.into());
+                }
+                gone.into_iter().for_each(|r| changes.removed(r, FlowRemovedReason::Delete));
+            }
+        }
+    }
+}
+
 /// Applies `fm` to `p` and says in `changes` what became of rules. `max_rules` is the limit of a table.
 ///
 /// # Errors
@@ -48,33 +104,80 @@ pub(crate) fn apply(
     max_rules: usize,
     changes: &mut Changes,
 ) -> Result<(), ErrorCode> {
+    let lenient = changes.lenient();
+    plan(p, fm, max_rules, lenient, changes.shared())?.apply(p, now, max_rules, changes)
+}
+
+/// As [`apply`], of the flow that [`admit`] made of an addition.
+///
+/// # Errors
+/// As for [`apply`].
+pub(crate) fn apply_ready(
+    p: &mut Pipeline,
+    rule: Arc<Rule>,
+    now: Instant,
+    max_rules: usize,
+    changes: &mut Changes,
+) -> Result<(), ErrorCode> {
+    plan_rule(p, rule, max_rules)?.apply(p, now, max_rules, changes)
+}
+
+/// What `fm` comes to with the tables as they are. Changes nothing. `lenient`: as OpenFlow 1.0 has it.
+///
+/// # Errors
+/// OpenFlow's code for what is wrong.
+pub(crate) fn plan(
+    p: &Pipeline,
+    fm: &FlowMod,
+    max_rules: usize,
+    lenient: bool,
+    shared: &mut Shared,
+) -> Result<Plan, ErrorCode> {
     if fm.buffer.is_some() && !is_delete(fm.command) {
         // Nothing is ever buffered, see `FeaturesReply::n_buffers`.
         return Err(BadRequest::BufferUnknown.into());
     }
-    if fm.flags.0 & !FlowModFlags::KNOWN.0 != 0 {
+    if !has_known_flags(fm) {
         return Err(FlowModFailed::BadFlags.into());
     }
     match fm.command {
-        FlowModCommand::Add => add(p, fm, now, max_rules, changes),
-        FlowModCommand::Modify | FlowModCommand::ModifyStrict => modify(p, fm, now, max_rules, changes),
-        FlowModCommand::Delete | FlowModCommand::DeleteStrict => delete(p, fm, changes),
+        FlowModCommand::Add => plan_add(p, fm, max_rules, lenient, shared),
+        FlowModCommand::Modify | FlowModCommand::ModifyStrict => {
+            plan_modify(p, fm, max_rules, lenient, shared)
+        }
+        FlowModCommand::Delete | FlowModCommand::DeleteStrict => {
+            let strict = fm.command == FlowModCommand::DeleteStrict;
+            Ok(Plan::Delete(concerned(p, fm, strict, fm.out_port, fm.out_group)?))
+        }
     }
 }
 
-/// What can be said of a flow-mod whatever the tables are.
+fn has_known_flags(fm: &FlowMod) -> bool {
+    fm.flags.0 & !FlowModFlags::KNOWN.0 == 0
+}
+
+/// What can be said of a flow-mod whatever the tables are. Of an addition, the flow as a table will have it, its match made
+/// compact by `shapes`.
 ///
 /// # Errors
 /// OpenFlow's code for what is wrong.
-pub(crate) fn admit(fm: &FlowMod) -> Result<(), ErrorCode> {
-    match fm.command {
-        FlowModCommand::Add => {
-            let table = table_of_add(fm.table)?;
-            // Bundles are of versions that are strict.
-            check_instructions(&fm.instructions, &fm.matches, table, false)
-        }
-        _ => Ok(()),
+pub(crate) fn admit(
+    fm: &FlowMod,
+    shapes: &mut Shapes,
+    shared: &mut Shared,
+) -> Result<Option<Arc<Rule>>, ErrorCode> {
+    if fm.command != FlowModCommand::Add {
+        return Ok(None);
     }
+    let table = table_of_add(fm.table)?;
+    // Bundles are of versions that are strict.
+    check_instructions(&fm.instructions, &fm.matches, table, false)?;
+    if fm.buffer.is_some() || !has_known_flags(fm) {
+        // Wrong, but not yet.
+        return Ok(None);
+    }
+    let instructions = shared.get(&fm.instructions);
+    Ok(Some(Arc::new(Rule::new(fm, table, shapes.compact(&fm.matches), instructions))))
 }
 
 fn is_delete(c: FlowModCommand) -> bool {
@@ -91,45 +194,54 @@ fn one_table(t: TableId) -> Result<u8, ErrorCode> {
     if t.0 < N_TABLES { Ok(t.0) } else { Err(BadRequest::Eperm.into()) }
 }
 
-fn add(
-    p: &mut Pipeline,
+fn plan_add(
+    p: &Pipeline,
     fm: &FlowMod,
-    now: Instant,
     max_rules: usize,
-    changes: &mut Changes,
-) -> Result<(), ErrorCode> {
-    check_instructions(&fm.instructions, &fm.matches, table_of_add(fm.table)?, changes.lenient())?;
-    put(p, fm, now, max_rules, changes)
+    lenient: bool,
+    shared: &mut Shared,
+) -> Result<Plan, ErrorCode> {
+    check_instructions(&fm.instructions, &fm.matches, table_of_add(fm.table)?, lenient)?;
+    plan_put(p, fm, max_rules, shared)
 }
 
-/// As [`add`], of a flow whose actions are known to be in order.
-fn put(
-    p: &mut Pipeline,
-    fm: &FlowMod,
-    now: Instant,
-    max_rules: usize,
-    changes: &mut Changes,
-) -> Result<(), ErrorCode> {
+/// As [`plan_add`], of a flow whose actions are known to be in order.
+fn plan_put(p: &Pipeline, fm: &FlowMod, max_rules: usize, shared: &mut Shared) -> Result<Plan, ErrorCode> {
     let table = table_of_add(fm.table)?;
-    check_references(p, &fm.instructions)?;
-    let priority = u32::from(fm.priority);
-    let check_overlap = fm.flags.has(FlowModFlags::CHECK_OVERLAP);
-    let full = p.table(table).map_or(0, |t| t.rules.len()) >= p.flow_limit(table, max_rules);
-    if check_overlap || full {
-        let t = p.table_mut(table);
-        if t.rules.find_exact(&t.rules.compact(&fm.matches), priority).is_none() {
-            if check_overlap && t.rules.overlapping(&fm.matches, priority).next().is_some() {
-                return Err(FlowModFailed::Overlap.into());
-            }
-            room::make(p, table, max_rules, changes)?;
-        }
+    let m = &fm.matches;
+    let matches = p.table(table).map_or_else(|| MiniMatch::new(m), |t| t.rules.compact(m));
+    plan_rule(p, Arc::new(Rule::new(fm, table, matches, shared.get(&fm.instructions))), max_rules)
+}
+
+/// What the addition of a flow comes to that nobody else has yet.
+fn plan_rule(p: &Pipeline, rule: Arc<Rule>, max_rules: usize) -> Result<Plan, ErrorCode> {
+    check_references(p, &rule.instructions)?;
+    let priority = u32::from(rule.priority);
+    let check_overlap = rule.flags.has(FlowModFlags::CHECK_OVERLAP);
+    let t = p.table(rule.table);
+    let full = t.map_or(0, |t| t.rules.len()) >= p.flow_limit(rule.table, max_rules);
+    let is_new = |t: &Table| t.rules.find_exact(&rule.matches, priority).is_none();
+    if !(check_overlap || full) || !t.is_none_or(is_new) {
+        return Ok(Plan::Add(rule));
     }
+    if check_overlap
+        && t.is_some_and(|t| t.rules.overlapping(&rule.matches.expand(), priority).next().is_some())
+    {
+        return Err(FlowModFailed::Overlap.into());
+    }
+    Ok(if full { Plan::Squeeze(rule) } else { Plan::Add(rule) })
+}
+
+/// Puts a flow that nobody else has yet into its table, in the place of one with its match and priority.
+fn add(p: &mut Pipeline, mut rule: Arc<Rule>, now: Instant, changes: &mut Changes) {
     let generation = p.generation;
-    let instructions = changes.share(&fm.instructions);
-    let old = p.table_mut(table).rules.insert_with(&fm.matches, priority, |matches, old| {
-        let counters = old.filter(|_| !fm.flags.has(FlowModFlags::RESET_COUNTS)).map(|r| r.shared_counters());
-        let rule = Rule::new(fm, table, matches.clone(), (now, generation), instructions, counters);
-        let rule = Arc::new(rule);
+    let (matches, priority) = (rule.matches.clone(), rule.priority.into());
+    let old = p.table_mut(rule.table).rules.insert_with(&matches, priority, |old| {
+        let keeps = old.filter(|_| !rule.flags.has(FlowModFlags::RESET_COUNTS));
+        let counters = keeps.map(|r| r.shared_counters());
+        if let Some(r) = Arc::get_mut(&mut rule) {
+            r.enter((now, generation), counters);
+        }
         changes.added(&rule);
         changes.watch(&rule);
         rule
@@ -137,7 +249,6 @@ fn put(
     if let Some(old) = &old {
         changes.replaced(old);
     }
-    Ok(())
 }
 
 /// The rules of `table` that a non-strict command with this match is about, or the one that a strict one is about.
@@ -158,84 +269,77 @@ pub(crate) fn within(p: &Pipeline, table: u8, m: &PipelineMatch, filter: Filter)
     t.rules.within(m).filter(|f| filter.passes(f.rule)).map(|f| f.rule.clone()).collect()
 }
 
-fn modify(
-    p: &mut Pipeline,
+/// The rules that a command which is not an addition is about, table by table.
+fn concerned(
+    p: &Pipeline,
     fm: &FlowMod,
-    now: Instant,
+    strict: bool,
+    out_port: PortNo,
+    out_group: GroupId,
+) -> Result<Vec<Arc<Rule>>, ErrorCode> {
+    let filter = Filter { cookie: fm.cookie, cookie_mask: fm.cookie_mask, out_port, out_group };
+    Ok(tables_of(p, fm)?.flat_map(|t| selected(p, t, fm, strict, filter)).collect())
+}
+
+/// The tables that a command which is not an addition is about.
+fn tables_of(p: &Pipeline, fm: &FlowMod) -> Result<std::ops::Range<u8>, ErrorCode> {
+    Ok(match fm.table {
+        TableId::ALL => 0..p.tables().count().min(usize::from(u8::MAX)) as u8,
+        t => one_table(t).map(|t| t..t + 1)?,
+    })
+}
+
+fn plan_modify(
+    p: &Pipeline,
+    fm: &FlowMod,
     max_rules: usize,
-    changes: &mut Changes,
-) -> Result<(), ErrorCode> {
-    let tables: Vec<u8> = match fm.table {
-        TableId::ALL => p.tables().map(|(id, _)| id).collect(),
-        t => vec![one_table(t)?],
-    };
-    let filter = Filter {
-        cookie: fm.cookie,
-        cookie_mask: fm.cookie_mask,
-        out_port: PortNo::ANY,
-        out_group: GroupId::ANY,
-    };
+    lenient: bool,
+    shared: &mut Shared,
+) -> Result<Plan, ErrorCode> {
     let strict = fm.command == FlowModCommand::ModifyStrict;
-    let old: Vec<_> = tables.iter().flat_map(|t| selected(p, *t, fm, strict, filter)).collect();
+    let old = concerned(p, fm, strict, PortNo::ANY, GroupId::ANY)?;
+    let check = |table| check_instructions(&fm.instructions, &fm.matches, table, lenient);
     if old.is_empty() {
         // In OpenFlow 1.0 and 1.1 what is not there to be changed is added (OpenFlow 1.1.0 4.6).
-        if let (Some(cookie), 0) = (fm.new_cookie, fm.cookie_mask) {
-            let fm = FlowMod { command: FlowModCommand::Add, cookie, ..fm.clone() };
-            return add(p, &fm, now, max_rules, changes);
+        if fm.new_cookie.is_some() && fm.cookie_mask == 0 {
+            return plan_add(p, fm, max_rules, lenient, shared);
         }
-        for table in tables {
-            check_instructions(&fm.instructions, &fm.matches, table, changes.lenient())?;
-        }
-        return Ok(());
+        tables_of(p, fm)?.try_for_each(check)?;
+    } else {
+        check_references(p, &fm.instructions)?;
+        let mut tables: Vec<u8> = old.iter().map(|r| r.table).collect();
+        tables.dedup();
+        tables.into_iter().try_for_each(check)?;
     }
-    check_references(p, &fm.instructions)?;
-    let mut tables: Vec<u8> = old.iter().map(|r| r.table).collect();
-    tables.dedup();
-    for table in tables {
-        check_instructions(&fm.instructions, &fm.matches, table, changes.lenient())?;
-    }
-    let instructions = changes.share(&fm.instructions);
+    Ok(Plan::Modify {
+        old,
+        instructions: shared.get(&fm.instructions),
+        cookie: fm.new_cookie.filter(|_| fm.modify_cookie),
+        reset_counts: fm.flags.has(FlowModFlags::RESET_COUNTS),
+    })
+}
+
+fn modify(
+    p: &mut Pipeline,
+    old: Vec<Arc<Rule>>,
+    instructions: &Arc<Instructions>,
+    cookie: Option<u64>,
+    reset_counts: bool,
+    now: Instant,
+    changes: &mut Changes,
+) {
     let generation = p.generation;
     for r in old {
-        let table = r.table;
-        let t = p.table_mut(table);
-        let counters = (!fm.flags.has(FlowModFlags::RESET_COUNTS)).then(|| r.shared_counters());
-        let cookie = fm.new_cookie.filter(|_| fm.modify_cookie).unwrap_or(r.cookie);
-        let new = r.modified(cookie, (now, generation), instructions.clone(), counters);
-        let new = Arc::new(new);
-        t.rules.insert(&r.matches, r.priority.into(), new.clone());
+        let counters = (!reset_counts).then(|| r.shared_counters());
+        let cookie = cookie.unwrap_or(r.cookie);
+        let new = Arc::new(r.modified(cookie, (now, generation), instructions.clone(), counters));
+        p.table_mut(r.table).rules.insert(&r.matches, r.priority.into(), new.clone());
         changes.watch(&new);
         changes.replaced(&r);
         if new.cookie != r.cookie || new.instructions != r.instructions {
             changes.modified(&r, &new);
         }
     }
-    Ok(())
-}
-
-fn delete(p: &mut Pipeline, fm: &FlowMod, changes: &mut Changes) -> Result<(), ErrorCode> {
-    let tables: Vec<u8> = match fm.table {
-        TableId::ALL => p.tables().map(|(id, _)| id).collect(),
-        t => vec![one_table(t)?],
-    };
-    let filter = Filter {
-        cookie: fm.cookie,
-        cookie_mask: fm.cookie_mask,
-        out_port: fm.out_port,
-        out_group: fm.out_group,
-    };
-    for table in tables {
-        let gone = selected(p, table, fm, fm.command == FlowModCommand::DeleteStrict, filter);
-        if gone.is_empty() {
-            continue;
-        }
-        let t = p.table_mut(table);
-        for r in &gone {
-            t.rules.remove(&r.matches, r.priority.into());
-        }
-        gone.into_iter().for_each(|r| changes.removed(r, FlowRemovedReason::Delete));
-    }
-    Ok(())
 }
 
 /// Every group and meter that instructions name is there.
@@ -282,7 +386,8 @@ pub(crate) fn learn(
     }
     // What `learn` may put into a flow was seen to when the rule with the `learn` came; a `fin_timeout` among it does nothing
     // to packets without connections.
-    put(p, fm, now, max_rules, changes).map(|()| true)
+    plan_put(p, fm, max_rules, changes.shared())?.apply(p, now, max_rules, changes)?;
+    Ok(true)
 }
 
 /// Where a rule that learned flows with `delete_learned` has gone, and no other rule learns the same, what it learned goes too

@@ -11,7 +11,7 @@ use flow::{CtFilter, FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
 use openflow::error::{BadRequest, Nicira, PortModFailed, SwitchConfigFailed};
 use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig};
 use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
-use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
+use openflow::switch::{Bundled, ConnId, OpenFlowSwitch, Ready, Reply, ReplyStream};
 use openflow::{Body, ErrorCode, Message, MultipartRequest, PortNo, QueueNo, Version, Xid};
 
 use crate::bridge::Bridge;
@@ -55,8 +55,7 @@ impl OpenFlowSwitch for Bridge {
             Body::SetConfig(c) => self.set_config(conn, c),
             Body::PacketOut(po) => self.packet_out(&po),
             Body::FlowMod(fm) => {
-                let now = self.now();
-                self.change_rules(now, origin, |p, changes| self.apply_flow(p, &fm, now, changes))?;
+                self.change_flow(self.now(), origin, &fm)?;
                 Ok(Reply::None)
             }
             Body::PortMod(pm) => self.port_mod(&pm),
@@ -118,17 +117,17 @@ impl OpenFlowSwitch for Bridge {
         }
     }
 
-    fn admit(&self, msg: &Message) -> Result<(), ErrorCode> {
+    fn admit(&self, _: ConnId, msg: &Message) -> Result<Option<Ready>, ErrorCode> {
         match &msg.body {
-            Body::FlowMod(fm) => flow_mod::admit(fm),
-            _ => Ok(()),
+            Body::FlowMod(fm) => Ok(self.admit_flow(fm)?.map(|rule| rule as Ready)),
+            _ => Ok(None),
         }
     }
 
     fn commit(
         &self,
         conn: ConnId,
-        messages: &mut dyn Iterator<Item = Message>,
+        messages: &mut dyn Iterator<Item = Bundled>,
     ) -> Result<(), (usize, ErrorCode)> {
         self.commit_bundle(conn, messages)
     }

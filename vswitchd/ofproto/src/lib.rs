@@ -45,6 +45,7 @@ mod monitors;
 mod packet_in;
 pub mod patch;
 pub mod port;
+mod published;
 mod queues;
 pub mod recirc;
 pub mod record;

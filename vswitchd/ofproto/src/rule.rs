@@ -102,34 +102,33 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule that is added to `table` now, in `generation` of the tables; with the counters of the rule whose place it takes,
-    /// or new ones.
-    pub(crate) fn new(
-        fm: &FlowMod,
-        table: u8,
-        matches: MiniMatch,
-        (now, generation): (Instant, u64),
-        instructions: Arc<Instructions>,
-        counters: Option<Arc<RuleCounters>>,
-    ) -> Rule {
+    /// A rule that is to be added to `table`, see [`Rule::enter`].
+    pub(crate) fn new(fm: &FlowMod, table: u8, matches: MiniMatch, instructions: Arc<Instructions>) -> Rule {
         Rule {
             table,
             priority: fm.priority,
             matches,
-            cookie: fm.cookie,
+            // A modification that became an addition has the cookie for it beside the one it looked for.
+            cookie: fm.new_cookie.unwrap_or(fm.cookie),
             flags: FlowModFlags(fm.flags.0 & FlowModFlags::STATE.0),
             idle_timeout: fm.idle_timeout,
             hard_timeout: fm.hard_timeout,
             fast: Plainness::of(&instructions),
             instructions,
-            created: now,
-            added_in: generation,
+            created: Instant::ZERO,
+            added_in: 0,
             shorter_idle: AtomicU16::default(),
             shorter_hard: AtomicU16::default(),
             serial: serial(),
-            counters: counters.map(OnceLock::from).unwrap_or_default(),
+            counters: OnceLock::new(),
             rare: (fm.importance != 0).then(|| Box::new(Rare { importance: fm.importance, modified: None })),
         }
+    }
+
+    /// It enters its table now, in `generation` of the tables; with the counters of the rule whose place it takes, or new ones.
+    pub(crate) fn enter(&mut self, (now, generation): (Instant, u64), counters: Option<Arc<RuleCounters>>) {
+        (self.created, self.added_in) = (now, generation);
+        self.counters = counters.map(OnceLock::from).unwrap_or_default();
     }
 
     /// What takes its place when it is modified now, in `generation` of the tables; with its counters or new ones.

@@ -387,11 +387,12 @@ impl Switch {
     }
 
     /// Publishes something that shortcuts depend on. What cores remember of shortcuts is not remembered beyond it.
-    pub(crate) fn publish(&self, f: impl FnOnce()) {
+    pub(crate) fn publish<T>(&self, f: impl FnOnce() -> T) -> T {
         let [begun, done] = &self.changes;
         begun.fetch_add(1, Ordering::AcqRel);
-        f();
+        let out = f();
         done.fetch_add(1, Ordering::AcqRel);
+        out
     }
 
     /// Whether every record is to match its packet whole.

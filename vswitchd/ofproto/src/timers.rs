@@ -90,7 +90,9 @@ mod tests {
     fn rule(idle: u16, hard: u16) -> Arc<Rule> {
         let fm = FlowMod { idle_timeout: idle, hard_timeout: hard, ..FlowMod::new(FlowModCommand::Add) };
         let m = MiniMatch::new(&PipelineMatch::ANY);
-        Arc::new(Rule::new(&fm, 0, m, (at(0), 1), Arc::default(), None))
+        let mut r = Rule::new(&fm, 0, m, Arc::default());
+        r.enter((at(0), 1), None);
+        Arc::new(r)
     }
 
     #[test]

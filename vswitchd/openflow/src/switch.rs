@@ -7,11 +7,14 @@
 //! What connections do by themselves and never hand to the switch: hello, echo, role, asynchronous configuration, the
 //! refusal of changes from slaves, and unknown or malformed messages.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::error::{BundleFailed, ErrorCode};
 use crate::flow_monitor::FlowUpdate;
 use crate::message::{Body, FlowRemoved, Message, PacketIn};
+use crate::number::Xid;
 use crate::port::PortStatus;
 use crate::table_config::{TableDesc, TableStatusReason};
 use crate::version::Version;
@@ -40,6 +43,17 @@ pub enum Reply {
     Stream(Box<dyn ReplyStream>),
 }
 
+/// A message of a bundle in a form of the switch's own, see [`OpenFlowSwitch::admit`].
+pub type Ready = Arc<dyn Any + Send + Sync>;
+
+/// A message of a bundle that is committed.
+pub enum Bundled {
+    /// As it came.
+    Message(Message),
+    /// As [`OpenFlowSwitch::admit`] gave it, and the transaction id it came with.
+    Ready(Xid, Ready),
+}
+
 /// The switch behind the connections. Called from several threads at once; requests of one connection come in order.
 pub trait OpenFlowSwitch: Send + Sync {
     /// A connection has agreed on a version.
@@ -51,13 +65,15 @@ pub trait OpenFlowSwitch: Send + Sync {
     /// Goes to the peer as an error message with the request's first bytes.
     fn handle(&self, conn: ConnId, msg: Message) -> Result<Reply, ErrorCode>;
 
-    /// Looks at a message that is added to a bundle. What can be known to be wrong then is said at once.
+    /// Looks at a message that is added to a bundle. What can be known to be wrong then is said at once. A switch that can
+    /// begin with it gives it back as it wants to have it for [`OpenFlowSwitch::commit`]; such a thing may take memory in the
+    /// order of twice the encoded message.
     ///
     /// # Errors
     /// Why it could never be carried out; it is not added then.
-    fn admit(&self, msg: &Message) -> Result<(), ErrorCode> {
-        let _ = msg;
-        Ok(())
+    fn admit(&self, conn: ConnId, msg: &Message) -> Result<Option<Ready>, ErrorCode> {
+        let _ = (conn, msg);
+        Ok(None)
     }
 
     /// Carries out the messages of a bundle (flow-mods, group-mods, port-mods, packet-outs) in their order: all of them, or
@@ -68,7 +84,7 @@ pub trait OpenFlowSwitch: Send + Sync {
     fn commit(
         &self,
         conn: ConnId,
-        messages: &mut dyn Iterator<Item = Message>,
+        messages: &mut dyn Iterator<Item = Bundled>,
     ) -> Result<(), (usize, ErrorCode)> {
         // A switch without bundles takes empty ones.
         let _ = conn;

@@ -22,6 +22,7 @@ mod link_events;
 mod looks;
 pub mod numa;
 mod open;
+mod openflow_thread;
 mod placing;
 mod poke;
 mod ports;

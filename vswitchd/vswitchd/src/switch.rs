@@ -4,7 +4,8 @@
 //!   thread "fwdN"      forwarding: ports, caches, misses through the OpenFlow tables
 //!   thread "control"   revalidation, placement, device health, links ([`crate::control`])
 //!   thread "config"    bridges, ports, devices and sockets come and go ([`crate::reconfigure`])
-//!   threads "socket"   tokio: OpenFlow connections and unixctl, nothing else
+//!   thread "openflow"  OpenFlow connections ([`crate::openflow_thread`])
+//!   threads "socket"   tokio: unixctl and the database, nothing else
 //!   thread "simnic"    a simulated device
 //! ```
 //!
@@ -45,6 +46,7 @@ use crate::forwarding::Threads;
 use crate::hoisting::Hoisting;
 use crate::link_events;
 use crate::numa::Numa;
+use crate::openflow_thread::OpenFlowThread;
 use crate::placing::Placing;
 use crate::poke::Poke;
 use crate::ports::PortTable;
@@ -59,7 +61,7 @@ use crate::system::System;
 pub const PROGRAM: &str = "vswitchd";
 /// Answer to `version`.
 pub const VERSION: &str = concat!("vswitchd (Hoist) ", env!("CARGO_PKG_VERSION"));
-/// Threads of the runtime that serves sockets.
+/// Threads of the runtime that serves other sockets than OpenFlow's.
 const SOCKET_THREADS: usize = 2;
 /// How long each part gets to end.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(3);
@@ -173,6 +175,7 @@ pub struct Switch {
     serving: Vec<tokio::task::JoinHandle<()>>,
     /// Taken by shutdown.
     runtime: Option<Runtime>,
+    openflow: OpenFlowThread,
     /// Goes last, so that nobody else starts here before we are gone.
     _pid_file: Option<PidFile>,
 }
@@ -259,6 +262,7 @@ impl Switch {
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
+        let openflow = OpenFlowThread::start().map_err(StartError::Threads)?;
         let commands = Commands::new();
         builtin(&commands, VERSION, stop.clone(), options.logging);
         let (end, kernels) = (stop.clone(), system);
@@ -283,7 +287,7 @@ impl Switch {
             parts.clone(),
             pool,
             clock.clone(),
-            runtime.handle().clone(),
+            (runtime.handle().clone(), openflow.handle().clone()),
             run_dir.clone(),
             memory.clone(),
         );
@@ -308,6 +312,7 @@ impl Switch {
             memory,
             serving: Vec::new(),
             runtime: Some(runtime),
+            openflow,
             _pid_file: pid_file,
         };
         let (parts, reconfigure) = (switch.parts.clone(), switch.reconfigure.clone());
@@ -476,6 +481,9 @@ impl Switch {
             }
         });
         runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
+        if let Some(t) = self.openflow.stop() {
+            join(t);
+        }
         if let Some(server) = self.server.take() {
             server.stop();
         }

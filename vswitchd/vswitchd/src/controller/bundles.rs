@@ -1,22 +1,23 @@
 //! Bundles of one connection until they are committed (OpenFlow 1.4.0 7.3.9).
 //!
 //! What the states allow, and which error ends a bundle, is as in Open vSwitch. Messages are kept encoded, one after the
-//! other: a tenth of what they take decoded.
+//! other: a tenth of what they take decoded. Beside those that the switch has begun with is what it made of them.
 
 use std::collections::BTreeMap;
 
 use clock::Instant;
 use openflow::error::{BundleFailed, ErrorCode};
-use openflow::message::{BundleControl, BundleFlags, BundleStep, Message};
-use openflow::switch::{ConnId, OpenFlowSwitch};
+use openflow::message::{BundleControl, BundleFlags, BundleStep};
+use openflow::switch::{Bundled, ConnId, OpenFlowSwitch, Ready};
+use openflow::wire::Header;
 use openflow::{Dialect, decode_as};
 
 use std::time::Duration;
 
 /// Most bundles of a connection at a time.
 const MAX_BUNDLES: usize = 64;
-/// Bytes that the messages of all bundles of a connection may take.
-const MAX_BYTES: usize = 256 << 20;
+/// Bytes that all bundles of a connection may take.
+const MAX_BYTES: usize = 512 << 20;
 
 /// A bundle that is not committed yet.
 struct Bundle {
@@ -24,11 +25,27 @@ struct Bundle {
     closed: bool,
     /// Encoded messages.
     messages: Vec<u8>,
-    /// Where each begins.
-    starts: Vec<usize>,
+    kept: Vec<Kept>,
+    /// What it counts as.
+    bytes: usize,
     used: Instant,
     /// First bytes of the message that opened it.
     opened_by: Vec<u8>,
+}
+
+/// A message of a bundle.
+pub(super) struct Kept {
+    /// Where it begins among the encoded ones.
+    start: usize,
+    /// What the switch made of it.
+    ready: Option<Ready>,
+}
+
+impl Kept {
+    /// What a message of `len` bytes counts as: what a switch makes of it may be twice as large.
+    fn bytes(len: usize, ready: Option<&Ready>) -> usize {
+        size_of::<Kept>() + if ready.is_some() { 3 * len } else { len }
+    }
 }
 
 /// A commit that failed because of one of its messages.
@@ -56,7 +73,7 @@ impl Bundles {
         c: &BundleControl,
         request: &[u8],
         now: Instant,
-        commit: impl FnOnce(&[u8], &[usize]) -> Result<(), FailedMessage>,
+        commit: impl FnOnce(&[u8], Vec<Kept>) -> Result<(), FailedMessage>,
         failed: &mut Option<FailedMessage>,
     ) -> Result<BundleStep, ErrorCode> {
         match c.step {
@@ -86,7 +103,7 @@ impl Bundles {
                 if b.flags != c.flags {
                     return Err(BundleFailed::BadFlags.into());
                 }
-                match commit(&b.messages, &b.starts) {
+                match commit(&b.messages, b.kept) {
                     Ok(()) => Ok(BundleStep::CommitReply),
                     Err(f) => {
                         *failed = Some(f);
@@ -102,7 +119,8 @@ impl Bundles {
         }
     }
 
-    /// Adds an encoded message to a bundle, which it opens if need be. `request` is the message that asks for it.
+    /// Adds an encoded message, and what the switch has made of it, to a bundle, which it opens if need be. `request` is the
+    /// message that asks for it.
     ///
     /// # Errors
     /// `BundleFailed`; the bundle is gone then.
@@ -110,10 +128,11 @@ impl Bundles {
         &mut self,
         id: u32,
         flags: BundleFlags,
-        message: &[u8],
+        (message, ready): (&[u8], Option<Ready>),
         request: &[u8],
         now: Instant,
     ) -> Result<(), ErrorCode> {
+        let bytes = Kept::bytes(message.len(), ready.as_ref());
         let wrong = match self.open.get(&id) {
             None => {
                 self.insert(id, flags, request, now)?;
@@ -121,7 +140,7 @@ impl Bundles {
             }
             Some(b) if b.closed => Some(BundleFailed::BundleClosed),
             Some(b) if b.flags != flags => Some(BundleFailed::BadFlags),
-            Some(_) if self.bytes + message.len() > MAX_BYTES => Some(BundleFailed::MsgTooMany),
+            Some(_) if self.bytes + bytes > MAX_BYTES => Some(BundleFailed::MsgTooMany),
             Some(_) => None,
         };
         if let Some(wrong) = wrong {
@@ -129,10 +148,11 @@ impl Bundles {
             return Err(wrong.into());
         }
         if let Some(b) = self.open.get_mut(&id) {
-            b.starts.push(b.messages.len());
+            b.kept.push(Kept { start: b.messages.len(), ready });
             b.messages.extend_from_slice(message);
             b.used = now;
-            self.bytes += message.len();
+            b.bytes += bytes;
+            self.bytes += bytes;
         }
         Ok(())
     }
@@ -149,20 +169,20 @@ impl Bundles {
             return Err(BundleFailed::OutOfBundles.into());
         }
         let opened_by = request.to_vec();
-        let b =
-            Bundle { flags, closed: false, messages: Vec::new(), starts: Vec::new(), used: now, opened_by };
+        let (messages, kept) = (Vec::new(), Vec::new());
+        let b = Bundle { flags, closed: false, messages, kept, bytes: 0, used: now, opened_by };
         self.open.insert(id, b);
         Ok(())
     }
 
     fn remove(&mut self, id: u32) -> Option<Bundle> {
         let b = self.open.remove(&id)?;
-        self.bytes -= b.messages.len();
+        self.bytes -= b.bytes;
         Some(b)
     }
 }
 
-/// Commits encoded messages to the switch.
+/// Commits messages to the switch.
 ///
 /// # Errors
 /// The message that cannot be carried out.
@@ -171,27 +191,29 @@ pub(super) fn commit(
     conn: ConnId,
     dialect: Dialect,
     messages: &[u8],
-    starts: &[usize],
+    kept: Vec<Kept>,
 ) -> Result<(), FailedMessage> {
-    let ends = starts.iter().skip(1).copied().chain([messages.len()]);
-    let frames: Vec<&[u8]> = starts.iter().zip(ends).map(|(s, e)| &messages[*s..e]).collect();
+    let starts: Vec<usize> = kept.iter().map(|k| k.start).collect();
+    let frame = |i: usize| {
+        let end = starts.get(i + 1).copied().unwrap_or(messages.len());
+        starts.get(i).and_then(|s| messages.get(*s..end)).unwrap_or_default()
+    };
     let mut undecodable = None;
-    // They were decoded once before, when they were added.
-    let mut decoded = frames.iter().enumerate().map_while(|(i, f)| match decode_as(dialect, f) {
-        Ok(m) => Some(m),
-        Err(e) => {
-            undecodable = Some((i, e.code));
-            None
-        }
+    let mut all = kept.into_iter().enumerate().map_while(|(i, k)| match k.ready {
+        Some(ready) => Some(Bundled::Ready(Header::parse(frame(i)).map_or(0, |h| h.xid), ready)),
+        // It was decoded once before, when it was added.
+        None => match decode_as(dialect, frame(i)) {
+            Ok(m) => Some(Bundled::Message(m)),
+            Err(e) => {
+                undecodable = Some((i, e.code));
+                None
+            }
+        },
     });
-    let all: &mut dyn Iterator<Item = Message> = &mut decoded;
-    let result = switch.commit(conn, all);
-    let failed = result.err().or(undecodable);
-    match failed {
+    let result = switch.commit(conn, &mut all);
+    match result.err().or(undecodable) {
         None => Ok(()),
-        Some((i, code)) => {
-            Err(FailedMessage { frame: frames.get(i).map_or_else(Vec::new, |f| f.to_vec()), code })
-        }
+        Some((i, code)) => Err(FailedMessage { frame: frame(i).to_vec(), code }),
     }
 }
 
@@ -243,9 +265,9 @@ mod tests {
     #[test]
     fn messages_open_a_bundle_and_keep_it_alive_until_it_is_closed() {
         let mut b = Bundles::default();
-        assert_eq!(b.add(7, ORDERED, &[0; 100], &[9], at_ms(0)), Ok(()));
-        assert_eq!(b.add(7, ORDERED, &[0; 50], &[8], at_ms(900)), Ok(()));
-        assert_eq!(b.bytes, 150);
+        assert_eq!(b.add(7, ORDERED, (&[0; 100], None), &[9], at_ms(0)), Ok(()));
+        assert_eq!(b.add(7, ORDERED, (&[0; 50], None), &[8], at_ms(900)), Ok(()));
+        assert_eq!(b.bytes, 150 + 2 * size_of::<Kept>());
         assert_eq!(b.expire(at_ms(1800), Duration::from_secs(1)), None);
         assert_eq!(
             b.expire(at_ms(1900), Duration::from_secs(1)),
@@ -253,8 +275,8 @@ mod tests {
             "the first message opened it"
         );
         assert_eq!((b.bytes, b.expire(at_ms(9999), Duration::ZERO)), (0, None));
-        assert_eq!(b.add(7, ORDERED, &[0; 50], &[8], at_ms(0)), Ok(()));
-        let wrong = b.add(7, BundleFlags::ATOMIC, &[0; 50], &[8], at_ms(0));
+        assert_eq!(b.add(7, ORDERED, (&[0; 50], None), &[8], at_ms(0)), Ok(()));
+        let wrong = b.add(7, BundleFlags::ATOMIC, (&[0; 50], None), &[8], at_ms(0));
         assert_eq!((wrong, b.bytes), (Err(BundleFailed::BadFlags.into()), 0));
     }
 
@@ -262,8 +284,8 @@ mod tests {
     fn a_connection_has_a_limited_number_of_bundles() {
         let mut b = Bundles::default();
         for id in 0..MAX_BUNDLES as u32 {
-            assert_eq!(b.add(id, ORDERED, &[], &[], at_ms(0)), Ok(()));
+            assert_eq!(b.add(id, ORDERED, (&[], None), &[], at_ms(0)), Ok(()));
         }
-        assert_eq!(b.add(1000, ORDERED, &[], &[], at_ms(0)), Err(BundleFailed::OutOfBundles.into()));
+        assert_eq!(b.add(1000, ORDERED, (&[], None), &[], at_ms(0)), Err(BundleFailed::OutOfBundles.into()));
     }
 }

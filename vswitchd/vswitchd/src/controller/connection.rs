@@ -2,8 +2,10 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use clock::{Clock, Instant};
@@ -19,7 +21,7 @@ use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
 use openflow::version::{VersionSet, negotiate};
 use openflow::wire::{EncodeError, Header, bundled, error_reply, hello};
 use openflow::{Dialect, Version, decode, decode_as, encode, encode_as};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::bundles::{self, Bundles};
 use super::dispatch::dispatch;
@@ -182,6 +184,38 @@ struct Active {
     holds: bool,
 }
 
+/// Bytes that went one way or the other.
+enum Step {
+    Wrote(io::Result<usize>),
+    Read(io::Result<usize>),
+}
+
+/// Writes `out` or reads into `buf`, whichever can be done now: nearly always one of them can, and then nothing else that a
+/// connection waits for need be looked at. `None` when neither can; what is empty is left alone.
+async fn at_once(
+    rd: &mut (impl AsyncRead + Unpin),
+    wr: &mut (impl AsyncWrite + Unpin),
+    out: &[u8],
+    buf: &mut [u8],
+) -> Option<Step> {
+    poll_fn(|cx| {
+        if !out.is_empty()
+            && let Poll::Ready(r) = Pin::new(&mut *wr).poll_write(cx, out)
+        {
+            return Poll::Ready(Some(Step::Wrote(r)));
+        }
+        if buf.is_empty() {
+            return Poll::Ready(None);
+        }
+        let mut read = ReadBuf::new(buf);
+        Poll::Ready(match Pin::new(&mut *rd).poll_read(cx, &mut read) {
+            Poll::Ready(r) => Some(Step::Read(r.map(|()| read.filled().len()))),
+            Poll::Pending => None,
+        })
+    })
+    .await
+}
+
 struct Connection<'a> {
     hub: &'a Hub,
     switch: &'a dyn OpenFlowSwitch,
@@ -233,7 +267,6 @@ impl Connection<'_> {
             self.show_output();
             self.peer.unsent.store(self.out.len() - self.sent, Ordering::Relaxed);
             self.live.waiting(self.sent < self.out.len(), now);
-            self.live.set_probe(self.peer.limits(self.hub).probe);
             let look_again = match self.live.check(now) {
                 Verdict::Wait(until) => until.since(now).min(LONGEST_SLEEP),
                 Verdict::Probe => {
@@ -248,31 +281,65 @@ impl Connection<'_> {
                 timer.as_mut().reset(tokio::time::Instant::now() + look_again);
                 fires = now + look_again;
             }
+            if stopped.is_stopped() {
+                return Disconnect::Shutdown;
+            }
             let room = self.has_room();
             let listening = self.active.is_none() && room && !backlog;
+            let buf = if listening { &mut chunk[..] } else { &mut [] };
+            if let Some(step) = at_once(rd, wr, &self.out[self.sent..], buf).await {
+                now = self.hub.clock.now();
+                match self.stepped(step, &chunk, listening, &mut decoder, now) {
+                    Some(why) => return why,
+                    None => continue,
+                }
+            }
             let Connection { out, sent, active, peer, .. } = self;
             let more = &mut *active;
             tokio::select! {
                 () = stopped.wait() => return Disconnect::Shutdown,
-                r = wr.write(&out[*sent..]), if *sent < out.len() => match r {
-                    Ok(n) if n > 0 => self.wrote(n, listening),
-                    _ => return Disconnect::Failed,
-                },
-                r = rd.read(&mut chunk), if listening => match r {
-                    Ok(0) => return Disconnect::Closed,
-                    Ok(n) => {
-                        decoder.push(&chunk[..n]);
-                        now = self.hub.clock.now();
-                        self.live.received(now);
+                r = wr.write(&out[*sent..]), if *sent < out.len() => {
+                    now = self.hub.clock.now();
+                    if let Some(why) = self.stepped(Step::Wrote(r), &[], listening, &mut decoder, now) {
+                        return why;
                     }
-                    Err(_) => return Disconnect::Failed,
-                },
+                }
+                r = rd.read(&mut chunk), if listening => {
+                    now = self.hub.clock.now();
+                    if let Some(why) = self.stepped(Step::Read(r), &chunk, listening, &mut decoder, now) {
+                        return why;
+                    }
+                }
                 next = next_part(more), if more.is_some() && room => self.part(next),
-                () = peer.wake.notified() => now = self.hub.clock.now(),
+                () = peer.wake.notified() => {
+                    now = self.hub.clock.now();
+                    self.live.set_probe(self.peer.limits(self.hub).probe);
+                }
                 () = tokio::task::yield_now(), if backlog => {}
                 () = &mut timer => now = self.hub.clock.now(),
             }
         }
+    }
+
+    /// Takes in what was read or written by `now`; why the connection ends, if it does.
+    fn stepped(
+        &mut self,
+        step: Step,
+        chunk: &[u8],
+        listening: bool,
+        decoder: &mut Decoder,
+        now: Instant,
+    ) -> Option<Disconnect> {
+        match step {
+            Step::Wrote(Ok(n)) if n > 0 => self.wrote(n, listening, now),
+            Step::Read(Ok(0)) => return Some(Disconnect::Closed),
+            Step::Read(Ok(n)) => {
+                decoder.push(&chunk[..n]);
+                self.live.received(now);
+            }
+            _ => return Some(Disconnect::Failed),
+        }
+        None
     }
 
     /// Handles what has been read, up to a turn's worth. True when there may be more.
@@ -390,9 +457,7 @@ impl Connection<'_> {
             Body::BundleControl(c) => {
                 let (switch, conn, dialect) = (self.switch, self.conn, self.dialect);
                 let mut failed = None;
-                let commit = |messages: &[u8], starts: &[usize]| {
-                    bundles::commit(switch, conn, dialect, messages, starts)
-                };
+                let commit = |messages: &[u8], kept| bundles::commit(switch, conn, dialect, messages, kept);
                 let request = &frame[..frame.len().min(REQUEST_KEPT)];
                 let answer = self.bundles.control(&c, request, now, commit, &mut failed);
                 if let Some(f) = failed {
@@ -409,11 +474,12 @@ impl Connection<'_> {
             }
             Body::BundleAdd { bundle, flags, message } => {
                 let inner = bundled(frame).unwrap_or_default();
-                if let Err(code) = self.switch.admit(&message) {
-                    return self.error(inner, code);
-                }
+                let ready = match self.switch.admit(self.conn, &message) {
+                    Ok(r) => r,
+                    Err(code) => return self.error(inner, code),
+                };
                 let request = &frame[..frame.len().min(REQUEST_KEPT)];
-                if let Err(code) = self.bundles.add(bundle, flags, inner, request, now) {
+                if let Err(code) = self.bundles.add(bundle, flags, (inner, ready), request, now) {
                     self.error(frame, code);
                 }
             }
@@ -452,10 +518,10 @@ impl Connection<'_> {
     }
 
     /// Output was taken. A peer that reads while we do not read from it is alive.
-    fn wrote(&mut self, n: usize, listening: bool) {
+    fn wrote(&mut self, n: usize, listening: bool, now: Instant) {
         self.live.wrote();
         if !listening {
-            self.live.received(self.hub.clock.now());
+            self.live.received(now);
         }
         self.sent += n;
         if self.sent == self.out.len() {

@@ -104,7 +104,7 @@ impl Reconciler {
                     let endpoint = Endpoint::new(
                         bridge,
                         self.clock.clone(),
-                        self.runtime.clone(),
+                        self.openflow.clone(),
                         self.run_dir.clone(),
                         self.parts.tls.clone(),
                     );

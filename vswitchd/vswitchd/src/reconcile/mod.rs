@@ -118,7 +118,10 @@ pub struct Reconciler {
     parts: Arc<Parts>,
     pool: BufferPool,
     clock: Arc<dyn Clock>,
+    /// What is neither OpenFlow nor forwarding is served there,
     runtime: Handle,
+    /// and OpenFlow there.
+    openflow: Handle,
     run_dir: RunDir,
     memory: MemoryEnds,
     bridges: Vec<RunningBridge>,
@@ -145,7 +148,7 @@ impl Reconciler {
         parts: Arc<Parts>,
         pool: BufferPool,
         clock: Arc<dyn Clock>,
-        runtime: Handle,
+        (runtime, openflow): (Handle, Handle),
         run_dir: RunDir,
         memory: MemoryEnds,
     ) -> Self {
@@ -156,6 +159,7 @@ impl Reconciler {
             pool,
             clock,
             runtime,
+            openflow,
             run_dir,
             memory,
             bridges: Vec::new(),
@@ -169,7 +173,7 @@ impl Reconciler {
         }
     }
 
-    /// Makes the switch equal to `desired`, as far as that is possible now. Not to be called from a thread of the runtime.
+    /// Makes the switch equal to `desired`, as far as that is possible now. Not to be called from a thread of either runtime.
     pub fn apply(&mut self, desired: Desired) {
         daemon::coverage!(bridge_reconfigure);
         self.desired = desired;
