@@ -200,7 +200,7 @@ impl Tracker {
         let First { sport, dport, icmp_type, state } = first;
         let t = Tuple { src, dst, sport, dport, zone: action.zone, proto: h.proto, icmp_type, v6 };
         (meta.state, meta.original) = (state, Some(t));
-        let Some((mut shard, slot, reply)) = self.find(self.hasher.hash(&t), &t) else {
+        let Some((mut shard, slot, reply)) = self.find_live(self.hasher.hash(&t), &t, now) else {
             // One that was translated on an earlier pass is told of what its connection is.
             if before.zone == action.zone && before.original.is_some() {
                 (meta.mark, meta.label, meta.original) = (before.mark, before.label, before.original);
@@ -235,10 +235,21 @@ impl Tracker {
         Some((shard, slot, true))
     }
 
+    /// As [`Tracker::find`], of those whose time is not over; one whose time is ends here, and may have hidden another.
+    fn find_live(&self, hash: u64, t: &Tuple, now: Instant) -> Option<(Locked<'_>, u32, bool)> {
+        loop {
+            let (shard, slot, reply) = self.find(hash, t)?;
+            if shard.get(slot).is_some_and(|c| now < c.expires) {
+                return Some((shard, slot, reply));
+            }
+            self.end(shard, slot);
+        }
+    }
+
     /// A packet of a connection that is known; its bits of `ct_state`. `None` when there is none, any more.
     fn known(&self, p: &mut Packet<'_>, before: &Meta, meta: &mut Meta, action: &CtAction) -> Option<u16> {
         let translated = ct_state::SRC_NAT | ct_state::DST_NAT;
-        let (mut shard, slot, reply) = match self.find(p.hash, &p.found.tuple) {
+        let (mut shard, slot, reply) = match self.find_live(p.hash, &p.found.tuple, p.now) {
             Some(f) => f,
             // One that was translated on an earlier pass is still of the connection that it was of.
             None if before.state & translated != 0 && action.nat.is_none() && before.zone == action.zone => {
@@ -246,15 +257,14 @@ impl Tracker {
                 if original.is_icmp() {
                     (original.sport, original.dport) = (p.found.tuple.sport, p.found.tuple.dport);
                 }
-                let (shard, slot, _) = self.find(self.hasher.hash(&original), &original)?;
+                let (shard, slot, _) = self.find_live(self.hasher.hash(&original), &original, p.now)?;
                 let reply = before.state & ct_state::REPLY != 0;
                 (shard, slot, reply)
             }
             None => return None,
         };
         let conn = shard.get_mut(slot)?;
-        let wrong_way = action.force && action.commit && reply;
-        if wrong_way || p.now >= conn.expires {
+        if action.force && action.commit && reply {
             self.end(shard, slot);
             return None;
         }
@@ -328,7 +338,7 @@ impl Tracker {
             proto,
         };
         if let Some(Some(range)) = &action.nat {
-            let Some(reply) = self.reserve(&t, range) else {
+            let Some(reply) = self.reserve(&t, range, p.now) else {
                 self.limits.give_back(t.zone);
                 count(&self.counts.nat_exhausted);
                 return ct_state::INVALID;
@@ -365,19 +375,32 @@ impl Tracker {
     }
 
     /// The tuple of replies for a connection that is translated by `range`; others cannot take it from now on.
-    fn reserve(&self, t: &Tuple, range: &NatRange) -> Option<Tuple> {
+    fn reserve(&self, t: &Tuple, range: &NatRange, now: Instant) -> Option<Tuple> {
         let plain = t.reversed();
-        let is_free = |reply: &Tuple| {
+        let take = |reply: &Tuple| {
             let hash = self.hasher.hash(reply);
             let mut shard = self.shard(hash);
-            // One that translates to what it was needs no alias.
+            // One that translates to what it was needs no alias, but no other one may have it.
             if *reply == plain {
-                shard.find(hash, reply).is_none()
+                shard.find(hash, reply).is_none() && shard.alias(hash, reply).is_none()
             } else {
                 shard.add_alias(hash, *reply, *t)
             }
         };
+        // One that is past its time is in nobody's way.
+        let is_free = |reply: &Tuple| take(reply) || self.end_if_past(reply, now) && take(reply);
         nat::choose(t, range, &self.hasher, || self.next_random(), is_free)
+    }
+
+    /// Ends the connection of which `t` is the tuple in either direction, if its time is over; whether it was.
+    #[cold]
+    fn end_if_past(&self, t: &Tuple, now: Instant) -> bool {
+        let Some((shard, slot, _)) = self.find(self.hasher.hash(t), t) else { return false };
+        let is_past = shard.get(slot).is_some_and(|c| now >= c.expires);
+        if is_past {
+            self.end(shard, slot);
+        }
+        is_past
     }
 
     fn forget_alias(&self, c: &Conn) {

@@ -370,6 +370,37 @@ fn ports_run_out_and_are_given_back() {
     assert_eq!(state(&r, 9), NEW | SRC_NAT);
 }
 
+/// A translation to what the packet was already takes the answers as any other does.
+#[test]
+fn no_two_connections_have_the_same_answers_whichever_came_first() {
+    let to_one = nat(NatEnd::Src, 0x0909_0901, 0x0909_0901, None);
+    // Neither has ports: there is one choice.
+    let gre = |src: u32| ipv4(src, B, 47, vec![0; 8]);
+    let r = Rig::new();
+    assert_eq!(r.act(&mut gre(A), &to_one).state, TRACKED | NEW | SRC_NAT);
+    assert_eq!(r.act(&mut gre(0x0909_0901), &to_one).state, TRACKED | INVALID);
+    let mut r = Rig::new();
+    assert_eq!(r.act(&mut gre(0x0909_0901), &to_one).state, TRACKED | NEW | SRC_NAT);
+    assert_eq!(r.act(&mut gre(A), &to_one).state, TRACKED | INVALID);
+    assert_eq!(r.tracker.stats().nat_exhausted, 1);
+    // One that is past its time is in nobody's way, also before it is given back.
+    r.pass(61);
+    assert_eq!(r.act(&mut gre(A), &to_one).state, TRACKED | NEW | SRC_NAT);
+    assert_eq!(r.dump().len(), 1);
+}
+
+#[test]
+fn a_connection_that_is_past_its_time_does_not_hide_another() {
+    let mut r = Rig::new();
+    // Two between the same ends, each begun by another of them: the first is translated, so that it is not the other's reply.
+    assert_eq!(r.act(&mut udp(C, S), &nat(NatEnd::Src, 0x0909_0901, 0x0909_0901, None)).state & NEW, NEW);
+    r.pass(30);
+    assert_eq!(r.state(&udp(S, C)), NEW);
+    r.pass(31);
+    assert_eq!(r.state(&udp(C, S)), ESTABLISHED | REPLY, "the one that is left: {:?}", r.dump());
+    assert_eq!(r.dump().len(), 1);
+}
+
 #[test]
 fn a_connection_is_forgotten_by_either_of_its_tuples() {
     let r = Rig::new();

@@ -5,12 +5,18 @@
 //! ports, packets to controllers and counters at rest must be the same.
 #![forbid(unsafe_code)]
 
+pub mod conversation;
 pub mod frames;
 pub mod generate;
 pub mod model;
 pub mod reference;
+pub mod reference_ct;
 mod reference_edit;
 mod reference_normal;
+mod reference_tcp;
+pub mod reference_tracked;
 pub mod rig;
 pub mod run;
 pub mod setup;
+pub mod tracked;
+mod tracked_flows;

@@ -14,6 +14,7 @@ use flow::{FieldId, PipelineKey, PipelineMatch, PortId};
 use openflow::{Action, Instructions, PortNo, Subfield};
 
 use crate::reference_edit::Frame;
+use crate::reference_tracked::Tracking;
 use crate::setup::Setup;
 
 /// A flow, as far as the interpreter is concerned.
@@ -37,6 +38,8 @@ pub struct Verdict {
     pub punts: Vec<(u32, u8, u8, Vec<u8>)>,
     /// Indexes of the flows met, with repetition.
     pub hits: Vec<usize>,
+    /// Bytes that each of them has counted: the packet's length when it began to go through the tables.
+    pub bytes: Vec<usize>,
 }
 
 impl Verdict {
@@ -48,6 +51,17 @@ impl Verdict {
 
 /// What becomes of `frame`, which came in at `wire` of a switch that is set up like this.
 pub fn interpret<F: Flow>(flows: &[F], setup: &Setup, wire: u32, frame: &[u8]) -> Verdict {
+    interpret_tracked(flows, setup, wire, frame, None)
+}
+
+/// As [`interpret`], with connections; without them `ct` does nothing.
+pub fn interpret_tracked<F: Flow>(
+    flows: &[F],
+    setup: &Setup,
+    wire: u32,
+    frame: &[u8],
+    tracking: Option<Tracking<'_>>,
+) -> Verdict {
     let Some(frame) = Frame::new(frame) else { return Verdict::default() };
     let Ok(parsed) = flow::parse(frame.bytes(), PortId(wire)) else { return Verdict::default() };
     let in_port = setup.port(wire).0;
@@ -73,17 +87,21 @@ pub fn interpret<F: Flow>(flows: &[F], setup: &Setup, wire: u32, frame: &[u8]) -
         done: false,
         list_ends: false,
         depth: 0,
+        pass_bytes: 0,
+        tracking,
         verdict: Verdict::default(),
     };
     i.own_tags = i.tags.len();
+    i.pass_bytes = i.frame.bytes().len();
     i.arrive(wire);
+    i.go_round();
     i.verdict
 }
 
 pub(crate) struct Interpreter<'a, F> {
     flows: &'a [F],
     pub(crate) setup: &'a Setup,
-    in_port: u32,
+    pub(crate) in_port: u32,
     pub(crate) frame: Frame,
     pub(crate) key: PipelineKey,
     /// VLAN tags, outermost first: type and control.
@@ -95,15 +113,18 @@ pub(crate) struct Interpreter<'a, F> {
     /// Bytes to which copies for a mirror are cut.
     pub(crate) snaplen: Option<u16>,
     /// The action set, in order of writing.
-    set: Vec<Action>,
+    pub(crate) set: Vec<Action>,
     table: u8,
     /// The flow being executed is a table-miss flow.
     miss_flow: bool,
-    in_set: bool,
-    done: bool,
+    pub(crate) in_set: bool,
+    pub(crate) done: bool,
     /// A time to live ran out: what follows in the list of actions is not executed, nor is the rest of its flow.
-    list_ends: bool,
+    pub(crate) list_ends: bool,
     depth: u32,
+    /// The packet's length when this pass began.
+    pub(crate) pass_bytes: usize,
+    pub(crate) tracking: Option<Tracking<'a>>,
     pub(crate) verdict: Verdict,
 }
 
@@ -117,7 +138,9 @@ impl<F: Flow> Interpreter<'_, F> {
         }
         if self.setup.mirrors.iter().any(|m| m.output == ofproto::MirrorOutput::Port(PortNo(self.in_port))) {
             // Taken by a mirror; the flow it would have met counts it all the same.
-            self.verdict.hits.extend(self.find(0));
+            if let Some(i) = self.find(0) {
+                self.hit(i);
+            }
             return;
         }
         if !patched {
@@ -141,12 +164,17 @@ impl<F: Flow> Interpreter<'_, F> {
     }
 
     /// Searches tables from `first` on. Afterwards the first flow met is the one under execution: whatever follows is its.
-    fn pipeline(&mut self, first: u8) {
+    pub(crate) fn pipeline(&mut self, first: u8) {
         let mut origin = None;
         self.search(first, &mut origin);
         if let Some(i) = origin.and_then(|hit: usize| self.verdict.hits.get(hit).copied()) {
             self.show_flow(i);
         }
+    }
+
+    fn hit(&mut self, i: usize) {
+        self.verdict.hits.push(i);
+        self.verdict.bytes.push(self.pass_bytes);
     }
 
     fn show_flow(&mut self, i: usize) {
@@ -173,7 +201,7 @@ impl<F: Flow> Interpreter<'_, F> {
 
     /// Executes a flow's instructions; where it goes next.
     fn run_flow(&mut self, i: usize) -> Option<u8> {
-        self.verdict.hits.push(i);
+        self.hit(i);
         self.show_flow(i);
         let ins = self.flows[i].instructions().clone();
         self.execute(&ins.apply);
@@ -198,7 +226,7 @@ impl<F: Flow> Interpreter<'_, F> {
     }
 
     /// Executes the action set (OpenFlow 1.3.5 5.10): of each kind the last one written, writes to fields all in order.
-    fn execute_set(&mut self) {
+    pub(crate) fn execute_set(&mut self) {
         if self.done {
             return;
         }
@@ -295,6 +323,8 @@ impl<F: Flow> Interpreter<'_, F> {
             }
             Action::Resubmit { port, table, .. } => self.resubmit(*port, table.map_or(self.table, |t| t.0)),
             Action::Exit => self.done = true,
+            Action::Ct(c) => self.ct(c),
+            Action::CtClear => self.ct_clear(),
             _ => {}
         }
     }
@@ -319,7 +349,7 @@ impl<F: Flow> Interpreter<'_, F> {
         (self.table, self.miss_flow) = (was_table, was_miss);
     }
 
-    fn read(&self, s: Subfield) -> u128 {
+    pub(crate) fn read(&self, s: Subfield) -> u128 {
         (self.key.get(s.field) & s.mask()) >> s.offset
     }
 

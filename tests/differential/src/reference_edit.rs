@@ -54,6 +54,11 @@ impl Frame {
         &self.bytes
     }
 
+    /// Other bytes, as many, and headers where they were.
+    pub(crate) fn replace(&mut self, bytes: Vec<u8>) {
+        self.bytes = bytes;
+    }
+
     fn insert(&mut self, at: usize, b: &[u8]) {
         self.bytes.splice(at..at, b.iter().copied());
         self.l3 += b.len();

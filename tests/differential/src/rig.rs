@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use clock::{Clock, ManualClock};
+use clock::{Clock, Instant, ManualClock};
+use conntrack::Tracker;
 use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
 use datapath_api::{Datapath, FlowRecord};
 use device::{BufferPool, PacketIo, QueueId};
@@ -149,6 +150,7 @@ fn place(switch: &Switch, clock: &Arc<ManualClock>, providers: Vec<Box<dyn Offlo
 /// A switch to be compared.
 pub struct Rig {
     clock: Arc<ManualClock>,
+    datapath: Arc<SoftDatapath>,
     switch: Arc<Switch>,
     bridge: Arc<Bridge>,
     controllers: Arc<Controllers>,
@@ -173,7 +175,14 @@ impl Rig {
         // Every other seed has packets take shortcuts from the first mask on.
         let shortcuts_beyond_masks =
             if seed % 2 == 1 { 0 } else { DatapathConfig::default().shortcuts_beyond_masks };
-        let config = DatapathConfig { seed: Some(seed), shortcuts_beyond_masks, ..DatapathConfig::default() };
+        // Every other two have no exact-match cache.
+        let exact_slots = if seed % 4 >= 2 { 0 } else { DatapathConfig::default().exact_slots };
+        let config = DatapathConfig {
+            seed: Some(seed),
+            shortcuts_beyond_masks,
+            exact_slots,
+            ..DatapathConfig::default()
+        };
         let datapath = SoftDatapath::new(config, clock.clone(), switch.clone(), switch.clone())?;
         switch.set_datapath(datapath.clone() as Arc<dyn Datapath>);
         let bridge = switch.add_bridge(BridgeConfig::new("br0", 1));
@@ -181,7 +190,7 @@ impl Rig {
         let wires = attach(&datapath, &switch, &clock)?;
         setup.build(&switch, &bridge);
         let core = datapath.take_core(0)?;
-        Ok(Rig { clock, switch, bridge, controllers, core, wires })
+        Ok(Rig { clock, datapath, switch, bridge, controllers, core, wires })
     }
 
     /// The software path alone, its ports ending in memory.
@@ -257,6 +266,21 @@ impl Rig {
             )
         };
         nics.iter().map(of).fold((0, 0), |(a, b), (c, d)| (a + c, b + d))
+    }
+
+    /// The connections that its datapath tracks.
+    pub fn tracker(&self) -> &Arc<Tracker> {
+        self.datapath.connections()
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Makes it `now`, which is not before.
+    pub fn advance_to(&mut self, now: Instant) {
+        self.clock.advance(now.since(self.clock.now()));
     }
 
     /// Applies flow-mods, all or none; `Err` is the OpenFlow error. Records follow at the next [`Rig::settle`].

@@ -73,7 +73,7 @@ struct Run {
     serial: u16,
 }
 
-fn expected(v: &Verdict) -> Outcome {
+pub(crate) fn expected(v: &Verdict) -> Outcome {
     let mut o = Outcome::default();
     o.out.extend(v.out.iter().cloned());
     o.punts.extend(v.punts.iter().cloned());
@@ -220,8 +220,8 @@ impl Run {
         let mut want = Outcome::default();
         for (port, frame) in burst {
             let v = interpret(&self.model.flows, &self.setup, *port, frame);
-            for hit in &v.hits {
-                self.model.count(*hit, frame.len());
+            for (hit, bytes) in v.hits.iter().zip(&v.bytes) {
+                self.model.count(*hit, *bytes);
             }
             let e = expected(&v);
             want.out.extend(e.out);
@@ -351,7 +351,7 @@ impl Run {
     }
 }
 
-fn describe(what: &str, o: &Outcome) -> String {
+pub(crate) fn describe(what: &str, o: &Outcome) -> String {
     let mut s = String::new();
     for (port, frame) in &o.out {
         s += &format!("{what} {port}: {}\n", hex(frame));
@@ -362,6 +362,6 @@ fn describe(what: &str, o: &Outcome) -> String {
     if s.is_empty() { format!("{what} nothing\n") } else { s }
 }
 
-fn hex(b: &[u8]) -> String {
+pub(crate) fn hex(b: &[u8]) -> String {
     b.iter().map(|x| format!("{x:02x}")).collect()
 }

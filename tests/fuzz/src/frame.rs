@@ -12,9 +12,9 @@ pub fn run(data: &[u8]) {
     let len = data.len() as u32;
     let l = &p.layout;
     assert!(l.l3_offset <= len && l.l3_end <= len, "{l:?} in {len} bytes");
-    for at in [l.l4_offset, l.mpls_offset] {
-        assert!(at == Layout::NONE || (l.l3_offset..=len).contains(&at), "{l:?} in {len} bytes");
-    }
+    let (l4, labels) = (l.l4_offset, l.mpls_offset);
+    assert!(l4 == Layout::NONE || (l.l3_offset..=len).contains(&l4), "{l:?} in {len} bytes");
+    assert!(labels == Layout::NONE || labels <= l.l3_offset, "{l:?} in {len} bytes");
     assert_eq!(p.key.get64(FieldId::DpPort), 1);
     if matches!(p.key.get64(FieldId::EthType), 0x8100 | 0x88a8) {
         // A tag that is cut off, or one too many: text has no words for it.
@@ -48,5 +48,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         v4().udp(1, 2).payload(b"payload").build(),
         v4().tcp(80, 1024).vlan(5, 3).build(),
         v4().udp(1, 2).qinq(6, 7).build(),
+        v4().udp(1, 2).mpls(16, 0, 64).mpls(17, 1, 63).build(),
+        v4().fragment(64, true).ip_proto(17).payload(&[8; 40]).build(),
     ]
 }
