@@ -178,7 +178,8 @@ pub fn lower_match(m: &PacketMatch, terms: &Terms<'_>) -> Result<LoweredMatch, R
         .ok_or(Reject::FieldRequired { table: TABLE, field: FieldId::EthType })? as u16;
     l.tags(eth_type)?;
     l.ethernet();
-    l.out.by_tunnel = lower_tunnel::lower_tunnel(m, &mut l.left, &mut l.out.flower)?;
+    let may_be = terms.tunnels.contains(&ifindex);
+    l.out.by_tunnel = lower_tunnel::lower_tunnel(m, may_be, &mut l.left, &mut l.out.flower)?;
     match eth_type {
         0x0800 | 0x86dd => l.ip(eth_type)?,
         0x0806 | 0x8035 => l.arp(),

@@ -11,14 +11,18 @@
 //!
 //! VXLAN's group policy is an option there. A record that says that there is none is not lowered: flower has no key for that.
 //!
-//! *Not lowered*: options of Geneve and ERSPAN, of which records have none; headers that the switch puts before a packet itself, since
+//! Geneve's options are matched in the order of their fields from the first on, and may have others behind them. That one is not there
+//! is not lowered either: flower compares what is there with what is meant, and what is behind it with nothing (ADR 47).
+//!
+//! *Not lowered*: options of ERSPAN, of which records have none; headers that the switch puts before a packet itself, since
 //! the kernel has no action that pushes such a header and its own tunnels would take their route from the host's tables, not from
 //! the bridge below.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
-use flow::{ActionKind, FieldId, PacketMask, PacketMatch};
+use flow::tunnel::options::{self, Mapping};
+use flow::{ActionKind, FieldId, PacketKey, PacketMask, PacketMatch};
 use offload::{ActionCap, KeyField, Reject};
 
 use crate::action::TunnelSet;
@@ -64,23 +68,33 @@ pub(crate) fn key_fields() -> Vec<KeyField> {
     let flags =
         KeyField { mask: (TUN_CSUM | TUN_DF | TUN_OAM | TUN_KEY).into(), ..KeyField::any(FieldId::TunFlags) };
     let group = GROUP.iter().map(|(f, _)| KeyField::any(*f));
-    KEYS.iter().map(|(f, _)| KeyField::any(*f)).chain(group).chain([flags]).collect()
+    let options = KeyField::any(FieldId::TunOptions);
+    KEYS.iter().map(|(f, _)| KeyField::any(*f)).chain(group).chain([flags, options]).collect()
 }
 
 /// Writes of tunnels' fields, as capabilities have them.
 pub(crate) fn action_caps() -> Vec<ActionCap> {
-    WRITTEN.iter().map(|f| ActionCap::anywhere(ActionKind::SetField(*f)).whole_field()).collect()
+    let all = WRITTEN.into_iter().chain(options::words());
+    all.map(|f| ActionCap::anywhere(ActionKind::SetField(f)).whole_field()).collect()
 }
 
-/// Takes the fields of the tunnel that packets came by as keys, and clears them in `left`. Whether there is a tunnel.
+/// Takes the fields of the tunnel that packets came by as keys, and clears them in `left`. Whether there is a tunnel; `may_be` when
+/// the port is the end of one.
 ///
 /// # Errors
-/// [`Reject::Value`] for a key that does not fit 32 bits.
-pub(crate) fn lower_tunnel(m: &PacketMatch, left: &mut PacketMask, f: &mut Flower) -> Result<bool, Reject> {
+/// [`Reject::Value`] for a key that does not fit 32 bits, an option that must not be there, no group.
+pub(crate) fn lower_tunnel(
+    m: &PacketMatch,
+    may_be: bool,
+    left: &mut PacketMask,
+    f: &mut Flower,
+) -> Result<bool, Reject> {
     let group = GROUP.iter().map(|(f, _)| *f);
-    let fields = KEYS.iter().map(|(f, _)| *f).chain(group).chain([FieldId::TunFlags]);
-    if fields.clone().all(|f| m.get(f).0 == 0) {
+    let mut fields = KEYS.iter().map(|(f, _)| *f).chain(group).chain([FieldId::TunFlags]);
+    let none = fields.clone().all(|f| m.get(f).0 == 0) && !options::any(m.key());
+    if none && !(may_be && (fields.any(|f| m.get(f).1 != 0) || options::any(m.mask()))) {
         // A packet without a tunnel has nothing but zeros there.
+        options::clear(left);
         return Ok(false);
     }
     for (field, key) in KEYS {
@@ -109,6 +123,8 @@ pub(crate) fn lower_tunnel(m: &PacketMatch, left: &mut PacketMask, f: &mut Flowe
     if bits != 0 {
         f.enc_opts = Some((vec![TunnelOpt::VxlanGbp(group)], vec![TunnelOpt::VxlanGbp(bits)]));
     }
+    lower_options(m, f)?;
+    options::clear(left);
     let (value, mask) = m.get(FieldId::TunFlags);
     if mask & u128::from(TUN_KEY) != 0 && value & u128::from(TUN_KEY) == 0 && mask & value != 0 {
         return Err(Reject::Value { table: TABLE, field: FieldId::TunFlags, value });
@@ -123,9 +139,31 @@ pub(crate) fn lower_tunnel(m: &PacketMatch, left: &mut PacketMask, f: &mut Flowe
     Ok(true)
 }
 
+/// Takes Geneve's options that are matched as keys.
+fn lower_options(m: &PacketMatch, f: &mut Flower) -> Result<(), Reject> {
+    let (mut values, mut masks) = (Vec::new(), Vec::new());
+    for field in m.mask().fields() {
+        let Some(o) = field.option().and_then(options::mapping) else { continue };
+        if !options::is_there(m.key(), o.index) || f.enc_opts.is_some() {
+            return Err(Reject::Value { table: TABLE, field, value: 0 });
+        }
+        values.push(option(&o, options::bytes(m.key(), o.index)));
+        let data = options::bytes(m.mask(), o.index);
+        masks.push(TunnelOpt::Geneve { class: u16::MAX, kind: u8::MAX, data });
+    }
+    if !values.is_empty() {
+        f.enc_opts = Some((values, masks));
+    }
+    Ok(())
+}
+
+fn option(o: &Mapping, data: Vec<u8>) -> TunnelOpt {
+    TunnelOpt::Geneve { class: o.class, kind: o.kind, data }
+}
+
 /// Whether a field is one of a tunnel's.
 pub(crate) fn is_tunnel(f: FieldId) -> bool {
-    WRITTEN.contains(&f)
+    WRITTEN.contains(&f) || options::is_word(f)
 }
 
 /// A tunnel's metadata as writes make them.
@@ -139,6 +177,8 @@ pub(crate) struct Wanted {
     tp_dst: u16,
     flags: u16,
     group: u32,
+    /// The words for options.
+    options: PacketKey,
     /// Whether something was written since they were last given to a packet.
     pub changed: bool,
 }
@@ -165,6 +205,7 @@ impl Wanted {
             FieldId::TunTpSrc if value == 0 => {}
             FieldId::TunGbpId => self.group = self.group & !0xffff | value as u32,
             FieldId::TunGbpFlags => self.group = self.group & 0xffff | (value as u32) << 16,
+            f if options::is_word(f) => self.options.set(f, value),
             FieldId::TunFlags if value & !u128::from(TUN_CSUM | TUN_DF | TUN_KEY) == 0 => {
                 self.flags = value as u16;
             }
@@ -172,6 +213,11 @@ impl Wanted {
         }
         self.changed = true;
         Ok(())
+    }
+
+    fn options(&self) -> Vec<TunnelOpt> {
+        let there = options::mappings().filter(|o| options::is_there(&self.options, o.index));
+        there.map(|o| option(&o, options::bytes(&self.options, o.index))).collect()
     }
 
     /// The action that gives them to a packet; `None` when there is no other end.
@@ -196,7 +242,7 @@ impl Wanted {
             ttl: (self.ttl != 0).then_some(self.ttl),
             no_csum: self.flags & TUN_CSUM == 0,
             no_frag: self.flags & TUN_DF != 0,
-            opts: if self.group == 0 { Vec::new() } else { vec![TunnelOpt::VxlanGbp(self.group)] },
+            opts: if self.group == 0 { self.options() } else { vec![TunnelOpt::VxlanGbp(self.group)] },
         })
     }
 }
@@ -212,10 +258,10 @@ mod tests {
         m.set(FieldId::TunSrc, 0);
         m.set(FieldId::TunIpv6Src, 0);
         let mut f = Flower::default();
-        assert_eq!(lower_tunnel(&m, &mut m.mask().clone(), &mut f), Ok(false));
+        assert_eq!(lower_tunnel(&m, false, &mut m.mask().clone(), &mut f), Ok(false));
         assert!(f.keys.is_empty());
         m.set(FieldId::TunDst, 0x0a00_0001);
-        assert_eq!(lower_tunnel(&m, &mut m.mask().clone(), &mut f), Ok(true));
+        assert_eq!(lower_tunnel(&m, false, &mut m.mask().clone(), &mut f), Ok(true));
         assert_eq!(f.get(FlowerKey::EncKeyId), Some((0, u32::MAX.into())), "network 0 is one of many");
         assert_eq!(f.get(FlowerKey::EncIp4Dst).map(|k| k.0), Some(0x0a00_0001));
         assert_eq!(f.get(FlowerKey::EncIp6Src), None);
@@ -229,19 +275,63 @@ mod tests {
         m.set(FieldId::TunGbpFlags, 8);
         let mut f = Flower::default();
         let mut left = *m.mask();
-        assert_eq!(lower_tunnel(&m, &mut left, &mut f), Ok(true));
+        assert_eq!(lower_tunnel(&m, false, &mut left, &mut f), Ok(true));
         let told = (vec![TunnelOpt::VxlanGbp(8 << 16 | 512)], vec![TunnelOpt::VxlanGbp(0x00ff_ffff)]);
         assert_eq!(f.enc_opts, Some(told));
         assert!(left.is_zero(), "{left:?}");
         m.set(FieldId::TunGbpId, 0);
         m.set(FieldId::TunGbpFlags, 0);
-        assert!(matches!(lower_tunnel(&m, &mut m.mask().clone(), &mut f), Err(Reject::Value { .. })));
+        assert!(matches!(lower_tunnel(&m, false, &mut m.mask().clone(), &mut f), Err(Reject::Value { .. })));
         let mut w = Wanted::default();
         for (f, v) in [(FieldId::TunDst, 1), (FieldId::TunGbpId, 7), (FieldId::TunTpSrc, 0)] {
             w.write(f, v, f.info().max()).unwrap();
         }
         assert_eq!(w.action().unwrap().opts, [TunnelOpt::VxlanGbp(7)]);
         assert!(w.write(FieldId::TunTpSrc, 5, 0xffff).is_err(), "the kernel chooses it");
+    }
+
+    #[test]
+    fn options_are_keys_in_the_order_of_their_fields_and_absent_ones_are_refused() {
+        let all = [(3, 0x102, 0x80, 4), (9, 0x103, 1, 8)];
+        let all = all.map(|(index, class, kind, bytes)| Mapping { index, class, kind, bytes });
+        all.iter().for_each(|m| options::map(*m).unwrap());
+        let mut m = PacketMatch::ANY;
+        m.set(FieldId::TunDst, 0x0a00_0001);
+        options::require(&mut m, 9, &[1, 2, 3, 4, 5, 6, 7, 8], &[0xff, 0, 0, 0, 0, 0, 0, 0xf0]);
+        options::require(&mut m, 3, &[0xab; 4], &[0xff; 4]);
+        let (mut f, mut left) = (Flower::default(), *m.mask());
+        assert_eq!(lower_tunnel(&m, true, &mut left, &mut f), Ok(true));
+        assert!(left.is_zero(), "{left:?}");
+        let geneve = |class, kind, data: &[u8]| TunnelOpt::Geneve { class, kind, data: data.to_vec() };
+        let values = vec![geneve(0x102, 0x80, &[0xab; 4]), geneve(0x103, 1, &[1, 0, 0, 0, 0, 0, 0, 0])];
+        let any = (0xffff, 0xff);
+        let masks =
+            vec![geneve(any.0, any.1, &[0xff; 4]), geneve(any.0, any.1, &[0xff, 0, 0, 0, 0, 0, 0, 0xf0])];
+        assert_eq!(f.enc_opts, Some((values, masks)));
+        let mut none = PacketMatch::ANY;
+        none.set(FieldId::TunDst, 0x0a00_0001);
+        options::require_absent(&mut none, 3);
+        let field = FieldId::TunMetadata3;
+        assert_eq!(
+            lower_tunnel(&none, true, &mut left, &mut Flower::default()),
+            Err(Reject::Value { table: TABLE, field, value: 0 })
+        );
+        // No tunnel at the port: no options either.
+        let mut plain = PacketMatch::ANY;
+        options::require_absent(&mut plain, 3);
+        let (mut f, mut left) = (Flower::default(), *plain.mask());
+        assert_eq!(lower_tunnel(&plain, false, &mut left, &mut f), Ok(false));
+        assert!(left.is_zero() && f.enc_opts.is_none());
+        assert!(lower_tunnel(&plain, true, &mut left, &mut f).is_err(), "it may have come with one");
+        let mut w = Wanted::default();
+        w.write(FieldId::TunDst, 1, FieldId::TunDst.info().max()).unwrap();
+        let mut with = PacketKey::ZERO;
+        with.set(FieldId::TunMetadata9, 0x0102_0304_0506_0708);
+        for f in options::words() {
+            w.write(f, with.get(f), f.info().max()).unwrap();
+        }
+        assert_eq!(w.action().unwrap().opts, [geneve(0x103, 1, &[1, 2, 3, 4, 5, 6, 7, 8])]);
+        all.into_iter().for_each(options::unmap);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use flow::text::odp::{parse_actions, parse_match};
+use flow::tunnel::options::{self, Mapping};
 use flow::{Action, FieldId, FlowId, PacketMatch, PortId};
 use nix::errno::Errno;
 use offload_tc::kdp::fake::FakeDatapath;
@@ -17,7 +18,7 @@ fn open(kernel: &FakeDatapath) -> KernelDatapath<FakeDatapath> {
 fn put(d: &mut KernelDatapath<FakeDatapath>, id: u64, flow: &str, actions: &str) -> Result<(), KdpError> {
     let m = parse_match(flow, &|_| None).unwrap();
     let actions = if actions == "drop" { Vec::new() } else { parse_actions(actions, &|_| None).unwrap() };
-    d.put(FlowId(id), &m, &actions, &|_| Vec::new())
+    d.put(FlowId(id), (&m, &[]), &actions, &|_| Vec::new())
 }
 
 /// The attributes of a nest of the only flow there is.
@@ -113,7 +114,7 @@ fn actions_are_those_of_the_kernel() {
     let nat = find(&all[3].1, 6).unwrap().unwrap();
     assert_eq!(find(nat, 4).unwrap(), Some(&[10, 0, 0, 9][..]));
     let m = PacketMatch::ANY;
-    let refused = d.put(FlowId(2), &m, &[Action::DecTtl], &|_| Vec::new());
+    let refused = d.put(FlowId(2), (&m, &[]), &[Action::DecTtl], &|_| Vec::new());
     assert!(matches!(refused, Err(KdpError::Unsupported(_))), "{refused:?}");
     assert_eq!(kernel.flows().len(), 1);
 }
@@ -156,11 +157,81 @@ fn packets_that_no_flow_knows_are_told_with_what_is_known_of_them() {
     assert_eq!(out[0].packet, frame);
     assert_eq!((k.get(FieldId::DpPort), k.get(FieldId::RecircId), k.get(FieldId::CtState)), (4, 9, 0x21));
     assert_eq!((k.get(FieldId::EthType), out[0].userdata.is_none()), (0x88b5, true));
-    d.execute(&frame, k, out[0].beside, &[Action::Output(PortId(1))], &|_| Vec::new()).unwrap();
+    d.execute(&frame, k, &out[0].beside, &[Action::Output(PortId(1))], &|_| Vec::new()).unwrap();
     let did = kernel.executed();
     assert_eq!(find(&did[0], 1).unwrap(), Some(frame.as_slice()));
     assert_eq!(find(&did[0], 3).unwrap(), Some(&[8, 0, 1, 0, 1, 0, 0, 0][..]));
     let told = find(&did[0], 2).unwrap().unwrap();
     let told: Vec<u16> = attrs(told).map(|a| a.unwrap().0).collect();
     assert_eq!(told, [3, 20, 22], "port, recirculation id, state of the connection");
+}
+
+#[test]
+fn options_of_a_tunnel_are_matched_where_the_packet_has_them() {
+    let known = Mapping { index: 11, class: 0x102, kind: 1, bytes: 4 };
+    options::map(known).unwrap();
+    let kernel = FakeDatapath::new();
+    let mut d = open(&kernel);
+    let mut up = Upcalls::new(kernel.clone(), d.families());
+    let frame: Vec<u8> = [[0xff; 6].as_slice(), &[2, 0, 0, 0, 0, 1], &[0x88, 0xb5], &[0; 46]].concat();
+    // One that nobody has mapped, then ours.
+    let raw = [0x0f, 0xff, 0x81, 1, 9, 9, 9, 9, 0x01, 0x02, 0x01, 1, 0xab, 0xcd, 0xef, 0x01];
+    let mut w = Writer::new();
+    w.attr(1, &frame);
+    let n = w.nest(2);
+    w.u32(3, 4);
+    let t = w.nest(16);
+    w.attr(0, &7u64.to_be_bytes());
+    w.attr(2, &[10, 0, 0, 1]);
+    w.attr(8, &raw);
+    w.end(t);
+    w.end(n);
+    kernel.miss(w.bytes());
+    let mut out = Vec::new();
+    up.receive(Duration::ZERO, &mut out).unwrap();
+    let u = &out[0];
+    assert_eq!(u.key.get(FieldId::TunMetadata11), 0xabcd_ef01);
+    let mut m = PacketMatch::ANY;
+    m.set(FieldId::DpPort, 4);
+    m.set(FieldId::TunDst, u.key.get(FieldId::TunDst));
+    m.set(FieldId::EthType, 0x88b5);
+    let put_it = |d: &mut KernelDatapath<FakeDatapath>, m: &PacketMatch, raw: &[u8]| {
+        d.put(FlowId(1), (m, raw), &[Action::Output(PortId(1))], &|_| Vec::new()).unwrap();
+    };
+    let tunnel = |which| {
+        let all = nest(&kernel, which);
+        let t = all.into_iter().find(|(k, _)| *k == 16).unwrap().1;
+        find(&t, 8).unwrap().map(<[u8]>::to_vec)
+    };
+    put_it(&mut d, &m, u.beside.options());
+    assert_eq!((tunnel(1), tunnel(7)), (None, None), "nobody looked at them");
+    options::require(&mut m, 11, &[0xab, 0xcd, 0xef, 1], &[0xff, 0, 0, 0xff]);
+    put_it(&mut d, &m, u.beside.options());
+    assert_eq!(tunnel(1).unwrap(), raw);
+    let head = [0xff, 0xff, 0xff, 0x1f];
+    let mask = [&head[..], &[0; 4], &head, &[0xff, 0, 0, 0xff]].concat();
+    assert_eq!(tunnel(7).unwrap(), mask, "which there are as a whole, of ours the bytes that matter");
+    let mut none = PacketMatch::ANY;
+    for f in [FieldId::DpPort, FieldId::TunDst, FieldId::EthType] {
+        none.set(f, m.get(f).0);
+    }
+    options::require_absent(&mut none, 11);
+    put_it(&mut d, &none, &[]);
+    assert_eq!((tunnel(1), tunnel(7)), (None, Some(Vec::new())), "that there is none is in the mask alone");
+    // Back into the kernel with all of them, and into a tunnel with those that were written.
+    d.execute(&frame, &u.key, &u.beside, &[Action::Output(PortId(1))], &|_| Vec::new()).unwrap();
+    let told = kernel.executed();
+    let key = find(&told[0], 2).unwrap().unwrap();
+    assert_eq!(find(find(key, 16).unwrap().unwrap(), 8).unwrap(), Some(&raw[..]));
+    let mut into = flow::PacketKey::ZERO;
+    into.set(FieldId::TunMetadata11, 0x55);
+    let set = |field: FieldId, value| Action::SetField { field, value, mask: field.info().max() };
+    let mut actions = vec![set(FieldId::TunDst, 0x0a00_0002)];
+    actions.extend(options::words().filter(|f| into.get(*f) != 0).map(|f| set(f, into.get(f))));
+    actions.push(Action::Output(PortId(2)));
+    d.put(FlowId(1), (&none, &[]), &actions, &|_| Vec::new()).unwrap();
+    let all = nest(&kernel, 2);
+    let t = find(&all[0].1, 16).unwrap().unwrap();
+    assert_eq!(find(t, 8).unwrap(), Some(&[1, 2, 1, 1, 0, 0, 0, 0x55][..]));
+    options::unmap(known);
 }

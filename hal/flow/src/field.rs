@@ -9,6 +9,9 @@
 //! `vlan_tci`, `tcp_dst` is `tp_dst` of a TCP packet. Datapath actions and hardware capabilities speak of canonical
 //! fields only ([`Field::canon`]).
 //!
+//! Tunnel options are views of another kind: `tun_metadata0` to `tun_metadata63` have no place of their own, but each gets one among
+//! the words for options when a controller says which option it means ([`crate::tunnel::options`]).
+//!
 //! Words of scope [`Scope::Packet`] come first, so that a packet key is a prefix of a pipeline key.
 
 use std::fmt;
@@ -16,9 +19,9 @@ use std::fmt;
 use crate::key::{WordIter, WordSet};
 
 /// Words in a [`crate::PacketKey`]: everything a datapath can see.
-pub const PACKET_WORDS: usize = 36;
+pub const PACKET_WORDS: usize = 53;
 /// Words in a [`crate::PipelineKey`]: packet words, then what only the OpenFlow pipeline has.
-pub const PIPELINE_WORDS: usize = 47;
+pub const PIPELINE_WORDS: usize = 64;
 
 /// Who can see a field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -217,27 +220,45 @@ fields! {
     TpSrc        "tp_src"        ""             16 @ 35:48 TpSrc        Packet   Ports   Any   Dec    0          None, rw;
     TpDst        "tp_dst"        ""             16 @ 35:32 TpDst        Packet   Ports   Any   Dec    0          None, rw;
     TcpFlags     "tcp_flags"     ""             12 @ 35:16 TcpFlags     Packet   Tcp     Any   TcpFlags 0x80002a n(1, 34), ro;
+    // Tunnel options: which are there, and their bytes; see `crate::tunnel::options`.
+    TunOptions   "tun_options"   ""             64 @ 36:0  TunOptions   Packet   None    Any   Hex    0          None, ro;
+    TunOption0   "tun_option0"   ""             64 @ 37:0  TunOption0   Packet   None    Any   Hex    0          None, ro;
+    TunOption1   "tun_option1"   ""             64 @ 38:0  TunOption1   Packet   None    Any   Hex    0          None, ro;
+    TunOption2   "tun_option2"   ""             64 @ 39:0  TunOption2   Packet   None    Any   Hex    0          None, ro;
+    TunOption3   "tun_option3"   ""             64 @ 40:0  TunOption3   Packet   None    Any   Hex    0          None, ro;
+    TunOption4   "tun_option4"   ""             64 @ 41:0  TunOption4   Packet   None    Any   Hex    0          None, ro;
+    TunOption5   "tun_option5"   ""             64 @ 42:0  TunOption5   Packet   None    Any   Hex    0          None, ro;
+    TunOption6   "tun_option6"   ""             64 @ 43:0  TunOption6   Packet   None    Any   Hex    0          None, ro;
+    TunOption7   "tun_option7"   ""             64 @ 44:0  TunOption7   Packet   None    Any   Hex    0          None, ro;
+    TunOption8   "tun_option8"   ""             64 @ 45:0  TunOption8   Packet   None    Any   Hex    0          None, ro;
+    TunOption9   "tun_option9"   ""             64 @ 46:0  TunOption9   Packet   None    Any   Hex    0          None, ro;
+    TunOption10  "tun_option10"  ""             64 @ 47:0  TunOption10  Packet   None    Any   Hex    0          None, ro;
+    TunOption11  "tun_option11"  ""             64 @ 48:0  TunOption11  Packet   None    Any   Hex    0          None, ro;
+    TunOption12  "tun_option12"  ""             64 @ 49:0  TunOption12  Packet   None    Any   Hex    0          None, ro;
+    TunOption13  "tun_option13"  ""             64 @ 50:0  TunOption13  Packet   None    Any   Hex    0          None, ro;
+    TunOption14  "tun_option14"  ""             64 @ 51:0  TunOption14  Packet   None    Any   Hex    0          None, ro;
+    TunOption15  "tun_option15"  ""             64 @ 52:0  TunOption15  Packet   None    Any   Hex    0          None, ro;
     // Pipeline scope.
-    InPort       "in_port"       "in_port_oxm"  32 @ 36:32 InPort       Pipeline None    Exact Port   0x800000   n(0, 0), rw;
-    ActsetOutput "actset_output" ""             32 @ 36:0  ActsetOutput Pipeline None    Exact Port   0x80002b   None, ro;
-    Metadata     "metadata"      ""             64 @ 37:0  Metadata     Pipeline None    Any   Hex    0x800002   None, rw;
-    Reg0         "reg0"          ""             32 @ 38:32 Reg0         Pipeline None    Any   Hex    0          n(1, 0), rw;
-    Reg1         "reg1"          ""             32 @ 38:0  Reg1         Pipeline None    Any   Hex    0          n(1, 1), rw;
-    Reg2         "reg2"          ""             32 @ 39:32 Reg2         Pipeline None    Any   Hex    0          n(1, 2), rw;
-    Reg3         "reg3"          ""             32 @ 39:0  Reg3         Pipeline None    Any   Hex    0          n(1, 3), rw;
-    Reg4         "reg4"          ""             32 @ 40:32 Reg4         Pipeline None    Any   Hex    0          n(1, 4), rw;
-    Reg5         "reg5"          ""             32 @ 40:0  Reg5         Pipeline None    Any   Hex    0          n(1, 5), rw;
-    Reg6         "reg6"          ""             32 @ 41:32 Reg6         Pipeline None    Any   Hex    0          n(1, 6), rw;
-    Reg7         "reg7"          ""             32 @ 41:0  Reg7         Pipeline None    Any   Hex    0          n(1, 7), rw;
-    Reg8         "reg8"          ""             32 @ 42:32 Reg8         Pipeline None    Any   Hex    0          n(1, 8), rw;
-    Reg9         "reg9"          ""             32 @ 42:0  Reg9         Pipeline None    Any   Hex    0          n(1, 9), rw;
-    Reg10        "reg10"         ""             32 @ 43:32 Reg10        Pipeline None    Any   Hex    0          n(1, 10), rw;
-    Reg11        "reg11"         ""             32 @ 43:0  Reg11        Pipeline None    Any   Hex    0          n(1, 11), rw;
-    Reg12        "reg12"         ""             32 @ 44:32 Reg12        Pipeline None    Any   Hex    0          n(1, 12), rw;
-    Reg13        "reg13"         ""             32 @ 44:0  Reg13        Pipeline None    Any   Hex    0          n(1, 13), rw;
-    Reg14        "reg14"         ""             32 @ 45:32 Reg14        Pipeline None    Any   Hex    0          n(1, 14), rw;
-    Reg15        "reg15"         ""             32 @ 45:0  Reg15        Pipeline None    Any   Hex    0          n(1, 15), rw;
-    ConjId       "conj_id"       ""             32 @ 46:32 ConjId       Pipeline None    Exact Dec    0          n(1, 37), ro;
+    InPort       "in_port"       "in_port_oxm"  32 @ 53:32 InPort       Pipeline None    Exact Port   0x800000   n(0, 0), rw;
+    ActsetOutput "actset_output" ""             32 @ 53:0  ActsetOutput Pipeline None    Exact Port   0x80002b   None, ro;
+    Metadata     "metadata"      ""             64 @ 54:0  Metadata     Pipeline None    Any   Hex    0x800002   None, rw;
+    Reg0         "reg0"          ""             32 @ 55:32 Reg0         Pipeline None    Any   Hex    0          n(1, 0), rw;
+    Reg1         "reg1"          ""             32 @ 55:0  Reg1         Pipeline None    Any   Hex    0          n(1, 1), rw;
+    Reg2         "reg2"          ""             32 @ 56:32 Reg2         Pipeline None    Any   Hex    0          n(1, 2), rw;
+    Reg3         "reg3"          ""             32 @ 56:0  Reg3         Pipeline None    Any   Hex    0          n(1, 3), rw;
+    Reg4         "reg4"          ""             32 @ 57:32 Reg4         Pipeline None    Any   Hex    0          n(1, 4), rw;
+    Reg5         "reg5"          ""             32 @ 57:0  Reg5         Pipeline None    Any   Hex    0          n(1, 5), rw;
+    Reg6         "reg6"          ""             32 @ 58:32 Reg6         Pipeline None    Any   Hex    0          n(1, 6), rw;
+    Reg7         "reg7"          ""             32 @ 58:0  Reg7         Pipeline None    Any   Hex    0          n(1, 7), rw;
+    Reg8         "reg8"          ""             32 @ 59:32 Reg8         Pipeline None    Any   Hex    0          n(1, 8), rw;
+    Reg9         "reg9"          ""             32 @ 59:0  Reg9         Pipeline None    Any   Hex    0          n(1, 9), rw;
+    Reg10        "reg10"         ""             32 @ 60:32 Reg10        Pipeline None    Any   Hex    0          n(1, 10), rw;
+    Reg11        "reg11"         ""             32 @ 60:0  Reg11        Pipeline None    Any   Hex    0          n(1, 11), rw;
+    Reg12        "reg12"         ""             32 @ 61:32 Reg12        Pipeline None    Any   Hex    0          n(1, 12), rw;
+    Reg13        "reg13"         ""             32 @ 61:0  Reg13        Pipeline None    Any   Hex    0          n(1, 13), rw;
+    Reg14        "reg14"         ""             32 @ 62:32 Reg14        Pipeline None    Any   Hex    0          n(1, 14), rw;
+    Reg15        "reg15"         ""             32 @ 62:0  Reg15        Pipeline None    Any   Hex    0          n(1, 15), rw;
+    ConjId       "conj_id"       ""             32 @ 63:32 ConjId       Pipeline None    Exact Dec    0          n(1, 37), ro;
     // Views of the fields above.
     VlanVid      "vlan_vid"      ""             13 @ 21:48 VlanTci      Packet   None    Any   Dec    0x800006   None, rw;
     VlanPcp      "dl_vlan_pcp"   "vlan_pcp"      3 @ 21:61 VlanTci      Packet   Vlan    Exact Dec    0x800007   None, rw;
@@ -262,18 +283,82 @@ fields! {
     Icmp6Code    "icmpv6_code"   ""              8 @ 35:32 TpDst        Packet   Icmp6   Exact Dec    0x80001e   n(1, 22), rw;
     NdSll        "nd_sll"        "ipv6_nd_sll"  48 @ 31:16 ArpSha       Packet   NdSolicit Any Mac    0x800020   n(1, 24), rw;
     NdTll        "nd_tll"        "ipv6_nd_tll"  48 @ 32:16 ArpTha       Packet   NdAdvert Any  Mac    0x800021   n(1, 25), rw;
-    Xreg0        "xreg0"         ""             64 @ 38:0  Reg0         Pipeline None    Any   Hex    0x800100   None, rw;
-    Xreg1        "xreg1"         ""             64 @ 39:0  Reg2         Pipeline None    Any   Hex    0x800101   None, rw;
-    Xreg2        "xreg2"         ""             64 @ 40:0  Reg4         Pipeline None    Any   Hex    0x800102   None, rw;
-    Xreg3        "xreg3"         ""             64 @ 41:0  Reg6         Pipeline None    Any   Hex    0x800103   None, rw;
-    Xreg4        "xreg4"         ""             64 @ 42:0  Reg8         Pipeline None    Any   Hex    0x800104   None, rw;
-    Xreg5        "xreg5"         ""             64 @ 43:0  Reg10        Pipeline None    Any   Hex    0x800105   None, rw;
-    Xreg6        "xreg6"         ""             64 @ 44:0  Reg12        Pipeline None    Any   Hex    0x800106   None, rw;
-    Xreg7        "xreg7"         ""             64 @ 45:0  Reg14        Pipeline None    Any   Hex    0x800107   None, rw;
-    Xxreg0       "xxreg0"        ""            128 @ 38:0  Reg0         Pipeline None    Any   Hex    0          n(1, 111), rw;
-    Xxreg1       "xxreg1"        ""            128 @ 40:0  Reg4         Pipeline None    Any   Hex    0          n(1, 112), rw;
-    Xxreg2       "xxreg2"        ""            128 @ 42:0  Reg8         Pipeline None    Any   Hex    0          n(1, 113), rw;
-    Xxreg3       "xxreg3"        ""            128 @ 44:0  Reg12        Pipeline None    Any   Hex    0          n(1, 114), rw;
+    Xreg0        "xreg0"         ""             64 @ 55:0  Reg0         Pipeline None    Any   Hex    0x800100   None, rw;
+    Xreg1        "xreg1"         ""             64 @ 56:0  Reg2         Pipeline None    Any   Hex    0x800101   None, rw;
+    Xreg2        "xreg2"         ""             64 @ 57:0  Reg4         Pipeline None    Any   Hex    0x800102   None, rw;
+    Xreg3        "xreg3"         ""             64 @ 58:0  Reg6         Pipeline None    Any   Hex    0x800103   None, rw;
+    Xreg4        "xreg4"         ""             64 @ 59:0  Reg8         Pipeline None    Any   Hex    0x800104   None, rw;
+    Xreg5        "xreg5"         ""             64 @ 60:0  Reg10        Pipeline None    Any   Hex    0x800105   None, rw;
+    Xreg6        "xreg6"         ""             64 @ 61:0  Reg12        Pipeline None    Any   Hex    0x800106   None, rw;
+    Xreg7        "xreg7"         ""             64 @ 62:0  Reg14        Pipeline None    Any   Hex    0x800107   None, rw;
+    Xxreg0       "xxreg0"        ""            128 @ 55:0  Reg0         Pipeline None    Any   Hex    0          n(1, 111), rw;
+    Xxreg1       "xxreg1"        ""            128 @ 57:0  Reg4         Pipeline None    Any   Hex    0          n(1, 112), rw;
+    Xxreg2       "xxreg2"        ""            128 @ 59:0  Reg8         Pipeline None    Any   Hex    0          n(1, 113), rw;
+    Xxreg3       "xxreg3"        ""            128 @ 61:0  Reg12        Pipeline None    Any   Hex    0          n(1, 114), rw;
+    TunMetadata0 "tun_metadata0" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 40), rw;
+    TunMetadata1 "tun_metadata1" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 41), rw;
+    TunMetadata2 "tun_metadata2" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 42), rw;
+    TunMetadata3 "tun_metadata3" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 43), rw;
+    TunMetadata4 "tun_metadata4" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 44), rw;
+    TunMetadata5 "tun_metadata5" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 45), rw;
+    TunMetadata6 "tun_metadata6" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 46), rw;
+    TunMetadata7 "tun_metadata7" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 47), rw;
+    TunMetadata8 "tun_metadata8" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 48), rw;
+    TunMetadata9 "tun_metadata9" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 49), rw;
+    TunMetadata10 "tun_metadata10" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 50), rw;
+    TunMetadata11 "tun_metadata11" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 51), rw;
+    TunMetadata12 "tun_metadata12" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 52), rw;
+    TunMetadata13 "tun_metadata13" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 53), rw;
+    TunMetadata14 "tun_metadata14" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 54), rw;
+    TunMetadata15 "tun_metadata15" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 55), rw;
+    TunMetadata16 "tun_metadata16" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 56), rw;
+    TunMetadata17 "tun_metadata17" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 57), rw;
+    TunMetadata18 "tun_metadata18" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 58), rw;
+    TunMetadata19 "tun_metadata19" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 59), rw;
+    TunMetadata20 "tun_metadata20" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 60), rw;
+    TunMetadata21 "tun_metadata21" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 61), rw;
+    TunMetadata22 "tun_metadata22" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 62), rw;
+    TunMetadata23 "tun_metadata23" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 63), rw;
+    TunMetadata24 "tun_metadata24" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 64), rw;
+    TunMetadata25 "tun_metadata25" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 65), rw;
+    TunMetadata26 "tun_metadata26" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 66), rw;
+    TunMetadata27 "tun_metadata27" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 67), rw;
+    TunMetadata28 "tun_metadata28" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 68), rw;
+    TunMetadata29 "tun_metadata29" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 69), rw;
+    TunMetadata30 "tun_metadata30" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 70), rw;
+    TunMetadata31 "tun_metadata31" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 71), rw;
+    TunMetadata32 "tun_metadata32" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 72), rw;
+    TunMetadata33 "tun_metadata33" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 73), rw;
+    TunMetadata34 "tun_metadata34" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 74), rw;
+    TunMetadata35 "tun_metadata35" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 75), rw;
+    TunMetadata36 "tun_metadata36" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 76), rw;
+    TunMetadata37 "tun_metadata37" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 77), rw;
+    TunMetadata38 "tun_metadata38" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 78), rw;
+    TunMetadata39 "tun_metadata39" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 79), rw;
+    TunMetadata40 "tun_metadata40" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 80), rw;
+    TunMetadata41 "tun_metadata41" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 81), rw;
+    TunMetadata42 "tun_metadata42" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 82), rw;
+    TunMetadata43 "tun_metadata43" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 83), rw;
+    TunMetadata44 "tun_metadata44" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 84), rw;
+    TunMetadata45 "tun_metadata45" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 85), rw;
+    TunMetadata46 "tun_metadata46" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 86), rw;
+    TunMetadata47 "tun_metadata47" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 87), rw;
+    TunMetadata48 "tun_metadata48" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 88), rw;
+    TunMetadata49 "tun_metadata49" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 89), rw;
+    TunMetadata50 "tun_metadata50" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 90), rw;
+    TunMetadata51 "tun_metadata51" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 91), rw;
+    TunMetadata52 "tun_metadata52" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 92), rw;
+    TunMetadata53 "tun_metadata53" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 93), rw;
+    TunMetadata54 "tun_metadata54" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 94), rw;
+    TunMetadata55 "tun_metadata55" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 95), rw;
+    TunMetadata56 "tun_metadata56" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 96), rw;
+    TunMetadata57 "tun_metadata57" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 97), rw;
+    TunMetadata58 "tun_metadata58" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 98), rw;
+    TunMetadata59 "tun_metadata59" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 99), rw;
+    TunMetadata60 "tun_metadata60" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 100), rw;
+    TunMetadata61 "tun_metadata61" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 101), rw;
+    TunMetadata62 "tun_metadata62" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 102), rw;
+    TunMetadata63 "tun_metadata63" ""            128 @ 36:0 TunOptions   Packet   None    Any   Hex    0          n(1, 103), rw;
 }
 
 impl FieldId {
@@ -291,6 +376,39 @@ impl FieldId {
     /// Register `n` (0 to 15).
     pub fn reg(n: u8) -> Option<FieldId> {
         (n < 16).then(|| FIELDS[FieldId::Reg0 as usize + usize::from(n)].id)
+    }
+
+    /// The number of a tunnel option's field (`tun_metadata3` is 3), `None` for any other. Where its bits are, and how many, is
+    /// known to [`crate::tunnel::options`] only.
+    #[inline(always)]
+    pub const fn option(self) -> Option<u8> {
+        match (self as u8).checked_sub(FieldId::TunMetadata0 as u8) {
+            Some(n) if n < 64 => Some(n),
+            _ => None,
+        }
+    }
+
+    /// The field of tunnel option `n` (0 to 63).
+    pub fn tun_metadata(n: u8) -> Option<FieldId> {
+        (n < 64).then(|| FIELDS[FieldId::TunMetadata0 as usize + usize::from(n)].id)
+    }
+
+    /// Bits that a value of the field has: [`Field::bits`], but for tunnel options, which have as many as they are mapped to.
+    #[inline]
+    pub fn width(self) -> u16 {
+        match self.option() {
+            None => self.info().bits.into(),
+            Some(n) => crate::tunnel::options::width(n),
+        }
+    }
+
+    /// All ones of [`FieldId::width`]; of longer options the low 128 bits.
+    #[inline]
+    pub fn ones(self) -> u128 {
+        match self.width() {
+            128.. => u128::MAX,
+            n => (1 << n) - 1,
+        }
     }
 
     /// Whether this is a canonical field, not a view.
@@ -373,7 +491,7 @@ mod tests {
     fn canonical_fields_are_found_by_their_words_in_table_order() {
         let all: Vec<_> = FIELDS.iter().filter(|f| f.id.is_canonical()).map(|f| f.id).collect();
         let found = |words| canonical_in(words).map(|f| f.id).collect::<Vec<_>>();
-        assert_eq!(found((1 << PIPELINE_WORDS) - 1), all);
+        assert_eq!(found(u64::MAX >> (64 - PIPELINE_WORDS)), all);
         for f in FIELDS.iter().filter(|f| f.id.is_canonical()) {
             for w in usize::from(f.word)..usize::from(f.word) + f.words() {
                 let there = |g: &&FieldId| {

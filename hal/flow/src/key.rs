@@ -12,6 +12,7 @@ use std::hash::{Hash, Hasher};
 use std::marker::PhantomData;
 
 use crate::field::{FIELDS, FieldId, PACKET_WORDS, PIPELINE_WORDS, canonical_in};
+use crate::tunnel::options;
 
 /// A set of word indexes, one bit each.
 pub type WordSet = u64;
@@ -155,8 +156,13 @@ impl<const N: usize, R> Words<N, R> {
     }
 
     /// The value of field `f`, right-aligned. Fields beyond `N` words read zero.
+    ///
+    /// Of a tunnel option that is not mapped this is zero, of one longer than 128 bits the low ones.
     #[inline]
     pub fn get(&self, f: FieldId) -> u128 {
+        if let Some(n) = f.option() {
+            return options::get(self, n);
+        }
         let i = f.info();
         let w = usize::from(i.word);
         if w + i.words() > N {
@@ -187,8 +193,13 @@ impl<const N: usize, R> Words<N, R> {
     ///
     /// # Panics
     /// If the field lies beyond `N` words (a pipeline field in a packet key).
+    ///
+    /// A tunnel option that is written is there from then on; see [`options::remove`].
     #[inline]
     pub fn set_masked(&mut self, f: FieldId, v: u128, mask: u128) {
+        if let Some(n) = f.option() {
+            return options::set(self, n, v, mask);
+        }
         let i = f.info();
         let w = usize::from(i.word);
         if i.bits == 128 {
@@ -248,9 +259,15 @@ impl<const N: usize> Mask<N> {
         WordIter(self.present).map(|i| self.words[i].count_ones()).sum()
     }
 
-    /// The canonical fields of which at least one bit matters, in table order.
+    /// The canonical fields of which at least one bit matters, in table order; then, in the place of the words for tunnel options,
+    /// the fields of the options that matter.
     pub fn fields(&self) -> impl Iterator<Item = FieldId> + '_ {
-        canonical_in(self.present).filter(|f| self.get(f.id) != 0).map(|f| f.id)
+        // Words that no mapping explains speak for themselves.
+        let named = options::any_word(self) && options::matter(self).next().is_some();
+        canonical_in(self.present)
+            .filter(move |f| self.get(f.id) != 0 && !(named && options::is_word(f.id)))
+            .map(|f| f.id)
+            .chain(options::matter(self))
     }
 }
 
@@ -397,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_field_reads_back_and_leaves_its_neighbours() {
-        for f in FIELDS {
+        for f in FIELDS.iter().filter(|f| f.id.option().is_none()) {
             let mut k = PipelineKey::ZERO;
             k.set(f.id, u128::MAX);
             assert_eq!(k.get(f.id), f.max(), "{}", f.name);

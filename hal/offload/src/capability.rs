@@ -19,6 +19,7 @@
 //!
 //! *Not modelled*: fields split between two tables of a path.
 
+use flow::tunnel::options;
 use flow::{ActionKind, FieldId, ORIGINAL_DIRECTION, PortId};
 
 use crate::objects::ObjectKind;
@@ -349,7 +350,7 @@ const BESIDE: [FieldId; 8] = [
     FieldId::CtLabel,
     FieldId::PacketType,
 ];
-const TUNNEL: [FieldId; 12] = [
+const TUNNEL: [FieldId; 29] = [
     FieldId::TunId,
     FieldId::TunSrc,
     FieldId::TunDst,
@@ -362,6 +363,23 @@ const TUNNEL: [FieldId; 12] = [
     FieldId::TunIpv6Dst,
     FieldId::TunGbpId,
     FieldId::TunGbpFlags,
+    FieldId::TunOptions,
+    FieldId::TunOption0,
+    FieldId::TunOption1,
+    FieldId::TunOption2,
+    FieldId::TunOption3,
+    FieldId::TunOption4,
+    FieldId::TunOption5,
+    FieldId::TunOption6,
+    FieldId::TunOption7,
+    FieldId::TunOption8,
+    FieldId::TunOption9,
+    FieldId::TunOption10,
+    FieldId::TunOption11,
+    FieldId::TunOption12,
+    FieldId::TunOption13,
+    FieldId::TunOption14,
+    FieldId::TunOption15,
 ];
 const FIRST_PASS: [FieldId; BESIDE.len() + ORIGINAL_DIRECTION.len() + TUNNEL.len()] = {
     let mut all = [FieldId::RecircId; BESIDE.len() + ORIGINAL_DIRECTION.len() + TUNNEL.len()];
@@ -444,7 +462,7 @@ impl OffloadCapabilities {
             }
             for a in &t.actions {
                 if let ActionKind::SetField(f) = a.kind
-                    && (!f.is_canonical() || !f.info().writable || a.bits == 0)
+                    && (!f.is_canonical() || !(f.info().writable || options::is_word(f)) || a.bits == 0)
                 {
                     bad.push(format!("table {}: {} is not right", t.name, a.kind));
                 }

@@ -8,6 +8,7 @@
 //! A path longer than one table is taken whole or not at all: every table but the last must be able to tag what it
 //! matched ([`crate::TableCaps::tag_bits`]), so that the entries of one rule do not meet the packets of another.
 
+use flow::tunnel::options;
 use flow::{Action, ActionKind, FieldId, PortId};
 
 use crate::capability::{
@@ -180,13 +181,19 @@ impl OffloadCapabilities {
     fn match_obstacles(&self, path: &[&TableCaps], last: &TableCaps, rule: &FlowRule, bad: &mut Vec<Reject>) {
         for field in rule.matches.mask().fields() {
             let (value, wanted) = rule.matches.get(field);
-            if value == 0 && self.zero_fields.contains(&field) {
+            // Tunnel options are one thing to a device: it can match them, or it sees none.
+            let (key, zero) = match field.option() {
+                Some(n) => (FieldId::TunOptions, !options::is_there(rule.matches.key(), n)),
+                None => (field, value == 0),
+            };
+            if zero && self.zero_fields.contains(&key) {
                 continue;
             }
             let mut seen: Option<(&TableCaps, &KeyField)> = None;
-            let fits = path.iter().filter_map(|t| t.key_field(field).map(|k| (*t, k))).any(|(t, k)| {
+            let fits = path.iter().filter_map(|t| t.key_field(key).map(|k| (*t, k))).any(|(t, k)| {
                 seen = Some((t, k));
-                unmet(rule, k.needs).is_none() && mask_fits(wanted, k.mask, k.form, field.info().bits)
+                let masked = key != field || mask_fits(wanted, k.mask, k.form, field.info().bits);
+                unmet(rule, k.needs).is_none() && masked
             });
             match seen {
                 _ if fits => {}

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use flow::{Action, ControllerAction, CtAction, FieldId, HashAlg, NatChoice, NatEnd, PacketMatch};
+use flow::tunnel::options;
+use flow::{Action, ControllerAction, CtAction, FieldId, HashAlg, NatChoice, NatEnd, PacketKey, PacketMatch};
 
 use super::KdpError;
 use super::key::{self, Get, number};
@@ -125,8 +126,11 @@ impl Actions<'_> {
         }
         let written = std::mem::take(&mut self.tunnel);
         let get = |f| written.iter().rev().find(|(g, _)| *g == f).map_or(0, |(_, v)| *v);
+        let mut with = PacketKey::ZERO;
+        written.iter().filter(|(f, _)| options::is_word(*f)).for_each(|(f, v)| with.set(*f, *v));
+        let raw = options::header(&with);
         let n = w.nest(SET | NESTED);
-        key::put_tunnel(w, &get, false);
+        key::put_tunnel(w, &get, (!raw.is_empty()).then_some(&raw), false);
         w.end(n);
     }
 
@@ -139,6 +143,10 @@ impl Actions<'_> {
                 if whole(field) =>
             {
                 self.tunnel.push((field, value));
+                return Ok(());
+            }
+            f if options::is_word(f) && whole(f) => {
+                self.tunnel.push((f, value));
                 return Ok(());
             }
             VlanTci if mask & 0xefff == 0xefff && value & 0x1000 | !mask & 0x1000 != 0 => {

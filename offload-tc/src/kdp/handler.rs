@@ -134,9 +134,9 @@ impl Shared {
                 self.miss.refused(&record);
                 return record;
             }
-            table.stage(record.clone());
+            table.stage(record.clone(), u.beside.options.as_slice().into());
         }
-        match self.put(link, &record) {
+        match self.put(link, &record, &u.beside.options) {
             Ok(()) => {
                 self.table().settle(record.id);
                 record
@@ -161,7 +161,7 @@ impl Shared {
         if actions.is_empty() {
             return;
         }
-        match self.execute(link, &u.packet, &u.key, u.beside, actions) {
+        match self.execute(link, &u.packet, &u.key, &u.beside, actions) {
             Ok(()) => {}
             Err(KdpError::Unsupported(_)) => self.by_software(u, actions),
             Err(e) => {

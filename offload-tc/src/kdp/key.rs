@@ -5,6 +5,7 @@
 
 use flow::parse::{FRAG_ANY, FRAG_LATER};
 use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
+use flow::tunnel::options::{self, Critical, OptionWords};
 use flow::{FieldId, ORIGINAL_DIRECTION, PacketKey, PacketMatch};
 
 use super::KdpError;
@@ -94,18 +95,29 @@ struct Shape<'a> {
     mask: Get<'a>,
     tags: usize,
     eth_type: u128,
+    /// Options of the tunnel and their mask, when they are looked at.
+    options: Option<(&'a [u8], &'a [u8])>,
 }
 
-/// Writes a match: key and mask.
+/// Writes a match: key and mask. `options` are those of a packet that it is for, as its tunnel's header has them.
 ///
 /// # Errors
 /// [`KdpError::Unsupported`].
-pub(super) fn put_match(w: &mut Writer, m: &PacketMatch, key: u16, mask: u16) -> Result<(), KdpError> {
+pub(super) fn put_match(
+    w: &mut Writer,
+    m: &PacketMatch,
+    options: &[u8],
+    key: u16,
+    mask: u16,
+) -> Result<(), KdpError> {
     let value = |f| m.get(f).0;
     let bits = |f| m.get(f).1;
     let there = |f| usize::from(value(f) & bits(f) & VLAN_PRESENT != 0);
     let tags = there(FieldId::VlanTci) + there(FieldId::VlanTci2);
-    let s = Shape { value: &value, mask: &bits, tags, eth_type: value(FieldId::EthType) };
+    let looked_at = options::words().any(|f| bits(f) != 0);
+    let options = looked_at.then(|| (options, options::mask_of_header(m.mask(), options)));
+    let options = options.as_ref().map(|(raw, mask)| (*raw, mask.as_slice()));
+    let s = Shape { value: &value, mask: &bits, tags, eth_type: value(FieldId::EthType), options };
     let n = w.nest(key | NESTED);
     s.put(w, false)?;
     w.end(n);
@@ -124,8 +136,8 @@ pub(super) fn of_packet(k: &PacketKey) -> PacketMatch {
     m
 }
 
-/// Writes what the datapath is to know beside a frame.
-pub(super) fn put_metadata(w: &mut Writer, k: &PacketKey, key: u16) {
+/// Writes what the datapath is to know beside a frame; `options` are those of its tunnel's header.
+pub(super) fn put_metadata(w: &mut Writer, k: &PacketKey, options: &[u8], key: u16) {
     let get = |f| k.get(f);
     let n = w.nest(key | NESTED);
     let port = get(FieldId::DpPort) as u32;
@@ -154,7 +166,7 @@ pub(super) fn put_metadata(w: &mut Writer, k: &PacketKey, key: u16) {
         put_tuple(w, &get, get(FieldId::EthType) == 0x86dd);
     }
     if get(FieldId::TunDst) != 0 || get(FieldId::TunIpv6Dst) != 0 {
-        put_tunnel(w, &get, false);
+        put_tunnel(w, &get, (!options.is_empty()).then_some(options), false);
     }
     w.end(n);
 }
@@ -203,7 +215,9 @@ impl Shape<'_> {
             put_tuple(w, get, self.eth_type == 0x86dd);
         }
         if (self.value)(FieldId::TunDst) != 0 || (self.value)(FieldId::TunIpv6Dst) != 0 {
-            put_tunnel(w, get, mask);
+            // Which there are is looked at as a whole. Where there is none only the mask says so.
+            let options = self.options.filter(|(raw, _)| mask || !raw.is_empty());
+            put_tunnel(w, get, options.map(|(raw, bits)| if mask { bits } else { raw }), mask);
         }
         w.attr(ETHERNET, &ethernet(get));
         self.put_tags(w, 0, mask)
@@ -296,8 +310,8 @@ impl Shape<'_> {
     }
 }
 
-/// Writes a tunnel's metadata.
-pub(super) fn put_tunnel(w: &mut Writer, get: Get<'_>, mask: bool) {
+/// Writes a tunnel's metadata, with options of its header.
+pub(super) fn put_tunnel(w: &mut Writer, get: Get<'_>, options: Option<&[u8]>, mask: bool) {
     let n = w.nest(TUNNEL | NESTED);
     let flags = get(FieldId::TunFlags) as u16;
     let id = get(FieldId::TunId);
@@ -331,15 +345,19 @@ pub(super) fn put_tunnel(w: &mut Writer, get: Get<'_>, mask: bool) {
         let o = w.nest(11 | NESTED);
         w.u32(1, group);
         w.end(o);
+    } else if let Some(raw) = options {
+        // A packet has the one or the other.
+        w.attr(8, raw);
     }
     w.end(n);
 }
 
-/// Takes in what the datapath knows of a packet beside its bytes.
+/// Takes in what the datapath knows of a packet beside its bytes; the options of its tunnel's header.
 ///
 /// # Errors
 /// [`CodecError`].
-pub(super) fn read_metadata(b: &[u8], k: &mut PacketKey) -> Result<(), CodecError> {
+pub(super) fn read_metadata<'a>(b: &'a [u8], k: &mut PacketKey) -> Result<&'a [u8], CodecError> {
+    let mut options = &[][..];
     k.set(FieldId::DpPort, NO_PORT.into());
     for a in attrs(b) {
         match a? {
@@ -351,13 +369,13 @@ pub(super) fn read_metadata(b: &[u8], k: &mut PacketKey) -> Result<(), CodecErro
             (CT_ZONE, v) => k.set(FieldId::CtZone, read_u16("ct zone", v)?.into()),
             (CT_MARK, v) => k.set(FieldId::CtMark, read_u32("ct mark", v)?.into()),
             (CT_LABELS, v) => k.set(FieldId::CtLabel, u128::from_ne_bytes(exact("ct label", v)?)),
-            (TUNNEL, v) => read_tunnel(v, k)?,
+            (TUNNEL, v) => options = read_tunnel(v, k)?,
             (CT_TUPLE4, v) => read_tuple(v, k, [FieldId::CtNwSrc, FieldId::CtNwDst], 4),
             (CT_TUPLE6, v) => read_tuple(v, k, [FieldId::CtIpv6Src, FieldId::CtIpv6Dst], 16),
             _ => {}
         }
     }
-    Ok(())
+    Ok(options)
 }
 
 /// Addresses of `n` bytes each, ports, protocol. One that is too short says nothing.
@@ -372,8 +390,8 @@ fn read_tuple(b: &[u8], k: &mut PacketKey, ends: [FieldId; 2], n: usize) {
     k.set(FieldId::CtNwProto, number(2 * n + 4, 1));
 }
 
-fn read_tunnel(b: &[u8], k: &mut PacketKey) -> Result<(), CodecError> {
-    let mut flags = 0;
+fn read_tunnel<'a>(b: &'a [u8], k: &mut PacketKey) -> Result<&'a [u8], CodecError> {
+    let (mut flags, mut options) = (0, &[][..]);
     for a in attrs(b) {
         let (attr, v) = a?;
         let n = v.iter().take(16).fold(0u128, |n, b| n << 8 | u128::from(*b));
@@ -389,6 +407,7 @@ fn read_tunnel(b: &[u8], k: &mut PacketKey) -> Result<(), CodecError> {
             5 => flags |= TUN_DF,
             6 => flags |= TUN_CSUM,
             7 => flags |= TUN_OAM,
+            8 => options = v,
             9 => k.set(FieldId::TunTpSrc, n),
             10 => k.set(FieldId::TunTpDst, n),
             11 => {
@@ -402,5 +421,7 @@ fn read_tunnel(b: &[u8], k: &mut PacketKey) -> Result<(), CodecError> {
         }
     }
     k.set(FieldId::TunFlags, flags.into());
-    Ok(())
+    let read = OptionWords::read(options, Critical::PassedOver);
+    read.map_err(|_| CodecError::Missing("end of the tunnel options"))?.write(k);
+    Ok(options)
 }

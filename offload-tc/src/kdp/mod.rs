@@ -331,26 +331,32 @@ impl<T: Transport> KernelDatapath<T> {
         told.iter().map(|t| read_port(&t.attrs)).collect()
     }
 
-    /// Puts a flow, or changes what it does.
+    /// Puts a flow, or changes what it does. `options` are those of the packets' tunnel, as a header has them: the kernel matches
+    /// them where they are.
     ///
     /// # Errors
     /// [`KdpError::Unsupported`] for what this datapath does not match or do; others.
     pub fn put(
         &mut self,
         id: FlowId,
-        m: &PacketMatch,
+        (m, options): (&PacketMatch, &[u8]),
         actions: &[Action],
         userdata: Userdata<'_>,
     ) -> Result<(), KdpError> {
-        self.put_with(id, m, |w| actions::put_actions(w, actions, m, userdata))
+        self.put_with(id, (m, options), |w| actions::put_actions(w, actions, m, userdata))
     }
 
     /// Puts a flow, or changes what it does: its packets are handed over with `userdata`.
     ///
     /// # Errors
     /// [`KdpError::Unsupported`] for what this datapath does not match; others.
-    pub fn put_handing_over(&mut self, id: FlowId, m: &PacketMatch, userdata: &[u8]) -> Result<(), KdpError> {
-        self.put_with(id, m, |w| {
+    pub fn put_handing_over(
+        &mut self,
+        id: FlowId,
+        (m, options): (&PacketMatch, &[u8]),
+        userdata: &[u8],
+    ) -> Result<(), KdpError> {
+        self.put_with(id, (m, options), |w| {
             actions::put_hand_over(w, userdata);
             Ok(())
         })
@@ -359,11 +365,11 @@ impl<T: Transport> KernelDatapath<T> {
     fn put_with(
         &mut self,
         id: FlowId,
-        m: &PacketMatch,
+        (m, options): (&PacketMatch, &[u8]),
         put: impl FnOnce(&mut Writer) -> Result<(), KdpError>,
     ) -> Result<(), KdpError> {
         let mut body = Writer::new();
-        key::put_match(&mut body, m, FLOW_KEY, FLOW_MASK)?;
+        key::put_match(&mut body, m, options, FLOW_KEY, FLOW_MASK)?;
         let n = body.nest(FLOW_ACTIONS | NESTED);
         put(&mut body)?;
         body.end(n);
@@ -422,13 +428,13 @@ impl<T: Transport> KernelDatapath<T> {
         &mut self,
         packet: &[u8],
         key: &PacketKey,
-        beside: Beside,
+        beside: &Beside,
         actions: &[Action],
         userdata: Userdata<'_>,
     ) -> Result<(), KdpError> {
         let mut body = Writer::new();
         body.attr(PACKET_PACKET, packet);
-        key::put_metadata(&mut body, key, PACKET_KEY);
+        key::put_metadata(&mut body, key, &beside.options, PACKET_KEY);
         beside.put(&mut body);
         let n = body.nest(PACKET_ACTIONS | NESTED);
         actions::put_actions(&mut body, actions, &key::of_packet(key), userdata)?;

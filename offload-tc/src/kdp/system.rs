@@ -28,6 +28,7 @@ use datapath_api::{
     Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterLimits, MeterStats, MissHandler,
     PortStats, PuntSink,
 };
+use flow::tunnel::options;
 use flow::{Action, CtFilter, FieldId, FlowId, MeterId, PacketKey, PortId};
 use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
@@ -227,15 +228,17 @@ impl Shared {
         &self,
         link: &mut KernelDatapath<T>,
         r: &FlowRecord,
+        options: &[u8],
     ) -> Result<(), KdpError> {
+        let matches = (&r.matches, options);
         let able = match self.reaches(&r.actions) {
             true => self.need_meters(link, &r.actions),
             false => Err(KdpError::Unsupported("such port")),
         };
-        let put = able.and_then(|()| link.put(r.id, &r.matches, &r.actions, &userdata::of_controller));
+        let put = able.and_then(|()| link.put(r.id, matches, &r.actions, &userdata::of_controller));
         match put {
             Err(KdpError::Unsupported(_)) => {
-                link.put_handing_over(r.id, &r.matches, &userdata::of_software(r.id))
+                link.put_handing_over(r.id, matches, &userdata::of_software(r.id))
             }
             other => other,
         }
@@ -247,7 +250,7 @@ impl Shared {
         link: &mut KernelDatapath<T>,
         packet: &[u8],
         key: &PacketKey,
-        beside: Beside,
+        beside: &Beside,
         actions: &[Action],
     ) -> Result<(), KdpError> {
         if !self.reaches(actions) {
@@ -470,11 +473,14 @@ impl Datapath for SystemDatapath {
 
     fn flow_put(&self, record: Arc<FlowRecord>) -> Result<(), DatapathError> {
         let s = &*self.shared;
-        let in_the_way: Vec<FlowId> = {
+        let (in_the_way, options): (Vec<FlowId>, _) = {
             let t = s.table();
             let moved = t.get(record.id).is_some_and(|r| r.matches != record.matches).then_some(record.id);
             let other = t.by_match(&record.matches).map(|r| r.id).filter(|id| *id != record.id);
-            moved.into_iter().chain(other).collect()
+            // Packets of a record that is there have them in this order; of any other, in that of their fields.
+            let before = t.options(record.id).or_else(|| other.and_then(|id| t.options(id)));
+            let options = before.unwrap_or_else(|| options::header(record.matches.key()).into());
+            (moved.into_iter().chain(other).collect(), options)
         };
         in_the_way.into_iter().for_each(|id| drop(self.flow_del(id)));
         let mut control = locked(&self.control);
@@ -483,9 +489,9 @@ impl Datapath for SystemDatapath {
             if t.len() >= s.limit && t.get(record.id).is_none() {
                 return Err(DatapathError::Full { limit: s.limit });
             }
-            t.stage(record.clone())
+            t.stage(record.clone(), options.clone())
         };
-        match s.put(&mut control, &record) {
+        match s.put(&mut control, &record, &options) {
             Ok(()) => s.table().settle(record.id),
             Err(e) => {
                 s.table().unstage(record.id, before);
@@ -558,7 +564,7 @@ impl Datapath for SystemDatapath {
         let _ = flow::parse::parse_into(packet, in_port, &mut key);
         key.set(FieldId::DpPort, in_port.0.into());
         let s = &*self.shared;
-        let done = s.execute(&mut locked(&self.control), packet, &key, Beside::default(), &actions);
+        let done = s.execute(&mut locked(&self.control), packet, &key, &Beside::default(), &actions);
         match done {
             Err(KdpError::Unsupported(_)) if software_may(&actions) => {
                 match (s.software)(packet, in_port, actions) {

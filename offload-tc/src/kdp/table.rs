@@ -13,6 +13,8 @@ use super::KernelFlow;
 #[derive(Debug)]
 struct Entry {
     record: Arc<FlowRecord>,
+    /// Options of its packets' tunnel as their headers have them: where the kernel finds those that matter.
+    options: Arc<[u8]>,
     /// Last reading of the kernel's counters.
     packets: u64,
     bytes: u64,
@@ -64,6 +66,10 @@ impl Table {
         self.by_id.get(&id).map(|e| &e.record)
     }
 
+    pub fn options(&self, id: FlowId) -> Option<Arc<[u8]>> {
+        self.by_id.get(&id).map(|e| e.options.clone())
+    }
+
     pub fn by_match(&self, m: &PacketMatch) -> Option<&Arc<FlowRecord>> {
         self.get(*self.by_match.get(m)?)
     }
@@ -78,13 +84,16 @@ impl Table {
     }
 
     /// Notes a record that is about to be put into the kernel; what was there under its name, whose counters go on.
-    pub fn stage(&mut self, record: Arc<FlowRecord>) -> Option<Arc<FlowRecord>> {
+    pub fn stage(&mut self, record: Arc<FlowRecord>, options: Arc<[u8]>) -> Option<Arc<FlowRecord>> {
         let id = record.id;
         self.by_match.insert(record.matches, id);
         match self.by_id.get_mut(&id) {
-            Some(e) => Some(std::mem::replace(&mut e.record, record)),
+            Some(e) => {
+                e.options = options;
+                Some(std::mem::replace(&mut e.record, record))
+            }
             None => {
-                self.by_id.insert(id, Entry { record, packets: 0, bytes: 0, since: None });
+                self.by_id.insert(id, Entry { record, options, packets: 0, bytes: 0, since: None });
                 None
             }
         }
@@ -101,7 +110,10 @@ impl Table {
     /// The kernel did not take it: what was there before is there again.
     pub fn unstage(&mut self, id: FlowId, before: Option<Arc<FlowRecord>>) {
         match before {
-            Some(r) => drop(self.stage(r)),
+            Some(r) => {
+                let options = self.options(id).unwrap_or_default();
+                self.stage(r, options);
+            }
             None => drop(self.take(id)),
         }
     }

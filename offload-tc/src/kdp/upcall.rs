@@ -20,15 +20,22 @@ const PACKET_MRU: u16 = 8;
 const PACKET_HASH: u16 = 11;
 
 /// What goes to and fro with a packet and means nothing here.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Beside {
     hash: Option<u64>,
     longest: Option<u16>,
+    /// Options of the tunnel's header that the packet was taken out of, of which a key has those that are mapped.
+    pub(super) options: Vec<u8>,
 }
 
 impl Beside {
+    /// Options of the tunnel's header that the packet was taken out of.
+    pub fn options(&self) -> &[u8] {
+        &self.options
+    }
+
     /// Writes it into a request to execute the packet.
-    pub(super) fn put(self, w: &mut Writer) {
+    pub(super) fn put(&self, w: &mut Writer) {
         if let Some(hash) = self.hash {
             w.u64(PACKET_HASH, hash);
         }
@@ -48,7 +55,7 @@ pub struct Upcall {
     /// What the action that sent it said; `None` when no flow knew it.
     pub userdata: Option<Vec<u8>>,
     /// What the datapath wants to hear again when the packet is executed: the packet's hash, the longest fragment it was put
-    /// together from.
+    /// together from, the options of its tunnel.
     pub beside: Beside,
 }
 
@@ -116,7 +123,7 @@ fn read(body: &[u8]) -> Result<Upcall, KdpError> {
     let mut key = PacketKey::ZERO;
     // A runt has the metadata alone.
     let _ = flow::parse::parse_into(packet, PortId(0), &mut key);
-    read_metadata(metadata, &mut key)?;
+    beside.options = read_metadata(metadata, &mut key)?.to_vec();
     let userdata = userdata.filter(|_| is_action);
     Ok(Upcall { packet: packet.to_vec(), key, userdata, beside })
 }

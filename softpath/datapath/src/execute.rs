@@ -12,6 +12,7 @@ use conntrack::{Likely, Tracker};
 use datapath_api::{DropReason, Punt, PuntSink};
 use device::{BATCH, PacketBatch, PacketBuf, TakeEach, TxQueue};
 use flow::tunnel::TunnelKind;
+use flow::tunnel::options::{self, OptionWords};
 use flow::{Action, ControllerAction, CtAction, FieldId, Layout, PacketKey, PortId};
 
 use crate::connections;
@@ -29,24 +30,30 @@ use crate::tunnel::{self, SourcePorts};
 const RECIRC_QUEUE: usize = 256;
 /// Clones within clones.
 const MAX_CLONE_DEPTH: u8 = 8;
-/// Words of a key that are not read from the frame: port, recirculation id, marks, connection, tunnel.
+/// The first words of a key, which are not read from the frame: port, recirculation id, marks, connection, tunnel. Those for a
+/// tunnel's options are others.
 pub(crate) const METADATA_WORDS: usize = 19;
 
 /// The part of a key that is not read from the frame.
-pub(crate) type Metadata = [u64; METADATA_WORDS];
+#[derive(Clone)]
+pub(crate) struct Metadata {
+    words: [u64; METADATA_WORDS],
+    options: OptionWords,
+}
 
 /// Reads the metadata out of a key.
 pub(crate) fn metadata(key: &PacketKey) -> Metadata {
-    let mut m = [0; METADATA_WORDS];
-    m.copy_from_slice(&key.words()[..METADATA_WORDS]);
-    m
+    let mut words = [0; METADATA_WORDS];
+    words.copy_from_slice(&key.words()[..METADATA_WORDS]);
+    Metadata { words, options: OptionWords::of(key) }
 }
 
-/// Writes metadata into a key.
+/// Writes metadata into a key that a parser has made.
 pub(crate) fn restore(key: &mut PacketKey, m: &Metadata) {
-    for (i, w) in m.iter().enumerate() {
+    for (i, w) in m.words.iter().enumerate() {
         key.set_word(i, *w);
     }
+    m.options.write(key);
 }
 
 /// A packet that goes through the tables again.
@@ -368,7 +375,7 @@ impl Outputs {
                 }
                 Action::Recirc(id) => {
                     let mut m = metadata(p.key);
-                    m[0] = m[0] & !0xffff_ffff | u64::from(*id);
+                    m.words[0] = m.words[0] & !0xffff_ffff | u64::from(*id);
                     if last {
                         return self.recirculate(p.buf, m, passes);
                     }
@@ -502,7 +509,7 @@ impl Outputs {
 }
 
 fn set_field(p: &mut Packet<'_>, field: FieldId, value: u128, mask: u128) {
-    if usize::from(field.info().word) < METADATA_WORDS {
+    if usize::from(field.info().word) < METADATA_WORDS || options::is_word(field) {
         p.key.set_masked(field, value, mask);
         return;
     }

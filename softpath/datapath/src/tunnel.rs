@@ -139,14 +139,16 @@ pub(crate) fn write(t: &Opened, key: &mut PacketKey) {
     put(TunTpDst, t.ports.1.into());
     put(TunGbpId, t.gbp.0.into());
     put(TunGbpFlags, t.gbp.1.into());
+    t.options.write(key);
 }
 
 #[cfg(test)]
 mod tests {
 
     use device::BufferPool;
+    use flow::FieldId;
     use flow::frame::FrameBuilder;
-    use flow::tunnel::TunnelHeader;
+    use flow::tunnel::{TunnelHeader, options};
     use flow::{MacAddr, PortId};
 
     use super::*;
@@ -205,6 +207,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn options_come_out_as_they_went_in_and_stay_when_a_packet_is_looked_at_again() {
+        let pool = BufferPool::new(8).unwrap();
+        let inner = FrameBuilder::new().ipv4([1, 1, 1, 1], [2, 2, 2, 2]).udp(1000, 80).build();
+        let m = options::Mapping { index: 7, class: 0x102, kind: 0x80, bytes: 8 };
+        options::map(m).unwrap();
+        let mut key = flow::parse(&inner, PortId(1)).unwrap().key;
+        key.set(FieldId::TunMetadata7, 0x1122_3344_5566_7788);
+        let header = header(TunnelKind::Geneve, true, true);
+        let push_with = TunnelPush::with_options(&header, &options::header(&key), PortId(9), PortId(8));
+        let mut p = pool.copy_from(&inner).unwrap();
+        push(&mut p, &push_with, &key, &SourcePorts::default()).unwrap();
+        assert_eq!(p.len(), inner.len() + 70 + 12);
+        let t = pop(&mut p, TunnelKind::Geneve, 14).unwrap();
+        assert_eq!(&p[..], &inner[..]);
+        let mut back = PacketKey::ZERO;
+        write(&t, &mut back);
+        assert_eq!(back.get(FieldId::TunMetadata7), 0x1122_3344_5566_7788);
+        let kept = crate::execute::metadata(&back);
+        flow::parse_into(&p, PortId(0), &mut back).unwrap();
+        assert!(!options::any(&back));
+        crate::execute::restore(&mut back, &kept);
+        assert_eq!(back.get(FieldId::TunMetadata7), 0x1122_3344_5566_7788);
+        options::unmap(m);
     }
 
     #[test]

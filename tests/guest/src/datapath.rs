@@ -73,12 +73,12 @@ impl Rig {
                 let again = recirc == 0 && port == self.ports[1];
                 let actions = if again { [Action::Recirc(5)] } else { [Action::Output(self.other(port))] };
                 self.next += 1;
-                match self.dp.put(FlowId(self.next), &m, &actions, &no_data) {
+                match self.dp.put(FlowId(self.next), (&m, u.beside.options()), &actions, &no_data) {
                     // Another packet of the flow was faster.
                     Err(offload_tc::kdp::KdpError::Refused { errno: 17, .. }) => {}
                     other => other?,
                 }
-                self.dp.execute(&u.packet, &u.key, u.beside, &actions, &no_data)?;
+                self.dp.execute(&u.packet, &u.key, &u.beside, &actions, &no_data)?;
             }
         }
         Ok(n)
@@ -137,7 +137,7 @@ fn run(r: &mut Rig) -> Result<String> {
         in_port: 1,
         ..ControllerAction::default()
     });
-    r.dp.put(FlowId(900), &m, &[punt], &|_| b"for whom".to_vec())?;
+    r.dp.put(FlowId(900), (&m, &[]), &[punt], &|_| b"for whom".to_vec())?;
     let send = "import socket; s=socket.socket(socket.AF_PACKET,socket.SOCK_RAW); s.bind(('ea',0)); \
                 s.send(bytes.fromhex('ffffffffffff02000000000188b5')+bytes(46))";
     python("a", send).output()?;

@@ -153,6 +153,10 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
             }
         }
         Action::OutputReg { src, .. } => check_read(*src, known)?,
+        // Values have 128 bits.
+        Action::SetField { field, .. } if field.option().is_some() && field.width() > 128 => {
+            return Err(BadAction::BadSetLen.into());
+        }
         Action::SetField { field, .. } => check_set(*field, known)?,
         Action::RegLoad { dst, .. } => check_set(dst.field, known)?,
         Action::RegMove { src, dst } => {
@@ -211,8 +215,9 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::Sample(_)
         | Action::Encap(_)
         | Action::Decap { .. }
-        | Action::DecNshTtl
-        | Action::DeleteField(_) => return Err(BadAction::BadType.into()),
+        | Action::DecNshTtl => return Err(BadAction::BadType.into()),
+        // Of what a packet has only tunnel options can go.
+        Action::DeleteField(f) if f.option().is_none() => return Err(BadAction::BadArgument.into()),
         // A packet without the field or tag stays as it is.
         Action::Group(_)
         | Action::Meter(_)
@@ -233,6 +238,7 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::DebugRecirc
         | Action::DebugSlow
         | Action::CtClear
+        | Action::DeleteField(_)
         | Action::Note(_) => {}
     }
     known.apply(a);

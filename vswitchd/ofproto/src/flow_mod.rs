@@ -20,6 +20,7 @@ use crate::meters;
 use crate::room;
 use crate::rule::Rule;
 use crate::tables::{N_TABLES, Pipeline, Table};
+use crate::tlv;
 use crate::xlate::LearnedFlow;
 
 /// Which rules, beside their match.
@@ -215,6 +216,7 @@ fn plan_put(p: &Pipeline, fm: &FlowMod, max_rules: usize, shared: &mut Shared) -
 
 /// What the addition of a flow comes to that nobody else has yet.
 fn plan_rule(p: &Pipeline, rule: Arc<Rule>, max_rules: usize) -> Result<Plan, ErrorCode> {
+    tlv::check(p, Some(rule.matches.mask()), rule.instructions.actions())?;
     check_references(p, &rule.instructions)?;
     let priority = u32::from(rule.priority);
     let check_overlap = rule.flags.has(FlowModFlags::CHECK_OVERLAP);
@@ -306,6 +308,7 @@ fn plan_modify(
         }
         tables_of(p, fm)?.try_for_each(check)?;
     } else {
+        tlv::check(p, None, fm.instructions.actions())?;
         check_references(p, &fm.instructions)?;
         let mut tables: Vec<u8> = old.iter().map(|r| r.table).collect();
         tables.dedup();

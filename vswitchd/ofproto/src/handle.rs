@@ -26,6 +26,7 @@ use crate::queues;
 use crate::room;
 use crate::switch::Switch;
 use crate::tables::{FragHandling, N_TABLES, Pipeline};
+use crate::tlv;
 use crate::xlate::Start;
 
 /// Longest that a barrier waits for records and hardware.
@@ -78,6 +79,8 @@ impl OpenFlowSwitch for Bridge {
             Body::Resume(pin) => self.resume(*pin),
             Body::CtFlushZone(zone) => self.flush_connections(Some(zone), &CtFilter::default()),
             Body::CtFlush { zone, which } => self.flush_connections(zone, &which),
+            Body::TlvTableRequest => Ok(Reply::One(self.tlv_table())),
+            Body::TlvTableMod { command, maps } => self.tlv_table_mod(command, &maps),
             Body::SetControllerId(id) => {
                 if let Some(c) = self.conns.lock().get_mut(&conn) {
                     c.1 = id;
@@ -239,6 +242,7 @@ impl Bridge {
         };
         let mut key = flow::parse(&po.data, dp_port).map_err(|_| BadRequest::BadPacket)?.key;
         put_beside(&mut key, &po.matches);
+        tlv::check(pipeline, Some(po.matches.mask()), &po.actions)?;
         flow_mod::check_groups(pipeline, &po.actions)?;
         meters::check(pipeline, None, &po.actions)?;
         check_packet_out(&po.actions, &everything(&PipelineKey::from_packet(&key, in_port.0)))?;

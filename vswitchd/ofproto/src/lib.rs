@@ -58,6 +58,7 @@ mod stats;
 pub mod switch;
 pub mod tables;
 mod timers;
+mod tlv;
 pub mod trace;
 pub mod tunnel;
 mod underlay;

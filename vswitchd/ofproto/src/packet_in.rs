@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use datapath_api::Punt;
+use flow::tunnel::options;
 use flow::{Action, FIELDS, FieldId, PACKET_WORDS, PacketKey, PipelineKey, PipelineMatch, PuntReason, Scope};
 use openflow::error::{BadRequest, Nicira};
 use openflow::message::{Continuation, PacketIn, PacketInReason, Remainder};
@@ -24,6 +25,11 @@ use crate::xlate::Start;
 
 /// Words of a key with what is beside a packet: marks, connection, tunnel. Before them are its port and recirculation id.
 const BESIDE: std::ops::Range<u8> = 1..19;
+
+/// Whether a field of a packet's key is beside the packet.
+fn is_beside(f: &flow::Field) -> bool {
+    f.scope == Scope::Packet && f.id.is_canonical() && (BESIDE.contains(&f.word) || options::is_word(f.id))
+}
 
 /// Fields of a connection's original direction.
 const TUPLE4: [FieldId; 5] =
@@ -54,6 +60,10 @@ fn metadata(key: &PacketKey, own: &PipelineKey, tracked: bool) -> PipelineMatch 
     }
     for f in beside().filter(|f| key.get(*f) != 0) {
         m.set(f, key.get(f));
+    }
+    for o in options::mappings().filter(|o| options::is_there(key, o.index)) {
+        let exact = [0xff; options::MAX_OPTION_BYTES as usize];
+        options::require(&mut m, o.index, &options::bytes(key, o.index), &exact);
     }
     // Of a tunnel's flags only that of a control message can be matched on.
     if key.get(FieldId::TunFlags) & 1 != 0 {
@@ -158,9 +168,7 @@ fn frozen(c: Continuation, bridge: u32, key: &PipelineKey) -> Frozen {
 
 /// Puts what is beside a packet into its key, as far as `m` says.
 pub(crate) fn put_beside(key: &mut PacketKey, m: &PipelineMatch) {
-    let of_packet = |f: &&flow::Field| {
-        f.scope == Scope::Packet && f.id.is_canonical() && BESIDE.contains(&f.word) && f.id != FieldId::DpHash
-    };
+    let of_packet = |f: &&flow::Field| is_beside(f) && f.id != FieldId::DpHash;
     for f in FIELDS.iter().filter(of_packet) {
         let (value, mask) = m.get(f.id);
         if mask != 0 {
@@ -173,8 +181,7 @@ pub(crate) fn put_beside(key: &mut PacketKey, m: &PipelineMatch) {
 pub(crate) fn beside_to_datapath(key: &PacketKey) -> Vec<Action> {
     let set = |f: &flow::Field| {
         let value = key.get(f.id);
-        let here = f.scope == Scope::Packet && f.id.is_canonical() && BESIDE.contains(&f.word);
-        (here && value != 0).then_some(Action::SetField { field: f.id, value, mask: f.max() })
+        (is_beside(f) && value != 0).then_some(Action::SetField { field: f.id, value, mask: f.max() })
     };
     FIELDS.iter().filter_map(set).collect()
 }

@@ -92,6 +92,8 @@ pub struct Pipeline {
     pub table_names: imbl::OrdMap<u8, Arc<str>>,
     /// What OpenFlow does not know of the bridge.
     pub settings: Arc<BridgeSettings>,
+    /// Which tunnel options its flows can speak of.
+    pub(crate) options: crate::tlv::Mappings,
     /// Its mirrors, as they are at work.
     pub mirrors: Mirrors,
     /// Rises with every change to this or any table.

@@ -23,7 +23,7 @@ pub struct Subfield {
 impl Subfield {
     /// All bits of `field`.
     pub fn whole(field: FieldId) -> Self {
-        Subfield { field, offset: 0, bits: u16::from(field.info().bits) }
+        Subfield { field, offset: 0, bits: field.width() }
     }
 
     /// The bits as a mask over the field, right-aligned.

@@ -176,7 +176,11 @@ pub fn parse_value(field: FieldId, s: &str, by_name: PortByName<'_>) -> Result<(
     }
     let wide = |(v, m): (u16, u16)| (u128::from(v), u128::from(m));
     match row.text {
-        TextForm::Dec | TextForm::Hex => number(s, row.bits),
+        TextForm::Dec | TextForm::Hex if field.option().is_none() => number(s, row.bits),
+        TextForm::Dec | TextForm::Hex => match field.width() {
+            0 => Err(Reason::Unsupported("a tunnel option that is not mapped")),
+            n => number(s, n.min(128) as u8),
+        },
         TextForm::Mac => mac(s),
         TextForm::Ip4 => address(s, 32, "an IPv4 address", &ipv4_bits),
         TextForm::Ip6 => address(s, 128, "an IPv6 address", &ipv6_bits),
@@ -226,7 +230,8 @@ pub fn check_mask(row: &Field, mask: u128) -> Result<(), Reason> {
 /// of all ones is left out.
 pub fn format_value(field: FieldId, value: u128, mask: u128, name: PortName<'_>) -> String {
     let row = field.info();
-    let exact = mask & row.max() == row.max();
+    let ones = field.ones();
+    let exact = mask & ones == ones;
     match row.text {
         TextForm::Dec if exact => value.to_string(),
         TextForm::Dec => format!("{value:#x}/{mask:#x}"),

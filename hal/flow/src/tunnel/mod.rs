@@ -12,6 +12,7 @@
 //! Not here: sequence numbers of GRE are read over and never sent; packets without an inner Ethernet header.
 
 mod open;
+pub mod options;
 mod text;
 
 use std::net::IpAddr;
@@ -66,13 +67,17 @@ pub(crate) const TEB: u16 = 0x6558;
 pub(crate) const GRE_CSUM: u16 = 0x8000;
 pub(crate) const GRE_KEY: u16 = 0x2000;
 pub(crate) const GRE_SEQ: u16 = 0x1000;
+/// Geneve: the packet is of operations, administration and maintenance.
+pub(crate) const GENEVE_OAM: u8 = 0x80;
+/// Geneve: an option must be known to whoever takes the packet out.
+pub(crate) const GENEVE_CRITICAL: u8 = 0x40;
 /// The flag of VXLAN that says that its network identifier means something.
 pub(crate) const VXLAN_VNI: u32 = 0x0800_0000;
 /// The flag of VXLAN with group policy that says that the group means something.
 pub(crate) const VXLAN_GROUP: u32 = 0x8000_0000;
 
-/// Longest header: Ethernet, IPv6, UDP, Geneve without options.
-pub const MAX_HEADER_BYTES: usize = 14 + 40 + 8 + 8;
+/// Longest header: Ethernet, IPv6, UDP, Geneve with options.
+pub const MAX_HEADER_BYTES: usize = 14 + 40 + 8 + 8 + options::MAX_HEADER_BYTES;
 
 /// What a header is made of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -118,21 +123,14 @@ pub struct TunnelPush {
     pub v6: bool,
     /// Whether a checksum over all that follows the outer IP header is to be written.
     pub csum: bool,
-    len: u8,
-    bytes: [u8; MAX_HEADER_BYTES],
+    bytes: Box<[u8]>,
 }
 
-struct Writer<'a> {
-    out: &'a mut [u8; MAX_HEADER_BYTES],
-    at: usize,
-}
+struct Writer(Vec<u8>);
 
-impl Writer<'_> {
+impl Writer {
     fn put(&mut self, bytes: &[u8]) {
-        if let Some(to) = self.out.get_mut(self.at..self.at + bytes.len()) {
-            to.copy_from_slice(bytes);
-            self.at += bytes.len();
-        }
+        self.0.extend_from_slice(bytes);
     }
     fn put16(&mut self, v: u16) {
         self.put(&v.to_be_bytes());
@@ -145,8 +143,13 @@ impl Writer<'_> {
 impl TunnelPush {
     /// The header that `h` describes; lengths, source port and checksums are zero.
     pub fn new(h: &TunnelHeader, port: PortId, out: PortId) -> Self {
-        let mut bytes = [0; MAX_HEADER_BYTES];
-        let mut w = Writer { out: &mut bytes, at: 0 };
+        Self::with_options(h, &[], port, out)
+    }
+
+    /// As [`TunnelPush::new`], with the options of a Geneve header, heads and bytes (RFC 8926 3.5); at most
+    /// [`options::MAX_HEADER_BYTES`]. Other encapsulations have none.
+    pub fn with_options(h: &TunnelHeader, options: &[u8], port: PortId, out: PortId) -> Self {
+        let mut w = Writer(Vec::with_capacity(70 + options.len()));
         w.put(&h.eth_dst.0);
         w.put(&h.eth_src.0);
         let v6 = match (h.src, h.dst) {
@@ -189,9 +192,13 @@ impl TunnelPush {
                 w.put32(vni);
             }
             TunnelKind::Geneve => {
-                w.put(&[0, if h.oam { 0x80 } else { 0 }]);
+                let options = &options[..options.len().min(options::MAX_HEADER_BYTES)];
+                let flags = if h.oam { GENEVE_OAM } else { 0 }
+                    | if options::any_critical(options) { GENEVE_CRITICAL } else { 0 };
+                w.put(&[(options.len() / 4) as u8, flags]);
                 w.put16(TEB);
                 w.put32(vni);
+                w.put(options);
             }
             TunnelKind::Gre => {
                 let key = if h.key.is_some() { GRE_KEY } else { 0 };
@@ -205,13 +212,12 @@ impl TunnelPush {
                 }
             }
         }
-        let len = w.at as u8;
-        TunnelPush { kind: h.kind, port, out, v6, csum, len, bytes }
+        TunnelPush { kind: h.kind, port, out, v6, csum, bytes: w.0.into() }
     }
 
     /// The header's bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
+        &self.bytes
     }
 
     /// Where what follows the outer IP header begins.
@@ -223,5 +229,7 @@ impl TunnelPush {
 /// The flags of group policy that are carried: "do not learn" and "policy applied".
 pub const GBP_FLAGS: u8 = 0x48;
 
+#[cfg(test)]
+mod option_tests;
 #[cfg(test)]
 mod tests;

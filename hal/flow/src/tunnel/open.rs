@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::options::{Critical, OptionWords};
 use super::{GBP_FLAGS, GRE_CSUM, GRE_KEY, GRE_SEQ, TEB, TunnelKind, VXLAN_GROUP, VXLAN_VNI};
 use crate::checksum::Sum;
 use crate::field::FieldId;
@@ -10,7 +11,7 @@ use crate::key::PacketKey;
 use crate::text::flags::{TUN_CSUM, TUN_KEY, TUN_OAM};
 
 /// What was read from the headers of a tunnel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Opened {
     /// Where the inner frame begins.
     pub inner: usize,
@@ -32,6 +33,8 @@ pub struct Opened {
     pub flags: u16,
     /// Group policy: group and flags.
     pub gbp: (u16, u8),
+    /// Geneve's options, as far as they are mapped to fields.
+    pub options: OptionWords,
 }
 
 /// Why a packet cannot be taken out of its tunnel.
@@ -130,6 +133,7 @@ impl Opened {
             key: 0,
             flags: 0,
             gbp: (0, 0),
+            options: OptionWords::NONE,
         };
         let header = match kind {
             TunnelKind::Gre => gre(body, &mut t)?,
@@ -167,6 +171,7 @@ impl Opened {
         key.set(TunTpDst, self.ports.1.into());
         key.set(TunGbpId, self.gbp.0.into());
         key.set(TunGbpFlags, self.gbp.1.into());
+        self.options.write(key);
     }
 }
 
@@ -212,14 +217,10 @@ fn geneve(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
     if first >> 14 != 0 || be16(body, 10)? != TEB {
         return Err(OpenError::Unknown);
     }
-    let mut rest = body.get(16..16 + options).ok_or(OpenError::Malformed)?;
-    while !rest.is_empty() {
-        let len = 4 + usize::from(rest.get(3).ok_or(OpenError::Malformed)? & 0x1f) * 4;
-        // None is known; a critical one must not be passed over (RFC 8926 3.5).
-        if rest[2] & 0x80 != 0 {
-            return Err(OpenError::Unknown);
-        }
-        rest = rest.get(len..).ok_or(OpenError::Malformed)?;
+    // A critical one that is not known must not be passed over (RFC 8926 3.5).
+    let raw = body.get(16..16 + options).ok_or(OpenError::Malformed)?;
+    if !raw.is_empty() {
+        t.options = OptionWords::read(raw, Critical::MustBeKnown)?;
     }
     t.key = be32(body, 12)? >> 8;
     t.flags |= TUN_KEY | if first & 0x80 != 0 { TUN_OAM } else { 0 };

@@ -68,8 +68,16 @@ pub(crate) fn write_push(out: &mut String, p: &TunnelPush) {
             write!(out, "vxlan(flags=0x{:x},vni=0x{:x})", be32(b, at + 8), be32(b, at + 12) >> 8)
         }
         TunnelKind::Geneve => {
-            let oam = if b[at + 9] & 0x80 != 0 { "oam," } else { "" };
-            write!(out, "geneve({oam}vni=0x{:x})", be32(b, at + 12) >> 8)
+            let flag = |bit, name| if b[at + 9] & bit != 0 { name } else { "" };
+            let (oam, critical) = (flag(super::GENEVE_OAM, "oam,"), flag(super::GENEVE_CRITICAL, "crit,"));
+            let _ = write!(out, "geneve({oam}{critical}vni=0x{:x}", be32(b, at + 12) >> 8);
+            let options = b.get(at + 16..).unwrap_or_default();
+            if !options.is_empty() {
+                out.push_str(",options(");
+                super::options::write_header(out, options);
+                out.push(')');
+            }
+            write!(out, ")")
         }
         TunnelKind::Gre => {
             let flags = be16(b, at);

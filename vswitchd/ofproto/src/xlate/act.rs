@@ -1,5 +1,6 @@
 //! Executing OpenFlow actions.
 
+use flow::tunnel::options;
 use flow::{ControllerAction, FieldId, Prereq, PuntReason, Scope};
 use openflow::{Action as OfAction, MeterNo, PortNo, Subfield};
 
@@ -155,8 +156,14 @@ impl Xlate<'_> {
             | OfAction::Nat(_)
             | OfAction::Encap(_)
             | OfAction::Decap { .. }
-            | OfAction::DecNshTtl
-            | OfAction::DeleteField(_) => self.note("not supported, skipped"),
+            | OfAction::DecNshTtl => self.note("not supported, skipped"),
+            OfAction::DeleteField(f) => {
+                if let Some(n) = f.option() {
+                    options::remove(&mut self.key, n);
+                    options::cover(&mut self.written, n);
+                    options::cover(&mut self.ever_written, n);
+                }
+            }
         }
     }
 
@@ -455,7 +462,12 @@ pub(super) fn below_l2(f: FieldId) -> bool {
     f.info().scope == Scope::Packet
         && !matches!(
             f.info().canon,
-            FieldId::EthSrc | FieldId::EthDst | FieldId::VlanTci | FieldId::PktMark | FieldId::TunId
+            FieldId::EthSrc
+                | FieldId::EthDst
+                | FieldId::VlanTci
+                | FieldId::PktMark
+                | FieldId::TunId
+                | FieldId::TunOptions
         )
         && !matches!(f.info().canon, FieldId::MplsLse0)
 }

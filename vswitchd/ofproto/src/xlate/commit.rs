@@ -4,8 +4,10 @@
 //! datapath's packet is written. Headers are pushed late too, so that a pushed tag carries the value set after it, and a
 //! push that is popped again costs nothing. Tags are popped late as well; labels at once: nothing can undo that.
 
+use flow::tunnel::options;
 use flow::{Action, FieldId, PacketKey, canonical_in};
 
+use super::tunnel::tunnel_fields;
 use super::{MAX_ACTIONS, Problem, Xlate};
 use crate::vlan::{PRESENT, Source, Tag, Tags};
 
@@ -73,14 +75,14 @@ impl Xlate<'_> {
 
     /// As [`Xlate::commit`], but for what only matters in a tunnel: no other port has a use for it.
     pub(super) fn commit_packet(&mut self) {
-        let of_tunnel = super::tunnel::TUNNEL_FIELDS;
-        if of_tunnel.into_iter().all(|f| self.written.present() >> f.info().word & 1 == 0) {
+        if tunnel_fields().all(|f| self.written.present() >> f.info().word & 1 == 0) {
             return self.commit();
         }
-        let written = of_tunnel.map(|f| self.written.get(f));
-        of_tunnel.into_iter().for_each(|f| self.written.set_masked(f, 0, u128::MAX));
+        let written = self.written;
+        tunnel_fields().for_each(|f| self.written.set_masked(f, 0, u128::MAX));
         self.commit();
-        for (f, w) in of_tunnel.into_iter().zip(written) {
+        for f in tunnel_fields() {
+            let w = written.get(f);
             self.written.set_masked(f, w, w);
         }
     }
@@ -91,7 +93,7 @@ impl Xlate<'_> {
         self.commit_above_l2();
         self.commit_mpls();
         self.commit_vlan();
-        self.commit_fields(|f| f.word < ABOVE_L2.start as u8);
+        self.commit_fields(|f| f.word < ABOVE_L2.start as u8 || options::is_word(f.id));
     }
 
     /// Brings the network header and what follows up to date.

@@ -24,7 +24,7 @@ static FIELDS_OF: LazyLock<Fields> = LazyLock::new(|| {
     use FieldId::*;
     let all = |fields: &[FieldId]| fields.iter().copied().collect();
     Fields {
-        of_tunnel: all(&super::tunnel::TUNNEL_FIELDS),
+        of_tunnel: super::tunnel::tunnel_fields().collect(),
         of_ip: all(&[Ipv6Label, NwTos, NwTtl, NwFrag, TpSrc, TpDst, TcpFlags]),
         protocol: all(&[NwProto]),
         addresses: all(&[NwSrc, NwDst]),

@@ -4,6 +4,7 @@
 //! state of a connection. When it is done the packet is again what it was.
 
 use flow::FieldId;
+use flow::tunnel::options;
 use openflow::PortNo;
 
 use super::{Environment, MAX_DEPTH, Misses, Problem, Xlate};
@@ -11,7 +12,9 @@ use crate::port::Port;
 use crate::trace::StepKind;
 
 /// Words of a packet key with connection state and tunnel: what a packet does not take to another bridge.
-const LEFT_BEHIND: std::ops::Range<usize> = 2..19;
+fn left_behind() -> impl Iterator<Item = usize> {
+    (2..19).chain(options::words().map(|f| usize::from(f.info().word)))
+}
 
 impl<'a> Xlate<'a> {
     /// Sends the packet out of `port`, so that it comes in on `other`, a port of the bridge that `peer` is.
@@ -28,7 +31,7 @@ impl<'a> Xlate<'a> {
             std::mem::take(&mut self.in_group),
         );
         let kept = self.keep();
-        let looked = LEFT_BEHIND.map(|i| self.wc.word(i)).collect::<Vec<_>>();
+        let looked = left_behind().map(|i| self.wc.word(i)).collect::<Vec<_>>();
         if peer.index != self.env.index {
             self.mirrored = 0;
         }
@@ -67,7 +70,7 @@ impl<'a> Xlate<'a> {
         (self.env, self.in_port, self.table, self.rule) = bridge;
         (self.action_set, self.in_action_set) = set;
         (self.packet_out, self.nest, self.mirrored, self.stack, self.tracked) = rest;
-        for (i, w) in LEFT_BEHIND.zip(looked) {
+        for (i, w) in left_behind().zip(looked) {
             self.wc.set_word(i, w);
         }
         self.give_back(kept);
@@ -81,7 +84,7 @@ impl<'a> Xlate<'a> {
     /// What only a pipeline has begins anew.
     fn start_over(&mut self, in_port: PortNo) {
         let queue = self.key.get(FieldId::SkbPriority);
-        for i in LEFT_BEHIND.chain(usize::from(FieldId::InPort.info().word)..flow::PIPELINE_WORDS) {
+        for i in left_behind().chain(usize::from(FieldId::InPort.info().word)..flow::PIPELINE_WORDS) {
             self.key.set_word(i, 0);
             if i < flow::PACKET_WORDS {
                 self.written.set_word(i, 0);

@@ -11,8 +11,8 @@
 use std::net::IpAddr;
 
 use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
-use flow::tunnel::{TunnelHeader, TunnelKind, TunnelPush};
-use flow::{Action, FieldId, MacAddr, PacketKey, PortId};
+use flow::tunnel::{TunnelHeader, TunnelKind, TunnelPush, options};
+use flow::{Action, FieldId, MacAddr, PacketKey, PipelineMask, PortId};
 use openflow::PortNo;
 
 use super::{MAX_DEPTH, Misses, Outcome, Problem, Xlate};
@@ -20,8 +20,8 @@ use crate::port::Port;
 use crate::trace::StepKind;
 use crate::tunnel::{End, Overheard, Tunnel, TunnelKey, ends};
 
-/// The metadata of a tunnel.
-pub(super) const TUNNEL_FIELDS: [FieldId; 12] = {
+/// The metadata of a tunnel, but for its options.
+const TUNNEL_FIELDS: [FieldId; 12] = {
     use FieldId::*;
     [
         TunId,
@@ -38,6 +38,12 @@ pub(super) const TUNNEL_FIELDS: [FieldId; 12] = {
         TunGbpFlags,
     ]
 };
+
+/// The metadata of a tunnel, options among them.
+pub(super) fn tunnel_fields() -> impl Iterator<Item = FieldId> {
+    TUNNEL_FIELDS.into_iter().chain(options::words())
+}
+
 /// Congestion was experienced (RFC 3168 5).
 const ECN_CE: u64 = 3;
 /// Capable of saying so.
@@ -51,7 +57,7 @@ impl Xlate<'_> {
     /// Sends the packet into the tunnel that port `p` is an end of.
     pub(super) fn send_through_tunnel(&mut self, p: &Port, t: &Tunnel, max_len: Option<u32>) {
         let mark = self.key.get(FieldId::PktMark);
-        let was = TUNNEL_FIELDS.map(|f| self.key.get(f));
+        let was = self.key;
         if self.set_metadata(t) {
             self.out.credited.push(t.sent.clone());
             if self.env.peers.tunnels().foreign || t.settings.foreign {
@@ -67,8 +73,8 @@ impl Xlate<'_> {
                 self.push(p, t);
             }
         }
-        for (f, v) in TUNNEL_FIELDS.into_iter().zip(was) {
-            self.key.set(f, v);
+        for f in tunnel_fields() {
+            self.key.set(f, was.get(f));
         }
         self.key.set(FieldId::PktMark, mark);
     }
@@ -138,6 +144,11 @@ impl Xlate<'_> {
             | flag(s.csum, TUN_CSUM)
             | flag(s.out_key != TunnelKey::None, TUN_KEY);
         self.key.set(TunFlags, flags.into());
+        if s.kind != TunnelKind::Geneve {
+            options::clear(&mut self.key);
+        } else if !self.stock() {
+            self.look_at_options();
+        }
         if let Some(m) = s.egress_mark {
             self.key.set(PktMark, m.into());
             self.wc.set_exact(PktMark);
@@ -147,13 +158,30 @@ impl Xlate<'_> {
         true
     }
 
+    /// Options that the packet came with go out again: which it has, and what is in them, is looked at. Open vSwitch looks at what rules
+    /// look at, and so sends the options of one packet with another.
+    fn look_at_options(&mut self) {
+        for o in self.env.pipeline.options.values() {
+            let mut of_it = PipelineMask::ZERO;
+            options::cover(&mut of_it, o.index);
+            if !options::is_there(&self.orig, o.index) {
+                options::require_presence(&mut self.wc, o.index);
+            } else if !of_it.resize().is_subset_of(&self.ever_written) {
+                options::cover(&mut self.wc, o.index);
+            }
+        }
+    }
+
     /// Makes the datapath's metadata of a tunnel what they are here, whole.
     fn commit_metadata(&mut self) {
-        if TUNNEL_FIELDS.into_iter().all(|f| self.base.get(f) == self.key.get(f)) {
+        if tunnel_fields().all(|f| self.base.get(f) == self.key.get(f)) {
             return;
         }
-        for field in TUNNEL_FIELDS {
+        for field in tunnel_fields() {
             let value = self.key.get(field);
+            if options::is_word(field) && value == 0 && self.base.get(field) == 0 {
+                continue;
+            }
             self.emit(Action::SetField { field, value, mask: field.info().max() });
             self.base.set(field, value);
         }
@@ -215,7 +243,7 @@ impl Xlate<'_> {
             gbp: (s.gbp && gbp != (0, 0)).then_some(gbp),
             oam: flags & TUN_OAM != 0,
         };
-        let push = TunnelPush::new(&header, p.dp, local.dp);
+        let push = TunnelPush::with_options(&header, &options::header(&self.key), p.dp, local.dp);
         let Some(outer) = outer_key(&push, local.dp) else { return };
         if self.depth >= MAX_DEPTH {
             return self.fail(Problem::TooDeep);

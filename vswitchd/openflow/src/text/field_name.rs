@@ -63,7 +63,7 @@ pub(super) fn field(name: &str) -> Option<FieldId> {
 
 /// Bits of a field in these actions: a VLAN id has 12, its present bit is not one of them.
 pub(super) fn width(f: FieldId) -> u16 {
-    if f == FieldId::VlanVid { 12 } else { f.info().bits.into() }
+    if f == FieldId::VlanVid { 12 } else { f.width() }
 }
 
 /// Reads `FIELD[first..last]`, `FIELD[bit]`, `FIELD[]` or `FIELD`.

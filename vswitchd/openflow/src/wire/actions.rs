@@ -177,7 +177,7 @@ fn read_set_field(v: Version, r: &mut Reader<'_>) -> Result<Action, ErrorCode> {
     let mut e = Reader::new(r.rest(), BadAction::BadSetLen);
     let whole = e.left();
     let h = OxmHeader::read(&mut e)?;
-    let w = h.resolve().ok_or(BadAction::BadSetType)?;
+    let w = h.field(BadAction::BadSetType)?;
     if h.has_mask && v < Version::V15 {
         return Err(BadAction::BadSetArgument.into());
     }
@@ -185,7 +185,7 @@ fn read_set_field(v: Version, r: &mut Reader<'_>) -> Result<Action, ErrorCode> {
         return Err(BadAction::BadSetLen.into());
     }
     let raw = e.number(w.bytes)?;
-    let max = w.field.info().max();
+    let max = w.field.ones();
     let mask = if h.has_mask { w.mask_in(e.number(w.bytes)?) } else { max };
     // The action is as long as its entry, rounded up (4 bytes of action header before it).
     let used = whole - e.left();
@@ -288,7 +288,7 @@ fn put_action(
             }
         }
         Action::SetField { field, value, mask } => {
-            let exact = *mask == field.info().max();
+            let exact = *mask == field.ones();
             match v {
                 Version::V11 if exact && legacy::has(v, *field) => {
                     legacy::put11(out, &legacy::of_set_field(*field, *value))?
@@ -304,7 +304,7 @@ fn put_action(
         // OpenFlow 1.5 says these two by actions of its own.
         Action::RegLoad { dst, value } if v == Version::V15 => {
             let shifted = u128::from(*value) << dst.offset.min(127);
-            put_masked(out, v, dst.field, shifted & dst.mask(), dst.mask() & dst.field.info().max())?;
+            put_masked(out, v, dst.field, shifted & dst.mask(), dst.mask() & dst.field.ones())?;
         }
         Action::RegMove { src, dst } if v == Version::V15 => put_copy(out, v, src, dst)?,
         Action::Meter(m) if v == Version::V15 => word(out, METER, m.0),
@@ -330,7 +330,7 @@ fn put_copy(out: &mut Vec<u8>, v: Version, src: &Subfield, dst: &Subfield) -> Re
 }
 
 fn put_set_field(out: &mut Vec<u8>, v: Version, field: FieldId, value: u128) -> Result<(), EncodeError> {
-    put_masked(out, v, field, value, field.info().max())
+    put_masked(out, v, field, value, field.ones())
 }
 
 /// Appends a set-field, with a mask unless the mask is all ones.
@@ -343,7 +343,7 @@ fn put_masked(
 ) -> Result<(), EncodeError> {
     let start = out.len();
     header(out, SET_FIELD, 0);
-    let values = if mask == field.info().max() { 1 } else { 2 };
+    let values = if mask == field.ones() { 1 } else { 2 };
     let bytes = oxm::put_header(out, v, field, values).ok_or(EncodeError::Field(field))?;
     out.put_number(value, bytes);
     if values == 2 {

@@ -85,7 +85,7 @@ impl<'a> Reader<'a> {
         self.array().map(MacAddr)
     }
 
-    /// A number of `n` bytes, at most 16.
+    /// A number of `n` bytes; of more than 16 the last 16.
     pub(crate) fn number(&mut self, n: usize) -> Read<u128> {
         Ok(self.bytes(n)?.iter().fold(0u128, |v, b| v << 8 | u128::from(*b)))
     }
@@ -110,7 +110,7 @@ pub(crate) trait Put {
     fn put_u32(&mut self, v: u32);
     fn put_u64(&mut self, v: u64);
     fn put_mac(&mut self, v: MacAddr);
-    /// The low `n` bytes of `v`.
+    /// The low `n` bytes of `v`, zeros before them where it has fewer.
     fn put_number(&mut self, v: u128, n: usize);
     fn put_zeros(&mut self, n: usize);
     /// `s` cut to `n - 1` bytes at a character, filled with zeros to `n`.
@@ -139,6 +139,7 @@ impl Put for Vec<u8> {
         self.extend_from_slice(&v.0);
     }
     fn put_number(&mut self, v: u128, n: usize) {
+        self.put_zeros(n.saturating_sub(16));
         self.extend_from_slice(&v.to_be_bytes()[16 - n.min(16)..]);
     }
     fn put_zeros(&mut self, n: usize) {

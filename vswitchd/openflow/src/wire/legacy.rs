@@ -199,7 +199,7 @@ pub(super) fn put10(out: &mut Vec<u8>, a: &Action, depth: usize) -> Result<(), E
             _ => nicira::put_legacy10(out, *field, *value)?,
         },
         Action::SetField { field, value, mask } => {
-            let exact = *mask == field.info().max();
+            let exact = *mask == field.ones();
             if exact && has(Version::V10, *field) {
                 put10(out, &of_set_field(*field, *value), depth)?;
             } else {

@@ -4,6 +4,7 @@
 //! value, mask, prerequisite before its dependant, no field twice. Encoding keeps account of the mask bits it has
 //! written; a bit that no OXM field can carry is an error, never left out.
 
+use flow::tunnel::options;
 use flow::{FIELDS, FieldId, Maskable, PipelineMask, PipelineMatch, prereq};
 
 use super::cursor::{Put, Reader};
@@ -89,7 +90,11 @@ fn read_entries(
         }
         let h = OxmHeader::read(r)?;
         let mut payload = r.sub(usize::from(h.payload_bytes), BadMatch::BadLen)?;
-        let w = h.resolve().ok_or(BadMatch::BadField)?;
+        let w = h.field(BadMatch::BadField)?;
+        if let Some(n) = w.field.option() {
+            read_option(&mut m, &h, n, payload)?;
+            continue;
+        }
         let values = if h.has_mask { 2 } else { 1 };
         if usize::from(h.payload_bytes) != w.bytes * values {
             return Err(BadMatch::BadLen.into());
@@ -131,6 +136,56 @@ fn read_entries(
         return Err(BadMatch::BadPrereq.into());
     }
     Ok(m)
+}
+
+/// Reads what is asked of tunnel option `n`: a value may be shorter than the option, and a mask of zeros asks only that the option be
+/// there.
+fn read_option(
+    m: &mut PipelineMatch,
+    h: &OxmHeader,
+    n: u8,
+    mut payload: Reader<'_>,
+) -> Result<(), ErrorCode> {
+    if options::is_there(m.mask(), n) {
+        return Err(BadMatch::DupField.into());
+    }
+    let len = usize::from(h.payload_bytes) / if h.has_mask { 2 } else { 1 };
+    let value = payload.bytes(len)?;
+    let mask = payload.rest();
+    if h.has_mask && mask.len() != len {
+        return Err(BadMatch::BadLen.into());
+    }
+    if h.has_mask && value.iter().zip(mask).any(|(v, m)| v & !m != 0) {
+        return Err(BadMatch::BadWildcards.into());
+    }
+    let exact = [0xff; options::MAX_OPTION_BYTES as usize];
+    let mask = if h.has_mask { mask } else { &exact };
+    // What is beyond the option could match nothing.
+    let beyond = len.saturating_sub(usize::from(options::width(n) / 8));
+    if value[..beyond].iter().any(|b| *b != 0) || h.has_mask && mask[..beyond].iter().any(|b| *b != 0) {
+        return Err(BadMatch::BadValue.into());
+    }
+    options::require(m, n, value, mask);
+    Ok(())
+}
+
+/// Appends what is asked of tunnel options.
+fn put_options(out: &mut Vec<u8>, v: Version, m: &PipelineMatch) -> Result<(), EncodeError> {
+    for o in options::mappings().filter(|o| options::is_there(m.mask(), o.index)) {
+        let Some(f) = o.field() else { continue };
+        if !options::is_there(m.key(), o.index) {
+            // No entry says that an option is not there.
+            return Err(EncodeError::Field(f));
+        }
+        let mask = options::bytes(m.mask(), o.index);
+        let exact = mask.iter().all(|b| *b == 0xff);
+        oxm::put_header(out, v, f, if exact { 1 } else { 2 }).ok_or(EncodeError::Field(f))?;
+        out.extend(options::bytes(m.key(), o.index));
+        if !exact {
+            out.extend(mask);
+        }
+    }
+    Ok(())
 }
 
 /// Order of entries: prerequisites first, as stock switches send them.
@@ -188,6 +243,7 @@ const ORDER: &[FieldId] = {
         TunIpv6Dst,
         TunGbpId,
         TunGbpFlags,
+        TunOptions,
         Reg0,
         Reg1,
         Reg2,
@@ -282,6 +338,11 @@ pub(crate) fn put_oxms(out: &mut Vec<u8>, v: Version, m: &PipelineMatch) -> Resu
                 out.put_u32(NXM_IN_PORT);
                 out.put_u16(ports::to16(PortNo(m.get(f).0 as u32))?);
                 left.set_masked(f, 0, mask);
+                continue;
+            }
+            FieldId::TunOptions if mask != 0 => {
+                put_options(out, v, m)?;
+                options::clear(&mut left);
                 continue;
             }
             _ if mask == 0 => continue,

@@ -374,7 +374,8 @@ fn read_packet_out(v: Version, r: &mut Reader<'_>) -> Result<PacketOut, ErrorCod
 /// Whether a field that a datapath sees is about the packet and not of it.
 fn is_metadata(f: flow::FieldId) -> bool {
     use flow::FieldId::*;
-    matches!(f.info().canon, TunId | TunSrc | TunDst | TunFlags | TunIpv6Src | TunIpv6Dst | TunGbpId)
+    f.option().is_some()
+        || matches!(f.info().canon, TunId | TunSrc | TunDst | TunFlags | TunIpv6Src | TunIpv6Dst | TunGbpId)
         || matches!(f.info().canon, TunGbpFlags | PktMark | CtMark | CtLabel | CtState | CtZone | PacketType)
 }
 

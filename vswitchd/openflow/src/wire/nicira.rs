@@ -235,7 +235,7 @@ pub(super) fn read_action(v: Version, r: &mut Reader<'_>, depth: usize) -> Resul
             Action::CheckPktLarger(Box::new(CheckPktLarger { bytes, dst }))
         }
         DELETE_FIELD => {
-            let field = super::oxm::OxmHeader::read(r)?.resolve().ok_or(BadAction::BadArgument)?.field;
+            let field = super::oxm::OxmHeader::read(r)?.field(BadAction::BadArgument)?.field;
             let rest = r.left();
             zeros(r, rest)?;
             Action::DeleteField(field)
@@ -585,7 +585,7 @@ pub(super) fn put_action(out: &mut Vec<u8>, v: Version, a: &Action, depth: usize
         }
         Action::DeleteField(f) => {
             begin(out, DELETE_FIELD);
-            super::oxm::put_short_header(out, *f, f.info().bits.into()).ok_or(EncodeError::Field(*f))?;
+            super::oxm::put_short_header(out, *f, f.width()).ok_or(EncodeError::Field(*f))?;
             fill(out, start, 24);
         }
         _ => put_v10(out, v, a)?,

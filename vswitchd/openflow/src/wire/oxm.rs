@@ -11,11 +11,12 @@
 
 use std::sync::LazyLock;
 
+use flow::tunnel::options;
 use flow::{FIELDS, FieldId};
 
 use super::ONF;
 use super::cursor::{Put, Reader};
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Nicira};
 use crate::version::Version;
 
 /// The class of experimenter fields.
@@ -70,7 +71,24 @@ impl OxmHeader {
                 (*NUMBERS[class].get(usize::from(self.field))?)?
             }
         };
-        Some(WireField { field, bytes: wire_bytes(field), nxm_port: false })
+        let bytes = match field.option() {
+            None => wire_bytes(field),
+            // As many as there are; what is missing in front is zero.
+            Some(_) => usize::from(self.payload_bytes) / if self.has_mask { 2 } else { 1 },
+        };
+        Some(WireField { field, bytes, nxm_port: false })
+    }
+
+    /// As [`OxmHeader::resolve`]; `otherwise` when there is no such field.
+    ///
+    /// # Errors
+    /// `NXFMFC_INVALID_TLV_FIELD` for a tunnel option's field that is not mapped.
+    pub(crate) fn field(&self, otherwise: impl Into<ErrorCode>) -> Result<WireField, ErrorCode> {
+        let w = self.resolve().ok_or(otherwise.into())?;
+        match w.field.option() {
+            Some(n) if options::mapping(n).is_none() => Err(Nicira::InvalidTlvField.into()),
+            _ => Ok(w),
+        }
     }
 }
 
@@ -106,6 +124,7 @@ fn wire_bytes(f: FieldId) -> usize {
     match f {
         FieldId::CtState => 4,
         FieldId::ArpOp => 2,
+        _ if f.option().is_some() => usize::from(f.width() / 8),
         _ => match f.info().bits {
             0..=8 => 1,
             9..=16 => 2,
@@ -142,7 +161,7 @@ impl WireField {
 
 /// The bits of a field that mean anything: a fragment has two, whatever the field's width.
 pub(crate) fn value_bits(f: FieldId) -> u128 {
-    if f == FieldId::NwFrag { 3 } else { f.info().max() }
+    if f == FieldId::NwFrag { 3 } else { f.ones() }
 }
 
 /// Whether a field has an OXM or NXM number, and so can be in a match or be set.
@@ -228,8 +247,27 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_option_is_as_long_as_it_is_mapped_and_unknown_until_then() {
+        let m = options::Mapping { index: 63, class: 0xfff1, kind: 9, bytes: 8 };
+        let f = FieldId::TunMetadata63;
+        let read = |b: &[u8]| {
+            OxmHeader::read(&mut Reader::new(b, BadMatch::BadLen)).unwrap().field(BadMatch::BadField)
+        };
+        // Class 1, field 103, four bytes.
+        let short = [0, 1, 103 << 1, 4];
+        assert_eq!(read(&short), Err(Nicira::InvalidTlvField.into()));
+        options::map(m).unwrap();
+        assert_eq!(read(&short), Ok(WireField { field: f, bytes: 4, nxm_port: false }));
+        let mut b = Vec::new();
+        put_short_header(&mut b, f, 64).unwrap();
+        assert_eq!(b, [0, 1, 103 << 1, 8]);
+        options::unmap(m);
+        assert_eq!(read(&short), Err(Nicira::InvalidTlvField.into()));
+    }
+
+    #[test]
     fn every_numbered_field_is_found_again_by_its_header() {
-        for f in FIELDS.iter().filter(|f| has_number(f.id)) {
+        for f in FIELDS.iter().filter(|f| has_number(f.id) && f.id.option().is_none()) {
             for version in
                 [None, Some(Version::V10), Some(Version::V12), Some(Version::V13), Some(Version::V15)]
             {

@@ -107,6 +107,10 @@ pub fn matches(r: &mut Source) -> PipelineMatch {
         if !has_number(f.id) || !prereq::satisfied(&m, f.id) || m.mask().get(f.id) != 0 {
             continue;
         }
+        // Of a connection with a table of them; tested on their own.
+        if f.id.option().is_some() {
+            continue;
+        }
         // NXM's type of service is OXM's DSCP and more.
         if f.id == FieldId::NwTos {
             continue;
@@ -133,7 +137,7 @@ fn subfield(r: &mut Source, bits: u16) -> Subfield {
     loop {
         let f = &FIELDS[r.random_range(0..FIELDS.len())];
         let width = u16::from(f.bits);
-        if f.writable && has_number(f.id) && width >= bits {
+        if f.writable && has_number(f.id) && f.id.option().is_none() && width >= bits {
             return Subfield { field: f.id, offset: r.random_range(0..=width - bits), bits };
         }
     }

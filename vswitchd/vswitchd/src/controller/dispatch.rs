@@ -1,7 +1,7 @@
 //! What a connection answers by itself, and what it hands to the switch.
 
-use openflow::error::{BadRequest, BundleFailed, ErrorCode, Nicira};
-use openflow::message::{Body, Message, PacketInReason, Role, SwitchConfig, TlvTableCommand};
+use openflow::error::{BadRequest, BundleFailed, ErrorCode};
+use openflow::message::{Body, Message, PacketInReason, Role, SwitchConfig};
 use openflow::multipart::MultipartRequest;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply};
 use openflow::wire::{NICIRA, ONF};
@@ -82,12 +82,6 @@ pub(super) fn dispatch(
             hub.standing(conn, |s| s.controller_id = id);
             switch.handle(conn, Message { xid: msg.xid, body: Body::SetControllerId(id) })
         }
-        // No tunnel option has a field.
-        Body::TlvTableRequest => {
-            one(Body::TlvTableReply { max_option_bytes: 0, max_fields: 0, maps: Vec::new() })
-        }
-        Body::TlvTableMod { command: TlvTableCommand::Add, .. } => Err(Nicira::TlvTableFull.into()),
-        Body::TlvTableMod { .. } => Ok(Reply::None),
         // The connection sees to them.
         Body::BundleControl(_) | Body::BundleAdd { .. } => Err(BundleFailed::Eperm.into()),
         Body::Experimenter { experimenter, .. } => Err(match experimenter {
@@ -136,6 +130,8 @@ pub(super) fn dispatch(
         | Body::Resume(_)
         | Body::CtFlushZone(_)
         | Body::CtFlush { .. }
+        | Body::TlvTableRequest
+        | Body::TlvTableMod { .. }
         | Body::MeterMod(_)) => switch.handle(conn, Message { xid: msg.xid, body }),
     }
 }
@@ -156,6 +152,7 @@ fn changes_the_switch(body: &Body) -> bool {
         | Body::TableMod(_)
         | Body::BundleControl(_)
         | Body::BundleAdd { .. }
+        | Body::TlvTableMod { .. }
         | Body::MeterMod(_) => true,
         Body::MultipartRequest { request: MultipartRequest::TableFeatures(t), .. } => !t.is_empty(),
         _ => false,

@@ -121,8 +121,8 @@ impl Parts {
             let dp = PortId(key.get64(FieldId::DpPort) as u32);
             let parsed = flow::parse(frame, dp).map_err(|e| e.to_string())?;
             let mut seen = parsed.key;
-            for f in METADATA {
-                seen.set(*f, key.get(*f));
+            for f in METADATA.iter().copied().chain(flow::tunnel::options::words()) {
+                seen.set(f, key.get(f));
             }
             key = PipelineKey::from_packet(&seen, in_port.0);
         } else if r.effects {

@@ -7,9 +7,10 @@ use super::format_match::tunnel_flags;
 use crate::action::Action;
 use crate::field::FieldId as F;
 use crate::headers::{eth_type, ip_proto};
-use crate::key::Key;
+use crate::key::{Key, PacketKey};
 use crate::prereq::ether_type;
 use crate::text::value::{PortName, hex, quote_name};
+use crate::tunnel::options;
 
 /// What packets the actions are for. Fields share bits, so that "set `nw_src`" is `ipv4(src=..)` for one packet and
 /// `arp(sip=..)` for another.
@@ -53,6 +54,7 @@ impl Context {
                 _ => &attr::TCP,
             },
             F::TunGbpId | F::TunGbpFlags | F::TunFlags => &attr::TUNNEL,
+            f if options::is_word(f) => &attr::TUNNEL,
             _ if attr::TUNNEL.subs.iter().any(|s| s.field == f) => &attr::TUNNEL,
             _ => return None,
         })
@@ -194,7 +196,7 @@ fn write_set(out: &mut String, run: &[Action], group: Option<&Group>) {
     let _ = write!(out, "set({}(", group.name);
     let mut sep = "";
     // All of a tunnel's metadata: what is zero goes without saying.
-    let whole = group.name == attr::TUNNEL.name && run.len() == TUNNEL_FIELDS;
+    let whole = group.name == attr::TUNNEL.name && run.len() >= TUNNEL_FIELDS;
     for sub in group.subs {
         if let Some((v, m)) = set_value(run, sub.field).filter(|(v, _)| !whole || *v != 0) {
             let _ = write!(out, "{sep}{}=", sub.name);
@@ -211,6 +213,20 @@ fn write_set(out: &mut String, run: &[Action], group: Option<&Group>) {
             attr::write_value(out, sub.field, sub.form, *v, *m);
         }
         out.push_str("))");
+        sep = ",";
+    }
+    let mut key = PacketKey::ZERO;
+    for a in run {
+        if let Action::SetField { field, value, .. } = a
+            && options::is_word(*field)
+        {
+            key.set(*field, *value);
+        }
+    }
+    if options::any(&key) {
+        let _ = write!(out, "{sep}geneve(");
+        options::write_header(out, &options::header(&key));
+        out.push(')');
         sep = ",";
     }
     if let Some((v, m)) = set_value(run, F::TunFlags) {

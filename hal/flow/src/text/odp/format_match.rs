@@ -10,6 +10,7 @@ use crate::parse::VLAN_PRESENT;
 use crate::prereq::ether_type;
 use crate::text::flags;
 use crate::text::value::{PortName, hex, quote_name};
+use crate::tunnel::options;
 
 /// Writes a megaflow as `dpctl/dump-flows` does: only what matters, masks where they are partial.
 pub fn format_match(m: &PacketMatch, ports: PortName<'_>) -> String {
@@ -62,6 +63,11 @@ fn whole(key: &PacketKey) -> PacketMatch {
             }
         }
     }
+    let all_ones = [0xff; options::MAX_OPTION_BYTES as usize];
+    for o in options::mappings().filter(|o| options::is_there(key, o.index)) {
+        options::require(&mut m, o.index, &options::bytes(key, o.index), &all_ones);
+    }
+    let mut take = |fields: &[F]| fields.iter().for_each(|f| m.set(*f, key.get(*f)));
     if key.get(F::CtNwProto) != 0 {
         let v6 = key.get(F::CtIpv6Src) != 0 || key.get(F::CtIpv6Dst) != 0;
         take(if v6 { &[F::CtIpv6Src, F::CtIpv6Dst] } else { &[F::CtNwSrc, F::CtNwDst] });
@@ -259,7 +265,9 @@ impl Writer<'_> {
         let gbp = attr::GBP.subs.iter().any(|s| self.shows(s.field));
         let (flags, flag_mask) = self.get(F::TunFlags);
         let flagged = self.shows(F::TunFlags);
-        if !gbp && !flagged && !attr::TUNNEL.subs.iter().any(|s| self.shows(s.field)) {
+        let optioned = options::mappings()
+            .any(|m| options::is_there(self.shown, m.index) && options::is_there(self.key, m.index));
+        if !gbp && !flagged && !optioned && !attr::TUNNEL.subs.iter().any(|s| self.shows(s.field)) {
             return;
         }
         self.open("tunnel");
@@ -268,6 +276,12 @@ impl Writer<'_> {
             self.out.push_str(if any { ",vxlan(gbp(" } else { "vxlan(gbp(" });
             self.subs(&attr::GBP);
             self.out.push_str("))");
+            any = true;
+        }
+        if optioned {
+            self.out.push_str(if any { ",geneve(" } else { "geneve(" });
+            options::write_match(&mut self.out, self.key, self.mask);
+            self.out.push(')');
             any = true;
         }
         if flagged {

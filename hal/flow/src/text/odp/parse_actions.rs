@@ -5,9 +5,11 @@ use super::parse_match::{at, each_part, group_parts, mpls_number, next_attr, tun
 use crate::action::{Action, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
 use crate::field::{FieldId as F, Scope};
 use crate::headers::eth_type;
+use crate::key::PacketKey;
 use crate::text::scan::{MAX_DEPTH, Scan};
 use crate::text::value::{self, PortByName};
 use crate::text::{Reason, TextError};
+use crate::tunnel::options;
 
 /// Actions of Open vSwitch that [`Action`] has no counterpart for.
 const UNSUPPORTED: &[&str] = &[
@@ -208,7 +210,17 @@ fn set(mut s: Scan<'_>, out: &mut Vec<Action>) -> Result<(), TextError> {
     if let Some(g) = attr::GROUPS.iter().find(|g| g.name == a.name) {
         group_parts(g, inside, &mut |f, v, m| push_set(out, f, v, m), &mut |_, _| None)?;
     } else if a.name == "tunnel" {
-        tunnel_parts(inside, &mut |f, v, m| push_set(out, f, v, m & f.info().max()))?;
+        let mut given = PacketKey::ZERO;
+        tunnel_parts(inside, &mut |f, v, m| match f.option() {
+            Some(_) => given.set_masked(f, v, m),
+            None => push_set(out, f, v, m & f.info().max()),
+        })?;
+        let words = options::words().filter(|w| given.get(*w) != 0);
+        out.extend(words.map(|field| Action::SetField {
+            field,
+            value: given.get(field),
+            mask: field.info().max(),
+        }));
     } else if a.name == "vlan" || a.name == "mpls" {
         let vlan = a.name == "vlan";
         let (mut value, mut mask) = (0, 0);
@@ -235,6 +247,7 @@ fn set(mut s: Scan<'_>, out: &mut Vec<Action>) -> Result<(), TextError> {
     // shares its place with the protocol of IP, which is not to be written.
     let read_only = out[first..].iter().any(|action| match action {
         Action::SetField { field: F::NwProto, .. } => a.name != "arp",
+        Action::SetField { field, .. } if options::is_word(*field) => false,
         Action::SetField { field, .. } => !field.info().writable && *field != F::MplsLse0,
         _ => false,
     });

@@ -7,6 +7,7 @@ use crate::key::{PacketKey, PacketMatch};
 use crate::text::scan::Scan;
 use crate::text::value::{self, PortByName};
 use crate::text::{Reason, TextError, flags};
+use crate::tunnel::options;
 
 /// Reads a megaflow. What is not mentioned is a wildcard, except that an Ethernet type without `vlan(..)` means "no tag".
 ///
@@ -168,11 +169,60 @@ pub(super) fn tunnel_parts(s: Scan<'_>, set: &mut dyn FnMut(F, u128, u128)) -> R
             });
             Some(r.map(|()| gbp))
         }
-        "geneve" => Some(value.fail(Reason::Unsupported("geneve options"))),
+        "geneve" => Some(geneve(*value)),
         "erspan" => Some(value.fail(Reason::Unsupported("erspan metadata"))),
         "gtpu" => Some(value.fail(Reason::Unsupported("gtpu metadata"))),
         _ => None,
     })
+}
+
+/// Reads the inside of `geneve(..)`: options, one after the other. Those that are mapped to no field leave no trace, as in a packet.
+fn geneve(mut s: Scan<'_>) -> Result<Parts, TextError> {
+    let mut parts = Vec::new();
+    while s.eat("{") {
+        let inside = Scan { text: &s.text[..s.at + s.rest().find('}').unwrap_or(s.rest().len())], at: s.at };
+        s.at = inside.text.len();
+        if !s.eat("}") {
+            return s.fail(Reason::Expected("a closing brace"));
+        }
+        let (mut head, mut data) = ([0u128; 3], None);
+        for word in inside.rest().split(',') {
+            let named = word.split_once('=');
+            let known = named
+                .and_then(|(name, v)| Some((["class", "type", "len"].iter().position(|n| *n == name)?, v)));
+            match known {
+                Some((i, v)) => {
+                    // Of the head all bits matter.
+                    let v = v.split_once('/').map_or(v, |(v, _)| v);
+                    head[i] = at(&inside, value::integer(v).ok_or(Reason::Expected("a number")))?;
+                }
+                None if named.is_none() => data = Some(word),
+                None => return inside.fail(Reason::UnknownKeyword),
+            }
+        }
+        let [class, kind, len] = head;
+        if class > 0xffff || kind > 0xff || len > options::MAX_OPTION_BYTES.into() || len % 4 != 0 {
+            return inside.fail(Reason::Expected("an option of at most 124 bytes"));
+        }
+        let (v, mask) = data.map_or((None, None), |d: &str| match d.split_once('/') {
+            Some((v, m)) => (Some(v), Some(m)),
+            None => (Some(d), None),
+        });
+        let number = |s: Option<&str>, otherwise: u8| match s {
+            None => Ok(vec![otherwise; len as usize]),
+            Some(s) => at(
+                &inside,
+                options::parse_number(s, len as usize).ok_or(Reason::Expected("as many bytes as it has")),
+            ),
+        };
+        let (v, mask) = (number(v, 0)?, number(mask, 0xff)?);
+        let is = |m: &options::Mapping| {
+            (u128::from(m.class), u128::from(m.kind), u128::from(m.bytes)) == (class, kind, len)
+        };
+        let low = |b: &[u8]| b.iter().fold(0u128, |v, b| v << 8 | u128::from(*b));
+        parts.extend(options::mappings().filter(is).filter_map(|m| Some((m.field()?, low(&v), low(&mask)))));
+    }
+    if s.rest().is_empty() { Ok(parts) } else { s.fail(Reason::Trailing) }
 }
 
 /// A list of flags means that all bits of the field matter.

@@ -190,7 +190,8 @@ fn errors_say_where() {
         ("ipv4(src=1.2.3.4", 4, Reason::Expected("a closing parenthesis or quote")),
         ("eth_type(0x0800)x", 16, Reason::Expected("a comma")),
         ("ct_state(+foo)", 9, Reason::BadFlag),
-        ("tunnel(geneve({class=1}))", 14, Reason::Unsupported("geneve options")),
+        ("tunnel(geneve({cls=1}))", 15, Reason::UnknownKeyword),
+        ("tunnel(erspan(ver=1))", 14, Reason::Unsupported("erspan metadata")),
         ("encap(encap(encap()))", 12, Reason::UnknownKeyword),
     ] {
         let e = parse_match(text, &no_port).unwrap_err();
@@ -258,7 +259,9 @@ fn matches() -> impl Strategy<Value = PacketMatch> {
                     | F::CtState
             );
             let tuple6 = matches!(f.id, F::CtIpv6Src | F::CtIpv6Dst);
-            if skip || tuple6 || f.scope != Scope::Packet || !prereq::satisfied(&m, f.id) {
+            // Have a text only where they are mapped.
+            let option = f.canon >= F::TunOptions && f.canon <= F::TunOption15;
+            if skip || option || tuple6 || f.scope != Scope::Packet || !prereq::satisfied(&m, f.id) {
                 continue;
             }
             m.set_masked(f.id, v, if exact { f.max() } else { mask });

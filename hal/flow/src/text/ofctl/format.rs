@@ -8,6 +8,7 @@ use crate::headers::{eth_type, ip_proto};
 use crate::key::PipelineMatch;
 use crate::prereq::ether_type;
 use crate::text::value::{PortName, format_value, frag, hex};
+use crate::tunnel::options;
 
 /// Writes `m` with port numbers. The empty string for a match of everything.
 pub fn format(m: &PipelineMatch) -> String {
@@ -135,6 +136,9 @@ impl Writer<'_> {
         }
         self.field(F::TunTtl);
         self.field(F::TunFlags);
+        for w in options::words_of_match(self.m) {
+            self.word(&w);
+        }
     }
 
     fn vlan(&mut self, nth: &str, f: F) {

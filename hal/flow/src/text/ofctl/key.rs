@@ -7,6 +7,7 @@ use crate::key::{PipelineKey, PipelineMatch};
 use crate::parse::{FRAG_LATER, VLAN_PRESENT};
 use crate::prereq::{ether_type, holds};
 use crate::text::value::PortName;
+use crate::tunnel::options;
 
 /// Writes every header field that the packet has, zero or not, and of everything else (marks, connection state, tunnel,
 /// registers, metadata) what is not zero.
@@ -20,7 +21,8 @@ fn whole(key: &PipelineKey) -> PipelineMatch {
     let mut take = |fields: &[F]| fields.iter().for_each(|f| m.set(*f, key.get(*f)));
     // What comes before the Ethernet header in the key, and what only the pipeline has.
     for row in FIELDS.iter().filter(|r| r.id.is_canonical()) {
-        let context = row.word < F::EthDst.info().word || row.word >= F::InPort.info().word;
+        let context =
+            row.word < F::EthDst.info().word || row.word >= F::InPort.info().word || options::is_word(row.id);
         if context && row.id != F::DpPort && key.get(row.id) != 0 {
             take(&[row.id]);
         }

@@ -6,6 +6,7 @@ use crate::key::PipelineMatch;
 use crate::text::scan::Scan;
 use crate::text::value::{self, PortByName, check_mask, parse_value};
 use crate::text::{Reason, TextError};
+use crate::tunnel::options;
 
 /// Protocol keywords: name, Ethernet type, IP protocol.
 pub(super) const PROTOCOLS: [(&str, u16, Option<u8>); 14] = [
@@ -111,6 +112,9 @@ pub fn set_keyword(
         }
         _ => {
             let Some(f) = F::by_name(key).filter(|f| *f != F::DpPort) else { return Ok(false) };
+            if let Some(n) = f.option() {
+                return tunnel_option(m, n, value);
+            }
             let (v, mask) = parse_value(f, value, ports)?;
             let row = f.info();
             if f != F::NwFrag {
@@ -125,6 +129,21 @@ pub fn set_keyword(
                 m.set_masked(f, v, mask);
             }
         }
+    }
+    Ok(true)
+}
+
+/// `tun_metadata0=0xb/0xf`, `tun_metadata0` of a packet that has the option, `tun_metadata0=NP` of one that has not.
+fn tunnel_option(m: &mut PipelineMatch, n: u8, value: &str) -> Result<bool, Reason> {
+    let Some(o) = options::mapping(n) else { return Ok(false) };
+    let number = |s| {
+        options::parse_number(s, o.bytes.into()).ok_or(Reason::Expected("as many bytes as the option has"))
+    };
+    match value.split_once('/') {
+        None if value.is_empty() => options::require(m, n, &[], &[]),
+        None if value == "NP" => options::require_absent(m, n),
+        None => options::require(m, n, &number(value)?, &[0xff; options::MAX_OPTION_BYTES as usize]),
+        Some((v, mask)) => options::require(m, n, &number(v)?, &number(mask)?),
     }
     Ok(true)
 }

@@ -180,6 +180,8 @@ fn matches() -> impl Strategy<Value = PipelineMatch> {
                     | F::TunTpDst
                     | F::CtState
             ) || matches!(row.prereq, Prereq::Vlan)
+                // Have a text only where they are mapped.
+                || row.canon >= F::TunOptions && row.canon <= F::TunOption15
                 || !prereq::satisfied(&m, row.id);
             if skip {
                 continue;

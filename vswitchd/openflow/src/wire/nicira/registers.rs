@@ -26,9 +26,14 @@ pub(super) fn put_offset_and_bits(out: &mut Vec<u8>, s: &Subfield) -> Result<(),
 /// Reads a header and makes a subfield of it. An ARP operation has 16 bits on the wire and 8 in a key: all of it is all of
 /// the 8.
 pub(super) fn subfield(r: &mut Reader<'_>, offset: u16, bits: u16) -> Result<Subfield, ErrorCode> {
-    let w = OxmHeader::read(r)?.resolve().ok_or(BadAction::BadArgument)?;
+    let w = OxmHeader::read(r)?.field(BadAction::BadArgument)?;
     let bits = if w.field == FieldId::ArpOp && (offset, bits) == (0, 16) { 8 } else { bits };
     let end = u32::from(offset) + u32::from(bits);
+    // Values have 128 bits, and all of those would be the whole of a longer option.
+    let option_bits = u32::from(w.field.width());
+    if w.field.option().is_some() && end > if option_bits > 128 { 127 } else { option_bits } {
+        return Err(BadAction::BadSetLen.into());
+    }
     if bits == 0 || end > u32::from(w.field.info().bits) {
         return Err(BadAction::BadArgument.into());
     }
@@ -71,7 +76,7 @@ pub(in super::super) fn put_loads(
     value: u128,
     mask: u128,
 ) -> Result<(), EncodeError> {
-    let mut left = mask & field.info().max();
+    let mut left = mask & field.ones();
     // A VLAN id that is set as a whole says that there is a tag, which a load does not.
     if field == FieldId::VlanVid && left == 0x1fff {
         left = 0xfff;
@@ -115,14 +120,14 @@ pub(in super::super) fn read_copy(
 pub(super) fn read_load2(r: &mut Reader<'_>) -> Result<Action, ErrorCode> {
     r.skip(6)?;
     let h = OxmHeader::read(r)?;
-    let w = h.resolve().ok_or(BadAction::BadSetType)?;
+    let w = h.field(BadAction::BadSetType)?;
     if usize::from(h.payload_bytes) != w.bytes * if h.has_mask { 2 } else { 1 } {
         return Err(BadAction::BadSetLen.into());
     }
     check_set(w.field)?;
     let raw = r.number(w.bytes)?;
     let value = w.value_in(raw).ok_or(BadAction::BadSetArgument)?;
-    let mask = if h.has_mask { w.mask_in(r.number(w.bytes)?) } else { w.field.info().max() };
+    let mask = if h.has_mask { w.mask_in(r.number(w.bytes)?) } else { w.field.ones() };
     if mask == 0 || value & !mask != 0 {
         return Err(BadAction::BadSetArgument.into());
     }
