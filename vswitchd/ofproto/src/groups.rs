@@ -193,13 +193,18 @@ fn put(p: &mut Pipeline, gm: &GroupMod, buckets: Vec<Bucket>, created: Instant) 
         created,
         generation: p.generation,
     };
+    let watches = |b: &Bucket| b.watch_port != PortNo::ANY || b.watch_group != GroupId::ANY;
+    if group.group_type == GroupType::FastFailover && !group.buckets.iter().all(|b| watches(&b.bucket)) {
+        return Err(GroupModFailed::BadWatch.into());
+    }
     check(&group)?;
     group.tell();
     p.groups.insert(gm.group.0, Arc::new(group));
     Ok(())
 }
 
-/// The same group with other buckets; those that stay keep their counters.
+/// The same group with other buckets; those that stay keep their counters. A message that inserts buckets does not say the group's
+/// type, and Open vSwitch takes buckets that watch nothing from it for a fast-failover group too: they count as live.
 fn change(p: &mut Pipeline, old: &Group, buckets: Vec<Bucket>) -> Result<(), ErrorCode> {
     let kept = |b: Bucket| {
         let was = old.buckets.iter().find(|o| o.bucket.id == b.id);
@@ -226,10 +231,6 @@ fn check(g: &Group) -> Result<(), ErrorCode> {
         return Err(GroupModFailed::InvalidGroup.into());
     }
     for b in g.buckets.iter().map(|b| &b.bucket) {
-        let watched = b.watch_port != PortNo::ANY || b.watch_group != GroupId::ANY;
-        if g.group_type == GroupType::FastFailover && !watched {
-            return Err(GroupModFailed::BadWatch.into());
-        }
         if b.actions.iter().any(|a| matches!(a, Action::Group(id) if *id == g.id)) {
             return Err(GroupModFailed::Loop.into());
         }

@@ -228,6 +228,9 @@ fn group_mods_are_refused_with_openflows_codes_and_change_nothing() {
         buckets: vec![Bucket { id: BucketId(id), ..bucket(vec![output(3)]) }],
         ..all.clone()
     };
+    // As by Open vSwitch: a message that inserts does not say of what type the group is.
+    send(add_group(7, GroupType::FastFailover, Vec::new())).unwrap();
+    send(GroupMod { group: GroupId(7), ..insert(BucketId::LAST, 5) }).unwrap();
     assert_eq!(send(insert(BucketId(9), 5)), Err(E::UnknownBucket.into()));
     assert_eq!(send(insert(BucketId::LAST, 1)), Err(E::BucketExists.into()));
     send(insert(BucketId(0), 5)).unwrap();

@@ -44,12 +44,12 @@ impl Xlate<'_> {
         let all = matches!(group.group_type, GroupType::All | GroupType::Indirect);
         let chosen = match group.group_type {
             GroupType::All | GroupType::Indirect => None,
-            GroupType::FastFailover => group.buckets.iter().position(|b| self.may_choose(&b.bucket, true)),
+            GroupType::FastFailover => group.buckets.iter().position(|b| self.may_choose(&b.bucket)),
             GroupType::Select => match dp_hash {
                 Some(d) => {
                     self.wc.set_masked(FieldId::DpHash, u128::MAX, d.mask().into());
                     let hash = self.key.get64(FieldId::DpHash) as u32;
-                    d.choose(hash, |i| self.may_choose(&group.buckets[i].bucket, false))
+                    d.choose(hash, |i| self.may_choose(&group.buckets[i].bucket))
                 }
                 None => self.select(group),
             },
@@ -82,8 +82,8 @@ impl Xlate<'_> {
     }
 
     /// As [`Xlate::is_live`], and says why not.
-    fn may_choose(&mut self, b: &Bucket, must_watch: bool) -> bool {
-        let live = self.is_live(b, must_watch, 0);
+    fn may_choose(&mut self, b: &Bucket) -> bool {
+        let live = self.is_live(b, 0);
         if !live && self.record {
             let port = (b.watch_port != PortNo::ANY).then(|| format!("port {}", b.watch_port));
             let group = (b.watch_group != GroupId::ANY).then(|| format!("port {}", b.watch_group.0));
@@ -94,12 +94,12 @@ impl Xlate<'_> {
         live
     }
 
-    /// Whether a bucket may be chosen. `must_watch`: one that watches nothing may not.
-    fn is_live(&mut self, b: &Bucket, must_watch: bool, depth: u32) -> bool {
+    /// Whether a bucket may be chosen; one that watches nothing may.
+    fn is_live(&mut self, b: &Bucket, depth: u32) -> bool {
         let env = self.env;
         let watches = b.watch_port != PortNo::ANY || b.watch_group != GroupId::ANY;
         if !watches {
-            return !must_watch;
+            return true;
         }
         let port = env.pipeline.ports.get(b.watch_port);
         if port.is_some_and(|p| p.state.has(PortState::LIVE) && p.forwards()) {
@@ -111,8 +111,7 @@ impl Xlate<'_> {
         let group = env.pipeline.group(b.watch_group);
         self.out.deps.groups.push((env.index, b.watch_group, group.map_or(0, |g| g.generation)));
         let Some(g) = group else { return false };
-        let must = g.group_type == GroupType::FastFailover;
-        g.buckets.iter().any(|b| self.is_live(&b.bucket, must, depth + 1))
+        g.buckets.iter().any(|b| self.is_live(&b.bucket, depth + 1))
     }
 
     /// The live bucket of a select group that the packet's connection belongs to: by highest random weight, so that a bucket
@@ -125,7 +124,7 @@ impl Xlate<'_> {
         };
         let mut best: Option<(u64, usize)> = None;
         for (i, b) in g.buckets.iter().enumerate() {
-            if !self.may_choose(&b.bucket, false) {
+            if !self.may_choose(&b.bucket) {
                 continue;
             }
             let score = (mix(hash.into(), b.bucket.id.0.into()) >> 48) * u64::from(b.bucket.weight);
