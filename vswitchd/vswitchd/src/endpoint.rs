@@ -8,7 +8,11 @@ use clock::Clock;
 use daemon::signals::{StopRequest, stop_channel};
 use daemon::{Active, Listener, OPENFLOW_PORT, Passive, RunDir, Tls};
 use ofproto::Bridge;
+use openflow::group::{BucketId, GroupMod, GroupModCommand, GroupType, Selection};
+use openflow::meter::{MeterFlags, MeterMod, MeterModCommand};
+use openflow::switch::{ConnId, OpenFlowSwitch};
 use openflow::version::VersionSet;
+use openflow::{Body, FlowMod, FlowModCommand, GroupId, Message, MeterNo, TableId};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -21,6 +25,9 @@ use crate::fail_mode::{FailOpen, Policy};
 const END_DEADLINE: Duration = Duration::from_secs(2);
 /// Between probes on the bridge's own socket.
 const OWN_PROBE: Duration = Duration::from_secs(60);
+
+/// No connection has this number.
+const NOBODY: ConnId = ConnId(u64::MAX);
 
 /// A task and the way to end it.
 struct Task {
@@ -159,6 +166,7 @@ impl Endpoint {
         self.hub.set_versions(VersionSet::of(config.protocols.iter().copied()));
         self.hub.set_bundle_idle(config.bundle_idle);
         let mut s = self.state.lock();
+        let others = s.watch.is_some() && s.config.controllers.is_empty() != config.controllers.is_empty();
         s.config = config.clone();
         let snoop = Passive::Unix(self.dir.bridge_snoop(self.bridge.name()));
         s.failed.retain(|on, _| listen_on.contains_key(on) || *on == snoop.to_string());
@@ -171,6 +179,9 @@ impl Endpoint {
         }
         self.end(ending);
 
+        if others {
+            self.clear();
+        }
         s.treat(settings, &self.hub);
         let policy =
             Policy { standalone: config.fail_mode == FailMode::Standalone, controllers: !targets.is_empty() };
@@ -220,6 +231,33 @@ impl Endpoint {
             let task =
                 Task::run(&self.runtime, |stopped| connect_to(hub, bridge, to, tls, settings, stopped));
             s.controllers.insert(name, task);
+        }
+    }
+
+    /// Deletes flows, groups and meters: whoever the bridge is run by from now on, a controller or nobody, finds it empty, as with Open
+    /// vSwitch.
+    fn clear(&self) {
+        let name = self.bridge.name();
+        tracing::info!(target: "ofproto", "{name}: controllers have come or gone, flows, groups and meters are deleted");
+        let flows = FlowMod { table: TableId::ALL, ..FlowMod::new(FlowModCommand::Delete) };
+        let groups = GroupMod {
+            command: GroupModCommand::Delete,
+            group_type: GroupType::All,
+            group: GroupId::ALL,
+            bucket: BucketId::ALL,
+            buckets: Vec::new(),
+            selection: Selection::default(),
+        };
+        let meters = MeterMod {
+            command: MeterModCommand::Delete,
+            flags: MeterFlags(0),
+            meter: MeterNo::ALL,
+            bands: Vec::new(),
+        };
+        for body in [Body::FlowMod(Box::new(flows)), Body::GroupMod(groups), Body::MeterMod(meters)] {
+            if let Err(e) = self.bridge.handle(NOBODY, Message { xid: 0, body }) {
+                tracing::warn!(target: "ofproto", "{name}: not emptied: {e:?}");
+            }
         }
     }
 

@@ -314,3 +314,30 @@ fn connections_of_a_zone_are_remembered_as_long_as_its_policy_says() {
         (!all.contains("zone=3") && all.contains("zone=4")).then_some(())
     });
 }
+
+#[test]
+fn a_bridge_whose_controllers_come_or_go_is_emptied_and_one_whose_controllers_change_is_not() {
+    let r = Rig::start();
+    let put = || {
+        r.run("ovs-ofctl add-flow br0 in_port=1,actions=2");
+        r.run("ovs-ofctl -O OpenFlow13 add-group br0 group_id=7,type=all,bucket=output:1");
+        r.run("ovs-ofctl -O OpenFlow13 add-meter br0 meter=1,pktps,bands=type=drop,rate=1");
+    };
+    let there = || {
+        let dump = |what: &str| r.run(&format!("ovs-ofctl -O OpenFlow13 {what} br0"));
+        [
+            dump("dump-flows").contains("in_port=1"),
+            dump("dump-groups").contains("group_id=7"),
+            dump("dump-meters").contains("meter=1"),
+        ]
+    };
+    put();
+    assert_eq!(there(), [true; 3]);
+    r.run("ovs-vsctl set-controller br0 unix:nowhere");
+    assert_eq!(there(), [false; 3], "a controller has come");
+    put();
+    r.run("ovs-vsctl set-controller br0 unix:elsewhere");
+    assert_eq!(there(), [true; 3], "another one in its place");
+    r.run("ovs-vsctl del-controller br0");
+    assert_eq!(there(), [false; 3], "the controller has gone");
+}
