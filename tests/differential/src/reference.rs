@@ -15,6 +15,7 @@ use openflow::{Action, Instructions, PortNo, Subfield};
 
 use crate::reference_edit::Frame;
 use crate::reference_tracked::Tracking;
+use crate::reference_tunnel::{Around, Below, look};
 use crate::setup::Setup;
 
 /// A flow, as far as the interpreter is concerned.
@@ -62,9 +63,33 @@ pub fn interpret_tracked<F: Flow>(
     frame: &[u8],
     tracking: Option<Tracking<'_>>,
 ) -> Verdict {
+    if setup.is_below(wire) {
+        // Of the bridge below, whose ports lead to each other.
+        return match look(setup, frame) {
+            _ if flow::parse(frame, PortId(wire)).is_err() => Verdict::default(),
+            Below::Out(port, a) if wire == Setup::BELOW => {
+                enter(flows, setup, port, &a.inner, Some(&a), tracking)
+            }
+            Below::Bad if wire == Setup::BELOW => Verdict::default(),
+            _ => Verdict { out: vec![(setup.beside(wire), frame.to_vec())], ..Verdict::default() },
+        };
+    }
+    enter(flows, setup, setup.port(wire), frame, None, tracking)
+}
+
+/// A frame comes in by a port, out of a tunnel or by the port's wire.
+fn enter<F: Flow>(
+    flows: &[F],
+    setup: &Setup,
+    port: PortNo,
+    frame: &[u8],
+    around: Option<&Around>,
+    tracking: Option<Tracking<'_>>,
+) -> Verdict {
+    let wire = setup.wire(port).unwrap_or(0);
     let Some(frame) = Frame::new(frame) else { return Verdict::default() };
     let Ok(parsed) = flow::parse(frame.bytes(), PortId(wire)) else { return Verdict::default() };
-    let in_port = setup.port(wire).0;
+    let in_port = port.0;
     let mut key = PipelineKey::from_packet(&parsed.key, in_port);
     key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
     let tags = [(FieldId::VlanTpid, FieldId::VlanTci), (FieldId::VlanTpid2, FieldId::VlanTci2)];
@@ -93,6 +118,9 @@ pub fn interpret_tracked<F: Flow>(
     };
     i.own_tags = i.tags.len();
     i.pass_bytes = i.frame.bytes().len();
+    if around.is_some_and(|a| !i.come_out(a)) {
+        return i.verdict;
+    }
     i.arrive(wire);
     i.go_round();
     i.verdict
@@ -499,6 +527,9 @@ impl<F: Flow> Interpreter<'_, F> {
 
     /// Sends the packet out of a port, as far as ports are allowed to reach each other, and copies it for mirrors.
     pub(crate) fn send_to(&mut self, port: PortNo) {
+        if let Some(t) = self.setup.tunnel(port) {
+            return self.go_in(&t.settings.clone());
+        }
         let Some(wire) = self.setup.wire(port) else { return };
         let from = self.setup.wire(PortNo(self.key.get64(FieldId::InPort) as u32));
         let protected = |w: u32| self.setup.ports[w as usize - 1].protected;

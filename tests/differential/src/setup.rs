@@ -3,11 +3,14 @@
 //! Nothing is learned in any setup (every VLAN floods), so that a frame's fate depends on the frame and the flows alone.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use flow::PortId;
+use ofproto::tunnel::{Address, Route};
 use ofproto::{
     Bridge, BridgeConfig, BridgeSettings, Mirror, MirrorOutput, Port, PortSettings, PriorityTags, Switch,
-    VlanMode, VlanSet,
+    Tunnel, TunnelSettings, VlanMode, VlanSet,
 };
 use openflow::Action;
 use openflow::flow_mod::{FlowMod, FlowModCommand, Instructions};
@@ -16,6 +19,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::generate::{PORTS, VIDS, pick};
+use crate::reference_tunnel::{GATEWAY, GATEWAY_MAC, NEXT, OWN, OWN_MAC};
 
 /// A setup. Wires are numbered 1 to [`PORTS`]; so are the ports at them, unless said otherwise.
 #[derive(Clone, Debug)]
@@ -28,13 +32,24 @@ pub struct Setup {
     pub patched: bool,
     /// Mirrors.
     pub mirrors: Vec<Mirror>,
+    /// Ends of tunnels. Where there are any, wire 4 is the network below, that of another bridge, whose `LOCAL` port is at wire 3.
+    pub tunnels: Vec<TunnelPort>,
+}
+
+/// An end of a tunnel.
+#[derive(Clone, Debug)]
+pub struct TunnelPort {
+    /// Its OpenFlow port.
+    pub no: PortNo,
+    /// What is known of it.
+    pub settings: TunnelSettings,
 }
 
 impl Setup {
     /// Ports that carry every VLAN, and nothing else.
     pub fn plain() -> Self {
         let ports = vec![PortSettings::default(); PORTS as usize];
-        Setup { ports, local: false, patched: false, mirrors: Vec::new() }
+        Setup { ports, local: false, patched: false, mirrors: Vec::new(), tunnels: Vec::new() }
     }
 
     /// Something else for every seed.
@@ -56,7 +71,8 @@ impl Setup {
         if patched {
             ports[2].protected = false;
         }
-        let mut setup = Setup { ports, local: r.random_bool(0.5), patched, mirrors: Vec::new() };
+        let local = r.random_bool(0.5);
+        let mut setup = Setup { ports, local, patched, mirrors: Vec::new(), tunnels: Vec::new() };
         for name in ["a", "b"] {
             if r.random_bool(0.5) {
                 let m = setup.random_mirror(&mut r, name);
@@ -64,6 +80,29 @@ impl Setup {
             }
         }
         setup
+    }
+
+    /// The wire of the network below tunnels.
+    pub const BELOW: u32 = 4;
+
+    /// Ports that carry every VLAN, and these tunnels.
+    pub fn with_tunnels(tunnels: Vec<TunnelPort>) -> Self {
+        Setup { tunnels, ..Setup::plain() }
+    }
+
+    /// Whether a wire is at the bridge below tunnels.
+    pub(crate) fn is_below(&self, wire: u32) -> bool {
+        !self.tunnels.is_empty() && wire >= Self::BELOW - 1
+    }
+
+    /// The other wire of the bridge below.
+    pub(crate) fn beside(&self, wire: u32) -> u32 {
+        if wire == Self::BELOW { Self::BELOW - 1 } else { Self::BELOW }
+    }
+
+    /// The tunnel that a port is an end of.
+    pub(crate) fn tunnel(&self, port: PortNo) -> Option<&TunnelPort> {
+        self.tunnels.iter().find(|t| t.no == port)
     }
 
     fn random_mirror(&self, r: &mut SmallRng, name: &str) -> Mirror {
@@ -93,14 +132,15 @@ impl Setup {
     /// The ports in the order in which a bridge goes over them, which decides where a mirror that several would choose is hit
     /// first: its own port, the others by number.
     pub fn in_order(&self) -> impl Iterator<Item = PortNo> + use<> {
-        let mut all: Vec<PortNo> = (1..=PORTS).map(|w| self.port(w)).collect();
+        let wires = (1..=PORTS).filter(|w| !self.is_below(*w)).map(|w| self.port(w));
+        let mut all: Vec<PortNo> = wires.chain(self.tunnels.iter().map(|t| t.no)).collect();
         all.sort_by_key(|p| (*p != PortNo::LOCAL, p.0));
         all.into_iter()
     }
 
     /// The wire at an OpenFlow port.
     pub fn wire(&self, port: PortNo) -> Option<u32> {
-        (1..=PORTS).find(|w| self.port(*w) == port)
+        (1..=PORTS).filter(|w| !self.is_below(*w)).find(|w| self.port(*w) == port)
     }
 
     /// Puts the ports into a bridge of the switch, whose datapath ports have the numbers of the wires.
@@ -109,6 +149,9 @@ impl Setup {
         for w in 1..=PORTS {
             let (no, name) = (self.port(w), format!("p{w}"));
             let mac = MacAddr([2, 0xaa, 0, 0, 0, w as u8]);
+            if self.is_below(w) {
+                continue;
+            }
             if self.patched && w == 3 {
                 bridge.put_port(Port::patch(no, "patch", mac, "back"));
                 let other = switch.add_bridge(BridgeConfig::new("br1", 2));
@@ -135,8 +178,58 @@ impl Setup {
             }
             bridge.set_port_settings(no, self.ports[w as usize - 1].clone());
         }
+        if !self.tunnels.is_empty() {
+            self.build_below(switch, bridge);
+        }
         let mirrors = self.mirrors.clone();
         bridge.set_settings(BridgeSettings { flood_vlans, mirrors, ..BridgeSettings::default() });
+    }
+}
+
+impl Setup {
+    /// Puts tunnel ports into the bridge, and another one below.
+    fn build_below(&self, switch: &Switch, bridge: &Bridge) {
+        let below = switch.add_bridge(BridgeConfig::new("below", 3));
+        let outside = MacAddr([2, 0xaa, 0, 0, 0, 9]);
+        below.put_port(Port::new(PortNo::LOCAL, PortId(Self::BELOW - 1), "below", MacAddr(OWN_MAC)));
+        below.put_port(Port::new(PortNo(1), PortId(Self::BELOW), "outside", outside));
+        for (from, to) in [(PortNo(1), PortNo::LOCAL), (PortNo::LOCAL, PortNo(1))] {
+            let mut fm = FlowMod {
+                instructions: Instructions::apply(vec![Action::Output { port: to, max_len: 0 }]),
+                ..FlowMod::new(FlowModCommand::Add)
+            };
+            fm.matches.set(flow::FieldId::InPort, from.0.into());
+            let _ = below.apply(&[fm], clock::Instant::ZERO);
+        }
+        let address = |a: &str| a.parse::<IpAddr>().ok();
+        switch.with_tunnels(|t| {
+            for (ip, prefix) in OWN.iter().filter_map(|a| address(a)).zip([24, 64]) {
+                t.routing.add_address(Address { device: "below".into(), ip, prefix });
+            }
+            if let Some(network) = address("10.8.0.0") {
+                let _ = t.routing.add(Route {
+                    network,
+                    prefix: 24,
+                    mark: 0,
+                    device: "below".into(),
+                    gateway: address(GATEWAY),
+                    source: None,
+                    by_user: true,
+                });
+            }
+            t.neighbours.set_life(Duration::from_secs(1_000_000));
+            for (a, mac) in NEXT.iter().chain(&[(GATEWAY, GATEWAY_MAC)]) {
+                if let Some(a) = address(a) {
+                    t.neighbours.set("below", a, flow::MacAddr(*mac), clock::Instant::ZERO);
+                }
+            }
+        });
+        for t in &self.tunnels {
+            let dp = PortId(100 + t.settings.kind as u32);
+            let (name, mac) = (format!("t{}", t.no.0), MacAddr([2, 0xaa, 0, 0, 1, t.no.0 as u8]));
+            let tunnel = Tunnel::new(t.settings.clone(), String::new());
+            bridge.put_port(Port::tunnel(t.no, dp, &name, mac, tunnel));
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Parser;
 use differential::run::{Options, run};
-use differential::tracked;
+use differential::{tracked, tunnelled};
 
 /// Compares the reference interpreter, the software path, and the software path with a simulated NIC, on random flow tables and
 /// frames.
@@ -31,23 +31,23 @@ struct Args {
     /// With connection tracking, by hosts that talk: out of order, in fragments, hostile
     #[arg(long, conflicts_with_all = ["switched", "profile"])]
     tracked: bool,
+    /// With tunnels, in and out
+    #[arg(long, conflicts_with_all = ["switched", "profile", "tracked"])]
+    tunnelled: bool,
     /// Profile of the simulated NIC: a name (`hoist sim profiles`) or a file
     #[arg(long, default_value = "default")]
     profile: String,
 }
 
-fn run_tracked(a: &Args) -> ExitCode {
+/// Runs seed after seed until one differs.
+fn each_seed<R: std::fmt::Debug>(a: &Args, how: &str, run: impl Fn(u64) -> anyhow::Result<R>) -> ExitCode {
     for seed in a.seed..a.seed.saturating_add(a.seeds) {
         let begin = Instant::now();
-        // One in four has zones that are full.
-        let limited = seed % 4 == 3;
-        let flows = a.flows.max(1);
-        let o = tracked::Options { seed, packets: a.packets, flows, limited, ..tracked::Options::default() };
-        match tracked::run(&o) {
+        match run(seed) {
             Ok(r) => println!("seed {seed}: the same in {:.1} s: {r:?}", begin.elapsed().as_secs_f64()),
             Err(e) => {
                 eprintln!(
-                    "{e:#}\nrepeat with: cargo xtask differential --tracked --seed {seed} --packets {} --flows {}",
+                    "{e:#}\nrepeat with: cargo xtask differential --seed {seed} --packets {} --flows {}{how}",
                     a.packets, a.flows
                 );
                 return ExitCode::FAILURE;
@@ -59,33 +59,23 @@ fn run_tracked(a: &Args) -> ExitCode {
 
 fn main() -> ExitCode {
     let a = Args::parse();
+    let (packets, flows) = (a.packets, a.flows.max(1));
     if a.tracked {
-        return run_tracked(&a);
+        return each_seed(&a, " --tracked", |seed| {
+            // One in four has zones that are full.
+            let limited = seed % 4 == 3;
+            tracked::run(&tracked::Options { seed, packets, flows, limited, ..tracked::Options::default() })
+        });
+    }
+    if a.tunnelled {
+        return each_seed(&a, " --tunnelled", |seed| {
+            tunnelled::run(&tunnelled::Options { seed, packets, flows, ..tunnelled::Options::default() })
+        });
     }
     // For as long as the program runs.
     let profile: &'static str = a.profile.clone().leak();
-    for seed in a.seed..a.seed.saturating_add(a.seeds) {
-        let begin = Instant::now();
-        let o = Options {
-            seed,
-            packets: a.packets,
-            flows: a.flows.max(1),
-            switched: a.switched,
-            profile,
-            ..Options::default()
-        };
-        match run(&o) {
-            Ok(r) => println!("seed {seed}: the same in {:.1} s: {r:?}", begin.elapsed().as_secs_f64()),
-            Err(e) => {
-                eprintln!(
-                    "{e:#}\nrepeat with: cargo xtask differential --seed {seed} --packets {} --flows {} --profile {profile}{}",
-                    a.packets,
-                    a.flows,
-                    if a.switched { " --switched" } else { "" }
-                );
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    ExitCode::SUCCESS
+    let how = format!(" --profile {profile}{}", if a.switched { " --switched" } else { "" });
+    each_seed(&a, &how, |seed| {
+        run(&Options { seed, packets, flows, switched: a.switched, profile, ..Options::default() })
+    })
 }
