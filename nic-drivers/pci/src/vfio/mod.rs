@@ -150,6 +150,9 @@ impl VfioBacking {
     pub fn open(address: PciAddress) -> Result<Self, DeviceError> {
         let name = address.to_string();
         let path = Path::new(crate::SYSFS).join("bus/pci/devices").join(&name);
+        // The folder itself: when a device is unplugged the bus's link to it goes first, and the wrapper crate looks for the device's group
+        // there once more, as it lets go, and panics without it.
+        let path = path.canonicalize().unwrap_or(path);
         let Opened { device, space, ranges, page_bytes, way } = open::open(&Host::new(&path))?;
         tracing::debug!("device {name}: opened by {way}");
         let handle = Arc::new(Handle { device, space });

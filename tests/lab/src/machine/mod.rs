@@ -43,6 +43,10 @@ pub const VIRTIO: &str = "0000:00:11.0";
 pub const VIRTIO_SPLIT: &str = "0000:00:13.0";
 /// PCI address of the Intel NIC.
 pub const E1000E: &str = "0000:00:12.0";
+/// PCI address of the virtio-net device that can be unplugged: alone behind a root port, with packed rings.
+pub const HOT_PLUGGED: &str = "0000:01:00.0";
+/// Place of its root port on the first bus.
+const ROOT_PORT: &str = "0x14";
 /// Name of the switch in QEMU.
 const SWITCH: &str = "sw1";
 
@@ -56,6 +60,8 @@ pub struct Hardware {
     pub virtio: bool,
     /// An Intel 82574L. Its wire is `e`.
     pub e1000e: bool,
+    /// A virtio-net device called `hot` that can be unplugged and reports errors (AER). Its wire is `h`.
+    pub hot_plugged: bool,
 }
 
 /// What a machine boots.
@@ -192,8 +198,29 @@ impl Qemu<'_> {
             let device = format!("e1000e,netdev=e,romfile=,{}", slot(E1000E));
             self.args(&["-device", &device]);
         }
+        if h.hot_plugged {
+            self.wire("h")?;
+            let port = format!("pcie-root-port,id=rp0,bus=pcie.0,chassis=1,slot=1,addr={ROOT_PORT}");
+            let device: Vec<_> = hot_plugged().iter().map(|(k, v)| format!("{k}={v}")).collect();
+            self.args(&["-device", &port, "-device", &device.join(",")]);
+        }
         Ok(())
     }
+}
+
+/// The device that is plugged and unplugged, as QEMU is told of it.
+fn hot_plugged() -> [(&'static str, &'static str); 9] {
+    [
+        ("driver", "virtio-net-pci"),
+        ("id", "hot"),
+        ("netdev", "h"),
+        ("bus", "rp0"),
+        ("disable-legacy", "on"),
+        ("iommu_platform", "on"),
+        ("packed", "on"),
+        ("aer", "on"),
+        ("romfile", ""),
+    ]
 }
 
 /// QEMU's process and the folder of its sockets: both go when this is dropped.
@@ -279,6 +306,24 @@ impl Guest {
     /// What QEMU says.
     pub fn qemu(&mut self, command: &str, arguments: Value) -> Result<Value> {
         self.qmp.ask(command, arguments, LIMIT)
+    }
+
+    /// The switch's groups of a kind, as QEMU tells of them.
+    ///
+    /// # Errors
+    /// What QEMU says.
+    pub fn switch_groups(&mut self, kind: u8) -> Result<Vec<Value>> {
+        let v = self.qemu("query-rocker-of-dpa-groups", json!({ "name": SWITCH, "type": kind }))?;
+        Ok(v.as_array().cloned().unwrap_or_default())
+    }
+
+    /// Plugs in the device that was unplugged, by `device_del` of `hot`.
+    ///
+    /// # Errors
+    /// What QEMU says.
+    pub fn plug(&mut self) -> Result<()> {
+        let words = hot_plugged().map(|(k, v)| (k.to_owned(), Value::from(v)));
+        self.qemu("device_add", Value::Object(words.into_iter().collect())).map(drop)
     }
 
     /// The switch's flows of a table, with how often each was hit, as QEMU tells of them.

@@ -17,7 +17,7 @@ pub const ARRIVES: Duration = Duration::from_secs(5);
 /// How long it is looked for a frame that must not come.
 pub const SILENCE: Duration = Duration::from_millis(700);
 /// Where frames come out.
-const WIRES: [&str; 6] = ["p1", "p2", "p3", "p4", "v", "w"];
+const WIRES: [&str; 7] = ["p1", "p2", "p3", "p4", "v", "w", "h"];
 /// Tables of the chip: where flow records are by themselves, and those that records share.
 pub const ACL: u32 = 60;
 pub const BRIDGING: u32 = 50;
@@ -116,10 +116,19 @@ impl Bed {
         // For the bridge's own port.
         self.guest.done(&["modprobe", "tun"])?;
         self.starts += 1;
-        let log = format!("vswitchd-{}.log", self.starts);
+        let log = self.log_name();
         let (program, db) = (self.program("vswitchd"), format!("{RUN_DIR}/conf.db"));
         self.vswitchd = Some(self.guest.start(&[&program, "--database", &db, "--run-dir", RUN_DIR], &log)?);
         self.until("the switch answers", |b| Ok(b.appctl("version").is_ok()))
+    }
+
+    fn log_name(&self) -> String {
+        format!("vswitchd-{}.log", self.starts)
+    }
+
+    /// The log of the switch that was started last.
+    pub fn log(&self) -> PathBuf {
+        self.guest.results().join(self.log_name())
     }
 
     /// Ends it as a crash would.

@@ -3,37 +3,48 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::machine::{E1000E, ROCKER, VIRTIO, VIRTIO_SPLIT};
+use lab::machine::{E1000E, HOT_PLUGGED, ROCKER, VIRTIO, VIRTIO_SPLIT};
 
 use serde_json::Value;
 
 use super::bed::{BRIDGING, Bed, ROUTING, SILENCE, TERMINATION_MAC, VLAN, frame, ipv4};
+use super::platform;
 
 type Check = fn(&mut Bed) -> Result<String>;
 
 pub const CHECKS: &[(&str, Check)] = &[
     ("devices are listed with how to bind them, and bound", devices_are_bound),
-    ("DMA outside what is mapped is stopped by the IOMMU", dma_is_confined),
+    (
+        "DMA outside what is mapped is stopped by the IOMMU; memory is in huge pages when there are any",
+        platform::dma_is_confined,
+    ),
     ("vswitchd takes ports of the switch chip from the database", ports_come_up),
+    ("its packets are in huge pages", platform::packets_are_in_huge_pages),
     ("what nobody knows is flooded by software, and interrupts say so", unknown_is_flooded),
     ("learned addresses are forwarded by the chip alone", learned_is_forwarded_by_the_chip),
     ("VLANs: access and trunk, in the chip", vlans_in_the_chip),
     ("stations are entries of the bridging table, by VLAN", stations_in_the_chip),
     ("a drop in the chip", drops_in_the_chip),
+    ("copies for a group of stations, by a multicast group of the chip", copies_in_the_chip),
     (
         "a route in the chip, with addresses rewritten; one with a TTL in software, with its reason",
         routes_in_the_chip,
     ),
     ("virtio-net in the same bridge, packed and split rings", virtio_in_the_same_bridge),
     ("a rule that does not fit is forwarded by software, with its reason", software_says_why),
+    ("a fatal error that PCIe reports is heard, and survived", platform::fatal_errors_are_heard),
+    (
+        "a device that is unplugged is given back, the others forward; plugged again it forwards",
+        platform::unplugged_and_plugged_again,
+    ),
     ("killed, and started again without rebooting", killed_and_restarted),
     ("ended, with nothing left in the chip", ended_and_given_back),
 ];
 
 /// Type of test frames: local experimental (IEEE 802).
-const TEST: u16 = 0x88b5;
-const A: u8 = 0x0a;
-const B: u8 = 0x0b;
+pub const TEST: u16 = 0x88b5;
+pub const A: u8 = 0x0a;
+pub const B: u8 = 0x0b;
 /// Frames of a run.
 const RUN: u64 = 20;
 /// Runs until one is forwarded by the chip from the first frame to the last.
@@ -48,7 +59,7 @@ fn devices_are_bound(b: &mut Bed) -> Result<String> {
         ensure!(d["id"] == id && d["iommu_group"].is_u64(), "{d}");
         ensure!(d["bind"].as_array().is_some_and(|c| c.len() >= 3), "{d}");
     }
-    for address in [ROCKER, VIRTIO, VIRTIO_SPLIT] {
+    for address in [ROCKER, VIRTIO, VIRTIO_SPLIT, HOT_PLUGGED] {
         let said = b.ours("hoist", &["bind", address])?;
         ensure!(said.contains("bound to vfio-pci"), "{said}");
     }
@@ -56,14 +67,6 @@ fn devices_are_bound(b: &mut Bed) -> Result<String> {
     let driver = after["pci"].as_array().and_then(|p| p.iter().find(|d| d["address"] == ROCKER));
     ensure!(driver.is_some_and(|d| d["driver"] == "vfio-pci"), "{after}");
     Ok(String::new())
-}
-
-fn dma_is_confined(b: &mut Bed) -> Result<String> {
-    let said = b.ours("vfio-guest", &[ROCKER])?;
-    let kernel = b.guest.done(&["dmesg"])?;
-    let faults = kernel.lines().filter(|l| l.contains("DMAR") && l.contains("fault addr")).count();
-    ensure!(faults >= 2, "the kernel tells of {faults} faults");
-    Ok(format!("{}; {faults} faults in the kernel's log", said.trim()))
 }
 
 fn ports_come_up(b: &mut Bed) -> Result<String> {
@@ -262,6 +265,26 @@ fn drops_in_the_chip(b: &mut Bed) -> Result<String> {
     Ok(String::new())
 }
 
+fn copies_in_the_chip(b: &mut Bed) -> Result<String> {
+    /// Kind of a group that copies to a group of stations (OF-DPA).
+    const L2_MULTICAST: u8 = 3;
+    b.ofctl("add-flow br0 priority=110,in_port=1,dl_dst=01:00:5e:01:02:03,actions=output:2,output:3")?;
+    b.quiet()?;
+    let mut f = frame(0, A, None, TEST, b"to a group");
+    f[..6].copy_from_slice(&[1, 0, 0x5e, 1, 2, 3]);
+    let mut groups = 0;
+    b.until("the chip copies", |b| {
+        let before = b.hits()?;
+        let out = b.send("p1", &f, b"to a group", &["p2", "p3"])?;
+        let at: Vec<_> = out.iter().map(|(p, _)| p.as_str()).collect();
+        ensure!(at == ["p2", "p3"] && out.iter().all(|(_, x)| *x == f), "came out at {out:x?}");
+        groups = b.guest.switch_groups(L2_MULTICAST)?.len();
+        Ok(b.hits_since(&before)? > 0 && groups > 0)
+    })?;
+    b.ofctl("del-flows br0 dl_dst=01:00:5e:01:02:03")?;
+    Ok(format!("{groups} group"))
+}
+
 fn virtio_in_the_same_bridge(b: &mut Bed) -> Result<String> {
     let mut woken = Vec::new();
     for (port, of, address, station) in [("v", 5, VIRTIO, 0x1a), ("w", 6, VIRTIO_SPLIT, 0x1b)] {
@@ -363,7 +386,7 @@ fn ended_and_given_back(b: &mut Bed) -> Result<String> {
     ensure!(status == 0, "status {status}");
     let left = b.guest.switch_flows(super::bed::ACL)?;
     ensure!(left.is_empty(), "{} flows are left", left.len());
-    for address in [ROCKER, VIRTIO, VIRTIO_SPLIT] {
+    for address in [ROCKER, VIRTIO, VIRTIO_SPLIT, HOT_PLUGGED] {
         let said = b.ours("hoist", &["unbind", address])?;
         ensure!(said.contains("given back"), "{said}");
     }

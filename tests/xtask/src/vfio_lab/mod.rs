@@ -5,6 +5,7 @@
 
 mod bed;
 mod checks;
+mod platform;
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ pub fn run() -> Result<()> {
     };
     let began = Instant::now();
     let results = scratch.join("machine-lab-vfio");
-    let hardware = Hardware { rocker_ports: PORTS, virtio: true, e1000e: true };
+    let hardware = Hardware { rocker_ports: PORTS, virtio: true, e1000e: true, hot_plugged: true };
     let guest = machine.start(&programs.join("lab-agent"), &results, hardware)?;
     println!("kernel {}, up after {:.1} s", machine.kernel_version(), guest.booted().as_secs_f64());
     let mut bed = Bed::new(guest, programs);
