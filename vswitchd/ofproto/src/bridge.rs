@@ -658,6 +658,7 @@ impl Bridge {
             words.push(format!("actions={}", openflow::text::format_actions(&r.instructions, &|_| None)));
             let _ = writeln!(out, "{}", words.join(","));
         }
+        out.push_str(&crate::in_band::as_flows(&pipeline));
         for b in pipeline.bundles.iter().filter(|b| b.view.by_connection()) {
             // As the hidden flows that Open vSwitch has in their place.
             let id = self.recircs.of_bond(self.index, b.port).unwrap_or(0);

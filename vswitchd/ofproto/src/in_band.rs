@@ -146,6 +146,30 @@ pub(crate) fn is_answer_of_dhcp(p: &Pipeline, key: &PipelineKey, wc: &mut Pipeli
     l.port(FieldId::TpSrc, DHCP_SERVER) && l.port(FieldId::TpDst, DHCP_CLIENT)
 }
 
+/// What [`takes`] lets through, as the flows that Open vSwitch has in its place, a line each; nothing where there is nothing to look
+/// after.
+pub(crate) fn as_flows(p: &Pipeline) -> String {
+    let Some(local) = p.ports.get(PortNo::LOCAL).filter(|_| !p.settings.in_band.is_empty()) else {
+        return String::new();
+    };
+    let mac = flow::MacAddr(local.hw_addr.0);
+    let mut flows = vec![
+        format!("priority=180000,udp,in_port=LOCAL,dl_src={mac},tp_src=68,tp_dst=67"),
+        format!("priority=180001,arp,dl_dst={mac},arp_op=2"),
+        format!("priority=180002,arp,dl_src={mac},arp_op=1"),
+    ];
+    for r in &p.settings.in_band {
+        let (ip, port) = (r.ip(), r.port());
+        flows.extend([
+            format!("priority=180005,arp,arp_tpa={ip},arp_op=2"),
+            format!("priority=180006,arp,arp_spa={ip},arp_op=1"),
+            format!("priority=180007,tcp,nw_dst={ip},tp_dst={port}"),
+            format!("priority=180008,tcp,nw_src={ip},tp_src={port}"),
+        ]);
+    }
+    flows.iter().map(|f| format!("{f},actions=NORMAL\n")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

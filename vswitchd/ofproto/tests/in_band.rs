@@ -94,7 +94,10 @@ fn an_answer_by_dhcp_gets_to_the_local_port_once() {
 #[test]
 fn a_bridge_that_is_told_of_none_looks_at_nothing() {
     let r = rig();
+    let shown = r.bridge.dump_flows();
+    assert!(shown.contains("priority=180007,tcp,nw_dst=192.0.2.9,tp_dst=6653,actions=NORMAL\n"), "{shown}");
     r.bridge.set_settings(BridgeSettings::default());
+    assert!(!r.bridge.dump_flows().contains("192.0.2.9"));
     let to = FrameBuilder::new()
         .eth([2, 0, 0, 0, 9, 9], LOCAL)
         .ipv4([10, 0, 0, 1], CONTROLLER)
