@@ -27,6 +27,16 @@ fn make_room<V>(bucket: &mut Bucket<V>) {
     }
 }
 
+/// Adds `v` to a bucket behind those with its hash for which `before` holds.
+fn add_to<V>(bucket: &mut Bucket<V>, hash: u64, v: V, before: impl Fn(&V, &V) -> bool) {
+    let at = bucket
+        .iter()
+        .rposition(|e| e.0 == hash && before(&v, &e.1))
+        .map_or_else(|| bucket.iter().position(|e| e.0 == hash).unwrap_or(bucket.len()), |last| last + 1);
+    make_room(bucket);
+    bucket.insert(at, (hash, v));
+}
+
 /// Entries by hash.
 pub(crate) struct Hashed<V> {
     buckets: Slots<Option<Arc<Bucket<V>>>>,
@@ -129,15 +139,39 @@ impl<V: Clone> Hashed<V> {
             let v = make(Some(&e.1));
             return Some(std::mem::replace(&mut e.1, v));
         }
-        let v = make(None);
-        let at = bucket
-            .iter()
-            .rposition(|e| e.0 == hash && before(&e.1))
-            .map_or_else(|| bucket.iter().position(|e| e.0 == hash).unwrap_or(bucket.len()), |last| last + 1);
-        make_room(bucket);
-        bucket.insert(at, (hash, v));
+        add_to(bucket, hash, make(None), |_, v| before(v));
         self.grown();
         None
+    }
+
+    /// As [`Hashed::put`], with `v` as the first argument of both. `replace` is given `v` and the entry whose place it takes.
+    pub(crate) fn put_by(
+        &mut self,
+        hash: u64,
+        mut v: V,
+        same: impl Fn(&V, &V) -> bool,
+        before: impl Fn(&V, &V) -> bool,
+        replace: impl FnOnce(&mut V, &V),
+    ) -> Option<V> {
+        let bucket = self.bucket(hash)?;
+        if let Some(e) = bucket.iter_mut().find(|e| e.0 == hash && same(&v, &e.1)) {
+            replace(&mut v, &e.1);
+            return Some(std::mem::replace(&mut e.1, v));
+        }
+        add_to(bucket, hash, v, before);
+        self.grown();
+        None
+    }
+
+    /// Makes as many buckets as `n` more entries ask for.
+    pub(crate) fn reserve(&mut self, n: usize) {
+        while self.len + n > self.buckets.len() * LOAD {
+            if self.buckets.len() == 0 {
+                self.buckets.push(None);
+            } else {
+                self.split();
+            }
+        }
     }
 
     /// There is one more entry.
@@ -226,13 +260,18 @@ impl<V: Clone> Hashed<V> {
 impl Hashed<u32> {
     /// Counts one more under this hash.
     pub(crate) fn count_up(&mut self, hash: u64) {
+        self.count_up_by(hash, 1);
+    }
+
+    /// Counts so many more.
+    pub(crate) fn count_up_by(&mut self, hash: u64, by: u32) {
         let Some(bucket) = self.bucket(hash) else { return };
         if let Some((_, n)) = bucket.iter_mut().find(|e| e.0 == hash) {
-            *n += 1;
+            *n += by;
             return;
         }
         make_room(bucket);
-        bucket.push((hash, 1));
+        bucket.push((hash, by));
         self.grown();
     }
 

@@ -26,6 +26,7 @@
 //! gives the same answer.
 #![forbid(unsafe_code)]
 
+mod bulk;
 mod flat;
 mod hashed;
 mod pruning;
@@ -36,6 +37,7 @@ mod subtable;
 mod trie;
 mod version;
 
+pub use bulk::Addition;
 pub use publish::Classifier;
 pub use shape::{MiniMatch, Shape, Shapes};
 pub use version::{DEFAULT_PREFIXES, Found, MAX_PREFIXES, Version};

@@ -284,6 +284,16 @@ impl Pruning {
         }
     }
 
+    /// Whether it is to be told of each rule.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// So many rules have come, of which it need not be told.
+    pub(crate) fn count_rules(&mut self, n: usize) {
+        self.rules += n;
+    }
+
     /// A rule has gone. Whether so many have that maps are to be made anew: [`Pruning::begin_anew`], and each rule added.
     pub(crate) fn remove_rule(&mut self) -> bool {
         self.rules = self.rules.saturating_sub(1);

@@ -190,7 +190,12 @@ impl MiniMatch {
 
 /// Shapes that matches had of late, so that matches compacted before there is a table for them share theirs too.
 #[derive(Debug, Default)]
-pub struct Shapes(HashMap<u64, Arc<Shape>>);
+pub struct Shapes {
+    /// By the hash of their masks.
+    all: HashMap<u64, Arc<Shape>>,
+    /// That of the last match: mostly the next has it too.
+    last: Option<Arc<Shape>>,
+}
 
 impl Shapes {
     /// How many; then it begins anew.
@@ -199,17 +204,23 @@ impl Shapes {
     /// `m` in compact form.
     pub fn compact(&mut self, m: &PipelineMatch) -> MiniMatch {
         let hash = hash_mask(m.mask());
-        match self.0.get(&hash) {
-            Some(s) if s.mask == *m.mask() => MiniMatch::with_shape(s.clone(), m),
-            _ => {
-                if self.0.len() >= Self::MOST {
-                    self.0.clear();
+        let is = |s: &&Arc<Shape>| s.hash == hash && s.mask == *m.mask();
+        if let Some(s) = self.last.as_ref().filter(is) {
+            return MiniMatch::with_shape(s.clone(), m);
+        }
+        let compact = match self.all.get(&hash).filter(is) {
+            Some(s) => MiniMatch::with_shape(s.clone(), m),
+            None => {
+                if self.all.len() >= Self::MOST {
+                    self.all.clear();
                 }
                 let new = MiniMatch::new(m);
-                self.0.insert(hash, new.shape.clone());
+                self.all.insert(hash, new.shape.clone());
                 new
             }
-        }
+        };
+        self.last = Some(compact.shape.clone());
+        compact
     }
 }
 

@@ -24,16 +24,29 @@ impl<R> Clone for Entry<R> {
     }
 }
 
+impl<R> Hashed<Entry<R>> {
+    /// Adds an entry where [`Subtable::insert`] would. `replace` is given it and the one whose place it takes, which is returned.
+    pub(crate) fn place(
+        &mut self,
+        hash: u64,
+        e: Entry<R>,
+        replace: impl FnOnce(&mut Entry<R>, &Entry<R>),
+    ) -> Option<Entry<R>> {
+        let same = |new: &Entry<R>, o: &Entry<R>| o.priority == new.priority && o.words == new.words;
+        self.put_by(hash, e, same, |new, o| o.priority >= new.priority, replace)
+    }
+}
+
 pub(crate) struct Subtable<R> {
     pub(crate) shape: Arc<Shape>,
     /// Matched prefix length of each of the version's trie fields; 0 when a trie does not help.
     pub(crate) prefix_lens: [u8; crate::MAX_PREFIXES],
     /// For each stage but the last: how many rules have a hash there.
-    indices: Vec<Hashed<u32>>,
-    rules: Hashed<Entry<R>>,
+    pub(crate) indices: Vec<Hashed<u32>>,
+    pub(crate) rules: Hashed<Entry<R>>,
     /// How many rules have a priority.
-    priorities: OrdMap<u32, u32>,
-    ports: Trie,
+    pub(crate) priorities: OrdMap<u32, u32>,
+    pub(crate) ports: Trie,
     pub(crate) len: usize,
 }
 
@@ -52,7 +65,7 @@ impl<R> Clone for Subtable<R> {
 }
 
 /// Ports of a masked key as the ports trie wants them.
-fn ports_value(k: &PipelineKey) -> u128 {
+pub(crate) fn ports_value(k: &PipelineKey) -> u128 {
     u128::from(ports_bits(k)) << 96
 }
 
@@ -220,7 +233,7 @@ impl<R> Subtable<R> {
 }
 
 /// The hash after each stage, the last one being that of the whole.
-fn stage_hashes<'a>(shape: &'a Shape, words: &'a [u64]) -> impl Iterator<Item = u64> + 'a {
+pub(crate) fn stage_hashes<'a>(shape: &'a Shape, words: &'a [u64]) -> impl Iterator<Item = u64> + 'a {
     let (mut h, mut i) = (BASIS, 0);
     shape.stages().iter().map(move |s| {
         h = words[i..s.end].iter().fold(h, |h, &w| mix(h, w));

@@ -136,6 +136,18 @@ impl Trie {
         insert(&mut self.root, v, len);
     }
 
+    /// Adds the first `len` bits of each of `values`, which are in order: each node is visited once. Clears `values`.
+    pub(crate) fn extend(&mut self, values: &mut Vec<u128>, len: u8) {
+        let mut runs: Vec<(u128, u32)> = Vec::with_capacity(values.len());
+        for v in values.drain(..).map(|v| lead(v, len)) {
+            match runs.last_mut() {
+                Some((last, n)) if *last == v => *n += 1,
+                _ => runs.push((v, 1)),
+            }
+        }
+        extend(&mut self.root, &runs, 0, len);
+    }
+
     /// Removes one such prefix; does nothing when there is none.
     pub(crate) fn remove(&mut self, v: u128, len: u8) {
         remove(&mut self.root, v, len);
@@ -211,6 +223,43 @@ fn insert(at: &mut Link, v: u128, len: u8) {
             n.count += 1;
         } else {
             insert(&mut n.child[top(rest)], rest, len - same);
+        }
+    }
+}
+
+/// Adds prefixes of `len` bits, of which the way here has `used`, and how many there are of each. They differ and are in order.
+fn extend(at: &mut Link, runs: &[(u128, u32)], used: u8, len: u8) {
+    let ([(first, _), .., (last, _)], left) = (runs, len - used) else {
+        for (v, n) in runs {
+            (0..*n).for_each(|_| insert(at, tail(*v, used), len - used));
+        }
+        return;
+    };
+    let (first, last) = (tail(*first, used), tail(*last, used));
+    // In order, what the first and the last have in common all have; they differ, so it is less than is left.
+    let mut same = common(first, last, left);
+    match at.edge() {
+        None => *at = Link::Node(Arc::new(Node::new(first, same, 0))),
+        Some((bits, there, count)) => {
+            same = same.min(common(bits, first, there));
+            if same < there {
+                let mut upper = Node::new(first, same, 0);
+                let mut lower = std::mem::take(at);
+                lower.set_edge(tail(bits, same), there - same);
+                upper.child[top(tail(bits, same))] = lower;
+                *at = Link::Node(Arc::new(upper));
+            } else if matches!(at, Link::Tip(_)) {
+                *at = Link::Node(Arc::new(Node::new(bits, there, count)));
+            }
+        }
+    }
+    let Link::Node(n) = at else { return };
+    let n = Arc::make_mut(n);
+    let used = used + same;
+    let (zeros, ones) = runs.split_at(runs.partition_point(|(v, _)| top(tail(*v, used)) == 0));
+    for (child, runs) in n.child.iter_mut().zip([zeros, ones]) {
+        if !runs.is_empty() {
+            extend(child, runs, used, len);
         }
     }
 }
@@ -313,5 +362,28 @@ mod tests {
             t.remove(v32(v), l);
         }
         assert!(t.is_empty());
+    }
+
+    #[test]
+    fn many_at_once_are_as_one_after_the_other() {
+        let mut rng = SmallRng::seed_from_u64(7);
+        for round in 0..300 {
+            let (mut one, mut many) = (Trie::default(), Trie::default());
+            let wide = round % 3 == 0;
+            for _ in 0..4 {
+                let len = rng.random_range(1..=if wide { 128 } else { 32 });
+                let mut values: Vec<u128> = (0..rng.random_range(0..60))
+                    .map(|_| if wide { rng.random() } else { v32(rng.random::<u32>() & 0xf00f_03ff) })
+                    .collect();
+                values.sort_unstable();
+                values.iter().for_each(|v| one.insert(*v, len));
+                many.extend(&mut values, len);
+            }
+            for _ in 0..200 {
+                let v = if wide { rng.random() } else { v32(rng.random::<u32>() & 0xf00f_03ff) };
+                let (a, b) = (one.lookup(v, 128), many.lookup(v, 128));
+                assert_eq!((a.lens, a.proof_bits), (b.lens, b.proof_bits), "round {round}");
+            }
+        }
     }
 }

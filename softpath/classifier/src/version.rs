@@ -243,11 +243,42 @@ impl<R> Version<R> {
         priority: u32,
         make: impl FnOnce(Option<&Arc<R>>) -> Arc<R>,
     ) -> Option<Arc<R>> {
-        let i = match self.position(m.shape.hash(), m.mask()) {
+        let i = self.subtable_for(m);
+        self.put(i, m, &m.key(), priority, make)
+    }
+
+    /// The number of the subtable for the mask of `m`, which is made when there is none.
+    pub(crate) fn subtable_for(&mut self, m: &MiniMatch) -> usize {
+        match self.position(m.shape.hash(), m.mask()) {
             Some(i) => i,
             None => self.add_subtable(m),
-        };
-        self.put(i, m, &m.key(), priority, make)
+        }
+    }
+
+    /// Subtable `i`, to add rules to; [`Version::count_rules`] is then to be called.
+    pub(crate) fn subtable_mut(&mut self, i: usize) -> Option<&mut Subtable<R>> {
+        Some(Arc::make_mut(&mut self.slots.get_mut(i)?.as_mut()?.subtable))
+    }
+
+    /// Whether [`Version::count_rules`] wants to know matches.
+    pub(crate) fn prunes(&self) -> bool {
+        self.pruning.has_begun()
+    }
+
+    /// There are `n` rules more in subtable `i`, which have these matches.
+    pub(crate) fn count_rules(&mut self, i: usize, n: usize, matches: &[MiniMatch]) {
+        self.len += n;
+        self.pruning.count_rules(n - matches.len());
+        for m in matches {
+            self.pruning.add_rule(i as u32, &m.shape, &m.key());
+        }
+        self.reorder(i);
+    }
+
+    /// Counts prefixes of the `j`th field that has a trie, `len` bits of each of these values.
+    pub(crate) fn extend_prefixes(&mut self, j: usize, values: &mut Vec<u128>, len: u8) {
+        values.sort_unstable();
+        self.tries[j].extend(values, len);
     }
 
     /// Adds a rule to subtable `i`, which is that of the mask of `m`; `key` is the key of `m`.
@@ -458,7 +489,7 @@ fn expand<R>(s: &Slot<R>, e: &crate::subtable::Entry<R>) -> PipelineKey {
 }
 
 /// A field's value, left-aligned in 128 bits.
-fn align(f: FieldId, v: u128) -> u128 {
+pub(crate) fn align(f: FieldId, v: u128) -> u128 {
     v << (128 - u32::from(f.info().bits))
 }
 

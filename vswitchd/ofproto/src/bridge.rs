@@ -369,17 +369,6 @@ impl Bridge {
         flow_mod::apply(p, fm, now, self.config.max_flows_per_table, changes)
     }
 
-    /// Applies the flow that [`Bridge::admit_flow`] made to a working copy.
-    pub(crate) fn apply_ready(
-        &self,
-        p: &mut Pipeline,
-        rule: Arc<Rule>,
-        now: Instant,
-        changes: &mut Changes,
-    ) -> Result<(), ErrorCode> {
-        flow_mod::apply_ready(p, rule, now, self.config.max_flows_per_table, changes)
-    }
-
     /// Looks at a flow-mod that is added to a bundle; of an addition, the flow.
     pub(crate) fn admit_flow(&self, fm: &FlowMod) -> Result<Option<Arc<Rule>>, ErrorCode> {
         let w = &mut *self.write.lock();

@@ -66,6 +66,11 @@ impl Changes {
         }
     }
 
+    /// Whether somebody wants to hear of every change, in order.
+    pub(crate) fn is_monitored(&self) -> bool {
+        self.monitored
+    }
+
     /// Whether actions need not fit the match.
     pub(crate) fn lenient(&self) -> bool {
         self.origin.is_some_and(|o| o.lenient)

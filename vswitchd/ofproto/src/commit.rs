@@ -11,6 +11,7 @@ use openflow::switch::{Bundled, ConnId};
 use openflow::{Body, ErrorCode, Message};
 
 use crate::bridge::Bridge;
+use crate::flow_mod;
 use crate::groups;
 use crate::handle::port_mod;
 
@@ -30,6 +31,7 @@ impl Bridge {
         let mut packets = Vec::new();
         let mut forwarded = Vec::new();
         self.change_rules(now, Some(self.origin(conn, 0)), |p, changes| {
+            let mut batch = flow_mod::Batch::default();
             for (i, m) in messages.enumerate() {
                 at = i;
                 let m = match m {
@@ -37,10 +39,11 @@ impl Bridge {
                     Bundled::Ready(xid, ready) => {
                         changes.made_by(xid);
                         let rule = ready.downcast().map_err(|_| BundleFailed::MsgUnsup)?;
-                        self.apply_ready(p, rule, now, changes)?;
+                        batch.add(p, rule, now, self.config.max_flows_per_table, changes)?;
                         continue;
                     }
                 };
+                batch.finish(p, now, changes);
                 changes.made_by(m.xid);
                 match m.body {
                     Body::FlowMod(fm) => self.apply_flow(p, &fm, now, changes)?,
@@ -56,6 +59,7 @@ impl Bridge {
                     _ => return Err(BundleFailed::MsgUnsup.into()),
                 }
             }
+            batch.finish(p, now, changes);
             Ok(())
         })
         .map_err(|e| (at, e))?;

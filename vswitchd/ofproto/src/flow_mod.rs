@@ -3,9 +3,10 @@
 //! A flow-mod is applied to a working copy of the pipeline. It either succeeds as a whole or returns an error, and then the
 //! caller throws the copy away: a failing flow-mod changes nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use classifier::{MiniMatch, Shapes};
+use classifier::{Addition, MiniMatch, Shapes};
 use clock::Instant;
 use flow::PipelineMatch;
 use openflow::error::{BadAction, BadRequest, FlowModFailed};
@@ -109,20 +110,6 @@ pub(crate) fn apply(
     plan(p, fm, max_rules, lenient, changes.shared())?.apply(p, now, max_rules, changes)
 }
 
-/// As [`apply`], of the flow that [`admit`] made of an addition.
-///
-/// # Errors
-/// As for [`apply`].
-pub(crate) fn apply_ready(
-    p: &mut Pipeline,
-    rule: Arc<Rule>,
-    now: Instant,
-    max_rules: usize,
-    changes: &mut Changes,
-) -> Result<(), ErrorCode> {
-    plan_rule(p, rule, max_rules)?.apply(p, now, max_rules, changes)
-}
-
 /// What `fm` comes to with the tables as they are. Changes nothing. `lenient`: as OpenFlow 1.0 has it.
 ///
 /// # Errors
@@ -212,6 +199,64 @@ fn plan_put(p: &Pipeline, fm: &FlowMod, max_rules: usize, shared: &mut Shared) -
     let m = &fm.matches;
     let matches = p.table(table).map_or_else(|| MiniMatch::new(m), |t| t.rules.compact(m));
     plan_rule(p, Arc::new(Rule::new(fm, table, matches, shared.get(&fm.instructions))), max_rules)
+}
+
+/// Additions that come one after the other and are carried out at once, see [`classifier::Version::extend`].
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// By table, in their order.
+    rules: BTreeMap<u8, Vec<Arc<Rule>>>,
+}
+
+impl Batch {
+    /// As [`apply`], of the flow that [`admit`] made of an addition. It may be carried out only with [`Batch::finish`].
+    ///
+    /// # Errors
+    /// As for [`apply`].
+    pub(crate) fn add(
+        &mut self,
+        p: &mut Pipeline,
+        rule: Arc<Rule>,
+        now: Instant,
+        max_rules: usize,
+        changes: &mut Changes,
+    ) -> Result<(), ErrorCode> {
+        let table = rule.table;
+        let wait = self.rules.get(&table).map_or(0, Vec::len);
+        let there = p.table(table).map_or(0, |t| t.rules.len());
+        // Monitors tell of changes in their order. The others depend on what came before.
+        let alone = changes.is_monitored()
+            || rule.flags.has(FlowModFlags::CHECK_OVERLAP)
+            || there + wait >= p.flow_limit(table, max_rules);
+        if alone {
+            self.finish(p, now, changes);
+            return plan_rule(p, rule, max_rules)?.apply(p, now, max_rules, changes);
+        }
+        check_references(p, &rule.instructions)?;
+        self.rules.entry(table).or_default().push(rule);
+        Ok(())
+    }
+
+    /// Carries out what has been added and was not yet.
+    pub(crate) fn finish(&mut self, p: &mut Pipeline, now: Instant, changes: &mut Changes) {
+        let generation = p.generation;
+        for (table, rules) in std::mem::take(&mut self.rules) {
+            let addition = |mut rule: Arc<Rule>| {
+                if let Some(r) = Arc::get_mut(&mut rule) {
+                    r.enter((now, generation), None);
+                }
+                changes.watch(&rule);
+                Addition { matches: rule.matches.clone(), priority: rule.priority.into(), rule }
+            };
+            let all = rules.into_iter().map(addition).collect();
+            p.table_mut(table).rules.extend(all, |new, old| {
+                if !new.flags.has(FlowModFlags::RESET_COUNTS) {
+                    new.take_counters(old);
+                }
+                changes.replaced(old);
+            });
+        }
+    }
 }
 
 /// What the addition of a flow comes to that nobody else has yet.

@@ -131,6 +131,12 @@ impl Rule {
         self.counters = counters.map(OnceLock::from).unwrap_or_default();
     }
 
+    /// It counts on where `old` has come to. It has counted nothing yet.
+    pub(crate) fn take_counters(&self, old: &Rule) {
+        // It has none yet.
+        let _ = self.counters.set(old.shared_counters());
+    }
+
     /// What takes its place when it is modified now, in `generation` of the tables; with its counters or new ones.
     pub(crate) fn modified(
         &self,

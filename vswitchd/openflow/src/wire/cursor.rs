@@ -87,7 +87,10 @@ impl<'a> Reader<'a> {
 
     /// A number of `n` bytes; of more than 16 the last 16.
     pub(crate) fn number(&mut self, n: usize) -> Read<u128> {
-        Ok(self.bytes(n)?.iter().fold(0u128, |v, b| v << 8 | u128::from(*b)))
+        let (head, tail) = self.bytes(n)?.split_at(n % 8);
+        let head = head.iter().fold(0u128, |v, b| v << 8 | u128::from(*b));
+        let words = tail.as_chunks::<8>().0;
+        Ok(words.iter().fold(head, |v, w| v << 64 | u128::from(u64::from_be_bytes(*w))))
     }
 
     /// A text field of `n` bytes, ended by its first zero byte.

@@ -71,6 +71,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
         peer: &peer,
         conn,
         dialect: Dialect::new(version),
+        turn: now,
         out: Vec::new(),
         sent: 0,
         shown: 0,
@@ -223,6 +224,8 @@ struct Connection<'a> {
     conn: ConnId,
     /// As the hub has it, renewed after each message.
     dialect: Dialect,
+    /// When this turn began.
+    turn: Instant,
     /// Encoded output; the first `sent` bytes are gone.
     out: Vec<u8>,
     sent: usize,
@@ -252,6 +255,7 @@ impl Connection<'_> {
         let mut fires = self.hub.clock.now() + LONGEST_SLEEP;
         let mut now = self.hub.clock.now();
         loop {
+            self.turn = now;
             // What has expired by the time that a message is looked at is not there for it any more.
             self.expire_bundles(now);
             let backlog = match self.take_turn(&mut decoder) {
@@ -262,7 +266,6 @@ impl Connection<'_> {
             if self.peer.overflowed() {
                 return Disconnect::QueueFull;
             }
-            now = self.hub.clock.now();
             self.resume_updates();
             self.show_output();
             self.peer.unsent.store(self.out.len() - self.sent, Ordering::Relaxed);
@@ -310,12 +313,15 @@ impl Connection<'_> {
                         return why;
                     }
                 }
-                next = next_part(more), if more.is_some() && room => self.part(next),
+                next = next_part(more), if more.is_some() && room => {
+                    now = self.hub.clock.now();
+                    self.part(next);
+                }
                 () = peer.wake.notified() => {
                     now = self.hub.clock.now();
                     self.live.set_probe(self.peer.limits(self.hub).probe);
                 }
-                () = tokio::task::yield_now(), if backlog => {}
+                () = tokio::task::yield_now(), if backlog => now = self.hub.clock.now(),
                 () = &mut timer => now = self.hub.clock.now(),
             }
         }
@@ -452,7 +458,7 @@ impl Connection<'_> {
         if self.hub.standing(self.conn, |s| s.role) == Some(Role::Slave) {
             return self.error(frame, BadRequest::IsSlave.into());
         }
-        let now = self.hub.clock.now();
+        let now = self.turn;
         match msg.body {
             Body::BundleControl(c) => {
                 let (switch, conn, dialect) = (self.switch, self.conn, self.dialect);
