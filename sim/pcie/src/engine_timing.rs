@@ -10,6 +10,9 @@
 
 use crate::ticks;
 
+/// What the engine's units move of device memory at once.
+const CHUNK_BYTES: usize = 128;
+
 /// Timing of an engine, in 1/1024 of the device's cycle. Made of nanoseconds by [`EngineNs::timing`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EngineTiming {
@@ -130,7 +133,7 @@ impl EngineTiming {
     /// When the first `end` bytes of a write have been pulled, from the pull's begin.
     #[inline]
     pub(crate) fn pulled(&self, device_address: usize, end: usize) -> u64 {
-        let chunks = (end + device_address % 8).div_ceil(128) as u64;
+        let chunks = (end + device_address % 8).div_ceil(CHUNK_BYTES) as u64;
         self.pull_base + self.pull_chunk * chunks
     }
 
@@ -150,6 +153,13 @@ impl EngineTiming {
     pub(crate) fn stored(&self, len: usize, completions: u32) -> u64 {
         let later = self.store_completion * u64::from(completions.saturating_sub(1));
         self.finish_read + later + ((self.store_kbyte * len as u64) >> 10)
+    }
+
+    /// Bytes the receive unit moves for a read of `len` bytes, 256 at most, to a device address: whole lines, or, where the address is
+    /// not a multiple of 8, whole chunks of device memory, as the pull unit does.
+    #[inline]
+    pub(crate) fn moved(&self, device: usize, len: usize) -> usize {
+        len.next_multiple_of(if device.is_multiple_of(8) { 64 } else { CHUNK_BYTES })
     }
 
     /// What a read of `len` bytes from host to device address, in `requests` requests, costs the receive unit beside its

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use kernel::{Cycles, Rng};
 
 use crate::engine_timing::EngineTiming;
+use crate::host_memory::LINE_BYTES;
 use crate::ticks;
 
 /// Generation of PCI Express: signalling rate and encoding.
@@ -89,7 +90,7 @@ pub struct LinkConfig {
     /// Bytes of the buffer that completions of outstanding reads are received into; 0: as many as the tags can ask for. A request
     /// is sent when there is room for all of it.
     pub read_buffer_bytes: u32,
-    /// A request takes so much of it beside its data, rounded up to lines of 64 bytes.
+    /// A request takes so much of it beside the lines of 64 bytes that its data touch.
     pub read_reserve_bytes: u32,
     /// Cycles the host's memory takes to answer a read, when the host has no timing of its own.
     pub host_latency_cycles: u32,
@@ -170,7 +171,7 @@ impl LinkConfig {
             return err("read_tags", "must be from 1 to 1024");
         }
         if self.read_buffer_bytes != 0
-            && self.read_buffer_bytes < self.reserved_bytes(self.max_read_request_bytes as usize)
+            && self.read_buffer_bytes < self.reserved_bytes(0, self.max_read_request_bytes as usize)
         {
             return err("read_buffer_bytes", "holds less than one read request");
         }
@@ -187,12 +188,15 @@ impl LinkConfig {
         Ok(())
     }
 
-    /// What a read request of `len` bytes takes of the buffer for completions; 0 when that has no end.
+    /// What a read request of `len` bytes from `address` on takes of the buffer for completions; 0 when that has no end.
     #[inline]
-    pub(crate) fn reserved_bytes(&self, len: usize) -> u32 {
+    pub(crate) fn reserved_bytes(&self, address: u64, len: usize) -> u32 {
         match self.read_buffer_bytes {
             0 => 0,
-            _ => self.read_reserve_bytes.saturating_add(len.next_multiple_of(64) as u32),
+            _ => {
+                let touched = (address % LINE_BYTES) as usize + len;
+                self.read_reserve_bytes.saturating_add(touched.next_multiple_of(LINE_BYTES as usize) as u32)
+            }
         }
     }
 

@@ -87,6 +87,8 @@ struct IommuText {
 #[serde(deny_unknown_fields)]
 struct Microarchitecture {
     prefix: String,
+    /// Machines of one platform have one kind of root complex.
+    platform: String,
     llc_ways: u32,
     ddio_ways: u32,
     llc_ns: f64,
@@ -270,7 +272,8 @@ impl Systems {
     }
 
     /// The machine of that name as if nothing had been fitted to its microarchitecture: what the table of systems says of it stays; each
-    /// constant is the mean of the other microarchitectures'.
+    /// time is the mean of the other microarchitectures'; what its root complex does or does not do is known from the others of its
+    /// platform, or else what most do.
     ///
     /// # Errors
     /// As [`Systems::get`].
@@ -279,6 +282,8 @@ impl Systems {
         let servers = || self.0.microarchitecture.values().filter(|m| m.prefix.contains("-e5"));
         let others: Vec<_> = servers().filter(|m| m.prefix != s.micro.prefix).collect();
         let Some(some) = others.first() else { return Ok(s) };
+        let same: Vec<_> = others.iter().copied().filter(|m| m.platform == s.micro.platform).collect();
+        let related = if same.is_empty() { &others } else { &same };
         let mean = |of: fn(&Microarchitecture) -> f64| {
             others.iter().map(|m| of(m)).sum::<f64>() / others.len() as f64
         };
@@ -287,6 +292,7 @@ impl Systems {
             [counted(|m| m.dllp_interval_bytes[0].into()), counted(|m| m.dllp_interval_bytes[1].into())];
         s.micro = Microarchitecture {
             prefix: s.micro.prefix.clone(),
+            platform: s.micro.platform.clone(),
             llc_ways: s.micro.llc_ways,
             ddio_ways: counted(|m| m.ddio_ways.into()),
             llc_ns: mean(|m| m.llc_ns),
@@ -295,7 +301,8 @@ impl Systems {
             dram_spread_ns: mean(|m| m.dram_spread_ns),
             write_ns: mean(|m| m.write_ns),
             line_ns: mean(|m| m.line_ns),
-            splits_partial_lines: others.iter().filter(|m| m.splits_partial_lines).count() * 2 > others.len(),
+            splits_partial_lines: related.iter().filter(|m| m.splits_partial_lines).count() * 2
+                > related.len(),
             remote_ns: mean(|m| m.remote_ns),
             remote_write_ns: mean(|m| m.remote_write_ns),
             far_dirty_ns: mean(|m| m.far_dirty_ns),
@@ -424,6 +431,20 @@ impl System {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_a_machine_nobody_measured_completes_reads_is_known_from_its_platform() {
+        let s = Systems::published().unwrap();
+        for (name, splits) in [
+            ("snb-e5-2630", true),
+            ("ib-e5-2620v2", true),
+            ("hsw-e5-2637v3", false),
+            ("bdw-e5-2630v4", false),
+        ] {
+            let unseen = s.get_unseen(name).unwrap();
+            assert_eq!(unseen.host(Translation::Off, false).splits_partial_lines, splits, "{name}");
+        }
+    }
 
     #[test]
     fn the_published_machines_are_read_and_a_relative_is_guessed() {

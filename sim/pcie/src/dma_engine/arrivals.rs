@@ -105,8 +105,7 @@ impl DmaEngine {
         if s.received == total {
             taken += e.receive_extra(s.request.iova.0, s.request.start, total, s.tlps);
             if total <= 256 {
-                // The unit moves whole lines.
-                taken += self.down.duration((total.next_multiple_of(64) - total) as u64);
+                taken += self.down.duration((e.moved(s.request.start, total) - total) as u64);
             }
         }
         self.receive_free = self.receive_free.max(tlp.at) + taken;

@@ -80,11 +80,14 @@ impl DmaEngine {
         ticks::wake_in(at, now)
     }
 
+    /// What the next read request of a slot reserves in the buffer for completions.
+    fn reserves(&self, s: &Slot) -> u32 {
+        self.config.reserved_bytes(s.request.iova.0.wrapping_add(s.sent as u64), self.next_len(s))
+    }
+
     fn lacks_tag(&self, s: &Slot) -> bool {
         s.request.kind == DmaKind::Read
-            && (self.tags_free == 0
-                || self.buffered + self.config.reserved_bytes(self.next_len(s))
-                    > self.config.read_buffer_bytes)
+            && (self.tags_free == 0 || self.buffered + self.reserves(s) > self.config.read_buffer_bytes)
     }
 
     fn lacks_credit(&self, s: &Slot) -> bool {
@@ -148,14 +151,16 @@ impl DmaEngine {
         let len = self.next_len(s);
         let from = ticks::of(now).max(self.ready(s));
         let e = &self.config.engine;
-        let mut reserved = 0;
+        let reserved = match s.request.kind {
+            DmaKind::Read => self.reserves(s),
+            DmaKind::Write => 0,
+        };
         let Some(s) = self.slots[usize::from(slot)].as_mut() else { return };
         let total = s.request.buf.len() - s.request.start;
         let start = s.request.start + s.sent;
         let payload = match s.request.kind {
             DmaKind::Read => {
                 self.tags_free -= 1;
-                reserved = self.config.reserved_bytes(len);
                 self.buffered += reserved;
                 self.credits.take_read();
                 0
