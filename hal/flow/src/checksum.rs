@@ -2,6 +2,14 @@
 //!
 //! A running sum is a plain `u32` (or [`Sum`]) of 16-bit big-endian words; [`Sum::finish`] folds and complements it.
 
+mod wide;
+
+/// Has sums of long data use vectors of the processor, where it has them, or not: for tests and measurements. They do unless
+/// this says otherwise.
+pub fn set_vectors(on: bool) {
+    wide::choose(on);
+}
+
 /// A running one's-complement sum.
 ///
 /// Parts may be added in any order as long as each starts at an even offset of the data that is summed. It cannot
@@ -16,6 +24,10 @@ impl Sum {
     /// Adds `data`; an odd last byte counts as the upper half of a word.
     #[inline]
     pub fn bytes(mut self, data: &[u8]) -> Self {
+        if data.len() >= wide::WORTH_BYTES {
+            self.0 += wide::sum(data);
+            return self;
+        }
         let (quads, rest) = data.as_chunks::<4>();
         for q in quads {
             self.0 += u64::from(u32::from_be_bytes(*q));

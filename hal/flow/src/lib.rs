@@ -2,7 +2,6 @@
 //!
 //! Everything above and below speaks of packets in these terms. Two keys share one field table ([`field`]):
 //! [`PacketKey`], what a datapath can see, and [`PipelineKey`], which adds what only the OpenFlow pipeline has.
-#![forbid(unsafe_code)]
 
 pub mod action;
 pub mod checksum;

@@ -6,6 +6,7 @@
 //! two switches) see the same bytes.
 
 pub mod actions;
+pub mod checksums;
 pub mod classify;
 pub mod connections;
 mod contender;

@@ -2,8 +2,8 @@
 
 use crate::figure::Figure;
 use crate::{
-    actions, classify, connections, drivers, flowmods, insert, memory, openflow, ovsdb, parse, sim, sim_load,
-    softpath, tc,
+    actions, checksums, classify, connections, drivers, flowmods, insert, memory, openflow, ovsdb, parse,
+    sim, sim_load, softpath, tc,
 };
 
 /// What keeps a benchmark from being set up or from running.
@@ -51,8 +51,13 @@ pub struct Part {
 }
 
 /// Every part, in the order in which they run.
-pub static PARTS: [Part; 14] = [
+pub static PARTS: [Part; 15] = [
     Part { name: "parse", about: "the parser; frame and key in cache", run: || Ok(parse::run()) },
+    Part {
+        name: "checksums",
+        about: "sums over what a packet carries, in cache, with the processor's vectors and without",
+        run: || Ok(checksums::run()),
+    },
     Part {
         name: "caches",
         about: "the datapath's caches by themselves, one record per flow, keys in cache",

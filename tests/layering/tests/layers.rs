@@ -87,6 +87,7 @@ const NO_ASYNC: &[&str] = &[
 /// Crates that may contain `unsafe`, and why.
 const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("device", "DMA memory, packet buffers, eventfd"),
+    ("flow", "sums by vectors of a processor that was found to have them"),
     ("netio", "packet and XDP sockets, their mapped rings, the ring of a memory queue"),
     ("datapath", "the prefetch hint, the time-stamp counter"),
     ("vfio-user", "descriptors that come with a message"),
