@@ -222,7 +222,7 @@ impl<T: Transport> TcProvider<T> {
     /// Puts an entry's filter in again with the flags that it is to have now: the new one first, as for a replacement.
     fn move_entry(&mut self, h: HwHandle) {
         let Some(e) = self.entries.get(&h) else { return };
-        let (rule, old, side) = (e.rule.clone(), e.at, e.side.other());
+        let (rule, old, side) = (e.rule.rule(), e.at, e.side.other());
         let Ok(l) = self.lower(&rule) else { return };
         let Ok(at) = self.place(&l, side) else { return };
         let mut in_hw = false;

@@ -8,6 +8,7 @@ use flow::FlowId;
 use nix::errno::Errno;
 use offload::{FlowRule, HwHandle, OffloadError, OpId, OpResult, RawStats, Reject};
 
+use super::kept::Kept;
 use super::place::Side;
 use super::{EntryKind, TcProvider, refusal};
 use crate::ack::Ack;
@@ -356,7 +357,7 @@ impl<T: Transport> TcProvider<T> {
                 if let Some(e) = self.entries.get_mut(&handle) {
                     self.by_place.remove(&e.at);
                     self.by_place.insert(at, handle);
-                    (e.rule, e.at, e.side) = (rule, at, side);
+                    (e.rule, e.at, e.side) = (Kept::of(&rule), at, side);
                     (e.goes_to, e.held_back, e.in_hw) = (kind.goes_to, kind.held_back, kind.in_hw);
                     self.unsettled |= at.chain != 0 || kind.goes_to.is_some();
                     (e.busy, e.seen) = (false, self.round);

@@ -110,7 +110,7 @@ impl<T: Transport> SharedObjects for TcProvider<T> {
     fn remove(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
         self.known(id)?;
         self.settle();
-        let users: usize = self.entries.values().map(|e| uses(&e.rule, id.number)).sum();
+        let users: usize = self.entries.values().map(|e| uses(&e.rule.actions, id.number)).sum();
         if users > 0 {
             return Err(ObjectError::InUse(id, users));
         }

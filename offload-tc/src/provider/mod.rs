@@ -20,6 +20,7 @@
 mod chains;
 mod config;
 mod flight;
+mod kept;
 mod meters;
 mod place;
 mod probe;
@@ -52,6 +53,7 @@ use crate::transport::Transport;
 use crate::wire::Writer;
 
 use flight::{Flight, Job};
+use kept::Kept;
 use place::{Prios, Side};
 
 /// Ethernet header and tag, which software does not count when it counts a frame's bytes at ingress.
@@ -60,7 +62,7 @@ const UNCOUNTED: (u64, u64) = (14, 4);
 /// A filter of ours.
 #[derive(Clone, Debug)]
 struct Entry {
-    rule: FlowRule,
+    rule: Kept,
     at: FilterAt,
     side: Side,
     /// Counted by filters that this one has replaced.
@@ -341,7 +343,7 @@ impl<T: Transport> TcProvider<T> {
         let Some(e) = self.entries.get(&handle) else {
             return self.no_entry(op, rule.id, handle);
         };
-        let (old, side, same) = (e.at, e.side.other(), e.rule.matches == rule.matches);
+        let (old, side, same) = (e.at, e.side.other(), e.rule.matches() == rule.matches);
         let fitted = match same {
             true => self.lower(rule).and_then(|l| {
                 self.keep_places(&l)?;
@@ -410,7 +412,7 @@ impl<T: Transport> TcProvider<T> {
         let (before, last) = (Counts::default(), Counts::default());
         let EntryKind { goes_to, held_back, in_hw } = kind;
         self.unsettled |= at.chain != 0 || goes_to.is_some();
-        let (busy, seen) = (false, self.round);
+        let (busy, seen, rule) = (false, self.round, Kept::of(&rule));
         let e = Entry { rule, at, side, before, last, goes_to, held_back, in_hw, busy, seen };
         self.by_place.insert(at, handle);
         self.entries.insert(handle, e);
@@ -615,7 +617,7 @@ impl<T: Transport> OffloadProvider for TcProvider<T> {
         Ok(there
             .map(|(h, e)| InstalledFlow {
                 handle: *h,
-                rule: e.rule.clone(),
+                rule: e.rule.rule(),
                 table: TABLE_ID,
                 stats: e.stats(),
             })
@@ -648,6 +650,6 @@ impl<T: Transport> OffloadProvider for TcProvider<T> {
 }
 
 /// How many times a rule's actions use a meter.
-fn uses(rule: &FlowRule, number: u32) -> usize {
-    rule.actions.iter().filter(|a| matches!(a, Action::Meter(m) if m.0 == number)).count()
+fn uses(actions: &[Action], number: u32) -> usize {
+    actions.iter().filter(|a| matches!(a, Action::Meter(m) if m.0 == number)).count()
 }

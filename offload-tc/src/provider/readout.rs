@@ -193,7 +193,7 @@ impl<T: Transport> TcProvider<T> {
         }
         for h in gone {
             let Some(e) = self.entries.get(&h) else { continue };
-            let (rule, at) = (e.rule.clone(), e.at);
+            let (rule, at) = (e.rule.rule(), e.at);
             let lowered = self.lower(&rule).and_then(|l| self.keep_places(&l).map(|()| l));
             let l = match lowered {
                 Ok(l) => l,

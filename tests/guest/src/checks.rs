@@ -13,6 +13,7 @@ use crate::daemon;
 use crate::datapath;
 use crate::faults;
 use crate::net::{self, filters, ping, python, received, sh};
+use crate::options;
 use crate::stock;
 use crate::switch::{Switch, ip, set, untagged};
 use crate::system;
@@ -57,6 +58,10 @@ const CHECKS: &[(&str, Check)] = &[
     ("a miss in a later chain keeps its place", chains::a_miss_keeps_its_place),
     ("a bond is a port: its members share their filters", chains::a_bond_is_a_port),
     ("the daemon: each frame arrives once", daemon::each_frame_arrives_once),
+    (
+        "the daemon: priorities that somebody has taken, and what hands frames over taken away",
+        daemon::priorities_that_are_taken,
+    ),
     ("the daemon: rules of two passes", daemon::rules_of_two_passes),
     ("the daemon: the kernel's refusal is what hoist why tells", daemon::refusals_are_told),
     (
@@ -73,6 +78,7 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     ("datapath_type=system: connections with mark and NAT", system::connections),
     ("datapath_type=system: VXLAN with and without group policy, TC above it", system::tunnels),
+    ("datapath_type=system: options of Geneve matched and written, TC above it", options::through_tunnels),
     ("datapath_type=system: killed, taken over, cleaned up, and without the module", system::lives),
     (
         "a stock ovs-vswitchd and ours: the same flow is the same filter, as tc tells it",

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::net::{filters, output, sh};
+use crate::net::{filters, output, ping, sh};
 use crate::switch::Switch;
 
 /// How long something of the daemon's is waited for.
@@ -257,4 +257,44 @@ pub fn by_the_database(s: &mut Switch) -> Result<String> {
     vsctl("del-br br0")?;
     d.stop()?;
     Ok(format!("{n} of 40 by the kernel"))
+}
+
+/// Priorities that somebody else has taken for another protocol: the kernel's words are what people are told, and flows are forwarded by
+/// software. When all filters of the interface are taken away, what hands frames over with them, it comes back, and flows are filters.
+pub fn priorities_that_are_taken(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    for dev in ["va", "vb"] {
+        sh(&format!("tc qdisc add dev {dev} clsact"))?;
+        // All that a switch of ours begins with.
+        for prio in 0x2000..0x2010 {
+            sh(&format!("tc filter add dev {dev} ingress protocol 0x88b5 prio {prio} flower action pass"))?;
+        }
+    }
+    let d = Daemon::with_policy("taken", "skip_hw")?;
+    d.ofctl("add-flow", "actions=NORMAL")?;
+    ping_once(10)?;
+    let mut said = String::new();
+    wait("the reason is told", || {
+        ping_once(5)?;
+        said = d.appctl("hoist/why")?;
+        Ok(said.contains("the device refused (errno 22"))
+    })
+    .with_context(|| said.clone())?;
+    ensure!(said.contains("priority/protocol"), "{said}");
+    ensure!(filters("va")?.iter().all(|f| f["protocol"] != "ip"), "{:?}", filters("va")?);
+    for dev in ["va", "vb"] {
+        sh(&format!("tc filter del dev {dev} ingress"))?;
+    }
+    wait("frames are handed over again", || Ok(ping("a", "10.0.0.2", 1, 50)? == 1))?;
+    wait("the way is free", || {
+        let _ = ping("a", "10.0.0.2", 5, 50)?;
+        Ok(filters("va")?.iter().any(|f| f["protocol"] == "ip"))
+    })
+    .with_context(|| d.appctl("hoist/why").unwrap_or_default())?;
+    ping_once(10)?;
+    d.stop()?;
+    for dev in ["va", "vb"] {
+        let _ = output(&["tc", "qdisc", "del", "dev", dev, "clsact"]);
+    }
+    Ok(String::new())
 }

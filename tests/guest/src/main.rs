@@ -9,6 +9,7 @@ mod datapath;
 mod faults;
 mod measure;
 mod net;
+mod options;
 mod stock;
 mod switch;
 mod system;

@@ -1,9 +1,12 @@
 //! How fast filters come, go and are counted on a real kernel, against a stock `tc -batch` with the same filters.
 //!
-//! Rounds are interleaved and medians told. Nothing is read back while time is taken; both wait for every acknowledgement.
+//! Each side has an interface of its own. Parts of the filters are added, and at the end deleted, by the two in turn, and of the parts'
+//! ratios the median is told: the machine may be busier during one part than during the next, but hardly ever for half of a pair.
+//! Nothing is read back while time is taken; both wait for every acknowledgement. Rules are made outside the time, and not all at once: each page that a process of this guest touches first costs as much as several
+//! filters, and a stock `tc` has few.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
+use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,13 +17,18 @@ use flow::{Action, FieldId, FlowId, PortId};
 use offload::{FlowOp, FlowRule, HwHandle, OffloadProvider, OpId, OpResult, StatsCursor};
 use offload_tc::{Kernel, TcConfig, TcPolicy, TcProvider};
 
-use crate::net;
+use crate::net::{self, sh};
 use crate::switch::untagged;
 
-/// Rounds of each side: one where each takes minutes.
-fn rounds(n: u32) -> usize {
-    if n > 50_000 { 1 } else { 3 }
-}
+/// Interfaces that the two sides put their filters on.
+const OURS: &str = "vc";
+const THEIRS: &str = "va";
+/// Parts that filters come and go in.
+const PARTS: u32 = 10;
+/// Filters of a part at least: `tc` is a program that has to be started.
+const PART_AT_LEAST: u32 = 2000;
+/// Times that all counters are read.
+const DUMPS: usize = 3;
 
 fn rule(n: u32) -> FlowRule {
     let mut m = untagged(PortId(1), 0x0800);
@@ -36,7 +44,7 @@ fn rule(n: u32) -> FlowRule {
 fn words(n: u32, command: &str) -> String {
     let a = std::net::Ipv4Addr::from(0x0a01_0000 + n);
     let handle = n + 1;
-    let at = format!("filter {command} dev va ingress protocol ip prio 100 handle {handle} flower");
+    let at = format!("filter {command} dev {THEIRS} ingress protocol ip prio 100 handle {handle} flower");
     match command {
         "add" => format!(
             "{at} skip_hw dst_mac 02:00:00:00:00:02 ip_proto tcp dst_ip {a} dst_port 80 ip_flags nofrag \
@@ -50,26 +58,34 @@ fn provider() -> Result<TcProvider<Kernel>> {
     let mut c = TcConfig::new("measure");
     (c.policy, c.read_back, c.entries) = (TcPolicy::SkipHw, false, 2_000_000);
     let mut p = TcProvider::new(Kernel::open()?, c, Arc::new(HostClock::new()));
-    p.set_interfaces(&[(PortId(1), net::index("va")?), (PortId(2), net::index("vb")?)])?;
+    p.set_interfaces(&[(PortId(1), net::index(OURS)?), (PortId(2), net::index("vb")?)])?;
     Ok(p)
 }
 
+/// Operations that are made at a time.
+const PART: usize = 1024;
+
 /// Runs every operation; the handles of what was installed.
-fn run(p: &mut TcProvider<Kernel>, ops: &[FlowOp]) -> Result<(Duration, Vec<HwHandle>)> {
-    let began = Instant::now();
-    let (mut sent, mut done) = (0, Vec::with_capacity(ops.len()));
-    while done.len() < ops.len() {
-        sent += p.submit(&ops[sent..]);
-        p.poll(&mut done, usize::MAX);
-        ensure!(began.elapsed() < Duration::from_secs(900), "{} of {} done", done.len(), ops.len());
-    }
-    let took = began.elapsed();
-    let mut handles = Vec::new();
-    for c in &done {
-        match &c.result {
-            OpResult::Installed(h, _) => handles.push(*h),
-            OpResult::Removed(..) => {}
-            other => bail!("{other:?}"),
+fn run(p: &mut TcProvider<Kernel>, ops: impl Iterator<Item = FlowOp>) -> Result<(Duration, Vec<HwHandle>)> {
+    let (mut took, mut handles) = (Duration::ZERO, Vec::new());
+    let (mut part, mut done, mut ops) = (Vec::with_capacity(PART), Vec::with_capacity(PART), ops.peekable());
+    while ops.peek().is_some() {
+        part.clear();
+        part.extend(ops.by_ref().take(PART));
+        let began = Instant::now();
+        let mut sent = 0;
+        while done.len() < part.len() {
+            sent += p.submit(&part[sent..]);
+            p.poll(&mut done, usize::MAX);
+            ensure!(began.elapsed() < Duration::from_secs(300), "{} of {} done", done.len(), part.len());
+        }
+        took += began.elapsed();
+        for c in done.drain(..) {
+            match c.result {
+                OpResult::Installed(h, _) => handles.push(h),
+                OpResult::Removed(..) => {}
+                other => bail!("{other:?}"),
+            }
         }
     }
     Ok((took, handles))
@@ -90,56 +106,93 @@ fn tc(batch: &str) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-fn median(mut all: Vec<Duration>) -> f64 {
-    all.sort_unstable();
-    all.get(all.len() / 2).map_or(0.0, Duration::as_secs_f64)
-}
+/// Times of the two sides for the same filters.
+#[derive(Default)]
+struct Pairs(Vec<(Duration, Duration)>);
 
-fn figure(what: &str, n: u32, ours: &[Duration], theirs: &[Duration]) {
-    let (a, b) = (median(ours.to_vec()), median(theirs.to_vec()));
-    let per = |t: f64| f64::from(n) / t;
-    println!("MEASURED tc {what} {n} {:.0} {:.0} {:.2}", per(a), per(b), b / a);
-}
-
-/// Measures with `n` filters.
-fn run_with(n: u32) -> Result<()> {
-    let text = |command| {
-        (0..n).fold(String::new(), |mut s, i| {
-            let _ = write!(s, "{}", words(i, command));
-            s
-        })
-    };
-    let (adds, dels) = (text("add"), text("del"));
-    let installs: Vec<FlowOp> = (0..n).map(|i| FlowOp::Install(OpId(i.into()), rule(i))).collect();
-    let mut t: [Vec<Duration>; 6] = Default::default();
-    for _ in 0..rounds(n) {
-        t[1].push(tc(&adds)?);
-        let began = Instant::now();
-        net::output(&["tc", "-s", "-j", "filter", "show", "dev", "va", "ingress"])?;
-        t[5].push(began.elapsed());
-        t[3].push(tc(&dels)?);
-        let mut p = provider()?;
-        let (took, handles) = run(&mut p, &installs)?;
-        t[0].push(took);
-        let began = Instant::now();
-        let b = p.poll_stats(&mut StatsCursor::default(), usize::MAX)?;
-        t[4].push(began.elapsed());
-        ensure!(b.stats.len() == n as usize, "{} counters", b.stats.len());
-        let removes: Vec<FlowOp> =
-            handles.iter().zip(0..).map(|(h, i)| FlowOp::Remove(OpId(i), *h)).collect();
-        t[2].push(run(&mut p, &removes)?.0);
-        p.flush()?;
+impl Pairs {
+    /// Runs both sides, now the one first and now the other.
+    fn take(
+        &mut self,
+        ours: impl FnOnce() -> Result<Duration>,
+        theirs: impl FnOnce() -> Result<Duration>,
+    ) -> Result<()> {
+        let pair = if self.0.len().is_multiple_of(2) {
+            let a = ours()?;
+            (a, theirs()?)
+        } else {
+            let b = theirs()?;
+            (ours()?, b)
+        };
+        self.0.push(pair);
+        Ok(())
     }
-    figure("install", n, &t[0], &t[1]);
-    figure("delete", n, &t[2], &t[3]);
-    figure("statistics", n, &t[4], &t[5]);
+
+    /// Says medians: rates of each side for parts of `part` filters, and what the one is of the other within a pair.
+    fn tell(&self, what: &str, n: u32, part: u32) {
+        let of = |f: fn(&(Duration, Duration)) -> f64| {
+            let mut all: Vec<f64> = self.0.iter().map(f).collect();
+            all.sort_by(f64::total_cmp);
+            all.get(all.len() / 2).copied().unwrap_or_default()
+        };
+        let (a, b) = (of(|p| p.0.as_secs_f64()), of(|p| p.1.as_secs_f64()));
+        let ratio = of(|p| p.1.as_secs_f64() / p.0.as_secs_f64());
+        println!("MEASURED tc {what} {n} {:.0} {:.0} {ratio:.2}", f64::from(part) / a, f64::from(part) / b);
+    }
+}
+
+/// Measures with `n` filters of each side.
+fn run_with(n: u32) -> Result<()> {
+    let text = |command, of: Range<u32>| of.map(|i| words(i, command)).collect::<String>();
+    let part = (n / PARTS).max(PART_AT_LEAST).min(n);
+    let parts = || (0..n).step_by(part as usize).map(|from| from..n.min(from + part));
+    let (mut p, mut handles) = (provider()?, Vec::new());
+    let mut pairs = Pairs::default();
+    for of in parts() {
+        let adds = text("add", of.clone());
+        let ours = || {
+            let (took, new) = run(&mut p, of.map(|i| FlowOp::Install(OpId(i.into()), rule(i))))?;
+            handles.extend(new);
+            Ok(took)
+        };
+        pairs.take(ours, || tc(&adds))?;
+    }
+    pairs.tell("install", n, part);
+    let mut pairs = Pairs::default();
+    for _ in 0..DUMPS {
+        let ours = || {
+            let began = Instant::now();
+            let b = p.poll_stats(&mut StatsCursor::default(), usize::MAX)?;
+            ensure!(b.stats.len() == n as usize, "{} counters", b.stats.len());
+            Ok(began.elapsed())
+        };
+        let theirs = || {
+            let began = Instant::now();
+            net::output(&["tc", "-s", "-j", "filter", "show", "dev", THEIRS, "ingress"])?;
+            Ok(began.elapsed())
+        };
+        pairs.take(ours, theirs)?;
+    }
+    pairs.tell("statistics", n, n);
+    let mut pairs = Pairs::default();
+    for of in parts() {
+        let dels = text("del", of.clone());
+        let which = of.start as usize..of.end as usize;
+        let ours = || {
+            let removes = handles.get(which).unwrap_or_default().iter().zip(0..);
+            Ok(run(&mut p, removes.map(|(h, i)| FlowOp::Remove(OpId(i), *h)))?.0)
+        };
+        pairs.take(ours, || tc(&dels))?;
+    }
+    pairs.tell("delete", n, part);
+    p.flush()?;
     Ok(())
 }
 
 /// Makes the interfaces and measures.
 pub fn run_all(n: u32) -> Result<()> {
     net::make()?;
-    let mut p = provider()?;
-    p.flush()?;
+    sh(&format!("tc qdisc add dev {THEIRS} clsact"))?;
+    provider()?.flush()?;
     run_with(n)
 }

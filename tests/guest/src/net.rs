@@ -33,6 +33,8 @@ const MODULES: &[&str] = &[
     "bonding",
     "openvswitch",
     "vport-vxlan",
+    "geneve",
+    "vport-geneve",
 ];
 
 /// Loads them from where the lab unpacked them.

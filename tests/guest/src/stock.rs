@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use flow::PortId;
 use flow::text::odp::{parse_actions, parse_match};
+use flow::tunnel::options::{self, Mapping};
 use serde_json::Value;
 
 use crate::daemon::wait;
@@ -18,11 +19,15 @@ const FLOWS: &str = include_str!("../../../offload-tc/tests/golden/ovs.txt");
 /// Where the stock switch has its sockets.
 const RUN: &str = "/run/stock";
 /// What the list's names are here, and ports of ours.
-const NAMES: [(&str, &str, u32); 3] = [("VA", "va", 1), ("VB", "vb", 2), ("VX", VXLAN, 4)];
+const NAMES: [(&str, &str, u32); 4] = [("VA", "va", 1), ("VB", "vb", 2), ("VX", VXLAN, 4), ("GX", GENEVE, 5)];
 /// Times that a flow is put before it counts as one that is not taken.
 const ATTEMPTS: usize = 5;
 /// The device that a stock switch makes for its VXLAN ports.
 const VXLAN: &str = "vxlan_sys_4789";
+/// And for Geneve.
+const GENEVE: &str = "genev_sys_6081";
+/// The option that flows have.
+const OPTION: Mapping = Mapping { index: 0, class: 0x102, kind: 0x80, bytes: 4 };
 
 struct Flow {
     name: &'static str,
@@ -112,7 +117,8 @@ impl Stock {
         s.run(&["ovs-vswitchd", &socket, "--no-chdir", "--pidfile", "-vconsole:info"])?;
         s.vsctl(
             "add-br br0 -- add-port br0 va -- add-port br0 vb -- add-port br0 vx \
-             -- set interface vx type=vxlan options:remote_ip=flow options:key=flow",
+             -- set interface vx type=vxlan options:remote_ip=flow options:key=flow \
+             -- add-port br0 gx -- set interface gx type=geneve options:remote_ip=flow options:key=flow",
         )?;
         Ok(s)
     }
@@ -246,7 +252,9 @@ pub fn the_same_flow_is_the_same_filter(s: &mut Switch) -> Result<String> {
     let ports = stock.ports()?;
     let theirs: Vec<Result<Value>> = all.iter().zip(1..).map(|(f, n)| stock.filter(f, n, &ports)).collect();
     stock.stop()?;
-    let made = sh(&format!("ip link add {VXLAN} type vxlan external dstport 4789"));
+    let made = sh(&format!("ip link add {VXLAN} type vxlan external dstport 4789"))
+        .and_then(|_| sh(&format!("ip link add {GENEVE} type geneve external dstport 6081")));
+    options::map(OPTION)?;
     let mut told = Vec::new();
     if made.is_ok() {
         let ports: Vec<(&str, PortId)> = NAMES.iter().map(|(_, dev, p)| (*dev, PortId(*p))).collect();
@@ -256,7 +264,10 @@ pub fn the_same_flow_is_the_same_filter(s: &mut Switch) -> Result<String> {
         told = all.iter().map(|f| ours(&mut provider, f)).collect();
         provider.provider_off()?;
     }
-    let _ = sh(&format!("ip link del {VXLAN}"));
+    options::unmap(OPTION);
+    for dev in [VXLAN, GENEVE] {
+        let _ = sh(&format!("ip link del {dev}"));
+    }
     made?;
     let (reasons, mut wrong, mut same) = (reasons(), Vec::new(), 0);
     for ((f, theirs), ours) in all.iter().zip(theirs).zip(told) {

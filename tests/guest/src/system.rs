@@ -21,7 +21,7 @@ fn start(name: &str) -> Result<Daemon> {
 }
 
 /// What the kernel says of its flows.
-fn kernels() -> Result<String> {
+pub fn kernels() -> Result<String> {
     sh("ovs-dpctl dump-flows ovs-system")
 }
 
@@ -30,7 +30,7 @@ fn is_there() -> Result<bool> {
     Ok(sh("ip -o link show")?.contains("ovs-system"))
 }
 
-fn stop(d: Daemon) -> Result<()> {
+pub fn stop(d: Daemon) -> Result<()> {
     d.vsctl("del-br br0")?;
     wait("the datapath goes", || Ok(!is_there()?))?;
     d.stop()

@@ -33,9 +33,9 @@ const PORTS: [(PortId, u32); 2] = [(PortId(1), 11), (PortId(2), 12)];
 /// Times that every counter is read.
 const POLLS: usize = 21;
 /// Longest that a run in the guest may take.
-const LIMIT: Duration = Duration::from_secs(1500);
-/// The guest's memory: 100,000 filters, and what tells of them.
-const GUEST_MIB: u32 = 3072;
+const LIMIT: Duration = Duration::from_secs(2700);
+/// The guest's memory: 100,000 filters of each side, and what tells of them.
+const GUEST_MIB: u32 = 4096;
 
 /// A rule: name, match, actions.
 type Rule = (&'static str, PacketMatch, Vec<Action>);
