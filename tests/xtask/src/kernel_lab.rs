@@ -19,6 +19,9 @@ pub struct Options {
     /// Of the checks of `tc`, only those whose name has this in it.
     #[arg(long, default_value = "")]
     only: String,
+    /// Has `vfio` boot the kernel of this suite of Debian's, which is downloaded, such as `trixie-backports`.
+    #[arg(long)]
+    suite: Option<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -37,7 +40,7 @@ pub fn run(o: &Options) -> Result<()> {
     setup::packages()?;
     match o.what {
         What::Tc => tc(&o.only),
-        What::Vfio => vfio_lab::run(),
+        What::Vfio => vfio_lab::run(o.suite.as_deref()),
     }
 }
 

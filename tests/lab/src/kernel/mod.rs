@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::command::done;
-use crate::package::unpack;
+use crate::package::Source;
 
 /// The package with the kernel.
 const PACKAGE: &str = "user-mode-linux";
@@ -56,7 +56,7 @@ impl KernelLab {
             return Ok(lab);
         }
         let _ = std::fs::remove_dir_all(dir);
-        unpack(PACKAGE, dir)?;
+        Source::machine().unpack(PACKAGE, dir)?;
         // Where modprobe looks for modules.
         std::fs::create_dir_all(dir.join("lib"))?;
         std::os::unix::fs::symlink("../usr/lib/uml/modules", dir.join("lib/modules"))?;

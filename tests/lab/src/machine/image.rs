@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::command::done;
-use crate::package::{depended_on, unpack};
+use crate::package::Source;
 
 /// The package that names the newest kernel.
 const META: &str = "linux-image-amd64";
@@ -28,8 +28,8 @@ pub(super) struct Boot {
 }
 
 impl Boot {
-    /// Has them under `dir`, unless they are there.
-    pub(super) fn prepare(dir: &Path) -> Result<Boot> {
+    /// Has them under `dir`, unless they are there; the kernel is that of a suite, or of the distribution that this is.
+    pub(super) fn prepare(dir: &Path, suite: Option<&str>) -> Result<Boot> {
         let ready = dir.join("ready");
         if let Ok(version) = std::fs::read_to_string(&ready) {
             let boot = Boot { dir: dir.to_path_buf(), version };
@@ -40,10 +40,24 @@ impl Boot {
             }
         }
         let _ = std::fs::remove_dir_all(dir);
-        let package = depended_on(META, KERNEL_PREFIX)?;
+        let machine = Source::machine();
+        let source = match suite {
+            None => Source::machine(),
+            Some(s) => Source::suite(s, &dir.join("suite"))?,
+        };
+        let package = source.depended_on(META, KERNEL_PREFIX)?;
         let version = package.trim_start_matches(KERNEL_PREFIX).to_owned();
-        unpack(&package, dir)?;
-        unpack(BUSYBOX, dir)?;
+        source.unpack(&package, dir)?;
+        // Newer ones are in several packages of the same version.
+        for part in source.dependencies(&package)? {
+            if part.starts_with("linux-") && part.ends_with(&version) {
+                source.unpack(&part, dir)?;
+            }
+        }
+        machine.unpack(BUSYBOX, dir)?;
+        if !dir.join("lib").exists() {
+            std::os::unix::fs::symlink("usr/lib", dir.join("lib"))?;
+        }
         done(Command::new("depmod").arg("-b").arg(dir).arg(&version))?;
         let boot = Boot { dir: dir.to_path_buf(), version };
         boot.write_image()?;
@@ -56,7 +70,8 @@ impl Boot {
     }
 
     pub(super) fn kernel(&self) -> PathBuf {
-        self.dir.join("boot").join(format!("vmlinuz-{}", self.version))
+        let own = self.modules().join(&self.version).join("vmlinuz");
+        if own.is_file() { own } else { self.dir.join("boot").join(format!("vmlinuz-{}", self.version)) }
     }
 
     pub(super) fn image(&self) -> PathBuf {

@@ -70,12 +70,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Has kernel and boot image under `dir`, unless they are there.
+    /// Has kernel and boot image under `dir`, unless they are there. The kernel is that of the distribution that this is, or of
+    /// another suite of Debian's.
     ///
     /// # Errors
     /// When packages cannot be had or unpacked.
-    pub fn prepare(dir: &Path) -> Result<Machine> {
-        Ok(Machine { boot: Boot::prepare(dir)? })
+    pub fn prepare(dir: &Path, suite: Option<&str>) -> Result<Machine> {
+        Ok(Machine { boot: Boot::prepare(dir, suite)? })
     }
 
     /// Starts it, with `agent` as what runs programs inside, and waits until it is up. `results` is a folder that both sides

@@ -29,6 +29,9 @@ pub fn dma_is_confined(b: &mut Bed) -> Result<String> {
     let said = b.ours("vfio-guest", &[ROCKER, "huge"])?;
     let kernel = b.guest.done(&["dmesg"])?;
     let faults = kernel.lines().filter(|l| l.contains("DMAR") && l.contains("fault addr")).count();
+    let iommufd = b.guest.run(&["test", "-e", "/dev/iommu"])?.status == 0;
+    let way = if iommufd { "by iommufd," } else { "by its IOMMU group," };
+    ensure!([&before, &said].iter().all(|s| s.starts_with(way)), "{before}{said}");
     ensure!(faults >= 4, "the kernel tells of {faults} faults");
     Ok(format!("{}; {}; {faults} faults in the kernel's log", before.trim(), said.trim()))
 }
