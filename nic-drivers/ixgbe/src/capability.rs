@@ -31,7 +31,9 @@ const FDIR_INSERT_NS: u64 = 4_000;
 const FIVE_TUPLE_INSERT_NS: u64 = 500;
 
 const IPV4: Needs = &[(FieldId::EthType, &[0x0800])];
-const PORTS: Needs = &[(FieldId::EthType, &[0x0800]), (FieldId::NwProto, &[6, 17])];
+/// The flow director compares ports of TCP and UDP, the 5-tuple filters those of SCTP too.
+const FDIR_PORTS: Needs = &[(FieldId::EthType, &[0x0800]), (FieldId::NwProto, &[6, 17])];
+const FIVE_TUPLE_PORTS: Needs = &[(FieldId::EthType, &[0x0800]), (FieldId::NwProto, &[6, 17, 132])];
 
 /// Masks of a tag that the flow director can express: whether there is one, its VLAN id, its priority, each whole or not at all.
 pub(crate) const TCI_MASKS: &[u128] = &[0x1000, 0x1fff, 0xf000, 0xffff];
@@ -72,11 +74,11 @@ pub fn capabilities(device: &str, port: Option<PortId>) -> OffloadCapabilities {
         eth_type(),
         KeyField::one_of(FieldId::VlanTci, TCI_MASKS).required(),
         KeyField::whole(FieldId::VlanTpid).only(&[0x8100]),
-        KeyField::whole(FieldId::NwProto).only(&[6, 17]).needing(IPV4),
+        KeyField::whole(FieldId::NwProto).only(&[6, 17, 132]).needing(IPV4),
         KeyField::any(FieldId::NwSrc).needing(IPV4),
         KeyField::any(FieldId::NwDst).needing(IPV4),
-        KeyField::any(FieldId::TpSrc).needing(PORTS),
-        KeyField::any(FieldId::TpDst).needing(PORTS),
+        KeyField::any(FieldId::TpSrc).needing(FDIR_PORTS),
+        KeyField::any(FieldId::TpDst).needing(FDIR_PORTS),
     ];
     let five = vec![
         KeyField::whole(FieldId::DpPort).required(),
@@ -84,8 +86,8 @@ pub fn capabilities(device: &str, port: Option<PortId>) -> OffloadCapabilities {
         KeyField::whole(FieldId::NwProto).only(&[6, 17, 132]).needing(IPV4),
         KeyField::whole(FieldId::NwSrc).needing(IPV4),
         KeyField::whole(FieldId::NwDst).needing(IPV4),
-        KeyField::whole(FieldId::TpSrc).needing(PORTS),
-        KeyField::whole(FieldId::TpDst).needing(PORTS),
+        KeyField::whole(FieldId::TpSrc).needing(FIVE_TUPLE_PORTS),
+        KeyField::whole(FieldId::TpDst).needing(FIVE_TUPLE_PORTS),
     ];
     // A frame with two tags has none that the device parses further, so no filter of IPv4 meets it.
     // Fragments have no transport header for the device: see `lower`.

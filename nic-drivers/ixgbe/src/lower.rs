@@ -110,13 +110,15 @@ pub fn flow_director(rule: &FlowRule) -> Result<(FdirInput, FdirMask), Reject> {
         None => fdir::l4::OTHER,
         Some(6) => fdir::l4::TCP,
         Some(17) => fdir::l4::UDP,
+        Some(132) => fdir::l4::SCTP,
         Some(value) => return Err(Reject::Value { table, field: FieldId::NwProto, value }),
     };
     let transport = l4 != fdir::l4::OTHER;
     t.fragments(transport, alike(rule))?;
     let (src, dst) = (t.take(FieldId::NwSrc), t.take(FieldId::NwDst));
     let (sp, dp) = (t.take(FieldId::TpSrc), t.take(FieldId::TpDst));
-    if !transport && sp.1 | dp.1 != 0 {
+    // Ports are compared of TCP and UDP: SCTP has no mask here.
+    if !matches!(l4, fdir::l4::TCP | fdir::l4::UDP) && sp.1 | dp.1 != 0 {
         let field = if sp.1 != 0 { FieldId::TpSrc } else { FieldId::TpDst };
         return Err(Reject::FieldNeeds { table, field, needs: FieldId::NwProto, values: &[6, 17] });
     }

@@ -85,6 +85,42 @@ fn a_filter_drops_what_its_rule_matches_and_nothing_else() {
 }
 
 #[test]
+fn sctp_is_dropped_by_protocol_and_by_ports_where_no_tag_is_looked_at() {
+    let mut b = Bench::new(config());
+    let sctp =
+        |dst| FrameBuilder::new().eth([2; 6], [4; 6]).ipv4([10, 0, 0, 1], [10, 0, 0, 2]).sctp(999, dst);
+    let mut m = base();
+    m.set(FieldId::NwProto, 132);
+    let mut to_port = m;
+    to_port.set(FieldId::TpDst, 38412);
+    // The flow director compares no ports of SCTP, and says so.
+    let needs = Reject::FieldNeeds {
+        table: "flow-director",
+        field: FieldId::TpDst,
+        needs: FieldId::NwProto,
+        values: &[6, 17],
+    };
+    assert_eq!(b.refused(&drop_rule(1, to_port)), needs);
+    let h = b.installed(&drop_rule(2, m));
+    assert!(!b.passes(&sctp(38412).build()) && !b.passes(&sctp(1).build()));
+    assert!(b.passes(&udp(38412).build()) && b.passes(&sctp(1).fragment(0, true).build()));
+    assert_eq!(b.nic.provider.filters(), (1, 0));
+    b.remove(h);
+    // A rule that says nothing of tags.
+    let mut to_port = PacketMatch::ANY;
+    for (f, v) in
+        [(FieldId::DpPort, 7), (FieldId::EthType, 0x0800), (FieldId::NwProto, 132), (FieldId::TpDst, 38412)]
+    {
+        to_port.set(f, v);
+    }
+    b.installed(&drop_rule(3, to_port));
+    assert_eq!(b.nic.provider.filters(), (0, 1));
+    assert!(!b.passes(&sctp(38412).build()) && b.passes(&sctp(1).build()) && b.passes(&udp(38412).build()));
+    b.assert_clean();
+    b.end();
+}
+
+#[test]
 fn addresses_have_masks_and_tags_their_parts() {
     let mut b = Bench::new(config());
     let mut m = base();

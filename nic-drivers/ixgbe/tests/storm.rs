@@ -5,9 +5,10 @@ mod support;
 
 use std::time::Duration;
 
-use device::{BufferPool, QueuePair};
+use device::{BufferPool, DeviceBacking, ErrorEvents, QueuePair};
 use flow::{FieldId, FlowId, PacketMatch};
 use ixgbe_model::{Mishaps, Outside, RxFault, TxFault};
+use models::platform;
 use models::storm::{Mishap, Report, Subject, storm};
 use offload::{FlowRule, OffloadProvider};
 use support::{Bench, CELLS, config};
@@ -93,4 +94,18 @@ fn whatever_the_device_does_it_ends_in_errors_and_counts_and_comes_back() {
     }
     assert_eq!(all.struck.len(), Mishap::ALL.len() - 1, "{all:?}");
     assert!(all.ended.iter().all(|n| *n > 0) && all.resets > 20, "{all:?}");
+}
+
+#[test]
+fn what_the_platform_says_of_it_is_heard() {
+    let tests: [fn(&mut dyn Subject, &ErrorEvents); 2] =
+        [platform::fatal_errors_cost_a_reset_each, platform::a_device_that_is_asked_for_is_given_up];
+    for test in tests {
+        let mut b = Storm(Bench::new(config()));
+        let errors = b.0.nic.provider.backing().errors().clone();
+        test(&mut b, &errors);
+        let pool = b.0.pool.clone();
+        drop(b);
+        assert_eq!(pool.free_cells(), CELLS as usize, "every buffer is home");
+    }
 }
