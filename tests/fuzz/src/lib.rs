@@ -6,7 +6,7 @@
 //! | `actions` | a list of actions and a frame | every packet is sent, handed up or counted as dropped, and its buffer comes home |
 //! | `connections` | packets and how each is tracked | connections are bounded and given back; only what is translated changes, and its checksums stay right |
 //! | `tunnels` | what a header is made of, and a frame | what comes out lies within the frame; what goes in comes out as it was |
-//! | `openflow` | a message | what can be decoded and encoded decodes to the same message |
+//! | `openflow` | a message | what can be decoded and encoded decodes to the same message, or to one that is encoded alike |
 //! | `flow-text` | a flow as ovs-ofctl takes it | what is read and written reads back the same |
 //! | `transaction` | an OVSDB transaction | an error changes nothing; a commit's log record does to a copy what the commit did |
 //! | `database-file` | an OVSDB log's records | what cannot be replayed changes nothing |
