@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clock::Instant;
+use flow::tunnel::options::{self, Mapping};
 use flow::{Action, ActionKind, ControllerAction, FieldId, FlowId, MeterId, PacketMatch, PortId, PuntReason};
 use offload::capability::{KeyField, MatchKind};
 use offload::faults::{FaultProvider, FaultRates};
@@ -340,6 +341,23 @@ fn a_match_on_zero_of_a_field_that_is_always_zero_is_free() {
     assert!(c.validate(&rule(1, &[PORT, (FieldId::RecircId, 0, ALL)], &[OUT])).is_ok());
     let got = refused(&c, &[PORT, (FieldId::RecircId, 5, ALL)], &[OUT]);
     assert_eq!(got, Reject::Field { table: "exact", field: FieldId::RecircId });
+}
+
+#[test]
+fn a_tunnels_option_that_no_packet_of_a_port_has_is_free_and_one_that_it_must_have_is_named() {
+    let c = test_capabilities(4, 4);
+    let option = Mapping { index: 21, class: 0x102, kind: 1, bytes: 4 };
+    options::map(option).unwrap();
+    let mut r = rule(1, &[PORT, IP], &[OUT]);
+    options::require_absent(&mut r.matches, 21);
+    assert!(c.validate(&r).is_ok(), "rules that look at options cost other packets nothing");
+    options::require(&mut r.matches, 21, &[0; 4], &[0xff; 4]);
+    let named = c.validate(&r).expect_err("it has no key for options");
+    assert!(matches!(named, Reject::Field { field: FieldId::TunMetadata21, .. }), "{named}");
+    let mut can = test_capabilities(4, 4);
+    can.tables[0].key.push(KeyField::any(FieldId::TunOptions));
+    assert!(can.validate(&r).is_ok(), "{:?}", can.validate(&r));
+    options::unmap(option);
 }
 
 #[test]
