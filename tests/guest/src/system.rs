@@ -92,9 +92,14 @@ pub fn forwarding(s: &mut Switch) -> Result<String> {
     })?;
     d.ofctl("del-flows", "arp")?;
     // Nothing of the kernel's is left when records are removed.
-    d.appctl("revalidator/purge")?;
-    let flows = kernels()?;
-    ensure!(flows.trim().is_empty(), "{flows}");
+    let mut flows = String::new();
+    wait("no flow is left", || {
+        // Hosts ask for each other between the one and the other.
+        d.appctl("revalidator/purge")?;
+        flows = kernels()?;
+        Ok(flows.trim().is_empty())
+    })
+    .with_context(|| flows.clone())?;
     ping_once(5)?;
     // Somebody else removes them: the next packets make them again.
     sh("ovs-dpctl del-flows ovs-system")?;
@@ -345,7 +350,9 @@ pub fn lives(s: &mut Switch) -> Result<String> {
     d.appctl("exit --cleanup")?;
     wait("the datapath goes", || Ok(!is_there()?))?;
     drop(d);
-    let _ = sh("rmmod vport_vxlan");
+    for user in ["vport_vxlan", "vport_geneve"] {
+        let _ = sh(&format!("rmmod {user}"));
+    }
     sh("rmmod openvswitch")?;
     let d = Daemon::start("systemno", &["--database", "/run/hoist-systemno.conf"])?;
     d.vsctl("add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va")?;
