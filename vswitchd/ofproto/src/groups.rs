@@ -193,9 +193,17 @@ fn put(p: &mut Pipeline, gm: &GroupMod, buckets: Vec<Bucket>, created: Instant) 
         created,
         generation: p.generation,
     };
-    let watches = |b: &Bucket| b.watch_port != PortNo::ANY || b.watch_group != GroupId::ANY;
-    if group.group_type == GroupType::FastFailover && !group.buckets.iter().all(|b| watches(&b.bucket)) {
-        return Err(GroupModFailed::BadWatch.into());
+    for b in group.buckets.iter().map(|b| &b.bucket) {
+        let watches = b.watch_port != PortNo::ANY || b.watch_group != GroupId::ANY;
+        match group.group_type {
+            GroupType::Select => {}
+            _ if b.weight != 0 => return Err(GroupModFailed::InvalidGroup.into()),
+            GroupType::FastFailover if !watches => return Err(GroupModFailed::InvalidGroup.into()),
+            GroupType::All | GroupType::Indirect if watches => {
+                return Err(GroupModFailed::WatchUnsupported.into());
+            }
+            _ => {}
+        }
     }
     check(&group)?;
     group.tell();

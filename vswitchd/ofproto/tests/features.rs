@@ -221,7 +221,7 @@ fn group_mods_are_refused_with_openflows_codes_and_change_nothing() {
         Err(E::InvalidGroup.into())
     );
     assert_eq!(send(GroupMod { group: GroupId(0xffff_ff01), ..two.clone() }), Err(E::InvalidGroup.into()));
-    assert_eq!(send(GroupMod { group_type: GroupType::FastFailover, ..two }), Err(E::BadWatch.into()));
+    assert_eq!(send(GroupMod { group_type: GroupType::FastFailover, ..two }), Err(E::InvalidGroup.into()));
     let insert = |at, id| GroupMod {
         command: GroupModCommand::InsertBucket,
         bucket: at,

@@ -37,4 +37,4 @@ pub use message::{Body, Message};
 pub use multipart::{MultipartReply, MultipartRequest};
 pub use number::{BufferId, GroupId, MacAddr, MeterNo, PortNo, QueueNo, TableId, Xid};
 pub use version::{Version, VersionSet};
-pub use wire::{Dialect, EncodeError, Malformed, decode, decode_as, encode, encode_as};
+pub use wire::{Dialect, EncodeError, Malformed, decode, decode_as, decode_request, encode, encode_as};

@@ -58,6 +58,28 @@ kinds! {
 }
 
 impl Kind {
+    /// Whether only a switch sends it.
+    pub(crate) fn is_a_switchs(self) -> bool {
+        use Kind::*;
+        matches!(
+            self,
+            FeaturesReply
+                | GetConfigReply
+                | PacketIn
+                | FlowRemoved
+                | PortStatus
+                | MultipartReply
+                | BarrierReply
+                | QueueGetConfigReply
+                | RoleReply
+                | GetAsyncReply
+                | RoleStatus
+                | TableStatus
+                | RequestForward
+                | ControllerStatus
+        )
+    }
+
     /// The type with that number.
     pub(crate) fn from_wire(v: Version, number: u8) -> Option<Kind> {
         // Most numbers are the position in the table or near it; the table is short anyway.

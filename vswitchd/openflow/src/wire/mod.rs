@@ -198,6 +198,22 @@ pub fn decode_as(d: Dialect, frame: &[u8]) -> Result<Message, Malformed> {
     messages::read_body(d, h.kind, h.xid, &mut r).map(|body| Message { xid: h.xid, body }).map_err(fail)
 }
 
+/// As [`decode_as`], of what a switch is sent: messages that only switches send are `OFPBRC_BAD_TYPE`, whatever is in them.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_request(d: Dialect, frame: &[u8]) -> Result<Message, Malformed> {
+    match Header::parse(frame) {
+        Some(h)
+            if h.version == d.version as u8
+                && kind::Kind::from_wire(d.version, h.kind).is_some_and(kind::Kind::is_a_switchs) =>
+        {
+            Err(Malformed { xid: h.xid, kind: h.kind, code: BadRequest::BadType.into() })
+        }
+        _ => decode_as(d, frame),
+    }
+}
+
 /// Appends a message to `out`, as [`Dialect::extended`] has it; as several messages when it is a multipart reply too
 /// long for one.
 ///

@@ -20,7 +20,7 @@ use openflow::number::Xid;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
 use openflow::version::{VersionSet, negotiate};
 use openflow::wire::{EncodeError, Header, bundled, error_reply, hello};
-use openflow::{Dialect, Version, decode, decode_as, encode, encode_as};
+use openflow::{Dialect, Version, decode, decode_request, encode, encode_as};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::bundles::{self, Bundles};
@@ -375,7 +375,7 @@ impl Connection<'_> {
 
     fn answer(&mut self, frame: &[u8]) {
         Counts::add(&self.hub.counts.messages_in);
-        let msg = match decode_as(self.dialect, frame) {
+        let msg = match decode_request(self.dialect, frame) {
             Ok(m) => m,
             Err(e) => {
                 Counts::add(&self.hub.counts.malformed);
