@@ -25,6 +25,8 @@ pub struct Candidate {
     pub cautions: Vec<String>,
     /// Shell commands, for root, that bind it to vfio-pci; none when it is bound.
     pub bind: Vec<String>,
+    /// Shell commands, for root, that give it back to the kernel's driver; none when it is not bound to vfio-pci.
+    pub unbind: Vec<String>,
 }
 
 /// Network controllers that the kernel lists under `sysfs`; none where there is no PCI bus. Devices that cannot be read come
@@ -43,6 +45,7 @@ pub fn candidates(sysfs: &Path) -> (Vec<Candidate>, Vec<String>) {
         interfaces: d.interfaces.clone(),
         cautions: pci::cautions(d, &found).iter().map(ToString::to_string).collect(),
         bind: pci::bind_to_vfio(d),
+        unbind: pci::give_back(d),
     };
     let unreadable = found.unreadable.iter().map(|(name, e)| format!("{name}: {e}")).collect();
     (found.devices.iter().map(candidate).collect(), unreadable)
@@ -110,6 +113,11 @@ mod tests {
         assert_eq!((c.address.as_str(), c.id.as_str()), ("0000:03:00.0", "15b3:1017"));
         assert_eq!((c.interfaces.as_slice(), c.numa_node), (&["eth7".to_string()][..], Some(1)));
         assert!(c.bind.iter().any(|b| b.contains("vfio-pci")), "{:?}", c.bind);
+        assert!(c.unbind.is_empty(), "it is not bound: {:?}", c.unbind);
+        let text = crate::show::devices(None, &found);
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        assert!(text.contains("`hoist bind 0000:03:00.0`"), "{text}");
+        assert!(c.bind.iter().all(|b| lines.contains(&b.as_str())), "{text}");
         assert!(c.cautions.iter().any(|x| !x.is_empty()), "an interface in use is a caution: {c:?}");
     }
 

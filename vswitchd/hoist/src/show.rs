@@ -243,7 +243,15 @@ pub fn devices(configured: Option<&[Device]>, candidates: &[Candidate]) -> Strin
         });
         let head = ["  ADDRESS", "ID", "DRIVER", "IOMMU GROUP", "NUMA", "INTERFACES", "CAUTION"];
         out.push_str(&render(&head, &[], rows));
-        out.push_str("`hoist devices --json` has the commands that hand one to vfio-pci\n");
+        for c in candidates {
+            let (done, verb, commands) = match (&c.bind[..], &c.unbind[..]) {
+                ([], []) => continue,
+                ([], commands) => ("given back to the kernel", "unbind", commands),
+                (commands, _) => ("bound to vfio-pci", "bind", commands),
+            };
+            let _ = writeln!(out, "\n{0} is {done} by `hoist {verb} {0}`, which does, as root,", c.address);
+            commands.iter().for_each(|line| out.extend(["  ", line, "\n"]));
+        }
     }
     out
 }
