@@ -14,13 +14,14 @@
 //! two cycles), and what `host_memory.rs` says.
 //!
 //! [`experiment`] runs the programs of pcie-bench on all this, [`System`] describes the machines they were run on, and
-//! [`validate`] holds the result against what was measured there.
+//! [`validate`] holds the result against what was measured there; [`fit`] does so with descriptions fitted to half of the sizes.
 #![forbid(unsafe_code)]
 
 mod config_space;
 mod dma_engine;
 mod engine_timing;
 pub mod experiment;
+pub mod fit;
 mod host;
 mod host_memory;
 mod iommu;
@@ -28,6 +29,7 @@ mod iotlb;
 mod link;
 mod msix;
 mod system;
+pub mod targets;
 mod ticks;
 pub mod validate;
 

@@ -170,12 +170,15 @@ pub struct System {
 const REFRESH_INTERVAL_NS: f64 = 7800.0;
 
 impl Systems {
+    /// Their description.
+    pub const PUBLISHED: &str = include_str!("../data/systems.toml");
+
     /// The machines of the published measurements.
     ///
     /// # Errors
     /// None, in fact: a test reads it.
     pub fn published() -> Result<Self, SystemError> {
-        Self::from_toml(include_str!("../data/systems.toml"))
+        Self::from_toml(Self::PUBLISHED)
     }
 
     /// Reads descriptions in the form of `data/systems.toml`.

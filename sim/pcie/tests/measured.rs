@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use pcie::experiment::{Bed, Bench, CacheState, Effort, Experiment};
+use pcie::fit::{fit, is_in_half};
+use pcie::targets::{targets, targets_text};
 use pcie::validate::{Answer, Errors, Row, parse, report, simulate, to_csv};
 use pcie::{Systems, Translation};
 
@@ -49,6 +51,58 @@ fn machines_nothing_was_fitted_to_are_within_eight_per_cent_in_latency() {
         let e = without_iommu(&rows, &a, b);
         assert!(e.quantile(0.5) <= 8.0, "{}\n{}", b.name(), report(&rows, &a));
     }
+}
+
+#[test]
+fn every_target_is_printed_with_its_verdict_and_values_meet_theirs() {
+    let rows = parse(SAMPLE).unwrap();
+    let all = targets(&rows, &answers(&rows, false, 1), true);
+    let text = targets_text(&all);
+    assert_eq!(text.lines().count(), all.len() + 1);
+    for t in &all {
+        let line = text.lines().find(|l| l.starts_with(&t.what)).unwrap();
+        let verdict = match t.is_met() {
+            Some(true) => "met",
+            Some(false) => "missed",
+            None => "no rows",
+        };
+        assert!(line.contains(verdict), "{line}");
+        assert!(!t.what.contains("median error") || t.is_met() == Some(true), "{text}");
+    }
+    assert!(all.iter().filter(|t| t.is_met() == Some(true)).count() >= 5, "{text}");
+    // Twice as slow, and the other way round.
+    let wrong: Vec<Answer> = answers(&rows, false, 1)
+        .into_iter()
+        .map(|a| Answer { latency_ns: a.latency_ns.map(|l| l.map(|x| 2.0 * x)), ..a })
+        .collect();
+    assert_eq!(targets(&rows, &wrong, true)[0].is_met(), Some(false));
+    assert!(targets(&[], &[], true).iter().all(|t| t.is_met().is_none()));
+}
+
+/// Begun 20 % off in every time, from half of the sizes alone.
+#[test]
+fn a_fit_to_half_of_the_sizes_answers_the_other_half() {
+    let mut rows = parse(SAMPLE).unwrap();
+    rows.retain(|r| {
+        let x = &r.experiment;
+        let aligned = x.host_offset == 0 && x.device_offset == 0;
+        r.system == "snb-e5-2630"
+            && aligned
+            && x.page_bytes.is_none()
+            && matches!(x.bench, Bench::LatRd | Bench::BwWr)
+    });
+    let mut sizes: Vec<u32> = rows.iter().map(|r| r.experiment.size_bytes).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let (fitting, other): (Vec<Row>, Vec<Row>) =
+        rows.into_iter().partition(|r| is_in_half(&sizes, r.experiment.size_bytes, 0));
+    assert!(fitting.len() >= 2 && other.len() >= 2, "{} and {}", fitting.len(), other.len());
+    let effort = Effort { samples: 10, transfers: 200 };
+    let fitted = fit(Systems::PUBLISHED, &fitting, effort, 1).unwrap();
+    let a = simulate(&other, |n| fitted.get(n), EFFORT, 1).unwrap();
+    let e = Errors::of(&other, &a, |_| true);
+    assert!(e.mean() < 15.0, "{}", report(&other, &a));
+    assert!(fit("nothing", &[], effort, 1).is_err());
 }
 
 #[test]
