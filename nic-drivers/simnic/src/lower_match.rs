@@ -152,9 +152,12 @@ pub fn lower_match(m: &PacketMatch, ports: &[(PortId, u8)], table: &'static str)
         // Bits beyond are zero in every packet.
         left.set(*field, mask & value & !bits);
     }
-    for field in FIRST_PASS_FIELDS {
-        if m.get(*field).0 == 0 {
-            left.set(*field, 0);
+    // Most rules have none of these, and there are many.
+    if !left.is_zero() {
+        for field in FIRST_PASS_FIELDS {
+            if left.get(*field) != 0 && m.get(*field).0 == 0 {
+                left.set(*field, 0);
+            }
         }
     }
     match left.fields().next() {
