@@ -77,6 +77,7 @@ mod tests {
         let mut r = Returning::default();
         pool.bring_home(&mut r);
         let foreign = other.alloc().unwrap().into_cell();
+        let again = CellId { index: foreign.index, pool: foreign.pool };
         assert!(!pool.returns(foreign, &mut r));
         for c in held {
             assert!(pool.returns(c, &mut r));
@@ -86,6 +87,10 @@ mod tests {
         pool.bring_home(&mut r);
         pool.bring_home(&mut r);
         assert_eq!(pool.free_cells(), 70);
+        // A pool lives until its last cell is home.
+        assert!(other.returns(again, &mut r));
+        other.bring_home(&mut r);
+        assert_eq!(other.free_cells(), 1);
         let mut all = PacketBatch::new();
         assert_eq!(pool.alloc_burst(32, &mut all), 32);
     }
