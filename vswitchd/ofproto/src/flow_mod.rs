@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use classifier::{Addition, MiniMatch, Shapes};
 use clock::Instant;
-use flow::PipelineMatch;
+use flow::{PipelineMask, PipelineMatch};
 use openflow::error::{BadAction, BadRequest, FlowModFailed};
 use openflow::flow_mod::{FlowModCommand, FlowModFlags};
 use openflow::message::FlowRemovedReason;
@@ -232,7 +232,7 @@ impl Batch {
             self.finish(p, now, changes);
             return plan_rule(p, rule, max_rules)?.apply(p, now, max_rules, changes);
         }
-        check_references(p, &rule.instructions)?;
+        check_references(p, Some(rule.matches.mask()), &rule.instructions)?;
         self.rules.entry(table).or_default().push(rule);
         Ok(())
     }
@@ -261,8 +261,7 @@ impl Batch {
 
 /// What the addition of a flow comes to that nobody else has yet.
 fn plan_rule(p: &Pipeline, rule: Arc<Rule>, max_rules: usize) -> Result<Plan, ErrorCode> {
-    tlv::check(p, Some(rule.matches.mask()), rule.instructions.actions())?;
-    check_references(p, &rule.instructions)?;
+    check_references(p, Some(rule.matches.mask()), &rule.instructions)?;
     let priority = u32::from(rule.priority);
     let check_overlap = rule.flags.has(FlowModFlags::CHECK_OVERLAP);
     let t = p.table(rule.table);
@@ -353,8 +352,7 @@ fn plan_modify(
         }
         tables_of(p, fm)?.try_for_each(check)?;
     } else {
-        tlv::check(p, None, fm.instructions.actions())?;
-        check_references(p, &fm.instructions)?;
+        check_references(p, None, &fm.instructions)?;
         let mut tables: Vec<u8> = old.iter().map(|r| r.table).collect();
         tables.dedup();
         tables.into_iter().try_for_each(check)?;
@@ -390,8 +388,9 @@ fn modify(
     }
 }
 
-/// Every group and meter that instructions name is there.
-fn check_references(p: &Pipeline, i: &Instructions) -> Result<(), ErrorCode> {
+/// Every group and meter that instructions name is there, and every tunnel option that they or the match speak of is mapped.
+fn check_references(p: &Pipeline, matches: Option<&PipelineMask>, i: &Instructions) -> Result<(), ErrorCode> {
+    tlv::check(p, matches, i.actions())?;
     check_groups(p, i.actions())?;
     meters::check(p, i.meter, i.actions())
 }

@@ -4,9 +4,10 @@
 mod rig;
 
 use clock::Clock;
+use flow::tunnel::options;
 use flow::{FieldId, PipelineMatch};
 use ofproto::Bridge;
-use openflow::error::{BadAction, FlowModFailed};
+use openflow::error::{BadAction, FlowModFailed, Nicira};
 use openflow::flow_mod::{FlowModCommand, FlowModFlags};
 use openflow::switch::{Bundled, ConnId, OpenFlowSwitch};
 use openflow::{Action, Body, ErrorCode, FlowMod, GroupId, Instructions, Message, PortNo, TableId};
@@ -127,6 +128,13 @@ fn a_bundle_that_fails_names_its_message_and_changes_nothing() {
     wide.matches.set(FieldId::EthType, 0x800);
     wide.matches.set_masked(FieldId::NwDst, 208, 0xffff_fff8);
     fails(wide, FlowModFailed::Overlap.into());
+    // An option that only another bridge has mapped.
+    let option = options::Mapping { index: 40, class: 0xfff2, kind: 3, bytes: 4 };
+    options::map(option).unwrap();
+    let mut with_option = add(401, FlowModFlags::NONE);
+    options::require(&mut with_option.matches, 40, &[0, 0, 0, 1], &[0xff; 4]);
+    fails(with_option, Nicira::InvalidTlvField.into());
+    options::unmap(option);
     let to_group = Instructions::apply(vec![Action::Group(GroupId(7))]);
     fails(FlowMod { instructions: to_group, ..add(400, FlowModFlags::NONE) }, BadAction::BadOutGroup.into());
 }
