@@ -187,11 +187,7 @@ pub fn lower_match(m: &PacketMatch, terms: &Terms<'_>) -> Result<LoweredMatch, R
         _ => {}
     }
     l.later(terms)?;
-    for f in offload::capability::FIRST_PASS_FIELDS {
-        if m.get(*f).0 == 0 {
-            l.left.set(*f, 0);
-        }
-    }
+    offload::capability::spend_zeros(m, &[], &mut l.left);
     match l.left.fields().next() {
         Some(field) if offload::capability::FIRST_PASS_FIELDS.contains(&field) => {
             let wanted = l.left.get(field);

@@ -20,7 +20,7 @@
 //! *Not modelled*: fields split between two tables of a path.
 
 use flow::tunnel::options;
-use flow::{ActionKind, FieldId, ORIGINAL_DIRECTION, PortId};
+use flow::{ActionKind, FieldId, ORIGINAL_DIRECTION, PacketMask, PacketMatch, PortId};
 
 use crate::objects::ObjectKind;
 use crate::rule::Origin;
@@ -338,6 +338,20 @@ pub struct OffloadCapabilities {
 /// Fields that are zero in a packet that comes from a port for the first time, without tunnel or connection tracking:
 /// [`OffloadCapabilities::zero_fields`] of a device that has neither recirculation nor tunnels nor conntrack.
 pub const FIRST_PASS_FIELDS: &[FieldId] = &FIRST_PASS;
+
+/// Takes [`FIRST_PASS_FIELDS`], and `others` that are zero in every packet too, out of `left`, the bits of `m` that nothing has matched
+/// yet, as far as `m` asks for zero: that costs a device nothing.
+pub fn spend_zeros(m: &PacketMatch, others: &[FieldId], left: &mut PacketMask) {
+    // Most rules leave none, and there are many such fields.
+    if left.is_zero() {
+        return;
+    }
+    for f in FIRST_PASS_FIELDS.iter().chain(others) {
+        if left.get(*f) != 0 && m.get(*f).0 == 0 {
+            left.set(*f, 0);
+        }
+    }
+}
 
 /// Those that are of neither tunnels nor the original direction of connections.
 const BESIDE: [FieldId; 8] = [

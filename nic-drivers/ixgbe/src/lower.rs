@@ -8,7 +8,7 @@
 
 use flow::{FieldId, PacketMask, PacketMatch};
 use ixgbe_defs::{FdirInput, FdirMask, FiveTuple, fdir};
-use offload::capability::FIRST_PASS_FIELDS;
+use offload::capability::spend_zeros;
 use offload::{FlowRule, Origin, Reject};
 
 use crate::capability::{FDIR_NAME, FIVE_TUPLE_NAME, TCI_MASKS};
@@ -69,11 +69,7 @@ impl<'a> Taker<'a> {
     /// Nothing is left but what is zero in every packet from a port.
     fn done(mut self) -> Result<(), Reject> {
         self.left.set(FieldId::DpPort, 0);
-        for f in FIRST_PASS_FIELDS.iter().chain(&[FieldId::VlanTci2, FieldId::VlanTpid2]) {
-            if self.m.get(*f).0 == 0 {
-                self.left.set(*f, 0);
-            }
-        }
+        spend_zeros(self.m, &[FieldId::VlanTci2, FieldId::VlanTpid2], &mut self.left);
         match self.left.fields().next() {
             Some(field) => Err(Reject::Field { table: self.table, field }),
             None => Ok(()),

@@ -5,7 +5,7 @@
 //! that tag, and sending one untagged means popping it.
 
 use flow::{Action, ActionKind, FieldId, PacketMatch, PortId};
-use offload::capability::FIRST_PASS_FIELDS;
+use offload::capability::spend_zeros;
 use offload::{FlowRule, Origin, Reject};
 use rocker_defs::Tlvs;
 use rocker_defs::cmd::of_dpa as t;
@@ -135,11 +135,7 @@ fn lower_match(m: &PacketMatch, any_fragment: bool, ports: &[(PortId, u16)]) -> 
         proto: byte(take(FieldId::NwProto)),
         tos: byte(take(FieldId::NwTos)),
     };
-    for f in FIRST_PASS_FIELDS.iter().chain(&[FieldId::VlanTci2, FieldId::VlanTpid2]) {
-        if m.get(*f).0 == 0 {
-            left.set(*f, 0);
-        }
-    }
+    spend_zeros(m, &[FieldId::VlanTci2, FieldId::VlanTpid2], &mut left);
     match left.fields().next() {
         Some(field) => Err(Reject::Field { table, field }),
         None => Ok(lowered),

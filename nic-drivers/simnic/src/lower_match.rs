@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use flow::{FieldId, PacketMatch, PortId};
-use offload::capability::{FIRST_PASS_FIELDS, MaskForm};
+use offload::capability::{FIRST_PASS_FIELDS, MaskForm, spend_zeros};
 use offload::{Needs, Reject};
 use simnic_defs::entry::key;
 use simnic_defs::{KEY_BYTES, KeyBytes};
@@ -152,14 +152,7 @@ pub fn lower_match(m: &PacketMatch, ports: &[(PortId, u8)], table: &'static str)
         // Bits beyond are zero in every packet.
         left.set(*field, mask & value & !bits);
     }
-    // Most rules have none of these, and there are many.
-    if !left.is_zero() {
-        for field in FIRST_PASS_FIELDS {
-            if left.get(*field) != 0 && m.get(*field).0 == 0 {
-                left.set(*field, 0);
-            }
-        }
-    }
+    spend_zeros(m, &[], &mut left);
     match left.fields().next() {
         Some(field) if FIRST_PASS_FIELDS.contains(&field) => {
             let wanted = left.get(field);
