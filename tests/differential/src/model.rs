@@ -7,6 +7,7 @@ use openflow::FlowMod;
 use openflow::flow_mod::{FlowModCommand, FlowModFlags, Instructions};
 use openflow::number::TableId;
 
+use crate::reference::Verdict;
 use crate::rig::Counts;
 
 /// One flow.
@@ -26,6 +27,19 @@ pub struct Flow {
     pub packets: u64,
     /// Bytes counted.
     pub bytes: u64,
+}
+
+impl Flow {
+    /// The flow-mod that deletes this flow and no other.
+    pub fn deletion(&self) -> FlowMod {
+        FlowMod {
+            table: TableId(self.table),
+            priority: self.priority,
+            cookie: self.cookie,
+            matches: self.matches,
+            ..FlowMod::new(FlowModCommand::DeleteStrict)
+        }
+    }
 }
 
 /// All flows.
@@ -77,11 +91,13 @@ impl Model {
         }
     }
 
-    /// Counts a packet for the flow at `index`.
-    pub fn count(&mut self, index: usize, bytes: usize) {
-        let f = &mut self.flows[index];
-        f.packets += 1;
-        f.bytes += bytes as u64;
+    /// Counts a packet for the flows that it met, by their places, with its length at each.
+    pub fn count(&mut self, v: &Verdict) {
+        for (hit, bytes) in v.hits.iter().zip(&v.bytes) {
+            let f = &mut self.flows[*hit];
+            f.packets += 1;
+            f.bytes += *bytes as u64;
+        }
     }
 
     /// Counters by table and priority.

@@ -162,13 +162,7 @@ impl Run {
             return fm;
         }
         let f = self.model.flows[self.r.random_range(0..n)].clone();
-        let target = FlowMod {
-            table: openflow::TableId(f.table),
-            priority: f.priority,
-            cookie: f.cookie,
-            matches: f.matches,
-            ..FlowMod::new(FlowModCommand::DeleteStrict)
-        };
+        let target = f.deletion();
         match self.r.random_range(0..6) {
             0..3 => target,
             3 => FlowMod { command: FlowModCommand::Delete, cookie_mask: u64::MAX, ..target },
@@ -220,9 +214,7 @@ impl Run {
         let mut want = Outcome::default();
         for (port, frame) in burst {
             let v = interpret(&self.model.flows, &self.setup, *port, frame);
-            for (hit, bytes) in v.hits.iter().zip(&v.bytes) {
-                self.model.count(*hit, *bytes);
-            }
+            self.model.count(&v);
             let e = expected(&v);
             want.out.extend(e.out);
             want.punts.extend(e.punts);

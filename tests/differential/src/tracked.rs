@@ -249,13 +249,7 @@ impl Run {
             return tracked_flow(&mut self.r, self.serial);
         }
         let f = &self.model.flows[random[self.r.random_range(0..random.len())]];
-        let target = FlowMod {
-            table: openflow::TableId(f.table),
-            priority: f.priority,
-            cookie: f.cookie,
-            matches: f.matches,
-            ..FlowMod::new(FlowModCommand::DeleteStrict)
-        };
+        let target = f.deletion();
         if self.r.random_bool(0.6) {
             return target;
         }
@@ -356,9 +350,7 @@ impl Run {
             for at in burst {
                 let v = s.interpret(&self.model, &self.setup, at);
                 if n == 0 {
-                    for (hit, bytes) in v.hits.iter().zip(&v.bytes) {
-                        self.model.count(*hit, *bytes);
-                    }
+                    self.model.count(&v);
                     for (port, frame) in &v.out {
                         self.talk.deliver(*port, frame);
                     }

@@ -270,9 +270,7 @@ impl Run {
         let mut want = Outcome::default();
         for (port, frame) in burst {
             let v = interpret(&self.model.flows, &self.setup, *port, frame);
-            for (hit, bytes) in v.hits.iter().zip(&v.bytes) {
-                self.model.count(*hit, *bytes);
-            }
+            self.model.count(&v);
             let is_out = *port == Setup::BELOW && !v.hits.is_empty();
             self.report.out_of_tunnels += u64::from(is_out);
             if !self.setup.is_below(*port) || is_out {
