@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::net::{filters, output, ping, sh};
+use crate::net::{by_tc, filters, output, packets, ping, sh};
 use crate::switch::Switch;
 
 /// How long something of the daemon's is waited for.
@@ -158,11 +158,7 @@ pub fn each_frame_arrives_once(s: &mut Switch) -> Result<String> {
     let d = Daemon::with_policy("once", "skip_hw")?;
     d.ofctl("add-flow", "actions=NORMAL")?;
     ping_once(40)?;
-    let ours = |dev| -> Result<u64> {
-        let all = filters(dev)?;
-        let ip = all.iter().filter(|f| f["protocol"] == "ip");
-        Ok(ip.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum())
-    };
+    let ours = |dev| by_tc(dev, "");
     let (there, back) = (ours("va")?, ours("vb")?);
     ensure!(there >= 10 && back >= 10, "the kernel forwarded {there} there, {back} back");
     ensure!(there <= 40 && back <= 40, "more than there were: {there}, {back}");
@@ -189,7 +185,7 @@ pub fn rules_of_two_passes(s: &mut Switch) -> Result<String> {
     ping_once(40)?;
     let all = filters("va")?;
     let inner = all.iter().filter(|f| f["chain"].as_u64().is_some_and(|c| c > 0) && f["protocol"] == "ip");
-    let n: u64 = inner.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum();
+    let n = packets(inner);
     ensure!((10..=40).contains(&n), "{n} in a later chain: {all:?}");
     let counted = d.counted("ip,in_port=1")?;
     ensure!(counted == 40, "the rule counts {counted} of 40");
@@ -224,11 +220,7 @@ pub fn by_the_database(s: &mut Switch) -> Result<String> {
     vsctl("set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=skip_hw")?;
     vsctl("add-br br0 -- add-port br0 va -- add-port br0 vb")?;
     ping_once(40)?;
-    let ours = |dev| -> Result<u64> {
-        let all = filters(dev)?;
-        let ip = all.iter().filter(|f| f["protocol"] == "ip");
-        Ok(ip.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum())
-    };
+    let ours = |dev| by_tc(dev, "");
     let n = ours("va")?;
     ensure!((10..=40).contains(&n), "the kernel forwarded {n} of 40");
     vsctl("set Open_vSwitch . other_config:hw-offload=false")?;

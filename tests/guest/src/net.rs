@@ -119,6 +119,17 @@ pub fn filters(dev: &str) -> Result<Vec<Value>> {
     Ok(all.into_iter().filter(|f| f["options"].get("handle").is_some()).collect())
 }
 
+/// Packets that the first actions of some filters have counted.
+pub fn packets<'a>(filters: impl Iterator<Item = &'a Value>) -> u64 {
+    filters.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum()
+}
+
+/// Those of the filters for IP on what `dev` receives in whose text `what` is; any text has the empty one.
+pub fn by_tc(dev: &str, what: &str) -> Result<u64> {
+    let all = filters(dev)?;
+    Ok(packets(all.iter().filter(|f| f["protocol"] == "ip" && f.to_string().contains(what))))
+}
+
 /// A program in Python, in a namespace.
 pub fn python(ns: &str, program: &str) -> Command {
     let mut c = Command::new("ip");

@@ -10,9 +10,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::daemon::{Daemon, wait};
-use crate::net::{filters, ping, sh};
+use crate::net::{by_tc, packets, ping, sh};
 use crate::switch::Switch;
-use crate::system::{kernels, stop};
+use crate::system::{behind_tunnel, kernels};
 
 /// The far end's device, with options by its own TC.
 fn far_end(option: &str) -> Result<()> {
@@ -27,41 +27,21 @@ fn far_end(option: &str) -> Result<()> {
 fn came_with_it() -> Result<u64> {
     let text = sh("tc -n b -s -j filter show dev gnb ingress")?;
     let all: Value = serde_json::from_str(&text)?;
-    let n = all.as_array().into_iter().flatten().filter_map(|f| {
-        let first = &f["options"]["actions"][0];
-        first["stats"]["packets"].as_u64()
-    });
-    Ok(n.sum())
+    Ok(packets(all.as_array().into_iter().flatten()))
 }
 
 /// See the module's text.
 pub fn through_tunnels(s: &mut Switch) -> Result<String> {
-    s.provider_off()?;
-    let d = Daemon::start("systemopt", &["--database", "/run/hoist-systemopt.conf"])?;
-    d.vsctl(
-        "add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va -- set interface va ofport_request=1 \
-         -- add-port br0 gn -- set interface gn type=geneve ofport_request=2 options:remote_ip=10.0.0.2 options:key=42 \
-         options:df_default=false",
-    )?;
-    sh("ip addr replace 10.0.0.254/24 dev vb")?;
-    sh("ip -n b link add gnb type geneve external dstport 6081")?;
-    sh("ip -n b link set gnb address 02:00:00:00:00:42 up")?;
-    sh("ip -n b addr add 10.2.0.2/24 dev gnb")?;
+    let made =
+        &["link add gnb type geneve external dstport 6081", "link set gnb address 02:00:00:00:00:42 up"];
+    behind_tunnel(s, "systemopt", ("gn", "geneve"), "gnb", made, "10.2.0", both_ways)
+}
+
+fn both_ways(d: &Daemon) -> Result<String> {
     sh("tc -n b qdisc add dev gnb clsact")?;
     far_end("0000000b")?;
     sh("tc -n b filter add dev gnb ingress protocol ip prio 1 flower enc_key_id 42 \
         geneve_opts 0102:80:00001234/ffff:ff:ffffffff action pass")?;
-    sh("ip -n a addr replace 10.2.0.1/24 dev ea")?;
-    let outcome = both_ways(&d);
-    let _ = sh("ip -n b link del gnb");
-    sh("ip addr del 10.0.0.254/24 dev vb")?;
-    sh("ip -n a addr del 10.2.0.1/24 dev ea")?;
-    let text = outcome?;
-    stop(d)?;
-    Ok(text)
-}
-
-fn both_ways(d: &Daemon) -> Result<String> {
     d.ofctl("del-flows", "")?;
     d.ofctl("add-tlv-map", "{class=0x102,type=0x80,len=4}->tun_metadata0")?;
     d.ofctl("add-flow", "in_port=1,actions=set_field:0x1234->tun_metadata0,output:2")?;
@@ -79,15 +59,10 @@ fn both_ways(d: &Daemon) -> Result<String> {
     ensure!(flows.contains("class=0x102,type=0x80,len=4,0x1234"), "{flows}");
     // The same by TC.
     d.vsctl("set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=skip_hw")?;
-    let packets = |dev: &str| -> Result<u64> {
-        let all = filters(dev)?;
-        let with = all.iter().filter(|f| f["protocol"] == "ip" && f.to_string().contains("geneve"));
-        Ok(with.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum())
-    };
     let before = came_with_it()?;
     let got = ping("a", "10.2.0.2", 40, 20)?;
     let with = came_with_it()? - before;
-    let (there, back) = (packets("va")?, packets("genev_sys_6081")?);
+    let (there, back) = (by_tc("va", "geneve")?, by_tc("genev_sys_6081", "geneve")?);
     let why = || d.appctl("hoist/why").unwrap_or_default();
     ensure!(got == 40 && with == 40, "{got} of 40 answered, {with} came with the option: {}", why());
     ensure!((5..=40).contains(&there) && (5..=40).contains(&back), "{there}, {back} by TC: {}", why());

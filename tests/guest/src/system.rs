@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::checks::transfer;
 use crate::daemon::{Daemon, echoes, ping_once, wait};
-use crate::net::{filters, ping, sh};
+use crate::net::{by_tc, filters, ping, sh};
 use crate::switch::Switch;
 
 const DP: &str = "system@ovs-system";
@@ -117,11 +117,7 @@ fn above(d: &Daemon) -> Result<String> {
     d.vsctl(&format!("set Open_vSwitch . {options}"))?;
     let before = d.counted("")?;
     ping_once(40)?;
-    let of_ip = |dev| -> Result<u64> {
-        let all = filters(dev)?;
-        let ip = all.iter().filter(|f| f["protocol"] == "ip");
-        Ok(ip.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum())
-    };
+    let of_ip = |dev| by_tc(dev, "");
     let (there, back) = (of_ip("va")?, of_ip("vb")?);
     ensure!((10..=40).contains(&there) && (10..=40).contains(&back), "{there} there, {back} back by TC");
     let flows = d.appctl("dpctl/dump-flows type=offloaded")?;
@@ -247,26 +243,41 @@ fn tracked(d: &Daemon) -> Result<()> {
 
 /// b is behind a tunnel whose other end is the host's datapath.
 pub fn tunnels(s: &mut Switch) -> Result<String> {
-    s.provider_off()?;
-    let d = Daemon::start("systemtun", &["--database", "/run/hoist-systemtun.conf"])?;
-    d.vsctl(
-        "add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va -- set interface va ofport_request=1 \
-         -- add-port br0 vx -- set interface vx type=vxlan ofport_request=2 options:remote_ip=10.0.0.2 options:key=42 \
-         options:df_default=false",
-    )?;
-    sh("ip addr replace 10.0.0.254/24 dev vb")?;
-    sh("ip -n b link add vx42 type vxlan id 42 remote 10.0.0.254 dstport 4789 dev eb")?;
-    sh("ip -n b addr add 10.1.0.2/24 dev vx42")?;
-    sh("ip -n b link set vx42 up")?;
-    sh("ip -n a addr replace 10.1.0.1/24 dev ea")?;
-    let outcome = through(&d);
-    let _ = sh("ip -n b link del vx42");
-    sh("ip addr del 10.0.0.254/24 dev vb")?;
-    sh("ip -n a addr del 10.1.0.1/24 dev ea")?;
-    let text = outcome?;
-    stop(d)?;
+    let made = &["link add vx42 type vxlan id 42 remote 10.0.0.254 dstport 4789 dev eb", "link set vx42 up"];
+    let text = behind_tunnel(s, "systemtun", ("vx", "vxlan"), "vx42", made, "10.1.0", through)?;
     let left = sh("ip -o link show")?;
     ensure!(!left.contains("vxlan_sys"), "{left}");
+    Ok(text)
+}
+
+/// What `check` finds while a, in `network`, speaks to b through a tunnel with key 42 between the host's datapath, where it is a port
+/// with this name and of this type, and b, where it is interface `far`, which commands of `ip` in b have `made`.
+pub fn behind_tunnel(
+    s: &mut Switch,
+    name: &str,
+    (port, kind): (&str, &str),
+    far: &str,
+    made: &[&str],
+    network: &str,
+    check: fn(&Daemon) -> Result<String>,
+) -> Result<String> {
+    s.provider_off()?;
+    let d = Daemon::start(name, &["--database", &format!("/run/hoist-{name}.conf")])?;
+    d.vsctl(&format!(
+        "add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va -- set interface va ofport_request=1 \
+         -- add-port br0 {port} -- set interface {port} type={kind} ofport_request=2 options:remote_ip=10.0.0.2 \
+         options:key=42 options:df_default=false"
+    ))?;
+    sh("ip addr replace 10.0.0.254/24 dev vb")?;
+    made.iter().try_for_each(|m| sh(&format!("ip -n b {m}")).map(drop))?;
+    sh(&format!("ip -n b addr add {network}.2/24 dev {far}"))?;
+    sh(&format!("ip -n a addr replace {network}.1/24 dev ea"))?;
+    let outcome = check(&d);
+    let _ = sh(&format!("ip -n b link del {far}"));
+    sh("ip addr del 10.0.0.254/24 dev vb")?;
+    sh(&format!("ip -n a addr del {network}.1/24 dev ea"))?;
+    let text = outcome?;
+    stop(d)?;
     Ok(text)
 }
 
@@ -284,13 +295,7 @@ fn through(d: &Daemon) -> Result<String> {
     d.vsctl("set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=skip_hw")?;
     let got = ping("a", "10.1.0.2", 40, 20)?;
     ensure!(got == 40, "{got} of 40 answered with TC above");
-    let packets = |dev: &str, what: &str| -> Result<u64> {
-        let all = filters(dev)?;
-        let ours = all.iter().filter(|f| f["protocol"] == "ip");
-        let with = ours.filter(|f| f.to_string().contains(what));
-        Ok(with.filter_map(|f| f["options"]["actions"][0]["stats"]["packets"].as_u64()).sum())
-    };
-    let (there, back) = (packets("va", "tunnel_key")?, packets("vxlan_sys_4789", "enc_key_id")?);
+    let (there, back) = (by_tc("va", "tunnel_key")?, by_tc("vxlan_sys_4789", "enc_key_id")?);
     let why = || d.appctl("hoist/why").unwrap_or_default();
     ensure!((5..=40).contains(&there) && (5..=40).contains(&back), "{there}, {back} by TC: {}", why());
     // With group policy: the kernel says it, and so does TC.
