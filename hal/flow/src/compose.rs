@@ -6,7 +6,7 @@
 
 use crate::checksum::{Sum, checksum, udp_nonzero};
 use crate::field::FieldId as F;
-use crate::headers::{eth_type, ip_proto};
+use crate::headers::{MacAddr, eth_type, ip_proto};
 use crate::key::PacketKey;
 use crate::parse::{FRAG_ANY, FRAG_LATER, VLAN_PRESENT};
 
@@ -72,8 +72,7 @@ fn be32(v: u64) -> [u8; 4] {
 }
 
 fn mac(v: u64) -> [u8; 6] {
-    let [_, _, m @ ..] = v.to_be_bytes();
-    m
+    MacAddr::from_u64(v).0
 }
 
 /// `payload` bytes that count up behind the transport header, then `fill` zeros.

@@ -12,7 +12,7 @@ use openflow::group::{
     GroupType, Selection,
 };
 use openflow::message::FlowRemovedReason;
-use openflow::{Action, ErrorCode, GroupId, PortNo};
+use openflow::{Action, ErrorCode, GroupId};
 
 use crate::changes::Changes;
 use crate::check::check_bucket;
@@ -194,12 +194,11 @@ fn put(p: &mut Pipeline, gm: &GroupMod, buckets: Vec<Bucket>, created: Instant) 
         generation: p.generation,
     };
     for b in group.buckets.iter().map(|b| &b.bucket) {
-        let watches = b.watch_port != PortNo::ANY || b.watch_group != GroupId::ANY;
         match group.group_type {
             GroupType::Select => {}
             _ if b.weight != 0 => return Err(GroupModFailed::InvalidGroup.into()),
-            GroupType::FastFailover if !watches => return Err(GroupModFailed::InvalidGroup.into()),
-            GroupType::All | GroupType::Indirect if watches => {
+            GroupType::FastFailover if !b.watches() => return Err(GroupModFailed::InvalidGroup.into()),
+            GroupType::All | GroupType::Indirect if b.watches() => {
                 return Err(GroupModFailed::WatchUnsupported.into());
             }
             _ => {}

@@ -13,7 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use flow::{FieldId, PipelineKey, PipelineMask};
+use flow::{FieldId, MacAddr, PipelineKey, PipelineMask};
 use openflow::PortNo;
 
 use crate::tables::Pipeline;
@@ -86,7 +86,7 @@ impl Looking<'_> {
 pub(crate) fn takes(p: &Pipeline, routing: &Routing, key: &PipelineKey, wc: &mut PipelineMask) -> bool {
     let remotes = &p.settings.in_band;
     let Some(local) = p.ports.get(PortNo::LOCAL).filter(|_| !remotes.is_empty()) else { return false };
-    let mac = local.hw_addr.0.iter().fold(0u128, |n, b| n << 8 | u128::from(*b));
+    let mac = MacAddr(local.hw_addr.0).to_u64().into();
     let from_local = key.get64(FieldId::InPort) as u32 == PortNo::LOCAL.0;
     wc.set_exact(FieldId::EthType);
     let mut l = Looking { key, wc };
@@ -152,7 +152,7 @@ pub(crate) fn as_flows(p: &Pipeline) -> String {
     let Some(local) = p.ports.get(PortNo::LOCAL).filter(|_| !p.settings.in_band.is_empty()) else {
         return String::new();
     };
-    let mac = flow::MacAddr(local.hw_addr.0);
+    let mac = MacAddr(local.hw_addr.0);
     let mut flows = vec![
         format!("priority=180000,udp,in_port=LOCAL,dl_src={mac},tp_src=68,tp_dst=67"),
         format!("priority=180001,arp,dl_dst={mac},arp_op=2"),

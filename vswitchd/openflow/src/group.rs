@@ -74,6 +74,13 @@ pub struct Bucket {
     pub actions: Vec<Action>,
 }
 
+impl Bucket {
+    /// Whether the state of a port or a group decides whether it is live.
+    pub fn watches(&self) -> bool {
+        self.watch_port != PortNo::ANY || self.watch_group != GroupId::ANY
+    }
+}
+
 /// A change to the group table.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupMod {

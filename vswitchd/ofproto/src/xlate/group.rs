@@ -97,8 +97,7 @@ impl Xlate<'_> {
     /// Whether a bucket may be chosen; one that watches nothing may.
     fn is_live(&mut self, b: &Bucket, depth: u32) -> bool {
         let env = self.env;
-        let watches = b.watch_port != PortNo::ANY || b.watch_group != GroupId::ANY;
-        if !watches {
+        if !b.watches() {
             return true;
         }
         let port = env.pipeline.ports.get(b.watch_port);

@@ -8,7 +8,7 @@
 //! Both addresses are always looked at, and VLAN id and presence of the outermost tag; its priority only where it is moved
 //! to another tag.
 
-use flow::FieldId;
+use flow::{FieldId, MacAddr};
 use offload::Origin;
 use openflow::PortNo;
 use openflow::port::PortConfig;
@@ -88,7 +88,7 @@ impl Xlate<'_> {
             let key = MacKey { vlan, mac: src };
             if self.record && env.macs.lookup(key) != Some(bundle) {
                 let bond = env.pipeline.bundles.of(p.no).map(|b| &b.name);
-                let (mac, name) = (flow::MacAddr(mac_bytes(src)), bond.unwrap_or(&p.name));
+                let (mac, name) = (MacAddr::from_u64(src), bond.unwrap_or(&p.name));
                 let text = format!("-> learned that {mac} is on port {name} in VLAN {vlan}");
                 self.step(|| StepKind::Learned(text));
             }
@@ -115,7 +115,7 @@ impl Xlate<'_> {
                     // What goes by a hash depends on more than where it goes.
                     let fixed = env.pipeline.bundles.of(p.no).is_none_or(|b| b.view.is_fixed());
                     if fixed {
-                        self.out.provenance.push(Origin::LearnedMac { vlan, mac: mac_bytes(dst) });
+                        self.out.provenance.push(Origin::LearnedMac { vlan, mac: MacAddr::from_u64(dst).0 });
                     }
                     self.leave_by(p, &inner);
                     if alone && fixed {
@@ -229,9 +229,4 @@ pub(super) fn is_reserved(mac: u64) -> bool {
                 | 0x0100_0ccc_cccd
                 | 0x0100_0ccd_cdcd
         )
-}
-
-fn mac_bytes(mac: u64) -> [u8; 6] {
-    let [_, _, a, b, c, d, e, f] = mac.to_be_bytes();
-    [a, b, c, d, e, f]
 }

@@ -1,6 +1,6 @@
 //! Packets that are not for the tables: those of protocols that the port they came in on speaks itself.
 
-use flow::{Action, ControllerAction, FieldId, PuntReason};
+use flow::{Action, ControllerAction, FieldId, MacAddr, PuntReason};
 
 use super::Xlate;
 
@@ -39,14 +39,14 @@ impl Xlate<'_> {
         }
         self.wc.set_exact(FieldId::EthDst);
         let dst = if c.extended { links::cfm::ccm::EXTENDED_DST } else { links::cfm::ccm::USUAL_DST };
-        self.key.get64(FieldId::EthDst) == mac_number(dst)
+        self.key.get64(FieldId::EthDst) == MacAddr(dst).to_u64()
             && (!c.check_tunnel_key || self.has_no_tunnel_key())
     }
 
     fn is_bfd(&mut self, m: &links::bfd::BfdMatch) -> bool {
         if let Some(dst) = m.eth_dst {
             self.wc.set_exact(FieldId::EthDst);
-            if self.key.get64(FieldId::EthDst) != mac_number(dst) {
+            if self.key.get64(FieldId::EthDst) != MacAddr(dst).to_u64() {
                 return false;
             }
         }
@@ -82,8 +82,4 @@ impl Xlate<'_> {
         self.wc.set_exact(FieldId::TunId);
         self.key.get(FieldId::TunId) == 0
     }
-}
-
-fn mac_number(mac: [u8; 6]) -> u64 {
-    mac.iter().fold(0, |n, b| n << 8 | u64::from(*b))
 }
