@@ -34,7 +34,7 @@ pub(crate) struct Waiting {
     queue: VecDeque<(u8, u32)>,
 }
 
-kernel::state!(struct Waiting { on: fixed, fresh, queue });
+kernel::state!(struct Waiting { on, fresh, queue });
 
 impl Waiting {
     /// A counter of an entry is half full, or more.

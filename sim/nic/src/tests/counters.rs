@@ -1,6 +1,7 @@
 //! Counters of finite width that go to host memory: no frame is counted twice or not at all, whatever the widths.
 
-use device::{RegOffset, Registers};
+use device::{DmaMemory, Iova, RegOffset, Registers};
+use kernel::{Reader, State, Writer};
 use simnic_defs::regs::{Reg, fault, queue_ctrl, queue_status};
 use simnic_defs::{CmdDesc, EvictRecord, HwAction, Opcode, StatsRecord, gen_of, slot_of};
 
@@ -24,6 +25,20 @@ impl Ring {
         h.write(Reg::CTR_CTRL, queue_ctrl::ENABLE);
         assert_eq!(h.read(Reg::CTR_STATUS), queue_status::ENABLED);
         Ring { mapped, log2, head: 0 }
+    }
+
+    /// Appends where the ring is and how far.
+    pub(super) fn save(&self, w: &mut Writer) {
+        self.mapped.iova.0.save(w);
+        (self.log2, self.head).save(w);
+    }
+
+    /// The ring in the memory of a device that goes on from a checkpoint.
+    pub(super) fn load(r: &mut Reader<'_>, mapped: &[(Iova, DmaMemory)]) -> Ring {
+        let at = u64::load(r).unwrap();
+        let (log2, head) = State::load(r).unwrap();
+        let (iova, memory) = mapped.iter().find(|(a, _)| a.0 == at).unwrap();
+        Ring { mapped: Mapped { memory: memory.clone(), iova: *iova }, log2, head }
     }
 
     pub(super) fn take(&mut self) -> Vec<EvictRecord> {

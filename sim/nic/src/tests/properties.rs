@@ -3,10 +3,13 @@
 use device::{DeviceBacking, RegOffset, Registers};
 use kernel::Rng;
 use simnic_defs::entry::key;
+use simnic_defs::object::HEADER_UDP;
 use simnic_defs::regs::{PortReg, QueueReg, Reg};
 use simnic_defs::{
-    CmdDesc, CmdStatus, DumpRecord, Encap, FlowEntry, HwAction, HwField, KEY_BYTES, Opcode, SetField,
+    CmdDesc, CmdStatus, DumpRecord, Encap, FlowEntry, HeaderSpec, HwAction, HwField, KEY_BYTES, Opcode,
+    SetField,
 };
+use zerocopy::IntoBytes;
 
 use super::connections::{RECIRC, ZONE, back, set as set_connection, spec, ternary, there, with_flags};
 use super::counters::Ring;
@@ -15,10 +18,13 @@ use super::{device, settle, to_dst};
 use crate::raw_host::{HostRing, RawHost, key_of};
 use crate::{Config, DropReason, SimHandle, SimStats, frames};
 
-const DSTS: u64 = 7;
+const DSTS: u64 = 8;
+/// The VXLAN network identifier of the header that the device puts on.
+pub(super) const PUSHED_VNI: u8 = 5;
 
 /// A device with rules of every kind, receive rings on all ports, and a transmit ring.
 pub(super) fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>, HostRing) {
+    let tunnels = config.tunnels.headers > 0;
     let (sim, mut h) = device(config);
     let out = |port| HwAction::Output { port };
     let push = HwAction::PushVlan { tpid: 0x8100, tci: 5 };
@@ -39,11 +45,21 @@ pub(super) fn busy_device(config: Config) -> (SimHandle, RawHost, Vec<HostRing>,
         let c = h.install_exact(0, &to_dst([10, 0, 0, i as u8], actions)).unwrap();
         assert_eq!(c.status, 0);
     }
+    if tunnels {
+        let mut outer = vxlan(PUSHED_VNI, &[]);
+        // Lengths, checksum and source port are the device's.
+        [16..18, 24..26, 34..36, 38..40].into_iter().for_each(|r| outer[r].fill(0));
+        let header = HeaderSpec::new(&outer, 14, 34, HEADER_UDP).unwrap();
+        let c = h.command_with(CmdDesc::new(Opcode::HeaderSet, 0), header.as_bytes()).unwrap();
+        assert_eq!(c.status, 0);
+        let actions = [HwAction::DecTtl, HwAction::PushHeader { header: 0 }, out(3)];
+        assert_eq!(h.install_exact(0, &to_dst([10, 0, 0, 7], &actions)).unwrap().status, 0);
+    }
     let (k, m) = key_of(&[(key::ETH_TYPE, &[0x08, 0x06])]);
     let e = FlowEntry::new(k, m, 0, &[out(0), HwAction::ToHost]).unwrap();
     let mut d = CmdDesc::new(Opcode::Install, 0);
     (d.table, d.priority) = (1, 5.into());
-    assert_eq!(h.command_with(d, zerocopy::IntoBytes::as_bytes(&e)).unwrap().status, 0);
+    assert_eq!(h.command_with(d, e.as_bytes()).unwrap().status, 0);
     // A tunnel and what comes out of it, connections and what goes through.
     let pop = HwAction::PopHeader { kind: Encap::Vxlan, port: 40 };
     ternary(&mut h, &[(key::PROTO, &[17]), (key::L4_DST, &4789u16.to_be_bytes())], &[pop]);
