@@ -2,6 +2,8 @@
 //!
 //! For traffic generators, benches and model checks. Wires have times: a frame is given to the device in a cycle to come,
 //! and a frame taken from it says in which cycle it left.
+//!
+//! Not part of the device: neither cycle-level nor behavioural.
 
 use kernel::{Reader, State, Writer};
 use simnic_defs::cmd::TABLE_TERNARY;
@@ -13,7 +15,7 @@ use crate::bench::BenchError;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::handle::{SimHandle, SimNic};
-use crate::raw_host::{RawError, RawHost, key_of};
+use crate::raw_host::{ENTRIES, LOG2, RawError, RawHost, key_of};
 
 /// A device that is up, and its rules.
 pub struct Bed {
@@ -50,6 +52,13 @@ impl Bed {
     /// When the configuration is wrong or the device does not come up.
     pub fn new(config: Config, seed: u64) -> Result<Bed, BenchError> {
         let ports = config.device.ports;
+        let rings = config.host.ring_log2_min..=config.host.command_log2_max;
+        if !rings.contains(&LOG2) {
+            let why = format!(
+                "the bed's command ring has {ENTRIES} entries, and host.ring_log2_min and command_log2_max allow none such"
+            );
+            return Err(BenchError::Device(why));
+        }
         let sim = SimNic::new(config, seed)?;
         let mut host = RawHost::bring_up(sim.backing())?;
         for p in 0..ports {

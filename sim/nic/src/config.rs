@@ -2,6 +2,8 @@
 //!
 //! `profiles/default.toml` documents every key; a test holds it against [`Config::default`]. An error names the key, the
 //! line and the reason.
+//!
+//! Neither cycle-level nor behavioural: numbers for both.
 
 use kernel::Timing;
 use pcie::{EngineTiming, Generation, LinkConfig, System, Systems};
@@ -384,6 +386,7 @@ impl Config {
         range("device.queue_pairs", d.queue_pairs.into(), 1, MAX_QUEUE_PAIRS.into())?;
         range("device.msix_vectors", d.msix_vectors.into(), 2, 256)?;
         range("device.max_frame_bytes", d.max_frame_bytes.into(), 64, 16_000)?;
+        range("device.reset_cycles", d.reset_cycles.into(), 1, 1 << 30)?;
         range("device.wire_frames", d.wire_frames.into(), 1, 1 << 20)?;
         range("port.speed_mbps", self.port.speed_mbps.into(), 1, 1_000_000)?;
         range("port.latency_cycles", self.port.latency_cycles.into(), 1, 1 << 20)?;
@@ -405,6 +408,7 @@ impl Config {
         range("port.shared_frames", p.shared_frames.into(), 0, 1 << 20)?;
         range("port.threshold_16ths", p.threshold_16ths.into(), 1, 1024)?;
         range("port.pause_at_frames", p.pause_at_frames.into(), 0, p.ingress_queue_frames.into())?;
+        range("port.resume_at_frames", p.resume_at_frames.into(), 0, p.ingress_queue_frames.into())?;
         if p.pause_at_frames > 0 && p.resume_at_frames >= p.pause_at_frames {
             let reason =
                 format!("{} is not below pause_at_frames, {}", p.resume_at_frames, p.pause_at_frames);
@@ -426,6 +430,17 @@ impl Config {
             range(&format!("{name}.latency_cycles"), l.into(), 1, 1 << 20)?;
             range(&format!("{name}.interval_cycles"), i.into(), 1, 1 << 20)?;
             range(&format!("{name}.buffer_frames"), b.into(), 1, 1 << 16)?;
+        }
+        for (key, cycles) in [
+            ("exact.insert_cycles", self.exact.insert_cycles),
+            ("lpm.insert_cycles", self.lpm.insert_cycles),
+            ("range.insert_cycles", self.range.insert_cycles),
+            ("ternary.insert_cycles", self.ternary.insert_cycles),
+            ("command.decode_cycles", self.command.decode_cycles),
+            ("command.remove_cycles", self.command.remove_cycles),
+            ("command.record_cycles", self.command.record_cycles),
+        ] {
+            range(key, cycles.into(), 0, 1 << 30)?;
         }
         range("connections.entries", self.connections.entries.into(), 0, 1 << 20)?;
         range("groups.latency_cycles", self.groups.latency_cycles.into(), 1, 1 << 20)?;
@@ -474,10 +489,6 @@ impl Config {
         range("counters.packet_bits", self.counters.packet_bits.into(), 1, 64)?;
         range("counters.byte_bits", self.counters.byte_bits.into(), 1, 64)?;
         let h = &self.host;
-        let log2 = self.counters.ring_log2_max;
-        if log2 != 0 {
-            range("counters.ring_log2_max", log2.into(), h.ring_log2_min.into(), 16)?;
-        }
         range("host.queue_frames", h.queue_frames.into(), 1, 1 << 16)?;
         range("host.interval_cycles", h.interval_cycles.into(), 1, 1 << 20)?;
         range("host.descriptor_batch", h.descriptor_batch.into(), 1, 64)?;
@@ -485,9 +496,20 @@ impl Config {
         range("host.command_log2_max", h.command_log2_max.into(), 1, 16)?;
         let most = h.ring_log2_max.min(h.command_log2_max);
         range("host.ring_log2_min", h.ring_log2_min.into(), 1, most.into())?;
+        let log2 = self.counters.ring_log2_max;
+        if log2 != 0 {
+            range("counters.ring_log2_max", log2.into(), h.ring_log2_min.into(), 16)?;
+        }
         range("command.max_records", self.command.max_records.into(), 1, 1024)?;
         range("pcie.generation", self.pcie.generation.into(), 1, 5)?;
         range("pcie.lanes", self.pcie.lanes.into(), 1, 32)?;
+        let pcie = &self.pcie;
+        range("pcie.latency_cycles", pcie.latency_cycles.into(), 1, 1 << 20)?;
+        range("pcie.host_latency_cycles", pcie.host_latency_cycles.into(), 1, 1 << 20)?;
+        // A header of three double words, and what frames it (PCI Express Base 3.0, 2.2.1).
+        range("pcie.request_header_bytes", pcie.request_header_bytes.into(), 12, 256)?;
+        range("pcie.completion_header_bytes", pcie.completion_header_bytes.into(), 12, 256)?;
+        range("pcie.dllp_interval_bytes", pcie.dllp_interval_bytes.into(), 0, 1 << 20)?;
         let host = self.machine()?;
         self.link(host.as_ref()).check().map_err(|e| ConfigError {
             line: 0,

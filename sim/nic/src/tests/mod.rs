@@ -10,6 +10,7 @@ mod forwarding;
 mod groups;
 mod mishaps;
 mod model;
+mod nonsense;
 mod packet_rings;
 mod properties;
 mod tunnels;
