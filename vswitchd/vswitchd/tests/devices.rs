@@ -235,3 +235,99 @@ fn a_device_in_another_process_dies_and_comes_back_under_traffic_and_nothing_is_
     r.stop_switch();
     server.kill();
 }
+
+/// Packets of the flows of the device whose actions are such, and how many there are; of the packets, those that hardware forwarded.
+fn of_flows(flows: &serde_json::Value, is: impl Fn(&str) -> bool) -> (usize, u64, u64) {
+    let all = flows.as_array().unwrap().iter().filter(|f| is(f["actions"].as_str().unwrap()));
+    let n = |f: &serde_json::Value, name: &str| f[name].as_u64().unwrap();
+    all.fold((0, 0, 0), |(count, packets, hw), f| {
+        (count + 1, packets + n(f, "packets"), hw + n(f, "hardware_packets"))
+    })
+}
+
+#[test]
+fn a_tunnel_is_pushed_and_popped_in_the_device_and_its_counters_say_so() {
+    let Some(net) = Net::with_hosts("tunnel", 2) else { return };
+    let overlay = |n: usize| format!("10.88.0.{n}/24");
+    // The other end is the kernel's own VXLAN.
+    let vx = ["ip", "link", "add", "vx", "type", "vxlan", "id", "7", "dstport", "4789"];
+    let made =
+        net.inside(2, &[&vx[..], &["local", "192.0.2.2", "remote", "192.0.2.1", "dev", "eth0"]].concat());
+    if !made.status.success() {
+        println!("SKIP tunnel: no VXLAN in this kernel: {}", String::from_utf8_lossy(&made.stderr).trim());
+        return;
+    }
+    let inside = |n, words: &str| {
+        let o = net.inside(n, &words.split_whitespace().collect::<Vec<_>>());
+        assert!(o.status.success(), "{words}: {}", String::from_utf8_lossy(&o.stderr));
+        String::from_utf8_lossy(&o.stdout).into_owned()
+    };
+    inside(1, &format!("ip addr add {} dev eth0", overlay(1)));
+    inside(2, "ip addr add 192.0.2.2/24 dev eth0");
+    inside(2, &format!("ip addr add {} dev vx", overlay(2)));
+    inside(2, "ip link set vx up");
+
+    let mut r = Rig::start(&net, Way::Embedded);
+    r.vsctl("add-br under");
+    r.vsctl("add-br over");
+    let port =
+        |n: u8| format!("type=hoist options:device=sim:0 options:port={n} options:wire=af_packet:w{}", n + 1);
+    r.vsctl(&format!("add-port over n0 -- set Interface n0 {}", port(0)));
+    r.vsctl(&format!("add-port under n1 -- set Interface n1 {}", port(1)));
+    net.ip(&["addr", "add", "192.0.2.1/24", "dev", "under"]);
+    net.ip(&["link", "set", "under", "up"]);
+    r.vsctl("add-port over vx0 -- set Interface vx0 type=vxlan options:remote_ip=192.0.2.2 options:key=7");
+    eventually("hosts ping through the tunnel", || net.ping(1, "10.88.0.2").then_some(()));
+
+    let pings = Pings::start(&net, 1, "10.88.0.2");
+    let pushed = |a: &str| a.contains("tnl_push");
+    let popped = |a: &str| a.contains("tnl_pop");
+    let hw = || document(&r, &["hoist/flows", "--hw"]);
+    eventually("both directions of the tunnel are in the device", || {
+        let flows = hw();
+        let device = flows.as_array()?.iter().all(|f| f["device"] == "sim:0");
+        (of_flows(&flows, pushed).0 > 0 && of_flows(&flows, popped).0 > 0 && device).then_some(())
+    });
+    // Of what comes from then on software sees nothing: all that is counted is counted by hardware.
+    let at_first = document(&r, &["hoist/status"]);
+    let mut before = hw();
+    eventually("the device alone counts on, in both directions", || {
+        let now = hw();
+        let since = |is: &dyn Fn(&str) -> bool| {
+            let ((_, all, in_hw), (_, all_then, in_hw_then)) = (of_flows(&now, is), of_flows(&before, is));
+            (in_hw.saturating_sub(in_hw_then), (all - in_hw).abs_diff(all_then - in_hw_then))
+        };
+        let ((pushes, by_software), (pops, and_back)) = (since(&pushed), since(&popped));
+        if by_software + and_back > 0 {
+            // What software had counted before is credited after its time.
+            before = now;
+            return None;
+        }
+        (pushes > 50 && pops > 50).then_some(())
+    });
+    let now = document(&r, &["hoist/status"]);
+    let total = |d: &serde_json::Value| d["datapath"]["hardware_packets"].as_u64().unwrap();
+    assert!(total(&now) > total(&at_first) + 100, "{} and {}", total(&at_first), total(&now));
+    // What goes out by the wire is VXLAN, as the kernel at its other end found it.
+    let received = inside(2, "cat /sys/class/net/vx/statistics/rx_packets");
+    assert!(received.trim().parse::<u64>().unwrap() > 50, "{received}");
+    let dump = r.ok("ovs-appctl", &["-t", r.target(), "dpctl/dump-flows", "-m"]);
+    assert!(dump.contains("offloaded:yes"), "{dump}");
+    let hoist = support::program("hoist");
+    if hoist.exists() {
+        let said = r.ok(hoist.to_str().unwrap(), &["flows", "--hw"]);
+        assert!(said.contains("tnl_push") && said.contains("tnl_pop") && said.contains("sim:0"), "{said}");
+    } else {
+        println!("NOTE `hoist` is not built: what it prints is not looked at");
+    }
+    drop(pings);
+
+    // The tunnel goes: so do its flows, and the device's headers with them.
+    r.vsctl("del-port over vx0");
+    eventually("nothing of the tunnel is in the device", || {
+        let flows = hw();
+        (of_flows(&flows, pushed).0 + of_flows(&flows, popped).0 == 0).then_some(())
+    });
+    assert!(!net.ping(1, "10.88.0.2"));
+    r.stop_switch();
+}
