@@ -1,4 +1,6 @@
 //! The clock: runs a machine cycle by cycle, and jumps over cycles in which nothing can happen.
+//!
+//! Cycle-level: nothing is skipped but cycles in which no stage can do anything.
 
 use crate::{Cycles, Wake};
 

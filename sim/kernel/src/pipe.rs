@@ -7,6 +7,8 @@
 //!
 //! Items leave in the order they entered. A full pipe refuses pushes; that is back-pressure. For one item per `interval`
 //! the capacity must be at least `latency / interval + 2`, because a slot freed in one cycle can be taken in the next.
+//!
+//! Cycle-level throughout.
 
 use std::collections::VecDeque;
 

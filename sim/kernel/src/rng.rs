@@ -1,6 +1,8 @@
 //! A small seeded random number generator: xoshiro256** (Blackman and Vigna, 2018), seeded by SplitMix64.
 //!
 //! Written out here so that a seed gives the same bits for ever, whatever a dependency's next version does.
+//!
+//! Behavioural: numbers take no cycles.
 
 /// A generator. The same seed gives the same sequence.
 #[derive(Clone, Debug)]

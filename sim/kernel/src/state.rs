@@ -4,6 +4,8 @@
 //! day it exists. Bytes are read back without trust: lengths are held against what is left of the input, numbers of variants against the
 //! variants, and [`State::fits`] compares what was read with what a new device of the same configuration has: sizes of tables and queues,
 //! timings, everything that the configuration decides.
+//!
+//! Neither cycle-level nor behavioural: state is taken between two cycles.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::Hash;

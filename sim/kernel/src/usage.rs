@@ -3,6 +3,8 @@
 //! A stage is charged its initiation interval when it accepts an item, and one stalled cycle for each cycle in which it
 //! has an item and could take it but for what comes after. What is left is idle. None of this depends on when the
 //! cycles are looked at, so a clock that jumps gives the same account.
+//!
+//! Cycle-level: every cycle is charged to one thing.
 
 use crate::Cycles;
 

@@ -1,4 +1,6 @@
 //! The simulated device as a [`DeviceBacking`]: what a driver sees.
+//!
+//! Behavioural: an access by the host takes effect between two cycles and takes none itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,6 +1,8 @@
 //! How fast the simulator is: device cycles and frames per second of host time.
 //!
 //! The figures are of the host's time; the device's own speed is in [`Forwarding::simulated_pps`].
+//!
+//! Not part of the device: neither cycle-level nor behavioural.
 
 use std::time::{Duration, Instant};
 

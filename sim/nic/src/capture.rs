@@ -1,4 +1,6 @@
 //! Copies of the frames that pass the ports, with their cycles: what a tap on every wire would see.
+//!
+//! Not part of the device: neither cycle-level nor behavioural; cycles are those in which the port had the frame.
 
 use serde::Serialize;
 

@@ -5,6 +5,8 @@
 //! it when its own state is that of then, because its rings and buffers are put back, too. A checkpoint is restored into the device it
 //! was taken from, or one like it, while the same memory is mapped; or it makes a new device with memory of its own
 //! ([`SimNic::resume`]), in another process, too, by way of a file (`file.rs`).
+//!
+//! Neither cycle-level nor behavioural: state is taken between two cycles.
 
 mod codec;
 mod file;

@@ -10,6 +10,9 @@
 //!
 //! Stages are fields and called directly: nothing is dispatched dynamically in a cycle. What the command engine changes
 //! in the tables and ports takes effect in [`Chip::commit`].
+//!
+//! Cycle-level: one call of every stage for each cycle, effects seen by others in the next. Behavioural: a reset clears everything in the
+//! cycle in which it is over.
 
 use device::ErrorEvents;
 use kernel::{Cycles, Damage, Machine, Reader, Rng, State, Wake, Writer};

@@ -2,6 +2,8 @@
 //!
 //! A doorbell register keeps the last value written; the device takes what is new before each run. In lockstep doorbells
 //! are written like any other register.
+//!
+//! Behavioural: in live mode a doorbell is seen at the next run of the device, not after a flight over the link.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 

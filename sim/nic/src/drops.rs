@@ -1,4 +1,6 @@
 //! Why frames are lost, and the account of all frames.
+//!
+//! Neither cycle-level nor behavioural: names and sums, which balance in every cycle.
 
 use serde::Serialize;
 

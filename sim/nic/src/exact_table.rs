@@ -9,6 +9,9 @@
 //! With two choices a second bucket follows from other bits of the same CRC, and the emptier of the two takes the entry. A key whose
 //! buckets are full is refused, however empty the rest of the table is. There is no moving of entries. Key profile p lies
 //! in table p mod banks; each table is a stage of its own.
+//!
+//! Behavioural: search and insertion are done at once, by the hash and buckets of real hardware, so that what fits is what would fit; the
+//! stage around the table ([`crate::pipeline`]) and the command engine have the timing.
 
 use simnic_defs::entry::key_defect;
 use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};

@@ -1,4 +1,6 @@
 //! What the driver did wrong: recorded, counted, shown in the FAULT registers, never fatal to the simulator.
+//!
+//! Behavioural: a fault is recorded in the cycle in which it is met.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,6 @@
 //! Well-formed frames for tests and benches.
+//!
+//! Not part of the device: neither cycle-level nor behavioural.
 
 #[cfg(test)]
 use crate::checksum::pseudo6;

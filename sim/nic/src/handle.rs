@@ -1,4 +1,6 @@
 //! The handle on a simulated device: its wires, its clock and what can be seen of it from outside.
+//!
+//! Not part of the device: neither cycle-level nor behavioural.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

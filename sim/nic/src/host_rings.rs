@@ -6,6 +6,9 @@
 //!
 //! An engine decides which frame is moved when and what its completion says; fetching, bookkeeping of transfers, faults and
 //! stopping are here.
+//!
+//! Cycle-level: every fetch, payload and completion is a transfer of the DMA engine, in finite numbers. Behavioural: bookkeeping between
+//! them takes no cycles.
 
 use std::collections::VecDeque;
 

@@ -8,6 +8,8 @@
 //! descriptor that register writes and doorbells ring. Ports without a descriptor are looked at every [`POLL`]. The
 //! device's lock is given up, fairly, between runs of [`QUANTUM_CYCLES`], so that register accesses do not wait long.
 //! Cycles pass only while there is something to do; time as the driver sees it is the host's.
+//!
+//! Behavioural: how device cycles and the host's time go together; the cycles themselves are those of lockstep.
 
 use std::collections::VecDeque;
 use std::io;

@@ -2,6 +2,8 @@
 //!
 //! A frame is a box that moves from stage to stage; its bytes stay where they are. Boxes are recycled, so in steady state
 //! nothing is allocated; how many exist is bounded by the stages' buffers.
+//!
+//! Neither cycle-level nor behavioural: what the stages hand on.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! Profiles of devices by name: those in `profiles/`, which are part of the program, and files of the user's.
+//!
+//! Neither cycle-level nor behavioural: numbers for both.
 
 use std::path::Path;
 

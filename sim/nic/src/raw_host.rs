@@ -1,6 +1,8 @@
 //! The least of a host that can use the device: a command ring, packet rings, one step at a time. For tests and benches;
 //! a real driver is elsewhere, and this one shares nothing with it, so that each checks the other's reading of the
 //! datasheet.
+//!
+//! Not part of the device: neither cycle-level nor behavioural.
 
 use std::time::Duration;
 

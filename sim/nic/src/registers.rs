@@ -1,4 +1,6 @@
 //! BAR0 and BAR2 as the host reads and writes them (datasheet 2). Accesses take effect between two cycles.
+//!
+//! Behavioural: an access takes effect between two cycles; its way over the link takes none.
 
 use kernel::Cycles;
 use pcie::ConfigEffect;

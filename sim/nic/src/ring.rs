@@ -6,6 +6,8 @@
 //!
 //! An engine fetches descriptors in batches, starts work on them in order, and writes completions. A ring that is
 //! disabled or stopped keeps `in_flight` until its last transfer is back; `epoch` tells those transfers from later ones.
+//!
+//! Behavioural: positions and rules of a ring; the engines around it have the timing.
 
 use simnic_defs::{gen_of, slot_of};
 

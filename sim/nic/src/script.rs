@@ -18,6 +18,8 @@
 //!
 //! A failure takes effect at the beginning of its cycle, whether the clock would have jumped over it or not. Two that are
 //! due in one cycle take effect in the order of the script.
+//!
+//! Cycle-level: the cycle in which a failure takes effect. Behavioural: what it does then.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,6 @@
 //! What every flow table keeps its entries in: slots, and names by which commands speak of them.
+//!
+//! Behavioural: bookkeeping that takes no cycles.
 
 use simnic_defs::{CmdStatus, KEY_BYTES, KeyBytes};
 

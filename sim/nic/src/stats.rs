@@ -1,4 +1,6 @@
 //! A snapshot of everything that can be counted, for people and programs.
+//!
+//! Neither cycle-level nor behavioural: what the stages have counted.
 
 use kernel::{Cycles, Pipe, PipeStats, Usage};
 use serde::Serialize;

@@ -3,6 +3,8 @@
 //! The lookup stages read the tables in their evaluation; commands change them between two cycles (in commit), so a
 //! frame sees an entry whole, old or new. A frame is counted when it is looked up, together with the decision what
 //! happens to it: an entry's counters are exactly the frames that executed it, also when it is removed a cycle later.
+//!
+//! Behavioural: what tables hold and what a command changes; stages and command engine have the timing.
 
 use std::sync::Arc;
 

@@ -3,6 +3,8 @@
 //! A frame carries its own trail from stage to stage, so no stage needs to know who watches, and a device that nobody
 //! watches pays one comparison per stage. When a frame ends, its trail goes to the [`Recorder`], which keeps a bounded
 //! number of them. Watching changes nothing that the device does.
+//!
+//! Neither cycle-level nor behavioural: it looks on.
 
 use serde::Serialize;
 

@@ -1,4 +1,6 @@
 //! What the three DMA engines of the device share: tags, small buffers, interrupt messages.
+//!
+//! Cycle-level: finite numbers of tags and buffers. Behavioural: taking one takes no cycle.
 
 use device::Iova;
 use kernel::Cycles;

@@ -2,6 +2,8 @@
 //!
 //! Values are sampled after each evaluated cycle; cycles that are jumped over change nothing. Only changes are kept, and
 //! a bounded number of them.
+//!
+//! Neither cycle-level nor behavioural: it looks on.
 
 use serde::Serialize;
 

@@ -10,6 +10,8 @@
 //!
 //! A byte array with a mask of writable bits; sizing a BAR (write all ones, read back) follows from the mask. The
 //! extended space (from 0x100) is there and empty.
+//!
+//! Behavioural: an access takes effect between two cycles.
 
 /// Bytes of configuration space.
 const LEN: usize = 4096;

@@ -15,6 +15,9 @@
 //! that was already done nobody is told; the fault is counted.
 //!
 //! `upstream.rs` prepares and sends, `arrivals.rs` is what happens at the other end and on the way back.
+//!
+//! Cycle-level: both files; what a request costs beside the wire is in [`crate::EngineTiming`]. Behavioural: data is copied at once, when
+//! its last TLP is where it goes.
 
 mod arrivals;
 #[cfg(test)]

@@ -7,6 +7,8 @@
 //! ```
 //!
 //! The default is an engine that adds nothing: the wire alone limits it.
+//!
+//! Cycle-level, in fractions of a cycle: how long each unit is taken by a chunk.
 
 use crate::ticks;
 

@@ -8,6 +8,8 @@
 //! Reads and writes go to queues of their own (clients of the engine). Time stamps have the device's resolution, so a median
 //! is a multiple of it, as in the measurements. What is timed is the steady state: the caches are prepared as the experiment
 //! says, then the device's share of the cache is brought, without taking time, to where the millions of transfers of a real run bring it.
+//!
+//! Cycle-level: threads of the device, which take their cycles between requests. Behavioural: what brings the caches to where they begin.
 
 use device::{DmaMemory, Iova};
 use kernel::{Cycles, Drive, Machine, Rng, RunEnd, Wake};

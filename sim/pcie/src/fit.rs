@@ -3,6 +3,8 @@
 //! The description is taken as its text, TOML, so that whatever a description may say can be fitted. Coordinate descent: every fitted number
 //! begins 20 % off, one up, the next down, so that nothing of an earlier fit is kept by standing still; then each is moved up or down by
 //! a share that is halved from round to round, and stays where the error is less. The same rows give the same result.
+//!
+//! Neither cycle-level nor behavioural: it looks for numbers of both.
 
 use crate::experiment::Effort;
 use crate::system::{SystemError, Systems};

@@ -3,6 +3,8 @@
 //! Small writes (descriptors) are stored word by word in ascending order with release ordering, so a driver on another
 //! thread that sees the last word of a descriptor sees all of it. Large ones are copied; they are followed by a small one
 //! that says they are there.
+//!
+//! Behavioural: what is stored, and in which order others see it; times are those of `host_memory.rs` and the link.
 
 use device::{DmaMemory, Interrupt, Iova};
 use kernel::{Cycles, Damage, Reader, State, Writer};

@@ -3,6 +3,8 @@
 //! Each mapping is followed by a hole of at least a page, so an access that runs over the end of its memory faults
 //! instead of hitting a neighbour. Addresses are not reused, so a device that keeps using a mapping that is gone faults
 //! too.
+//!
+//! Behavioural: whether and where an address leads; what that takes is in `iotlb.rs`.
 
 use std::collections::VecDeque;
 

@@ -1,6 +1,8 @@
 //! MSI-X: the table and the pending bits in a BAR (PCI Express Base Specification 6.1.4).
 //!
 //! A vector that is raised while masked stays pending and is sent when it is unmasked.
+//!
+//! Behavioural: masks and pending bits; the message is a transfer of the DMA engine.
 
 /// Bytes of a table entry: address low, address high, data, vector control.
 pub const MSIX_ENTRY_BYTES: u32 = 16;

@@ -1,4 +1,6 @@
 //! Machines with a device in them, read from a description: `data/systems.toml` has those of the published measurements.
+//!
+//! Neither cycle-level nor behavioural: numbers for both.
 
 use std::collections::BTreeMap;
 

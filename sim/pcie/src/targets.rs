@@ -3,6 +3,8 @@
 //! Errors of values are those of [`Errors`]. An effect is the ratio of two rows of one machine that differ in one thing: a byte more, the IOMMU,
 //! the cache's state, the window. Its error is how far the simulated ratio is from the measured one; its sign is wrong when the
 //! simulated change goes the other way than a measured one of more than 3 %.
+//!
+//! Neither cycle-level nor behavioural: it compares.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

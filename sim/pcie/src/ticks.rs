@@ -1,5 +1,7 @@
 //! Time below a cycle. Stages begin and end in whole cycles; how long a wire or a datapath is taken by something is kept in
 //! 1/1024 of a cycle, so that rates which are no whole number of bytes per cycle come out right over many TLPs.
+//!
+//! Cycle-level, in fractions of a cycle.
 
 use kernel::{Cycles, Wake};
 

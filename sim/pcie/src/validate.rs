@@ -3,6 +3,8 @@
 //! A file has a line of column names and rows of values, separated by commas, without quotes; lines that begin with `#` are comments. The key
 //! columns are `system,bench,size_bytes,window_bytes,cache,numa,iommu,pattern,host_off,dev_off`; the measurement is in
 //! `median_ns`, `p99_ns` or `gbps`, where there is one.
+//!
+//! Neither cycle-level nor behavioural: it compares.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

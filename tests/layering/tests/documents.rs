@@ -75,3 +75,27 @@ fn functions_and_types_that_architecture_names_are_where_it_says() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(checked > 30, "only {checked} names were checked");
 }
+
+/// What a number of the simulator is worth depends on it: each module of the simulated device, its link and their kernel says in its
+/// own text which part is cycle-level and which behavioural, or that it is neither.
+#[test]
+fn every_module_of_the_simulated_device_says_what_of_it_is_cycle_level() {
+    let (mut said, mut silent) = (0, Vec::new());
+    for part in ["kernel", "pcie", "nic"] {
+        for e in std::fs::read_dir(root().join("sim").join(part).join("src")).unwrap().map(Result::unwrap) {
+            if e.path().extension().is_none_or(|x| x != "rs") {
+                continue;
+            }
+            let text = std::fs::read_to_string(e.path()).unwrap();
+            let about: String = text.lines().take_while(|l| l.starts_with("//!")).collect();
+            let about = about.to_lowercase();
+            if about.contains("cycle-level") || about.contains("behavioural") {
+                said += 1;
+            } else {
+                silent.push(e.path());
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{silent:#?}");
+    assert!(said > 60, "only {said} modules were looked at");
+}
