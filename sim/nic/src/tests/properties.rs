@@ -16,7 +16,7 @@ use super::counters::Ring;
 use super::tunnels::vxlan;
 use super::{device, settle, to_dst};
 use crate::raw_host::{HostRing, RawHost, key_of};
-use crate::{Config, DropReason, SimHandle, SimStats, frames};
+use crate::{Config, DropReason, PROFILES, SimHandle, SimStats, frames};
 
 const DSTS: u64 = 8;
 /// The VXLAN network identifier of the header that the device puts on.
@@ -190,8 +190,8 @@ fn workload(config: Config, seed: u64, skipping: bool, reversed: bool, each_cycl
 
 #[test]
 fn frames_are_conserved_at_every_cycle() {
-    for seed in 0..4 {
-        let config = if seed % 2 == 0 { tight() } else { Config::default() };
+    let profiles = PROFILES.iter().map(|p| Config::profile(p.name).unwrap());
+    for (seed, config) in (0..).zip([tight(), tight()].into_iter().chain(profiles)) {
         let ((frames, stats, _), _) = workload(config, seed, true, false, true);
         assert!(frames.iter().any(|f| !f.is_empty()));
         assert!(stats.frames.to_host > 0 && stats.frames.dropped > 0, "seed {seed}: {:?}", stats.frames);
