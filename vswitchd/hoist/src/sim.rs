@@ -47,6 +47,11 @@ pub struct Device {
     /// Seed of what differs between two devices of a kind
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+/// What of the device's tables the traffic goes by.
+#[derive(Args)]
+pub struct Flows {
     /// One ternary entry per lane instead of one exact entry per flow
     #[arg(long)]
     ternary: bool,
@@ -55,7 +60,7 @@ pub struct Device {
     flows: u32,
 }
 
-impl Device {
+impl Flows {
     fn rules(&self) -> Rules {
         if self.ternary { Rules::Ternary } else { Rules::Exact }
     }
@@ -66,6 +71,8 @@ impl Device {
 pub struct Trace {
     #[command(flatten)]
     device: Device,
+    #[command(flatten)]
+    flows: Flows,
     /// Frames that each port sends
     #[arg(long, default_value_t = 50)]
     frames: u64,
@@ -123,6 +130,8 @@ pub struct Trace {
 pub struct Rfc2544 {
     #[command(flatten)]
     device: Device,
+    #[command(flatten)]
+    flows: Flows,
     /// Frame sizes in bytes, with FCS
     #[arg(long, value_delimiter = ',', default_values_t = rfc2544::SIZES)]
     sizes: Vec<usize>,
@@ -145,8 +154,8 @@ pub struct Rfc2889 {
     /// Frames that each port sends in a trial
     #[arg(long, default_value_t = 2000)]
     frames: u64,
-    /// Write a plot to this file
-    #[arg(long)]
+    /// Charts of rates and loss
+    #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
 }
 
@@ -210,8 +219,8 @@ impl Rfc2544 {
         let o = rfc2544::Options {
             sizes: self.sizes.clone(),
             frames: self.frames,
-            flows: self.device.flows,
-            rules: self.device.rules(),
+            flows: self.flows.flows,
+            rules: self.flows.rules(),
             seed: self.device.seed,
             ..rfc2544::Options::default()
         };
@@ -254,7 +263,7 @@ impl Trace {
             bail!("--size {}: the device takes 64 to {}", self.size, config.device.max_frame_bytes + 4);
         }
         let d = &self.device;
-        let t = Tester::new(config, d.seed, &ring_of_ports(ports), d.flows, d.rules())?;
+        let t = Tester::new(config, d.seed, &ring_of_ports(ports), self.flows.flows, self.flows.rules())?;
         let sim = t.sim();
         if let Some(path) = &self.script {
             let script = read_text(path)?;
