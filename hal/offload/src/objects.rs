@@ -89,6 +89,20 @@ pub struct ObjectStats {
     pub over: bool,
 }
 
+impl ObjectStats {
+    /// These counts and later ones together.
+    pub fn plus(self, later: ObjectStats) -> ObjectStats {
+        ObjectStats {
+            packets: self.packets.saturating_add(later.packets),
+            bytes: self.bytes.saturating_add(later.bytes),
+            dropped_packets: self.dropped_packets.saturating_add(later.dropped_packets),
+            dropped_bytes: self.dropped_bytes.saturating_add(later.dropped_bytes),
+            idle: later.idle,
+            over: later.over,
+        }
+    }
+}
+
 /// Why an object operation failed. Nothing has changed then.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]

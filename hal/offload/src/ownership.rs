@@ -91,18 +91,18 @@ impl ObjectOwners {
 
     /// Records that software has `id` again, and returns all it counted, given what the device counted last.
     pub fn handed_back(&mut self, id: ObjectId, last: ObjectStats) -> ObjectStats {
-        self.held.remove(&id).map_or(last, |h| sum(h.before, last))
+        self.held.remove(&id).map_or(last, |h| h.before.plus(last))
     }
 
     /// What `id` has counted, given what the device has counted since it last lost it.
     pub fn counted(&self, id: ObjectId, now: ObjectStats) -> ObjectStats {
-        self.held.get(&id).map_or(now, |h| sum(h.before, now))
+        self.held.get(&id).map_or(now, |h| h.before.plus(now))
     }
 
     /// The device lost the object after counting `last`; its specification, to hand it over again.
     pub fn lost(&mut self, id: ObjectId, last: ObjectStats) -> Option<ObjectSpec> {
         let h = self.held.get_mut(&id)?;
-        h.before = sum(h.before, last);
+        h.before = h.before.plus(last);
         Some(h.spec.clone())
     }
 
@@ -128,17 +128,6 @@ impl ObjectOwners {
     /// Entries that use `id`.
     pub fn users(&self, id: ObjectId) -> usize {
         self.held.get(&id).map_or(0, |h| h.users)
-    }
-}
-
-fn sum(a: ObjectStats, b: ObjectStats) -> ObjectStats {
-    ObjectStats {
-        packets: a.packets.saturating_add(b.packets),
-        bytes: a.bytes.saturating_add(b.bytes),
-        dropped_packets: a.dropped_packets.saturating_add(b.dropped_packets),
-        dropped_bytes: a.dropped_bytes.saturating_add(b.dropped_bytes),
-        idle: b.idle,
-        over: b.over,
     }
 }
 

@@ -362,6 +362,15 @@ pub trait Datapath: Send + Sync {
         Err(DatapathError::Unsupported("a meter"))
     }
 
+    /// Charges a meter's buckets with what hardware has let through in its stead until `now`, so that both together keep the rate.
+    /// Its counters stay as they are; nothing is dropped here, but buckets may be in debt afterwards, by a second at most.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchMeter`].
+    fn meter_charge(&self, id: MeterId, _passed: MeterCounts, _now: Instant) -> Result<(), DatapathError> {
+        Err(DatapathError::NoSuchMeter(id))
+    }
+
     /// Removes a meter.
     ///
     /// # Errors

@@ -10,8 +10,8 @@ use arc_swap::ArcSwap;
 use clock::{Clock, Deadline, Instant};
 use conntrack::Tracker;
 use datapath_api::{
-    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterLimits, MeterStats, MissHandler,
-    PortStats, PuntSink,
+    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
+    MissHandler, PortStats, PuntSink,
 };
 use device::{BufferPool, QueuePair, RxQueue, TxQueue};
 use flow::{Action, CtFilter, FlowId, MeterId, PortId};
@@ -525,6 +525,11 @@ impl Datapath for SoftDatapath {
         table.insert(id.0, Arc::new(Meter::new(&config, &old.unwrap_or_default())));
         self.shared.meters.store(Arc::new(table));
         Ok(())
+    }
+
+    fn meter_charge(&self, id: MeterId, passed: MeterCounts, now: Instant) -> Result<(), DatapathError> {
+        let table = self.shared.meters.load();
+        table.get(&id.0).map(|m| m.charge(passed, now)).ok_or(DatapathError::NoSuchMeter(id))
     }
 
     fn meter_del(&self, id: MeterId) -> Result<(), DatapathError> {

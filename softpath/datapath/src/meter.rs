@@ -64,13 +64,18 @@ pub(crate) enum Verdict {
     Remark { levels: u8 },
 }
 
-/// What `len` bytes cost at `rate`, in bucket time.
+/// What one packet of `len` bytes costs at `rate`, in bucket time.
 fn cost(unit: MeterUnit, rate: u32, len: usize) -> u64 {
+    costs(unit, rate, MeterCounts { packets: 1, bytes: len as u64 })
+}
+
+/// What packets cost at `rate`, in bucket time.
+fn costs(unit: MeterUnit, rate: u32, c: MeterCounts) -> u64 {
     let rate = u64::from(rate.max(1));
     match unit {
-        // len * 8 bits at rate * 1000 bits per second.
-        MeterUnit::Kbps => (len as u64 * 8).saturating_mul(SECOND / 1000) / rate,
-        MeterUnit::Pps => SECOND / rate,
+        // Bits at rate * 1000 bits per second.
+        MeterUnit::Kbps => c.bytes.saturating_mul(8 * (SECOND / 1000)) / rate,
+        MeterUnit::Pps => c.packets.saturating_mul(SECOND) / rate,
     }
 }
 
@@ -121,7 +126,25 @@ impl Meter {
     }
 }
 
+impl Meter {
+    /// Charges the buckets with packets that hardware has let through. Those of a band with rate 0 have nothing to be charged.
+    pub(crate) fn charge(&self, passed: MeterCounts, now: Instant) {
+        let now = now.as_nanos().saturating_mul(16);
+        for b in &self.bands {
+            b.charge(costs(self.unit, b.rate, passed), now);
+        }
+    }
+}
+
 impl Band {
+    /// Goes into debt by a second at most: what was let through long ago is not held against packets of today.
+    fn charge(&self, cost: u64, now: u64) {
+        let most = now.saturating_add(self.burst).saturating_add(SECOND);
+        let _ = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            Some(full_at.max(now).saturating_add(cost).min(most.max(full_at)))
+        });
+    }
+
     fn take(&self, cost: u64, now: u64) -> bool {
         self.full_at
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
@@ -176,6 +199,33 @@ mod tests {
             }
         }
         assert!((1_990_000..=2_030_000).contains(&bytes), "{bytes} bytes in 2 s at 1 MB/s");
+    }
+
+    #[test]
+    fn what_hardware_lets_through_is_not_there_for_software() {
+        let m = meter(MeterUnit::Pps, 1000, 10);
+        let t = Instant::from_nanos(5_000_000_000);
+        let passed = |at, n| (0..n).filter(|_| m.offer(60, at) == Verdict::Pass).count();
+        let charge = |packets, at| m.charge(MeterCounts { packets, bytes: packets.saturating_mul(60) }, at);
+        charge(7, t);
+        assert_eq!(passed(t, 30), 3);
+        // A second at 1000 packets, of which hardware has 400: 600 and a burst are left, whenever it is said.
+        let mut left = 0;
+        for ms in 1..=1000u64 {
+            let now = t + Duration::from_millis(ms);
+            left += passed(now, 5);
+            if ms % 100 == 50 {
+                charge(40, now);
+            }
+        }
+        assert!((590..=620).contains(&left), "{left}");
+        // Debts end.
+        let later = t + Duration::from_secs(2);
+        charge(u64::MAX, later);
+        assert_eq!(passed(later + Duration::from_millis(990), 1), 0);
+        assert_eq!(passed(later + Duration::from_millis(1005), 30), 5);
+        let s = m.stats();
+        assert_eq!(s.input.packets, 30 + 5000 + 31, "what is charged is not counted");
     }
 
     #[test]

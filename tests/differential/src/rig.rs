@@ -10,22 +10,27 @@ use anyhow::{Context, Result, anyhow, bail};
 use clock::{Clock, Instant, ManualClock};
 use conntrack::Tracker;
 use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
-use datapath_api::{Datapath, FlowRecord};
+use datapath_api::{Datapath, FlowRecord, MeterCounts};
 use device::{BufferPool, PacketIo, QueueId};
-use flow::{FlowId, PortId};
+use flow::{FlowId, MeterId, PortId};
 use ixgbe::{IxgbeConfig, IxgbeDriver};
 use ixgbe_model::{Ixgbe, Outside};
 use model_bus::Model;
 use netio::memory::{MemoryConfig, MemoryRx, MemoryTx, queue};
 use nic::{SimHandle, SimNic};
-use offload::{OffloadProvider, PlacementConfig, PlacementEngine, Status};
+use offload::placement::EventKind;
+use offload::{
+    ObjectId, ObjectKind, ObjectSpec, ObjectStats, OffloadProvider, Owner, PlacementConfig, PlacementEngine,
+    Status,
+};
 use ofproto::{
     Bridge, BridgeConfig, HardwareCredit, HardwareStats, RecordSink, Switch, SwitchConfig, offload_rule,
 };
-use openflow::FlowMod;
 use openflow::message::{FlowRemoved, PacketIn};
+use openflow::meter::MeterMod;
 use openflow::port::PortStatus;
 use openflow::switch::ControllerSink;
+use openflow::{FlowMod, MeterNo};
 use parking_lot::Mutex;
 use simnic::{SimnicConfig, SimnicDriver};
 
@@ -73,6 +78,33 @@ struct Placer {
     engine: Mutex<PlacementEngine>,
     clock: Arc<ManualClock>,
     forwarded: AtomicU64,
+    /// What meters had counted when they came back.
+    returned: Mutex<BTreeMap<u32, ObjectStats>>,
+}
+
+impl Placer {
+    /// One round of placement; software's meters are charged with what the device let through.
+    fn tick(&self, engine: &mut PlacementEngine, datapath: &SoftDatapath, now: Instant) {
+        engine.tick(now);
+        engine.drain_passed(|id, packets, bytes| {
+            // One that has gone has nothing to be charged with.
+            let _ = datapath.meter_charge(MeterId(id.number), MeterCounts { packets, bytes }, now);
+        });
+    }
+
+    fn take_returned(&self, engine: &mut PlacementEngine) {
+        for e in engine.drain_events() {
+            if let EventKind::ObjectReturned(id, all) = e.kind {
+                let mut returned = self.returned.lock();
+                let r = returned.entry(id.number).or_default();
+                *r = r.plus(all);
+            }
+        }
+    }
+}
+
+fn meter_object(id: MeterId) -> ObjectId {
+    ObjectId { kind: ObjectKind::Meter, number: id.0 }
 }
 
 impl RecordSink for Placer {
@@ -89,6 +121,17 @@ impl RecordSink for Placer {
     }
     fn removed(&self, r: &Arc<FlowRecord>) {
         self.engine.lock().withdraw(r.id, self.clock.now());
+    }
+    fn meter(&self, id: MeterId, lendable: Option<ObjectSpec>) {
+        let now = self.clock.now();
+        match lendable {
+            Some(spec) => self.engine.lock().offer_object(meter_object(id), spec, now),
+            None => self.engine.lock().withdraw_object(meter_object(id), now),
+        }
+    }
+    fn meter_removed(&self, id: MeterId) {
+        self.engine.lock().forget_object(meter_object(id), self.clock.now());
+        self.returned.lock().remove(&id.0);
     }
 }
 
@@ -110,6 +153,12 @@ impl HardwareStats for Placer {
     fn settled(&self) -> bool {
         self.engine.lock().pending() == 0
     }
+    fn meter(&self, id: MeterId) -> ObjectStats {
+        let mut engine = self.engine.lock();
+        self.take_returned(&mut engine);
+        let before = self.returned.lock().get(&id.0).copied().unwrap_or_default();
+        engine.object_stats(meter_object(id)).map_or(before, |there| before.plus(there))
+    }
 }
 
 /// What is at the other end of the switch's ports.
@@ -121,6 +170,8 @@ enum Wires {
     Nic {
         device: SimHandle,
         placer: Arc<Placer>,
+        /// The switch's time and the device's when it began.
+        began: (Instant, Instant),
     },
     /// One NIC for each port.
     Ixgbe {
@@ -141,7 +192,12 @@ impl Wires {
 /// Placement on these devices, told of the switch's records.
 fn place(switch: &Switch, clock: &Arc<ManualClock>, providers: Vec<Box<dyn OffloadProvider>>) -> Arc<Placer> {
     let engine = Mutex::new(PlacementEngine::new(PlacementConfig::default(), providers));
-    let placer = Arc::new(Placer { engine, clock: clock.clone(), forwarded: AtomicU64::new(0) });
+    let placer = Arc::new(Placer {
+        engine,
+        clock: clock.clone(),
+        forwarded: AtomicU64::new(0),
+        returned: Mutex::default(),
+    });
     switch.set_record_sink(placer.clone());
     switch.set_hardware(placer.clone());
     placer
@@ -229,7 +285,8 @@ impl Rig {
                 datapath.attach(PortConfig::new(dp(p), format!("p{p}")), rx, tx)?;
             }
             let placer = place(switch, clock, vec![Box::new(simnic.provider)]);
-            Ok(Wires::Nic { device, placer })
+            let began = (clock.now(), device.now());
+            Ok(Wires::Nic { device, placer, began })
         })
     }
 
@@ -343,8 +400,20 @@ impl Rig {
             self.switch.revalidate(now);
         }
         if let Some(placer) = self.wires.placer() {
-            placer.engine.lock().tick(now);
+            placer.tick(&mut placer.engine.lock(), &self.datapath, now);
         }
+    }
+
+    /// Lets time pass, of the switch and of the device alike, and packets with it.
+    pub fn pass(&mut self, time: Duration) {
+        let now = self.clock.advance(time);
+        if let Wires::Nic { device, began, .. } = &self.wires {
+            // What the driver waited for the device has passed already.
+            let behind = now.since(began.0).saturating_sub(device.now().since(began.1));
+            let hz = u128::from(device.config().device.clock_hz);
+            device.step((behind.as_nanos() * hz / 1_000_000_000) as u64);
+        }
+        self.core.poll_once(now);
     }
 
     /// What has come out since the last call.
@@ -389,7 +458,7 @@ impl Rig {
             self.core.poll_once(now);
             let Some(placer) = self.wires.placer() else { return Ok(()) };
             let mut engine = placer.engine.lock();
-            engine.tick(now);
+            placer.tick(&mut engine, &self.datapath, now);
             if let Wires::Nic { device, .. } = &self.wires {
                 device.run_until_idle(IDLE_CYCLES);
             }
@@ -398,7 +467,7 @@ impl Rig {
             if quiet == 3 {
                 // Rest, and a poll of all counters after it.
                 let now = self.clock.advance(PlacementConfig::default().stats_interval);
-                placer.engine.lock().tick(now);
+                placer.tick(&mut placer.engine.lock(), &self.datapath, now);
                 self.switch.revalidate(now);
                 return Ok(());
             }
@@ -422,6 +491,28 @@ impl Rig {
         let hw =
             records.iter().filter(|r| matches!(engine.status(r.id), Some(Status::Hardware { .. }))).count();
         (hw, records.len())
+    }
+
+    /// Applies a meter-mod.
+    ///
+    /// # Errors
+    /// What a controller would be told.
+    pub fn apply_meter(&mut self, mm: &MeterMod) -> Result<(), openflow::ErrorCode> {
+        self.bridge.apply_meter(mm, self.clock.now())
+    }
+
+    /// What a controller is told of a meter's counters: of the meter, and of its first band.
+    pub fn meter(&self, no: MeterNo) -> ((u64, u64), (u64, u64)) {
+        let stats = self.bridge.meter_stats(no).unwrap_or_default();
+        let Some(m) = stats.first() else { return Default::default() };
+        let band = m.bands.first().map_or((0, 0), |b| (b.packets, b.bytes));
+        ((m.packets_in, m.bytes_in), band)
+    }
+
+    /// Whether the datapath's meter of that number is in the device.
+    pub fn is_lent(&self, id: MeterId) -> bool {
+        let owner = |p: &Arc<Placer>| p.engine.lock().owners().owner(meter_object(id));
+        self.wires.placer().is_some_and(|p| owner(p) != Owner::Software)
     }
 
     /// Packets that hardware has forwarded by itself.

@@ -72,7 +72,9 @@ pub use mac_table::{MacEntry, MacKey, MacTable};
 pub use mirror::{Mirror, MirrorOutput};
 pub use patch::Patch;
 pub use port::{Port, Ports};
-pub use record::{Basis, FlowOwner, HardwareCredit, HardwareStats, MadeFor, RecordSink, offload_rule};
+pub use record::{
+    Basis, FlowOwner, HardwareCredit, HardwareStats, MadeFor, RecordSink, offload_meter, offload_rule,
+};
 pub use revalidate::Revalidated;
 pub use rule::{Rule, RuleCounters};
 pub use settings::{Aggregation, BridgeSettings, PortSettings, QueueSettings, Snooping, TableSettings};

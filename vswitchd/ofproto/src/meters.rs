@@ -25,7 +25,9 @@ use parking_lot::Mutex;
 
 use crate::bridge::Bridge;
 use crate::changes::Changes;
+use crate::record::offload_meter;
 use crate::rule::Rule;
+use crate::switch::Switch;
 use crate::tables::Pipeline;
 
 /// Bits of the band types that there are: drop and DSCP remark (OpenFlow 1.3.5 7.3.5.11).
@@ -129,6 +131,31 @@ fn of_datapath(e: DatapathError) -> ErrorCode {
     MeterModFailed::OutOfMeters.into()
 }
 
+/// Puts a meter into the datapath, and says how hardware may have it.
+fn put(
+    switch: &Switch,
+    dp: &dyn Datapath,
+    id: MeterId,
+    wanted: datapath_api::MeterConfig,
+) -> Result<(), DatapathError> {
+    let lendable = offload_meter(&wanted);
+    dp.meter_put(id, wanted)?;
+    if let Some(sink) = switch.sink() {
+        sink.meter(id, lendable);
+    }
+    Ok(())
+}
+
+/// Takes a meter out of the datapath and of hardware.
+fn remove(switch: &Switch, id: MeterId) {
+    if let Some(sink) = switch.sink() {
+        sink.meter_removed(id);
+    }
+    // It was there, or the datapath has gone.
+    let _ = switch.datapath().map(|d| d.meter_del(id));
+    switch.meters.give_back(id);
+}
+
 impl Bridge {
     /// Applies a meter-mod.
     ///
@@ -157,13 +184,13 @@ impl Bridge {
             (MeterModCommand::Add, Some(_)) => Err(MeterModFailed::MeterExists.into()),
             (MeterModCommand::Modify, None) => Err(MeterModFailed::UnknownMeter.into()),
             (_, Some(old)) => {
-                dp.meter_put(old.dp, wanted).map_err(of_datapath)?;
+                put(switch, &**dp, old.dp, wanted).map_err(of_datapath)?;
                 p.meters.insert(mm.meter.0, Arc::new(Meter { config, ..(*old).clone() }));
                 Ok(())
             }
             (_, None) => {
                 let id = switch.meters.take(limits.max_meters).ok_or(MeterModFailed::OutOfMeters)?;
-                if let Err(e) = dp.meter_put(id, wanted) {
+                if let Err(e) = put(switch, &**dp, id, wanted) {
                     switch.meters.give_back(id);
                     return Err(of_datapath(e));
                 }
@@ -209,9 +236,7 @@ impl Bridge {
         retired.retain(|(generation, id)| {
             let follows = self.follows(*generation);
             if follows {
-                // It was there, or the datapath has gone.
-                let _ = switch.datapath().map(|d| d.meter_del(*id));
-                switch.meters.give_back(*id);
+                remove(&switch, *id);
             }
             !follows
         });
@@ -223,8 +248,7 @@ impl Bridge {
         let held = self.pipeline().meters.values().map(|m| m.dp).collect::<Vec<_>>();
         let retired = std::mem::take(&mut *self.retired.lock());
         for id in held.into_iter().chain(retired.into_iter().map(|(_, id)| id)) {
-            let _ = switch.datapath().map(|d| d.meter_del(id));
-            switch.meters.give_back(id);
+            remove(&switch, id);
         }
     }
 
@@ -232,7 +256,7 @@ impl Bridge {
     ///
     /// # Errors
     /// `OFPMMFC_UNKNOWN_METER`.
-    pub(crate) fn meter_stats(&self, no: MeterNo) -> Result<Vec<MeterStats>, ErrorCode> {
+    pub fn meter_stats(&self, no: MeterNo) -> Result<Vec<MeterStats>, ErrorCode> {
         let (p, now) = (self.pipeline(), self.now());
         let mut flows: HashMap<MeterNo, u32> = HashMap::new();
         let wanted = chosen(&p, no)?;
@@ -247,7 +271,15 @@ impl Bridge {
         let switch = self.switch();
         let dp: Option<&dyn Datapath> = switch.as_ref().and_then(|s| s.datapath()).map(|d| &**d);
         let stats = |m: &Arc<Meter>| {
-            let counted = dp.and_then(|d| d.meter_stats(m.dp).ok()).unwrap_or_default();
+            let mut counted = dp.and_then(|d| d.meter_stats(m.dp).ok()).unwrap_or_default();
+            let hw = switch.as_ref().and_then(|s| s.hardware()).map(|h| h.meter(m.dp)).unwrap_or_default();
+            counted.input.packets += hw.packets;
+            counted.input.bytes += hw.bytes;
+            // One that is lent has one band.
+            if let Some(b) = counted.bands.first_mut() {
+                b.packets += hw.dropped_packets;
+                b.bytes += hw.dropped_bytes;
+            }
             let age = now.since(m.created);
             MeterStats {
                 meter: m.config.meter,

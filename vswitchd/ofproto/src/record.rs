@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use clock::Instant;
-use datapath_api::FlowRecord;
+use datapath_api::{FlowRecord, MeterBand, MeterBandKind, MeterConfig, MeterUnit};
 use flow::{FlowId, MeterId, PacketKey};
-use offload::{FlowRule, Provenance};
+use offload::{FlowRule, ObjectSpec, ObjectStats, Provenance};
 use openflow::{GroupId, PortNo};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
@@ -24,6 +24,11 @@ pub trait RecordSink: Send + Sync {
     fn replaced(&self, old: &Arc<FlowRecord>, new: &Arc<FlowRecord>);
     /// A record has left the datapath.
     fn removed(&self, record: &Arc<FlowRecord>);
+    /// A meter of the datapath is like this now and may be lent to hardware ([`offload_meter`]), or may not any more. Called on
+    /// any thread, like the next.
+    fn meter(&self, _id: MeterId, _lendable: Option<ObjectSpec>) {}
+    /// A meter has left the datapath.
+    fn meter_removed(&self, _id: MeterId) {}
 }
 
 /// What hardware has counted, and whether it is at rest: implemented over placement.
@@ -41,6 +46,10 @@ pub trait HardwareStats: Send + Sync {
     fn holds(&self, id: FlowId) -> bool;
     /// Whether everything told to the [`RecordSink`] so far has been carried out or given up. A barrier waits for it.
     fn settled(&self) -> bool;
+    /// What a meter of the datapath has counted in hardware since it was added.
+    fn meter(&self, _id: MeterId) -> ObjectStats {
+        ObjectStats::default()
+    }
 }
 
 /// Traffic that hardware forwarded.
@@ -231,5 +240,20 @@ pub fn offload_rule(record: &FlowRecord) -> FlowRule {
         matches: record.matches,
         actions: record.actions.clone(),
         provenance: provenance.unwrap_or_default(),
+    }
+}
+
+/// A meter as hardware may have it: one band that drops, at some rate. `None` for any other.
+pub fn offload_meter(config: &MeterConfig) -> Option<ObjectSpec> {
+    let [MeterBand { rate, burst, kind: MeterBandKind::Drop }] = config.bands[..] else { return None };
+    let (rate, burst) = (u64::from(rate), u64::from(burst));
+    // As in software, a burst of 0 is what comes in a second.
+    let burst = if burst == 0 { rate } else { burst };
+    match config.unit {
+        _ if rate == 0 => None,
+        MeterUnit::Pps => Some(ObjectSpec::Meter { rate_pps: rate, rate_bps: 0, burst }),
+        MeterUnit::Kbps => {
+            Some(ObjectSpec::Meter { rate_pps: 0, rate_bps: rate * 1000, burst: burst * 1000 })
+        }
     }
 }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clock::{Clock, Instant};
+use datapath_api::Datapath;
 use device::LinkState;
 use ofproto::{Port, Switch};
 use openflow::port::{PortConfig, PortState};
@@ -65,6 +66,10 @@ impl Control {
                 revalidated = Some(now);
             }
             let worked = self.placing.tick(now);
+            for (meter, passed) in self.placing.take_meter_charges() {
+                // One that has gone has nothing to be charged with.
+                let _ = self.parts.soft.meter_charge(meter, passed, now);
+            }
             if self.placing.take_requests() {
                 self.reconfigure.look_again();
             }

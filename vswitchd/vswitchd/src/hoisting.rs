@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datapath_api::FlowRecord;
-use flow::FlowId;
-use offload::{Reject, Status};
+use flow::{FlowId, MeterId};
+use offload::{ObjectSpec, ObjectStats, Reject, Status};
 use ofproto::{FlowOwner, HardwareCredit, HardwareStats, RecordSink, offload_rule};
 use parking_lot::RwLock;
 
@@ -99,6 +99,14 @@ impl RecordSink for Hoisting {
     fn removed(&self, record: &Arc<FlowRecord>) {
         self.placing.withdraw(record.id);
     }
+
+    fn meter(&self, id: MeterId, lendable: Option<ObjectSpec>) {
+        self.placing.set_meter(id, lendable);
+    }
+
+    fn meter_removed(&self, id: MeterId) {
+        self.placing.forget_meter(id);
+    }
 }
 
 impl HardwareStats for Hoisting {
@@ -121,5 +129,9 @@ impl HardwareStats for Hoisting {
 
     fn settled(&self) -> bool {
         self.placing.settled()
+    }
+
+    fn meter(&self, id: MeterId) -> ObjectStats {
+        self.placing.meter(id)
     }
 }

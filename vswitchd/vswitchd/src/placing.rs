@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use clock::{Clock, Instant};
-use datapath_api::FlowRecord;
-use flow::{FlowId, PortId};
+use datapath_api::{FlowRecord, MeterCounts};
+use flow::{FlowId, MeterId, PortId};
 use offload::placement::{EventKind, TableUsage};
 use offload::{
-    Credit, DeviceId, FlowRule, OffloadCapabilities, OffloadError, OffloadProvider, PlacementConfig,
-    PlacementEngine, Reject, Status,
+    Credit, DeviceId, FlowRule, ObjectId, ObjectKind, ObjectSpec, ObjectStats, OffloadCapabilities,
+    OffloadError, OffloadProvider, PlacementConfig, PlacementEngine, Reject, Status,
 };
 use parking_lot::{Mutex, MutexGuard};
 
@@ -53,9 +53,33 @@ struct Named {
     wanted_back: bool,
 }
 
+/// What a meter has counted in hardware.
+#[derive(Clone, Copy, Default)]
+struct Lent {
+    /// Before it came back, as often as it did.
+    before: ObjectStats,
+    /// Where it is now, as of the last look.
+    there: ObjectStats,
+}
+
+/// What was said of a meter.
+#[derive(Default)]
+struct MeterChange {
+    /// First: it is no more.
+    forgotten: bool,
+    /// Then how it is, or that it is software's.
+    then: Option<Option<ObjectSpec>>,
+}
+
 /// See the module's text.
 pub struct Placing {
     state: Mutex<State>,
+    /// Meters that may be lent, or were. Locked after the engine.
+    meters: Mutex<BTreeMap<MeterId, Lent>>,
+    /// What was said of meters since the last tick: whoever says it does not wait for a device.
+    meter_changes: Mutex<BTreeMap<MeterId, MeterChange>>,
+    /// What hardware has let through of meters and software's buckets have not been charged with yet.
+    meter_charges: Mutex<BTreeMap<MeterId, MeterCounts>>,
     /// When the engine was last locked, in the clock's nanoseconds.
     locked_at: AtomicU64,
     /// As of the last tick, or an earlier one when there are many records.
@@ -92,6 +116,9 @@ impl Placing {
         let view = View { enabled: state.engine.config().enabled, ..View::default() };
         Placing {
             state: Mutex::new(state),
+            meters: Mutex::default(),
+            meter_changes: Mutex::default(),
+            meter_charges: Mutex::default(),
             locked_at: AtomicU64::new(0),
             view: Mutex::new(Arc::new(view)),
             publish_at: Mutex::new(Instant::default()),
@@ -217,6 +244,7 @@ impl Placing {
     pub fn tick(&self, now: Instant) -> usize {
         let mut guard = self.lock();
         let s = &mut *guard;
+        self.change_meters(&mut s.engine, now);
         let mut worked = s.engine.tick(now);
         let mut lost = Vec::new();
         for (i, d) in s.devices.iter_mut().enumerate() {
@@ -236,6 +264,21 @@ impl Placing {
         }
         self.publish(s);
         let events: Vec<_> = s.engine.drain_events().map(|e| (name_of(&s.devices, e.device), e)).collect();
+        // With the engine held, so that nobody counts twice, or not at all, what has just come back.
+        for (_, e) in &events {
+            if let EventKind::ObjectReturned(id, all) = e.kind {
+                self.meter_returned(id, all);
+            }
+        }
+        s.engine.drain_passed(|id, packets, bytes| {
+            if id.kind != ObjectKind::Meter {
+                return;
+            }
+            let mut charges = self.meter_charges.lock();
+            let c = charges.entry(MeterId(id.number)).or_default();
+            c.packets = c.packets.saturating_add(packets);
+            c.bytes = c.bytes.saturating_add(bytes);
+        });
         drop(guard);
         for name in lost {
             // A device that comes back within one poll is never seen down.
@@ -304,6 +347,66 @@ impl Placing {
     pub fn withdraw(&self, id: FlowId) {
         self.lock().engine.withdraw(id, self.clock.now());
         self.poke.poke();
+    }
+
+    /// A meter may be lent to a device whose flows use it, and is like this; with `None` it is software's. At the next tick.
+    pub fn set_meter(&self, id: MeterId, lendable: Option<ObjectSpec>) {
+        self.meter_changes.lock().entry(id).or_default().then = Some(lendable);
+        self.poke.poke();
+    }
+
+    /// A meter is no more, and what it counted neither.
+    pub fn forget_meter(&self, id: MeterId) {
+        *self.meter_changes.lock().entry(id).or_default() = MeterChange { forgotten: true, then: None };
+        self.poke.poke();
+    }
+
+    /// Carries out what was said of meters.
+    fn change_meters(&self, engine: &mut PlacementEngine, now: Instant) {
+        // Taken first: who says more meanwhile does not wait.
+        let changes = std::mem::take(&mut *self.meter_changes.lock());
+        for (id, change) in changes {
+            let object = meter_object(id);
+            if change.forgotten {
+                engine.forget_object(object, now);
+                self.meters.lock().remove(&id);
+            }
+            match change.then {
+                Some(Some(spec)) => {
+                    self.meters.lock().entry(id).or_default();
+                    engine.offer_object(object, spec, now);
+                }
+                Some(None) => engine.withdraw_object(object, now),
+                None => {}
+            }
+        }
+    }
+
+    /// What hardware has let through of meters since the last time, for their buckets in software ([`datapath_api::Datapath::meter_charge`]).
+    pub fn take_meter_charges(&self) -> BTreeMap<MeterId, MeterCounts> {
+        std::mem::take(&mut *self.meter_charges.lock())
+    }
+
+    fn meter_returned(&self, id: ObjectId, all: ObjectStats) {
+        if let Some(m) =
+            self.meters.lock().get_mut(&MeterId(id.number)).filter(|_| id.kind == ObjectKind::Meter)
+        {
+            *m = Lent { before: m.before.plus(all), there: ObjectStats::default() };
+        }
+    }
+
+    /// What a meter has counted in hardware: as of an earlier look while a device keeps the engine busy.
+    pub fn meter(&self, id: MeterId) -> ObjectStats {
+        if self.meter_changes.lock().get(&id).is_some_and(|c| c.forgotten) {
+            return ObjectStats::default();
+        }
+        let s = self.look();
+        let mut meters = self.meters.lock();
+        let Some(m) = meters.get_mut(&id) else { return ObjectStats::default() };
+        if let Some(Ok(there)) = s.map(|mut s| s.engine.object_stats(meter_object(id))) {
+            m.there = there;
+        }
+        m.before.plus(m.there)
     }
 
     /// Hands out what hardware has counted since the last time, each packet once.
@@ -449,6 +552,10 @@ impl State {
         };
         self.engine.capabilities().filter_map(device).collect()
     }
+}
+
+fn meter_object(id: MeterId) -> ObjectId {
+    ObjectId { kind: ObjectKind::Meter, number: id.0 }
 }
 
 fn name_of(devices: &[Named], id: DeviceId) -> String {

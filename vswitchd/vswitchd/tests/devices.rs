@@ -331,3 +331,60 @@ fn a_tunnel_is_pushed_and_popped_in_the_device_and_its_counters_say_so() {
     assert!(!net.ping(1, "10.88.0.2"));
     r.stop_switch();
 }
+
+#[test]
+fn a_meter_goes_to_the_device_with_its_flows_and_keeps_its_rate_there() {
+    const RATE: u64 = 100;
+    const BURST: u64 = 20;
+    let Some(net) = Net::with_hosts("meter", 2) else { return };
+    let mut r = Rig::start(&net, Way::Embedded);
+    r.vsctl("add-br br0 -- set bridge br0 protocols=OpenFlow10,OpenFlow13");
+    for n in [0, 1] {
+        let wire = format!("options:device=sim:0 options:port={n} options:wire=af_packet:w{}", n + 1);
+        r.vsctl(&format!("add-port br0 n{n} -- set Interface n{n} type=hoist {wire}"));
+    }
+    let of = |args: &[&str]| r.ok("ovs-ofctl", &[&["-O", "OpenFlow13"], args].concat());
+    let band = format!("meter=1,pktps,burst,band=type=drop,rate={RATE},burst_size={BURST}");
+    of(&["add-meter", "br0", &band]);
+    of(&["add-flow", "br0", "priority=100,udp,tp_dst=9,actions=meter:1,NORMAL"]);
+    eventually("hosts ping through the device", || net.ping(1, "10.99.0.2").then_some(()));
+    eventually("the metered flow is in the device", || {
+        datagrams(&net, 50, 9);
+        let hw = document(&r, &["hoist/flows", "--hw"]);
+        hw.as_array()?.iter().any(|f| f["actions"].as_str().unwrap().contains("meter(")).then_some(())
+    });
+    // Nobody listens at the port: host 2 counts what comes.
+    let came = || snmp(&net, 2, "Udp:", "NoPorts");
+    let (before, since) = (came(), std::time::Instant::now());
+    let mut sent = 0;
+    while since.elapsed() < std::time::Duration::from_secs(2) {
+        datagrams(&net, 100, 9);
+        sent += 100;
+    }
+    let (passed, took) = (came() - before, since.elapsed());
+    let most = RATE as f64 * took.as_secs_f64() * 1.2 + 3.0 * BURST as f64;
+    assert!(sent as f64 > 2.0 * most, "{sent} datagrams in {took:?} are not enough to show anything");
+    assert!(passed as f64 <= most && passed >= RATE, "{passed} of {sent} passed in {took:?}");
+    // Counted on both sides together.
+    let of_meter = || {
+        let text = of(&["meter-stats", "br0"]);
+        let number = |name: &str| {
+            let at = text.find(name).unwrap_or_else(|| panic!("{name} in {text}"));
+            let digits = text[at + name.len()..].chars().take_while(char::is_ascii_digit);
+            digits.collect::<String>().parse::<u64>().unwrap()
+        };
+        (number("packet_in_count:"), number("0: packet_count:"))
+    };
+    let (all, dropped) = of_meter();
+    assert!(
+        all >= sent && dropped >= sent - passed,
+        "{all} packets met it, {dropped} were dropped; {sent} sent"
+    );
+    // It is no more: what went through it goes nowhere else.
+    of(&["del-meter", "br0", "meter=1"]);
+    eventually("nothing of the meter is in the device", || {
+        let hw = document(&r, &["hoist/flows", "--hw"]);
+        hw.as_array()?.iter().all(|f| !f["actions"].as_str().unwrap().contains("meter(")).then_some(())
+    });
+    r.stop_switch();
+}

@@ -93,7 +93,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         for object in self.owners.of_device(device) {
             let last = self.devices[d].provider.objects().remove(object).unwrap_or_default();
             let all = self.owners.handed_back(object, last);
-            self.event(now, d, None, EventKind::ObjectReturned(object, all));
+            self.object_returned(d, object, all, now);
         }
         let on_it: Vec<FlowId> =
             self.records.iter().filter(|(_, r)| r.device == Some(device)).map(|(id, _)| *id).collect();

@@ -32,6 +32,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         if was.stale {
             self.stale.remove(&id);
         }
+        self.lending.forget(id, &was.objects);
         let Some(d) = r.device.and_then(|d| self.devices.get_mut(usize::from(d.0))) else {
             return;
         };
@@ -79,7 +80,8 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             self.ledger.close(id);
             return;
         }
-        let mut ix = Indexed { stale: r.is_stale(), ..Indexed::default() };
+        let objects = self.lending.note(id, r);
+        let mut ix = Indexed { stale: r.is_stale(), objects, ..Indexed::default() };
         if ix.stale {
             self.stale.insert(id);
         }

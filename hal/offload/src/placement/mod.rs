@@ -22,13 +22,14 @@
 //! * Memory is bounded by [`PlacementConfig::max_records`] and [`PlacementConfig::max_events`].
 //!
 //! Files: `record` what is known of a record, `device` of a device; `devices` lets devices come and go; `index` keeps the queues right; `plan` decides and
-//! submits; `complete` takes results, health and counters in; `share` hands objects over.
+//! submits; `complete` takes results, health and counters in; `share` hands objects over, `lend` decides when.
 
 mod complete;
 mod config;
 mod device;
 mod devices;
 mod index;
+mod lend;
 mod plan;
 mod rate;
 mod record;
@@ -84,6 +85,7 @@ pub struct PlacementEngine<P: OffloadProvider = Box<dyn OffloadProvider>> {
     stale: BTreeSet<FlowId>,
     ledger: CounterLedger,
     owners: ObjectOwners,
+    lending: lend::Lending,
     events: VecDeque<Event>,
     counters: PlacementCounters,
     next_op: u64,
@@ -114,6 +116,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             stale: BTreeSet::new(),
             ledger: CounterLedger::new(),
             owners: ObjectOwners::new(),
+            lending: Default::default(),
             events: VecDeque::new(),
             counters: PlacementCounters::default(),
             next_op: 0,
@@ -426,6 +429,8 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             work += self.take_completions(d, now);
         }
         self.update_rates(now);
+        self.lend_objects(now);
+        self.look_at_lent(now);
         for d in 0..self.devices.len() {
             self.return_objects(d, now);
             self.wake(d, now);

@@ -88,6 +88,8 @@ pub(crate) struct Indexed {
     pub deferred: Option<Instant>,
     pub leaving: Vec<TableId>,
     pub stale: bool,
+    /// Objects that it is known to use.
+    pub objects: Vec<ObjectId>,
 }
 
 /// A record that was offered.

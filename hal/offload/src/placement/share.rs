@@ -3,8 +3,7 @@
 use clock::Instant;
 
 use crate::objects::{ObjectError, ObjectId, ObjectSpec, ObjectStats};
-use crate::ownership::{DeviceId, ObjectOwners, Owner, objects_of};
-
+use crate::ownership::{DeviceId, ObjectOwners, Owner};
 use crate::provider::OffloadProvider;
 
 use super::PlacementEngine;
@@ -54,6 +53,9 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         let Owner::Device(d) = self.owners.owner(id) else {
             return Err(ObjectError::Missing(id));
         };
+        if self.lending.is_forgotten(id) {
+            return Err(ObjectError::Missing(id));
+        }
         let now = self.devices[usize::from(d.0)].provider.objects().stats(id)?;
         Ok(self.owners.counted(id, now))
     }
@@ -65,12 +67,9 @@ impl<P: OffloadProvider> PlacementEngine<P> {
 
     /// Validates anew the records that use an object, whose owner has changed.
     fn refit_users(&mut self, object: ObjectId, now: Instant) {
-        let users: Vec<_> = self
-            .records
-            .iter()
-            .filter(|(_, r)| objects_of(&r.rule.actions).contains(&object))
-            .map(|(id, r)| (*id, r.rule.clone()))
-            .collect();
+        let users: Vec<_> = self.lending.users_of(object);
+        let users: Vec<_> =
+            users.into_iter().filter_map(|id| Some((id, self.records.get(&id)?.rule.clone()))).collect();
         for (id, rule) in users {
             let (_, fits) = self.fit(&rule);
             self.unindex(id);
@@ -91,6 +90,13 @@ impl<P: OffloadProvider> PlacementEngine<P> {
                 Err(_) => continue,
             };
             let all = self.owners.handed_back(id, last);
+            self.object_returned(d, id, all, now);
+        }
+    }
+
+    /// Software has an object again.
+    pub(super) fn object_returned(&mut self, d: usize, id: ObjectId, all: ObjectStats, now: Instant) {
+        if self.lending.returned(id, &all) {
             self.event(now, d, None, EventKind::ObjectReturned(id, all));
         }
     }
@@ -111,7 +117,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             };
             if self.devices[d].provider.objects().put(id, &spec).is_err() {
                 let all = self.owners.handed_back(id, ObjectStats::default());
-                self.event(now, d, None, EventKind::ObjectReturned(id, all));
+                self.object_returned(d, id, all, now);
                 self.refit_users(id, now);
             }
         }
