@@ -3,6 +3,7 @@
 //! Rates are per second of processor time of the one thread that runs the device, so that a busy machine does not make the
 //! simulator slow.
 
+use nic::bench::processor_seconds;
 use nic::{Bed, Config, Match};
 
 use crate::figure::{Figure, Unit};
@@ -23,13 +24,6 @@ struct Run {
     seconds: f64,
     heap_growth: f64,
     modules: usize,
-}
-
-/// Seconds that this thread has had a processor.
-fn processor_seconds() -> Result<f64, BenchError> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat")?;
-    let ns = text.split_whitespace().next().and_then(|n| n.parse::<u64>().ok());
-    ns.map(|n| n as f64 / 1e9).ok_or_else(|| std::io::Error::other("no times in schedstat").into())
 }
 
 /// Sends `frames` frames of `len` bytes without FCS by each port at half load. The first tenth warms up.
