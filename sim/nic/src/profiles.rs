@@ -28,20 +28,20 @@ pub const PROFILES: [Profile; 5] = [
 #[derive(thiserror::Error, Debug)]
 pub enum ProfileError {
     /// It is neither the name of a profile nor a file that can be read.
-    #[error("{name}: {source}; profiles that need no file: {}", known())]
+    #[error("{name}: {why}; profiles that need no file: {}", known())]
     File {
         /// What was asked for.
         name: String,
-        /// The operating system's words.
-        source: std::io::Error,
+        /// The operating system's words. Part of the message, so not its source: both would be printed.
+        why: std::io::Error,
     },
     /// It says something that no device can be.
-    #[error("{name}: {source}")]
+    #[error("{name}: {why}")]
     Config {
         /// What was asked for.
         name: String,
-        /// Line, key and reason.
-        source: ConfigError,
+        /// Line, key and reason; likewise.
+        why: ConfigError,
     },
 }
 
@@ -59,9 +59,9 @@ impl Config {
         let text = match ours {
             Some(p) => p.text.to_string(),
             None => std::fs::read_to_string(Path::new(name))
-                .map_err(|source| ProfileError::File { name: name.into(), source })?,
+                .map_err(|why| ProfileError::File { name: name.into(), why })?,
         };
-        Config::from_toml(&text).map_err(|source| ProfileError::Config { name: name.into(), source })
+        Config::from_toml(&text).map_err(|why| ProfileError::Config { name: name.into(), why })
     }
 }
 
