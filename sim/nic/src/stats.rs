@@ -172,6 +172,43 @@ fn tables(t: &crate::tables::Tables) -> Vec<TableStats> {
 }
 
 impl SimStats {
+    /// What each stage has done so far, for [`Self::over`]: accepted, busy, and the three kinds of stalls.
+    pub fn accounts(&self) -> Vec<[u64; 5]> {
+        let of = |s: &StageStats| {
+            [
+                s.accepted,
+                s.busy_cycles,
+                s.stalled_output_cycles,
+                s.stalled_resource_cycles,
+                s.stalled_memory_cycles,
+            ]
+        };
+        self.stages.iter().map(of).collect()
+    }
+
+    /// The same of the cycles from `from` on alone, given the [`Self::accounts`] of then, when no frame was inside: what the stages did with
+    /// them, and how full queues were in the mean. Everything else stays as it is.
+    pub fn over(mut self, from: u64, then: &[[u64; 5]]) -> SimStats {
+        let (all, cycles) = (self.cycles, self.cycles.saturating_sub(from));
+        for (s, [accepted, busy, output, resource, memory]) in self.stages.iter_mut().zip(then) {
+            s.accepted = s.accepted.saturating_sub(*accepted);
+            s.busy_cycles = s.busy_cycles.saturating_sub(*busy).min(cycles);
+            s.stalled_output_cycles = s.stalled_output_cycles.saturating_sub(*output);
+            s.stalled_resource_cycles = s.stalled_resource_cycles.saturating_sub(*resource);
+            s.stalled_memory_cycles = s.stalled_memory_cycles.saturating_sub(*memory);
+            let taken =
+                [s.busy_cycles, s.stalled_output_cycles, s.stalled_resource_cycles, s.stalled_memory_cycles];
+            s.idle_cycles = cycles.saturating_sub(taken.iter().sum());
+            s.utilisation = ratio(s.busy_cycles, cycles);
+        }
+        for q in &mut self.queues {
+            q.mean_occupancy *= if cycles == 0 { 0.0 } else { all as f64 / cycles as f64 };
+        }
+        self.cycles = cycles;
+        self.simulated_ns = crate::chip::cycles_to_ns(cycles, self.clock_hz);
+        self
+    }
+
     pub(crate) fn of(c: &Chip, now: Cycles) -> SimStats {
         let mut stages = Vec::new();
         let mut queues = Vec::new();

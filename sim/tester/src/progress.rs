@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use kernel::{Reader, State, Writer};
-use nic::{Bed, Checkpoint};
+use nic::{Bed, Checkpoint, SimStats};
 
 use crate::check::{Checker, Outcome};
 use crate::frame::{Signature, frame, sign};
@@ -23,6 +23,8 @@ pub struct Run {
     /// Cycle of the first frame, and that a frame takes on the wire.
     start: u64,
     wire: u64,
+    /// What the stages had done before it, which was to take the rules.
+    before: Vec<[u64; 5]>,
     /// In order of their cycles: cycle, port, lane, flow.
     schedule: Vec<(u64, u8, u8, u32)>,
     progress: Progress,
@@ -49,15 +51,27 @@ impl Run {
     pub fn start(&self) -> u64 {
         self.start
     }
+
+    /// What the device did since the run began, of all that `stats` says.
+    pub fn of_it(&self, stats: SimStats) -> SimStats {
+        stats.over(self.start, &self.before)
+    }
 }
 
 impl Tester {
     /// Prepares a run of one load after the other without a pause; nothing is sent yet.
     pub fn begin(&self, loads: &[(Load, u64)], len: usize) -> Run {
-        self.run_of(loads, len, self.sim().cycle().0 + 1, Progress::default())
+        let before = self.sim().stats().accounts();
+        self.run_of(loads, len, (self.sim().cycle().0 + 1, before), Progress::default())
     }
 
-    fn run_of(&self, loads: &[(Load, u64)], len: usize, start: u64, progress: Progress) -> Run {
+    fn run_of(
+        &self,
+        loads: &[(Load, u64)],
+        len: usize,
+        (start, before): (u64, Vec<[u64; 5]>),
+        progress: Progress,
+    ) -> Run {
         let wire = self.config.wire_cycles(len);
         let mut schedule = Vec::new();
         let mut ports: Vec<u8> = self.lanes.iter().map(|l| l.from).collect();
@@ -77,7 +91,7 @@ impl Tester {
             }
         }
         schedule.sort_unstable();
-        Run { loads: loads.to_vec(), len, start, wire, schedule, progress }
+        Run { loads: loads.to_vec(), len, start, wire, before, schedule, progress }
     }
 
     /// Goes on with a run until it is done or cycle `stop` begins; says whether it is done.
@@ -113,6 +127,10 @@ impl Tester {
                     if !self.bed.send(*port, *at, f) {
                         return Err(TestError::Nonsense(format!("the wire to port {port} is full")));
                     }
+                }
+                if let Some((last, ..)) = run.schedule.last().filter(|_| p.sent >= run.schedule.len()) {
+                    // No longer than there is something to be put on the wires: what is idle afterwards is not of the run.
+                    p.until = p.until.min(last + 1).max(now + 1);
                 }
             }
             let to = p.until.min(stop);
@@ -150,6 +168,7 @@ impl Tester {
         self.flows.save(&mut w);
         run.loads.save(&mut w);
         (run.len, run.start).save(&mut w);
+        run.before.save(&mut w);
         run.progress.save(&mut w);
         let c = self.sim().checkpoint().ok_or(TestError::Nonsense("the device runs live".into()))?;
         Ok(c.to_bytes(&w.finish())?)
@@ -173,6 +192,7 @@ impl Tester {
         }
         let loads: Vec<(Load, u64)> = State::load(r)?;
         let (len, start): (usize, u64) = State::load(r)?;
+        let before: Vec<[u64; 5]> = State::load(r)?;
         let frames = loads.iter().try_fold(0u64, |all, (_, n)| all.checked_add(*n));
         let frames = frames.and_then(|n| n.checked_mul(u64::from(ports)));
         let size = 60..=usize::from(config.device.max_frame_bytes);
@@ -182,7 +202,7 @@ impl Tester {
         let progress = Progress::load(r)?;
         r.end()?;
         let t = Tester { bed, config, lanes, flows };
-        let run = t.run_of(&loads, len, start, progress);
+        let run = t.run_of(&loads, len, (start, before), progress);
         Ok((t, run))
     }
 }

@@ -115,8 +115,13 @@ pub fn stalls(s: &SimStats) -> String {
 /// An RFC 2544 report.
 pub fn rfc2544(r: &rfc2544::Report) -> String {
     let mut out = format!(
-        "RFC 2544: {}\n{} ports of {} Mb/s, each to the next, {} flows each, trials of {} frames per port, simulated time\n\n",
-        r.device, r.ports, r.speed_mbps, r.flows, r.trial_frames
+        "RFC 2544: {}\n{} ports of {} Mb/s, each to the next, {} flow{} each, trials of {} frames per port, simulated time\n\n",
+        r.device,
+        r.ports,
+        r.speed_mbps,
+        r.flows,
+        if r.flows == 1 { "" } else { "s" },
+        r.trial_frames
     );
     let _ = writeln!(
         out,

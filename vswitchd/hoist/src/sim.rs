@@ -303,10 +303,11 @@ impl Trace {
             let bytes = t.checkpoint(&run)?;
             save(&self.save, || bytes, &mut out)?;
         }
-        let outcome = match &self.read {
+        let (outcome, at_work) = match &self.read {
             None => {
                 while !t.advance(&mut run, u64::MAX)? {}
-                Some(t.finish(run).0)
+                let at_work = run.of_it(sim.stats());
+                (Some(t.finish(run).0), at_work)
             }
             Some(path) => {
                 let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
@@ -314,7 +315,7 @@ impl Trace {
                 let cycles = |ns: u64| (u128::from(ns) * u128::from(hz) / 1_000_000_000) as u64;
                 let frames: Vec<_> = frames.into_iter().map(|(ns, f)| (cycles(ns), f)).collect();
                 t.replay(0, &frames)?;
-                None
+                (None, run.of_it(sim.stats()))
             }
         };
         let (trails, more) = sim.take_trails();
@@ -322,7 +323,7 @@ impl Trace {
         let stats = sim.stats();
         save(&self.vcd, || vcd::write(&waves, hz).into_bytes(), &mut out)?;
         save(&self.perfetto, || perfetto::write(&trails, Some(&waves), hz).into_bytes(), &mut out)?;
-        save(&self.svg, || picture::svg(&stats).into_bytes(), &mut out)?;
+        save(&self.svg, || picture::svg(&at_work).into_bytes(), &mut out)?;
         if self.pcap.is_some() {
             let (frames, lost) = sim.take_tap();
             save(&self.pcap, || pcapng::write(&frames, ports, hz), &mut out)?;
@@ -353,7 +354,7 @@ impl Trace {
         out.push('\n');
         out.push_str(&text::occupancies(&waves));
         out.push('\n');
-        out.push_str(&text::stalls(&stats));
+        out.push_str(&text::stalls(&at_work));
         sim.faults().iter().for_each(|f| out.push_str(&format!("  {f}\n")));
         if more + waves.lost > 0 {
             out.push_str(&format!("not kept: {more} frames, {} changes of signals\n", waves.lost));
@@ -410,7 +411,9 @@ mod tests {
         assert!(run("profiles small-nic", false).unwrap().contains("[exact]"));
         assert!(run("check small-nic default", false).is_ok());
         let e = run("check /nonexistent", false).unwrap_err();
-        assert!(e.to_string().starts_with("/nonexistent: No such file"), "{e}");
+        let said = format!("{e:#}");
+        assert!(said.starts_with("/nonexistent: No such file"), "{said}");
+        assert_eq!(said.matches("No such file").count(), 1, "{said}");
     }
 
     #[test]
@@ -438,6 +441,10 @@ mod tests {
         ] {
             assert!(out.contains(want), "{want} is missing in {out}");
         }
+        // Of the cycles of the traffic, not of those in which rules were installed: the line is full.
+        let mac = out.lines().find(|l| l.contains("port1 tx mac")).unwrap();
+        let busy: f64 = mac.split_whitespace().nth(4).unwrap().parse().unwrap();
+        assert!(busy > 20.0, "{out}");
         assert!(out.contains("80 frames sent, 78 received, 2 lost, 0 reordered"), "{out}");
         assert!(out.contains("port 0 lost 2 frames: fcs_error"), "{out}");
         assert!(std::fs::read_to_string(at("w.vcd")).unwrap().contains("$enddefinitions"));
