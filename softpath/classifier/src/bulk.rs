@@ -7,8 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::MAX_PREFIXES;
-use crate::shape::{BASIS, MiniMatch, Shape};
+use crate::shape::{BASIS, MiniMatch, STAGES, Shape};
+use crate::stages::Stages;
 use crate::subtable::{Entry, Subtable, ports_value, stage_hashes};
 use crate::version::{Version, align};
 
@@ -91,9 +94,10 @@ impl<R> Version<R> {
                 pruned.push(a.matches.clone());
             }
         }
+        let aids = self.aids(part.len());
         let Some(subtable) = self.subtable_mut(i) else { return };
-        let is_new = subtable.extend(part, replace);
-        subtable.extend_ports(&mut chosen(ports, &is_new));
+        subtable.keep_stages(aids);
+        let is_new = subtable.extend(part, &ports, replace);
         for (j, values) in prefixes.into_iter().enumerate() {
             self.extend_prefixes(j, &mut chosen(values, &is_new), lens[j]);
         }
@@ -111,9 +115,11 @@ impl<R> Subtable<R> {
     fn extend(
         &mut self,
         part: Vec<Addition<R>>,
+        ports: &[u128],
         replace: &mut impl FnMut(&mut Arc<R>, &Arc<R>),
     ) -> Vec<bool> {
-        let mut stages: Vec<Vec<u64>> = vec![Vec::with_capacity(part.len()); self.indices.len() + 1];
+        let n = self.shape.stages().len().max(1);
+        let mut stages: Vec<Vec<u64>> = vec![Vec::with_capacity(part.len()); n];
         for a in &part {
             let mut hashes = stage_hashes(&self.shape, &a.matches.words);
             stages.iter_mut().for_each(|s| s.push(hashes.next().unwrap_or(BASIS)));
@@ -136,7 +142,24 @@ impl<R> Subtable<R> {
         for (p, n) in priorities {
             *self.priorities.entry(p).or_insert(0) += n;
         }
-        for (index, hashes) in self.indices.iter_mut().zip(&stages) {
+        let ports = chosen(ports.to_vec(), &is_new);
+        self.stages.extend(&stages, &is_new, (ports, self.shape.ports_len()));
+        is_new
+    }
+}
+
+impl Stages {
+    /// Adds what rules have that are new: of each stage before the last the hashes, and ports where there are such.
+    fn extend(&mut self, stages: &[Vec<u64>], is_new: &[bool], (mut values, len): (Vec<u128>, u8)) {
+        let Stages::Exact { indices, ports } = self else {
+            let mut values = values.into_iter();
+            for i in (0..is_new.len()).filter(|i| is_new[*i]) {
+                let hashes: SmallVec<[u64; STAGES]> = stages.iter().map(|s| s[i]).collect();
+                self.add(&hashes, values.next().map(|v| (v, len)));
+            }
+            return;
+        };
+        for (index, hashes) in indices.iter_mut().zip(stages) {
             let mut runs: Vec<(u64, u32)> = Vec::new();
             for i in by_bucket(hashes).filter(|i| is_new[*i]) {
                 match runs.last_mut() {
@@ -147,13 +170,8 @@ impl<R> Subtable<R> {
             index.reserve(runs.len());
             runs.into_iter().for_each(|(hash, n)| index.count_up_by(hash, n));
         }
-        is_new
-    }
-
-    /// Counts ports of new rules.
-    fn extend_ports(&mut self, values: &mut Vec<u128>) {
         values.sort_unstable();
-        self.ports.extend(values, self.shape.ports_len());
+        ports.extend(&mut values, len);
     }
 }
 

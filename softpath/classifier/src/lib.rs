@@ -22,17 +22,24 @@
 //! after it, or after a whole batch, and never between; it takes no lock and is never waited for. Writers are serialised
 //! by `&mut`.
 //!
+//! What only narrows a search (stages, tries) is the version's own in small tables and shared by all versions in large ones, where it
+//! may say too much and so costs bits, never a rule (`prefixes.rs`, `stages.rs`).
+//!
 //! Rules of equal priority that overlap: which of them wins is undefined (OpenFlow 1.3.5 6.4), but the same version always
 //! gives the same answer.
 #![forbid(unsafe_code)]
 
 mod bulk;
 mod flat;
+mod grown_trie;
 mod hashed;
+mod prefixes;
 mod pruning;
 mod publish;
+mod seen;
 mod shape;
 mod slots;
+mod stages;
 mod subtable;
 mod trie;
 mod version;

@@ -117,6 +117,15 @@ impl Shape {
         self.slots.iter().zip(words).all(|(&(i, m), &w)| all[usize::from(i)] & m == w)
     }
 
+    /// The key with these words.
+    pub(crate) fn key(&self, words: &[u64]) -> PipelineKey {
+        let mut k = PipelineKey::ZERO;
+        for (&(i, _), &w) in self.slots.iter().zip(words) {
+            k.or_word(usize::from(i), w);
+        }
+        k
+    }
+
     /// Adds the bits of the first `slots` slots to `wc`.
     pub(crate) fn fold(&self, slots: usize, wc: &mut PipelineMask) {
         for &(i, m) in &self.slots[..slots] {
@@ -170,11 +179,7 @@ impl MiniMatch {
 
     /// The key; masked.
     pub fn key(&self) -> PipelineKey {
-        let mut k = PipelineKey::ZERO;
-        for (&(i, _), &w) in self.shape.slots.iter().zip(self.words.iter()) {
-            k.or_word(usize::from(i), w);
-        }
-        k
+        self.shape.key(&self.words)
     }
 
     /// The match in full.

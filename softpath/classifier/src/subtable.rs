@@ -7,8 +7,10 @@ use imbl::OrdMap;
 use smallvec::SmallVec;
 
 use crate::hashed::Hashed;
+use crate::prefixes::Aids;
 use crate::shape::{BASIS, MiniMatch, STAGES, Shape, mix, ports_bits};
-use crate::trie::{Trie, lead};
+use crate::stages::Stages;
+use crate::trie::lead;
 use crate::version::TrieProbe;
 
 /// A rule, by the hash of its masked key. Of those with one hash, nearly always one key, the highest priority comes first.
@@ -41,12 +43,10 @@ pub(crate) struct Subtable<R> {
     pub(crate) shape: Arc<Shape>,
     /// Matched prefix length of each of the version's trie fields; 0 when a trie does not help.
     pub(crate) prefix_lens: [u8; crate::MAX_PREFIXES],
-    /// For each stage but the last: how many rules have a hash there.
-    pub(crate) indices: Vec<Hashed<u32>>,
+    pub(crate) stages: Stages,
     pub(crate) rules: Hashed<Entry<R>>,
     /// How many rules have a priority.
     pub(crate) priorities: OrdMap<u32, u32>,
-    pub(crate) ports: Trie,
     pub(crate) len: usize,
 }
 
@@ -55,10 +55,9 @@ impl<R> Clone for Subtable<R> {
         Subtable {
             shape: self.shape.clone(),
             prefix_lens: self.prefix_lens,
-            indices: self.indices.clone(),
+            stages: self.stages.clone(),
             rules: self.rules.clone(),
             priorities: self.priorities.clone(),
-            ports: self.ports.clone(),
             len: self.len,
         }
     }
@@ -71,16 +70,9 @@ pub(crate) fn ports_value(k: &PipelineKey) -> u128 {
 
 impl<R> Subtable<R> {
     pub(crate) fn new(shape: Arc<Shape>, prefix_lens: [u8; crate::MAX_PREFIXES]) -> Self {
-        let indices = shape.stages().len().saturating_sub(1);
-        Subtable {
-            shape,
-            prefix_lens,
-            indices: vec![Hashed::default(); indices],
-            rules: Hashed::default(),
-            priorities: OrdMap::new(),
-            ports: Trie::default(),
-            len: 0,
-        }
+        let stages = Stages::new(before_last(&shape));
+        let (rules, priorities) = (Hashed::default(), OrdMap::new());
+        Subtable { shape, prefix_lens, stages, rules, priorities, len: 0 }
     }
 
     /// The highest priority of its rules; 0 when empty.
@@ -102,30 +94,21 @@ impl<R> Subtable<R> {
             let rule = make(old.map(|e| &e.rule));
             Entry { words: m.words.clone(), priority, rule }
         };
-        let mut stages: SmallVec<[u64; STAGES]> = stage_hashes(&self.shape, &m.words).collect();
-        // That after the last stage is that of the whole.
-        let hash = stages.pop().unwrap_or(BASIS);
+        let (hash, stages) = hashes(&self.shape, &m.words);
         if let Some(old) = self.rules.put_with(hash, same, |e| e.priority >= priority, entry) {
             return Some(old.rule);
         }
-        for (index, h) in self.indices.iter_mut().zip(stages) {
-            index.count_up(h);
-        }
+        self.stages.add(&stages, ports_of(&self.shape, key));
         *self.priorities.entry(priority).or_insert(0) += 1;
-        if self.shape.ports_len() > 0 {
-            self.ports.insert(ports_value(key), self.shape.ports_len());
-        }
         self.len += 1;
         None
     }
 
     /// Removes a rule. `key` is that of `m`.
     pub(crate) fn remove(&mut self, m: &MiniMatch, key: &PipelineKey, priority: u32) -> Option<Arc<R>> {
-        let hash = full_hash(&m.words);
+        let (hash, stages) = hashes(&self.shape, &m.words);
         let old = self.rules.take(hash, |e| e.priority == priority && e.words == m.words)?.rule;
-        for (index, h) in self.indices.iter_mut().zip(stage_hashes(&self.shape, &m.words)) {
-            index.count_down(h);
-        }
+        self.stages.remove(&stages, ports_of(&self.shape, key));
         if let Some(n) = self.priorities.get(&priority).copied() {
             if n > 1 {
                 self.priorities.insert(priority, n - 1);
@@ -133,11 +116,25 @@ impl<R> Subtable<R> {
                 self.priorities.remove(&priority);
             }
         }
-        if self.shape.ports_len() > 0 {
-            self.ports.remove(ports_value(key), self.shape.ports_len());
-        }
         self.len -= 1;
         Some(old)
+    }
+
+    /// Has what tells of keys that no rule has as the version wants it.
+    pub(crate) fn keep_stages(&mut self, aids: Aids) {
+        if !self.stages.is_due(self.len, aids) {
+            return;
+        }
+        let (n, has_ports) = (before_last(&self.shape), self.shape.ports_len() > 0);
+        let mut new = match aids {
+            Aids::Shared => Stages::shared(n, self.len, has_ports),
+            _ => Stages::new(n),
+        };
+        for e in self.entries() {
+            let ports = if has_ports { ports_of(&self.shape, &self.shape.key(&e.words)) } else { None };
+            new.add(&hashes(&self.shape, &e.words).1, ports);
+        }
+        self.stages = new;
     }
 
     /// The rule with exactly this key and priority.
@@ -192,7 +189,7 @@ impl<R> Subtable<R> {
     ) -> Option<(u64, &Entry<R>)> {
         let (shape, words) = (&*self.shape, key.words());
         let (mut h, mut at) = (BASIS, 0);
-        let last = self.indices.len();
+        let last = before_last(shape);
         for (i, stage) in shape.stages().iter().enumerate() {
             let before = at;
             if probe.rules_out(&self.prefix_lens, &shape.slots()[before..stage.end], key, wc) {
@@ -203,7 +200,7 @@ impl<R> Subtable<R> {
                 h = mix(h, words[usize::from(w)] & m);
             }
             at = stage.end;
-            if i < last && self.indices[i].get(h).is_none() {
+            if i < last && !self.stages.may_have(i, h) {
                 shape.fold(at, wc);
                 return None;
             }
@@ -222,7 +219,7 @@ impl<R> Subtable<R> {
     fn fold_ports(&self, key: &PipelineKey, wc: &mut PipelineMask) {
         let mask = ports_bits(self.shape.mask());
         let value = u128::from(ports_bits(key) & mask) << 96;
-        let proof = self.ports.lookup(value, 32).proof_bits;
+        let proof = self.stages.ports(value).proof_bits;
         let bits = mask & (lead(u128::MAX, proof) >> 96) as u32;
         wc.set_masked(flow::FieldId::TpSrc, u128::MAX, u128::from(bits >> 16));
         wc.set_masked(flow::FieldId::TpDst, u128::MAX, u128::from(bits & 0xffff));
@@ -230,6 +227,23 @@ impl<R> Subtable<R> {
         let before = stages.len().checked_sub(2).map_or(0, |i| stages[i].end);
         self.shape.fold(before, wc);
     }
+}
+
+/// Stages before the last.
+fn before_last(shape: &Shape) -> usize {
+    shape.stages().len().saturating_sub(1)
+}
+
+/// What the ports trie is told of a key.
+fn ports_of(shape: &Shape, key: &PipelineKey) -> Option<(u128, u8)> {
+    (shape.ports_len() > 0).then(|| (ports_value(key), shape.ports_len()))
+}
+
+/// The hash of the whole, and those after each stage before the last.
+fn hashes(shape: &Shape, words: &[u64]) -> (u64, SmallVec<[u64; STAGES]>) {
+    let mut stages: SmallVec<[u64; STAGES]> = stage_hashes(shape, words).collect();
+    // That after the last stage is that of the whole.
+    (stages.pop().unwrap_or(BASIS), stages)
 }
 
 /// The hash after each stage, the last one being that of the whole.

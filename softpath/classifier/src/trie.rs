@@ -55,6 +55,13 @@ impl Prefixes {
         self.lens >> (n - 1) & 1 != 0
     }
 
+    /// A prefix of length `n` matches; 0 says nothing.
+    pub(crate) fn add(&mut self, n: u8) {
+        if n > 0 {
+            self.lens |= 1 << (n - 1);
+        }
+    }
+
     /// Says that every length may match.
     pub(crate) const ANY: Prefixes = Prefixes { lens: u128::MAX, proof_bits: 0 };
 }
@@ -65,20 +72,20 @@ pub(crate) fn lead(v: u128, n: u8) -> u128 {
 }
 
 /// `v` without its first `n` bits, moved up.
-fn tail(v: u128, n: u8) -> u128 {
+pub(crate) fn tail(v: u128, n: u8) -> u128 {
     if n >= 128 { 0 } else { v << n }
 }
 
-fn top(v: u128) -> usize {
+pub(crate) fn top(v: u128) -> usize {
     (v >> 127) as usize
 }
 
 /// How many leading bits two edges have in common, up to a limit.
-fn common(a: u128, b: u128, limit: u8) -> u8 {
+pub(crate) fn common(a: u128, b: u128, limit: u8) -> u8 {
     ((a ^ b).leading_zeros() as u8).min(limit)
 }
 
-fn halves(v: u128) -> [u64; 2] {
+pub(crate) fn halves(v: u128) -> [u64; 2] {
     [(v >> 64) as u64, v as u64]
 }
 
@@ -166,8 +173,8 @@ impl Trie {
                 out.proof_bits = matched + 1;
                 return out;
             }
-            if count > 0 && matched > 0 {
-                out.lens |= 1 << (matched - 1);
+            if count > 0 {
+                out.add(matched);
             }
             if matched >= width {
                 out.proof_bits = width;

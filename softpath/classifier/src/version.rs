@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use flow::{FieldId, PipelineKey, PipelineMask, PipelineMatch, Prereq};
+use imbl::OrdSet;
 
 use crate::hashed::Hashed;
+use crate::prefixes::{Aids, PrefixSet};
 use crate::pruning::{MOST, Pruning};
 use crate::shape::{MiniMatch, Shape, hash_mask};
 use crate::slots::Slots;
 use crate::subtable::Subtable;
-use crate::trie::{Prefixes, Trie, lead};
+use crate::trie::{Prefixes, lead};
 
 /// How many fields can have a prefix trie.
 pub const MAX_PREFIXES: usize = 4;
@@ -40,7 +42,7 @@ struct Slot<R> {
     /// Order of making.
     serial: u64,
     hash: u64,
-    subtable: Arc<Subtable<R>>,
+    subtable: Subtable<R>,
 }
 
 impl<R> Clone for Slot<R> {
@@ -58,12 +60,17 @@ struct Place {
     number: u32,
 }
 
+impl Place {
+    fn new(max_priority: u32, serial: u64, number: usize) -> Self {
+        Place { max_priority: std::cmp::Reverse(max_priority), serial, number: number as u32 }
+    }
+}
+
 /// One state of the table. Cloning is cheap, and a clone is not affected by changes of the original.
 pub struct Version<R> {
-    slots: Slots<Option<Slot<R>>>,
-    /// Highest priority first. Shared by versions: most changes leave it as it is, and where masks are thousands a copy of it
-    /// costs more than the change.
-    order: Arc<Vec<Place>>,
+    slots: Slots<Option<Arc<Slot<R>>>>,
+    /// Highest priority first.
+    order: OrdSet<Place>,
     /// Number of the subtable by its mask's hash; of two with one hash, one.
     numbers: Hashed<u32>,
     /// How many subtables are not in `numbers`.
@@ -72,7 +79,9 @@ pub struct Version<R> {
     /// Every bit that a rule may match on, and some that no rule matches on any more.
     union: PipelineMask,
     prefixes: Arc<[FieldId]>,
-    tries: [Trie; MAX_PREFIXES],
+    tries: [PrefixSet; MAX_PREFIXES],
+    /// Bits that are looked at are to be no more than the rules of the version ask for.
+    exact: bool,
     len: usize,
     next_serial: u64,
 }
@@ -88,6 +97,7 @@ impl<R> Clone for Version<R> {
             union: self.union,
             prefixes: self.prefixes.clone(),
             tries: self.tries.clone(),
+            exact: self.exact,
             len: self.len,
             next_serial: self.next_serial,
         }
@@ -111,13 +121,14 @@ impl<R> Version<R> {
         let prefixes = prefixes.iter().copied().take(MAX_PREFIXES).collect();
         Version {
             slots: Slots::default(),
-            order: Arc::default(),
+            order: OrdSet::new(),
             numbers: Hashed::default(),
             unnamed: 0,
             pruning: Pruning::default(),
             union: PipelineMask::ZERO,
             prefixes,
             tries: Default::default(),
+            exact: false,
             len: 0,
             next_serial: 0,
         }
@@ -138,6 +149,17 @@ impl<R> Version<R> {
         &self.prefixes
     }
 
+    /// Whether the bits that are looked at are to be no more than the rules there are ask for, whatever the size of the table. From some
+    /// ten thousand rules on they may otherwise be what rules that have gone asked for, which makes changes cheaper.
+    pub fn set_exact(&mut self, exact: bool) {
+        self.exact = exact;
+    }
+
+    /// How [`Version::lookup`]'s aids are to be with `more` rules.
+    pub(crate) fn aids(&self, more: usize) -> Aids {
+        if self.exact { Aids::Exact } else { Aids::of(self.len + more) }
+    }
+
     /// How many distinct masks.
     pub fn masks(&self) -> usize {
         self.order.len()
@@ -149,7 +171,7 @@ impl<R> Version<R> {
     }
 
     fn slot(&self, number: u32) -> Option<&Slot<R>> {
-        self.slots.get(number as usize)?.as_ref()
+        self.slots.get(number as usize)?.as_deref()
     }
 
     /// Subtables, highest priority first.
@@ -163,7 +185,7 @@ impl<R> Version<R> {
         match self.numbers.get(hash) {
             Some(n) if self.slot(*n).is_some_and(is) => Some(*n as usize),
             None if self.unnamed == 0 => None,
-            _ => self.slots.iter().position(|s| s.as_ref().is_some_and(is)),
+            _ => self.slots.iter().position(|s| s.as_deref().is_some_and(is)),
         }
     }
 
@@ -187,7 +209,7 @@ impl<R> Version<R> {
         for (l, f) in lens.iter_mut().zip(self.prefixes.iter()) {
             *l = m.shape.prefix_len(*f);
         }
-        let subtable = Arc::new(Subtable::new(m.shape.clone(), lens));
+        let subtable = Subtable::new(m.shape.clone(), lens);
         let hash = m.shape.hash();
         let free = self.slots.iter().position(Option::is_none);
         let i = free.unwrap_or_else(|| {
@@ -197,15 +219,14 @@ impl<R> Version<R> {
         let mut pruning = std::mem::take(&mut self.pruning);
         pruning.add_subtable(i as u32, &m.shape, self.shapes());
         if let Some(slot) = self.slots.get_mut(i) {
-            *slot = Some(Slot { max_priority: 0, serial: self.next_serial, hash, subtable });
+            *slot = Some(Arc::new(Slot { max_priority: 0, serial: self.next_serial, hash, subtable }));
         }
         match self.numbers.get(hash) {
             None => self.numbers.add(hash, i as u32, |_| true),
             Some(_) => self.unnamed += 1,
         }
-        let place = Place { max_priority: std::cmp::Reverse(0), serial: self.next_serial, number: i as u32 };
+        self.order.insert(Place::new(0, self.next_serial, i));
         self.next_serial += 1;
-        Arc::make_mut(&mut self.order).push(place);
         self.union.union(m.mask());
         self.pruning = pruning;
         if self.pruning.is_due(self.order.len()) {
@@ -223,7 +244,7 @@ impl<R> Version<R> {
         } else {
             self.unnamed -= 1;
         }
-        Arc::make_mut(&mut self.order).retain(|p| p.number != i as u32);
+        self.order.remove(&Place::new(s.max_priority, s.serial, i));
         if self.order.is_empty() {
             self.union = PipelineMask::ZERO;
             self.pruning = Pruning::default();
@@ -257,7 +278,7 @@ impl<R> Version<R> {
 
     /// Subtable `i`, to add rules to; [`Version::count_rules`] is then to be called.
     pub(crate) fn subtable_mut(&mut self, i: usize) -> Option<&mut Subtable<R>> {
-        Some(Arc::make_mut(&mut self.slots.get_mut(i)?.as_mut()?.subtable))
+        Some(&mut Arc::make_mut(self.slots.get_mut(i)?.as_mut()?).subtable)
     }
 
     /// Whether [`Version::count_rules`] wants to know matches.
@@ -279,6 +300,7 @@ impl<R> Version<R> {
     pub(crate) fn extend_prefixes(&mut self, j: usize, values: &mut Vec<u128>, len: u8) {
         values.sort_unstable();
         self.tries[j].extend(values, len);
+        self.keep_tries();
     }
 
     /// Adds a rule to subtable `i`, which is that of the mask of `m`; `key` is the key of `m`.
@@ -290,13 +312,15 @@ impl<R> Version<R> {
         priority: u32,
         make: impl FnOnce(Option<&Arc<R>>) -> Arc<R>,
     ) -> Option<Arc<R>> {
-        let slot = self.slots.get_mut(i)?.as_mut()?;
-        let lens = slot.subtable.prefix_lens;
-        let old = Arc::make_mut(&mut slot.subtable).insert(m, key, priority, make);
+        let aids = self.aids(1);
+        let subtable = self.subtable_mut(i)?;
+        let lens = subtable.prefix_lens;
+        let old = subtable.insert(m, key, priority, make);
         if old.is_none() {
+            subtable.keep_stages(aids);
             self.len += 1;
             self.pruning.add_rule(i as u32, &m.shape, key);
-            self.count_prefixes(lens, key, Trie::insert);
+            self.count_prefixes(lens, key, PrefixSet::insert);
             self.reorder(i);
         }
         old
@@ -307,13 +331,15 @@ impl<R> Version<R> {
         let i = self.position(m.shape.hash(), m.mask())?;
         self.slot(i as u32)?.subtable.find_exact(&m.words, priority)?;
         let key = m.key();
-        let slot = self.slots.get_mut(i)?.as_mut()?;
-        let lens = slot.subtable.prefix_lens;
-        let old = Arc::make_mut(&mut slot.subtable).remove(m, &key, priority)?;
-        let empty = slot.subtable.len == 0;
+        let aids = self.aids(0);
+        let subtable = self.subtable_mut(i)?;
+        let lens = subtable.prefix_lens;
+        let old = subtable.remove(m, &key, priority)?;
+        subtable.keep_stages(aids);
+        let empty = subtable.len == 0;
         self.len -= 1;
         let anew = self.pruning.remove_rule();
-        self.count_prefixes(lens, &key, Trie::remove);
+        self.count_prefixes(lens, &key, PrefixSet::remove);
         if empty {
             self.remove_subtable(i);
         } else {
@@ -338,27 +364,50 @@ impl<R> Version<R> {
         self.pruning = pruning;
     }
 
-    fn count_prefixes(&mut self, lens: [u8; MAX_PREFIXES], key: &PipelineKey, op: fn(&mut Trie, u128, u8)) {
+    fn count_prefixes(
+        &mut self,
+        lens: [u8; MAX_PREFIXES],
+        key: &PipelineKey,
+        op: fn(&mut PrefixSet, u128, u8),
+    ) {
         for ((trie, f), len) in self.tries.iter_mut().zip(self.prefixes.iter()).zip(lens) {
             if len > 0 {
                 op(trie, align(*f, key.get(*f)), len);
             }
         }
+        self.keep_tries();
+    }
+
+    /// Makes tries anew that are not as they are to be.
+    fn keep_tries(&mut self) {
+        let aids = self.aids(0);
+        for j in 0..self.prefixes.len() {
+            if self.tries[j].is_due(aids) {
+                self.make_trie_anew(j, aids);
+            }
+        }
+    }
+
+    #[cold]
+    fn make_trie_anew(&mut self, j: usize, aids: Aids) {
+        let f = self.prefixes[j];
+        let with = self.in_order().filter(|s| s.subtable.prefix_lens[j] > 0);
+        let prefixes = with.flat_map(|s| {
+            let len = s.subtable.prefix_lens[j];
+            s.subtable.entries().map(move |e| (align(f, expand(s, e).get(f)), len))
+        });
+        self.tries[j] = PrefixSet::new(prefixes.collect(), aids);
     }
 
     /// Moves subtable `i` to where its highest priority puts it.
     fn reorder(&mut self, i: usize) {
-        let Some(max) = self.slot(i as u32).map(|s| s.subtable.max_priority()) else { return };
-        if self.slot(i as u32).is_some_and(|s| s.max_priority != max)
-            && let Some(Some(slot)) = self.slots.get_mut(i)
-        {
-            slot.max_priority = max;
-            let Some(at) = self.order.iter().position(|p| p.number == i as u32) else { return };
-            let order = Arc::make_mut(&mut self.order);
-            let mut place = order.remove(at);
-            place.max_priority = std::cmp::Reverse(max);
-            let to = order.partition_point(|o| *o < place);
-            order.insert(to, place);
+        let Some(Some(slot)) = self.slots.get_mut(i) else { return };
+        let (before, now) = (slot.max_priority, slot.subtable.max_priority());
+        if before != now {
+            let slot = Arc::make_mut(slot);
+            slot.max_priority = now;
+            self.order.remove(&Place::new(before, slot.serial, i));
+            self.order.insert(Place::new(now, slot.serial, i));
         }
     }
 
@@ -485,7 +534,7 @@ fn found<R>(e: &crate::subtable::Entry<R>) -> Found<'_, R> {
 }
 
 fn expand<R>(s: &Slot<R>, e: &crate::subtable::Entry<R>) -> PipelineKey {
-    MiniMatch { shape: s.subtable.shape.clone(), words: e.words.clone() }.key()
+    s.subtable.shape.key(&e.words)
 }
 
 /// A field's value, left-aligned in 128 bits.
@@ -496,7 +545,7 @@ pub(crate) fn align(f: FieldId, v: u128) -> u128 {
 /// The prefix tries during one lookup: each is searched at most once, when first needed.
 pub(crate) struct TrieProbe<'a> {
     prefixes: &'a [FieldId],
-    tries: &'a [Trie; MAX_PREFIXES],
+    tries: &'a [PrefixSet; MAX_PREFIXES],
     done: [Option<Prefixes>; MAX_PREFIXES],
 }
 

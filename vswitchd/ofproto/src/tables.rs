@@ -138,6 +138,7 @@ impl Pipeline {
         }
         let t = Arc::make_mut(&mut self.tables[i]);
         t.generation = self.generation;
+        t.rules.set_exact(self.settings.stock_megaflows);
         t
     }
 
