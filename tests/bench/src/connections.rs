@@ -1,14 +1,15 @@
-//! Connection tracking by itself: what a packet of an established connection costs, what a new connection costs, and what
-//! one holds in memory.
+//! Connection tracking by itself: what a packet of an established connection costs, on one core and on two at once, what a new
+//! connection costs, and what one holds in memory.
 
 use std::hint::black_box;
+use std::sync::Barrier;
 
 use clock::Instant;
 use conntrack::{Headers, Meta, Tracker};
 use flow::frame::FrameBuilder;
 use flow::{CtAction, PortId};
 
-use crate::cycles::measure;
+use crate::cycles::{counter_hz, measure, processor_time};
 use crate::figure::{Figure, Unit, counted};
 use crate::heap::Held;
 
@@ -67,17 +68,87 @@ fn open(t: &Tracker, i: u32, p: &mut [Packet; 2], commit: &CtAction, now: Instan
     }
 }
 
+/// When everything happens.
+const NOW: Instant = Instant::from_nanos(1);
+
+/// What packets of established connections are tracked by.
+fn look() -> CtAction {
+    CtAction { zone: 5, ..CtAction::default() }
+}
+
+/// Packets of both directions of connections `which`.
+fn packets(which: std::ops::Range<u32>) -> Vec<[Packet; 2]> {
+    let both = |i| {
+        let [a, b] = pair(i);
+        Some([a?, b?])
+    };
+    which.filter_map(both).collect()
+}
+
+/// In an order that no prefetcher guesses: from each of `n` places to the next, through all.
+fn step(n: usize) -> usize {
+    (0x9e37_79b1 % n as u64) as usize | 1
+}
+
+/// Times that one core and two are measured, by turns.
+const TURNS: usize = 7;
+/// Packets of a core in a turn.
+const TURN_PACKETS: usize = 400_000;
+
+/// Tracks packets of established connections in scattered order; cycles of processor time for each.
+fn track_all(t: &Tracker, all: &mut [[Packet; 2]]) -> f64 {
+    let (look, n) = (look(), 2 * all.len());
+    let (mut i, step, before) = (0, step(n), processor_time());
+    for _ in 0..TURN_PACKETS {
+        i = (i + step) % n;
+        let x = &mut all[i / 2][i % 2];
+        let mut m = Meta::default();
+        t.track(black_box(&mut x.frame), Some(&x.headers), &mut m, &look, NOW);
+        black_box(m.state);
+    }
+    processor_time().saturating_sub(before).as_secs_f64() * counter_hz() / TURN_PACKETS as f64
+}
+
+/// Packets of `n` established connections on one core, and on two at once of which each has half of the connections.
+pub fn scaling(n: u32) -> Vec<Figure> {
+    let t = Tracker::new(Some(1));
+    let commit = CtAction { commit: true, ..look() };
+    let mut halves = [packets(0..n / 2), packets(n / 2..n)];
+    for (i, p) in (0..).zip(halves.iter_mut().flatten()) {
+        open(&t, i, p, &commit, NOW);
+    }
+    let (mut one, mut two, mut gain) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..TURNS {
+        let [first, second] = &mut halves;
+        let alone = track_all(&t, first);
+        let (start, t) = (&Barrier::new(2), &t);
+        let both = std::thread::scope(|s| {
+            let other = s.spawn(move || {
+                start.wait();
+                track_all(t, second)
+            });
+            start.wait();
+            let mine = track_all(t, first);
+            // A thread that fails is seen by its figure.
+            f64::midpoint(mine, other.join().unwrap_or(f64::INFINITY))
+        });
+        one.push(alone);
+        two.push(both);
+        gain.push(2.0 * alone / both);
+    }
+    let name = |cores: &str| format!("packet of {}, {cores}", counted(n, "established connection"));
+    vec![
+        Figure::of(name("one core"), Unit::CyclesPerPacket, one).flows(n.into()),
+        Figure::of(name("each of two cores"), Unit::CyclesPerPacket, two).flows(n.into()),
+        Figure::of(name("two cores / one, packets"), Unit::Ratio, gain).flows(n.into()),
+    ]
+}
+
 /// Figures with `n` connections, half TCP and half UDP.
 pub fn run(n: u32) -> Vec<Figure> {
-    let now = Instant::from_nanos(1);
-    let commit = CtAction { commit: true, zone: 5, ..CtAction::default() };
-    let look = CtAction { zone: 5, ..CtAction::default() };
-    let mut all: Vec<[Packet; 2]> = (0..n)
-        .filter_map(|i| {
-            let [a, b] = pair(i);
-            Some([a?, b?])
-        })
-        .collect();
+    let now = NOW;
+    let (look, commit) = (look(), CtAction { commit: true, ..look() });
+    let mut all = packets(0..n);
     let t = Tracker::new(Some(1));
     let before = Held::now();
     for (i, p) in all.iter_mut().enumerate() {
@@ -86,8 +157,8 @@ pub fn run(n: u32) -> Vec<Figure> {
     let (bytes, _) = Held::now().since(before, n);
     let mut established = 0u64;
     let mut i = 0;
-    // In an order that no prefetcher guesses; each direction of each connection once in a round.
-    let step = (0x9e37_79b1u64 % (2 * u64::from(n))) as usize | 1;
+    // Each direction of each connection once in a round.
+    let step = step(2 * n as usize);
     let lookup = measure(&format!("packet of {}", counted(n, "established connection")), 50_000, || {
         i = (i + step) % (2 * n as usize);
         let x = &mut all[i / 2][i % 2];

@@ -84,6 +84,12 @@ pub fn now() -> u64 {
     }
 }
 
+/// Processor time of the calling thread.
+pub fn processor_time() -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .map_or(Duration::ZERO, |t| Duration::new(t.tv_sec() as u64, t.tv_nsec() as u32))
+}
+
 /// Ticks of the counter in a second, measured once over 20 ms of the host's monotonic clock.
 pub fn counter_hz() -> f64 {
     use std::sync::OnceLock;

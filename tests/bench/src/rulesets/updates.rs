@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::deletion;
 use super::generate::{Kind, Rule, Tuple, generate, verdict};
-use crate::cycles::now;
+use crate::cycles::{now, processor_time};
 use crate::openflow::{load, switch};
 use crate::part::BenchError;
 use crate::workload::Random;
@@ -100,12 +100,6 @@ struct Kept {
     states: (u64, u64),
     packets: Vec<Tuple>,
     verdicts: Vec<u8>,
-}
-
-/// Processor time of the calling thread.
-fn processor_time() -> Duration {
-    nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .map_or(Duration::ZERO, |t| Duration::new(t.tv_sec() as u64, t.tv_nsec() as u32))
 }
 
 /// What both threads know of the changes.
