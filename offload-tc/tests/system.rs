@@ -55,7 +55,7 @@ fn record(id: u64, matches: PacketMatch, actions: Vec<Action>, now: Instant) -> 
     let counters = Arc::new(FlowCounters::default());
     FlowRecord {
         id: FlowId(id),
-        matches,
+        matches: matches.into(),
         actions: actions.into(),
         counters,
         owner: Arc::new(()),

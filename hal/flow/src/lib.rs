@@ -11,6 +11,7 @@ pub mod field;
 pub mod frame;
 pub mod headers;
 pub mod key;
+mod packed;
 pub mod parse;
 pub mod prereq;
 pub mod text;
@@ -29,4 +30,5 @@ pub use key::{
     Key, Mask, Match, PacketKey, PacketMask, PacketMatch, PipelineKey, PipelineMask, PipelineMatch, WordIter,
     WordSet, Words,
 };
+pub use packed::PackedMatch;
 pub use parse::{Fault, Layout, ParseError, Parsed, parse, parse_into, parse_tagged};

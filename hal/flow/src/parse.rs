@@ -145,19 +145,19 @@ pub fn parse(frame: &[u8], in_port: PortId) -> Result<Parsed, ParseError> {
 
 // Words of a packet key; see the field table. A test holds them against it.
 const W_PORT: usize = 0;
-const W_DST_TYPE: usize = 19;
-const W_SRC: usize = 20;
-const W_VLAN: usize = 21;
-const W_MPLS01: usize = 23;
-const W_MPLS2: usize = 24;
-const W_NW_ADDRS: usize = 25;
-const W_IPV6_SRC: usize = 26;
-const W_IPV6_DST: usize = 28;
-const W_NW: usize = 30;
-const W_SHA: usize = 31;
-const W_THA: usize = 32;
-const W_ND_TARGET: usize = 33;
-const W_TP: usize = 35;
+const W_DST_TYPE: usize = 1;
+const W_SRC: usize = 2;
+const W_VLAN: usize = 3;
+const W_MPLS01: usize = 7;
+const W_MPLS2: usize = 8;
+const W_NW_ADDRS: usize = 4;
+const W_IPV6_SRC: usize = 9;
+const W_IPV6_DST: usize = 11;
+const W_NW: usize = 5;
+const W_SHA: usize = 13;
+const W_THA: usize = 14;
+const W_ND_TARGET: usize = 15;
+const W_TP: usize = 6;
 
 #[inline(always)]
 fn be16(b: &[u8], at: usize) -> Option<u16> {

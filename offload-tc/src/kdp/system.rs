@@ -230,7 +230,8 @@ impl Shared {
         r: &FlowRecord,
         options: &[u8],
     ) -> Result<(), KdpError> {
-        let matches = (&r.matches, options);
+        let whole = r.matches.expand();
+        let matches = (&whole, options);
         let able = match self.reaches(&r.actions) {
             true => self.need_meters(link, &r.actions),
             false => Err(KdpError::Unsupported("such port")),
@@ -479,7 +480,7 @@ impl Datapath for SystemDatapath {
             let other = t.by_match(&record.matches).map(|r| r.id).filter(|id| *id != record.id);
             // Packets of a record that is there have them in this order; of any other, in that of their fields.
             let before = t.options(record.id).or_else(|| other.and_then(|id| t.options(id)));
-            let options = before.unwrap_or_else(|| options::header(record.matches.key()).into());
+            let options = before.unwrap_or_else(|| options::header(&record.matches.key()).into());
             (moved.into_iter().chain(other).collect(), options)
         };
         in_the_way.into_iter().for_each(|id| drop(self.flow_del(id)));

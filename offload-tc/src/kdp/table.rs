@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clock::Instant;
 use datapath_api::FlowRecord;
-use flow::{FlowId, PacketKey, PacketMatch};
+use flow::{FlowId, PackedMatch, PacketKey};
 
 use super::KernelFlow;
 
@@ -26,7 +26,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     by_id: BTreeMap<FlowId, Entry>,
-    by_match: HashMap<PacketMatch, FlowId>,
+    by_match: HashMap<PackedMatch, FlowId>,
     /// Rounds of counters that were begun.
     round: u64,
 }
@@ -59,7 +59,7 @@ impl Table {
     }
 
     pub fn masks(&self) -> usize {
-        self.by_match.keys().map(|m| *m.mask()).collect::<HashSet<_>>().len()
+        self.by_match.keys().map(PackedMatch::mask).collect::<HashSet<_>>().len()
     }
 
     pub fn get(&self, id: FlowId) -> Option<&Arc<FlowRecord>> {
@@ -70,7 +70,7 @@ impl Table {
         self.by_id.get(&id).map(|e| e.options.clone())
     }
 
-    pub fn by_match(&self, m: &PacketMatch) -> Option<&Arc<FlowRecord>> {
+    pub fn by_match(&self, m: &PackedMatch) -> Option<&Arc<FlowRecord>> {
         self.get(*self.by_match.get(m)?)
     }
 
@@ -86,7 +86,7 @@ impl Table {
     /// Notes a record that is about to be put into the kernel; what was there under its name, whose counters go on.
     pub fn stage(&mut self, record: Arc<FlowRecord>, options: Arc<[u8]>) -> Option<Arc<FlowRecord>> {
         let id = record.id;
-        self.by_match.insert(record.matches, id);
+        self.by_match.insert(record.matches.clone(), id);
         match self.by_id.get_mut(&id) {
             Some(e) => {
                 e.options = options;

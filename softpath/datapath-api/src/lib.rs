@@ -19,7 +19,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use clock::{Deadline, Instant};
-use flow::{Action, ControllerAction, CtFilter, FlowId, MeterId, PacketKey, PacketMask, PacketMatch, PortId};
+use flow::{Action, ControllerAction, CtFilter, FlowId, MeterId, PackedMatch, PacketKey, PacketMask, PortId};
 
 mod counters;
 mod meter;
@@ -32,7 +32,7 @@ pub struct FlowRecord {
     /// Name.
     pub id: FlowId,
     /// What it matches.
-    pub matches: PacketMatch,
+    pub matches: PackedMatch,
     /// What is done; empty drops.
     pub actions: Arc<[Action]>,
     /// What software has counted. A record that replaces another for the same match carries its counters on.

@@ -8,15 +8,15 @@ use flow::{CtAction, FieldId, PacketKey, ct_state};
 use crate::plain;
 
 /// The first word of a key with the state of a connection: state, zone, mark.
-const STATE: usize = 2;
+const STATE: usize = 19;
 /// The first of two words with its label.
-const LABEL: usize = 3;
+const LABEL: usize = 20;
 /// The word with its IPv4 addresses.
-const V4: usize = 5;
+const V4: usize = 22;
 /// The first of four words with its IPv6 addresses.
-const V6: usize = 6;
+const V6: usize = 23;
 /// The word with its ports and protocol.
-const PORTS: usize = 10;
+const PORTS: usize = 27;
 
 /// Forgets what a key says of a connection.
 pub(crate) fn clear(key: &mut PacketKey) {

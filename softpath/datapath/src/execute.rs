@@ -11,6 +11,7 @@ use clock::Instant;
 use conntrack::{Likely, Tracker};
 use datapath_api::{DropReason, Punt, PuntSink};
 use device::{BATCH, PacketBatch, PacketBuf, TakeEach, TxQueue};
+use flow::field::METADATA;
 use flow::tunnel::TunnelKind;
 use flow::tunnel::options::{self, OptionWords};
 use flow::{Action, ControllerAction, CtAction, FieldId, Layout, PacketKey, PortId};
@@ -30,27 +31,25 @@ use crate::tunnel::{self, SourcePorts};
 const RECIRC_QUEUE: usize = 256;
 /// Clones within clones.
 const MAX_CLONE_DEPTH: u8 = 8;
-/// The first words of a key, which are not read from the frame: port, recirculation id, marks, connection, tunnel. Those for a
-/// tunnel's options are others.
-pub(crate) const METADATA_WORDS: usize = 19;
-
 /// The part of a key that is not read from the frame.
 #[derive(Clone)]
 pub(crate) struct Metadata {
-    words: [u64; METADATA_WORDS],
+    /// That with the port and the recirculation id.
+    port: u64,
+    words: [u64; METADATA.end - METADATA.start],
     options: OptionWords,
 }
 
 /// Reads the metadata out of a key.
 pub(crate) fn metadata(key: &PacketKey) -> Metadata {
-    let mut words = [0; METADATA_WORDS];
-    words.copy_from_slice(&key.words()[..METADATA_WORDS]);
-    Metadata { words, options: OptionWords::of(key) }
+    let words = std::array::from_fn(|i| key.word(METADATA.start + i));
+    Metadata { port: key.word(0), words, options: OptionWords::of(key) }
 }
 
 /// Writes metadata into a key that a parser has made.
 pub(crate) fn restore(key: &mut PacketKey, m: &Metadata) {
-    for (i, w) in m.words.iter().enumerate() {
+    key.set_word(0, m.port);
+    for (i, w) in METADATA.zip(&m.words) {
         key.set_word(i, *w);
     }
     m.options.write(key);
@@ -375,7 +374,7 @@ impl Outputs {
                 }
                 Action::Recirc(id) => {
                     let mut m = metadata(p.key);
-                    m.words[0] = m.words[0] & !0xffff_ffff | u64::from(*id);
+                    m.port = m.port & !0xffff_ffff | u64::from(*id);
                     if last {
                         return self.recirculate(p.buf, m, passes);
                     }
@@ -509,7 +508,8 @@ impl Outputs {
 }
 
 fn set_field(p: &mut Packet<'_>, field: FieldId, value: u128, mask: u128) {
-    if usize::from(field.info().word) < METADATA_WORDS || options::is_word(field) {
+    let word = usize::from(field.info().word);
+    if word == 0 || METADATA.contains(&word) || options::is_word(field) {
         p.key.set_masked(field, value, mask);
         return;
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use datapath_api::{FlowCounters, FlowRecord};
-use flow::{Action, FlowId, PacketMask, PacketMatch};
+use flow::{Action, FlowId, PackedMatch, PacketMask};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
 use std::hash::BuildHasher;
@@ -125,11 +125,11 @@ impl FlowTable {
         self.limit
     }
 
-    fn hash(&self, m: &PacketMatch) -> u64 {
+    fn hash(&self, m: &PackedMatch) -> u64 {
         self.hasher.hash_one(m)
     }
 
-    fn slot_of(&self, hash: u64, m: &PacketMatch) -> Option<u32> {
+    fn slot_of(&self, hash: u64, m: &PackedMatch) -> Option<u32> {
         let slots = &self.slots;
         let same = |(h, s): &(u64, u32)| {
             *h == hash && slots[*s as usize].as_ref().is_some_and(|i| i.record.matches == *m)
@@ -195,10 +195,7 @@ impl FlowTable {
         self.slots[s as usize] = Some(new.clone());
         self.by_id.insert(new.record.id, s);
         self.by_match.insert_unique(hash, (hash, s), |(h, _)| *h);
-        match self.masks.get_mut(new.record.matches.mask()) {
-            Some(n) => *n += 1,
-            None => drop(self.masks.insert(*new.record.matches.mask(), 1)),
-        }
+        *self.masks.entry(new.record.matches.mask()).or_insert(0) += 1;
         Ok(new)
     }
 
@@ -210,10 +207,11 @@ impl FlowTable {
             e.remove();
         }
         self.free.push(s);
-        if let Some(n) = self.masks.get_mut(i.record.matches.mask()) {
+        let mask = i.record.matches.mask();
+        if let Some(n) = self.masks.get_mut(&mask) {
             *n -= 1;
             if *n == 0 {
-                self.masks.remove(i.record.matches.mask());
+                self.masks.remove(&mask);
             }
         }
         i.retired.store(true, Ordering::Release);
@@ -235,14 +233,14 @@ impl FlowTable {
 mod tests {
     use super::*;
     use clock::Instant;
-    use flow::FieldId;
+    use flow::{FieldId, PacketMatch};
 
     pub(crate) fn record(id: u64, port: u32) -> Arc<FlowRecord> {
         let mut matches = PacketMatch::ANY;
         matches.set(FieldId::DpPort, u128::from(port));
         Arc::new(FlowRecord {
             id: FlowId(id),
-            matches,
+            matches: matches.into(),
             actions: Arc::new([]),
             counters: Arc::new(FlowCounters::default()),
             owner: Arc::new(()),

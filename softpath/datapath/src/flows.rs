@@ -85,6 +85,9 @@ impl Flows {
         generation: u32,
         entry: u32,
     ) -> Option<u32> {
+        if self.most() == 0 {
+            return None;
+        }
         if self.next >= self.most() {
             self.next = 0;
             self.full = true;
@@ -93,9 +96,6 @@ impl Flows {
         let flow = self.next;
         let (per, lines) = (self.per_chunk(), self.lines);
         if flow / per >= self.chunks.len() {
-            if self.most() == 0 {
-                return None;
-            }
             self.chunks.push(vec![Line::default(); per * lines].into_boxed_slice());
         }
         self.next += 1;

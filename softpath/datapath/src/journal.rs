@@ -57,7 +57,7 @@ pub(crate) fn added(r: &FlowRecord, key: &PacketKey) {
 }
 
 fn texts(r: &FlowRecord, key: &PacketKey) -> (String, String) {
-    let flow = format_flow(key, r.matches.mask(), &|_| None);
+    let flow = format_flow(key, &r.matches.mask(), &|_| None);
     (flow, format_actions(&r.actions, Context::of(key), &|_| None))
 }
 

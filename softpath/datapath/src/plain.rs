@@ -1,7 +1,7 @@
 //! The common frame read the short way: Ethernet, IPv4 without options or fragments, TCP or UDP.
 //!
-//! A key has 36 words, of which such a frame fills six. Clearing the others is a good part of what parsing costs, so the core
-//! remembers which of its keys have zeros there, and this writes the six. Everything else, malformed frames included, is
+//! A key has 53 words, of which such a frame fills six of the first seven. Clearing the others is a good part of what parsing costs, so the
+//! core remembers which of its keys have zeros there, and this writes the six. Everything else, malformed frames included, is
 //! left to [`flow::parse_into`]; both give the same key and layout, which a test holds.
 
 use conntrack::Ends;
@@ -10,11 +10,11 @@ use flow::{Layout, PacketKey, PortId};
 
 // Words of a packet key; see the field table.
 const W_PORT: usize = 0;
-const W_DST_TYPE: usize = 19;
-const W_SRC: usize = 20;
-const W_NW_ADDRS: usize = 25;
-const W_NW: usize = 30;
-const W_TP: usize = 35;
+const W_DST_TYPE: usize = 1;
+const W_SRC: usize = 2;
+const W_NW_ADDRS: usize = 4;
+const W_NW: usize = 5;
+const W_TP: usize = 6;
 
 /// Offset of the network header.
 pub(crate) const L3: usize = 14;

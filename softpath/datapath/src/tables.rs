@@ -576,17 +576,18 @@ impl Tables {
 
     /// Adds a record, or gives it the entry of its match.
     pub(crate) fn insert(&mut self, i: Arc<Installed>) -> u32 {
-        if let Some((_, e)) = self.find_entry(&i.record.matches) {
+        let matches = i.record.matches.expand();
+        if let Some((_, e)) = self.find_entry(&matches) {
             self.assign(e, i);
             return e;
         }
-        let mask = *i.record.matches.mask();
+        let mask = *matches.mask();
         let s = match self.by_mask.get(&mask) {
             Some(s) => *s,
             None => self.add_subtable(mask),
         };
         let st = &mut self.subtables[s as usize];
-        let key = i.record.matches.key();
+        let key = matches.key();
         let hash = self.hasher.hash_masked(key, &st.words);
         let words = st.words.iter().map(|m| key.word(usize::from(m.index)) & m.bits).collect();
         let e = self.new_entry(s, words);
@@ -658,7 +659,7 @@ impl Tables {
 
     /// Removes the entry of a record that was removed or replaced.
     pub(crate) fn remove(&mut self, i: &Arc<Installed>) {
-        if let Some((_, e)) = self.find_entry(&i.record.matches) {
+        if let Some((_, e)) = self.find_entry(&i.record.matches.expand()) {
             self.revive(e);
         }
     }

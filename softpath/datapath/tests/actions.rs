@@ -449,7 +449,7 @@ impl MissHandler for ByPass {
             let id = m.key.get64(FieldId::RecircId);
             out.push(Translation::Keep(Arc::new(FlowRecord {
                 id: FlowId(id),
-                matches: PacketMatch::new(&m.key, &mask),
+                matches: PacketMatch::new(&m.key, &mask).into(),
                 actions: self.0[id as usize].clone().into(),
                 counters: Arc::new(FlowCounters::default()),
                 owner: Arc::new(()),

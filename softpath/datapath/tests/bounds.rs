@@ -11,15 +11,52 @@ use datapath_api::{
 };
 use device::BufferPool;
 use flow::frame::FrameBuilder;
-use flow::{Action, FieldId, FlowId, PacketMask, PacketMatch, PortId};
+use flow::{Action, FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId};
 use netio::memory::{MemoryConfig, MemoryRx, MemoryTx, cable};
 
 /// Sends everything to port 2, by records whose mask is of the packet: as many leading bits of source and destination as the
-/// packet's ports say.
+/// packet's ports say; or has packets that no cache knows take one shortcut.
 #[derive(Default)]
-struct MaskOfPorts(AtomicU64);
+struct MaskOfPorts {
+    /// Records made so far.
+    made: AtomicU64,
+    /// Packets classified so far, where shortcuts are there to be taken.
+    classified: Option<AtomicU64>,
+}
+
+/// The name of the one shortcut.
+const SHORTCUT: u64 = 7;
+
+fn record(id: u64, matches: PacketMatch, now: Instant) -> Arc<FlowRecord> {
+    Arc::new(FlowRecord {
+        id: FlowId(id),
+        matches: matches.into(),
+        actions: Arc::new([Action::Output(PortId(2))]),
+        counters: Arc::new(FlowCounters::default()),
+        owner: Arc::new(()),
+        created: now,
+    })
+}
 
 impl MissHandler for MaskOfPorts {
+    fn epoch(&self) -> u64 {
+        u64::from(self.classified.is_some())
+    }
+
+    fn relevant(&self) -> PacketMask {
+        [FieldId::NwSrc, FieldId::NwDst].into_iter().collect()
+    }
+
+    fn classify(&self, _: &[PacketKey], wanted: u32, names: &mut [u64]) {
+        let Some(n) = &self.classified else { return };
+        n.fetch_add(u64::from(wanted.count_ones()), Ordering::Relaxed);
+        names.iter_mut().enumerate().filter(|(i, _)| wanted >> i & 1 != 0).for_each(|(_, n)| *n = SHORTCUT);
+    }
+
+    fn shortcut(&self, name: u64, _: &Miss, now: Instant) -> Option<Arc<FlowRecord>> {
+        (name == SHORTCUT).then(|| record(u64::MAX, PacketMatch::ANY, now))
+    }
+
     fn translate(&self, misses: &[Miss], now: Instant, out: &mut Translations) {
         for m in misses {
             let mut mask = PacketMask::ZERO;
@@ -31,14 +68,8 @@ impl MissHandler for MaskOfPorts {
             for (f, bits) in [(FieldId::NwSrc, FieldId::TpSrc), (FieldId::NwDst, FieldId::TpDst)] {
                 matches.set_masked(f, m.key.get(f), lead(bits));
             }
-            out.push(Translation::Keep(Arc::new(FlowRecord {
-                id: FlowId(self.0.fetch_add(1, Ordering::Relaxed) + 1),
-                matches,
-                actions: Arc::new([Action::Output(PortId(2))]),
-                counters: Arc::new(FlowCounters::default()),
-                owner: Arc::new(()),
-                created: now,
-            })));
+            let id = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+            out.push(Translation::Keep(record(id, matches, now)));
         }
     }
 }
@@ -61,7 +92,11 @@ struct Bed {
 
 impl Bed {
     fn new(config: DatapathConfig) -> Bed {
-        let handler = Arc::new(MaskOfPorts::default());
+        Bed::with(config, MaskOfPorts::default())
+    }
+
+    fn with(config: DatapathConfig, handler: MaskOfPorts) -> Bed {
+        let handler = Arc::new(handler);
         let dp = SoftDatapath::new(config, Arc::new(ManualClock::new()), handler.clone(), handler.clone())
             .unwrap();
         let mut ends = Vec::new();
@@ -121,7 +156,43 @@ fn masks_that_a_packet_probes_are_bounded_however_many_there_are() {
     let most = c.probes as f64 / c.packets.megaflow_hits.max(1) as f64;
     assert!(most <= 256.0, "{most} masks probed for a packet");
     // Those beyond the bound are translated again, and used as if new.
-    let asked = b.handler.0.load(Ordering::Relaxed);
+    let asked = b.handler.made.load(Ordering::Relaxed);
     assert_eq!(asked, s.misses);
     assert!(s.misses < 4096 && s.misses >= 1024, "{}", s.misses);
+}
+
+/// The cache's memory holds some of the flows: the oldest give way, which is counted, and every packet is forwarded.
+#[test]
+fn flows_that_the_cache_has_no_memory_for_give_way_and_are_forwarded() {
+    const FLOWS: u32 = 3000;
+    for (flow_bytes, held) in [(64 * 1024, 1024), (64, 1), (0, 0)] {
+        let config = DatapathConfig {
+            flow_bytes,
+            shortcuts_beyond_masks: 0,
+            seed: Some(1),
+            ..DatapathConfig::default()
+        };
+        let handler = MaskOfPorts { classified: Some(AtomicU64::new(0)), ..MaskOfPorts::default() };
+        let mut b = Bed::with(config, handler);
+        // Shortcuts are asked for once there is a record.
+        assert!(b.forward(1, 32, 32));
+        let mut forward =
+            |flow: u32| assert!(b.forward(0x0a00_0000 + flow, 8, 8), "{flow_bytes} bytes, flow {flow}");
+        (0..2).for_each(|_| (0..FLOWS).for_each(&mut forward));
+        // The last that came are remembered still.
+        (FLOWS - held / 2..FLOWS).for_each(&mut forward);
+        let s = b.dp.stats();
+        let sent = u64::from(1 + 2 * FLOWS + held / 2);
+        assert_eq!((s.rx_packets, s.tx_packets, s.drops.iter().sum::<u64>()), (sent, sent, 0));
+        let c = &b.dp.core_stats()[0];
+        let gave_way = u64::from(if held == 0 { 0 } else { 2 * FLOWS - held });
+        assert_eq!(
+            (c.evicted, s.shortcuts, s.flows),
+            (gave_way, 2 * u64::from(FLOWS), 1),
+            "{flow_bytes} bytes"
+        );
+        assert_eq!(c.packets.exact_hits, u64::from(held / 2), "{flow_bytes} bytes");
+        let asked = b.handler.classified.as_ref().unwrap().load(Ordering::Relaxed);
+        assert_eq!(asked, 2 * u64::from(FLOWS));
+    }
 }

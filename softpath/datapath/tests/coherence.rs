@@ -46,7 +46,7 @@ fn frame(i: u32, low: u8) -> Vec<u8> {
 fn record(id: u64, i: u32, port: u32) -> Arc<FlowRecord> {
     Arc::new(FlowRecord {
         id: FlowId(id),
-        matches: matches(i),
+        matches: matches(i).into(),
         actions: output(port).into(),
         counters: Arc::new(FlowCounters::default()),
         owner: Arc::new(()),

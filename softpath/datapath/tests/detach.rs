@@ -72,7 +72,7 @@ fn under_traffic_every_packet_is_sent_or_counted() {
     matches.set(FieldId::RecircId, 0);
     dp.flow_put(Arc::new(FlowRecord {
         id: FlowId(1),
-        matches,
+        matches: matches.into(),
         actions: vec![Action::Output(PortId(2))].into(),
         counters: Arc::new(FlowCounters::default()),
         owner: Arc::new(()),

@@ -37,7 +37,7 @@ impl MissHandler for Patch {
             let to = 3 - m.key.get64(FieldId::DpPort) as u32;
             out.push(Translation::Keep(Arc::new(FlowRecord {
                 id: FlowId(self.0.fetch_add(1, Ordering::Relaxed)),
-                matches: PacketMatch::new(&m.key, &mask),
+                matches: PacketMatch::new(&m.key, &mask).into(),
                 actions: [Action::Output(PortId(to))].into(),
                 counters: Arc::new(FlowCounters::default()),
                 owner: Arc::new(()),

@@ -23,7 +23,7 @@ impl MissHandler for ToTwo {
         for m in misses {
             out.push(Translation::Keep(Arc::new(FlowRecord {
                 id: FlowId(m.key.get64(FieldId::DpPort)),
-                matches: PacketMatch::new(&m.key, &mask),
+                matches: PacketMatch::new(&m.key, &mask).into(),
                 actions: Arc::new([Action::Output(PortId(2))]),
                 counters: Arc::new(FlowCounters::default()),
                 owner: Arc::new(()),

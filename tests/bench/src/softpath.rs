@@ -72,7 +72,7 @@ pub fn exact_mask() -> PacketMask {
 pub fn record(id: u64, key: &PacketKey, mask: &PacketMask, actions: Arc<[Action]>) -> Arc<FlowRecord> {
     Arc::new(FlowRecord {
         id: FlowId(id),
-        matches: PacketMatch::new(key, mask),
+        matches: PacketMatch::new(key, mask).into(),
         actions,
         counters: Arc::new(FlowCounters::default()),
         owner: Arc::new(()),

@@ -10,6 +10,7 @@
 //!
 //! Nothing is learned: NORMAL floods. Groups, meters and queues are not generated, and ignored here.
 
+use flow::field::METADATA;
 use flow::{FieldId, PipelineKey, PipelineMatch, PortId};
 use openflow::{Action, Instructions, PortNo, Subfield};
 
@@ -484,8 +485,8 @@ impl<F: Flow> Interpreter<'_, F> {
         let Ok(p) = flow::parse(&bare, PortId(self.in_port)) else { return };
         // A tag that shows only now is payload.
         let payload = p.layout.vlans > 0;
-        for i in 19..flow::PACKET_WORDS {
-            self.key.set_word(i, if payload && i > 20 { 0 } else { p.key.word(i) });
+        for i in (1..METADATA.start).chain(METADATA.end..flow::PACKET_WORDS) {
+            self.key.set_word(i, if payload && i > 2 { 0 } else { p.key.word(i) });
         }
         if payload {
             self.key.set(FieldId::EthType, u16::from_be_bytes([bare[12], bare[13]]).into());

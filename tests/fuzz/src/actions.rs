@@ -33,7 +33,7 @@ impl MissHandler for Answer {
             let again = m.key.get64(FieldId::RecircId) != 0 || of_tunnel;
             out.push(Translation::Keep(Arc::new(FlowRecord {
                 id: FlowId(u64::from(again) + 1),
-                matches: PacketMatch::new(&m.key, &mask),
+                matches: PacketMatch::new(&m.key, &mask).into(),
                 actions: if again { Arc::new([Action::Output(PortId(2))]) } else { self.0.clone() },
                 counters: Arc::new(FlowCounters::default()),
                 owner: Arc::new(()),

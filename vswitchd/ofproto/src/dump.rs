@@ -26,9 +26,9 @@ pub fn format_record(r: &FlowRecord, now: Instant, ports: PortName<'_>, whole: b
         (packets, bytes) = (packets.saturating_sub(1), bytes.saturating_sub(m.bytes.into()));
     }
     // As Open vSwitch has it: with the bits of the packet that it was made for.
-    let key = made_for.map_or_else(|| r.matches.key(), |m| &m.key);
+    let key = made_for.map_or_else(|| r.matches.key(), |m| m.key);
     let format = if whole { format_flow_whole } else { format_flow };
-    let mut line = format(key, r.matches.mask(), ports);
+    let mut line = format(&key, &r.matches.mask(), ports);
     let _ = write!(line, ", packets:{packets}, bytes:{bytes}, used:");
     match owner.and_then(FlowOwner::used).max(soft.used).filter(|_| packets > 0) {
         None => line.push_str("never"),
@@ -47,8 +47,8 @@ pub fn format_record(r: &FlowRecord, now: Instant, ports: PortName<'_>, whole: b
 /// What a record does, as text.
 pub fn format_record_actions(r: &FlowRecord, ports: PortName<'_>) -> String {
     let made_for = FlowOwner::of(r).and_then(FlowOwner::packet);
-    let key = made_for.map_or_else(|| r.matches.key(), |m| &m.key);
-    format_actions(&r.actions, Context::of(key), ports)
+    let key = made_for.map_or_else(|| r.matches.key(), |m| m.key);
+    format_actions(&r.actions, Context::of(&key), ports)
 }
 
 /// Says in the log that a record was looked at.
@@ -63,8 +63,8 @@ pub(crate) fn tell_dumped(r: &FlowRecord, now: Instant) {
 pub(crate) fn tell_modified(r: &FlowRecord) {
     if tracing::enabled!(target: MODULE, tracing::Level::DEBUG) {
         let made_for = FlowOwner::of(r).and_then(FlowOwner::packet);
-        let key = made_for.map_or_else(|| r.matches.key(), |m| &m.key);
-        let flow = format_flow_whole(key, r.matches.mask(), &|_| None);
+        let key = made_for.map_or_else(|| r.matches.key(), |m| m.key);
+        let flow = format_flow_whole(&key, &r.matches.mask(), &|_| None);
         let actions = format_record_actions(r, &|_| None);
         tracing::debug!(target: MODULE, "{DATAPATH}: put[modify] {flow}, actions:{actions}");
     }

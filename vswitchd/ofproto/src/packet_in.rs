@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use datapath_api::Punt;
+use flow::field::METADATA;
 use flow::tunnel::options;
 use flow::{Action, FIELDS, FieldId, PACKET_WORDS, PacketKey, PipelineKey, PipelineMatch, PuntReason, Scope};
 use openflow::error::{BadRequest, Nicira};
@@ -23,12 +24,10 @@ use crate::switch::Switch;
 use crate::tables::Pipeline;
 use crate::xlate::Start;
 
-/// Words of a key with what is beside a packet: marks, connection, tunnel. Before them are its port and recirculation id.
-const BESIDE: std::ops::Range<u8> = 1..19;
-
-/// Whether a field of a packet's key is beside the packet.
+/// Whether a field of a packet's key is beside the packet: marks, connection, tunnel.
 fn is_beside(f: &flow::Field) -> bool {
-    f.scope == Scope::Packet && f.id.is_canonical() && (BESIDE.contains(&f.word) || options::is_word(f.id))
+    let beside = METADATA.contains(&usize::from(f.word)) || options::is_word(f.id);
+    f.scope == Scope::Packet && f.id.is_canonical() && beside
 }
 
 /// Fields of a connection's original direction.

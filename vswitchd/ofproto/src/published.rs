@@ -60,8 +60,8 @@ impl Published {
         let copies = self.copies.load(Ordering::Relaxed);
         if copies == 0 {
             // There always is one: nobody else takes it out.
-            let mut taken = Taken { from: &self.now, version: self.now.swap(None).unwrap_or_default() };
-            if let Some(p) = Arc::get_mut(&mut taken.version) {
+            let mut taken = Taken { from: &self.now, version: self.now.swap(None) };
+            if let Some(p) = taken.version.as_mut().and_then(Arc::get_mut) {
                 return f(p);
             }
         } else {
@@ -77,12 +77,12 @@ impl Published {
 /// A version that is out. Goes back in the end, whatever happens.
 struct Taken<'a> {
     from: &'a ArcSwapOption<Pipeline>,
-    version: Arc<Pipeline>,
+    version: Option<Arc<Pipeline>>,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        self.from.store(Some(std::mem::take(&mut self.version)));
+        self.from.store(self.version.take());
     }
 }
 

@@ -237,7 +237,7 @@ pub fn offload_rule(record: &FlowRecord) -> FlowRule {
     let provenance = FlowOwner::of(record).map(|o| o.basis().provenance.clone());
     FlowRule {
         id: record.id,
-        matches: record.matches,
+        matches: record.matches.expand(),
         actions: record.actions.clone(),
         provenance: provenance.unwrap_or_default(),
     }

@@ -276,8 +276,8 @@ impl Switch {
             return Verdict::Keep;
         }
         out.translated += 1;
-        let (bridge, mut o) = self.translate_key(r.matches.key());
-        if bridge != basis.bridge || !o.mask.is_subset_of(r.matches.mask()) {
+        let (bridge, mut o) = self.translate_key(&r.matches.key());
+        if bridge != basis.bridge || !o.mask.is_subset_of(&r.matches.mask()) {
             out.deleted += 1;
             return Verdict::Delete;
         }
@@ -296,7 +296,7 @@ impl Switch {
         // Same name, match and counters.
         Verdict::Replace(Box::new(FlowRecord {
             id: r.id,
-            matches: r.matches,
+            matches: r.matches.clone(),
             actions: o.actions.into(),
             counters: r.counters.clone(),
             owner: Arc::new(FlowOwner::new(fresh, owner.credit.clone()).made_for(owner.packet.clone())),

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use clock::Instant;
 use datapath_api::{FlowCounters, FlowRecord, Miss};
-use flow::{FieldId, PacketKey, PacketMask, PacketMatch, PipelineKey, PipelineMask, PortId};
+use flow::{FieldId, PackedMatch, PacketKey, PacketMask, PipelineKey, PipelineMask, PortId};
 use openflow::flow_mod::Instructions;
 use openflow::{Action as OfAction, PortNo};
 use parking_lot::Mutex;
@@ -219,7 +219,7 @@ impl Switch {
         }
         let record = Arc::new(FlowRecord {
             id: self.new_flow_id(),
-            matches: PacketMatch::ANY,
+            matches: PackedMatch::default(),
             owner: Arc::new(FlowOwner::new(o.basis(Some(bridge.index())), Arc::default())),
             actions: o.actions.into(),
             counters: Arc::new(FlowCounters::default()),

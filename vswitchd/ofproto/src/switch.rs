@@ -494,7 +494,7 @@ impl Switch {
             .made_for(stock.then(|| Arc::new(MadeFor { key: miss.key, bytes: miss.len_bytes })));
         Translation::Keep(Arc::new(FlowRecord {
             id,
-            matches: PacketMatch::new(&miss.key, &o.mask),
+            matches: PacketMatch::new(&miss.key, &o.mask).into(),
             owner: Arc::new(owner),
             actions: o.actions.into(),
             counters: Arc::new(FlowCounters::default()),

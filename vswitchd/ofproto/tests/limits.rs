@@ -42,7 +42,7 @@ fn resubmits_to_earlier_tables_end_and_the_packets_are_counted() {
     flows(&r, &format!("table=0,actions=resubmit(,66)\n{back}table=1,actions=2\n"));
     let rec = r.packet_by(&FrameBuilder::new().build(), 1);
     assert!(rec.actions.is_empty());
-    let o = r.bridge.translate(rec.matches.key(), openflow::PortNo(1), ofproto::xlate::Start::Tables, false);
+    let o = r.bridge.translate(&rec.matches.key(), openflow::PortNo(1), ofproto::xlate::Start::Tables, false);
     assert_eq!(o.problem, Some(Problem::TooDeep));
     r.packet(&FrameBuilder::new().build(), 1);
     r.switch.run(r.now());

@@ -85,7 +85,7 @@ impl MissHandler for Handler {
             }
             out.push(Translation::Keep(Arc::new(FlowRecord {
                 id: FlowId(self.next_id.fetch_add(1, Ordering::Relaxed)),
-                matches: PacketMatch::new(&m.key, &mask),
+                matches: PacketMatch::new(&m.key, &mask).into(),
                 actions,
                 counters: Arc::new(FlowCounters::default()),
                 owner: Arc::new(()),
@@ -249,7 +249,7 @@ impl Rig {
         matches.set(FieldId::RecircId, 0);
         Arc::new(FlowRecord {
             id: FlowId(id),
-            matches,
+            matches: matches.into(),
             actions: actions.into(),
             counters: Arc::new(FlowCounters::default()),
             owner: Arc::new(()),

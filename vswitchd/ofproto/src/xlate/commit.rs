@@ -4,7 +4,6 @@
 //! datapath's packet is written. Headers are pushed late too, so that a pushed tag carries the value set after it, and a
 //! push that is popped again costs nothing. Tags are popped late as well; labels at once: nothing can undo that.
 
-use flow::tunnel::options;
 use flow::{Action, FieldId, PacketKey, canonical_in};
 
 use super::tunnel::tunnel_fields;
@@ -14,7 +13,7 @@ use crate::vlan::{PRESENT, Source, Tag, Tags};
 const VLAN_PRESENT: u128 = PRESENT as u128;
 
 /// Fields from the MPLS labels up, which an MPLS push hides. The Ethernet type goes with them.
-const ABOVE_L2: std::ops::Range<usize> = 23..36;
+const ABOVE_L2: std::ops::Range<usize> = 4..17;
 
 /// What is pending, and what the key does not say.
 #[derive(Clone, Default)]
@@ -93,7 +92,7 @@ impl Xlate<'_> {
         self.commit_above_l2();
         self.commit_mpls();
         self.commit_vlan();
-        self.commit_fields(|f| f.word < ABOVE_L2.start as u8 || options::is_word(f.id));
+        self.commit_fields(|f| !ABOVE_L2.contains(&usize::from(f.word)));
     }
 
     /// Brings the network header and what follows up to date.

@@ -13,7 +13,7 @@ use super::{Xlate, act::shift_up};
 use crate::trace::Fork;
 
 /// Words of a key with what is known of a connection.
-pub(crate) const CT_WORDS: std::ops::RangeInclusive<usize> = 2..=10;
+pub(crate) const CT_WORDS: std::ops::RangeInclusive<usize> = 19..=27;
 
 impl Xlate<'_> {
     pub(super) fn ct(&mut self, c: &Ct) {
@@ -106,21 +106,21 @@ impl Xlate<'_> {
 fn swap_words(word: impl Fn(usize) -> u64) -> [(usize, u64); 13] {
     const PORTS: u64 = 0xffff_ffff_0000_0000;
     const PROTO: u64 = 0xff00_0000;
-    let (ct, ports, proto) = (word(10), word(35), word(30));
+    let (ct, ports, proto) = (word(27), word(6), word(5));
     [
-        (5, word(25)),
-        (25, word(5)),
-        (6, word(26)),
-        (7, word(27)),
-        (8, word(28)),
-        (9, word(29)),
-        (26, word(6)),
-        (27, word(7)),
-        (28, word(8)),
-        (29, word(9)),
-        (10, ct & !(PORTS | PROTO) | ports & PORTS | proto & PROTO),
-        (35, ports & !PORTS | ct & PORTS),
-        (30, proto & !PROTO | ct & PROTO),
+        (22, word(4)),
+        (4, word(22)),
+        (23, word(9)),
+        (24, word(10)),
+        (25, word(11)),
+        (26, word(12)),
+        (9, word(23)),
+        (10, word(24)),
+        (11, word(25)),
+        (12, word(26)),
+        (27, ct & !(PORTS | PROTO) | ports & PORTS | proto & PROTO),
+        (6, ports & !PORTS | ct & PORTS),
+        (5, proto & !PROTO | ct & PROTO),
     ]
 }
 

@@ -4,6 +4,7 @@
 //! state of a connection. When it is done the packet is again what it was.
 
 use flow::FieldId;
+use flow::field::METADATA;
 use flow::tunnel::options;
 use openflow::PortNo;
 
@@ -13,7 +14,8 @@ use crate::trace::StepKind;
 
 /// Words of a packet key with connection state and tunnel: what a packet does not take to another bridge.
 fn left_behind() -> impl Iterator<Item = usize> {
-    (2..19).chain(options::words().map(|f| usize::from(f.info().word)))
+    let marks = usize::from(FieldId::PktMark.info().word);
+    METADATA.filter(move |i| *i != marks).chain(options::words().map(|f| usize::from(f.info().word)))
 }
 
 impl<'a> Xlate<'a> {

@@ -250,7 +250,7 @@ impl Rig {
             }
             Translation::Once(actions) => Arc::new(FlowRecord {
                 id: FlowId(u64::MAX),
-                matches: PacketMatch::ANY,
+                matches: PacketMatch::ANY.into(),
                 actions: actions.into(),
                 counters: Arc::default(),
                 owner: Arc::new(()),

@@ -155,7 +155,7 @@ fn put(p: &Parts, flow: &str, actions: &str, put: Put) -> Result<String, String>
     }
     let record = FlowRecord {
         id: old.as_ref().map_or_else(|| p.layer.new_flow_id(), |r| r.id),
-        matches,
+        matches: matches.into(),
         actions: actions.into(),
         counters: old.map_or_else(|| Arc::new(FlowCounters::default()), |r| r.counters.clone()),
         owner: Arc::new(()),

@@ -75,7 +75,7 @@ impl Parts {
             let of = FlowOwner::of(&r).and_then(|o| o.basis().bridge);
             if bridge.is_some_and(|b| of != Some(b))
                 || o.kernels.is_some_and(|k| k != self.system.get().is_some_and(|d| d.holds(r.id)))
-                || o.filter.as_ref().is_some_and(|f| !overlaps(&r.matches, f))
+                || o.filter.as_ref().is_some_and(|f| !overlaps(&r.matches.expand(), f))
             {
                 continue;
             }

@@ -99,7 +99,7 @@ impl Parts {
                 return false;
             }
         }
-        overlaps(&r.matches, wanted)
+        overlaps(&r.matches.expand(), wanted)
     }
 
     /// One record.
@@ -122,8 +122,8 @@ impl Parts {
         Flow {
             id: r.id.0,
             bridge: self.bridge_name(basis.bridge),
-            matches: format_match(&r.matches, &name),
-            actions: format_actions(&r.actions, Context::of(r.matches.key()), &name),
+            matches: format_match(&r.matches.expand(), &name),
+            actions: format_actions(&r.actions, Context::of(&r.matches.key()), &name),
             packets: soft.packets + hardware_packets,
             bytes: soft.bytes + hardware_bytes,
             hardware_packets,

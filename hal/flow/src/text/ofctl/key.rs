@@ -1,7 +1,7 @@
 //! From a whole key to text: the `Flow:` line of `ofproto/trace`, what `ovs-ofctl parse-pcap` prints for a frame.
 
 use super::format_with;
-use crate::field::{FIELDS, FieldId as F};
+use crate::field::{FIELDS, FieldId as F, METADATA};
 use crate::headers::{eth_type, ip_proto};
 use crate::key::{PipelineKey, PipelineMatch};
 use crate::parse::{FRAG_LATER, VLAN_PRESENT};
@@ -19,10 +19,13 @@ pub fn format_key(key: &PipelineKey, ports: PortName<'_>) -> String {
 fn whole(key: &PipelineKey) -> PipelineMatch {
     let mut m = PipelineMatch::ANY;
     let mut take = |fields: &[F]| fields.iter().for_each(|f| m.set(*f, key.get(*f)));
-    // What comes before the Ethernet header in the key, and what only the pipeline has.
+    // What is not of the frame, and what only the pipeline has.
     for row in FIELDS.iter().filter(|r| r.id.is_canonical()) {
-        let context =
-            row.word < F::EthDst.info().word || row.word >= F::InPort.info().word || options::is_word(row.id);
+        let word = usize::from(row.word);
+        let context = word == 0
+            || METADATA.contains(&word)
+            || row.word >= F::InPort.info().word
+            || options::is_word(row.id);
         if context && row.id != F::DpPort && key.get(row.id) != 0 {
             take(&[row.id]);
         }
