@@ -29,11 +29,13 @@ impl Totals {
         let mut t = lock(&self.counters);
         let get = |at: u32| r.read32(RegOffset(at));
         if life.epoch().is_some() && get(regs::LINKS) != ALL_ONES {
-            let one = |at: u32| u64::from(get(at));
+            // A device that goes in the middle says all ones from then on; none counts so far between two readings.
+            let told = |at: u32| Some(get(at)).filter(|v| *v != ALL_ONES).map(u64::from);
+            let one = |at: u32| told(at).unwrap_or(0);
             // 36 bits; the low half has to be read first.
             let wide = |low: u32, high: u32| {
-                let l = one(low);
-                l | (one(high) & 0xf) << 32
+                let l = get(low);
+                told(high).map_or(0, |h| u64::from(l) | (h & 0xf) << 32)
             };
             let (rx, tx) = (one(stats::GPRC), one(stats::GPTC));
             let fcs = u64::from(FCS_BYTES);

@@ -282,6 +282,24 @@ fn a_device_that_is_pulled_out_is_noticed_and_taken_back() {
 }
 
 #[test]
+fn a_device_that_goes_while_its_counters_are_read_has_counted_what_there_was_at_most() {
+    for reads in 0..=20 {
+        let mut b = Bench::new(config());
+        b.model.inject(&frame(1, 60));
+        b.received(0);
+        b.model.lock().1.reads_left = Some(reads);
+        let c = b.nic.port.counters();
+        assert!(c.rx_packets <= 1 && c.rx_bytes <= 60, "gone after {reads} reads: {c:?}");
+        assert_eq!(
+            (c.tx_packets, c.tx_bytes, c.rx_dropped, c.rx_errors),
+            (0, 0, 0, 0),
+            "{reads} reads: {c:?}"
+        );
+        b.end();
+    }
+}
+
+#[test]
 fn a_device_that_resets_itself_in_the_middle_of_a_burst_is_brought_up_again() {
     for rx in [true, false] {
         let mut b = Bench::new(config());

@@ -128,11 +128,15 @@ impl<R: Registers + 'static> PacketIo for SimnicPort<R> {
     fn counters(&self) -> PortCounters {
         let epoch = self.life.epoch();
         let (last_epoch, last) = self.last.get();
-        if epoch.is_some() && self.read32(PortReg::STATUS) != ALL_ONES {
-            if epoch != last_epoch {
-                self.before.set(add(self.before.get(), last));
+        if epoch.is_some() {
+            let read = self.registers();
+            // Asked afterwards: a device that goes in the middle says all ones from then on.
+            if self.read32(PortReg::STATUS) != ALL_ONES {
+                if epoch != last_epoch {
+                    self.before.set(add(self.before.get(), last));
+                }
+                self.last.set((epoch, read));
             }
-            self.last.set((epoch, self.registers()));
         }
         // The driver counts errors alone itself.
         add(add(self.before.get(), self.last.get().1), self.life.counts(self.port.into()).read())

@@ -17,7 +17,7 @@ use offload::{
 };
 use simnic::{Fault, Simnic, SimnicConfig, SimnicDriver, Step};
 use simnic_defs::regs::status;
-use simnic_defs::{CmdStatus, Opcode, Reg, RxStatus};
+use simnic_defs::{CmdStatus, Opcode, PortReg, Reg, RxStatus};
 use support::{CmdFault, Fake, FakeBacking};
 
 const CELLS: u32 = 256;
@@ -99,6 +99,25 @@ fn rule_with_mask(n: u64) -> FlowRule {
     let mut r = rule(n);
     r.matches.set_masked(FieldId::EthSrc, u128::MAX, 1 << n);
     r
+}
+
+#[test]
+fn a_device_that_goes_while_its_counters_are_read_has_counted_no_more_than_before() {
+    // Every place of the reading, and one behind it.
+    for reads in 0..=20 {
+        let b = Bench::new();
+        {
+            let mut d = b.dev.lock();
+            for register in [PortReg::RX_PACKETS, PortReg::TX_BYTES] {
+                d.lies.insert(register.of(0).0, 7);
+            }
+        }
+        let port = &b.nic.ports[0];
+        let before = port.counters();
+        assert_eq!((before.rx_packets, before.tx_bytes), (7, 7));
+        b.dev.lock().reads_left = Some(reads);
+        assert_eq!(port.counters(), before, "gone after {reads} reads");
+    }
 }
 
 fn bring_up_error(spoil: impl FnOnce(&Fake)) -> (Step, Fault) {

@@ -58,6 +58,8 @@ pub struct Bus {
     pub bus_master: bool,
     /// Registers read all ones, writes do nothing.
     pub gone: bool,
+    /// Reads of registers until it is gone; `None`, no number of them does that.
+    pub reads_left: Option<u32>,
     /// Interrupts get lost.
     pub deaf: bool,
     /// Registers that read something else.
@@ -177,6 +179,11 @@ impl<C: Chip> Model<C> {
         let mut inner = self.lock();
         let (chip, bus) = &mut *inner;
         let end = r.0 as usize + usize::from(bytes);
+        match &mut bus.reads_left {
+            Some(0) => bus.gone = true,
+            Some(n) => *n -= 1,
+            None => {}
+        }
         if bus.gone || end > C::BAR_BYTES || !r.0.is_multiple_of(bytes.into()) {
             return u64::MAX;
         }

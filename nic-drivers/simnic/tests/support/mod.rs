@@ -66,6 +66,8 @@ pub struct Inner {
     held: Vec<CmdCpl>,
     /// Reads all ones and does nothing, until reset when `revives`.
     pub gone: bool,
+    /// Reads of registers until it is gone; `None`, no number of them does that.
+    pub reads_left: Option<u32>,
     pub revives: bool,
     /// A register that reads something else.
     pub lies: HashMap<u32, u32>,
@@ -132,6 +134,7 @@ impl Fake {
             faults: VecDeque::new(),
             held: Vec::new(),
             gone: false,
+            reads_left: None,
             revives: true,
             lies: HashMap::new(),
             deaf: false,
@@ -472,7 +475,13 @@ impl Inner {
 
 impl Registers for Fake {
     fn read32(&self, r: RegOffset) -> u32 {
-        self.lock().read(r.0)
+        let mut d = self.lock();
+        match &mut d.reads_left {
+            Some(0) => d.gone = true,
+            Some(n) => *n -= 1,
+            None => {}
+        }
+        d.read(r.0)
     }
     fn write32(&self, r: RegOffset, v: u32) {
         self.lock().write(r.0, v);
