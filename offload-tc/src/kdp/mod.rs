@@ -12,7 +12,7 @@
 //!
 //! [`SystemDatapath`] is all of it as a datapath that a switch can stand on.
 //!
-//! *Not here*: options of Geneve and ERSPAN, connection limits, NSH.
+//! *Not here*: options of ERSPAN, connection limits, NSH.
 
 mod actions;
 mod connections;

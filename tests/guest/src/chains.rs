@@ -11,6 +11,7 @@ use flow::{Action, CtAction, FieldId, NatChoice, NatEnd, NatRange, PacketMatch, 
 use netio::diverted::{DivertedPort, Places};
 use offload::OffloadProvider;
 use offload_tc::divert::Divert;
+use offload_tc::kdp::{Connection, Connections};
 use offload_tc::{Kernel, Misses, Place, TcConfig, TcPolicy};
 
 use crate::checks::{A, B, C, IP4, transfer};
@@ -19,6 +20,8 @@ use crate::switch::{Switch, ip, set, untagged};
 
 /// How long a frame is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What a check says that has not been made for want of zones.
+const WITHOUT_ZONES: &str = "not shown, this kernel is built without zones";
 const TRK: u16 = ct_state::TRACKED;
 
 /// Tells what tags say, and keeps it.
@@ -167,6 +170,55 @@ pub fn connections_are_translated(_: &mut Switch) -> Result<String> {
     ensure!(ct == 2, "{ct} filters with ct: {told:?}");
     s.provider.flush()?;
     Ok(format!("{text}; {n} new, {t} there, {b} back"))
+}
+
+/// Whether this kernel tells the connections of zones apart, as `tc` finds.
+fn has_zones() -> Result<bool> {
+    sh("ip link add zones type veth peer name zones1")?;
+    sh("tc qdisc add dev zones clsact")?;
+    let asked = sh("tc filter add dev zones ingress protocol ip flower ct_state -trk action ct zone 5");
+    sh("ip link del zones")?;
+    Ok(asked.is_ok())
+}
+
+/// A connection of one zone is none of another, whose packets are new for ever.
+pub fn zones_are_apart(_: &mut Switch) -> Result<String> {
+    if !has_zones()? {
+        return Ok(WITHOUT_ZONES.to_owned());
+    }
+    let mut c = chained()?;
+    let s = &mut c.switch;
+    let track = |zone| Action::Ct(Box::new(CtAction { zone, ..CtAction::default() }));
+    let keep = CtAction { commit: true, zone: 5, mark: (7, u32::MAX), ..CtAction::default() };
+    let keep = Action::Ct(Box::new(keep));
+    let of_zone = |m: PacketMatch, zone: u16, state: u16| {
+        let mut m = in_state(m, state);
+        m.set(FieldId::CtZone, zone.into());
+        m
+    };
+    let (there, back) = (untagged(A, IP4), untagged(B, IP4));
+    let new = s.install(of_zone(again(there, 10), 5, ct_state::NEW), &[keep, Action::Output(B)])?;
+    let known = of_zone(again(there, 10), 5, ct_state::ESTABLISHED);
+    let known = s.install(known, &[track(6), Action::Recirc(11)])?;
+    let other = s.install(of_zone(again(there, 11), 6, ct_state::NEW), &[Action::Output(B)])?;
+    let mut reply = of_zone(again(back, 12), 5, ct_state::ESTABLISHED | ct_state::REPLY);
+    reply.set(FieldId::CtMark, 7);
+    let reply = s.install(reply, &[Action::Output(A)])?;
+    s.install(there, &[track(5), Action::Recirc(10)])?;
+    s.install(back, &[track(5), Action::Recirc(12)])?;
+    let got = ping("a", "10.0.0.2", 5, 50)?;
+    ensure!(got == 5, "{got} of 5 answered: {:?}", filters("va")?);
+    let mut packets = Vec::new();
+    for h in [new, known, other, reply] {
+        packets.push(s.stats(h)?.packets);
+    }
+    ensure!(packets == [1, 4, 4, 5], "{packets:?} are new, known, new to the other zone, back");
+    let mut kernel = Connections::new(Kernel::netfilter()?);
+    let marks = |all: Vec<Connection>| all.iter().map(|c| c.mark).collect::<Vec<_>>();
+    let (five, six) = (marks(kernel.dump(Some(5))?), marks(kernel.dump(Some(6))?));
+    ensure!(five == [7] && six.is_empty(), "marks {five:?} in zone 5, {six:?} in zone 6");
+    s.provider.flush()?;
+    Ok("1 connection in one, 4 packets new in the other".to_owned())
 }
 
 /// What a chain does not catch says where it was, what connection tracking said, and is as far as it was.

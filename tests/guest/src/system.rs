@@ -9,6 +9,8 @@ use crate::net::{by_tc, filters, ping, sh};
 use crate::switch::Switch;
 
 const DP: &str = "system@ovs-system";
+/// What the kernel runs to have a module.
+const MODULE_LOADER: &str = "/proc/sys/kernel/modprobe";
 
 /// The daemon with a bridge br0 on the kernel's datapath, with va and vb as its ports 1 and 2.
 fn start(name: &str) -> Result<Daemon> {
@@ -359,12 +361,16 @@ pub fn lives(s: &mut Switch) -> Result<String> {
         let _ = sh(&format!("rmmod {user}"));
     }
     sh("rmmod openvswitch")?;
+    // Where the kernel fetches modules by itself, asking for the datapath brings it.
+    let by_itself = std::fs::read_to_string(MODULE_LOADER).unwrap_or_default();
+    let _ = std::fs::write(MODULE_LOADER, "/bin/false");
     let d = Daemon::start("systemno", &["--database", "/run/hoist-systemno.conf"])?;
     d.vsctl("add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va")?;
     let why = d.vsctl("get Interface va error")?;
     ensure!(why.contains("kernel module is probably not loaded"), "{why}");
     d.vsctl("del-br br0")?;
     d.stop()?;
+    let _ = std::fs::write(MODULE_LOADER, by_itself.trim());
     crate::net::modules()?;
     Ok(String::new())
 }

@@ -1,14 +1,19 @@
 //! `cargo xtask lab`: a guest kernel, and a program of ours in it.
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lab::kernel::KernelLab;
+use lab::machine::{Hardware, Machine, QEMU};
 
 use crate::{setup, step, vfio_lab};
 
 /// How long the guest may take. It takes a tenth of that on an idle machine.
 const LIMIT: Duration = Duration::from_secs(900);
+/// How long a guest may take whose instructions are emulated.
+const EMULATED_LIMIT: Duration = Duration::from_secs(3600);
 
 /// What to run.
 #[derive(clap::Args)]
@@ -19,7 +24,10 @@ pub struct Options {
     /// Of the checks of `tc`, only those whose name has this in it.
     #[arg(long, default_value = "")]
     only: String,
-    /// Has `vfio` boot the kernel of this suite of Debian's, which is downloaded, such as `trixie-backports`.
+    /// Runs the checks of `tc` in the machine of `vfio`: slower, but on the kernel that Debian's users run, with zones of connections.
+    #[arg(long)]
+    machine: bool,
+    /// Has the machine boot the kernel of this suite of Debian's, which is downloaded, such as `trixie-backports`.
     #[arg(long)]
     suite: Option<String>,
 }
@@ -39,30 +47,66 @@ enum What {
 pub fn run(o: &Options) -> Result<()> {
     setup::packages()?;
     match o.what {
+        What::Tc if o.machine || o.suite.is_some() => tc_in_machine(&o.only, o.suite.as_deref()),
         What::Tc => tc(&o.only),
         What::Vfio => vfio_lab::run(o.suite.as_deref()),
     }
 }
 
+/// The guest's lines that are for who runs it; the kernel's own about what it lacks are in the console's file.
+fn show(line: &str) {
+    if ["kernel ", "ok ", "FAIL ", "note", "not shown"].iter().any(|p| line.starts_with(p))
+        || line.ends_with("checks passed")
+    {
+        println!("{line}");
+    }
+}
+
+fn program(scratch: &Path, name: &str) -> Result<String> {
+    let path = scratch.parent().context("no target folder")?.join("debug").join(name);
+    path.to_str().map(str::to_owned).context("a path is not UTF-8")
+}
+
 fn tc(only: &str) -> Result<()> {
     step::build(&["guest", "vswitchd"])?;
     let scratch = step::scratch()?;
-    let program = scratch.parent().context("no target folder")?.join("debug/tc-guest");
     let lab = KernelLab::prepare(&scratch.join("kernel-lab"))?;
     let results = scratch.join("kernel-lab-tc");
-    // The kernel's own lines about what it lacks are in the console's file.
-    let mut show = |line: &str| {
-        if ["kernel ", "ok ", "FAIL ", "note", "not shown"].iter().any(|p| line.starts_with(p))
-            || line.ends_with("checks passed")
-        {
-            println!("{line}");
-        }
-    };
-    let ended = lab.run(&program, &["only", only], &results, LIMIT, &mut show)?;
+    let program = program(&scratch, "tc-guest")?;
+    let ended = lab.run(Path::new(&program), &["only", only], &results, LIMIT, &mut show)?;
     println!("the guest ran for {:.1} s; its console is in {}", ended.took.as_secs_f64(), results.display());
     match ended.status {
         Some(0) => Ok(()),
         Some(n) => bail!("status {n}"),
         None => bail!("the guest left no status: {}", ended.console.lines().last().unwrap_or_default()),
     }
+}
+
+fn tc_in_machine(only: &str, suite: Option<&str>) -> Result<()> {
+    setup::programs(&[(QEMU, "qemu-system-x86")])?;
+    step::build(&["guest", "vswitchd"])?;
+    let scratch = step::scratch()?;
+    let boot = suite.map_or_else(|| "machine".to_owned(), |s| format!("machine-{s}"));
+    let machine = Machine::prepare(&scratch.join(&boot), suite)?;
+    let results = scratch.join(format!("{boot}-lab-tc"));
+    let agent = program(&scratch, "lab-agent")?;
+    let mut guest = machine.start(Path::new(&agent), &results, Hardware::default())?;
+    let log = results.join("log");
+    let modules = format!("HOIST_MODULES={}", machine.modules_root().display());
+    let pid = guest.start(&["env", &modules, &program(&scratch, "tc-guest")?, "only", only], "log")?;
+    // Shown as it comes: this takes a while.
+    let mut shown = 0;
+    let mut more = || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let whole = text.rfind('\n').map_or(0, |n| n + 1);
+        text.get(shown..whole).unwrap_or_default().lines().for_each(show);
+        shown = whole;
+    };
+    let status = guest.wait_within(pid, EMULATED_LIMIT, &mut more)?;
+    more();
+    println!("what it wrote is in {}", log.display());
+    if status != 0 {
+        bail!("status {status}");
+    }
+    Ok(())
 }

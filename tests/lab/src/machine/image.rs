@@ -78,6 +78,11 @@ impl Boot {
         self.dir.join("image")
     }
 
+    /// What was unpacked.
+    pub(super) fn root(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where the modules are, by version.
     pub(super) fn modules(&self) -> PathBuf {
         self.dir.join("lib/modules")

@@ -114,6 +114,11 @@ impl Machine {
         Ok(Guest { _process: running, agent, qmp, wires, results, booted: began.elapsed() })
     }
 
+    /// The folder whose `lib/modules` has the modules of its kernel, as modprobe's `-d` wants it.
+    pub fn modules_root(&self) -> &Path {
+        self.boot.root()
+    }
+
     /// Version of its kernel.
     pub fn kernel_version(&self) -> &str {
         self.boot.version()
@@ -291,6 +296,24 @@ impl Guest {
     /// When it does not end in time.
     pub fn wait(&mut self, pid: u64) -> Result<i64> {
         self.agent.wait(pid, LIMIT)
+    }
+
+    /// Waits for the end of a program that may take `limit`, with `meanwhile` called each second; its status, -1 when a signal ended it.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait_within(&mut self, pid: u64, limit: Duration, meanwhile: &mut dyn FnMut()) -> Result<i64> {
+        let began = Instant::now();
+        let running = format!("/proc/{pid}/exe");
+        // The link of a program that has ended, but was not waited for, leads nowhere.
+        while self.run(&["readlink", &running])?.status == 0 {
+            if began.elapsed() > limit {
+                bail!("process {pid} has not ended within {limit:?}");
+            }
+            meanwhile();
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        self.wait(pid)
     }
 
     /// The far end of a port's cable.
