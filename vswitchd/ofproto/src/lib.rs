@@ -32,6 +32,7 @@ mod dp_hash;
 pub mod dump;
 pub mod fdb;
 mod features;
+mod flow_limits;
 mod flow_mod;
 pub mod groups;
 mod handle;

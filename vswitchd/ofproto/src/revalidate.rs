@@ -131,8 +131,10 @@ impl Switch {
                 true
             });
             out.records = records.len();
-            let crowded = records.len() > self.config.flow_limit;
-            let max_idle = if crowded { CROWDED_IDLE } else { self.config.max_idle };
+            let began = self.now();
+            let crowded = records.len() > self.limits.limit();
+            let max_idle = self.limits.max_idle();
+            let max_idle = if crowded { max_idle.min(CROWDED_IDLE) } else { max_idle };
             let mut before = std::mem::take(&mut state.known);
             for r in records {
                 let known = before.remove(&r.id);
@@ -143,6 +145,7 @@ impl Switch {
                 self.leave(&mut state, r, now);
             }
             self.live.store(state.known.len(), Ordering::Relaxed);
+            self.limits.looked(out.records, self.now().since(began));
         }
         self.credit_shortcuts();
         self.forget_shortcuts();

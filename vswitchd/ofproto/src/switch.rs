@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use crate::bonding::Aggregates;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::complaints::Complaints;
+use crate::flow_limits::FlowLimits;
 use crate::mac_table::MacKey;
 use crate::meters::MeterIds;
 use crate::recirc::Recircs;
@@ -117,7 +118,7 @@ pub(crate) struct Learn {
 pub struct Switch {
     me: Weak<Switch>,
     clock: Arc<dyn Clock>,
-    pub(crate) config: SwitchConfig,
+    pub(crate) limits: FlowLimits,
     datapath: OnceLock<Arc<dyn Datapath>>,
     sink: OnceLock<Arc<dyn RecordSink>>,
     hardware: OnceLock<Arc<dyn HardwareStats>>,
@@ -159,7 +160,7 @@ impl Switch {
             learn_flows: ArrayQueue::new(config.learn_queue.max(1)),
             snoop: ArrayQueue::new(SNOOP_QUEUE),
             neighbours: Neighbourhood::default(),
-            config,
+            limits: FlowLimits::new(config.flow_limit, config.max_idle),
             datapath: OnceLock::new(),
             sink: OnceLock::new(),
             hardware: OnceLock::new(),
@@ -193,9 +194,24 @@ impl Switch {
         FlowId(self.next_flow.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Most flow records.
+    /// Most flow records now: as configured, or fewer while looking at them takes long.
     pub fn flow_limit(&self) -> usize {
-        self.config.flow_limit
+        self.limits.limit()
+    }
+
+    /// Configures how many flow records there may be at most, and how long one may be idle.
+    pub fn set_flow_limits(&self, most: usize, max_idle: Duration) {
+        self.limits.configure(most, max_idle);
+    }
+
+    /// Sets the limit in force, until revalidation finds another fit.
+    pub fn force_flow_limit(&self, limit: usize) {
+        self.limits.force(limit);
+    }
+
+    /// Mean and most of the records that revalidations have seen, and how long the last one took, in milliseconds.
+    pub fn flows_seen(&self) -> (usize, usize, u64) {
+        self.limits.seen()
     }
 
     /// Keeps records as they are, whatever changes, until called with false.
@@ -473,7 +489,7 @@ impl Switch {
         self.note_stations(&o.deps, now);
         self.note_learned(&o.learned);
         self.note_neighbours(&o.wanted, &o.overheard);
-        if self.live.load(Ordering::Relaxed) >= self.config.flow_limit {
+        if self.live.load(Ordering::Relaxed) >= self.limits.limit() {
             // Counted here and now, and never looked at again.
             self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);
             self.credit_by(routes, &o.credits(), 1, miss.len_bytes.into(), Some(now));

@@ -21,6 +21,24 @@ pub struct Desired {
     pub forwarding: Forwarding,
     /// How long connections of some zones are remembered.
     pub ct_timeouts: BTreeMap<u16, Timeouts>,
+    /// Flow records.
+    pub flows: FlowLimits,
+}
+
+/// How many flow records there may be, and for how long without packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowLimits {
+    /// Most of them, unless looking at so many takes too long.
+    pub most: usize,
+    /// How long one may be idle.
+    pub max_idle: Duration,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        let usual = ofproto::SwitchConfig::default();
+        FlowLimits { most: usual.flow_limit, max_idle: usual.max_idle }
+    }
 }
 
 /// Which processors forward, and how receive queues are given to them.
@@ -98,6 +116,7 @@ impl Config {
             bridges: self.bridges.clone(),
             forwarding: Forwarding::default(),
             ct_timeouts: BTreeMap::new(),
+            flows: FlowLimits { most: self.datapath.max_flows, ..FlowLimits::default() },
         }
     }
 }

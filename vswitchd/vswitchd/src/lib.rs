@@ -32,6 +32,7 @@ mod rehearsal;
 pub mod report;
 mod rounds;
 pub mod source;
+mod spare;
 mod switch;
 mod system;
 mod tc;

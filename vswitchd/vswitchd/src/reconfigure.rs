@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use flow::PortId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -30,6 +31,10 @@ struct Pending {
     submitted: u64,
     /// Ports to be taken out of the datapath, whatever is wanted.
     taken_out: Vec<String>,
+    /// Dummy ports that are to have another number in the datapath.
+    renumbered: Vec<(String, PortId)>,
+    /// Bridges that are to connect to their controllers anew.
+    reconnecting: Vec<String>,
 }
 
 /// The way to change a running switch. Clones are the same way.
@@ -75,6 +80,18 @@ impl Reconfigure {
         self.poke.poke();
     }
 
+    /// Has a dummy port made anew with another number in the datapath, if nobody has that.
+    pub fn renumber(&self, port: &str, to: PortId) {
+        self.pending.lock().renumbered.push((port.to_owned(), to));
+        self.poke.poke();
+    }
+
+    /// Has bridges end the connections to their controllers, and make them anew.
+    pub fn reconnect(&self, bridges: Vec<String>) {
+        self.pending.lock().reconnecting.extend(bridges);
+        self.poke.poke();
+    }
+
     /// Has the switch looked at again.
     pub fn look_again(&self) {
         self.poke.poke();
@@ -94,10 +111,16 @@ impl Reconfigure {
         let me = self.clone();
         std::thread::Builder::new().name("config".to_owned()).spawn(move || {
             while !stop.load(Ordering::Acquire) {
-                let (next, n, taken_out) = {
-                    let mut p = me.pending.lock();
-                    (p.desired.take(), p.submitted, std::mem::take(&mut p.taken_out))
+                let (next, n, taken_out, renumbered) = {
+                    let p = &mut *me.pending.lock();
+                    let out = std::mem::take(&mut p.taken_out);
+                    (p.desired.take(), p.submitted, out, std::mem::take(&mut p.renumbered))
                 };
+                let reconnecting = std::mem::take(&mut me.pending.lock().reconnecting);
+                reconciler.reconnect(&reconnecting);
+                for (port, to) in renumbered {
+                    reconciler.renumber(&port, to);
+                }
                 for port in &taken_out {
                     reconciler.take_out(port);
                 }

@@ -250,6 +250,7 @@ impl Switch {
             sims: Mutex::default(),
             outcomes: Default::default(),
             dummies: Default::default(),
+            spares: Default::default(),
             dummy: warp.is_some(),
             rounds: Rounds::new(poke.clone()),
             cores: threads,
@@ -275,7 +276,7 @@ impl Switch {
             Ok(String::new())
         });
         let reconfigure = Reconfigure::default();
-        let usage = commands::register(&commands, &parts, &reconfigure);
+        let usage = commands::register(&commands, &parts, &reconfigure, runtime.handle());
         if let Some(w) = &warp {
             dummy::register(&commands, &parts, w, runtime.handle());
         }
@@ -497,6 +498,7 @@ impl Switch {
         // The parts refer to each other in circles; these hold what is outside the process.
         self.parts.hoisting.placing().let_go();
         self.parts.system.let_go();
+        self.parts.spares.clear();
         self.parts.ports.clear();
         for mut s in self.parts.sims.lock().drain(..) {
             s.stop();

@@ -78,8 +78,21 @@ impl Commands {
 
     /// The text of `list-commands`.
     pub fn list(&self) -> String {
+        self.list_of("")
+    }
+
+    /// Registers a command that lists those whose names begin with `prefix`.
+    pub fn register_list(&self, name: &'static str, prefix: &'static str) {
+        // What is registered must not keep the register.
+        let weak = Arc::downgrade(&self.0);
+        self.register(name, "", 0..=0, move |_| {
+            Ok(weak.upgrade().map(|c| Commands(c).list_of(prefix)).unwrap_or_default())
+        });
+    }
+
+    fn list_of(&self, prefix: &str) -> String {
         let mut out = String::from("The available commands are:\n");
-        for (name, c) in self.0.read().iter() {
+        for (name, c) in self.0.read().iter().filter(|(name, _)| name.starts_with(prefix)) {
             // The blank at the end where there is no usage is Open vSwitch's.
             let _ = writeln!(out, "  {name:<23} {}", c.usage);
         }
@@ -90,10 +103,7 @@ impl Commands {
 /// Registers what every daemon has: `list-commands`, `version`, `exit`, `coverage/*`, and `vlog/*` with a log.
 /// `version` is the answer to `version`.
 pub fn builtin(commands: &Commands, version: &'static str, stop: StopRequest, logging: Option<Logging>) {
-    let weak = Arc::downgrade(&commands.0);
-    commands.register("list-commands", "", 0..=0, move |_| {
-        Ok(weak.upgrade().map(|c| Commands(c).list()).unwrap_or_default())
-    });
+    commands.register_list("list-commands", "");
     commands.register("version", "", 0..=0, move |_| Ok(format!("{version}\n")));
     // Whatever the argument: the datapath is this process's own and goes with it, asked for or not.
     commands.register("exit", "[--cleanup]", 0..=1, move |_| {

@@ -2,17 +2,29 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use daemon::unixctl::Commands;
 use datapath_api::Datapath as _;
+use flow::PortId;
 use ofproto::{Bridge, Port};
 use openflow::PortNo;
 
+use crate::config::PortKind;
+use crate::endpoint::Endpoint;
+use crate::ports::SwitchPort;
+use crate::reconfigure::Reconfigure;
 use crate::report::{DumpOptions, Parts};
 
 pub(super) use ofproto::dump::DATAPATH;
 
-pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
+/// Longest wait for a port to have its new number, and between looks at whether it has.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(5);
+/// Numbers of ports of the datapath lie below this.
+const PORTS: u32 = 65_536;
+
+pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigure) {
     let p = Arc::clone(parts);
     commands.register("dpif/show", "", 0..=0, move |_| Ok(show(&p)));
     let p = Arc::clone(parts);
@@ -35,15 +47,65 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     commands.register("odp-execute/action-impl-show", "", 0..=0, |_| {
         Ok("Available Actions implementations:\n  scalar (available: Yes, active: Yes)\n".to_owned())
     });
+    if parts.dummy {
+        let (p, to) = (Arc::clone(parts), reconfigure.clone());
+        commands.register("dpif-dummy/change-port-number", "dp port new-number", 3..=3, move |a| {
+            change_port_number(&p, &to, a)
+        });
+    }
     let p = Arc::clone(parts);
     commands.register("ofproto/list", "", 0..=0, move |_| {
         Ok(bridges(&p).iter().map(|b| format!("{}\n", b.name())).collect())
     });
+    let (p, to) = (Arc::clone(parts), reconfigure.clone());
+    commands.register("bridge/reconnect", "[bridge]", 0..=1, move |a| {
+        let all = p.endpoints.lock().clone();
+        let of = |e: &Arc<Endpoint>| a.first().is_none_or(|name| e.bridge.name() == name);
+        if !a.is_empty() && !all.iter().any(of) {
+            return Err("Unknown bridge".to_owned());
+        }
+        to.reconnect(all.iter().filter(|e| of(e)).map(|e| e.bridge.name().to_owned()).collect());
+        Ok(String::new())
+    });
+    // Nothing shapes traffic here: no interface has any.
+    let no_qos = "QoS not configured on";
+    for (name, words) in [("qos/show", no_qos), ("qos/show-types", "No QoS types supported for interface:")] {
+        let p = Arc::clone(parts);
+        commands.register(name, "interface", 1..=1, move |a| {
+            let is_there = p.outcomes.ports().iter().any(|o| o.port == a[0]);
+            if is_there { Ok(format!("{words} {}\n", a[0])) } else { Err("no such interface".to_owned()) }
+        });
+    }
     let p = Arc::clone(parts);
     commands.register("bridge/dump-flows", "[--offload-stats] bridge", 1..=2, move |a| {
         let name = a.last().map_or("", String::as_str);
         find(&p, name).map(|b| b.dump_flows()).ok_or_else(|| "no such bridge".to_owned())
     });
+}
+
+/// Gives a dummy port another number, as a datapath may that is restarted.
+fn change_port_number(p: &Parts, to: &Reconfigure, args: &[String]) -> Result<String, String> {
+    let [dp, name, number] = args else { return Err("bad arguments".into()) };
+    if !p.dummy || !["ovs-dummy", DATAPATH].contains(&dp.as_str()) {
+        return Err("unknown datapath or not a dummy".into());
+    }
+    let port = || p.ports.all().into_iter().find(|p| p.name == *name);
+    let is_dummy = |p: &Arc<SwitchPort>| matches!(p.kind, PortKind::Dummy { .. });
+    port().filter(is_dummy).ok_or("unknown port")?;
+    let number = number.parse::<u32>().ok().filter(|n| (1..PORTS).contains(n)).ok_or("bad port number")?;
+    let number = PortId(number);
+    if p.soft.ports().contains(&number) {
+        return Err("port number already in use".into());
+    }
+    to.renumber(name, number);
+    let until = Instant::now() + PATIENCE;
+    while port().is_none_or(|p| p.dp != number) {
+        if Instant::now() >= until {
+            return Err(format!("{name} did not get number {} in time", number.0));
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(String::new())
 }
 
 /// Every bridge, in order of name.

@@ -5,6 +5,7 @@ mod connections;
 mod dpctl;
 mod dpif;
 mod features;
+mod implementations;
 mod links;
 mod pmd;
 mod revalidator;
@@ -16,17 +17,23 @@ use daemon::memory::Usage;
 use daemon::unixctl::Commands;
 use datapath_api::Datapath as _;
 use ofproto::fdb;
+use tokio::runtime::Handle;
 
 use crate::drop_coverage::DropCoverage;
 use crate::reconfigure::Reconfigure;
-use crate::report::{DumpOptions, Parts, Selection};
+use crate::report::{Parts, Selection};
 
 fn json<T: serde::Serialize>(document: &T) -> Result<String, String> {
     serde_json::to_string(document).map(|s| s + "\n").map_err(|e| e.to_string())
 }
 
 /// Registers them. What comes back is what `memory/show` tells, for others to add to.
-pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigure) -> Usage {
+pub fn register(
+    commands: &Commands,
+    parts: &Arc<Parts>,
+    reconfigure: &Reconfigure,
+    runtime: &Handle,
+) -> Usage {
     let (p, to) = (Arc::clone(parts), reconfigure.clone());
     commands.register("hoist/reload", "", 0..=0, move |_| {
         p.source.read().reload(&to).map(|_| String::new()).map_err(|e| e.to_string())
@@ -70,22 +77,6 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
     commands.register("hoist/ports", "", 0..=0, move |_| json(&p.ports()));
     connections::register(commands, parts);
     let p = Arc::clone(parts);
-    commands.register(
-        "dpctl/dump-flows",
-        "[-m] [--names | --no-names] [dp] [filter=..] [type=..] [pmd=..]",
-        0..=6,
-        move |a| {
-            let o = DumpOptions::parse(a)?;
-            let flows = p.dump_flows(&o, None);
-            // The kernel's has no threads that could be named.
-            Ok(if flows.is_empty() || o.kernels == Some(true) {
-                flows
-            } else {
-                format!("flow-dump from the main thread:\n{flows}")
-            })
-        },
-    );
-    let p = Arc::clone(parts);
     let words = "{[dp_name] odp_flow | bridge br_flow} [OPTIONS...] [-generate|packet]";
     commands.register("ofproto/trace", words, 1..=usize::MAX, move |a| p.trace(a));
     let p = Arc::clone(parts);
@@ -97,10 +88,11 @@ pub fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigu
         let dropped = drops.take(&p.soft.stats());
         p.layer.take_coverage().chain(dropped).for_each(|(name, n)| daemon::coverage::counter(name).add(n));
     });
-    dpctl::register(commands, parts, reconfigure);
-    dpif::register(commands, parts);
+    dpctl::register(commands, parts, reconfigure, runtime);
+    dpif::register(commands, parts, reconfigure);
     pmd::register(commands, parts, reconfigure);
     features::register(commands, parts);
+    implementations::register(commands, parts);
     revalidator::register(commands, parts);
     tunnels::register(commands, parts);
     links::register(commands, parts);

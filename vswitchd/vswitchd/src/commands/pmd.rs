@@ -17,9 +17,10 @@ use crate::config::PortKind;
 use crate::dummy::DummyClass;
 use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
+use crate::spare::Spare;
 use crate::usage;
 
-const NO_DATAPATH: &str = "please specify an existing datapath";
+pub(super) const NO_DATAPATH: &str = "please specify an existing datapath";
 /// Period that `pmd-rxq-show` says it tells of, in seconds, unless asked for another.
 const RXQ_SECONDS: u32 = 60;
 /// Steps of that.
@@ -102,6 +103,9 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Re
     });
     let p = Arc::clone(parts);
     commands.register("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0..=5, move |a| {
+        if let Some(s) = a.last().and_then(|n| p.spares.all().into_iter().find(|s| s.name() == n)) {
+            return Ok(spare_queues_text(&s));
+        }
         Ok(queues_text(&p, &Asked::parse(a)?))
     });
     let (p, r) = (Arc::clone(parts), reconfigure.clone());
@@ -371,6 +375,34 @@ fn queues_text(p: &Parts, asked: &Asked) -> String {
         let _ = writeln!(out, "  overhead: {}", share(&|u| u.busy.saturating_sub(theirs(u))));
     }
     out
+}
+
+/// The queues of a datapath of no bridge: one thread serves them all.
+fn spare_queues_text(s: &Spare) -> String {
+    let polls = |k: &str| !s.is_dummy() || k == DummyClass::Pmd.name();
+    let ports: Vec<_> = s.ports().into_iter().filter(|p| polls(&p.kind)).collect();
+    if ports.is_empty() {
+        return String::new();
+    }
+    let mut out = "pmd thread numa_id 0 core_id 0:\n  isolated : false\n".to_owned();
+    for p in &ports {
+        for q in 0..p.queues {
+            let name = &p.name;
+            let _ = writeln!(out, "  port: {name:<16}  queue-id: {q:>2} (enabled)   pmd usage: NOT AVAIL");
+        }
+    }
+    out + "  overhead: NOT AVAIL\n"
+}
+
+/// Processors of the polling threads, as Open vSwitch sees it.
+pub(super) fn polling_processors(p: &Parts) -> Vec<usize> {
+    let none = Cleared { cores: Vec::new(), at: Instant::now() };
+    threads(p, &Asked::default(), &none).iter().filter_map(|t| t.processor).collect()
+}
+
+/// Whether a datapath of that name is there, without its type.
+pub(super) fn is_there(p: &Parts, name: &str) -> bool {
+    is_ours(name) || p.spares.all().iter().any(|s| s.name() == name)
 }
 
 #[cfg(test)]

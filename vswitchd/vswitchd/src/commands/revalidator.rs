@@ -54,6 +54,12 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
         commands.register(name, "", 0..=0, move |_| Ok(words.to_owned()));
     }
     let p = Arc::clone(parts);
+    commands.register("upcall/set-flow-limit", "flow-limit-number", 1..=1, move |a| {
+        let limit = a[0].parse::<u32>().map_err(|_| format!("\"{}\" is no number of flows", a[0]))?;
+        p.layer.force_flow_limit(limit as usize);
+        Ok(format!("set flow_limit to {limit}\n"))
+    });
+    let p = Arc::clone(parts);
     commands.register("upcall/show", "", 0..=0, move |_| Ok(show(&p)));
 }
 
@@ -62,10 +68,12 @@ fn show(p: &Parts) -> String {
     let hoisted = p.layer.records().iter().filter(|r| p.hoisting.placing().holds(r.id)).count();
     let _ = writeln!(out, "{}:", super::dpif::DATAPATH);
     let (live, limit) = (p.layer.live_records(), p.layer.flow_limit());
-    let _ = writeln!(out, "  flows         : (current {live}) (limit {limit})");
+    let (mean, most, took_ms) = p.layer.flows_seen();
+    let _ = writeln!(out, "  flows         : (current {live}) (avg {mean}) (max {most}) (limit {limit})");
     if hoisted > 0 {
         let _ = writeln!(out, "  offloaded flows : {hoisted}");
     }
+    let _ = writeln!(out, "  dump duration : {took_ms}ms");
     let _ = writeln!(out, "  ufid enabled : true");
     out
 }

@@ -158,7 +158,9 @@ fn deliver(parts: &Parts, port: &DummyPort, queue: u16, frame: &[u8]) -> Result<
         }
         std::thread::sleep(LOOK);
     }
-    parts.soft.synchronize(Deadline::after(parts.clock.now(), PATIENCE));
+    let deadline = Deadline::after(parts.clock.now(), PATIENCE);
+    parts.soft.synchronize(deadline);
+    parts.spares.synchronize(deadline);
     parts.rounds.go_round(PATIENCE);
     Ok(())
 }

@@ -57,3 +57,21 @@ pub struct DummyOptions {
     /// The memory node that it says it is on.
     pub numa_node: usize,
 }
+
+impl DummyOptions {
+    /// Those that `option` says, with the address `mac`.
+    pub fn of<'a>(mac: Option<[u8; 6]>, option: impl Fn(&str) -> Option<&'a str>) -> DummyOptions {
+        let file = |k| option(k).map(PathBuf::from);
+        DummyOptions {
+            mac,
+            pcap: file("pcap"),
+            rxq_pcap: file("rxq_pcap"),
+            tx_pcap: file("tx_pcap"),
+            pstream: option("pstream").map(str::to_owned),
+            stream: option("stream").map(str::to_owned),
+            ifindex: option("ifindex").and_then(|n| n.parse().ok()),
+            n_rxq: option("n_rxq").and_then(|n| n.parse().ok()).unwrap_or(1),
+            numa_node: option("numa_id").and_then(|n| n.parse().ok()).unwrap_or(0),
+        }
+    }
+}

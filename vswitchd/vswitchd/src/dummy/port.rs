@@ -122,6 +122,24 @@ impl DummyPort {
         self.state.lock().options.clone()
     }
 
+    /// Its type and its options, as `dpif/show` has them.
+    pub fn describe(&self) -> String {
+        let o = self.options();
+        let mut words: Vec<String> = Vec::new();
+        if self.class == DummyClass::Pmd {
+            let n = o.n_rxq.max(1);
+            words.push(format!("configured_rx_queues={n}, configured_tx_queues=1"));
+            words.push(format!("requested_rx_queues={n}, requested_tx_queues=1"));
+        }
+        words.extend(o.ifindex.map(|i| format!("ifindex={i}")));
+        words.extend(o.pstream.map(|s| format!("pstream={s}")));
+        words.extend(o.stream.map(|s| format!("stream={s}")));
+        match words.is_empty() {
+            true => self.class.name().to_owned(),
+            false => format!("{}: {}", self.class.name(), words.join(", ")),
+        }
+    }
+
     /// Its connections.
     pub fn streams(&self) -> &Streams {
         &self.streams

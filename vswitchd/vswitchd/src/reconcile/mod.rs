@@ -139,6 +139,8 @@ pub struct Reconciler {
     desired: Desired,
     /// Forwarding threads when nothing else is asked for.
     threads: usize,
+    /// Flow records that there is room for.
+    max_flows: usize,
     given: cores::Given,
 }
 
@@ -154,6 +156,7 @@ impl Reconciler {
     ) -> Self {
         Reconciler {
             threads: parts.cores.placed().len(),
+            max_flows: parts.layer.flow_limit(),
             given: cores::Given::default(),
             parts,
             pool,
@@ -194,6 +197,7 @@ impl Reconciler {
         }
         self.keep_system(&want);
         self.parts.soft.connections().set_zone_timeouts(want.ct_timeouts.clone());
+        self.parts.layer.set_flow_limits(want.flows.most.min(self.max_flows), want.flows.max_idle);
         self.settle_cores(&want);
         self.start_devices(&want);
         self.add_bridges(&want);
@@ -217,6 +221,23 @@ impl Reconciler {
             self.remove_port(at, port);
             self.parts.layer.revalidate(self.clock.now());
             self.tell_outcomes();
+        }
+    }
+
+    /// Ends bridges' connections to their controllers; looking again makes them anew.
+    pub fn reconnect(&mut self, bridges: &[String]) {
+        for b in self.bridges.iter().filter(|b| bridges.contains(&b.name)) {
+            b.endpoint.disconnect_controllers();
+        }
+    }
+
+    /// Makes a dummy port anew with another number in the datapath; it keeps that until it is not wanted any more.
+    pub fn renumber(&mut self, port: &str, to: PortId) {
+        self.dp_numbers.ask(port, to);
+        if let Some(at) = self.bridges.iter().position(|b| b.ports.contains_key(port)) {
+            self.remove_port(at, port);
+            self.look_again();
+            self.parts.layer.revalidate(self.clock.now());
         }
     }
 

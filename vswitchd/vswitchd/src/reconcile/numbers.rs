@@ -86,9 +86,10 @@ impl OfPorts {
     }
 }
 
-/// The datapath numbers of all bridges; those that several ports share, with how many they are.
+/// The datapath numbers of all bridges; those that several ports share, with how many they are; those that dummies are to have
+/// when they are made the next time.
 #[derive(Default)]
-pub struct DatapathNumbers(BTreeSet<u32>, BTreeMap<String, (PortId, usize)>);
+pub struct DatapathNumbers(BTreeSet<u32>, BTreeMap<String, (PortId, usize)>, BTreeMap<String, PortId>);
 
 impl DatapathNumbers {
     /// Takes a number for a port: that of OpenFlow when it is free and fits, else the lowest free one; the highest free one
@@ -117,9 +118,20 @@ impl DatapathNumbers {
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
         let base: u32 = if name.starts_with("br") { 100 } else { 0 };
         let named = digits[..end].parse::<u32>().ok().and_then(|n| n.checked_add(base));
-        let dp = named.filter(free).or_else(|| (1..DATAPATH_PORTS).find(free))?;
+        let asked = self.2.get(name).map(|p| p.0);
+        let dp = asked.filter(free).or(named.filter(free)).or_else(|| (1..DATAPATH_PORTS).find(free))?;
         self.0.insert(dp);
         Some(PortId(dp))
+    }
+
+    /// Has a dummy port have that number from the next time on that it is made, if nobody else has.
+    pub fn ask(&mut self, name: &str, dp: PortId) {
+        self.2.insert(name.to_owned(), dp);
+    }
+
+    /// A dummy port is not wanted any more: what was asked for it is over.
+    pub fn forget(&mut self, name: &str) {
+        self.2.remove(name);
     }
 
     /// The number of the port called `name`, which several share.
@@ -222,6 +234,15 @@ mod tests {
         let mut d = DatapathNumbers::default();
         let mut take = |n| d.take_by_name(n).unwrap().0;
         assert_eq!(["br0", "p1", "p1x", "vif7.2", "none", "br0b"].map(&mut take), [100, 1, 2, 7, 3, 4]);
+        d.give_back(PortId(1));
+        d.ask("p1", PortId(9));
+        assert_eq!(d.take_by_name("p1"), Some(PortId(9)));
+        d.ask("p1x", PortId(9));
+        assert_eq!(d.take_by_name("p1x"), Some(PortId(1)), "that is somebody's");
+        d.give_back(PortId(9));
+        d.forget("p1");
+        d.give_back(PortId(1));
+        assert_eq!(d.take_by_name("p1"), Some(PortId(1)));
     }
 
     #[test]

@@ -90,6 +90,9 @@ impl Reconciler {
             left |= !gone.is_empty();
             for name in gone {
                 self.remove_port(at, &name);
+                if !wanted.contains_key(&name) {
+                    self.dp_numbers.forget(&name);
+                }
             }
         }
         left

@@ -1,17 +1,21 @@
 //! `dpctl/dump-flows`: flow records as Open vSwitch prints them.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use datapath::Ufid;
 use datapath_api::FlowRecord;
 use flow::PipelineMatch;
 use flow::text::ofctl;
+use flow::text::value::PortName;
 use offload::Status;
 use ofproto::FlowOwner;
 use ofproto::dump::{format_record, format_record_actions};
 
 use super::Parts;
 use super::flows::overlaps;
+use crate::dummy::DummyClass;
+use crate::spare::Spare;
 
 /// Which flow records, and how.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +30,10 @@ pub struct DumpOptions {
     pub offloaded: Option<bool>,
     /// Only those of the kernel's datapath (`Some(true)`), or only those of the switch's own.
     pub kernels: Option<bool>,
+    /// The datapath that is named.
+    pub datapath: Option<String>,
+    /// Only those of the thread on this processor, or of the main thread with -1.
+    pub thread: Option<i64>,
     /// Only those that packets like these may use.
     pub filter: Option<PipelineMatch>,
 }
@@ -50,15 +58,17 @@ impl DumpOptions {
                     let text = &filter["filter=".len()..];
                     o.filter = Some(ofctl::parse(text).map_err(|e| format!("Failed to parse filter ({e})"))?);
                 }
-                flag if flag.starts_with("pmd=") => {}
+                flag if flag.starts_with("pmd=") => o.thread = flag["pmd=".len()..].parse().ok(),
                 flag if flag.starts_with('-') || flag.contains('=') => {
                     return Err(format!("unknown option \"{flag}\""));
                 }
-                name if [crate::system::DATAPATH, crate::system::NAME].contains(&name) => {
-                    o.kernels = Some(true)
+                name => {
+                    let kernels = [crate::system::DATAPATH, crate::system::NAME].contains(&name);
+                    if kernels || name == ofproto::dump::DATAPATH {
+                        o.kernels = Some(kernels);
+                    }
+                    o.datapath = Some(name.to_owned());
                 }
-                ofproto::dump::DATAPATH => o.kernels = Some(false),
-                _ => {}
             }
         }
         // Who asks for more gets names, unless told otherwise.
@@ -90,15 +100,52 @@ impl Parts {
         out
     }
 
+    /// The lines of `dpctl/dump-flows` of a datapath of no bridge. Its flows are those of every thread; Open vSwitch tells of one
+    /// thread after the other, and so does this.
+    pub(crate) fn dump_spare(&self, s: &Spare, records: &[Arc<FlowRecord>], o: &DumpOptions) -> String {
+        let mut flows = String::new();
+        let of = |r: &&Arc<FlowRecord>| o.filter.as_ref().is_none_or(|f| overlaps(&r.matches.expand(), f));
+        if o.kernels == Some(true) || o.offloaded == Some(true) {
+            return flows;
+        }
+        let ports = s.ports();
+        let name = |dp: u32| ports.iter().find(|p| o.names && p.number.0 == dp).map(|p| p.name.clone());
+        for r in records.iter().filter(of) {
+            let _ = writeln!(flows, "{}", self.named_line(r, None, o, &name));
+        }
+        let polls = ports.iter().any(|p| p.kind == DummyClass::Pmd.name());
+        match o.thread {
+            _ if flows.is_empty() => flows,
+            Some(-1) => flows,
+            Some(0) if polls => flows,
+            Some(_) => String::new(),
+            None => {
+                let polled = format!("flow-dump from pmd on cpu core: 0\n{flows}");
+                let main = format!("flow-dump from the main thread:\n{flows}");
+                if polls { main + &polled } else { main }
+            }
+        }
+    }
+
     /// One record.
     pub fn dump_line(&self, r: &FlowRecord, device: Option<&str>, o: &DumpOptions) -> String {
         let name = |dp: u32| if o.names { self.port_name(dp) } else { None };
+        self.named_line(r, device, o, &name)
+    }
+
+    fn named_line(
+        &self,
+        r: &FlowRecord,
+        device: Option<&str>,
+        o: &DumpOptions,
+        name: PortName<'_>,
+    ) -> String {
         let mut line = match (o.more, o.placement) {
             (true, true) => format!("{}, ", Ufid(r.id)),
             (true, false) => format!("{} ", Ufid(r.id)),
             _ => String::new(),
         };
-        line.push_str(&format_record(r, self.clock.now(), &name, o.more));
+        line.push_str(&format_record(r, self.clock.now(), name, o.more));
         match device {
             Some(d) => {
                 // Filters are filters, whatever is below them.
@@ -108,7 +155,7 @@ impl Parts {
             None if o.more && o.placement => line.push_str(", dp:ovs"),
             None => {}
         }
-        let _ = write!(line, ", actions:{}", format_record_actions(r, &name));
+        let _ = write!(line, ", actions:{}", format_record_actions(r, name));
         line
     }
 }

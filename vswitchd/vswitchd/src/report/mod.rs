@@ -20,7 +20,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::counted::CountedDatapath;
 use crate::devices::RunningDevice;
-use crate::dummy::{DummyClass, DummyPorts};
+use crate::dummy::DummyPorts;
 use crate::endpoint::Endpoint;
 use crate::forwarding::Threads;
 use crate::hoisting::Hoisting;
@@ -29,6 +29,7 @@ use crate::ports::PortTable;
 use crate::reconcile::Outcomes;
 use crate::rounds::Rounds;
 use crate::source::Source;
+use crate::spare::Spares;
 use crate::system::System;
 
 pub use dump::DumpOptions;
@@ -62,7 +63,9 @@ pub struct Parts {
     /// What came of the configuration.
     pub outcomes: Outcomes,
     /// Dummy ports.
-    pub dummies: DummyPorts,
+    pub dummies: Arc<DummyPorts>,
+    /// Datapaths of no bridge.
+    pub(crate) spares: Spares,
     /// Whether dummies were asked for.
     pub(crate) dummy: bool,
     pub(crate) rounds: Rounds,
@@ -98,20 +101,7 @@ impl Parts {
         }
         let Some(p) = self.ports.by_datapath(port.dp) else { return "?".to_owned() };
         let Some(d) = self.dummies.get(&p.name) else { return p.kind_name().to_owned() };
-        let o = d.options();
-        let mut words: Vec<String> = Vec::new();
-        if d.class() == DummyClass::Pmd {
-            let n = o.n_rxq.max(1);
-            words.push(format!("configured_rx_queues={n}, configured_tx_queues=1"));
-            words.push(format!("requested_rx_queues={n}, requested_tx_queues=1"));
-        }
-        words.extend(o.ifindex.map(|i| format!("ifindex={i}")));
-        words.extend(o.pstream.map(|s| format!("pstream={s}")));
-        words.extend(o.stream.map(|s| format!("stream={s}")));
-        match words.is_empty() {
-            true => d.class().name().to_owned(),
-            false => format!("{}: {}", d.class().name(), words.join(", ")),
-        }
+        d.describe()
     }
 
     /// Name of the bridge with that index.

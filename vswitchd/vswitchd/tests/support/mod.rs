@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, reason = "shared by tests, each uses a part")]
 
 pub mod by_database;
+pub mod dummy;
 pub mod net;
 
 use std::io::{BufRead, BufReader};

@@ -27,7 +27,7 @@ use ovsdb::client::{Row, Snapshot, Wanted as Columns};
 use ovsdb::{Atom, Datum};
 
 use crate::config::{BridgeConfig, DeviceConfig, FailMode, LocalPort, MirrorConfig, MirrorTo, OffloadConfig};
-use crate::desired::{AutoBalance, Desired, Forwarding, RxqAssign};
+use crate::desired::{AutoBalance, Desired, FlowLimits, Forwarding, RxqAssign};
 use crate::dummy::Dummies;
 
 /// What this process may and should do beside what the database says.
@@ -185,6 +185,7 @@ pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
     };
     w.desired.forwarding = forwarding(root, &mut w.ignored);
     w.desired.ct_timeouts = ct_timeouts(db, root);
+    w.desired.flows = flow_limits(root);
     let host = Host { tc: w.desired.offload.tc.is_some(), ..host };
     w.tls = db.referred(root, "ssl", "SSL").next().map(tls);
     let mut devices = BTreeMap::new();
@@ -241,6 +242,20 @@ fn forwarding(root: Row<'_>, ignored: &mut Vec<String>) -> Forwarding {
     }
     Forwarding { processors, assign, isolate, balance: Some(balance) }
 }
+
+/// `other_config:flow-limit` and `max-idle`, this in milliseconds.
+fn flow_limits(root: Row<'_>) -> FlowLimits {
+    let usual = FlowLimits::default();
+    let number = |k: &str| root.key("other_config", k).and_then(|n| n.parse::<u32>().ok());
+    FlowLimits {
+        most: number("flow-limit").map_or(usual.most, |n| n as usize),
+        max_idle: number("max-idle")
+            .map_or(usual.max_idle, |ms| Duration::from_millis(u64::from(ms).max(LEAST_IDLE_MS))),
+    }
+}
+
+/// Least of `max-idle`, as ovs-vswitchd.conf.db(5) has it.
+const LEAST_IDLE_MS: u64 = 500;
 
 /// The timeout policies of zones, of whatever type of datapath: there is one of ours.
 fn ct_timeouts(db: &Snapshot, root: Row<'_>) -> BTreeMap<u16, Timeouts> {

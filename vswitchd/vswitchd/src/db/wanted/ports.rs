@@ -174,19 +174,7 @@ fn interface(row: Row<'_>, name: &str, on: On, devices: &mut BTreeMap<String, De
 
 /// Options and address of a dummy.
 pub(super) fn dummy_options(row: Row<'_>) -> DummyOptions {
-    let option = |k| row.key("options", k);
-    let file = |k| option(k).map(PathBuf::from);
-    DummyOptions {
-        mac: string(row, "mac").and_then(mac),
-        pcap: file("pcap"),
-        rxq_pcap: file("rxq_pcap"),
-        tx_pcap: file("tx_pcap"),
-        pstream: option("pstream").map(str::to_owned),
-        stream: option("stream").map(str::to_owned),
-        ifindex: option("ifindex").and_then(|n| n.parse().ok()),
-        n_rxq: option("n_rxq").and_then(|n| n.parse().ok()).unwrap_or(1),
-        numa_node: option("numa_id").and_then(|n| n.parse().ok()).unwrap_or(0),
-    }
+    DummyOptions::of(string(row, "mac").and_then(mac), |k| row.key("options", k))
 }
 
 /// `options:device=sim:0 options:port=1`, `options:device=ixgbe-sim:0`, `options:device=vfio-user:/path.sock options:port=1`, `options:device=0000:06:00.0 options:port=1` for one on the PCI bus, and `options:dpdk-devargs=` for the same.
