@@ -52,11 +52,13 @@ pub enum PuntReason {
     Cfm = 0xfd,
     /// For the port itself, which speaks link aggregation control (IEEE 802.1AX); not one of OpenFlow's.
     Lacp = 0xfc,
+    /// For the bridge, which takes part in a spanning tree (IEEE 802.1D); not one of OpenFlow's.
+    Stp = 0xfb,
 }
 
 impl PuntReason {
     /// Every reason.
-    pub const ALL: [PuntReason; 12] = [
+    pub const ALL: [PuntReason; 13] = [
         PuntReason::NoMatch,
         PuntReason::Action,
         PuntReason::InvalidTtl,
@@ -69,11 +71,12 @@ impl PuntReason {
         PuntReason::Bfd,
         PuntReason::Cfm,
         PuntReason::Lacp,
+        PuntReason::Stp,
     ];
 
     /// Whether the packet is for the port that it came in on.
     pub fn is_of_link(self) -> bool {
-        matches!(self, PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp)
+        matches!(self, PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp | PuntReason::Stp)
     }
 
     /// What the switch itself wants packets for, by the name of Open vSwitch's slow path; `None` where they are for controllers.
@@ -83,6 +86,7 @@ impl PuntReason {
             PuntReason::Bfd => Some("bfd"),
             PuntReason::Cfm => Some("cfm"),
             PuntReason::Lacp => Some("lacp"),
+            PuntReason::Stp => Some("stp"),
             _ => None,
         }
     }

@@ -34,7 +34,11 @@ const TABLE: &[(&str, &[&str])] = &[
     ("daemon", &["clock"]),
     ("bonds", &["clock"]),
     ("links", &["clock"]),
-    ("ofproto", &["flow", "openflow", "classifier", "datapath-api", "offload", "bonds", "links", "clock"]),
+    ("spanning", &[]),
+    (
+        "ofproto",
+        &["flow", "openflow", "classifier", "datapath-api", "offload", "bonds", "links", "spanning", "clock"],
+    ),
     ("vswitchd", &["*"]),
     (
         "hoist",

@@ -61,6 +61,7 @@ pub mod tables;
 mod timers;
 mod tlv;
 pub mod trace;
+pub mod trees;
 pub mod tunnel;
 mod underlay;
 pub mod vlan;
@@ -78,7 +79,9 @@ pub use record::{
 };
 pub use revalidate::Revalidated;
 pub use rule::{Rule, RuleCounters};
-pub use settings::{Aggregation, BridgeSettings, PortSettings, QueueSettings, Snooping, TableSettings};
+pub use settings::{
+    Aggregation, BridgeSettings, PortSettings, PortTree, QueueSettings, Snooping, TableSettings, Tree,
+};
 pub use switch::{Switch, SwitchConfig, SwitchCounters};
 pub use tables::{FragHandling, N_TABLES, Pipeline};
 pub use trace::{Trace, TraceStart};

@@ -93,7 +93,9 @@ fn metadata(key: &PacketKey, own: &PipelineKey, tracked: bool) -> PipelineMatch 
 fn reason(r: PuntReason) -> PacketInReason {
     match r {
         PuntReason::NoMatch => PacketInReason::NoMatch,
-        PuntReason::Action | PuntReason::Snoop | PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp => {
+        PuntReason::Action => PacketInReason::Action,
+        // For the switch itself.
+        PuntReason::Snoop | PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp | PuntReason::Stp => {
             PacketInReason::Action
         }
         PuntReason::InvalidTtl => PacketInReason::InvalidTtl,

@@ -9,7 +9,7 @@ use openflow::number::{MacAddr, PortNo};
 use openflow::port::{PortConfig, PortDesc, PortFeatures, PortState};
 
 use crate::patch::Patch;
-use crate::settings::PortSettings;
+use crate::settings::{BridgeSettings, PortSettings};
 use crate::tunnel::Tunnel;
 
 /// In the place of a datapath port where there is none.
@@ -40,6 +40,8 @@ pub struct Port {
     pub settings: Arc<PortSettings>,
     /// What is at its other end, if it is a patch port. It has no datapath port then.
     pub patch: Option<Arc<Patch>>,
+    /// What the bridge's spanning tree has said of it last.
+    pub tree: Option<spanning::State>,
     /// The tunnel that it is an end of. Its datapath port is one that tunnels share.
     pub tunnel: Option<Arc<Tunnel>>,
 }
@@ -59,8 +61,16 @@ impl Port {
             added: Instant::ZERO,
             settings: Arc::default(),
             patch: None,
+            tree: None,
             tunnel: None,
         }
+    }
+
+    /// What it does in the spanning tree of a bridge with these settings; `None` where it has no part in one. One of which the tree has
+    /// said nothing yet does nothing.
+    pub fn tree_state(&self, bridge: &BridgeSettings) -> Option<spanning::State> {
+        let in_tree = bridge.tree.is_some() && self.settings.tree.is_some();
+        in_tree.then(|| self.tree.unwrap_or(spanning::State::Disabled))
     }
 
     /// A tunnel port that is up; `dp` is the port of the datapath that it shares with others.
@@ -81,13 +91,24 @@ impl Port {
             hw_addr: self.hw_addr,
             name: self.name.clone(),
             config: self.config,
-            state: if down { PortState::LINK_DOWN } else { self.state },
+            state: if down { PortState::LINK_DOWN } else { PortState(self.state.0 | self.tree_bits()) },
             current: self.current,
             advertised: PortFeatures::NONE,
             supported: PortFeatures::NONE,
             peer: PortFeatures::NONE,
             current_speed_kbps: self.speed_kbps,
             max_speed_kbps: self.speed_kbps,
+        }
+    }
+
+    /// Its state in the spanning tree as OpenFlow 1.0 has it; nothing where it has none, or listens.
+    fn tree_bits(&self) -> u32 {
+        use spanning::State;
+        match self.tree {
+            None | Some(State::Disabled | State::Listening) => 0,
+            Some(State::Learning) => PortState::STP_LEARN.0,
+            Some(State::Forwarding) => PortState::STP_FORWARD.0,
+            Some(State::Blocking) => PortState::STP_BLOCK.0,
         }
     }
 

@@ -66,6 +66,7 @@ impl Switch {
         self.learn_queued();
         self.tend_links(now);
         self.tend_aggregates(now);
+        self.tend_trees(now);
         self.complain(now);
         self.tend_neighbours(now);
         for b in self.bridges() {

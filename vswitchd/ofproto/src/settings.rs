@@ -37,6 +37,63 @@ pub struct PortSettings {
     pub queues: BTreeMap<u32, QueueSettings>,
     /// It is one of several, or speaks link aggregation control.
     pub aggregation: Option<Aggregation>,
+    /// Its part in the bridge's spanning tree, if both have one.
+    pub tree: Option<PortTree>,
+}
+
+impl PortSettings {
+    /// Whether some of what comes in on it may be for the port itself, rather than for the tables.
+    pub fn takes_packets(&self) -> bool {
+        self.bfd.is_some()
+            || self.cfm.is_some()
+            || self.aggregation.as_ref().is_some_and(|a| a.lacp.is_some())
+    }
+}
+
+/// A bridge's part in a spanning tree (`stp_enable` and `other_config:stp-*` of table Bridge).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tree {
+    /// Of all bridges the one with the least becomes the root.
+    pub priority: u16,
+    /// The address that it is known by; that of its LOCAL port when `None`.
+    pub system: Option<[u8; 6]>,
+    /// Between messages of the root, in milliseconds.
+    pub hello_ms: u32,
+    /// How old a message may become, in milliseconds.
+    pub max_age_ms: u32,
+    /// How long ports listen, and learn, in milliseconds.
+    pub forward_delay_ms: u32,
+}
+
+impl Default for Tree {
+    /// As IEEE 802.1D recommends.
+    fn default() -> Self {
+        let usual = spanning::StpSettings::new(spanning::BridgeId(0));
+        Tree {
+            priority: spanning::StpSettings::USUAL_PRIORITY,
+            system: None,
+            hello_ms: usual.hello_ms,
+            max_age_ms: usual.max_age_ms,
+            forward_delay_ms: usual.forward_delay_ms,
+        }
+    }
+}
+
+/// A port's part in a spanning tree (`other_config:stp-*` of table Port).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortTree {
+    /// Its number in the tree; one that is free when `None`.
+    pub number: Option<u8>,
+    /// Of two ports that lead to the same place the one with the lesser is used.
+    pub priority: u8,
+    /// What a way through it costs; by its speed when `None`.
+    pub path_cost: Option<u16>,
+}
+
+impl Default for PortTree {
+    fn default() -> Self {
+        PortTree { number: None, priority: spanning::PortSettings::USUAL_PRIORITY, path_cost: None }
+    }
 }
 
 /// What a port belongs to.
@@ -127,6 +184,8 @@ pub struct BridgeSettings {
     /// The bridge stands on the kernel's datapath: tunnels are ports of it, which packets for them give their metadata to, and what goes
     /// to the LOCAL port goes to the host.
     pub kernel_datapath: bool,
+    /// Its part in a spanning tree, if it has one.
+    pub tree: Option<Tree>,
     /// Controllers whose connections go as NORMAL has it, whatever the tables say ([`crate::in_band`]).
     pub in_band: Vec<SocketAddrV4>,
     /// Mirrors; at most [`crate::mirror::MAX_MIRRORS`].
@@ -145,6 +204,7 @@ impl Default for BridgeSettings {
             snooping: None,
             stock_megaflows: false,
             kernel_datapath: false,
+            tree: None,
             in_band: Vec::new(),
             mirrors: Vec::new(),
             tables: BTreeMap::new(),

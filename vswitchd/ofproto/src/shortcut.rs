@@ -102,7 +102,8 @@ fn entrance(r: &Routes, port: PortId) -> Option<(&Arc<Bridge>, Arc<Pipeline>, Po
         && !p.settings.stock_megaflows
         && p.frag == FragHandling::Normal
         && !r.tunnels.may_end_at(bridge.name())
-        && p.ports.get(*no).is_none_or(|p| p.receives());
+        && p.settings.tree.is_none()
+        && p.ports.get(*no).is_none_or(|p| p.receives() && !p.settings.takes_packets());
     let bridge_name = mix(mix(1, (*b).into()), p.misses_told.into());
     let name = mix(mix(bridge_name, p.config_generation), no.0.into());
     plain.then_some((bridge, p, *no, name))

@@ -26,6 +26,7 @@ use crate::record::{Basis, Credits, Dependencies, FlowOwner, HardwareStats, Lear
 use crate::revalidate::Revalidation;
 use crate::shortcut::Shortcuts;
 use crate::tables::Pipeline;
+use crate::trees::Trees;
 use crate::tunnel::Tunnels;
 use crate::underlay::Neighbourhood;
 use crate::watch::Watches;
@@ -144,6 +145,7 @@ pub struct Switch {
     pub(crate) meters: MeterIds,
     pub(crate) watches: Watches,
     pub(crate) aggregates: Aggregates,
+    pub(crate) trees: Trees,
     /// Records match on every bit of the packets that made them.
     exact: AtomicBool,
     /// Records stay as they are.
@@ -179,6 +181,7 @@ impl Switch {
             meters: MeterIds::default(),
             watches: Watches::default(),
             aggregates: Aggregates::default(),
+            trees: Trees::default(),
             exact: AtomicBool::new(false),
             paused: AtomicBool::new(false),
         })

@@ -173,6 +173,7 @@ impl Trace {
                     PuntReason::Bfd => "Consists of BFD packets.",
                     PuntReason::Cfm => "Consists of CFM packets.",
                     PuntReason::Lacp => "Consists of LACP packets.",
+                    PuntReason::Stp => "Consists of STP packets.",
                     _ => continue,
                 },
                 _ => continue,

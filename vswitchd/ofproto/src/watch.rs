@@ -236,6 +236,10 @@ impl Switch {
                 self.heard_lacp(a.place.0, a.place.1, &a.frame, now);
                 continue;
             }
+            if a.reason == PuntReason::Stp {
+                self.heard_bpdu(a.place.0, a.place.1, &a.frame);
+                continue;
+            }
             let mut all = self.watches.sessions.lock();
             let Some(s) = all.get_mut(&a.place) else { continue };
             match (a.reason, &mut s.bfd, &mut s.cfm) {

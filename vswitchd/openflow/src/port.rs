@@ -33,6 +33,12 @@ flag_set! {
         LIVE = 4;
         /// State in the spanning tree; OpenFlow 1.0.
         STP_MASK = 3 << 8;
+        /// It learns, and does not forward yet.
+        STP_LEARN = 1 << 8;
+        /// It forwards.
+        STP_FORWARD = 2 << 8;
+        /// It is no part of the tree.
+        STP_BLOCK = 3 << 8;
     }
 }
 

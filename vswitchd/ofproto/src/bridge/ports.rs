@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clock::Instant;
 use openflow::PortNo;
 use openflow::port::{PortDesc, PortReason, PortState, PortStatus};
+use spanning::State;
 
 use super::{Bridge, Watcher};
 use crate::bundle::Bundle;
@@ -22,7 +23,6 @@ impl Bridge {
             self.note_fit(no, Watcher::Lacp, s.aggregate_port(self.index, &port, self.system()));
         }
         port.state = self.as_is_fit(no, port.state);
-        let desc = port.desc();
         if let Some(old) = self.pipeline().ports.get(no)
             && old.patch == port.patch
             && old.tunnel == port.tunnel
@@ -31,6 +31,8 @@ impl Bridge {
             port.patch = old.patch.clone();
             port.tunnel = old.tunnel.clone();
         }
+        port.tree = self.pipeline().ports.get(no).and_then(|old| old.tree);
+        let desc = port.desc();
         let patch = port.patch.is_some().then(|| port.name.clone());
         let tunnel = port.tunnel.clone();
         let old = self.change_ports(|p| p.put(port));
@@ -101,6 +103,39 @@ impl Bridge {
         if let Some(desc) = changed {
             self.tell_port(PortStatus { reason: PortReason::Modify, desc });
         }
+    }
+
+    /// Says what a port does in the bridge's spanning tree, and tells the controllers. `None` is that it has no part in one.
+    pub(crate) fn set_tree_state(&self, no: PortNo, state: Option<State>) {
+        let Some(old) = self.pipeline().ports.get(no).map(|p| p.tree).filter(|old| *old != state) else {
+            return;
+        };
+        let changed = self.change_ports(|ports| {
+            let port = ports.get_mut(no)?;
+            let before = port.desc();
+            port.tree = state;
+            Some((port.name.clone(), port.settings.tree.is_some(), before, port.desc()))
+        });
+        let Some((name, in_tree, before, desc)) = changed else { return };
+        let word = |s: Option<State>| s.unwrap_or(State::Disabled).name();
+        if word(old) != word(state) {
+            tracing::debug!(target: "ofproto_dpif", "port {name}: STP state changed from {} to {}", word(old), word(state));
+        }
+        if before != desc {
+            self.tell_port(PortStatus { reason: PortReason::Modify, desc });
+        }
+        // What was learned behind a port that learns no more is not known any more.
+        if in_tree && old.is_some_and(State::learns) && !state.is_some_and(State::learns) {
+            self.macs.forget_port(no);
+            self.mcast.forget_port(no);
+        }
+    }
+
+    /// The bridge takes part in no spanning tree.
+    pub(crate) fn leave_tree(&self) {
+        let left: Vec<PortNo> =
+            self.pipeline().ports.iter().filter(|p| p.tree.is_some()).map(|p| p.no).collect();
+        left.into_iter().for_each(|no| self.set_tree_state(no, None));
     }
 
     /// The address that link aggregation control knows the bridge by.

@@ -53,6 +53,17 @@ impl Xlate<'_> {
             self.detail("OFPPC_NO_FWD set, skipping output");
             return;
         }
+        if let Some(state) = p.tree_state(&env.pipeline.settings) {
+            if self.is_bpdu() {
+                if !state.sends_bpdus() {
+                    self.warn("STP not in listening state, skipping bpdu output");
+                    return;
+                }
+            } else if !state.forwards() {
+                self.warn("STP not in forwarding state, skipping output");
+                return;
+            }
+        }
         if p.settings.protected && self.came_protected() {
             self.warn("Flow is between protected ports, skipping output.");
             return;

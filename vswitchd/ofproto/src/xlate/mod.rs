@@ -215,6 +215,17 @@ pub fn translate(
     x.finish()
 }
 
+/// What a port lets packets do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    /// All that the rules say.
+    All,
+    /// Their stations are learned, and flows that they make.
+    Learning,
+    /// Nothing.
+    Nothing,
+}
+
 /// What a search of a table does about packets that no flow matches.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Misses {
@@ -374,7 +385,9 @@ impl<'a> Xlate<'a> {
                     "dropping packet received on port {name}, which is reserved exclusively for mirroring"
                 )
             });
-        } else if env.pipeline.ports.get(in_port).is_none_or(|p| p.receives()) {
+        } else if env.pipeline.ports.get(in_port).is_none_or(|p| p.receives())
+            && self.admission() != Admission::Nothing
+        {
             self.nest += 1;
             self.mirror_arrival(in_port);
             self.nest -= 1;
@@ -383,7 +396,28 @@ impl<'a> Xlate<'a> {
             self.execute_action_set();
             self.answer_local_port();
             self.nest -= 1;
+            if self.admission() == Admission::Learning {
+                self.discard_from(0);
+            }
         }
+    }
+
+    /// What the spanning tree lets the packet do that has come in on this port.
+    fn admission(&self) -> Admission {
+        let p = self.env.pipeline;
+        let state = p.ports.get(self.in_port).and_then(|port| port.tree_state(&p.settings));
+        match state {
+            Some(s) if s.forwards() => Admission::All,
+            Some(s) if s.learns() => Admission::Learning,
+            Some(_) => Admission::Nothing,
+            None => Admission::All,
+        }
+    }
+
+    /// The packet was only to be learned from: what would be done with it since there were so many actions is not.
+    fn discard_from(&mut self, actions: usize) {
+        self.out.actions.truncate(actions);
+        self.frozen = freeze::Freezing::default();
     }
 
     /// Whether it is to be done to the bit as Open vSwitch does it.

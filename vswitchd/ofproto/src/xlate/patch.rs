@@ -8,7 +8,7 @@ use flow::field::METADATA;
 use flow::tunnel::options;
 use openflow::PortNo;
 
-use super::{Environment, MAX_DEPTH, Misses, Problem, Xlate};
+use super::{Admission, Environment, MAX_DEPTH, Misses, Problem, Xlate};
 use crate::port::Port;
 use crate::trace::StepKind;
 
@@ -49,6 +49,7 @@ impl<'a> Xlate<'a> {
         self.nest += 1;
         self.start_over(other.no);
         self.look_at_what_moved_up();
+        let (from, mut discarded) = (self.out.actions.len(), false);
         if self.depth >= MAX_DEPTH {
             self.fail(Problem::TooDeep);
         } else {
@@ -56,13 +57,19 @@ impl<'a> Xlate<'a> {
             let found = if self.headers.reparse_needed { None } else { Some(self.lookup(0, Misses::Told)) };
             if self.taken_by_port() {
                 // Not for the tables.
-            } else if other.receives() {
+            } else if other.receives() && self.admission() != Admission::Nothing {
+                let admission = self.admission();
                 match found {
                     Some(found) => self.follow(0, found),
                     None => self.table_chain(0, None, Misses::Told),
                 }
                 self.execute_action_set();
-                self.finish_freezing();
+                if admission == Admission::Learning {
+                    self.discard_from(from);
+                    discarded = true;
+                } else {
+                    self.finish_freezing();
+                }
             }
             self.depth -= 1;
         }
@@ -75,7 +82,12 @@ impl<'a> Xlate<'a> {
         for (i, w) in left_behind().zip(looked) {
             self.wc.set_word(i, w);
         }
-        self.give_back(kept);
+        if discarded {
+            // Nothing was done to the datapath's packet.
+            self.take_back(kept);
+        } else {
+            self.give_back(kept);
+        }
         // What goes wrong there is no concern of this bridge, unless nothing may be added any more.
         if self.out.problem != Some(Problem::TooManyActions) {
             self.out.problem = None;

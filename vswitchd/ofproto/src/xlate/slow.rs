@@ -6,6 +6,8 @@ use super::Xlate;
 
 const IPV4: u64 = 0x0800;
 const UDP: u64 = 17;
+/// In the place of the Ethernet type of a frame that has a length there (OpenFlow 1.0.0 3.4).
+const NO_ETH_TYPE: u64 = 0x05ff;
 
 impl Xlate<'_> {
     /// Whether the packet, which has just come in, is for the port itself; then it goes there and nowhere else.
@@ -20,6 +22,8 @@ impl Xlate<'_> {
             && self.key.get64(FieldId::EthType) == u64::from(bonds::lacp::pdu::ETH_TYPE)
         {
             PuntReason::Lacp
+        } else if self.env.pipeline.settings.tree.is_some() && self.is_bpdu() {
+            PuntReason::Stp
         } else {
             return false;
         };
@@ -31,6 +35,13 @@ impl Xlate<'_> {
             ..ControllerAction::default()
         }));
         true
+    }
+
+    /// Whether the packet is of the spanning tree protocol (IEEE 802.1D 7.12.3): it has no Ethernet type, and goes to bridges.
+    pub(super) fn is_bpdu(&mut self) -> bool {
+        self.wc.set_exact(FieldId::EthDst);
+        self.key.get64(FieldId::EthType) == NO_ETH_TYPE
+            && self.key.get64(FieldId::EthDst) == MacAddr(spanning::ETH_DST).to_u64()
     }
 
     fn is_continuity_check(&mut self, c: &links::CfmSettings) -> bool {

@@ -9,6 +9,7 @@ mod implementations;
 mod links;
 mod pmd;
 mod revalidator;
+mod trees;
 mod tunnels;
 
 use std::sync::Arc;
@@ -97,6 +98,7 @@ pub fn register(
     tunnels::register(commands, parts);
     links::register(commands, parts);
     bonds::register(commands, parts);
+    trees::register(commands, parts);
     let p = Arc::clone(parts);
     commands.register("fdb/show", "bridge", 1..=1, move |a| fdb::show(&p.layer, &a[0]));
     let p = Arc::clone(parts);

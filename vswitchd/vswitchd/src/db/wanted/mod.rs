@@ -9,6 +9,7 @@ mod controllers;
 mod ports;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod tunnels;
 
 use std::collections::BTreeMap;
@@ -407,10 +408,8 @@ fn bridge(
         }
     }
     bad_prefixes(db, row, &name, ignored);
-    for (column, what) in [("stp_enable", "STP"), ("rstp_enable", "RSTP")] {
-        if is_set(row, column) {
-            ignored.push(format!("bridge {name}: {what} is not implemented"));
-        }
+    if is_set(row, "rstp_enable") {
+        ignored.push(format!("bridge {name}: RSTP is not implemented"));
     }
     let mut ports: Vec<_> = db.referred(row, "ports", "Port").collect();
     ports.sort_by_key(|p| string(*p, "name"));
@@ -434,6 +433,8 @@ fn bridge(
                     LocalPort::None
                 };
                 b.local_settings = ports::watched(i, settings.clone());
+                // The host is at its end: there is no loop that way.
+                b.local_settings.tree = None;
                 b.local_settings.aggregation = bonds::aggregation(p, i, None);
                 if dummy {
                     b.local_dummy = ports::dummy_options(i);
@@ -448,6 +449,7 @@ fn bridge(
                 continue;
             }
             let mut settings = ports::watched(i, settings.clone());
+            settings.tree = b.settings.tree.and_then(|_| trees::port(p, i, bond.is_some(), ignored));
             settings.aggregation = bonds::aggregation(p, i, bond.as_ref());
             b.ports.push(ports::port(i, iface, settings, on, devices));
         }
@@ -465,6 +467,7 @@ fn settings(db: &Snapshot, row: Row<'_>, host: Host) -> BridgeSettings {
         // What tests compare. Elsewhere wider megaflows are worth more: fewer entries of hardware for the same packets.
         stock_megaflows: host.dummies != Dummies::None,
         tables: flow_tables(db, row),
+        tree: trees::bridge(row),
         in_band: controllers::in_band(db, row),
         forward_bpdu: other("forward-bpdu") == Some("true"),
         flood_vlans: vlans(row, "flood_vlans"),

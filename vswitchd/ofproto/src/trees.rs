@@ -1,0 +1,304 @@
+//! Bridges that take part in a spanning tree ([`spanning`]): who their ports are, what they send, and what is published of it for
+//! translations.
+//!
+//! ```text
+//!   settings of bridge and ports ─► Stp ─► frames ─► sent by the port;  what comes in on any port ─► Stp
+//!           links, time ───────────►  │
+//!                                     ├─► state of each port: published, told to controllers
+//!                                     └─► the topology has changed: stations and members are forgotten
+//! ```
+//!
+//! All of it is done by the control thread. A port that is to have a part in a tree and of which the tree has not said anything yet
+//! neither forwards nor learns ([`Port::tree_state`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use clock::Instant;
+use openflow::port::PortConfig;
+use openflow::{MacAddr, PortNo};
+use parking_lot::Mutex;
+use spanning::stp::{Counts, MAX_PORTS, PortSettings, Role};
+use spanning::{BridgeId, State, Stp, StpSettings, bpdu};
+
+use crate::bridge::Bridge;
+use crate::port::Port;
+use crate::settings::{PortTree, Tree};
+use crate::switch::Switch;
+use crate::tables::Pipeline;
+
+/// Answers to answers at most, in one round.
+const MAX_ANSWERS: usize = 16;
+
+/// A port of a tree.
+struct Member {
+    number: u8,
+    name: String,
+    mac: MacAddr,
+}
+
+/// A bridge's part in a tree.
+struct Grown {
+    stp: Stp,
+    /// When time was told to it last.
+    at: Instant,
+    members: BTreeMap<PortNo, Member>,
+}
+
+/// Every bridge that takes part in a tree.
+#[derive(Default)]
+pub(crate) struct Trees(Mutex<BTreeMap<u32, Grown>>);
+
+/// What a bridge knows of its tree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TreeStatus {
+    /// Its own name.
+    pub bridge: BridgeId,
+    /// The root's.
+    pub root: BridgeId,
+    /// What the way there costs.
+    pub root_path_cost: u32,
+    /// Its ports, by name.
+    pub ports: BTreeMap<String, TreePortStatus>,
+}
+
+/// What a port is in a tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TreePortStatus {
+    /// Priority and number.
+    pub id: u16,
+    /// What it does with packets.
+    pub state: State,
+    /// For how long, in seconds.
+    pub seconds: u64,
+    /// What it is for.
+    pub role: Role,
+    /// What it has sent and received.
+    pub counts: Counts,
+}
+
+/// Settings of the tree with the address that the bridge has where none is given.
+fn tree_settings(t: &Tree, p: &Pipeline) -> StpSettings {
+    let own = p.ports.get(PortNo::LOCAL).map_or([0; 6], |p| p.hw_addr.0);
+    StpSettings {
+        id: BridgeId::new(t.priority, t.system.unwrap_or(own)),
+        hello_ms: t.hello_ms,
+        max_age_ms: t.max_age_ms,
+        forward_delay_ms: t.forward_delay_ms,
+    }
+}
+
+/// The ports that take part, and their settings.
+fn wanted(p: &Pipeline) -> impl Iterator<Item = (&Port, &PortTree)> {
+    p.ports.iter().filter_map(|p| Some((p, p.settings.tree.as_ref()?)))
+}
+
+/// Whether the link of a port is up.
+fn has_carrier(p: &Port) -> bool {
+    !p.state.has(openflow::port::PortState::LINK_DOWN) && !p.config.has(PortConfig::PORT_DOWN)
+}
+
+impl Grown {
+    fn new(name: &str, settings: StpSettings, now: Instant) -> Grown {
+        Grown { stp: Stp::new(name, settings), at: now, members: BTreeMap::new() }
+    }
+
+    /// Makes its ports those that are wanted. Who asks for a number gets it if nobody has; the others keep theirs, or get the lowest
+    /// that nobody has, in order of their OpenFlow numbers. Beyond 255 ports there are none.
+    fn take_in(&mut self, p: &Pipeline) {
+        let there: BTreeSet<PortNo> = wanted(p).map(|(p, _)| p.no).collect();
+        let asked = |no: &PortNo| p.ports.get(*no).and_then(|p| p.settings.tree.as_ref()?.number);
+        let stp = &mut self.stp;
+        self.members.retain(|no, m| {
+            let stays = there.contains(no) && asked(no).is_none_or(|n| n == m.number);
+            if !stays {
+                stp.remove_port(m.number);
+            }
+            stays
+        });
+        let mut taken: BTreeSet<u8> = self.members.values().map(|m| m.number).collect();
+        let (asking, others): (Vec<_>, Vec<_>) = wanted(p).partition(|(_, t)| t.number.is_some());
+        for (port, t) in asking.into_iter().chain(others) {
+            let number = match (self.members.get(&port.no), t.number) {
+                (Some(m), _) => m.number,
+                (None, Some(n)) if taken.insert(n) => n,
+                (None, Some(_)) => continue,
+                (None, None) => match (1..=MAX_PORTS).find(|n| taken.insert(*n)) {
+                    Some(n) => n,
+                    None => continue,
+                },
+            };
+            let path_cost =
+                t.path_cost.unwrap_or_else(|| PortSettings::cost_of_speed(port.speed_kbps / 1000));
+            stp.set_port(number, PortSettings { priority: t.priority, path_cost });
+            stp.enable(number, has_carrier(port));
+            let member = Member { number, name: port.name.clone(), mac: port.hw_addr };
+            self.members.insert(port.no, member);
+        }
+    }
+
+    fn run(&mut self, now: Instant) {
+        let ms = u32::try_from(now.since(self.at).as_millis()).unwrap_or(u32::MAX);
+        if ms > 0 {
+            self.at = now;
+            self.stp.run(ms);
+        }
+    }
+
+    fn state(&self, no: PortNo) -> Option<State> {
+        self.members.get(&no).map(|m| self.stp.state(m.number))
+    }
+
+    fn name_of(&self, number: u8) -> String {
+        let found = self.members.values().find(|m| m.number == number);
+        found.map(|m| m.name.clone()).unwrap_or_default()
+    }
+}
+
+impl Switch {
+    /// Does what is due in the trees that bridges take part in. To be called by the control thread, after frames that came in have
+    /// been taken.
+    pub(crate) fn tend_trees(&self, now: Instant) {
+        let bridges = self.bridges();
+        let in_tree = |b: &&Arc<Bridge>| b.pipeline().settings.tree.is_some();
+        let growing: Vec<&Arc<Bridge>> = bridges.iter().filter(in_tree).collect();
+        {
+            let mut all = self.trees.0.lock();
+            if all.is_empty() && growing.is_empty() {
+                return;
+            }
+            all.retain(|index, _| growing.iter().any(|b| b.index() == *index));
+        }
+        for b in &growing {
+            let p = b.pipeline();
+            let Some(t) = &p.settings.tree else { continue };
+            let mut all = self.trees.0.lock();
+            let settings = tree_settings(t, &p);
+            let g = all.entry(b.index()).or_insert_with(|| Grown::new(b.name(), settings, now));
+            g.stp.configure(settings);
+            g.take_in(&p);
+            g.run(now);
+        }
+        for _ in 0..MAX_ANSWERS {
+            let mut sent = false;
+            for b in &growing {
+                sent |= self.send_bpdus(b);
+                self.publish_tree(b);
+            }
+            if !sent {
+                break;
+            }
+            self.take_arrived(now);
+        }
+        for b in bridges.iter().filter(|b| !in_tree(b)) {
+            b.leave_tree();
+        }
+    }
+
+    /// Sends what a bridge's tree says. Whether there was anything.
+    fn send_bpdus(&self, b: &Bridge) -> bool {
+        let frames: Vec<(PortNo, Vec<u8>)> = {
+            let mut all = self.trees.0.lock();
+            let Some(g) = all.get_mut(&b.index()) else { return false };
+            let out = g.stp.take_frames();
+            let frame = |(number, m): (u8, spanning::bpdu::Bpdu)| {
+                let (no, port) = g.members.iter().find(|(_, p)| p.number == number)?;
+                Some((*no, m.emit(port.mac.0)))
+            };
+            out.into_iter().filter_map(frame).collect()
+        };
+        // What a port does has to be known before anything leaves it.
+        self.publish_tree(b);
+        frames.iter().for_each(|(no, frame)| self.send_by(b, *no, frame, false));
+        !frames.is_empty()
+    }
+
+    /// Publishes what ports do by now, and has stations forgotten where the topology has changed.
+    fn publish_tree(&self, b: &Bridge) {
+        let (states, flush) = {
+            let mut all = self.trees.0.lock();
+            let Some(g) = all.get_mut(&b.index()) else { return };
+            let states: Vec<(PortNo, Option<State>)> =
+                b.pipeline().ports.iter().map(|p| (p.no, g.state(p.no))).collect();
+            (states, g.stp.take_flush())
+        };
+        for (no, state) in states {
+            b.set_tree_state(no, state);
+        }
+        if flush {
+            self.settle_stations();
+            b.macs().flush();
+            b.mcast.flush();
+            self.changed();
+        }
+    }
+
+    /// A frame to the group address of bridges has come in.
+    pub(crate) fn heard_bpdu(&self, bridge: u32, no: PortNo, frame: &[u8]) {
+        let mut all = self.trees.0.lock();
+        let Some(g) = all.get_mut(&bridge) else { return };
+        let Some(number) = g.members.get(&no).map(|m| m.number) else { return };
+        match bpdu::Bpdu::parse(frame) {
+            Ok(m) => g.stp.receive(number, &m),
+            Err(e) => {
+                tracing::debug!(target: "stp", "port {}: {e}", g.members[&no].name);
+                g.stp.received_wrong(number);
+            }
+        }
+    }
+
+    /// What is known of the tree that a bridge takes part in.
+    pub fn tree_status(&self, bridge: u32) -> Option<TreeStatus> {
+        let all = self.trees.0.lock();
+        let g = all.get(&bridge)?;
+        let (own, root, root_path_cost) = g.stp.seen();
+        let port = |m: &Member| {
+            let n = m.number;
+            let status = TreePortStatus {
+                id: g.stp.port_id(n)?,
+                state: g.stp.state(n),
+                seconds: g.stp.in_state_ms(n) / 1000,
+                role: g.stp.role(n),
+                counts: g.stp.counts(n),
+            };
+            Some((m.name.clone(), status))
+        };
+        let ports = g.members.values().filter_map(port).collect();
+        Some(TreeStatus { bridge: own, root, root_path_cost, ports })
+    }
+
+    /// The text of `stp/show`, of one bridge or of all.
+    ///
+    /// # Errors
+    /// The bridge takes part in no tree.
+    pub fn tree_text(&self, name: Option<&str>) -> Result<String, String> {
+        let mut bridges = self.bridges();
+        bridges.sort_by(|a, b| a.name().cmp(b.name()));
+        let all = self.trees.0.lock();
+        let of = |b: &Arc<Bridge>| {
+            let g = all.get(&b.index()).filter(|_| name.is_none_or(|n| n == b.name()))?;
+            Some(g.stp.text(&|n| g.name_of(n)))
+        };
+        let texts: Vec<String> = bridges.iter().filter_map(of).collect();
+        if texts.is_empty() && name.is_some() { Err("no such stp object".into()) } else { Ok(texts.concat()) }
+    }
+
+    /// Has one bridge, or all, say that the topology has changed.
+    ///
+    /// # Errors
+    /// The bridge takes part in no tree.
+    pub fn change_topology(&self, name: Option<&str>) -> Result<(), String> {
+        let bridges = self.bridges();
+        let mut all = self.trees.0.lock();
+        let mut any = name.is_none();
+        for b in bridges.iter().filter(|b| name.is_none_or(|n| n == b.name())) {
+            if let Some(g) = all.get_mut(&b.index()) {
+                g.stp.topology_change_detection();
+                any = true;
+            }
+        }
+        drop(all);
+        self.wake();
+        if any { Ok(()) } else { Err("no such stp object".into()) }
+    }
+}
