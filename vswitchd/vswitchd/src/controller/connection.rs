@@ -279,6 +279,9 @@ impl Connection<'_> {
                 Verdict::Inactive => return Disconnect::Inactive,
                 Verdict::Stalled => return Disconnect::Stalled,
             };
+            // Not before there is room: then more output is what is waited for.
+            let next = self.peer.packet_in_wait(now).filter(|_| self.has_room());
+            let look_again = next.map_or(look_again, |w| look_again.min(w));
             // The clock may have been warped past what was meant.
             if timer.is_elapsed() || fires <= now || now + look_again < fires {
                 timer.as_mut().reset(tokio::time::Instant::now() + look_again);
@@ -569,7 +572,7 @@ impl Connection<'_> {
     fn collect_async(&mut self) {
         self.collect_events();
         while self.has_room() {
-            let Some(p) = self.peer.pop_packet_in() else { return };
+            let Some(p) = self.peer.pop_packet_in(self.turn) else { return };
             let miss_len = self.hub.standing(self.conn, |s| s.miss_send_len).unwrap_or_default();
             self.put(self.dialect, 0, Body::PacketIn(Box::new(cut(self.dialect.version, &p, miss_len))), &[]);
         }

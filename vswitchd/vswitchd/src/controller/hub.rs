@@ -18,7 +18,8 @@ use openflow::{Dialect, MultipartReply, PortNo, Version, encode_as};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::pending::{PacketInDrop, Pending};
+use super::packet_ins::{LaneCounts, PacketInDrop};
+use super::pending::Pending;
 use super::roles::{Standing, change_role};
 use super::settings::SharedSettings;
 use super::snoop::{Snoopers, preference};
@@ -275,8 +276,13 @@ impl Peer {
             && self.paused.swap(false, Ordering::AcqRel)
     }
 
-    pub(super) fn pop_packet_in(&self) -> Option<Arc<PacketIn>> {
-        self.pending.lock().pop_packet_in()
+    pub(super) fn pop_packet_in(&self, now: Instant) -> Option<Arc<PacketIn>> {
+        self.pending.lock().packet_ins.pop(now)
+    }
+
+    /// How long until the next packet-in may go, if one waits.
+    pub(super) fn packet_in_wait(&self, now: Instant) -> Option<Duration> {
+        self.pending.lock().packet_ins.wait(now)
     }
 
     fn push_event(&self, message: &[u8]) {
@@ -405,6 +411,14 @@ impl Hub {
     /// own while there is none.
     pub fn connected_controllers(&self) -> watch::Receiver<usize> {
         self.controllers.subscribe()
+    }
+
+    /// What became of the packet-ins of the connection with that stream name, in the order of [`super::LANES`].
+    pub fn packet_in_counts(&self, name: &str) -> Option<[LaneCounts; 2]> {
+        let roster = self.roster.lock();
+        let peer = roster.peers.values().find(|(p, _)| p.name == name).map(|(p, _)| Arc::clone(p));
+        drop(roster);
+        peer.map(|p| p.pending.lock().packet_ins.counts())
     }
 
     /// The configured controllers by stream name.
@@ -576,7 +590,7 @@ impl ControllerSink for Hub {
         let msg = Arc::new(msg);
         let now = self.clock.now();
         for (p, _) in peers {
-            let counter = match p.pending.lock().push_packet_in(&msg, now) {
+            let counter = match p.pending.lock().packet_ins.push(&msg, now) {
                 Ok(()) => &self.counts.packet_ins,
                 Err(PacketInDrop::Full) => &self.counts.packet_ins_full,
                 Err(PacketInDrop::Rate) => &self.counts.packet_ins_rate,

@@ -25,6 +25,7 @@ mod connection;
 mod dispatch;
 mod hub;
 mod liveness;
+mod packet_ins;
 mod pending;
 mod roles;
 mod serve;
@@ -32,6 +33,7 @@ mod settings;
 mod snoop;
 
 pub use hub::{Disconnect, Hub, HubCounters, Limits, PeerKind, TargetState};
+pub use packet_ins::{LANES, LaneCounts};
 pub use serve::{connect_to, listen};
 pub use settings::{ControllerSettings, SharedSettings};
 pub use snoop::listen_in;

@@ -20,7 +20,7 @@ use ovsdb::{Atom, Datum, Uuid};
 
 use super::wanted::string;
 use crate::config::{PortKind, is_of_reserved_name};
-use crate::controller::TargetState;
+use crate::controller::{LANES, LaneCounts, TargetState};
 use crate::report::Parts;
 
 /// Columns that the switch writes and compares with what the database has. Statistics are not among them: they would come back
@@ -391,6 +391,22 @@ fn controller_status(state: Option<&TargetState>, now: Instant) -> Vec<(&'static
     status
 }
 
+/// What became of a controller's packet-ins: the ones that flows send, and those that no flow matched.
+fn packet_in_status(counts: Option<[LaneCounts; 2]>) -> Vec<(String, String)> {
+    let lanes = LANES.into_iter().zip(counts.into_iter().flatten());
+    lanes
+        .flat_map(|(lane, c)| {
+            let pairs = [
+                ("backlog", c.backlog),
+                ("bypassed", c.bypassed),
+                ("queued", c.queued),
+                ("dropped", c.dropped),
+            ];
+            pairs.map(|(k, n)| (format!("packet-in-{lane}-{k}"), n.to_string()))
+        })
+        .collect()
+}
+
 /// How bridges and their controllers are, and with `statistics` what mirrors have counted.
 pub fn bridges(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, t: &mut Transaction) {
     let endpoints = parts.endpoints.lock().clone();
@@ -427,7 +443,12 @@ pub fn bridges(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, 
             // Its seconds change all the time.
             if statistics {
                 let status = controller_status(state, parts.clock.now());
-                tell("status", map(status.iter().map(|(k, v)| (*k, v.as_str().into()))));
+                let status = status.into_iter().map(|(k, v)| (k.to_owned(), v));
+                // Where packet-ins have a rate the row says what became of them.
+                let limited = c.integer("controller_rate_limit").is_some_and(|n| n > 0);
+                let counts = e.hub.packet_in_counts(&name).filter(|_| limited);
+                let status: Vec<(String, String)> = status.chain(packet_in_status(counts)).collect();
+                tell("status", map(status.iter().map(|(k, v)| (k.as_str(), v.as_str().into()))));
             }
         }
     }
