@@ -7,6 +7,7 @@
 //!
 //! Whom to evict is found by looking at every flow of the table: eviction from large tables is slow.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -139,7 +140,8 @@ fn victim(t: &Table, groups: &[Subfield]) -> Option<Arc<Rule>> {
             *first = f.rule.clone();
         }
     }
-    by_group.into_values().max_by_key(|(n, _)| *n).map(|(_, r)| r)
+    let first = |(n, r): &(usize, Arc<Rule>)| (*n, Reverse((r.importance(), r.ends())));
+    by_group.into_values().max_by_key(first).map(|(_, r)| r)
 }
 
 fn bits(value: u128, s: &Subfield) -> u128 {
