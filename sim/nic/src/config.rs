@@ -360,7 +360,13 @@ impl Config {
     }
 
     /// Cycles that a frame of `len_bytes` without FCS takes on the wire of a port, with preamble and start delimiter (8 bytes), FCS (4)
-    /// and inter-frame gap (12); whole cycles, at least one.
+    /// and inter-frame gap (12), in the mean of many; at least one, because a MAC begins no two frames in a cycle.
+    pub fn wire_time(&self, len_bytes: usize) -> f64 {
+        let bits = (len_bytes as f64 + WIRE_OVERHEAD_BYTES as f64) * 8.0;
+        (bits * self.device.clock_hz as f64 / (f64::from(self.port.speed_mbps) * 1e6)).max(1.0)
+    }
+
+    /// The same of one frame alone: whole cycles, at least one.
     pub fn wire_cycles(&self, len_bytes: usize) -> u64 {
         wire_cycles(len_bytes, self.device.clock_hz, u64::from(self.port.speed_mbps) * 1_000_000)
     }
@@ -561,13 +567,52 @@ impl Config {
     }
 }
 
+/// Bytes of a frame on the wire beside those that are not its FCS.
+const WIRE_OVERHEAD_BYTES: u64 = 24;
+
 /// See [`Config::wire_cycles`].
-pub(crate) fn wire_cycles(len_bytes: usize, clock_hz: u64, bits_per_second: u64) -> u64 {
-    const OVERHEAD_BYTES: u64 = 24;
-    let bits = (len_bytes as u64 + OVERHEAD_BYTES) * 8;
-    match u64::try_from(u128::from(bits) * u128::from(clock_hz)) {
-        Ok(c) => c.div_ceil(bits_per_second).max(1),
-        Err(_) => u64::MAX >> 16,
+fn wire_cycles(len_bytes: usize, clock_hz: u64, bits_per_second: u64) -> u64 {
+    Line { clock_hz, bits_per_second, free_at: 0, ahead: 0 }.takes(0, len_bytes)
+}
+
+/// One direction of a wire: frames begin in whole cycles, and frames that follow each other without a pause keep the line rate to the bit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Line {
+    clock_hz: u64,
+    bits_per_second: u64,
+    /// The first cycle in which the next frame can begin.
+    pub free_at: u64,
+    /// How far `free_at` is ahead of the end of the last frame, in parts of a cycle of which there are `bits_per_second`.
+    ahead: u64,
+}
+
+kernel::state!(struct Line { clock_hz: fixed, bits_per_second: fixed, free_at, ahead });
+
+impl Line {
+    pub fn new(c: &Config) -> Self {
+        let bits_per_second = u64::from(c.port.speed_mbps) * 1_000_000;
+        Line { clock_hz: c.device.clock_hz, bits_per_second, free_at: 0, ahead: 0 }
+    }
+
+    /// A frame of `len_bytes` begins in cycle `now`; how many cycles it has the wire.
+    pub fn takes(&mut self, now: u64, len_bytes: usize) -> u64 {
+        let bits = (len_bytes as u64 + WIRE_OVERHEAD_BYTES) * 8;
+        let Ok(whole) = u64::try_from(u128::from(bits) * u128::from(self.clock_hz)) else {
+            return u64::MAX >> 16;
+        };
+        // After a pause nothing is left of a cycle.
+        let ahead = if now > self.free_at { 0 } else { self.ahead };
+        let rest = whole.saturating_sub(ahead);
+        let cycles = rest.div_ceil(self.bits_per_second).max(1);
+        self.ahead = cycles.saturating_mul(self.bits_per_second).saturating_sub(rest) % self.bits_per_second;
+        self.free_at = now.saturating_add(cycles);
+        cycles
+    }
+
+    /// Cycles of `quanta` of 512 bit times (IEEE 802.3 31B.2).
+    pub fn quanta(&self, quanta: u16) -> u64 {
+        let bits = u128::from(quanta) * 512 * u128::from(self.clock_hz);
+        bits.div_ceil(u128::from(self.bits_per_second)) as u64
     }
 }
 
@@ -610,6 +655,35 @@ mod tests {
         let all: toml::Table = toml::from_str(&toml::to_string(&Config::default()).unwrap()).unwrap();
         let documented: toml::Table = toml::from_str(text).unwrap();
         assert_eq!(all, documented, "a key is not documented");
+    }
+
+    #[test]
+    fn frames_without_a_pause_keep_the_line_rate_and_one_alone_takes_whole_cycles() {
+        let mut c = Config::default();
+        for (mbps, hz) in
+            [(25_000, 250_000_000), (100_000, 500_000_000), (10_000, 600_000_000), (1000, 125_000_000)]
+        {
+            (c.port.speed_mbps, c.device.clock_hz) = (mbps, hz);
+            for len in [60, 61, 100, 1514] {
+                let mut l = Line::new(&c);
+                let mut now = 0;
+                for n in 1..2000u64 {
+                    now += l.takes(now, len);
+                    let exact = c.wire_time(len) * n as f64;
+                    assert!(
+                        now as f64 > exact - 1e-3 && (now as f64) < exact + 1.0,
+                        "{mbps} {len}: {now}, {exact}"
+                    );
+                }
+                // A pause of a cycle: the next frame takes what one alone does.
+                assert_eq!(l.takes(now + 1, len), c.wire_cycles(len));
+            }
+        }
+        // No two frames begin in a cycle.
+        (c.port.speed_mbps, c.device.clock_hz) = (400_000, 250_000_000);
+        let mut l = Line::new(&c);
+        assert_eq!([l.takes(0, 60), l.takes(1, 60), l.takes(2, 60)], [1; 3]);
+        assert_eq!(c.wire_time(60), 1.0);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 
 use kernel::{Cycles, Pipe, Usage, Wake};
 
-use crate::config::{Config, ConfigError, wire_cycles};
+use crate::config::{Config, ConfigError, Line};
 use crate::drops::{DropReason, FrameAccount, PortCounts};
 use crate::packet::{PacketBox, PacketPool};
 use crate::scheduler::Scheduler;
@@ -48,7 +48,8 @@ pub(crate) struct Port {
     pub egress_host: Pipe<PacketBox>,
     pub to_host: Pipe<PacketBox>,
     departing: Pipe<PacketBox>,
-    rx_free_at: u64,
+    rx_line: Line,
+    tx_line: Line,
     /// So many frames arrive damaged from now on.
     pub damaged: u32,
     /// The transmitter is silent until then.
@@ -66,15 +67,13 @@ pub(crate) struct Port {
     pub rx_usage: Usage,
     pub tx_usage: Usage,
     max_frame_bytes: usize,
-    clock_hz: u64,
-    bits_per_second: u64,
 }
 
 kernel::state!(struct Port {
     index: fixed, up, carrier, wire_in, wire_out, wire_frames: fixed, ingress, egress, egress_host,
-    to_host, departing, rx_free_at, damaged, paused_until, obeys_pause: fixed, pause_at: fixed,
+    to_host, departing, rx_line, tx_line, damaged, paused_until, obeys_pause: fixed, pause_at: fixed,
     resume_at: fixed, pausing, pause_due, host_turn, counts, rx_usage, tx_usage,
-    max_frame_bytes: fixed, clock_hz: fixed, bits_per_second: fixed,
+    max_frame_bytes: fixed,
 });
 
 impl Port {
@@ -94,7 +93,8 @@ impl Port {
             egress_host: Pipe::new(Config::timing(1, 1, p.egress_queue_frames)?),
             to_host: Pipe::new(Config::timing(c.action.latency_cycles, 1, c.host.queue_frames)?),
             departing: Pipe::new(Config::timing(p.latency_cycles, 1, departing)?),
-            rx_free_at: 0,
+            rx_line: Line::new(c),
+            tx_line: Line::new(c),
             damaged: 0,
             paused_until: 0,
             obeys_pause: p.obey_pause,
@@ -107,19 +107,12 @@ impl Port {
             rx_usage: Usage::default(),
             tx_usage: Usage::default(),
             max_frame_bytes: c.device.max_frame_bytes.into(),
-            clock_hz: c.device.clock_hz,
-            bits_per_second: u64::from(p.speed_mbps) * 1_000_000,
         })
     }
 
     /// Whether frames can pass: up, and a carrier on the wire.
     pub fn link_up(&self) -> bool {
         self.up && self.carrier
-    }
-
-    /// Cycles a frame takes on the wire.
-    fn wire_cycles(&self, len: usize) -> u64 {
-        wire_cycles(len, self.clock_hz, self.bits_per_second)
     }
 
     /// Room on the wire towards the device.
@@ -151,12 +144,11 @@ impl Port {
         account: &mut FrameAccount,
     ) -> bool {
         let Some(first) = self.wire_in.front() else { return false };
-        if now.0 < self.rx_free_at.max(first.at) {
+        if now.0 < self.rx_line.free_at.max(first.at) {
             return false;
         }
         let Some(mut p) = self.wire_in.pop_front() else { return false };
-        let cycles = self.wire_cycles(p.len());
-        self.rx_free_at = now.0 + cycles;
+        let cycles = self.rx_line.takes(now.0, p.len());
         self.rx_usage.accept(cycles);
         pool.seen(now.0, self.index, true, &p);
         let damaged = self.damaged > 0;
@@ -171,9 +163,7 @@ impl Port {
             DropReason::IngressDown
         } else if let Some(quanta) = pause_quanta(p.bytes()) {
             if self.obeys_pause {
-                // A quantum is 512 bit times (IEEE 802.3 31B.2).
-                let bits = u128::from(quanta) * 512 * u128::from(self.clock_hz);
-                self.paused_until = now.0 + bits.div_ceil(u128::from(self.bits_per_second)) as u64;
+                self.paused_until = now.0 + self.rx_line.quanta(quanta);
             }
             DropReason::MacControl
         } else {
@@ -224,7 +214,7 @@ impl Port {
             self.drop(p, DropReason::EgressDown, pool, account);
             return true;
         }
-        let cycles = self.wire_cycles(p.len());
+        let cycles = self.tx_line.takes(now.0, p.len());
         self.tx_usage.accept(cycles);
         self.counts.tx_packets += 1;
         self.counts.tx_bytes += p.len() as u64;
@@ -252,7 +242,7 @@ impl Port {
         f[16..18].fill(if self.pausing { 0xff } else { 0 });
         let mut p = pool.with_bytes(&f, self.index);
         account.made += 1;
-        let cycles = self.wire_cycles(p.len());
+        let cycles = self.tx_line.takes(now.0, p.len());
         self.tx_usage.accept(cycles);
         p.stamp(Place::Transmit(self.index), now.0, self.departing.visible_from(now) + cycles - 1);
         if let Err(p) = self.departing.push_after(now, cycles - 1, p) {
@@ -291,7 +281,7 @@ impl Port {
         let mut w = self.departing.wake(now).or(send);
         w = w.or(self.ingress.wake(now)).or(self.to_host.wake(now));
         if let Some(first) = self.wire_in.front() {
-            w = w.or(Wake::at(Cycles(self.rx_free_at.max(first.at).max(now.0 + 1))));
+            w = w.or(Wake::at(Cycles(self.rx_line.free_at.max(first.at).max(now.0 + 1))));
         }
         w
     }
@@ -323,7 +313,7 @@ impl Port {
         }
         self.counts.reset();
         self.up = false;
-        self.rx_free_at = 0;
+        self.rx_line.free_at = 0;
     }
 
     pub fn departing(&self) -> &Pipe<PacketBox> {

@@ -41,10 +41,10 @@ kernel::state!(enum Load {
 });
 
 impl Load {
-    /// Departure of frame `i` in cycles after the first, when a frame takes `wire_cycles` on the wire. Never before the
-    /// frame before it has left.
-    pub fn departures(&self, frames: u64, wire_cycles: u64) -> Vec<u64> {
-        let wire = wire_cycles.max(1) as f64;
+    /// Departure of frame `i` in cycles after the first, when a frame takes `wire` cycles on the wire ([`nic::Config::wire_time`]). Never
+    /// before the frame before it has left.
+    pub fn departures(&self, frames: u64, wire: f64) -> Vec<u64> {
+        let wire = wire.max(1.0);
         let gap = |rate: f64| wire / rate.clamp(1e-6, 1.0);
         match *self {
             Load::Fixed { rate } | Load::NewFlows { rate, .. } => {
@@ -96,7 +96,7 @@ mod tests {
             Load::NewFlows { frames: 4, rate: 0.37 },
         ];
         for l in loads {
-            let d = l.departures(20_000, 7);
+            let d = l.departures(20_000, 7.0);
             assert!(d.windows(2).all(|w| w[1] >= w[0] + 7), "{l:?} is faster than the line");
             let rate = 7.0 * 20_000.0 / d[19_999] as f64;
             assert!((rate - 0.37).abs() < 0.01, "{l:?}: {rate}");

@@ -81,7 +81,7 @@ impl Tester {
             let lanes: Vec<usize> = (0..self.lanes.len()).filter(|i| self.lanes[*i].from == port).collect();
             let mut at = start;
             for (load, frames) in loads {
-                let times = load.departures(*frames, wire);
+                let times = load.departures(*frames, self.config.wire_time(len));
                 for (i, t) in times.iter().enumerate() {
                     let lane = lanes[i % lanes.len()];
                     let flow = lane as u32 * self.flows + load.flow((i / lanes.len()) as u64, self.flows);

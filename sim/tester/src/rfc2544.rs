@@ -46,6 +46,9 @@ impl Default for Options {
     }
 }
 
+/// Frames of each port in a trial for the throughput, at most, unless more are asked for.
+const MOST_SUSTAINED: u64 = 100_000;
+
 /// Latency in nanoseconds of simulated time: last bit in to first bit out.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 #[allow(missing_docs)]
@@ -199,9 +202,21 @@ fn forwarded_fps(t: &Tester, o: &Outcome) -> f64 {
     if seconds > 0.0 { (o.received as f64 / ports - 1.0).max(0.0) / seconds } else { 0.0 }
 }
 
+/// Frames of each port in a trial for the throughput: so many that what fits the buffers on the way is a smaller share of them than
+/// the search resolves. A shorter trial would find rates that only last until the buffers are full.
+fn sustained(c: &nic::Config, o: &Options) -> u64 {
+    let stages = [c.parser.buffer_frames, c.exact.buffer_frames, c.ternary.buffer_frames];
+    let more = [(c.lpm.entries, c.lpm.buffer_frames), (c.range.entries, c.range.buffer_frames)];
+    let more = more.iter().filter(|(entries, _)| *entries > 0).map(|(_, frames)| *frames);
+    let shared: u32 = stages.into_iter().chain(more).sum();
+    let held = f64::from(c.port.ingress_queue_frames) + f64::from(shared) / f64::from(c.device.ports);
+    o.frames.max((held / o.resolution).ceil() as u64).min(MOST_SUSTAINED.max(o.frames))
+}
+
 /// 26.1: the highest rate at which nothing is lost, by halving.
 fn throughput(t: &mut Tester, o: &Options, len: usize) -> Result<(f64, Outcome), TestError> {
-    let full = t.run(&Load::Fixed { rate: 1.0 }, o.frames, len)?;
+    let frames = sustained(t.config(), o);
+    let full = t.run(&Load::Fixed { rate: 1.0 }, frames, len)?;
     if full.lost() == 0 {
         return Ok((1.0, full));
     }
@@ -209,7 +224,7 @@ fn throughput(t: &mut Tester, o: &Options, len: usize) -> Result<(f64, Outcome),
     let mut best = None;
     while bad - good > o.resolution {
         let rate = (good + bad) / 2.0;
-        let x = t.run(&Load::Fixed { rate }, o.frames, len)?;
+        let x = t.run(&Load::Fixed { rate }, frames, len)?;
         if x.lost() == 0 {
             (good, best) = (rate, Some(x));
         } else {
@@ -256,8 +271,8 @@ fn recovery(t: &mut Tester, o: &Options, len: usize, throughput: f64) -> Result<
     }
     let (before, after) = (Load::Fixed { rate: over }, Load::Fixed { rate: over / 2.0 });
     let begin = t.cycle().0 + 1;
-    let wire = t.config().wire_cycles(len);
-    let change = begin + before.departures(o.frames, wire).last().map_or(0, |c| c + wire);
+    let (wire, time) = (t.config().wire_cycles(len), t.config().wire_time(len));
+    let change = begin + before.departures(o.frames, time).last().map_or(0, |c| c + wire);
     let (_, lost) = t.run_all(&[(before, o.frames), (after, o.frames)], len)?;
     let last = lost.iter().map(|l| l.departed).max().unwrap_or(0);
     Ok(Some(t.ns(last.saturating_sub(change) as f64)))
@@ -278,7 +293,9 @@ mod tests {
         let r = run(&nic::Config::default(), &o).unwrap();
         for s in &r.sizes {
             // Four ports of 25 Gb/s bring 148.8 M frames of 64 bytes; the ternary stage takes 125 M.
-            if s.size_bytes > 84 {
+            if s.size_bytes == 64 {
+                assert!((s.throughput_fps * 4.0 / 125e6 - 1.0).abs() < 0.01, "{s:?}");
+            } else {
                 assert_eq!(s.throughput, 1.0, "{s:?}");
                 assert!(s.recovery_ns.is_none() && s.back_to_back_is_a_bound, "{s:?}");
             }
@@ -298,7 +315,7 @@ mod tests {
         let r = run(&c, &o).unwrap();
         let s = &r.sizes[0];
         let want = 250e6 / 20.0 / 2.0;
-        assert!((s.throughput_fps - want).abs() < want * 0.12, "{s:?}, want {want}");
+        assert!((s.throughput_fps - want).abs() < want * 0.01, "{s:?}, want {want}");
         assert!(s.loss[0].loss > 0.5 && s.back_to_back_frames < 200, "{s:?}");
         assert!(s.recovery_ns.is_some());
     }
