@@ -61,6 +61,7 @@ pub mod tables;
 mod timers;
 mod tlv;
 pub mod trace;
+mod tree_protocol;
 pub mod trees;
 pub mod tunnel;
 mod underlay;

@@ -50,9 +50,11 @@ impl PortSettings {
     }
 }
 
-/// A bridge's part in a spanning tree (`stp_enable` and `other_config:stp-*` of table Bridge).
+/// A bridge's part in a spanning tree (`stp_enable`, `rstp_enable` and `other_config:stp-*`, `rstp-*` of table Bridge).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tree {
+    /// It is rapid (IEEE 802.1D-2004), rather than that of 1998.
+    pub rapid: bool,
     /// Of all bridges the one with the least becomes the root.
     pub priority: u16,
     /// The address that it is known by; that of its LOCAL port when `None`.
@@ -70,6 +72,7 @@ impl Default for Tree {
     fn default() -> Self {
         let usual = spanning::StpSettings::new(spanning::BridgeId(0));
         Tree {
+            rapid: false,
             priority: spanning::StpSettings::USUAL_PRIORITY,
             system: None,
             hello_ms: usual.hello_ms,
@@ -79,7 +82,7 @@ impl Default for Tree {
     }
 }
 
-/// A port's part in a spanning tree (`other_config:stp-*` of table Port).
+/// A port's part in a spanning tree (`other_config:stp-*` and `rstp-*` of table Port).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PortTree {
     /// Its number in the tree; one that is free when `None`.
@@ -87,12 +90,28 @@ pub struct PortTree {
     /// Of two ports that lead to the same place the one with the lesser is used.
     pub priority: u8,
     /// What a way through it costs; by its speed when `None`.
-    pub path_cost: Option<u16>,
+    pub path_cost: Option<u32>,
+    /// Of a rapid tree: stations are there, and no bridge.
+    pub admin_edge: bool,
+    /// Of a rapid tree: where nobody answers stations are taken to be.
+    pub auto_edge: bool,
+    /// Of a rapid tree: one bridge at most is at the other end.
+    pub point_to_point: bool,
+    /// Of a rapid tree: looks once whether the other end is rapid by now.
+    pub mcheck: bool,
 }
 
 impl Default for PortTree {
     fn default() -> Self {
-        PortTree { number: None, priority: spanning::PortSettings::USUAL_PRIORITY, path_cost: None }
+        PortTree {
+            number: None,
+            priority: spanning::PortSettings::USUAL_PRIORITY,
+            path_cost: None,
+            admin_edge: false,
+            auto_edge: true,
+            point_to_point: true,
+            mcheck: false,
+        }
     }
 }
 

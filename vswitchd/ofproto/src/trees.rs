@@ -18,14 +18,16 @@ use clock::Instant;
 use openflow::port::PortConfig;
 use openflow::{MacAddr, PortNo};
 use parking_lot::Mutex;
-use spanning::stp::{Counts, MAX_PORTS, PortSettings, Role};
-use spanning::{BridgeId, State, Stp, StpSettings, bpdu};
+use spanning::bpdu::Bpdu;
+use spanning::stp::{Counts, MAX_PORTS};
+use spanning::{BridgeId, State, StpSettings};
 
 use crate::bridge::Bridge;
 use crate::port::Port;
 use crate::settings::{PortTree, Tree};
 use crate::switch::Switch;
 use crate::tables::Pipeline;
+use crate::tree_protocol::Protocol;
 
 /// Answers to answers at most, in one round.
 const MAX_ANSWERS: usize = 16;
@@ -39,7 +41,7 @@ struct Member {
 
 /// A bridge's part in a tree.
 struct Grown {
-    stp: Stp,
+    protocol: Protocol,
     /// When time was told to it last.
     at: Instant,
     members: BTreeMap<PortNo, Member>,
@@ -52,12 +54,16 @@ pub(crate) struct Trees(Mutex<BTreeMap<u32, Grown>>);
 /// What a bridge knows of its tree.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TreeStatus {
+    /// It is rapid.
+    pub rapid: bool,
     /// Its own name.
     pub bridge: BridgeId,
     /// The root's.
     pub root: BridgeId,
     /// What the way there costs.
     pub root_path_cost: u32,
+    /// The port that is the way there.
+    pub root_port: Option<String>,
     /// Its ports, by name.
     pub ports: BTreeMap<String, TreePortStatus>,
 }
@@ -67,14 +73,17 @@ pub struct TreeStatus {
 pub struct TreePortStatus {
     /// Priority and number.
     pub id: u16,
-    /// What it does with packets.
-    pub state: State,
+    /// What it does with packets, in the protocol's words.
+    pub state: &'static str,
     /// For how long, in seconds.
     pub seconds: u64,
-    /// What it is for.
-    pub role: Role,
+    /// What it is for, in the protocol's words.
+    pub role: &'static str,
     /// What it has sent and received.
     pub counts: Counts,
+    /// Of a rapid tree: for how long its link has been up, in seconds, and what is designated on its segment: the bridge, its port,
+    /// and what the way to the root costs from there.
+    pub rapid: Option<(u64, (BridgeId, u16, u32))>,
 }
 
 /// Settings of the tree with the address that the bridge has where none is given.
@@ -99,8 +108,8 @@ fn has_carrier(p: &Port) -> bool {
 }
 
 impl Grown {
-    fn new(name: &str, settings: StpSettings, now: Instant) -> Grown {
-        Grown { stp: Stp::new(name, settings), at: now, members: BTreeMap::new() }
+    fn new(name: &str, rapid: bool, settings: StpSettings, now: Instant) -> Grown {
+        Grown { protocol: Protocol::new(name, rapid, settings), at: now, members: BTreeMap::new() }
     }
 
     /// Makes its ports those that are wanted. Who asks for a number gets it if nobody has; the others keep theirs, or get the lowest
@@ -108,11 +117,11 @@ impl Grown {
     fn take_in(&mut self, p: &Pipeline) {
         let there: BTreeSet<PortNo> = wanted(p).map(|(p, _)| p.no).collect();
         let asked = |no: &PortNo| p.ports.get(*no).and_then(|p| p.settings.tree.as_ref()?.number);
-        let stp = &mut self.stp;
+        let protocol = &mut self.protocol;
         self.members.retain(|no, m| {
             let stays = there.contains(no) && asked(no).is_none_or(|n| n == m.number);
             if !stays {
-                stp.remove_port(m.number);
+                protocol.remove_port(m.number);
             }
             stays
         });
@@ -128,10 +137,8 @@ impl Grown {
                     None => continue,
                 },
             };
-            let path_cost =
-                t.path_cost.unwrap_or_else(|| PortSettings::cost_of_speed(port.speed_kbps / 1000));
-            stp.set_port(number, PortSettings { priority: t.priority, path_cost });
-            stp.enable(number, has_carrier(port));
+            protocol.set_port(number, t, port.speed_kbps / 1000);
+            protocol.enable(number, has_carrier(port));
             let member = Member { number, name: port.name.clone(), mac: port.hw_addr };
             self.members.insert(port.no, member);
         }
@@ -141,12 +148,12 @@ impl Grown {
         let ms = u32::try_from(now.since(self.at).as_millis()).unwrap_or(u32::MAX);
         if ms > 0 {
             self.at = now;
-            self.stp.run(ms);
+            self.protocol.run(ms);
         }
     }
 
     fn state(&self, no: PortNo) -> Option<State> {
-        self.members.get(&no).map(|m| self.stp.state(m.number))
+        self.members.get(&no).map(|m| self.protocol.state(m.number))
     }
 
     fn name_of(&self, number: u8) -> String {
@@ -167,15 +174,19 @@ impl Switch {
             if all.is_empty() && growing.is_empty() {
                 return;
             }
-            all.retain(|index, _| growing.iter().any(|b| b.index() == *index));
+            let rapid = |b: &Bridge| b.pipeline().settings.tree.is_some_and(|t| t.rapid);
+            let stays = |index: u32, g: &Grown| {
+                growing.iter().any(|b| b.index() == index && rapid(b) == g.protocol.is_rapid())
+            };
+            all.retain(|index, g| stays(*index, g));
         }
         for b in &growing {
             let p = b.pipeline();
             let Some(t) = &p.settings.tree else { continue };
             let mut all = self.trees.0.lock();
             let settings = tree_settings(t, &p);
-            let g = all.entry(b.index()).or_insert_with(|| Grown::new(b.name(), settings, now));
-            g.stp.configure(settings);
+            let g = all.entry(b.index()).or_insert_with(|| Grown::new(b.name(), t.rapid, settings, now));
+            g.protocol.configure(settings);
             g.take_in(&p);
             g.run(now);
         }
@@ -200,8 +211,8 @@ impl Switch {
         let frames: Vec<(PortNo, Vec<u8>)> = {
             let mut all = self.trees.0.lock();
             let Some(g) = all.get_mut(&b.index()) else { return false };
-            let out = g.stp.take_frames();
-            let frame = |(number, m): (u8, spanning::bpdu::Bpdu)| {
+            let out = g.protocol.take_frames();
+            let frame = |(number, m): (u8, Bpdu)| {
                 let (no, port) = g.members.iter().find(|(_, p)| p.number == number)?;
                 Some((*no, m.emit(port.mac.0)))
             };
@@ -220,7 +231,7 @@ impl Switch {
             let Some(g) = all.get_mut(&b.index()) else { return };
             let states: Vec<(PortNo, Option<State>)> =
                 b.pipeline().ports.iter().map(|p| (p.no, g.state(p.no))).collect();
-            (states, g.stp.take_flush())
+            (states, g.protocol.take_flush())
         };
         for (no, state) in states {
             b.set_tree_state(no, state);
@@ -238,11 +249,11 @@ impl Switch {
         let mut all = self.trees.0.lock();
         let Some(g) = all.get_mut(&bridge) else { return };
         let Some(number) = g.members.get(&no).map(|m| m.number) else { return };
-        match bpdu::Bpdu::parse(frame) {
-            Ok(m) => g.stp.receive(number, &m),
+        match Bpdu::parse(frame) {
+            Ok(m) => g.protocol.receive(number, &m),
             Err(e) => {
                 tracing::debug!(target: "stp", "port {}: {e}", g.members[&no].name);
-                g.stp.received_wrong(number);
+                g.protocol.received_wrong(number);
             }
         }
     }
@@ -251,54 +262,63 @@ impl Switch {
     pub fn tree_status(&self, bridge: u32) -> Option<TreeStatus> {
         let all = self.trees.0.lock();
         let g = all.get(&bridge)?;
-        let (own, root, root_path_cost) = g.stp.seen();
+        let (own, root, root_path_cost) = g.protocol.seen();
         let port = |m: &Member| {
             let n = m.number;
+            let (state, role) = g.protocol.words(n);
             let status = TreePortStatus {
-                id: g.stp.port_id(n)?,
-                state: g.stp.state(n),
-                seconds: g.stp.in_state_ms(n) / 1000,
-                role: g.stp.role(n),
-                counts: g.stp.counts(n),
+                id: g.protocol.port_id(n)?,
+                state,
+                seconds: g.protocol.in_state_ms(n) / 1000,
+                role,
+                counts: g.protocol.counts(n),
+                rapid: g.protocol.rapid_status(n),
             };
             Some((m.name.clone(), status))
         };
         let ports = g.members.values().filter_map(port).collect();
-        Some(TreeStatus { bridge: own, root, root_path_cost, ports })
+        let rapid = g.protocol.is_rapid();
+        let root_port = g.protocol.root_port().map(|n| g.name_of(n));
+        Some(TreeStatus { rapid, bridge: own, root, root_path_cost, root_port, ports })
     }
 
-    /// The text of `stp/show`, of one bridge or of all.
+    /// The text of `stp/show`, or of `rstp/show`, of one bridge or of all.
     ///
     /// # Errors
-    /// The bridge takes part in no tree.
-    pub fn tree_text(&self, name: Option<&str>) -> Result<String, String> {
+    /// The bridge takes part in no such tree.
+    pub fn tree_text(&self, name: Option<&str>, rapid: bool) -> Result<String, String> {
         let mut bridges = self.bridges();
         bridges.sort_by(|a, b| a.name().cmp(b.name()));
         let all = self.trees.0.lock();
         let of = |b: &Arc<Bridge>| {
             let g = all.get(&b.index()).filter(|_| name.is_none_or(|n| n == b.name()))?;
-            Some(g.stp.text(&|n| g.name_of(n)))
+            (g.protocol.is_rapid() == rapid).then(|| g.protocol.text(&|n| g.name_of(n)))
         };
         let texts: Vec<String> = bridges.iter().filter_map(of).collect();
-        if texts.is_empty() && name.is_some() { Err("no such stp object".into()) } else { Ok(texts.concat()) }
+        if texts.is_empty() && name.is_some() { Err(none(rapid)) } else { Ok(texts.concat()) }
     }
 
-    /// Has one bridge, or all, say that the topology has changed.
+    /// Has one bridge, or all that take part in such a tree, say that the topology has changed.
     ///
     /// # Errors
-    /// The bridge takes part in no tree.
-    pub fn change_topology(&self, name: Option<&str>) -> Result<(), String> {
+    /// The bridge takes part in no such tree.
+    pub fn change_topology(&self, name: Option<&str>, rapid: bool) -> Result<(), String> {
         let bridges = self.bridges();
         let mut all = self.trees.0.lock();
         let mut any = name.is_none();
         for b in bridges.iter().filter(|b| name.is_none_or(|n| n == b.name())) {
-            if let Some(g) = all.get_mut(&b.index()) {
-                g.stp.topology_change_detection();
+            if let Some(g) = all.get_mut(&b.index()).filter(|g| g.protocol.is_rapid() == rapid) {
+                g.protocol.topology_change_detection();
                 any = true;
             }
         }
         drop(all);
         self.wake();
-        if any { Ok(()) } else { Err("no such stp object".into()) }
+        if any { Ok(()) } else { Err(none(rapid)) }
     }
+}
+
+/// Says that a bridge takes part in no such tree.
+fn none(rapid: bool) -> String {
+    if rapid { "No such RSTP object" } else { "no such stp object" }.to_owned()
 }

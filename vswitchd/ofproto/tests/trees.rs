@@ -13,16 +13,20 @@ use openflow::number::MacAddr;
 use openflow::port::PortState;
 use openflow::{Action as OfAction, Instructions, PortNo};
 use rig::{Rig, matching, out, to, udp};
+use spanning::BridgeId;
 use spanning::bpdu::{Bpdu, Config};
-use spanning::stp::Role;
-use spanning::{BridgeId, State};
 
 fn mac(n: u8) -> MacAddr {
     MacAddr([2, 0, 0, 0, 1, n])
 }
 
 fn grow(b: &Bridge, priority: u16, ports: &[u32]) {
-    let tree = Some(Tree { priority, system: Some([2, 0, 0, 0, 2, b.index() as u8]), ..Tree::default() });
+    grow_as(false, b, priority, ports);
+}
+
+fn grow_as(rapid: bool, b: &Bridge, priority: u16, ports: &[u32]) {
+    let tree =
+        Some(Tree { rapid, priority, system: Some([2, 0, 0, 0, 2, b.index() as u8]), ..Tree::default() });
     b.set_settings(BridgeSettings { tree, stock_megaflows: true, ..BridgeSettings::default() });
     for no in ports {
         let settings = PortSettings { tree: Some(PortTree::default()), ..PortSettings::default() };
@@ -46,7 +50,7 @@ fn go(r: &Rig, seconds: u64) {
     }
 }
 
-fn states(r: &Rig, b: &Bridge) -> Vec<(String, State, Role)> {
+fn states(r: &Rig, b: &Bridge) -> Vec<(String, &'static str, &'static str)> {
     let status = r.switch.tree_status(b.index()).unwrap();
     status.ports.into_iter().map(|(name, p)| (name, p.state, p.role)).collect()
 }
@@ -73,13 +77,13 @@ fn of_two_patches_between_bridges_one_is_blocked_and_takes_over_when_the_other_g
     assert!(told(&r).contains(">> STP not in forwarding state, skipping output"), "{}", told(&r));
     go(&r, 40);
     let of = |n: &str, s, role| (n.to_owned(), s, role);
-    let forwards = State::Forwarding;
-    let want = [of("p10", forwards, Role::Designated), of("p11", forwards, Role::Designated)];
+    let forwards = "forwarding";
+    let want = [of("p10", forwards, "designated"), of("p11", forwards, "designated")];
     assert_eq!(states(&r, &r.bridge), want);
-    let want = [of("p20", forwards, Role::Root), of("p21", State::Blocking, Role::Alternate)];
+    let want = [of("p20", forwards, "root"), of("p21", "blocking", "alternate")];
     assert_eq!(states(&r, &other), want);
     assert!(!told(&r).contains("STP"), "{}", told(&r));
-    assert!(r.switch.tree_text(Some("br1")).unwrap().contains("  root-port       p20\n"));
+    assert!(r.switch.tree_text(Some("br1"), false).unwrap().contains("  root-port       p20\n"));
     // Controllers were told of each state; OpenFlow 1.0 has words for them.
     let heard: Vec<u32> = {
         let all = r.told.ports.lock().unwrap();
@@ -90,12 +94,15 @@ fn of_two_patches_between_bridges_one_is_blocked_and_takes_over_when_the_other_g
 
     assert!(other.remove_port(PortNo(20)));
     go(&r, 40);
-    assert_eq!(states(&r, &other), [of("p21", forwards, Role::Root)]);
+    assert_eq!(states(&r, &other), [of("p21", forwards, "root")]);
     // A bridge that leaves forwards as if there were no trees.
     other.set_settings(BridgeSettings::default());
     r.bridge.set_settings(BridgeSettings::default());
     go(&r, 1);
-    assert!(r.switch.tree_text(None).unwrap().is_empty() && r.switch.tree_text(Some("br1")).is_err());
+    assert!(
+        r.switch.tree_text(None, false).unwrap().is_empty()
+            && r.switch.tree_text(Some("br1"), false).is_err()
+    );
     assert!(r.bridge.pipeline().ports.iter().all(|p| p.tree.is_none()));
 }
 
@@ -137,9 +144,9 @@ fn messages_go_out_by_the_datapath_and_come_in_to_the_bridge_and_not_to_the_tabl
     }
     go(&r, 1);
     let status = r.switch.tree_status(r.bridge.index()).unwrap();
-    assert_eq!((status.root, status.ports["p1"].role), (BridgeId(1), Role::Root));
+    assert_eq!((status.root, status.ports["p1"].role), (BridgeId(1), "root"));
     assert_eq!((status.root_path_cost, status.ports["p1"].counts.received), (2, 1));
-    assert_eq!(status.ports["p2"].role, Role::Designated);
+    assert_eq!(status.ports["p2"].role, "designated");
     let mut wrong = of_the_root(0, false);
     wrong[20] = 9;
     r.dp.flows.lock().unwrap().clear();
@@ -164,12 +171,12 @@ fn a_port_drops_then_learns_then_forwards_and_what_was_learned_is_forgotten_when
     r.switch.run(r.now());
     assert_eq!((known(1), known(3)), (None, Some(PortNo(3))));
     go(&r, 15);
-    assert_eq!(states(&r, &r.bridge)[0].1, State::Learning);
+    assert_eq!(states(&r, &r.bridge)[0].1, "learning");
     assert_eq!(r.packet(&frame(1), 1), []);
     r.switch.run(r.now());
     assert_eq!(known(1), Some(PortNo(1)));
     go(&r, 15);
-    assert_eq!(states(&r, &r.bridge)[0].1, State::Forwarding);
+    assert_eq!(states(&r, &r.bridge)[0].1, "forwarding");
     assert_eq!(known(1), None, "the topology has changed: it was forgotten");
     r.switch.revalidate(r.now());
     assert_eq!(r.packet(&frame(1), 1), [out(2), out(3), out(4)]);
@@ -179,8 +186,8 @@ fn a_port_drops_then_learns_then_forwards_and_what_was_learned_is_forgotten_when
     r.packet(&of_the_root(0, true), 2);
     go(&r, 1);
     assert_eq!(known(1), None);
-    r.switch.change_topology(Some("br0")).unwrap();
-    assert!(r.switch.change_topology(Some("br9")).is_err());
+    r.switch.change_topology(Some("br0"), false).unwrap();
+    assert!(r.switch.change_topology(Some("br9"), false).is_err());
 }
 
 #[test]
@@ -198,14 +205,47 @@ fn a_link_that_is_down_has_no_part_and_numbers_are_kept_or_asked_for() {
         s.ports.values().map(|p| p.id).collect::<Vec<_>>()
     };
     assert_eq!(ids(), [0x8002, 0x8003, 0x8001]);
-    assert!(r.switch.tree_text(None).unwrap().contains("  p3         designated listening  77    128.1\n"));
+    assert!(
+        r.switch.tree_text(None, false).unwrap().contains("  p3         designated listening  77    128.1\n")
+    );
     let down = r.bridge.pipeline().ports.get(PortNo(2)).cloned().unwrap();
     r.bridge.put_port(Port { state: PortState::LINK_DOWN, ..down.clone() });
     go(&r, 1);
-    assert_eq!(states(&r, &r.bridge)[1].1, State::Disabled);
-    assert!(!r.switch.tree_text(None).unwrap().contains("p2 "));
+    assert_eq!(states(&r, &r.bridge)[1].1, "disabled");
+    assert!(!r.switch.tree_text(None, false).unwrap().contains("p2 "));
     r.bridge.put_port(down);
     go(&r, 1);
-    assert_eq!(states(&r, &r.bridge)[1].1, State::Listening);
+    assert_eq!(states(&r, &r.bridge)[1].1, "listening");
     assert_eq!(ids(), [0x8002, 0x8003, 0x8001], "who stays keeps its number");
+}
+
+#[test]
+fn rapid_bridges_agree_at_once_and_the_other_way_is_taken_at_once() {
+    let r = Rig::new();
+    let other = r.switch.add_bridge(BridgeConfig::new("br1", 0x5678));
+    patch(&r, [(&r.bridge, 10), (&other, 20)]);
+    patch(&r, [(&r.bridge, 11), (&other, 21)]);
+    grow_as(true, &r.bridge, 0x1000, &[10, 11]);
+    grow_as(true, &other, 0x8000, &[20, 21]);
+    go(&r, 3);
+    let of = |n: &str, s, role| (n.to_owned(), s, role);
+    let both = [of("p10", "Forwarding", "Designated"), of("p11", "Forwarding", "Designated")];
+    assert_eq!(states(&r, &r.bridge), both);
+    assert_eq!(states(&r, &other), [of("p20", "Forwarding", "Root"), of("p21", "Discarding", "Alternate")]);
+    // A packet that would go round does not.
+    other.apply(&[rig::add(0, 1, matching(&[]), to(21))], r.now()).unwrap();
+    let key =
+        flow::PipelineKey::from_packet(&rig::key(&udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build(), 1), 20);
+    let told = other.trace_from(&key, PortNo(20), TraceStart::Tables, false).text(Names::NONE);
+    assert!(told.contains(">> RSTP not in forwarding state, skipping output"), "{told}");
+    assert!(r.switch.tree_text(Some("br1"), true).unwrap().contains("  root-port       p20\n"));
+    assert_eq!(r.switch.tree_text(Some("br1"), false), Err("no such stp object".into()));
+    assert!(other.remove_port(PortNo(20)));
+    r.switch.run(r.now());
+    assert_eq!(states(&r, &other), [of("p21", "Forwarding", "Root")]);
+    // It changes its protocol, and begins anew.
+    grow_as(false, &other, 0x8000, &[]);
+    go(&r, 1);
+    assert!(r.switch.tree_text(Some("br1"), true).is_err());
+    assert_eq!(states(&r, &other)[0].1, "listening");
 }

@@ -6,8 +6,9 @@
 //!  topology change (type 80): nothing more
 //! ```
 //!
-//! Times are in units of 1/256 s. A message of a later version is taken by what it shares with these (9.3.4): a rapid one that
-//! is no configuration message of version 0 is not known here, and is counted as an error by whoever asked.
+//! Rapid messages (IEEE 802.1D-2004 9.3.3; type 2) are as configuration messages, with more flags, and a length of 0 at the end.
+//!
+//! Times are in units of 1/256 s. A message of a later version is taken by what it shares with these (9.3.4).
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ const LLC: [u8; 3] = [0x42, 0x42, 0x03];
 const ETH_LEN: usize = 14;
 const CONFIG: u8 = 0;
 const TOPOLOGY_CHANGE: u8 = 0x80;
+const RAPID: u8 = 2;
 /// Octets of a configuration message, and of a topology change notification (9.3.1, 9.3.2).
 const CONFIG_LEN: usize = 35;
 const TCN_LEN: usize = 4;
@@ -79,6 +81,36 @@ pub struct Config {
     pub forward_delay_ms: u32,
 }
 
+/// What a port is for, as a rapid message says of the one that it came out of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RapidRole {
+    /// Not known.
+    Unknown,
+    /// Alternate or backup.
+    Alternate,
+    /// The way to the root.
+    Root,
+    /// The way to the root for those behind it.
+    Designated,
+}
+
+/// A rapid message (IEEE 802.1D-2004 9.3.3). Its `config` has no acknowledgement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rapid {
+    /// What it shares with configuration messages.
+    pub config: Config,
+    /// The port asks to forward at once.
+    pub proposal: bool,
+    /// The other end may.
+    pub agreement: bool,
+    /// What the port is for.
+    pub role: RapidRole,
+    /// It learns.
+    pub learning: bool,
+    /// It forwards.
+    pub forwarding: bool,
+}
+
 /// What came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Bpdu {
@@ -86,6 +118,8 @@ pub enum Bpdu {
     Config(Config),
     /// A topology change notification.
     TopologyChange,
+    /// A rapid message.
+    Rapid(Rapid),
 }
 
 /// Why a frame is no message that is known.
@@ -111,27 +145,33 @@ impl Bpdu {
         let len = match self {
             Bpdu::Config(_) => CONFIG_LEN,
             Bpdu::TopologyChange => TCN_LEN,
+            Bpdu::Rapid(_) => CONFIG_LEN + 1,
         };
         let mut f = Vec::with_capacity(ETH_LEN + LLC.len() + len);
         f.extend(ETH_DST);
         f.extend(src);
         f.extend(((LLC.len() + len) as u16).to_be_bytes());
         f.extend(LLC);
-        // Protocol and version.
-        f.extend([0, 0, 0]);
+        // Protocol, version and type.
         match self {
-            Bpdu::TopologyChange => f.push(TOPOLOGY_CHANGE),
+            Bpdu::TopologyChange => f.extend([0, 0, 0, TOPOLOGY_CHANGE]),
             Bpdu::Config(c) => {
-                f.push(CONFIG);
-                let change = if c.topology_change { FLAG_CHANGE } else { 0 };
-                f.push(change | if c.acknowledge { FLAG_ACKNOWLEDGE } else { 0 });
-                f.extend(c.root.0.to_be_bytes());
-                f.extend(c.root_path_cost.to_be_bytes());
-                f.extend(c.bridge.0.to_be_bytes());
-                f.extend(c.port.to_be_bytes());
-                for ms in [c.message_age_ms, c.max_age_ms, c.hello_ms, c.forward_delay_ms] {
-                    f.extend(units(ms).to_be_bytes());
-                }
+                f.extend([0, 0, 0, CONFIG]);
+                emit_config(c, 0, &mut f);
+            }
+            Bpdu::Rapid(r) => {
+                f.extend([0, 0, RAPID, RAPID]);
+                let flag = |on: bool, bit: u8| u8::from(on) << bit;
+                let role = match r.role {
+                    RapidRole::Unknown => 0,
+                    RapidRole::Alternate => 1,
+                    RapidRole::Root => 2,
+                    RapidRole::Designated => 3,
+                };
+                let states = flag(r.learning, 4) | flag(r.forwarding, 5);
+                let flags = flag(r.proposal, 1) | role << 2 | states | flag(r.agreement, 6);
+                emit_config(&Config { acknowledge: false, ..r.config }, flags, &mut f);
+                f.push(0);
             }
         }
         f
@@ -154,7 +194,7 @@ impl Bpdu {
         }
         match *kind {
             TOPOLOGY_CHANGE => Ok(Bpdu::TopologyChange),
-            CONFIG => {
+            CONFIG | RAPID => {
                 let b: &[u8; CONFIG_LEN - TCN_LEN] = rest.first_chunk().ok_or(BpduError::Truncated)?;
                 let number =
                     |at: usize, n: usize| b[at..at + n].iter().fold(0u64, |v, x| v << 8 | u64::from(*x));
@@ -171,10 +211,43 @@ impl Bpdu {
                     hello_ms: ms(27),
                     forward_delay_ms: ms(29),
                 };
-                if c.message_age_ms >= c.max_age_ms { Err(BpduError::TooOld) } else { Ok(Bpdu::Config(c)) }
+                let flag = |bit: u8| b[0] >> bit & 1 != 0;
+                let role = match b[0] >> 2 & 3 {
+                    0 => RapidRole::Unknown,
+                    1 => RapidRole::Alternate,
+                    2 => RapidRole::Root,
+                    _ => RapidRole::Designated,
+                };
+                if c.message_age_ms >= c.max_age_ms {
+                    Err(BpduError::TooOld)
+                } else if *kind == CONFIG {
+                    Ok(Bpdu::Config(c))
+                } else {
+                    Ok(Bpdu::Rapid(Rapid {
+                        config: Config { acknowledge: false, ..c },
+                        proposal: flag(1),
+                        agreement: flag(6),
+                        role,
+                        learning: flag(4),
+                        forwarding: flag(5),
+                    }))
+                }
             }
             other => Err(BpduError::Type(other)),
         }
+    }
+}
+
+/// What configuration and rapid messages share, with `flags` beside those of every message.
+fn emit_config(c: &Config, flags: u8, f: &mut Vec<u8>) {
+    let change = if c.topology_change { FLAG_CHANGE } else { 0 };
+    f.push(flags | change | if c.acknowledge { FLAG_ACKNOWLEDGE } else { 0 });
+    f.extend(c.root.0.to_be_bytes());
+    f.extend(c.root_path_cost.to_be_bytes());
+    f.extend(c.bridge.0.to_be_bytes());
+    f.extend(c.port.to_be_bytes());
+    for ms in [c.message_age_ms, c.max_age_ms, c.hello_ms, c.forward_delay_ms] {
+        f.extend(units(ms).to_be_bytes());
     }
 }
 
@@ -199,29 +272,40 @@ mod tests {
 
     /// Sent by Open vSwitch 3.1.0: two bridges with `stp_enable=true` and ports of type dummy, `options:pcap`, read with ovs-pcap.
     const STOCK: &str = "0180c2000000aa55aa55000e002642420300000000008000aa66aa660001000000008000aa66aa66000180010000140002000f00";
+    const CONFIG_OF_STOCK: Config = Config {
+        topology_change: false,
+        acknowledge: false,
+        root: BridgeId(0),
+        root_path_cost: 0,
+        bridge: BridgeId(0),
+        port: 0x8001,
+        message_age_ms: 0,
+        max_age_ms: 20_000,
+        hello_ms: 2000,
+        forward_delay_ms: 15_000,
+    };
     /// A rapid one of the same.
     const RAPID: &str = "0180c2000000aa55aa55000c0027424203000002023c8000aa66aa660000000000008000aa66aa66000080010000140002000f0000";
 
     #[test]
     fn a_message_of_a_stock_switch_is_read_and_written_to_the_bit() {
         let own = BridgeId::new(0x8000, [0xaa, 0x66, 0xaa, 0x66, 0, 1]);
-        let want = Bpdu::Config(Config {
-            topology_change: false,
-            acknowledge: false,
-            root: own,
-            root_path_cost: 0,
-            bridge: own,
-            port: 0x8001,
-            message_age_ms: 0,
-            max_age_ms: 20_000,
-            hello_ms: 2000,
-            forward_delay_ms: 15_000,
-        });
+        let want = Bpdu::Config(Config { root: own, bridge: own, ..CONFIG_OF_STOCK });
         assert_eq!(Bpdu::parse(&hex(STOCK)), Ok(want));
         assert_eq!(want.emit([0xaa, 0x55, 0xaa, 0x55, 0, 0x0e]), hex(STOCK));
         assert_eq!(own.to_string(), "8000.aa66aa660001");
         assert_eq!((own.priority(), own.mac()), (0x8000, [0xaa, 0x66, 0xaa, 0x66, 0, 1]));
-        assert_eq!(Bpdu::parse(&hex(RAPID)), Err(BpduError::Type(2)));
+        let root = BridgeId::new(0x8000, [0xaa, 0x66, 0xaa, 0x66, 0, 0]);
+        let want = Bpdu::Rapid(Rapid {
+            config: Config { root, bridge: root, ..CONFIG_OF_STOCK },
+            proposal: false,
+            agreement: false,
+            role: RapidRole::Designated,
+            learning: true,
+            forwarding: true,
+        });
+        assert_eq!(Bpdu::parse(&hex(RAPID)), Ok(want));
+        assert_eq!(want.emit([0xaa, 0x55, 0xaa, 0x55, 0, 0x0c]), hex(RAPID));
     }
 
     #[test]

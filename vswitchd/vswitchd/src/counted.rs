@@ -4,6 +4,7 @@
 //! A record is where its name is known, or else where its packets come in. Numbers of ports are one space.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clock::{Deadline, Instant};
 use datapath::SoftDatapath;
@@ -22,12 +23,19 @@ pub struct CountedDatapath {
     soft: Arc<SoftDatapath>,
     ports: Arc<PortTable>,
     system: Arc<System>,
+    /// Packets that the software datapath was given to execute.
+    given: AtomicU64,
 }
 
 impl CountedDatapath {
     /// `soft`, whose ports are in `ports`, and the kernel's as `system` has it.
     pub fn new(soft: Arc<SoftDatapath>, ports: Arc<PortTable>, system: Arc<System>) -> Self {
-        CountedDatapath { soft, ports, system }
+        CountedDatapath { soft, ports, system, given: AtomicU64::new(0) }
+    }
+
+    /// How many packets the software datapath was given to execute so far.
+    pub fn given_to_execute(&self) -> u64 {
+        self.given.load(Ordering::Acquire)
     }
 
     /// The kernel's datapath if that is where a packet from `port` is: of a port that stands for a bridge, the bridge's.
@@ -103,7 +111,11 @@ impl Datapath for CountedDatapath {
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError> {
         match self.kernel_of(in_port) {
             Some(k) => k.execute(packet, in_port, actions),
-            None => self.soft.execute(packet, in_port, actions),
+            None => {
+                self.soft.execute(packet, in_port, actions)?;
+                self.given.fetch_add(1, Ordering::AcqRel);
+                Ok(())
+            }
         }
     }
 

@@ -9,7 +9,11 @@ use support::eventually;
 
 /// The line of a port in `stp/show`: role, state, cost and number.
 fn port(r: &Rig, name: &str) -> Vec<String> {
-    let shown = r.appctl("stp/show br0");
+    port_by(r, "stp/show br0", name)
+}
+
+fn port_by(r: &Rig, command: &str, name: &str) -> Vec<String> {
+    let shown = r.appctl(command);
     let line = shown.lines().find(|l| l.split_whitespace().next() == Some(name)).unwrap_or_default();
     line.split_whitespace().skip(1).map(str::to_owned).collect()
 }
@@ -79,6 +83,53 @@ fn with_a_stock_switch_one_link_of_two_is_blocked_whoever_is_the_root() {
     eventually("the rows tell no more of it", || {
         (ours.run("ovs-vsctl get Port p7 status").trim() == "{}").then_some(())
     });
+}
+
+#[test]
+fn with_a_rapid_stock_switch_links_are_agreed_on_and_one_that_goes_is_replaced_at_once() {
+    support::require("ovs-vswitchd");
+    let (ours, stock) = (Rig::start(), Rig::start_stock());
+    let cable = |n: u8| ours.dir.path().join(format!("cable{n}"));
+    for (r, word, address, priority) in [
+        (&ours, "pstream=punix", "02:00:00:00:00:01", 0x8000),
+        (&stock, "stream=unix", "02:00:00:00:00:02", 0x1000),
+    ] {
+        let id = format!("other_config:rstp-address=\"{address}\" other_config:rstp-priority={priority}");
+        r.run(&format!(
+            "ovs-vsctl set Bridge br0 rstp_enable=true {id} \
+             -- set Port p1 other_config:rstp-port-num=1 -- set Port p7 other_config:rstp-port-num=7 \
+             -- set Interface p1 options:{word}:{} -- set Interface p7 options:{word}:{}",
+            cable(1).display(),
+            cable(7).display()
+        ));
+        r.appctl("netdev-dummy/set-admin-state up");
+    }
+    let wait = |r: &Rig, name: &str, role: &str, state: &str| {
+        eventually(&format!("{name} is {role} and {state}"), || {
+            (port_by(r, "rstp/show br0", name)[..2] == [role.to_owned(), state.to_owned()]).then_some(())
+        });
+    };
+    wait(&ours, "p1", "Root", "Forwarding");
+    wait(&ours, "p7", "Alternate", "Discarding");
+    wait(&stock, "p1", "Designated", "Forwarding");
+    wait(&stock, "p7", "Designated", "Forwarding");
+    assert_eq!(port_by(&ours, "rstp/show br0", "p1")[2..], ["2000", "128.1"]);
+    // The rows say of each bridge what the other would of it.
+    let words = "rstp_designated_id=\"1.000.020000000002\", rstp_designated_port_id=\"8001\", \
+                 rstp_root_id=\"1.000.020000000002\", rstp_root_path_cost=\"2000\"";
+    eventually("the rows tell of it", || {
+        let of_port = ours.run("ovs-vsctl get Port p7 rstp_status");
+        let there = of_port.contains("rstp_port_role=Alternate, rstp_port_state=Discarding");
+        (there && ours.run("ovs-vsctl get Bridge br0 rstp_status").contains(words)).then_some(())
+    });
+    stock.appctl("netdev-dummy/set-admin-state p1 down");
+    ours.appctl("netdev-dummy/set-admin-state p1 down");
+    wait(&ours, "p7", "Root", "Forwarding");
+    ours.run("ovs-vsctl set Bridge br0 other_config:rstp-priority=0");
+    wait(&stock, "p7", "Root", "Forwarding");
+    assert!(ours.appctl("rstp/show").contains("  This bridge is the root\n"));
+    assert_eq!(ours.appctl("rstp/tcn br0"), "OK\n");
+    assert!(ours.tool("ovs-appctl rstp/show odd").unwrap_err().contains("No such RSTP object"));
 }
 
 #[test]

@@ -117,9 +117,18 @@ impl Bridge {
             Some((port.name.clone(), port.settings.tree.is_some(), before, port.desc()))
         });
         let Some((name, in_tree, before, desc)) = changed else { return };
-        let word = |s: Option<State>| s.unwrap_or(State::Disabled).name();
-        if word(old) != word(state) {
-            tracing::debug!(target: "ofproto_dpif", "port {name}: STP state changed from {} to {}", word(old), word(state));
+        let rapid = self.pipeline().settings.tree.is_some_and(|t| t.rapid);
+        let word = |s: Option<State>| match s.unwrap_or(State::Disabled) {
+            s if !rapid => s.name(),
+            State::Disabled => "Disabled",
+            State::Listening | State::Blocking => "Discarding",
+            State::Learning => "Learning",
+            State::Forwarding => "Forwarding",
+        };
+        let (from, to) = (word(old), word(state));
+        if from != to {
+            let protocol = if rapid { "RSTP" } else { "STP" };
+            tracing::debug!(target: "ofproto_dpif", "port {name}: {protocol} state changed from {from} to {to}");
         }
         if before != desc {
             self.tell_port(PortStatus { reason: PortReason::Modify, desc });

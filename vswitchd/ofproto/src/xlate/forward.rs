@@ -54,14 +54,18 @@ impl Xlate<'_> {
             return;
         }
         if let Some(state) = p.tree_state(&env.pipeline.settings) {
-            if self.is_bpdu() {
-                if !state.sends_bpdus() {
-                    self.warn("STP not in listening state, skipping bpdu output");
-                    return;
-                }
-            } else if !state.forwards() {
-                self.warn("STP not in forwarding state, skipping output");
-                return;
+            let rapid = env.pipeline.settings.tree.is_some_and(|t| t.rapid);
+            let is_bpdu = self.is_bpdu();
+            let why = match (is_bpdu, rapid) {
+                (true, _) if state.sends_bpdus() => None,
+                (false, _) if state.forwards() => None,
+                (true, false) => Some("STP not in listening state, skipping bpdu output"),
+                (true, true) => Some("RSTP not managing BPDU in this state, skipping bpdu output"),
+                (false, false) => Some("STP not in forwarding state, skipping output"),
+                (false, true) => Some("RSTP not in forwarding state, skipping output"),
+            };
+            if let Some(why) = why {
+                return self.warn(why);
             }
         }
         if p.settings.protected && self.came_protected() {

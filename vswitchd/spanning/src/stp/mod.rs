@@ -52,7 +52,7 @@ impl StpSettings {
     }
 
     /// Within what the standard allows (8.10.2): each in its range, and such that a message reaches everybody in time.
-    fn allowed(mut self) -> StpSettings {
+    pub(crate) fn allowed(mut self) -> StpSettings {
         self.hello_ms = self.hello_ms.clamp(1000, 10_000);
         self.max_age_ms = self.max_age_ms.clamp(6000, 40_000).max(2 * (self.hello_ms + 1000));
         self.forward_delay_ms = self.forward_delay_ms.clamp(4000, 30_000).max(self.max_age_ms / 2 + 1000);
@@ -251,12 +251,18 @@ impl Stp {
     /// A message has come in on a port (8.7.1, 8.7.2).
     pub fn receive(&mut self, number: u8, b: &Bpdu) {
         let Some(p) = self.ports.get_mut(&number) else { return };
+        if let Bpdu::Rapid(_) = b {
+            // It will find out that this end does not know them, and speak as this end does (IEEE 802.1D-2004 17.24).
+            p.counts.errors += 1;
+            return;
+        }
         p.counts.received += 1;
         if p.state == State::Disabled {
             return;
         }
         match b {
             Bpdu::Config(c) => self.received_config(number, c),
+            Bpdu::Rapid(_) => {}
             Bpdu::TopologyChange => {
                 if self.is_designated(number) {
                     self.topology_change_detection();
@@ -320,6 +326,11 @@ impl Stp {
     /// Its name among bridges, the root's, and what the way there costs.
     pub fn seen(&self) -> (BridgeId, BridgeId, u32) {
         (self.own.id, self.root, self.root_path_cost)
+    }
+
+    /// The number of the port that is the way to the root.
+    pub fn root_port(&self) -> Option<u8> {
+        self.root_port
     }
 
     /// Whether it is the root, as far as it knows.

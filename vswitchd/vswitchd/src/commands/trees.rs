@@ -1,4 +1,4 @@
-//! `stp/*`: the texts of Open vSwitch 3.1.
+//! `stp/*` and `rstp/*`: the texts of Open vSwitch 3.1.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,18 @@ use crate::report::Parts;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
-    let p = Arc::clone(parts);
-    commands.register("stp/show", "[bridge]", 0..=1, move |a| {
-        // Links as they are now.
-        tell_links(&p);
-        p.rounds.go_round(PATIENCE);
-        p.layer.tree_text(a.first().map(String::as_str))
-    });
-    let p = Arc::clone(parts);
-    commands.register("stp/tcn", "[bridge]", 0..=1, move |a| {
-        p.layer.change_topology(a.first().map(String::as_str))?;
-        Ok("OK\n".to_owned())
-    });
+    for (show, change, rapid) in [("stp/show", "stp/tcn", false), ("rstp/show", "rstp/tcn", true)] {
+        let p = Arc::clone(parts);
+        commands.register(show, "[bridge]", 0..=1, move |a| {
+            // Links as they are now.
+            tell_links(&p);
+            p.rounds.go_round(PATIENCE);
+            p.layer.tree_text(a.first().map(String::as_str), rapid)
+        });
+        let p = Arc::clone(parts);
+        commands.register(change, "[bridge]", 0..=1, move |a| {
+            p.layer.change_topology(a.first().map(String::as_str), rapid)?;
+            Ok("OK\n".to_owned())
+        });
+    }
 }

@@ -11,13 +11,13 @@ use clock::{Clock as _, Instant};
 use datapath_api::{Datapath as _, PortStats};
 use device::LinkState;
 use ofproto::MemberStatus;
-use ofproto::trees::TreeStatus;
 use ofproto::watch::LinkStatus;
 use openflow::PortNo;
 use openflow::message::Role;
 use ovsdb::client::{Row, Snapshot, Transaction};
 use ovsdb::{Atom, Datum, Uuid};
 
+use super::tree_facts;
 use super::wanted::string;
 use crate::config::{PortKind, is_of_reserved_name};
 use crate::controller::{LANES, LaneCounts, TargetState};
@@ -41,7 +41,7 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
             "system_version",
         ],
     ),
-    ("Bridge", &["datapath_id", "datapath_version", "status"]),
+    ("Bridge", &["datapath_id", "datapath_version", "status", "rstp_status"]),
     (
         "Interface",
         &[
@@ -66,7 +66,7 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
             "lacp_current",
         ],
     ),
-    ("Port", &["bond_active_slave", "status"]),
+    ("Port", &["bond_active_slave", "status", "rstp_status"]),
     ("Controller", &["is_connected", "role", "status"]),
     ("Datapath", &["datapath_version", "capabilities"]),
 ];
@@ -127,7 +127,7 @@ fn text(s: &str) -> Datum {
 }
 
 /// A counter; columns have signed integers.
-fn number(n: u64) -> Atom {
+pub(super) fn number(n: u64) -> Atom {
     Atom::Integer(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
@@ -139,7 +139,7 @@ fn set(names: &[&str]) -> Datum {
     Datum::from_atoms(names.iter().map(|n| Atom::string(n)).collect())
 }
 
-fn map<'a>(pairs: impl IntoIterator<Item = (&'a str, Atom)>) -> Datum {
+pub(super) fn map<'a>(pairs: impl IntoIterator<Item = (&'a str, Atom)>) -> Datum {
     Datum::from_pairs(pairs.into_iter().map(|(k, v)| (Atom::string(k), v)).collect())
 }
 
@@ -422,7 +422,7 @@ pub fn bridges(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, 
                 t.set("Port", p.uuid(), "bond_active_slave", text(&openflow::MacAddr(mac).to_string()));
             }
         }
-        tree(db, row, parts.layer.tree_status(e.bridge.index()), statistics, t);
+        tree_facts::tell(db, row, parts.layer.tree_status(e.bridge.index()).as_ref(), statistics, t);
         for mirror in row.references("mirrors").filter(|_| statistics) {
             if let Some((packets, bytes)) = e.bridge.mirror_counts(&mirror.to_text())
                 && told.mirrors.insert(mirror, (packets, bytes)) != Some((packets, bytes))
@@ -451,41 +451,6 @@ pub fn bridges(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: bool, 
                 tell("status", map(status.iter().map(|(k, v)| (k.as_str(), v.as_str().into()))));
             }
         }
-    }
-}
-
-/// What a bridge and its ports are in a spanning tree. Numbers that change all the time are told with `statistics`.
-fn tree(db: &Snapshot, bridge: Row<'_>, status: Option<TreeStatus>, statistics: bool, t: &mut Transaction) {
-    let of_bridge = status.as_ref().map_or_else(
-        || map([]),
-        |s| {
-            map([
-                ("stp_bridge_id", s.bridge.to_string().as_str().into()),
-                ("stp_designated_root", s.root.to_string().as_str().into()),
-                ("stp_root_path_cost", s.root_path_cost.to_string().as_str().into()),
-            ])
-        },
-    );
-    t.set("Bridge", bridge.uuid(), "status", of_bridge);
-    for p in db.referred(bridge, "ports", "Port").filter(|_| statistics) {
-        let of_port = status.as_ref().and_then(|s| s.ports.get(string(p, "name")?));
-        let Some(s) = of_port else {
-            if !p.datum("status").is_empty() {
-                t.set("Port", p.uuid(), "status", map([]));
-                t.set("Port", p.uuid(), "statistics", map([]));
-            }
-            continue;
-        };
-        let pairs = [
-            ("stp_port_id", s.id.to_string().as_str().into()),
-            ("stp_state", s.state.name().into()),
-            ("stp_sec_in_state", s.seconds.to_string().as_str().into()),
-            ("stp_role", s.role.name().into()),
-        ];
-        t.set("Port", p.uuid(), "status", map(pairs));
-        let c = s.counts;
-        let counts = [("stp_tx_count", c.sent), ("stp_rx_count", c.received), ("stp_error_count", c.errors)];
-        t.set("Port", p.uuid(), "statistics", map(counts.map(|(k, n)| (k, number(n)))));
     }
 }
 

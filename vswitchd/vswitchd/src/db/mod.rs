@@ -13,6 +13,7 @@
 
 pub mod embedded;
 mod facts;
+mod tree_facts;
 mod wanted;
 
 use std::collections::BTreeSet;

@@ -19,6 +19,8 @@ use crate::report::Parts;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between looks at whether a packet has been taken.
 const LOOK: Duration = Duration::from_micros(50);
+/// Answers to answers at most, in one step.
+const MOST_EXCHANGES: usize = 16;
 /// Most steps of one `time/warp`.
 const MAX_STEPS: u64 = 1_000_000;
 
@@ -78,10 +80,35 @@ fn warp(parts: &Parts, clock: &WarpClock, total: u64, step: u64) {
     for n in 0..total.div_ceil(step).min(MAX_STEPS) {
         clock.warp(Duration::from_millis(step.min(total - n * step)));
         parts.rounds.go_round(PATIENCE);
+        exchange(parts);
         if parts.stopping() {
             return;
         }
     }
+}
+
+/// Has frames arrive that have been sent to the other ends of cables, and what they give to say be said, until nobody says anything.
+fn exchange(parts: &Parts) {
+    for _ in 0..MOST_EXCHANGES {
+        let before = parts.dummies.traffic().arrivals();
+        settle(parts);
+        if parts.dummies.traffic().arrivals() == before {
+            return;
+        }
+        parts.rounds.go_round(PATIENCE);
+    }
+}
+
+/// Waits until what the switch itself sends has left, has arrived where it goes, and is forwarded.
+fn settle(parts: &Parts) {
+    let until = HostInstant::now() + PATIENCE;
+    while parts.soft.stats().executed < parts.datapath().given_to_execute() && HostInstant::now() < until {
+        std::thread::sleep(LOOK);
+    }
+    let deadline = || Deadline::after(parts.clock.now(), PATIENCE);
+    parts.soft.synchronize(deadline());
+    parts.dummies.traffic().settle();
+    parts.soft.synchronize(deadline());
 }
 
 /// Frames of the arguments: hexadecimal, or a flow in the datapath's syntax, of which `--len` says how long its packet is.

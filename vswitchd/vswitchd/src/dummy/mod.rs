@@ -14,6 +14,7 @@ mod commands;
 mod options;
 mod port;
 mod stream;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub(crate) use commands::hex;
 pub use commands::register;
 pub use options::{DummyClass, DummyOptions};
 pub use port::{DummyIo, DummyPort};
+pub use traffic::Traffic;
 
 /// Which interfaces are dummies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -58,12 +60,14 @@ pub struct DummyPorts {
     all: Mutex<BTreeMap<String, Arc<DummyPort>>>,
     /// Last bytes of the next address.
     next: AtomicU32,
+    /// Frames on their cables.
+    traffic: Arc<Traffic>,
 }
 
 impl Default for DummyPorts {
     fn default() -> Self {
         // Number 0 is the datapath's own port, which a stock switch has.
-        DummyPorts { all: Mutex::default(), next: AtomicU32::new(1) }
+        DummyPorts { all: Mutex::default(), next: AtomicU32::new(1), traffic: Arc::default() }
     }
 }
 
@@ -82,9 +86,15 @@ impl DummyPorts {
     ) -> Result<DummyIo, IoError> {
         let [_, _, high, low] = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let mac = [0xaa, 0x55, 0xaa, 0x55, high, low];
-        let io = DummyPort::open(name, class, n_rxq, mac, pool.clone(), clock.clone())?;
+        let io =
+            DummyPort::open(name, class, n_rxq, mac, (pool.clone(), self.traffic.clone()), clock.clone())?;
         self.all.lock().insert(name.to_owned(), io.port().clone());
         Ok(io)
+    }
+
+    /// Frames on the cables between dummies.
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Forgets one, whose connections end.

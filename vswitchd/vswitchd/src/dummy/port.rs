@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use super::options::{DummyClass, DummyOptions};
 use super::stream::Streams;
+use super::traffic::Traffic;
 
 /// Packets that wait to be received at most.
 const QUEUE: usize = 128;
@@ -81,7 +82,7 @@ impl DummyPort {
         class: DummyClass,
         n_rxq: u16,
         mac: [u8; 6],
-        pool: BufferPool,
+        (pool, traffic): (BufferPool, Arc<Traffic>),
         clock: Arc<dyn Clock>,
     ) -> Result<DummyIo, IoError> {
         let config = MemoryConfig { capacity: QUEUE, wakeups: true, ..MemoryConfig::default() };
@@ -96,7 +97,7 @@ impl DummyPort {
             captures: Mutex::default(),
             inject,
             counts: Counts::default(),
-            streams: Streams::default(),
+            streams: Streams::new(traffic),
             pool,
             clock,
         });
@@ -336,7 +337,8 @@ mod tests {
     fn open(name: &str) -> DummyIo {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let pool = BufferPool::new(16).unwrap();
-        DummyPort::open(name, DummyClass::Plain, 1, [0xaa, 0x55, 0xaa, 0x55, 0, 1], pool, clock).unwrap()
+        let mac = [0xaa, 0x55, 0xaa, 0x55, 0, 1];
+        DummyPort::open(name, DummyClass::Plain, 1, mac, (pool, Arc::default()), clock).unwrap()
     }
 
     #[test]

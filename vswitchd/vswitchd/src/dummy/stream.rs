@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::port::DummyPort;
+use super::traffic::Traffic;
 
 /// Frames on their way to a peer at most.
 const QUEUE: usize = 128;
@@ -31,8 +32,8 @@ const NO_PORT: u16 = 0;
 const END: Duration = Duration::from_millis(500);
 
 /// The connections of a port.
-#[derive(Default)]
 pub struct Streams {
+    traffic: Arc<Traffic>,
     peers: Arc<Mutex<Vec<mpsc::Sender<Vec<u8>>>>>,
     task: Mutex<Option<AbortHandle>>,
     connected: Arc<AtomicBool>,
@@ -40,6 +41,17 @@ pub struct Streams {
 }
 
 impl Streams {
+    /// None yet.
+    pub(super) fn new(traffic: Arc<Traffic>) -> Streams {
+        Streams {
+            traffic,
+            peers: Arc::default(),
+            task: Mutex::default(),
+            connected: Arc::default(),
+            active: AtomicBool::new(false),
+        }
+    }
+
     /// Makes them as configured.
     pub(super) fn configure(
         &self,
@@ -122,7 +134,9 @@ impl Streams {
     pub(super) fn send(&self, frame: &[u8]) {
         let peers = self.peers.lock();
         for p in peers.iter() {
-            let _ = p.try_send(frame.to_vec());
+            if p.try_send(frame.to_vec()).is_ok() {
+                self.traffic.sent();
+            }
         }
     }
 
@@ -151,6 +165,7 @@ async fn converse(s: Stream, mut out: mpsc::Receiver<Vec<u8>>, port: &std::sync:
             }
             let Some(p) = port.upgrade() else { return };
             let _ = p.receive(&frame);
+            p.streams().traffic.arrived();
         }
     };
     let writing = async {

@@ -408,9 +408,6 @@ fn bridge(
         }
     }
     bad_prefixes(db, row, &name, ignored);
-    if is_set(row, "rstp_enable") {
-        ignored.push(format!("bridge {name}: RSTP is not implemented"));
-    }
     let mut ports: Vec<_> = db.referred(row, "ports", "Port").collect();
     ports.sort_by_key(|p| string(*p, "name"));
     for p in ports {
@@ -449,7 +446,7 @@ fn bridge(
                 continue;
             }
             let mut settings = ports::watched(i, settings.clone());
-            settings.tree = b.settings.tree.and_then(|_| trees::port(p, i, bond.is_some(), ignored));
+            settings.tree = b.settings.tree.and_then(|t| trees::port(p, i, t.rapid, bond.is_some(), ignored));
             settings.aggregation = bonds::aggregation(p, i, bond.as_ref());
             b.ports.push(ports::port(i, iface, settings, on, devices));
         }
