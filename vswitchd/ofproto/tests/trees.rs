@@ -191,6 +191,25 @@ fn a_port_drops_then_learns_then_forwards_and_what_was_learned_is_forgotten_when
 }
 
 #[test]
+fn a_link_is_checked_whether_or_not_the_tree_has_it_forward() {
+    let r = Rig::new();
+    grow(&r.bridge, 0x8000, &[1, 2]);
+    let bfd = links::BfdSettings::parse(|k| (k == "enable").then_some("true"));
+    let settings = PortSettings { bfd, tree: Some(PortTree::default()), ..PortSettings::default() };
+    assert!(r.bridge.set_port_settings(PortNo(1), settings));
+    r.switch.run(r.now());
+    assert_eq!(states(&r, &r.bridge)[0].1, "listening");
+    r.dp.executed.lock().unwrap().clear();
+    go(&r, 2);
+    let sent = std::mem::take(&mut *r.dp.executed.lock().unwrap());
+    let checks = sent.iter().filter(|(frame, _, a)| frame[12..14] == [8, 0] && *a == [out(1)]).count();
+    assert!(checks >= 1, "{sent:?}");
+    // And heard: it is the port's, not the tree's to drop.
+    let done = r.packet(&sent.iter().find(|(f, ..)| f[12..14] == [8, 0]).unwrap().0, 1);
+    assert!(matches!(&done[..], [Action::Controller(c)] if c.reason == PuntReason::Bfd), "{done:?}");
+}
+
+#[test]
 fn a_link_that_is_down_has_no_part_and_numbers_are_kept_or_asked_for() {
     let r = Rig::new();
     grow(&r.bridge, 0x8000, &[1, 2, 3]);

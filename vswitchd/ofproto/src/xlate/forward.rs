@@ -58,7 +58,8 @@ impl Xlate<'_> {
             let is_bpdu = self.is_bpdu();
             let why = match (is_bpdu, rapid) {
                 (true, _) if state.sends_bpdus() => None,
-                (false, _) if state.forwards() => None,
+                // A link that is checked is so whether or not it is a part of the tree.
+                (false, _) if state.forwards() || self.of_link(&p.settings).is_some() => None,
                 (true, false) => Some("STP not in listening state, skipping bpdu output"),
                 (true, true) => Some("RSTP not managing BPDU in this state, skipping bpdu output"),
                 (false, false) => Some("STP not in forwarding state, skipping output"),

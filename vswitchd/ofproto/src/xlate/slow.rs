@@ -3,6 +3,7 @@
 use flow::{Action, ControllerAction, FieldId, MacAddr, PuntReason};
 
 use super::Xlate;
+use crate::settings::PortSettings;
 
 const IPV4: u64 = 0x0800;
 const UDP: u64 = 17;
@@ -13,19 +14,11 @@ impl Xlate<'_> {
     /// Whether the packet, which has just come in, is for the port itself; then it goes there and nowhere else.
     pub(super) fn taken_by_port(&mut self) -> bool {
         let Some(port) = self.env.pipeline.ports.get(self.in_port) else { return false };
-        let s = &port.settings;
-        let reason = if s.cfm.as_ref().is_some_and(|c| self.is_continuity_check(c)) {
-            PuntReason::Cfm
-        } else if s.bfd.as_ref().is_some_and(|b| self.is_bfd(&b.takes())) {
-            PuntReason::Bfd
-        } else if s.aggregation.as_ref().is_some_and(|a| a.lacp.is_some())
-            && self.key.get64(FieldId::EthType) == u64::from(bonds::lacp::pdu::ETH_TYPE)
-        {
-            PuntReason::Lacp
-        } else if self.env.pipeline.settings.tree.is_some() && self.is_bpdu() {
-            PuntReason::Stp
-        } else {
-            return false;
+        let of_tree = |x: &mut Self| x.env.pipeline.settings.tree.is_some() && x.is_bpdu();
+        let reason = match self.of_link(&port.settings) {
+            Some(reason) => reason,
+            None if of_tree(self) => PuntReason::Stp,
+            None => return false,
         };
         self.commit();
         self.emit(Action::Controller(ControllerAction {
@@ -35,6 +28,21 @@ impl Xlate<'_> {
             ..ControllerAction::default()
         }));
         true
+    }
+
+    /// Which of the protocols that a port with these settings speaks over its link the packet is of.
+    pub(super) fn of_link(&mut self, s: &PortSettings) -> Option<PuntReason> {
+        if s.cfm.as_ref().is_some_and(|c| self.is_continuity_check(c)) {
+            Some(PuntReason::Cfm)
+        } else if s.bfd.as_ref().is_some_and(|b| self.is_bfd(&b.takes())) {
+            Some(PuntReason::Bfd)
+        } else if s.aggregation.as_ref().is_some_and(|a| a.lacp.is_some())
+            && self.key.get64(FieldId::EthType) == u64::from(bonds::lacp::pdu::ETH_TYPE)
+        {
+            Some(PuntReason::Lacp)
+        } else {
+            None
+        }
     }
 
     /// Whether the packet is of the spanning tree protocol (IEEE 802.1D 7.12.3): it has no Ethernet type, and goes to bridges.
