@@ -56,15 +56,19 @@ const BARS: u8 = 6;
 /// A wait polls this long before it sleeps between looks.
 const SPIN: Duration = Duration::from_micros(50);
 
-/// Device and address space, closed in the order that VFIO wants: device, group, container.
+/// Device and address space. Dropped in the order of the fields.
 struct Handle {
     device: VfioDevice,
+    /// The device's descriptor once more. While it is open the kernel lets nobody take the device's folder away, in which the wrapper
+    /// crate looks for its group, after it has closed its own descriptor, and panics where there is none. The group stays bound to the
+    /// container until this is closed, which closing the container after it undoes.
+    file: File,
     space: Arc<dyn VfioOps>,
 }
 
 /// Configuration space through the device's descriptor.
 struct Config {
-    file: File,
+    handle: Arc<Handle>,
     offset: u64,
     len_bytes: u16,
 }
@@ -76,12 +80,12 @@ impl Config {
             return None;
         }
         // The wrapper crate only logs a failure, and zeroes would look like a device.
-        self.file.read_exact_at(&mut b, self.offset + u64::from(at)).ok().map(|()| b)
+        self.handle.file.read_exact_at(&mut b, self.offset + u64::from(at)).ok().map(|()| b)
     }
 
     fn write(&self, at: u16, b: &[u8]) {
         if usize::from(at) + b.len() <= usize::from(self.len_bytes)
-            && let Err(e) = self.file.write_all_at(b, self.offset + u64::from(at))
+            && let Err(e) = self.handle.file.write_all_at(b, self.offset + u64::from(at))
         {
             tracing::warn!("configuration space at {at:#x} cannot be written: {e}");
         }
@@ -150,16 +154,15 @@ impl VfioBacking {
     pub fn open(address: PciAddress) -> Result<Self, DeviceError> {
         let name = address.to_string();
         let path = Path::new(crate::SYSFS).join("bus/pci/devices").join(&name);
-        // The folder itself: when a device is unplugged the bus's link to it goes first, and the wrapper crate looks for the device's group
-        // there once more, as it lets go, and panics without it.
+        // The folder itself, see [`Handle::file`]: when a device is unplugged the bus's link to it goes first.
         let path = path.canonicalize().unwrap_or(path);
         let Opened { device, space, ranges, page_bytes, way } = open::open(&Host::new(&path))?;
         tracing::debug!("device {name}: opened by {way}");
-        let handle = Arc::new(Handle { device, space });
-        let file = handle.file().map_err(|e| os("duplicate the device's descriptor", e))?;
+        let handle = Handle::new(device, space).map_err(|e| os("duplicate the device's descriptor", e))?;
+        let handle = Arc::new(handle);
         let index = VFIO_PCI_CONFIG_REGION_INDEX;
         let config = Config {
-            file,
+            handle: handle.clone(),
             offset: handle.device.get_region_offset(index),
             len_bytes: handle.device.get_region_size(index).min(CONFIG_BYTES as u64) as u16,
         };
@@ -243,10 +246,11 @@ impl VfioBacking {
 
 impl Handle {
     #[allow(unsafe_code)]
-    fn file(&self) -> io::Result<File> {
-        // SAFETY: the descriptor is the device's, open for as long as `self`; the borrow ends with the statement.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.device.as_raw_fd()) };
-        fd.try_clone_to_owned().map(File::from)
+    fn new(device: VfioDevice, space: Arc<dyn VfioOps>) -> io::Result<Handle> {
+        // SAFETY: the descriptor is the device's, open for as long as `device`; the borrow ends with this function.
+        let fd = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
+        let file = fd.try_clone_to_owned()?.into();
+        Ok(Handle { device, file, space })
     }
 }
 
@@ -283,7 +287,7 @@ impl DeviceBacking for VfioBacking {
             Some(areas) => areas,
             None => vec![(0, len)],
         };
-        let file = self.handle.file().map_err(|e| os(step, e))?;
+        let file = self.handle.file.try_clone().map_err(|e| os(step, e))?;
         let keep = self.handle.clone();
         Bar::map(file, d.get_region_offset(index), len as usize, &areas, self.gone.clone(), keep)
             .map_err(|e| os(step, e))
