@@ -26,7 +26,8 @@ use crate::key::{WordIter, WordSet};
 pub const PACKET_WORDS: usize = 53;
 /// Words that are not read from the frame: marks, connection, tunnel. So is word 0, with the port and the recirculation id, and so
 /// are those for a tunnel's options.
-pub const METADATA: std::ops::Range<usize> = 18..36;
+pub const METADATA: std::ops::Range<usize> =
+    FieldId::PktMark.first_word()..FieldId::TunGbpId.first_word() + 1;
 /// Words in a [`crate::PipelineKey`]: packet words, then what only the OpenFlow pipeline has.
 pub const PIPELINE_WORDS: usize = 64;
 
@@ -371,8 +372,14 @@ fields! {
 impl FieldId {
     /// The field's row.
     #[inline]
-    pub fn info(self) -> &'static Field {
+    pub const fn info(self) -> &'static Field {
         &FIELDS[self as usize]
+    }
+
+    /// Index of the first word that it is in.
+    #[inline]
+    pub const fn first_word(self) -> usize {
+        self.info().word as usize
     }
 
     /// The field called `name` in flow syntax, by either of its names.
@@ -416,6 +423,12 @@ impl FieldId {
             128.. => u128::MAX,
             n => (1 << n) - 1,
         }
+    }
+
+    /// Whether it is not read from the frame, and is no port or recirculation id: marks, connection, tunnel and its options.
+    #[inline]
+    pub fn is_metadata(self) -> bool {
+        METADATA.contains(&self.first_word()) || crate::tunnel::options::is_word(self)
     }
 
     /// Whether this is a canonical field, not a view.

@@ -18,6 +18,7 @@
 //! Checksums are not looked at. Tunnels are not looked into: a decapsulated packet is parsed again.
 
 use crate::action::PortId;
+use crate::field::FieldId;
 use crate::headers::{eth_type, ip_proto};
 use crate::key::PacketKey;
 
@@ -143,21 +144,21 @@ pub fn parse(frame: &[u8], in_port: PortId) -> Result<Parsed, ParseError> {
     Ok(Parsed { key, layout })
 }
 
-// Words of a packet key; see the field table. A test holds them against it.
-const W_PORT: usize = 0;
-const W_DST_TYPE: usize = 1;
-const W_SRC: usize = 2;
-const W_VLAN: usize = 3;
-const W_MPLS01: usize = 7;
-const W_MPLS2: usize = 8;
-const W_NW_ADDRS: usize = 4;
-const W_IPV6_SRC: usize = 9;
-const W_IPV6_DST: usize = 11;
-const W_NW: usize = 5;
-const W_SHA: usize = 13;
-const W_THA: usize = 14;
-const W_ND_TARGET: usize = 15;
-const W_TP: usize = 6;
+// Words of a packet key.
+const W_PORT: usize = FieldId::DpPort.first_word();
+const W_DST_TYPE: usize = FieldId::EthDst.first_word();
+const W_SRC: usize = FieldId::EthSrc.first_word();
+const W_VLAN: usize = FieldId::VlanTci.first_word();
+const W_MPLS01: usize = FieldId::MplsLse0.first_word();
+const W_MPLS2: usize = FieldId::MplsLse2.first_word();
+const W_NW_ADDRS: usize = FieldId::NwSrc.first_word();
+const W_IPV6_SRC: usize = FieldId::Ipv6Src.first_word();
+const W_IPV6_DST: usize = FieldId::Ipv6Dst.first_word();
+const W_NW: usize = FieldId::NwProto.first_word();
+const W_SHA: usize = FieldId::ArpSha.first_word();
+const W_THA: usize = FieldId::ArpTha.first_word();
+const W_ND_TARGET: usize = FieldId::NdTarget.first_word();
+const W_TP: usize = FieldId::TpSrc.first_word();
 
 #[inline(always)]
 fn be16(b: &[u8], at: usize) -> Option<u16> {

@@ -8,15 +8,15 @@ use flow::{CtAction, FieldId, PacketKey, ct_state};
 use crate::plain;
 
 /// The first word of a key with the state of a connection: state, zone, mark.
-const STATE: usize = 19;
+const STATE: usize = FieldId::CtState.first_word();
 /// The first of two words with its label.
-const LABEL: usize = 20;
+const LABEL: usize = FieldId::CtLabel.first_word();
 /// The word with its IPv4 addresses.
-const V4: usize = 22;
+const V4: usize = FieldId::CtNwSrc.first_word();
 /// The first of four words with its IPv6 addresses.
-const V6: usize = 23;
+const V6: usize = FieldId::CtIpv6Src.first_word();
 /// The word with its ports and protocol.
-const PORTS: usize = 27;
+const PORTS: usize = FieldId::CtTpSrc.first_word();
 
 /// Forgets what a key says of a connection.
 pub(crate) fn clear(key: &mut PacketKey) {

@@ -13,7 +13,7 @@ use datapath_api::{DropReason, Punt, PuntSink};
 use device::{BATCH, PacketBatch, PacketBuf, TakeEach, TxQueue};
 use flow::field::METADATA;
 use flow::tunnel::TunnelKind;
-use flow::tunnel::options::{self, OptionWords};
+use flow::tunnel::options::OptionWords;
 use flow::{Action, ControllerAction, CtAction, FieldId, Layout, PacketKey, PortId};
 
 use crate::connections;
@@ -508,8 +508,7 @@ impl Outputs {
 }
 
 fn set_field(p: &mut Packet<'_>, field: FieldId, value: u128, mask: u128) {
-    let word = usize::from(field.info().word);
-    if word == 0 || METADATA.contains(&word) || options::is_word(field) {
+    if field.first_word() == 0 || field.is_metadata() {
         p.key.set_masked(field, value, mask);
         return;
     }

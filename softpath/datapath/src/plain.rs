@@ -6,15 +6,15 @@
 
 use conntrack::Ends;
 use flow::headers::ip_proto::{TCP, UDP};
-use flow::{Layout, PacketKey, PortId};
+use flow::{FieldId, Layout, PacketKey, PortId};
 
-// Words of a packet key; see the field table.
-const W_PORT: usize = 0;
-const W_DST_TYPE: usize = 1;
-const W_SRC: usize = 2;
-const W_NW_ADDRS: usize = 4;
-const W_NW: usize = 5;
-const W_TP: usize = 6;
+// Words of a packet key.
+const W_PORT: usize = FieldId::DpPort.first_word();
+const W_DST_TYPE: usize = FieldId::EthDst.first_word();
+const W_SRC: usize = FieldId::EthSrc.first_word();
+const W_NW_ADDRS: usize = FieldId::NwSrc.first_word();
+const W_NW: usize = FieldId::NwProto.first_word();
+const W_TP: usize = FieldId::TpSrc.first_word();
 
 /// Offset of the network header.
 pub(crate) const L3: usize = 14;

@@ -9,7 +9,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use datapath_api::Punt;
-use flow::field::METADATA;
 use flow::tunnel::options;
 use flow::{Action, FIELDS, FieldId, PACKET_WORDS, PacketKey, PipelineKey, PipelineMatch, PuntReason, Scope};
 use openflow::error::{BadRequest, Nicira};
@@ -26,8 +25,7 @@ use crate::xlate::Start;
 
 /// Whether a field of a packet's key is beside the packet: marks, connection, tunnel.
 fn is_beside(f: &flow::Field) -> bool {
-    let beside = METADATA.contains(&usize::from(f.word)) || options::is_word(f.id);
-    f.scope == Scope::Packet && f.id.is_canonical() && beside
+    f.scope == Scope::Packet && f.id.is_canonical() && f.id.is_metadata()
 }
 
 /// Fields of a connection's original direction.

@@ -13,7 +13,7 @@ use crate::vlan::{PRESENT, Source, Tag, Tags};
 const VLAN_PRESENT: u128 = PRESENT as u128;
 
 /// Fields from the MPLS labels up, which an MPLS push hides. The Ethernet type goes with them.
-const ABOVE_L2: std::ops::Range<usize> = 4..17;
+const ABOVE_L2: std::ops::Range<usize> = FieldId::NwSrc.first_word()..FieldId::NdTarget.first_word() + 2;
 
 /// What is pending, and what the key does not say.
 #[derive(Clone, Default)]

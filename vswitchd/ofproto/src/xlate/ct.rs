@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use flow::{Action, CtAction, CtHelper, FieldId, NatChoice, NatEnd, NatRange, PacketKey, ct_state};
+use flow::{
+    Action, CtAction, CtHelper, FieldId, NatChoice, NatEnd, NatRange, ORIGINAL_DIRECTION, PacketKey, ct_state,
+};
 use openflow::Action as OfAction;
 use openflow::extension::{Ct, CtFlags, CtZone, Nat, NatAddresses, NatFlags};
 
@@ -13,7 +15,19 @@ use super::{Xlate, act::shift_up};
 use crate::trace::Fork;
 
 /// Words of a key with what is known of a connection.
-pub(crate) const CT_WORDS: std::ops::RangeInclusive<usize> = 19..=27;
+pub(crate) const CT_WORDS: std::ops::RangeInclusive<usize> =
+    FieldId::CtState.first_word()..=FieldId::CtNwProto.first_word();
+
+/// What [`ORIGINAL_DIRECTION`] says of a connection, in the same order of the packet itself.
+const OWN_DIRECTION: [FieldId; 7] = [
+    FieldId::NwSrc,
+    FieldId::NwDst,
+    FieldId::Ipv6Src,
+    FieldId::Ipv6Dst,
+    FieldId::TpSrc,
+    FieldId::TpDst,
+    FieldId::NwProto,
+];
 
 impl Xlate<'_> {
     pub(super) fn ct(&mut self, c: &Ct) {
@@ -84,8 +98,14 @@ impl Xlate<'_> {
 
     /// Exchanges a packet's addresses with those of its connection's original direction, in key and mask; again to undo it.
     pub(super) fn swap_tuple(&mut self) {
-        swap_words(|i| self.key.word(i)).into_iter().for_each(|(i, w)| self.key.set_word(i, w));
-        swap_words(|i| self.wc.word(i)).into_iter().for_each(|(i, w)| self.wc.set_word(i, w));
+        for (ct, own) in ORIGINAL_DIRECTION.into_iter().zip(OWN_DIRECTION) {
+            let (of_ct, of_own) = (self.key.get(ct), self.key.get(own));
+            self.key.set(ct, of_own);
+            self.key.set(own, of_ct);
+            let (of_ct, of_own) = (self.wc.get(ct), self.wc.get(own));
+            self.wc.set(ct, of_own);
+            self.wc.set(own, of_ct);
+        }
     }
 
     /// Whether the packet has a connection whose addresses it could be looked up with.
@@ -100,28 +120,6 @@ impl Xlate<'_> {
         }
         proto != 0 && ip
     }
-}
-
-/// What the words of network addresses, protocol and ports become when they are exchanged with those of the connection.
-fn swap_words(word: impl Fn(usize) -> u64) -> [(usize, u64); 13] {
-    const PORTS: u64 = 0xffff_ffff_0000_0000;
-    const PROTO: u64 = 0xff00_0000;
-    let (ct, ports, proto) = (word(27), word(6), word(5));
-    [
-        (22, word(4)),
-        (4, word(22)),
-        (23, word(9)),
-        (24, word(10)),
-        (25, word(11)),
-        (26, word(12)),
-        (9, word(23)),
-        (10, word(24)),
-        (11, word(25)),
-        (12, word(26)),
-        (27, ct & !(PORTS | PROTO) | ports & PORTS | proto & PROTO),
-        (6, ports & !PORTS | ct & PORTS),
-        (5, proto & !PROTO | ct & PROTO),
-    ]
 }
 
 /// Whether what a key says of a connection comes from connection tracking.

@@ -1,13 +1,12 @@
 //! From a whole key to text: the `Flow:` line of `ofproto/trace`, what `ovs-ofctl parse-pcap` prints for a frame.
 
 use super::format_with;
-use crate::field::{FIELDS, FieldId as F, METADATA};
+use crate::field::{FIELDS, FieldId as F};
 use crate::headers::{eth_type, ip_proto};
 use crate::key::{PipelineKey, PipelineMatch};
 use crate::parse::{FRAG_LATER, VLAN_PRESENT};
 use crate::prereq::{ether_type, holds};
 use crate::text::value::PortName;
-use crate::tunnel::options;
 
 /// Writes every header field that the packet has, zero or not, and of everything else (marks, connection state, tunnel,
 /// registers, metadata) what is not zero.
@@ -21,11 +20,7 @@ fn whole(key: &PipelineKey) -> PipelineMatch {
     let mut take = |fields: &[F]| fields.iter().for_each(|f| m.set(*f, key.get(*f)));
     // What is not of the frame, and what only the pipeline has.
     for row in FIELDS.iter().filter(|r| r.id.is_canonical()) {
-        let word = usize::from(row.word);
-        let context = word == 0
-            || METADATA.contains(&word)
-            || row.word >= F::InPort.info().word
-            || options::is_word(row.id);
+        let context = row.word == 0 || row.id.is_metadata() || row.word >= F::InPort.info().word;
         if context && row.id != F::DpPort && key.get(row.id) != 0 {
             take(&[row.id]);
         }
