@@ -93,16 +93,11 @@ impl Protocol {
         either!(self, p => p.topology_change_detection());
     }
 
-    /// What a port does. One that discards takes and sends messages, as one that listens does.
+    /// What a port does.
     pub(crate) fn state(&self, number: u8) -> State {
         match self {
             Protocol::Stp(s) => s.state(number),
-            Protocol::Rapid(r) => match r.state(number) {
-                rstp::State::Disabled => State::Disabled,
-                rstp::State::Discarding => State::Listening,
-                rstp::State::Learning => State::Learning,
-                rstp::State::Forwarding => State::Forwarding,
-            },
+            Protocol::Rapid(r) => r.state(number).into(),
         }
     }
 

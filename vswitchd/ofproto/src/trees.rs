@@ -194,7 +194,6 @@ impl Switch {
             let mut sent = false;
             for b in &growing {
                 sent |= self.send_bpdus(b);
-                self.publish_tree(b);
             }
             if !sent {
                 break;
@@ -206,7 +205,7 @@ impl Switch {
         }
     }
 
-    /// Sends what a bridge's tree says. Whether there was anything.
+    /// Publishes what a bridge's tree has ports do, and sends what it says. Whether there was anything to be sent.
     fn send_bpdus(&self, b: &Bridge) -> bool {
         let frames: Vec<(PortNo, Vec<u8>)> = {
             let mut all = self.trees.0.lock();

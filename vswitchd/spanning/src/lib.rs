@@ -7,9 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod bpdu;
+#[cfg(test)]
+mod net;
 pub mod rstp;
 pub mod stp;
 mod text;
+mod vector;
 
 pub use bpdu::{BridgeId, ETH_DST};
 pub use rstp::Rstp;

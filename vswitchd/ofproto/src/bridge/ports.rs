@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clock::Instant;
 use openflow::PortNo;
 use openflow::port::{PortDesc, PortReason, PortState, PortStatus};
-use spanning::State;
+use spanning::{State, rstp};
 
 use super::{Bridge, Watcher};
 use crate::bundle::Bundle;
@@ -119,11 +119,8 @@ impl Bridge {
         let Some((name, in_tree, before, desc)) = changed else { return };
         let rapid = self.pipeline().settings.tree.is_some_and(|t| t.rapid);
         let word = |s: Option<State>| match s.unwrap_or(State::Disabled) {
-            s if !rapid => s.name(),
-            State::Disabled => "Disabled",
-            State::Listening | State::Blocking => "Discarding",
-            State::Learning => "Learning",
-            State::Forwarding => "Forwarding",
+            s if rapid => rstp::State::from(s).name(),
+            s => s.name(),
         };
         let (from, to) = (word(old), word(state));
         if from != to {

@@ -24,8 +24,9 @@ mod transitions;
 use std::collections::BTreeMap;
 
 use crate::bpdu::{Bpdu, BridgeId, Config, Rapid};
-use crate::stp::{Counts, StpSettings};
-use port::{Change, Flags, InfoIs, Message, Migration, Port, Timers, Times, Vector};
+use crate::stp::{self, Counts, StpSettings};
+use crate::vector::Vector;
+use port::{Change, Flags, InfoIs, Message, Migration, Port, Timers, Times};
 
 pub use port::{PortSettings, Role};
 
@@ -59,6 +60,30 @@ impl State {
             State::Discarding => "Discarding",
             State::Learning => "Learning",
             State::Forwarding => "Forwarding",
+        }
+    }
+}
+
+/// In the words of 1998. One that discards takes and sends messages, as one that listens does.
+impl From<State> for stp::State {
+    fn from(s: State) -> stp::State {
+        match s {
+            State::Disabled => stp::State::Disabled,
+            State::Discarding => stp::State::Listening,
+            State::Learning => stp::State::Learning,
+            State::Forwarding => stp::State::Forwarding,
+        }
+    }
+}
+
+/// In the words of 2004, which do not tell why a port does nothing.
+impl From<stp::State> for State {
+    fn from(s: stp::State) -> State {
+        match s {
+            stp::State::Disabled => State::Disabled,
+            stp::State::Listening | stp::State::Blocking => State::Discarding,
+            stp::State::Learning => State::Learning,
+            stp::State::Forwarding => State::Forwarding,
         }
     }
 }

@@ -1,22 +1,10 @@
 //! What a rapid tree knows of one of its ports (IEEE 802.1D-2004 17.19), by the names of the standard.
 
-use crate::bpdu::{BridgeId, Config, RapidRole};
+use crate::bpdu::{Config, RapidRole};
 use crate::stp::Counts;
-
-/// What is said of the network behind a port: the best first (17.5).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Vector {
-    pub(super) root: BridgeId,
-    pub(super) cost: u32,
-    pub(super) bridge: BridgeId,
-    pub(super) port: u16,
-}
+use crate::vector::Vector;
 
 impl Vector {
-    pub(super) fn of(c: &Config) -> Vector {
-        Vector { root: c.root, cost: c.root_path_cost, bridge: c.bridge, port: c.port }
-    }
-
     /// Whether it takes the place of `known` (17.6): it is better, or from the same port.
     pub(super) fn is_superior_to(&self, known: &Vector) -> bool {
         let same_port = self.bridge.mac() == known.bridge.mac() && self.port & 0xfff == known.port & 0xfff;

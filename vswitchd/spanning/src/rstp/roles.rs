@@ -1,7 +1,8 @@
 //! The port role selection state machine (IEEE 802.1D-2004 17.28) and its procedure `updtRolesTree` (17.21.25).
 
 use super::Rstp;
-use super::port::{InfoIs, Role, Times, Vector};
+use super::port::{InfoIs, Role, Times};
+use crate::vector::Vector;
 
 impl Rstp {
     /// Selects roles anew where something was said that may change them.

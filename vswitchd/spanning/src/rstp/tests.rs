@@ -1,141 +1,20 @@
 //! Networks of rapid bridges, with old ones among them: the figures of IEEE 802.1D-2004, and how fast it goes.
 
 use super::*;
-use crate::stp::{self, Stp};
+use crate::net::Net;
 
-const COST: u32 = 10;
-
-/// A bridge of either kind.
-enum Bridge {
-    Rapid(Rstp),
-    Old(Stp),
+/// With `old` those that know the protocol of 1998 alone.
+fn with_old(bridges: &[(u64, &str)], old: &[u64]) -> Net {
+    Net { bridges: Vec::new(), step_ms: 100, at_once: true }.with(bridges, |id| old.contains(&id))
 }
 
-/// Bridges and the segments that their ports are on, by letter; `0` is a segment with nobody else on it, and `X` a link that is down.
-struct Net {
-    bridges: Vec<(Bridge, Vec<char>)>,
-}
-
-impl Net {
-    /// With `old` those that know the protocol of 1998 alone.
-    fn with_old(bridges: &[(u64, &str)], old: &[u64]) -> Net {
-        let mut net = Net { bridges: Vec::new() };
-        for (id, words) in bridges {
-            let (name, settings) = (format!("{id:x}"), StpSettings::new(BridgeId(*id)));
-            let b = match old.contains(id) {
-                true => Bridge::Old(Stp::new(&name, settings)),
-                false => Bridge::Rapid(Rstp::new(&name, settings)),
-            };
-            net.bridges.push((b, Vec::new()));
-            net.rewire(net.bridges.len() - 1, words);
-        }
-        net
-    }
-
-    fn new(bridges: &[(u64, &str)]) -> Net {
-        Net::with_old(bridges, &[])
-    }
-
-    fn rewire(&mut self, bridge: usize, words: &str) {
-        let (b, segments) = &mut self.bridges[bridge];
-        *segments = words.split_whitespace().filter_map(|w| w.chars().next()).collect();
-        for (n, segment) in (1..).zip(segments.iter()) {
-            match b {
-                Bridge::Rapid(r) => {
-                    r.set_port(n, PortSettings { path_cost: COST, ..PortSettings::USUAL });
-                    r.enable(n, *segment != 'X');
-                }
-                Bridge::Old(s) => {
-                    s.set_port(n, stp::PortSettings { priority: 128, path_cost: COST as u16 });
-                    s.enable(n, *segment != 'X');
-                }
-            }
-        }
-        self.carry();
-    }
-
-    /// Carries messages until nobody has anything to say.
-    fn carry(&mut self) {
-        for round in 0.. {
-            assert!(round < 200, "they do not come to rest");
-            let mut sent = Vec::new();
-            for (i, (b, segments)) in self.bridges.iter_mut().enumerate() {
-                let frames = match b {
-                    Bridge::Rapid(r) => r.take_frames(),
-                    Bridge::Old(s) => s.take_frames(),
-                };
-                sent.extend(frames.into_iter().map(|(n, m)| (i, n, segments[usize::from(n) - 1], m)));
-            }
-            if sent.is_empty() {
-                return;
-            }
-            for (from, out_of, segment, m) in sent {
-                let m = Bpdu::parse(&m.emit([2; 6])).unwrap();
-                for (i, (b, segments)) in self.bridges.iter_mut().enumerate() {
-                    for (n, s) in (1..).zip(segments.iter()) {
-                        if *s == segment && segment != '0' && (i, n) != (from, out_of) {
-                            match b {
-                                Bridge::Rapid(r) => r.receive(n, &m),
-                                Bridge::Old(s) => s.receive(n, &m),
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn run_ms(&mut self, ms: u32) {
-        for _ in 0..ms / 100 {
-            for (b, _) in &mut self.bridges {
-                match b {
-                    Bridge::Rapid(r) => r.run(100),
-                    Bridge::Old(s) => s.run(100),
-                }
-            }
-            self.carry();
-        }
-    }
-
-    /// For each port: `F` where it forwards, with the cost of the way to the root where that is by it, `B` where it is another way, `D`
-    /// where it is down, `?` where it is none of these.
-    fn is(&self, bridge: usize) -> String {
-        let (b, segments) = &self.bridges[bridge];
-        let port = |n: u8| match b {
-            Bridge::Rapid(r) => match (r.state(n), r.role(n)) {
-                (State::Forwarding, Role::Root) => format!("F:{}", r.seen().2),
-                (State::Forwarding, Role::Designated) => "F".to_owned(),
-                (State::Discarding, Role::Alternate | Role::Backup) => "B".to_owned(),
-                (State::Disabled, Role::Disabled) => "D".to_owned(),
-                _ => "?".to_owned(),
-            },
-            Bridge::Old(s) => match (s.state(n), s.role(n)) {
-                (stp::State::Forwarding, stp::Role::Root) => format!("F:{}", s.seen().2),
-                (stp::State::Forwarding, stp::Role::Designated) => "F".to_owned(),
-                (stp::State::Blocking, stp::Role::Alternate) => "B".to_owned(),
-                (stp::State::Disabled, stp::Role::Disabled) => "D".to_owned(),
-                _ => "?".to_owned(),
-            },
-        };
-        (1..=segments.len() as u8).map(port).collect::<Vec<_>>().join(" ")
-    }
-
-    fn are(&self) -> Vec<String> {
-        (0..self.bridges.len()).map(|b| self.is(b)).collect()
-    }
-
-    fn flushed(&mut self) -> Vec<bool> {
-        let taken = |b: &mut Bridge| match b {
-            Bridge::Rapid(r) => r.take_flush(),
-            Bridge::Old(s) => s.take_flush(),
-        };
-        self.bridges.iter_mut().map(|(b, _)| taken(b)).collect()
-    }
+fn net(bridges: &[(u64, &str)]) -> Net {
+    with_old(bridges, &[])
 }
 
 #[test]
 fn the_figures_of_2004_come_out_as_printed_within_seconds() {
-    let mut figure = Net::new(&[
+    let mut figure = net(&[
         (0x111, "a b e c"),
         (0x222, "a b d f"),
         (0x333, "c d l j h g"),
@@ -155,7 +34,7 @@ fn the_figures_of_2004_come_out_as_printed_within_seconds() {
     want[7] = "F:20 B F B";
     assert_eq!(figure.are(), want);
 
-    let mut ring = Net::new(&[
+    let mut ring = net(&[
         (0x111, "a b l"),
         (0x222, "b c d"),
         (0x333, "d e f"),
@@ -169,7 +48,7 @@ fn the_figures_of_2004_come_out_as_printed_within_seconds() {
 
 #[test]
 fn between_rapid_bridges_forwarding_begins_at_once_and_a_port_without_a_bridge_waits_a_little() {
-    let mut net = Net::new(&[(1, "X 0"), (2, "a")]);
+    let mut net = net(&[(1, "X 0"), (2, "a")]);
     net.rewire(0, "a 0");
     net.run_ms(100);
     assert_eq!(net.are(), ["F ?", "F:10"], "proposed and agreed to");
@@ -201,7 +80,7 @@ fn between_rapid_bridges_forwarding_begins_at_once_and_a_port_without_a_bridge_w
 
 #[test]
 fn when_a_link_of_a_ring_goes_the_other_way_is_taken_at_once_and_everybody_forgets() {
-    let mut net = Net::new(&[(1, "a c"), (2, "a b"), (3, "b c")]);
+    let mut net = net(&[(1, "a c"), (2, "a b"), (3, "b c")]);
     net.run_ms(10_000);
     assert_eq!(net.are(), ["F F", "F:10 F", "B F:10"]);
     net.flushed();
@@ -220,25 +99,25 @@ fn when_a_link_of_a_ring_goes_the_other_way_is_taken_at_once_and_everybody_forge
 
 #[test]
 fn a_root_that_says_nothing_any_more_is_none_after_three_messages() {
-    let mut net = Net::new(&[(1, "a"), (2, "a b"), (3, "b")]);
+    let mut net = net(&[(1, "a"), (2, "a b"), (3, "b")]);
     net.run_ms(10_000);
     assert_eq!(net.are(), ["F", "F:10 F", "F:20"]);
     net.rewire(0, "z");
     net.run_ms(3000);
     assert_eq!(net.is(2), "F:20");
     net.run_ms(8000);
-    let Bridge::Rapid(b) = &net.bridges[2].0 else { panic!() };
+    let b = net.rapid(2);
     assert_eq!((b.seen().1, b.role(1)), (BridgeId(2), Role::Root));
 }
 
 #[test]
 fn with_a_bridge_of_1998_it_goes_as_slowly_as_that_wants_and_ends_the_same() {
-    let mut net = Net::with_old(&[(1, "a c"), (2, "a b"), (3, "b c")], &[2]);
+    let mut net = with_old(&[(1, "a c"), (2, "a b"), (3, "b c")], &[2]);
     net.run_ms(20_000);
     assert!(net.is(1).contains('?'), "the old one still waits");
     net.run_ms(60_000);
     assert_eq!(net.are(), ["F F", "F:10 F", "B F:10"]);
-    let Bridge::Rapid(b) = &net.bridges[0].0 else { panic!() };
+    let b = net.rapid(0);
     assert!(!b.ports[&1].send_rstp && b.ports[&2].send_rstp, "each port speaks as it is spoken to");
     net.rewire(0, "a X");
     net.rewire(2, "b X");
@@ -302,8 +181,8 @@ fn whatever_comes_in_nothing_breaks_and_it_comes_to_rest() {
 fn a_tree_is_shown_as_by_a_stock_switch() {
     // As `ovs-appctl rstp/show` of Open vSwitch 3.1.0 shows the second of two bridges.
     let id = |last| BridgeId::new(0x8000, [0xaa, 0x66, 0xaa, 0x66, 0, last]);
-    let mut net = Net::new(&[(id(0).0, "a"), (id(1).0, "a 0 X")]);
-    let Bridge::Rapid(b) = &mut net.bridges[1].0 else { panic!() };
+    let mut net = net(&[(id(0).0, "a"), (id(1).0, "a 0 X")]);
+    let b = net.rapid(1);
     b.name = "br1".to_owned();
     (1..=3).for_each(|n| b.set_port(n, PortSettings::USUAL));
     net.run_ms(10_000);
@@ -313,6 +192,6 @@ fn a_tree_is_shown_as_by_a_stock_switch() {
                 stp-hello-time  2s\n  stp-max-age     20s\n  stp-fwd-delay   15s\n\n  \
                 Interface  Role       State      Cost     Pri.Nbr \n  ---------- ---------- ---------- -------- -------\n  \
                 p1         Root       Forwarding 2000     128.1\n  p2         Designated Forwarding 2000     128.2\n\n";
-    let Bridge::Rapid(b) = &net.bridges[1].0 else { panic!() };
+    let b = net.rapid(1);
     assert_eq!(b.text(&|n| format!("p{n}")), want);
 }

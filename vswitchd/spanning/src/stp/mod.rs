@@ -18,7 +18,8 @@ mod text;
 use std::collections::BTreeMap;
 
 use crate::bpdu::{Bpdu, BridgeId, Config};
-use port::{Port, Said, Timer};
+use crate::vector::Vector;
+use port::{Port, Timer};
 
 pub use port::{Counts, PortSettings, Role, State};
 
@@ -58,6 +59,14 @@ impl StpSettings {
         self.forward_delay_ms = self.forward_delay_ms.clamp(4000, 30_000).max(self.max_age_ms / 2 + 1000);
         self
     }
+
+    fn times(&self) -> Times {
+        Times {
+            hello_ms: self.hello_ms,
+            max_age_ms: self.max_age_ms,
+            forward_delay_ms: self.forward_delay_ms,
+        }
+    }
 }
 
 /// Times of the root, or its own.
@@ -95,11 +104,7 @@ impl Stp {
         let mut s = Stp {
             name: name.to_owned(),
             own,
-            times: Times {
-                hello_ms: own.hello_ms,
-                max_age_ms: own.max_age_ms,
-                forward_delay_ms: own.forward_delay_ms,
-            },
+            times: own.times(),
             root: own.id,
             root_path_cost: 0,
             root_port: None,
@@ -133,7 +138,7 @@ impl Stp {
         }
         if was_root {
             self.root = settings.id;
-            self.use_own_times();
+            self.times = self.own.times();
             // What was said of the old name is not true of any bridge.
             for p in self.ports.values_mut().filter(|p| p.designated.root == old.id) {
                 p.designated.root = settings.id;
@@ -151,7 +156,7 @@ impl Stp {
         }
         let settings = PortSettings { path_cost: settings.path_cost.max(1), ..settings };
         let id = u16::from(settings.priority) << 8 | u16::from(number);
-        let own = Said { root: self.root, cost: self.root_path_cost, bridge: self.own.id, port: id };
+        let own = Vector { root: self.root, cost: self.root_path_cost, bridge: self.own.id, port: id };
         let now_ms = self.now_ms;
         let Some(p) = self.ports.get_mut(&number) else {
             let p = Port {
@@ -364,14 +369,6 @@ impl Stp {
         self.is_designated_of(number, self.own.id)
     }
 
-    fn use_own_times(&mut self) {
-        self.times = Times {
-            hello_ms: self.own.hello_ms,
-            max_age_ms: self.own.max_age_ms,
-            forward_delay_ms: self.own.forward_delay_ms,
-        };
-    }
-
     fn set_state(&mut self, number: u8, state: State) {
         if let Some(p) = self.ports.get_mut(&number).filter(|p| p.state != state) {
             (p.state, p.since_ms) = (state, self.now_ms);
@@ -383,7 +380,7 @@ impl Stp {
         if self.supersedes(number, c) {
             // 8.6.2: what is said of the network behind the port is this now.
             if let Some(p) = self.ports.get_mut(&number) {
-                p.designated = Said::of(c);
+                p.designated = Vector::of(c);
                 p.message_age.start(c.message_age_ms);
             }
             self.configuration_update();
@@ -420,7 +417,7 @@ impl Stp {
     /// 8.6.2.2: whether what a message says is better than, or as good as, what is known, or from the same bridge.
     fn supersedes(&self, number: u8, c: &Config) -> bool {
         let Some(p) = self.ports.get(&number) else { return false };
-        let (new, old) = (Said::of(c), p.designated);
+        let (new, old) = (Vector::of(c), p.designated);
         let (path, old_path) = ((new.root, new.cost, new.bridge), (old.root, old.cost, old.bridge));
         path < old_path || path == old_path && (new.bridge != self.own.id || new.port <= old.port)
     }
@@ -515,7 +512,7 @@ impl Stp {
     fn become_designated(&mut self, number: u8) {
         let (root, cost, bridge) = (self.root, self.root_path_cost, self.own.id);
         if let Some(p) = self.ports.get_mut(&number) {
-            p.designated = Said { root, cost, bridge, port: p.id };
+            p.designated = Vector { root, cost, bridge, port: p.id };
         }
     }
 
@@ -565,7 +562,7 @@ impl Stp {
         if !self.is_root() || was_root {
             return;
         }
-        self.use_own_times();
+        self.times = self.own.times();
         self.topology_change_detection();
         self.tcn.stop();
         self.config_bpdu_generation();

@@ -1,6 +1,6 @@
 //! What a tree knows of one of its ports (IEEE 802.1D-1998 8.5.5), and timers.
 
-use crate::bpdu::{BridgeId, Config};
+use crate::vector::Vector;
 
 /// What a port does with packets (8.4).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,21 +131,6 @@ impl Timer {
     }
 }
 
-/// What was said last of the network behind a port, the best first (8.6.2.2).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Said {
-    pub(super) root: BridgeId,
-    pub(super) cost: u32,
-    pub(super) bridge: BridgeId,
-    pub(super) port: u16,
-}
-
-impl Said {
-    pub(super) fn of(c: &Config) -> Said {
-        Said { root: c.root, cost: c.root_path_cost, bridge: c.bridge, port: c.port }
-    }
-}
-
 /// A port.
 #[derive(Clone, Debug)]
 pub(super) struct Port {
@@ -153,7 +138,8 @@ pub(super) struct Port {
     /// Priority and number.
     pub(super) id: u16,
     pub(super) state: State,
-    pub(super) designated: Said,
+    /// What was said last of the network behind it.
+    pub(super) designated: Vector,
     /// To be said with the next message.
     pub(super) acknowledge: bool,
     /// A message is to be sent once the hold timer has run out.

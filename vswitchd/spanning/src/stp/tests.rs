@@ -2,113 +2,31 @@
 
 use super::*;
 use crate::bpdu::Bpdu;
+use crate::net::{COST, Net};
 
-/// What a way out of a port costs where nothing else is said.
-const COST: u16 = 10;
-
-/// Bridges and the segments that their ports are on, by letter; `0` is a segment with nobody else on it, and `X` a link that is down.
-struct Net {
-    bridges: Vec<(Stp, Vec<char>)>,
+fn net(bridges: &[(u64, &str)]) -> Net {
+    Net { bridges: Vec::new(), step_ms: 1000, at_once: false }.with(bridges, |_| true)
 }
 
-/// `a b:5`: a port on segment `a`, and one on `b` by which the way costs 5.
-fn ports(words: &str) -> Vec<(char, u16)> {
-    let port = |w: &str| {
-        let (segment, cost) = w.split_once(':').unwrap_or((w, ""));
-        (segment.chars().next().unwrap(), cost.parse().unwrap_or(COST))
+/// What each bridge's ports do ([`Net::is`]), or `root` where it is that and every port forwards.
+fn are(net: &mut Net) -> Vec<String> {
+    let texts = net.are();
+    let root = |(i, text): (usize, String)| {
+        let is_root = net.old(i).is_root() && text.split(' ').all(|p| p == "F");
+        if is_root { "root".to_owned() } else { text }
     };
-    words.split_whitespace().map(port).collect()
-}
-
-impl Net {
-    fn new(bridges: &[(u64, &str)]) -> Net {
-        let mut net = Net { bridges: Vec::new() };
-        for (id, words) in bridges {
-            let settings = StpSettings::new(BridgeId(*id));
-            net.bridges.push((Stp::new(&format!("stp{id:x}"), settings), Vec::new()));
-            net.rewire(net.bridges.len() - 1, words);
-        }
-        net
-    }
-
-    /// Puts the ports of a bridge on these segments.
-    fn rewire(&mut self, bridge: usize, words: &str) {
-        let (stp, segments) = &mut self.bridges[bridge];
-        let wanted = ports(words);
-        for (n, (segment, cost)) in (1..).zip(&wanted) {
-            stp.set_port(n, PortSettings { priority: PortSettings::USUAL_PRIORITY, path_cost: *cost });
-            stp.enable(n, *segment != 'X');
-        }
-        *segments = wanted.into_iter().map(|(s, _)| s).collect();
-    }
-
-    /// Lets this many seconds pass.
-    fn run(&mut self, seconds: u32) {
-        for _ in 0..seconds {
-            self.bridges.iter_mut().for_each(|(b, _)| b.run(1000));
-            // Answers to answers, until nobody has anything to say: a port says something once a second at most.
-            for round in 0.. {
-                assert!(round < 100, "they do not come to rest");
-                let mut sent = Vec::new();
-                for (i, (b, segments)) in self.bridges.iter_mut().enumerate() {
-                    let frames = b.take_frames();
-                    sent.extend(frames.into_iter().map(|(n, m)| (i, n, segments[usize::from(n) - 1], m)));
-                }
-                if sent.is_empty() {
-                    break;
-                }
-                for (from, out_of, segment, m) in sent {
-                    // As it is on the wire.
-                    let m = Bpdu::parse(&m.emit([2; 6])).unwrap();
-                    self.deliver((from, out_of), segment, &m);
-                }
-            }
-        }
-    }
-
-    fn deliver(&mut self, from: (usize, u8), segment: char, m: &Bpdu) {
-        for (i, (b, segments)) in self.bridges.iter_mut().enumerate() {
-            for (n, s) in (1..).zip(segments.iter()) {
-                if *s == segment && segment != '0' && (i, n) != from {
-                    b.receive(n, m);
-                }
-            }
-        }
-    }
-
-    /// One bridge: `root` where it is that and every port forwards, else for each port `F` where it forwards, with the cost of the way to
-    /// the root where that is by it, `B` where it is blocked, `D` where it is down, `?` where it is none of these.
-    fn is(&self, bridge: usize) -> String {
-        let (b, segments) = &self.bridges[bridge];
-        let port = |n: u8| match (b.state(n), b.role(n)) {
-            (State::Forwarding, Role::Root) => format!("F:{}", b.seen().2),
-            (State::Forwarding, Role::Designated) => "F".to_owned(),
-            (State::Blocking, Role::Alternate) => "B".to_owned(),
-            (State::Disabled, Role::Disabled) => "D".to_owned(),
-            _ => "?".to_owned(),
-        };
-        let all: Vec<String> = (1..=segments.len() as u8).map(port).collect();
-        if b.is_root() && all.iter().all(|p| p == "F") { "root".to_owned() } else { all.join(" ") }
-    }
-
-    fn are(&self) -> Vec<String> {
-        (0..self.bridges.len()).map(|b| self.is(b)).collect()
-    }
-
-    fn flushed(&mut self) -> Vec<bool> {
-        self.bridges.iter_mut().map(|(b, _)| b.take_flush()).collect()
-    }
+    texts.into_iter().enumerate().map(root).collect()
 }
 
 #[test]
 fn the_example_of_1998_and_the_figures_of_2004_come_out_as_printed() {
     let mut figure =
-        Net::new(&[(0x42, "a b"), (0x97, "c:5 a d:5"), (0x45, "b e"), (0x57, "b:5 e:5"), (0x83, "a:5 e:5")]);
-    figure.run(1000);
-    assert_eq!(figure.are(), ["root", "F F:10 F", "F:10 B", "F:5 F", "F:5 B"]);
+        net(&[(0x42, "a b"), (0x97, "c:5 a d:5"), (0x45, "b e"), (0x57, "b:5 e:5"), (0x83, "a:5 e:5")]);
+    figure.run_ms(1_000_000);
+    assert_eq!(are(&mut figure), ["root", "F F:10 F", "F:10 B", "F:5 F", "F:5 B"]);
 
     // 17.4 and 17.5: two core bridges, two below them, four at the edge.
-    let mut figure = Net::new(&[
+    let mut figure = net(&[
         (0x111, "a b e c"),
         (0x222, "a b d f"),
         (0x333, "c d l j h g"),
@@ -118,18 +36,18 @@ fn the_example_of_1998_and_the_figures_of_2004_come_out_as_printed() {
         (0x777, "j m 0 0"),
         (0x888, "l n 0 0"),
     ]);
-    figure.run(1000);
+    figure.run_ms(1_000_000);
     let mut want = vec!["root", "F:10 B F F", "F:10 B F F F F", "F:10 B F F F F"];
     want.extend(["F:20 B F F"; 4]);
-    assert_eq!(figure.are(), want);
+    assert_eq!(are(&mut figure), want);
     // Two ports of the last one are connected to each other.
     figure.rewire(7, "l n o o");
-    figure.run(1000);
+    figure.run_ms(1_000_000);
     want[7] = "F:20 B F B";
-    assert_eq!(figure.are(), want);
+    assert_eq!(are(&mut figure), want);
 
     // 17.6: a ring.
-    let mut figure = Net::new(&[
+    let mut figure = net(&[
         (0x111, "a b l"),
         (0x222, "b c d"),
         (0x333, "d e f"),
@@ -137,90 +55,90 @@ fn the_example_of_1998_and_the_figures_of_2004_come_out_as_printed() {
         (0x555, "j h i"),
         (0x666, "l j k"),
     ]);
-    figure.run(1000);
-    assert_eq!(figure.are(), ["root", "F:10 F F", "F:20 F F", "F:30 F B", "F:20 F F", "F:10 F F"]);
+    figure.run_ms(1_000_000);
+    assert_eq!(are(&mut figure), ["root", "F:10 F F", "F:20 F F", "F:30 F B", "F:20 F F", "F:10 F F"]);
 }
 
 #[test]
 fn a_port_that_comes_forwards_after_twice_the_delay() {
-    let mut net = Net::new(&[(1, "a"), (2, "a")]);
-    let states = |n: &Net| n.bridges.iter().map(|(b, _)| b.state(1)).collect::<Vec<_>>();
-    assert_eq!(states(&net), [State::Listening; 2]);
-    net.run(14);
-    assert_eq!(states(&net), [State::Listening; 2]);
-    net.run(1);
-    assert_eq!(states(&net), [State::Learning; 2]);
-    net.run(15);
-    assert_eq!(states(&net), [State::Forwarding; 2]);
-    assert_eq!(net.bridges[1].0.in_state_ms(1), 0);
-    net.run(7);
-    assert_eq!(net.bridges[1].0.in_state_ms(1), 7000);
-    let (own, root, cost) = net.bridges[1].0.seen();
+    let mut net = net(&[(1, "a"), (2, "a")]);
+    let states = |n: &mut Net| [0, 1].map(|b| n.old(b).state(1));
+    assert_eq!(states(&mut net), [State::Listening; 2]);
+    net.run_ms(14_000);
+    assert_eq!(states(&mut net), [State::Listening; 2]);
+    net.run_ms(1000);
+    assert_eq!(states(&mut net), [State::Learning; 2]);
+    net.run_ms(15_000);
+    assert_eq!(states(&mut net), [State::Forwarding; 2]);
+    assert_eq!(net.old(1).in_state_ms(1), 0);
+    net.run_ms(7000);
+    assert_eq!(net.old(1).in_state_ms(1), 7000);
+    let (own, root, cost) = net.old(1).seen();
     assert_eq!((own.0, root.0, cost), (2, 1, 10));
 }
 
 #[test]
 fn when_the_way_to_the_root_goes_another_is_found_and_everybody_forgets() {
-    let mut net = Net::new(&[(1, "a c"), (2, "a b"), (3, "b c")]);
-    net.run(100);
-    assert_eq!(net.are(), ["root", "F:10 F", "B F:10"]);
+    let mut net = net(&[(1, "a c"), (2, "a b"), (3, "b c")]);
+    net.run_ms(100_000);
+    assert_eq!(are(&mut net), ["root", "F:10 F", "B F:10"]);
     net.flushed();
-    net.run(100);
+    net.run_ms(100_000);
     assert_eq!(net.flushed(), [false; 3], "nothing happens");
     // The link between the first and the second goes down at both ends.
     net.rewire(0, "X c");
     net.rewire(1, "X b");
-    net.run(100);
-    assert_eq!(net.are(), ["D F", "D F:20", "F F:10"]);
+    net.run_ms(100_000);
+    assert_eq!(are(&mut net), ["D F", "D F:20", "F F:10"]);
     assert_eq!(net.flushed(), [true; 3]);
     net.rewire(0, "a c");
     net.rewire(1, "a b");
-    net.run(100);
-    assert_eq!(net.are(), ["root", "F:10 F", "B F:10"]);
+    net.run_ms(100_000);
+    assert_eq!(are(&mut net), ["root", "F:10 F", "B F:10"]);
 }
 
 #[test]
 fn a_root_that_says_nothing_any_more_is_none_after_its_greatest_age() {
-    let mut net = Net::new(&[(1, "a"), (2, "a b"), (3, "b")]);
-    net.run(100);
-    assert_eq!(net.are(), ["root", "F:10 F", "F:20"]);
+    let mut net = net(&[(1, "a"), (2, "a b"), (3, "b")]);
+    net.run_ms(100_000);
+    assert_eq!(are(&mut net), ["root", "F:10 F", "F:20"]);
     // It is cut off, and nobody's link goes down.
     net.rewire(0, "z");
-    net.run(15);
-    assert_eq!(net.bridges[2].0.seen().1, BridgeId(1));
-    net.run(40);
-    assert_eq!(net.are(), ["root", "root", "F:10"]);
+    net.run_ms(15_000);
+    assert_eq!(net.old(2).seen().1, BridgeId(1));
+    net.run_ms(40_000);
+    assert_eq!(are(&mut net), ["root", "root", "F:10"]);
 }
 
 #[test]
 fn a_better_bridge_becomes_the_root_and_a_worse_priority_gives_it_up() {
-    let mut net = Net::new(&[(0x8000_0000_0000_0002, "a"), (0x8000_0000_0000_0003, "a")]);
-    net.run(50);
-    assert_eq!(net.are(), ["root", "F:10"]);
+    let mut net = net(&[(0x8000_0000_0000_0002, "a"), (0x8000_0000_0000_0003, "a")]);
+    net.run_ms(50_000);
+    assert_eq!(are(&mut net), ["root", "F:10"]);
     let better = BridgeId::new(0x7000, [0, 0, 0, 0, 0, 3]);
-    net.bridges[1].0.configure(StpSettings { hello_ms: 1000, ..StpSettings::new(better) });
-    net.run(50);
-    assert_eq!(net.are(), ["F:10", "root"]);
-    assert_eq!(net.bridges[0].0.seen().1, better);
+    net.old(1).configure(StpSettings { hello_ms: 1000, ..StpSettings::new(better) });
+    net.run_ms(50_000);
+    assert_eq!(are(&mut net), ["F:10", "root"]);
+    assert_eq!(net.old(0).seen().1, better);
     let worse = BridgeId::new(0x9000, [0, 0, 0, 0, 0, 3]);
-    net.bridges[1].0.configure(StpSettings::new(worse));
-    net.run(50);
-    assert_eq!(net.are(), ["root", "F:10"]);
+    net.old(1).configure(StpSettings::new(worse));
+    net.run_ms(50_000);
+    assert_eq!(are(&mut net), ["root", "F:10"]);
 }
 
 #[test]
 fn of_two_links_the_cheaper_is_used_then_the_one_with_the_better_port() {
-    let mut net = Net::new(&[(1, "a b"), (2, "a b")]);
-    net.run(50);
-    assert_eq!(net.are(), ["root", "F:10 B"]);
+    let mut net = net(&[(1, "a b"), (2, "a b")]);
+    net.run_ms(50_000);
+    assert_eq!(are(&mut net), ["root", "F:10 B"]);
     let usual = PortSettings::USUAL_PRIORITY;
-    net.bridges[1].0.set_port(2, PortSettings { priority: usual, path_cost: 4 });
-    net.run(50);
-    assert_eq!(net.are(), ["root", "B F:4"]);
-    net.bridges[1].0.set_port(2, PortSettings { priority: usual, path_cost: COST });
-    net.bridges[0].0.set_port(2, PortSettings { priority: 16, path_cost: COST });
-    net.run(50);
-    assert_eq!(net.are(), ["root", "B F:10"], "the root says by which port");
+    net.old(1).set_port(2, PortSettings { priority: usual, path_cost: 4 });
+    net.run_ms(50_000);
+    assert_eq!(are(&mut net), ["root", "B F:4"]);
+    net.old(1).set_port(2, PortSettings { priority: usual, path_cost: COST });
+    net.old(0).set_port(2, PortSettings { priority: 16, path_cost: COST });
+    net.run_ms(50_000);
+    assert_eq!(are(&mut net), ["root", "B F:10"], "the root says by which port");
 }
 
 #[test]
@@ -290,15 +208,15 @@ fn whatever_comes_in_nothing_breaks_and_ports_are_only_told_of_their_own() {
 fn a_tree_is_shown_as_by_a_stock_switch() {
     // As `ovs-appctl stp/show` of Open vSwitch 3.1.0 shows the second of two bridges.
     let id = |last| BridgeId::new(0x8000, [0xaa, 0x66, 0xaa, 0x66, 0, last]);
-    let mut net = Net::new(&[(id(0).0, "a"), (id(1).0, "a:2 0:2 X")]);
-    net.bridges[1].0.name = "br1".to_owned();
-    net.run(40);
+    let mut net = net(&[(id(0).0, "a"), (id(1).0, "a:2 0:2 X")]);
+    net.old(1).name = "br1".to_owned();
+    net.run_ms(40_000);
     let want = "---- br1 ----\nRoot ID:\n  stp-priority  32768\n  stp-system-id   aa:66:aa:66:00:00\n  \
                 stp-hello-time  2s\n  stp-max-age     20s\n  stp-fwd-delay   15s\n  root-port       p1\n  \
                 root-path-cost  2\n\nBridge ID:\n  stp-priority  32768\n  stp-system-id   aa:66:aa:66:00:01\n  \
                 stp-hello-time  2s\n  stp-max-age     20s\n  stp-fwd-delay   15s\n\n  \
                 Interface  Role       State      Cost  Pri.Nbr \n  ---------- ---------- ---------- ----- -------\n  \
                 p1         root       forwarding 2     128.1\n  p2         designated forwarding 2     128.2\n\n";
-    assert_eq!(net.bridges[1].0.text(&|n| format!("p{n}")), want);
-    assert!(net.bridges[0].0.text(&|n| format!("p{n}")).contains("  This bridge is the root\n"));
+    assert_eq!(net.old(1).text(&|n| format!("p{n}")), want);
+    assert!(net.old(0).text(&|n| format!("p{n}")).contains("  This bridge is the root\n"));
 }
