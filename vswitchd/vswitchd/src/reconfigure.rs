@@ -111,25 +111,24 @@ impl Reconfigure {
         let me = self.clone();
         std::thread::Builder::new().name("config".to_owned()).spawn(move || {
             while !stop.load(Ordering::Acquire) {
-                let (next, n, taken_out, renumbered) = {
-                    let p = &mut *me.pending.lock();
-                    let out = std::mem::take(&mut p.taken_out);
-                    (p.desired.take(), p.submitted, out, std::mem::take(&mut p.renumbered))
+                let asked = {
+                    let mut p = me.pending.lock();
+                    let submitted = p.submitted;
+                    std::mem::replace(&mut *p, Pending { submitted, ..Pending::default() })
                 };
-                let reconnecting = std::mem::take(&mut me.pending.lock().reconnecting);
-                reconciler.reconnect(&reconnecting);
-                for (port, to) in renumbered {
+                reconciler.reconnect(&asked.reconnecting);
+                for (port, to) in asked.renumbered {
                     reconciler.renumber(&port, to);
                 }
-                for port in &taken_out {
+                for port in &asked.taken_out {
                     reconciler.take_out(port);
                 }
-                match next {
+                match asked.desired {
                     Some(d) => reconciler.apply(d),
-                    None if taken_out.is_empty() => reconciler.look_again(),
+                    None if asked.taken_out.is_empty() => reconciler.look_again(),
                     None => {}
                 }
-                me.done.send_if_modified(|d| std::mem::replace(d, n) != n);
+                me.done.send_if_modified(|d| std::mem::replace(d, asked.submitted) != asked.submitted);
                 let loose = parts.sims.lock().iter().any(|s| s.has_loose_wire());
                 let unwell = loose || parts.outcomes.has_errors();
                 me.poke.wait(if unwell { RETRY } else { IDLE });

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use crate::config::{PortConfig, PortKind};
 use crate::dummy::{DummyClass, DummyPort, DummyPorts};
 use crate::open;
+use crate::reconcile::{DATAPATH_PORTS, first_number};
 
 /// Most of them.
 const MOST: usize = 16;
@@ -167,11 +168,6 @@ impl Spare {
         format!("{}@{}", self.kind, self.name)
     }
 
-    /// `NAME`.
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Whether its ports are dummies.
     pub(crate) fn is_dummy(&self) -> bool {
         self.host.dummy
@@ -226,10 +222,11 @@ impl Spare {
         }
         let free = |n: &u32| !ports.contains_key(n);
         let number = match new.number {
-            Some(n) => Some(n).filter(|n| free(n) && *n < MAX_NUMBER).ok_or(SpareError::Busy)?,
-            None => {
-                number_in(&new.name).filter(free).unwrap_or_else(|| (1..).find(free).unwrap_or(MAX_NUMBER))
-            }
+            Some(n) => Some(n).filter(|n| free(n) && *n < DATAPATH_PORTS).ok_or(SpareError::Busy)?,
+            None => first_number(&new.name)
+                .filter(|n| (1..DATAPATH_PORTS).contains(n))
+                .filter(free)
+                .unwrap_or_else(|| (1..).find(free).unwrap_or(DATAPATH_PORTS)),
         };
         drop(ports);
         self.attach(new, number)
@@ -331,16 +328,6 @@ impl Spare {
     }
 }
 
-/// Numbers of ports lie below this.
-const MAX_NUMBER: u32 = 65_536;
-
-/// The first number in a name, as dummies are numbered.
-fn number_in(name: &str) -> Option<u32> {
-    let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    digits[..end].parse().ok().filter(|n| (1..MAX_NUMBER).contains(n))
-}
-
 /// Those there are.
 #[derive(Default)]
 pub(crate) struct Spares(Mutex<BTreeMap<String, Arc<Spare>>>);
@@ -365,6 +352,11 @@ impl Spares {
         let spare = Spare::start(kind, name, host)?;
         all.insert(full, spare.clone());
         Ok(spare)
+    }
+
+    /// The first one of that name, whatever its type.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Spare>> {
+        self.0.lock().values().find(|s| s.name == name).cloned()
     }
 
     /// The one of that full name.

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use daemon::unixctl::Commands;
 use datapath_api::Datapath as _;
@@ -13,16 +12,13 @@ use openflow::PortNo;
 use crate::config::PortKind;
 use crate::endpoint::Endpoint;
 use crate::ports::SwitchPort;
+use crate::reconcile::DATAPATH_PORTS;
 use crate::reconfigure::Reconfigure;
 use crate::report::{DumpOptions, Parts};
 
-pub(super) use ofproto::dump::DATAPATH;
+use super::comes_true;
 
-/// Longest wait for a port to have its new number, and between looks at whether it has.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(5);
-/// Numbers of ports of the datapath lie below this.
-const PORTS: u32 = 65_536;
+pub(super) use ofproto::dump::DATAPATH;
 
 pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Reconfigure) {
     let p = Arc::clone(parts);
@@ -92,18 +88,15 @@ fn change_port_number(p: &Parts, to: &Reconfigure, args: &[String]) -> Result<St
     let port = || p.ports.all().into_iter().find(|p| p.name == *name);
     let is_dummy = |p: &Arc<SwitchPort>| matches!(p.kind, PortKind::Dummy { .. });
     port().filter(is_dummy).ok_or("unknown port")?;
-    let number = number.parse::<u32>().ok().filter(|n| (1..PORTS).contains(n)).ok_or("bad port number")?;
+    let number =
+        number.parse::<u32>().ok().filter(|n| (1..DATAPATH_PORTS).contains(n)).ok_or("bad port number")?;
     let number = PortId(number);
     if p.soft.ports().contains(&number) {
         return Err("port number already in use".into());
     }
     to.renumber(name, number);
-    let until = Instant::now() + PATIENCE;
-    while port().is_none_or(|p| p.dp != number) {
-        if Instant::now() >= until {
-            return Err(format!("{name} did not get number {} in time", number.0));
-        }
-        std::thread::sleep(LOOK);
+    if !comes_true(|| port().is_some_and(|p| p.dp == number)) {
+        return Err(format!("{name} did not get number {} in time", number.0));
     }
     Ok(String::new())
 }

@@ -13,6 +13,7 @@ mod trees;
 mod tunnels;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use daemon::memory::Usage;
 use daemon::unixctl::Commands;
@@ -23,6 +24,22 @@ use tokio::runtime::Handle;
 use crate::drop_coverage::DropCoverage;
 use crate::reconfigure::Reconfigure;
 use crate::report::{Parts, Selection};
+
+/// Longest wait for what the switch was asked to do with its ports, and between looks at whether it has.
+const PATIENCE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Waits until something holds that the switch was asked for. Whether it does.
+fn comes_true(holds: impl Fn() -> bool) -> bool {
+    let until = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() >= until {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+    true
+}
 
 fn json<T: serde::Serialize>(document: &T) -> Result<String, String> {
     serde_json::to_string(document).map(|s| s + "\n").map_err(|e| e.to_string())

@@ -103,7 +103,7 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Re
     });
     let p = Arc::clone(parts);
     commands.register("dpif-netdev/pmd-rxq-show", "[-pmd core] [-secs secs] [dp]", 0..=5, move |a| {
-        if let Some(s) = a.last().and_then(|n| p.spares.all().into_iter().find(|s| s.name() == n)) {
+        if let Some(s) = a.last().and_then(|n| p.spares.named(n)) {
             return Ok(spare_queues_text(&s));
         }
         Ok(queues_text(&p, &Asked::parse(a)?))
@@ -402,7 +402,7 @@ pub(super) fn polling_processors(p: &Parts) -> Vec<usize> {
 
 /// Whether a datapath of that name is there, without its type.
 pub(super) fn is_there(p: &Parts, name: &str) -> bool {
-    is_ours(name) || p.spares.all().iter().any(|s| s.name() == name)
+    is_ours(name) || p.spares.named(name).is_some()
 }
 
 #[cfg(test)]

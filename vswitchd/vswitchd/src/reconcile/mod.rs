@@ -42,6 +42,7 @@ use crate::desired::Desired;
 use crate::endpoint::Endpoint;
 use crate::ports::SwitchPort;
 use crate::report::Parts;
+pub(crate) use numbers::{DATAPATH_PORTS, first_number};
 use numbers::{DatapathNumbers, OfPorts};
 
 /// How long forwarding cores get to let go of a port; they come round within a burst.

@@ -15,7 +15,14 @@ use crate::config::{MAX_OFPORT, PortConfig};
 /// Datapath numbers of LOCAL ports are taken from here downwards.
 const LOCAL_FROM: u32 = 65_534;
 /// Datapath port numbers lie below this.
-const DATAPATH_PORTS: u32 = 65_536;
+pub(crate) const DATAPATH_PORTS: u32 = 65_536;
+
+/// The first number in a name.
+pub(crate) fn first_number(name: &str) -> Option<u32> {
+    let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
+}
 
 /// The OpenFlow numbers of one bridge.
 #[derive(Default)]
@@ -114,10 +121,8 @@ impl DatapathNumbers {
     /// is free, else the lowest free one. What tests are written by. `None` when there is none left.
     pub fn take_by_name(&mut self, name: &str) -> Option<PortId> {
         let free = |n: &u32| *n > 0 && *n < DATAPATH_PORTS && !self.0.contains(n);
-        let digits = name.trim_start_matches(|c: char| !c.is_ascii_digit());
-        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
         let base: u32 = if name.starts_with("br") { 100 } else { 0 };
-        let named = digits[..end].parse::<u32>().ok().and_then(|n| n.checked_add(base));
+        let named = first_number(name).and_then(|n| n.checked_add(base));
         let asked = self.2.get(name).map(|p| p.0);
         let dp = asked.filter(free).or(named.filter(free)).or_else(|| (1..DATAPATH_PORTS).find(free))?;
         self.0.insert(dp);

@@ -29,7 +29,7 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Re
         move |a| {
             let o = DumpOptions::parse(a)?;
             if let Some(name) = &o.datapath {
-                let of = Target::named(&p, name).map_err(|why| said(format!("opening datapath ({why})")))?;
+                let of = Target::opened(&p, name).map_err(said)?;
                 if let Target::Spare(s) = &of {
                     return Ok(p.dump_spare(s, &of.records(), &o));
                 }

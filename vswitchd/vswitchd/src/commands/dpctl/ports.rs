@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use daemon::unixctl::Commands;
 use datapath_api::{Datapath as _, DatapathStats, PortStats};
 use tokio::runtime::Handle;
 
+use super::super::comes_true;
 use super::super::dpif::DATAPATH;
 use super::said;
 use super::target::{Target, is_kernels};
@@ -16,11 +16,8 @@ use crate::dummy::DummyOptions;
 use crate::ports::SwitchPort;
 use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
-use crate::spare::{Host, NewPort, Spare};
+use crate::spare::{Host, NewPort, Spare, SpareError};
 
-/// Longest wait for a port to be taken out, and between looks at whether it was.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LOOK: Duration = Duration::from_millis(5);
 /// Most interfaces of one command.
 const MANY: usize = 256;
 
@@ -37,7 +34,7 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Re
     });
     let p = Arc::clone(parts);
     commands.register("dpctl/del-dp", "dp", 1..=1, move |a| {
-        let opened = Target::named(&p, &a[0]).map_err(|why| said(format!("opening datapath ({why})")))?;
+        let opened = Target::opened(&p, &a[0]).map_err(said)?;
         if !matches!(opened, Target::Spare(_)) {
             // Bridges stand on it.
             return Err(said("del_dp (Device or resource busy)".to_owned()));
@@ -56,7 +53,7 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Re
     });
     let (p, to) = (Arc::clone(parts), reconfigure.clone());
     commands.register("dpctl/del-if", "dp iface...", 2..=MANY, move |a| {
-        match Target::named(&p, &a[0]).map_err(|why| said(format!("opening datapath ({why})")))? {
+        match Target::opened(&p, &a[0]).map_err(said)? {
             Target::Spare(s) => each(&a[1..], |name| {
                 s.port(name).ok_or_else(|| format!("no port named {name}"))?;
                 s.remove_port(name).map_err(|e| format!("deleting port {name} from {} failed ({e})", a[0]))
@@ -121,7 +118,7 @@ fn configure(p: &Parts, runtime: &Handle, i: &Interface<'_>) {
 }
 
 fn add_if(p: &Parts, runtime: &Handle, dp: &str, word: &str) -> Result<(), String> {
-    let to = Target::named(p, dp).map_err(|why| format!("opening datapath ({why})"))?;
+    let to = Target::opened(p, dp)?;
     let i = Interface::parse(word);
     let failed = |why: &str| format!("adding {} to {dp} failed ({why})", i.name);
     let Target::Spare(s) = to else {
@@ -135,7 +132,7 @@ fn add_if(p: &Parts, runtime: &Handle, dp: &str, word: &str) -> Result<(), Strin
     };
     let kind = i.get("type").unwrap_or("system").to_owned();
     s.add_port(&NewPort { name: i.name.to_owned(), kind, number }).map_err(|e| match e {
-        crate::spare::SpareError::NoSuchType => format!("{}: failed to open network device ({e})", i.name),
+        SpareError::NoSuchType => format!("{}: failed to open network device ({e})", i.name),
         e => failed(&e.to_string()),
     })?;
     configure(p, runtime, &i);
@@ -143,7 +140,7 @@ fn add_if(p: &Parts, runtime: &Handle, dp: &str, word: &str) -> Result<(), Strin
 }
 
 fn set_if(p: &Parts, runtime: &Handle, dp: &str, word: &str) -> Result<(), String> {
-    let of = Target::named(p, dp).map_err(|why| format!("opening datapath ({why})"))?;
+    let of = Target::opened(p, dp)?;
     let i = Interface::parse(word);
     let unknown = || format!("{}: failed to query port in {dp} (No such device)", i.name);
     let (number, kind) = match &of {
@@ -175,12 +172,8 @@ fn take_out(p: &Parts, to: &Reconfigure, name: &str) -> Result<(), String> {
         return Err(format!("no port named {name}"));
     }
     to.take_out(name);
-    let until = Instant::now() + PATIENCE;
-    while there() {
-        if Instant::now() >= until {
-            return Err(format!("deleting port {name} from {DATAPATH} failed (Connection timed out)"));
-        }
-        std::thread::sleep(LOOK);
+    if !comes_true(|| !there()) {
+        return Err(format!("deleting port {name} from {DATAPATH} failed (Connection timed out)"));
     }
     Ok(())
 }

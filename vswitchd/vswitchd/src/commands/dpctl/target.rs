@@ -55,15 +55,21 @@ impl<'a> Target<'a> {
         })
     }
 
+    /// [`Target::named`].
+    ///
+    /// # Errors
+    /// As stock tools say it.
+    pub(super) fn opened(p: &'a Parts, name: &str) -> Result<Target<'a>, String> {
+        Target::named(p, name).map_err(|why| format!("opening datapath ({why})"))
+    }
+
     /// As the first of several arguments says, or the bridges' own when there are fewer than `most`.
     ///
     /// # Errors
     /// As stock tools say it.
     pub(super) fn first_of(p: &'a Parts, args: &[String], most: usize) -> Result<Target<'a>, String> {
         match args {
-            [name, ..] if args.len() >= most => {
-                Target::named(p, name).map_err(|why| format!("opening datapath ({why})"))
-            }
+            [name, ..] if args.len() >= most => Target::opened(p, name),
             _ => Ok(Target::Bridges(p)),
         }
     }
