@@ -194,7 +194,7 @@ pub fn insertion(rules: u32) -> Result<Insertion, BenchError> {
 ///
 /// # Errors
 /// Where the system has no such clock.
-pub fn processor_seconds() -> Result<f64, BenchError> {
+fn processor_seconds() -> Result<f64, BenchError> {
     let t = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
     let t = t.map_err(|e| BenchError::Device(format!("the thread's processor time: {e}")))?;
     Ok(Duration::from(t).as_secs_f64())

@@ -3,9 +3,9 @@
 //! Rates are per second of processor time of the one thread that runs the device, so that a busy machine does not make the
 //! simulator slow.
 
-use nic::bench::processor_seconds;
 use nic::{Bed, Config, Match};
 
+use crate::cycles::processor_time;
 use crate::figure::{Figure, Unit};
 use crate::heap::Held;
 use crate::part::BenchError;
@@ -45,13 +45,8 @@ fn half_load(frames: u64, len: usize, skipping: bool) -> Result<Run, BenchError>
     let mut begin = None;
     while sent < frames {
         if sent >= warm && begin.is_none() {
-            begin = Some((
-                processor_seconds()?,
-                out,
-                bed.sim().cycle().0,
-                bed.sim().evaluated_cycles(),
-                Held::now(),
-            ));
+            begin =
+                Some((processor_time(), out, bed.sim().cycle().0, bed.sim().evaluated_cycles(), Held::now()));
         }
         let n = AHEAD.min(frames - sent);
         for i in 0..n {
@@ -64,7 +59,7 @@ fn half_load(frames: u64, len: usize, skipping: bool) -> Result<Run, BenchError>
         (0..ports).for_each(|p| bed.receive(p, |_, _| out += 1));
     }
     let (s, o, c, e, held) = begin.ok_or(BenchError::TooSmall)?;
-    let seconds = processor_seconds()? - s;
+    let seconds = (processor_time() - s).as_secs_f64();
     let run = Run {
         frames: out - o,
         evaluated: bed.sim().evaluated_cycles() - e,

@@ -17,12 +17,10 @@ use ofproto::{Bridge, BridgeConfig, Port, Switch, SwitchConfig, Tunnel, TunnelSe
 use openflow::PortNo;
 use openflow::number::MacAddr;
 
-use nix::time::{ClockId, clock_gettime};
-
 use super::directory::{Directory, Frames, N0, N1, TUN0, Underlay};
 use super::queues::{Replay, Silent, Sink, Source};
 use super::{Options, SwitchingError};
-use crate::cycles::now;
+use crate::cycles::{now, processor_time};
 
 /// Polls between two readings of the counter.
 const POLLS: usize = 32;
@@ -46,12 +44,6 @@ pub struct Chunk {
     pub on_processor_ns: u64,
     /// Packets received by them.
     pub packets: u64,
-}
-
-/// Time that this thread has had a processor, in nanoseconds.
-fn on_processor_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
-        .map_or(0, |t| t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64)
 }
 
 fn refused((at, e): (usize, impl std::fmt::Debug)) -> SwitchingError {
@@ -215,11 +207,11 @@ impl Bed {
             self.control();
             let at = self.clock.now();
             let before = self.allowance.load(Ordering::Relaxed);
-            let (mine, start) = (on_processor_ns(), now());
+            let (mine, start) = (processor_time().as_nanos() as u64, now());
             for _ in 0..POLLS {
                 self.core.poll_once(at);
             }
-            let (cycles, mine) = (now().wrapping_sub(start), on_processor_ns() - mine);
+            let (cycles, mine) = (now().wrapping_sub(start), processor_time().as_nanos() as u64 - mine);
             let left = self.allowance.load(Ordering::Relaxed);
             let go_on = each(Chunk { cycles, on_processor_ns: mine, packets: before - left });
             if left == 0 || !go_on {
