@@ -1,12 +1,11 @@
 //! `cargo xtask lab`: a guest kernel, and a program of ours in it.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use lab::kernel::KernelLab;
-use lab::machine::{Hardware, Machine, QEMU};
+use lab::machine::{self, Hardware, Machine, QEMU};
 
 use crate::{setup, step, vfio_lab};
 
@@ -62,18 +61,12 @@ fn show(line: &str) {
     }
 }
 
-fn program(scratch: &Path, name: &str) -> Result<String> {
-    let path = scratch.parent().context("no target folder")?.join("debug").join(name);
-    path.to_str().map(str::to_owned).context("a path is not UTF-8")
-}
-
 fn tc(only: &str) -> Result<()> {
-    step::build(&["guest", "vswitchd"])?;
+    let program = step::build(&["guest", "vswitchd"])?.join("tc-guest");
     let scratch = step::scratch()?;
     let lab = KernelLab::prepare(&scratch.join("kernel-lab"))?;
     let results = scratch.join("kernel-lab-tc");
-    let program = program(&scratch, "tc-guest")?;
-    let ended = lab.run(Path::new(&program), &["only", only], &results, LIMIT, &mut show)?;
+    let ended = lab.run(&program, &["only", only], &results, LIMIT, &mut show)?;
     println!("the guest ran for {:.1} s; its console is in {}", ended.took.as_secs_f64(), results.display());
     match ended.status {
         Some(0) => Ok(()),
@@ -84,16 +77,16 @@ fn tc(only: &str) -> Result<()> {
 
 fn tc_in_machine(only: &str, suite: Option<&str>) -> Result<()> {
     setup::programs(&[(QEMU, "qemu-system-x86")])?;
-    step::build(&["guest", "vswitchd"])?;
+    let programs = step::build(&["guest", "vswitchd"])?;
     let scratch = step::scratch()?;
-    let boot = suite.map_or_else(|| "machine".to_owned(), |s| format!("machine-{s}"));
+    let boot = machine::folder(suite);
     let machine = Machine::prepare(&scratch.join(&boot), suite)?;
     let results = scratch.join(format!("{boot}-lab-tc"));
-    let agent = program(&scratch, "lab-agent")?;
-    let mut guest = machine.start(Path::new(&agent), &results, Hardware::default())?;
+    let mut guest = machine.start(&programs.join("lab-agent"), &results, Hardware::default())?;
     let log = results.join("log");
     let modules = format!("HOIST_MODULES={}", machine.modules_root().display());
-    let pid = guest.start(&["env", &modules, &program(&scratch, "tc-guest")?, "only", only], "log")?;
+    let program = programs.join("tc-guest").display().to_string();
+    let pid = guest.start(&["env", &modules, &program, "only", only], "log")?;
     // Shown as it comes: this takes a while.
     let mut shown = 0;
     let mut more = || {

@@ -28,11 +28,11 @@ pub fn cargo(args: &[&str]) -> Command {
     c
 }
 
-/// Builds the programs of `packages`.
+/// Builds the programs of `packages`; the folder that they are in.
 ///
 /// # Errors
 /// When they do not build.
-pub fn build(packages: &[&str]) -> Result<()> {
+pub fn build(packages: &[&str]) -> Result<PathBuf> {
     let mut c = cargo(&["build", "--quiet", "--bins"]);
     for p in packages {
         c.args(["--package", p]);
@@ -41,7 +41,7 @@ pub fn build(packages: &[&str]) -> Result<()> {
     if !status.success() {
         bail!("{} does not build ({status})", packages.join(", "));
     }
-    Ok(())
+    Ok(scratch()?.parent().context("no target folder")?.join("debug"))
 }
 
 /// Runs `command`, passing what it says, on both its outputs, line by line to `seen`.

@@ -69,6 +69,11 @@ pub struct Machine {
     boot: Boot,
 }
 
+/// Name of the folder for a machine that boots the kernel of a suite, or of the distribution that this is.
+pub fn folder(suite: Option<&str>) -> String {
+    suite.map_or_else(|| "machine".to_owned(), |s| format!("machine-{s}"))
+}
+
 impl Machine {
     /// Has kernel and boot image under `dir`, unless they are there. The kernel is that of the distribution that this is, or of
     /// another suite of Debian's.

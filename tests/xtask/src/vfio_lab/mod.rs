@@ -12,8 +12,8 @@ mod platform;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use lab::machine::{Hardware, Machine, QEMU};
+use anyhow::{Result, bail};
+use lab::machine::{self, Hardware, Machine, QEMU};
 
 use crate::{setup, step};
 use bed::Bed;
@@ -32,10 +32,9 @@ pub fn run(suite: Option<&str>) -> Result<()> {
         println!("skip: lab vfio needs QEMU: {e:#}");
         return Ok(());
     }
-    step::build(&["guest", "vswitchd", "hoist"])?;
+    let programs = step::build(&["guest", "vswitchd", "hoist"])?;
     let scratch = step::scratch()?;
-    let boot = suite.map_or_else(|| "machine".to_owned(), |s| format!("machine-{s}"));
-    let programs = scratch.parent().context("no target folder")?.join("debug");
+    let boot = machine::folder(suite);
     let machine = match Machine::prepare(&scratch.join(&boot), suite) {
         Ok(m) => m,
         Err(e) => {
