@@ -333,15 +333,17 @@ impl<'a> Head<'a> {
         if let Some(b) = find(self.options, FLOWER_FLAGS)? {
             t.in_hw = read_u32("filter flags", b)? & flags::IN_HW != 0;
         }
-        for (i, a) in attrs(find(self.options, FLOWER_ACT)?.unwrap_or_default()).enumerate() {
-            let (cookie, report) = action::get_terse(a?.1)?;
-            if i == 0 {
-                t.cookie = cookie;
-            }
-            // Each action counts what reaches it; a policer before the others lets less through to them.
-            if i == 0 || report.total.packets > t.report.total.packets {
+        let (mut first, mut by_policer) = (true, true);
+        for a in attrs(find(self.options, FLOWER_ACT)?.unwrap_or_default()) {
+            let (shared, cookie, report) = action::get_terse(a?.1)?;
+            // A policer counts for all filters that share it, and has the cookie of whoever came last: what another says goes first.
+            if first || by_policer && !shared {
+                (t.cookie, t.report, by_policer) = (cookie, report, shared);
+            } else if !shared && report.total.packets > t.report.total.packets {
+                // Each action counts what reaches it.
                 t.report = report;
             }
+            first = false;
         }
         Ok(t)
     }

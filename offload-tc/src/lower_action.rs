@@ -148,7 +148,8 @@ pub fn lower_actions(
 }
 
 impl LoweredMatch {
-    fn fits(&self) -> Result<(), Reject> {
+    /// Not more actions than a filter has room for.
+    pub(crate) fn fits(&self) -> Result<(), Reject> {
         let n = self.flower.actions.len();
         match n > MAX_ACTIONS {
             true => Err(Reject::TooManyActions { table: TABLE, wanted: n, offered: MAX_ACTIONS }),
@@ -241,7 +242,8 @@ impl Lower<'_> {
                 let index = (terms.meter)(id.0).ok_or(Reject::ObjectOwnedElsewhere { kind, id: id.0 })?;
                 self.flush();
                 let verdict = Verdict::Drop;
-                let a = TcAction::pipe(ActionSpec::Police(Police::packets(0, 0)));
+                // Should there be no policer of that number any more, the kernel makes this one: nothing passes unmetered.
+                let a = TcAction::pipe(ActionSpec::Police(Police::closed()));
                 self.push(TcAction { index, verdict, ..a });
             }
             Action::Ct(c) if terms.can.conntrack => {

@@ -46,6 +46,8 @@ const TCA_INGRESS_BLOCK: u16 = 13;
 const DUMP_TERSE: u32 = 1;
 /// Table of actions in a message about actions.
 const TCA_ACT_TAB: u16 = 1;
+const TCA_ROOT_FLAGS: u16 = 2;
+const LARGE_DUMP: u32 = 1;
 
 fn tcmsg(w: &mut Writer, ifindex: u32, handle: u32, parent: u32, info: u32) {
     for v in [0, ifindex, handle, parent, info] {
@@ -145,9 +147,10 @@ pub fn delete_clsact(w: &mut Writer, seq: u32, ifindex: u32) {
     w.end_message(m);
 }
 
-/// Makes or changes an action that filters share by its number.
-pub fn put_shared_action(w: &mut Writer, seq: u32, a: &TcAction) {
-    let m = w.message(kind::NEW_ACTION, flag::REQUEST | flag::ACK | flag::CREATE | flag::REPLACE, seq);
+/// Makes an action that filters share by its number; `change` changes the one that is there, if there is one.
+pub fn put_shared_action(w: &mut Writer, seq: u32, a: &TcAction, change: bool) {
+    let how = if change { flag::REPLACE } else { flag::EXCL };
+    let m = w.message(kind::NEW_ACTION, flag::REQUEST | flag::ACK | flag::CREATE | how, seq);
     w.raw(&[0; 4]);
     action::put_actions(w, TCA_ACT_TAB, std::slice::from_ref(a));
     w.end_message(m);
@@ -173,6 +176,30 @@ pub fn delete_shared_action(w: &mut Writer, seq: u32, kind: &str, index: u32) {
 /// Asks for a shared action.
 pub fn get_shared_action(w: &mut Writer, seq: u32, kind: &str, index: u32) {
     about_action(w, kind::GET_ACTION, seq, kind, index);
+}
+
+/// Asks for every action of a kind that has a number of its own.
+pub fn dump_shared_actions(w: &mut Writer, seq: u32, kind: &str) {
+    let m = w.message(kind::GET_ACTION, flag::REQUEST | flag::DUMP, seq);
+    w.raw(&[0; 4]);
+    let all = w.nest(TCA_ACT_TAB);
+    let one = w.nest(1);
+    w.text(1, kind);
+    w.end(one);
+    w.end(all);
+    // As many in a message as there is room for.
+    action::put_bits(w, TCA_ROOT_FLAGS, LARGE_DUMP, LARGE_DUMP);
+    w.end_message(m);
+}
+
+/// All actions in a message about actions.
+///
+/// # Errors
+/// [`CodecError`].
+pub fn read_shared_actions(body: &[u8]) -> Result<Vec<(TcAction, action::ActionReport)>, CodecError> {
+    let b = body.get(4..).ok_or(CodecError::Missing("tcamsg"))?;
+    let Some(tab) = crate::wire::find(b, TCA_ACT_TAB)? else { return Ok(Vec::new()) };
+    crate::wire::attrs(tab).map(|a| action::get_action(a?.1)).collect()
 }
 
 /// The first action in a message about actions.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use netlink_packet_core::NetlinkMessage;
 use netlink_packet_route::RouteNetlinkMessage;
 use offload_tc::action::{CtNat, MirredMode, PeditCmd, PeditHeader, PeditKey, Police};
-use offload_tc::message::{self, Message, kind, messages};
+use offload_tc::message::{self, Message, flag, kind, messages};
 use offload_tc::wire::{Writer, attrs};
 use offload_tc::{ActionSpec, FilterAt, FlowerKey, Head, Hook, TcAction, Verdict};
 
@@ -166,7 +166,10 @@ fn again(m: &Message<'_>) -> Option<Vec<u8>> {
         }
         kind::NEW_ACTION => {
             let (a, _) = message::read_shared_action(m.body).unwrap();
-            message::put_shared_action(&mut w, m.seq, &a);
+            message::put_shared_action(&mut w, m.seq, &a, m.flags & flag::REPLACE != 0);
+        }
+        kind::GET_ACTION if m.flags & flag::DUMP == flag::DUMP => {
+            message::dump_shared_actions(&mut w, m.seq, "police");
         }
         kind::GET_ACTION => message::get_shared_action(&mut w, m.seq, "police", 9),
         kind::DEL_ACTION => message::delete_shared_action(&mut w, m.seq, "police", 9),

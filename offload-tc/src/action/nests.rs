@@ -109,22 +109,23 @@ pub fn get_action(b: &[u8]) -> Result<(TcAction, ActionReport), CodecError> {
     Ok((TcAction { spec, verdict, index: report.index, cookie, hw_stats, flags }, report))
 }
 
-/// The action's statistics and cookie only, as a terse dump has them.
+/// Whether filters share it, and the action's statistics and cookie only, as a terse dump has them.
 ///
 /// # Errors
 /// [`CodecError`].
-pub(crate) fn get_terse(b: &[u8]) -> Result<(Option<Cookie>, ActionReport), CodecError> {
+pub(crate) fn get_terse(b: &[u8]) -> Result<(bool, Option<Cookie>, ActionReport), CodecError> {
     let mut report = ActionReport::default();
-    let mut cookie = None;
+    let (mut shared, mut cookie) = (false, None);
     for a in attrs(b) {
         match a? {
+            (KIND, v) => shared = v.strip_suffix(&[0]).unwrap_or(v) == b"police",
             (STATS, v) => report.read_stats(v)?,
             (COOKIE, v) => cookie = Cookie::new(v),
             (USED_HW_STATS, v) => report.used_hw_stats = word("hardware statistics", v, 0)? as u8,
             _ => {}
         }
     }
-    Ok((cookie, report))
+    Ok((shared, cookie, report))
 }
 
 /// Attribute numbers of parameters and times: most kinds have them one way round, three the other.

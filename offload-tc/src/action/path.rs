@@ -79,6 +79,11 @@ impl Police {
         Police { rate_packets: rate, packet_burst_ticks, rate_bytes: 0, burst_ticks: 0, ..Self::bytes(0, 0) }
     }
 
+    /// One that nothing conforms to.
+    pub fn closed() -> Self {
+        Police { mtu: 1, ..Self::bytes(0, 0) }
+    }
+
     fn cell_log(&self) -> u8 {
         let mtu = if self.mtu == 0 { DEFAULT_MTU } else { self.mtu };
         (0..16).find(|l| mtu >> l <= 255).unwrap_or(16)

@@ -4,7 +4,7 @@ use flow::{FieldId, PacketKey};
 
 use super::headers::rewrite;
 use super::{Outcome, State};
-use crate::action::{ActionSpec, MirredMode, TcAction, Verdict, VlanAction};
+use crate::action::{ActionSpec, MirredMode, Police, TcAction, Verdict, VlanAction};
 use crate::filter::{FilterAt, Hook};
 use crate::keys::{FLAG_FIRST_FRAGMENT, FLAG_IS_FRAGMENT, FlowerKey};
 use crate::misses::to_flower;
@@ -47,6 +47,11 @@ impl State {
         Some(out)
     }
 
+    fn policer_is_closed(&self, index: u32) -> bool {
+        let shared = self.shared.get(&(super::POLICE.to_owned(), index));
+        shared.is_some_and(|s| s.action.spec == ActionSpec::Police(Police::closed()))
+    }
+
     fn run(
         &mut self,
         at: &FilterAt,
@@ -80,7 +85,8 @@ impl State {
                     key.set(FieldId::CtState, if c.clear { 0 } else { self.ct_state.into() });
                     key.set(FieldId::CtZone, c.zone.unwrap_or(0).into());
                 }
-                // Everything conforms.
+                // Everything conforms to a rate, and nothing to a policer of which there is only the number.
+                ActionSpec::Police(_) if self.policer_is_closed(a.index) => return Verdict::Drop,
                 ActionSpec::Police(p) => match p.conform {
                     Some(Verdict::Pipe) | None => continue,
                     Some(v) => return v,

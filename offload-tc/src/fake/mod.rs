@@ -47,6 +47,9 @@ pub struct FakeFilter {
 struct Shared {
     action: TcAction,
     counts: Counts,
+    drops: u32,
+    /// Made for itself; otherwise it goes with the last filter that uses it.
+    made: bool,
 }
 
 /// Words of a driver about a filter that it cannot have; `None` for those that it can.
@@ -112,6 +115,8 @@ struct State {
     /// What connection tracking says of every packet, as the datapath has it.
     ct_state: u16,
 }
+
+const POLICE: &str = "police";
 
 /// A handle to a fake kernel; clones are the same kernel.
 #[derive(Clone, Debug)]
@@ -236,6 +241,39 @@ impl FakeKernel {
         self.state().filters.iter().map(|(a, f)| (*a, f.clone())).collect()
     }
 
+    /// Numbers of the policers that there are.
+    pub fn policers(&self) -> Vec<u32> {
+        let mut s = self.state();
+        s.prune_shared();
+        s.shared.keys().filter(|(kind, _)| kind == POLICE).map(|(_, n)| *n).collect()
+    }
+
+    /// What the policer of a number is.
+    pub fn policer(&self, index: u32) -> Option<TcAction> {
+        self.state().shared.get(&(POLICE.to_owned(), index)).map(|s| s.action.clone())
+    }
+
+    /// Somebody makes a policer, or makes it like this.
+    pub fn put_policer(&self, action: TcAction) {
+        let shared = Shared { counts: Counts::default(), drops: 0, made: true, action };
+        self.state().shared.insert((POLICE.to_owned(), shared.action.index), shared);
+    }
+
+    /// Somebody removes a policer, with the filters that use it.
+    pub fn remove_policer(&self, index: u32) {
+        let mut s = self.state();
+        s.shared.remove(&(POLICE.to_owned(), index));
+        s.filters
+            .retain(|_, f| !f.flower.actions.iter().any(|a| (a.spec.kind(), a.index) == (POLICE, index)));
+    }
+
+    /// A policer says that so many of its packets exceeded.
+    pub fn set_drops(&self, index: u32, drops: u32) {
+        if let Some(s) = self.state().shared.get_mut(&(POLICE.to_owned(), index)) {
+            s.drops = drops;
+        }
+    }
+
     /// Requests seen so far.
     pub fn requests(&self) -> u64 {
         self.state().requests
@@ -311,6 +349,17 @@ impl State {
         there.is_some_and(|(o, t)| {
             (o.hook, o.chain, o.prio) == (at.hook, at.chain, at.prio) && t.flower.keys == f.keys
         })
+    }
+
+    /// Actions that came with filters go with them.
+    fn prune_shared(&mut self) {
+        if self.shared.values().all(|s| s.made) {
+            return;
+        }
+        let filters = self.filters.values();
+        let used: std::collections::BTreeSet<(&str, u32)> =
+            filters.flat_map(|f| &f.flower.actions).map(|a| (a.spec.kind(), a.index)).collect();
+        self.shared.retain(|(kind, n), s| s.made || used.contains(&(kind.as_str(), *n)));
     }
 
     /// Puts a datagram where it can be received, or loses it.

@@ -33,6 +33,10 @@ impl State {
         if m.kind == kind::GET_LINK {
             return self.dump_links(m);
         }
+        self.prune_shared();
+        if m.kind == kind::GET_ACTION && m.flags & flag::DUMP == flag::DUMP {
+            return self.dump_actions(m);
+        }
         let done = self.change(m);
         let (errno, text) = match &done {
             Ok(()) => (0, ""),
@@ -70,8 +74,12 @@ impl State {
                 let (a, _) = read_shared_action(m.body).map_err(bad)?;
                 let key = (a.spec.kind().to_owned(), a.index);
                 match self.shared.get_mut(&key) {
-                    Some(s) => s.action = a,
-                    None => drop(self.shared.insert(key, Shared { action: a, counts: Counts::default() })),
+                    Some(_) if m.flags & flag::EXCL != 0 => return Err(Refused(Errno::EEXIST, "")),
+                    Some(s) => (s.action, s.made) = (a, true),
+                    None => {
+                        let new = Shared { action: a, counts: Counts::default(), drops: 0, made: true };
+                        self.shared.insert(key, new);
+                    }
                 }
                 Ok(())
             }
@@ -179,8 +187,13 @@ impl State {
             if self.shared.get(&key).is_some_and(|s| s.action.flags != wanted) {
                 return Err(Refused(Errno::EINVAL, "Mismatch between action and filter offload flags"));
             }
-            let shared = Shared { action: a.clone(), counts: Counts::default() };
-            self.shared.entry(key).or_insert(shared);
+            let action = TcAction { flags: wanted, ..a.clone() };
+            let shared = Shared { action, counts: Counts::default(), drops: 0, made: false };
+            let shared = self.shared.entry(key).or_insert(shared);
+            // As Linux does: the cookie is that of whoever came last.
+            if a.cookie.is_some() {
+                shared.action.cookie = a.cookie;
+            }
         }
         Ok(())
     }
@@ -220,15 +233,7 @@ impl State {
         if m.kind == kind::GET_ACTION {
             let s = self.shared.get(&key).ok_or(gone)?;
             let mut w = Writer::new();
-            let o = w.message(kind::NEW_ACTION, 0, m.seq);
-            w.raw(&[0; 4]);
-            let all = w.nest(1);
-            let one = w.nest(1);
-            action::put_action(&mut w, &s.action);
-            put_stats(&mut w, s.counts);
-            w.end(one);
-            w.end(all);
-            w.end_message(o);
+            put_shared(&mut w, m.seq, [s].into_iter());
             self.answer(w.bytes().to_vec());
             return Ok(());
         }
@@ -264,6 +269,13 @@ impl State {
             }
             self.answer(w.bytes().to_vec());
         }
+        self.done(m);
+    }
+
+    fn dump_actions(&mut self, m: &Message<'_>) {
+        let mut w = Writer::new();
+        put_shared(&mut w, m.seq, self.shared.values());
+        self.answer(w.bytes().to_vec());
         self.done(m);
     }
 
@@ -319,7 +331,8 @@ impl State {
             } else {
                 action::put_action(w, a);
             }
-            put_stats(w, self.counts_of(a, f.counts.get(i).copied()));
+            let (counts, drops) = self.counts_of(a, f.counts.get(i).copied());
+            put_stats(w, counts, drops);
             w.end(one);
         }
         w.end(all);
@@ -327,9 +340,9 @@ impl State {
         w.end_message(m);
     }
 
-    fn counts_of(&self, a: &TcAction, own: Option<Counts>) -> Counts {
+    fn counts_of(&self, a: &TcAction, own: Option<Counts>) -> (Counts, u32) {
         let shared = self.shared.get(&(a.spec.kind().to_owned(), a.index));
-        shared.map(|s| s.counts).or(own).unwrap_or_default()
+        shared.map(|s| (s.counts, s.drops)).unwrap_or((own.unwrap_or_default(), 0))
     }
 
     fn acknowledge(&mut self, m: &Message<'_>, errno: i32, text: &str) {
@@ -355,14 +368,34 @@ fn range_of(at: &FilterAt) -> std::ops::RangeInclusive<FilterAt> {
     FilterAt { protocol: 0, handle: 0, ..*at }..=FilterAt { protocol: u16::MAX, handle: u32::MAX, ..*at }
 }
 
+/// Writes a message about shared actions.
+fn put_shared<'a>(w: &mut Writer, seq: u32, which: impl Iterator<Item = &'a Shared>) {
+    let o = w.message(kind::NEW_ACTION, 0, seq);
+    w.raw(&[0; 4]);
+    let all = w.nest(1);
+    for (i, s) in which.enumerate() {
+        let one = w.nest(i as u16 + 1);
+        action::put_action(w, &s.action);
+        put_stats(w, s.counts, s.drops);
+        w.end(one);
+    }
+    w.end(all);
+    w.end_message(o);
+}
+
 /// Writes TCA_ACT_STATS.
-fn put_stats(w: &mut Writer, c: Counts) {
+fn put_stats(w: &mut Writer, c: Counts, drops: u32) {
     let s = w.nest(4);
     let b = w.nest(1);
     w.raw(&c.bytes.to_ne_bytes());
     w.raw(&(c.packets as u32).to_ne_bytes());
     w.raw(&[0; 4]);
     w.end(b);
+    let q = w.nest(3);
+    for n in [0, 0, drops, 0, drops] {
+        w.raw(&n.to_ne_bytes());
+    }
+    w.end(q);
     w.u64(8, c.packets);
     w.end(s);
 }

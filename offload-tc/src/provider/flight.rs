@@ -420,7 +420,7 @@ impl<T: Transport> TcProvider<T> {
         self.ask_for(put, &mut |_| {})
     }
 
-    /// Sends one request, hands what comes before the acknowledgement to `each`, and waits for the acknowledgement.
+    /// Sends one request, hands what comes before the acknowledgement, or before a dump's end, to `each`, and waits for that.
     pub(super) fn ask_for(
         &mut self,
         put: impl FnOnce(&mut Writer, u32),
@@ -443,6 +443,7 @@ impl<T: Transport> TcProvider<T> {
                     kind::ERROR if m.seq == seq => {
                         return Ack::read(m.flags, m.body).map_err(|e| OffloadError::Device(e.to_string()));
                     }
+                    kind::DONE if m.seq == seq => return Ok(Ack::default()),
                     _ if m.seq == seq => each(&m),
                     _ => self.dispatch(&m),
                 }

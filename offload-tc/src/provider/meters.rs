@@ -1,14 +1,20 @@
 //! Meters: policers with a number, which filters share.
+//!
+//! A policer outlives the switch that made it, and anybody may change or remove it. So ours have a cookie; what one counts is read as a
+//! difference to the last reading; one that is not as it should be is made so again when it is read; and those of a former life
+//! are removed once no filter uses them. A filter that finds no policer of its number makes one that nothing passes
+//! ([`Police::closed`]): until the policer is back, packets are dropped rather than let through unmetered.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use flow::FlowId;
 use nix::errno::Errno;
 use offload::{ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, OffloadError, SharedObjects};
 
-use super::{TcProvider, uses};
+use super::{TcProvider, UNCOUNTED, place, uses};
 use crate::ack::Ack;
-use crate::action::{ActionSpec, Police, TcAction, Verdict};
+use crate::action::{ActionReport, ActionSpec, Police, TcAction, Verdict};
 use crate::capability::MAX_METERS;
 use crate::message;
 use crate::transport::Transport;
@@ -24,10 +30,68 @@ const MIN_BURST_BYTES: u64 = 2048;
 const RELEASE_TRIES: u32 = 50;
 const RELEASE_PAUSE: Duration = Duration::from_millis(4);
 
+/// What a policer has counted, as the kernel tells it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reading {
+    packets: u64,
+    bytes: u64,
+    /// The kernel's number has 32 bits.
+    drops: u32,
+    idle: Duration,
+}
+
+impl Reading {
+    fn of(r: &ActionReport) -> Self {
+        // Software counts what is behind the Ethernet header.
+        let headers = r.software().packets * UNCOUNTED.0;
+        Reading {
+            packets: r.total.packets,
+            bytes: r.total.bytes + headers,
+            drops: r.drops.max(r.overlimits),
+            idle: Duration::from_millis(r.idle_ticks.unwrap_or(0).saturating_mul(10)),
+        }
+    }
+}
+
+/// A meter that the device has been given.
+#[derive(Clone, Debug)]
+struct Held {
+    spec: ObjectSpec,
+    total: ObjectStats,
+    last: Reading,
+}
+
+impl Held {
+    /// Counts on from the last reading; a policer that was made anew counts from zero.
+    fn read(&mut self, now: Reading) {
+        let last = if now.packets < self.last.packets { Reading::default() } else { self.last };
+        let packets = now.packets - last.packets;
+        let bytes = now.bytes.saturating_sub(last.bytes);
+        let dropped = u64::from(now.drops.wrapping_sub(last.drops)).min(packets);
+        let t = &mut self.total;
+        t.packets += packets;
+        t.bytes += bytes;
+        t.dropped_packets += dropped;
+        // The kernel does not say how long they were: as long as others of that time.
+        t.dropped_bytes += (u128::from(bytes) * u128::from(dropped) / u128::from(packets.max(1))) as u64;
+        t.idle = now.idle;
+        self.last = now;
+    }
+}
+
 /// Meters that the device has been given.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Meters {
-    specs: BTreeMap<u32, ObjectSpec>,
+    held: BTreeMap<u32, Held>,
+    /// There may be policers of ours that are no meters.
+    strays: bool,
+}
+
+impl Default for Meters {
+    fn default() -> Self {
+        // Of a former life.
+        Meters { held: BTreeMap::new(), strays: true }
+    }
 }
 
 /// The policer for meter `number`: its owner in the middle, so that two switches on a host keep apart.
@@ -38,7 +102,12 @@ fn index_of(owner: u32, number: u32) -> u32 {
 impl Meters {
     /// The number of the policer that a meter is; `None` when there is no such meter.
     pub fn index(&self, owner: u32, number: u32) -> Option<u32> {
-        self.specs.contains_key(&number).then(|| index_of(owner, number))
+        self.held.contains_key(&number).then(|| index_of(owner, number))
+    }
+
+    /// Has policers looked for that are no meters.
+    pub fn may_have_strays(&mut self) {
+        self.strays = true;
     }
 }
 
@@ -52,6 +121,13 @@ fn policer(spec: &ObjectSpec) -> Option<Police> {
     })
 }
 
+/// Whether the policer that the kernel tells is the one that is meant; its bucket is told in the kernel's own terms.
+fn is_as_meant(meant: &Police, told: &TcAction) -> bool {
+    let ActionSpec::Police(told_police) = &told.spec else { return false };
+    let rates = |p: &Police| (p.rate_bytes, p.rate_packets);
+    rates(meant) == rates(told_police) && told.verdict == Verdict::Drop
+}
+
 fn said(ack: &Ack) -> ObjectError {
     ObjectError::Device(ack.words().to_owned())
 }
@@ -62,24 +138,117 @@ fn broke(e: OffloadError) -> ObjectError {
 
 impl<T: Transport> TcProvider<T> {
     fn known(&self, id: ObjectId) -> Result<(), ObjectError> {
-        let there = id.kind == ObjectKind::Meter && self.meters.specs.contains_key(&id.number);
+        let there = id.kind == ObjectKind::Meter && self.meters.held.contains_key(&id.number);
         if there { Ok(()) } else { Err(ObjectError::Missing(id)) }
     }
 
-    fn read_meter(&mut self, number: u32) -> Result<ObjectStats, ObjectError> {
-        let index = index_of(self.config.owner, number);
-        let mut stats = ObjectStats::default();
+    /// Asks for the policer of a number; `None` when there is none.
+    fn policer_there(&mut self, index: u32) -> Result<Option<(TcAction, Reading)>, ObjectError> {
+        let mut told = None;
         let ack = self
             .ask_for(|w, seq| message::get_shared_action(w, seq, KIND, index), &mut |m| {
-                if let Ok((_, r)) = message::read_shared_action(m.body) {
-                    stats.packets = r.total.packets;
-                    stats.bytes = r.total.bytes;
-                    stats.dropped_packets = r.drops.max(r.overlimits).into();
-                    stats.idle = Duration::from_millis(r.idle_ticks.unwrap_or(0).saturating_mul(10));
-                }
+                told = message::read_shared_action(m.body).ok().map(|(a, r)| (a, Reading::of(&r)));
             })
             .map_err(broke)?;
-        if ack.errno == 0 { Ok(stats) } else { Err(said(&ack)) }
+        match Errno::from_raw(ack.errno) {
+            _ if ack.errno == 0 => Ok(told),
+            Errno::ENOENT => Ok(None),
+            _ => Err(said(&ack)),
+        }
+    }
+
+    /// Makes the policer of a meter, or makes it like this.
+    fn put_policer(&mut self, number: u32, police: Police, change: bool) -> Result<Ack, ObjectError> {
+        let a = TcAction {
+            index: index_of(self.config.owner, number),
+            verdict: Verdict::Drop,
+            flags: self.config.policy.action_flags(),
+            cookie: place::cookie(self.config.owner, FlowId(number.into())),
+            ..TcAction::pipe(ActionSpec::Police(police))
+        };
+        self.ask(|w, seq| message::put_shared_action(w, seq, &a, change)).map_err(broke)
+    }
+
+    /// Makes the policer of a meter that is new. One that a former life has left becomes it, and what that has counted is not the
+    /// meter's; somebody else's stays as it is.
+    fn new_policer(&mut self, number: u32, police: Police) -> Result<Reading, ObjectError> {
+        let index = index_of(self.config.owner, number);
+        let mut ack = self.put_policer(number, police, false)?;
+        if Errno::from_raw(ack.errno) == Errno::EEXIST {
+            let there = self.policer_there(index)?;
+            if there.is_some_and(|(a, _)| place::flow_of(self.config.owner, a.cookie).is_none()) {
+                return Err(ObjectError::Device(format!("policer {index} is somebody else's")));
+            }
+            ack = self.put_policer(number, police, true)?;
+        }
+        if ack.errno != 0 {
+            return Err(said(&ack));
+        }
+        match self.policer_there(index)? {
+            Some((a, r)) if is_as_meant(&police, &a) => Ok(r),
+            // Before Linux 5.13 there are no rates of packets, and nobody says so.
+            other => {
+                self.meters.strays |= other.is_some();
+                let text = format!("the kernel has made something else of policer {index}");
+                Err(ObjectError::Device(text))
+            }
+        }
+    }
+
+    /// What a meter has counted. A policer that somebody has changed or removed is made as it was.
+    fn read_meter(&mut self, number: u32) -> Result<ObjectStats, ObjectError> {
+        let id = ObjectId { kind: ObjectKind::Meter, number };
+        let there = self.policer_there(index_of(self.config.owner, number))?;
+        let held = self.meters.held.get_mut(&number).ok_or(ObjectError::Missing(id))?;
+        let police = policer(&held.spec).ok_or(ObjectError::Unsupported(id.kind))?;
+        let as_meant = there.as_ref().is_some_and(|(a, _)| is_as_meant(&police, a));
+        held.read(there.map(|(_, r)| r).unwrap_or_default());
+        let total = held.total;
+        if !as_meant {
+            tracing::warn!("{}: the policer of meter {number} is put back", self.config.name);
+            self.counters.put_back += 1;
+            let ack = self.put_policer(number, police, true)?;
+            if ack.errno != 0 {
+                return Err(said(&ack));
+            }
+        }
+        Ok(total)
+    }
+
+    /// Removes policers of ours that are no meters and that no filter uses.
+    pub(super) fn sweep_policers(&mut self) {
+        if !std::mem::take(&mut self.meters.strays) {
+            return;
+        }
+        let owner = self.config.owner;
+        let mut ours = Vec::new();
+        let asked = self.ask_for(|w, seq| message::dump_shared_actions(w, seq, KIND), &mut |m| {
+            let told = message::read_shared_actions(m.body).unwrap_or_default();
+            let is_ours = |a: &TcAction| place::flow_of(owner, a.cookie).is_some() && a.index & OURS != 0;
+            ours.extend(told.into_iter().filter(|(a, _)| is_ours(a)).map(|(a, _)| a.index));
+        });
+        let meters: Vec<u32> = self.meters.held.keys().map(|n| index_of(owner, *n)).collect();
+        ours.retain(|i| !meters.contains(i));
+        let mut left = asked.is_err();
+        for index in ours {
+            let gone = self.ask(|w, seq| message::delete_shared_action(w, seq, KIND, index));
+            let gone = gone.is_ok_and(|a| a.errno == 0 || Errno::from_raw(a.errno) == Errno::ENOENT);
+            self.counters.swept += u64::from(gone);
+            left |= !gone;
+        }
+        self.meters.strays |= left;
+    }
+
+    /// Takes every policer of ours away: there are no ports any more, and no filters.
+    pub(super) fn lose_meters(&mut self) {
+        self.meters = Meters::default();
+        for _ in 0..RELEASE_TRIES {
+            self.sweep_policers();
+            if !self.meters.strays {
+                return;
+            }
+            std::thread::sleep(RELEASE_PAUSE);
+        }
     }
 }
 
@@ -92,18 +261,20 @@ impl<T: Transport> SharedObjects for TcProvider<T> {
         if id.number >= MAX_METERS {
             return Err(ObjectError::Full(id.kind));
         }
-        let index = index_of(self.config.owner, id.number);
-        let a = TcAction {
-            index,
-            verdict: Verdict::Drop,
-            flags: self.config.policy.action_flags(),
-            ..TcAction::pipe(ActionSpec::Police(police))
-        };
-        let ack = self.ask(|w, seq| message::put_shared_action(w, seq, &a)).map_err(broke)?;
-        if ack.errno != 0 {
-            return Err(said(&ack));
+        if let Some(held) = self.meters.held.get_mut(&id.number) {
+            let before = std::mem::replace(&mut held.spec, spec.clone());
+            let changed = self.put_policer(id.number, police, true);
+            let changed = changed.and_then(|ack| if ack.errno == 0 { Ok(()) } else { Err(said(&ack)) });
+            if changed.is_err()
+                && let Some(held) = self.meters.held.get_mut(&id.number)
+            {
+                held.spec = before;
+            }
+            return changed;
         }
-        self.meters.specs.insert(id.number, spec.clone());
+        let last = self.new_policer(id.number, police)?;
+        let held = Held { spec: spec.clone(), total: ObjectStats::default(), last };
+        self.meters.held.insert(id.number, held);
         Ok(())
     }
 
@@ -114,7 +285,7 @@ impl<T: Transport> SharedObjects for TcProvider<T> {
         if users > 0 {
             return Err(ObjectError::InUse(id, users));
         }
-        let last = self.read_meter(id.number).unwrap_or_default();
+        let last = self.read_meter(id.number);
         let index = index_of(self.config.owner, id.number);
         let mut ack = self.ask(|w, seq| message::delete_shared_action(w, seq, KIND, index)).map_err(broke)?;
         for _ in 0..RELEASE_TRIES {
@@ -131,8 +302,8 @@ impl<T: Transport> SharedObjects for TcProvider<T> {
             Errno::ENOENT => {}
             _ => return Err(said(&ack)),
         }
-        self.meters.specs.remove(&id.number);
-        Ok(last)
+        let held = self.meters.held.remove(&id.number);
+        Ok(last.unwrap_or(held.map(|h| h.total).unwrap_or_default()))
     }
 
     fn stats(&mut self, id: ObjectId) -> Result<ObjectStats, ObjectError> {
@@ -141,6 +312,6 @@ impl<T: Transport> SharedObjects for TcProvider<T> {
     }
 
     fn list(&self) -> Vec<ObjectId> {
-        self.meters.specs.keys().map(|n| ObjectId { kind: ObjectKind::Meter, number: *n }).collect()
+        self.meters.held.keys().map(|n| ObjectId { kind: ObjectKind::Meter, number: *n }).collect()
     }
 }

@@ -42,9 +42,9 @@ use offload::{
 };
 
 use crate::ack::Ack;
-use crate::action::Counts;
+use crate::action::{ActionSpec, Counts, TcAction, Verdict};
 use crate::capability::{Missing, TABLE_ID, capabilities};
-use crate::filter::{FilterAt, Flower, Hook};
+use crate::filter::{FilterAt, Flower, Hook, flags};
 use crate::links::{self, LinkInfo};
 use crate::lower_action::lower_actions;
 use crate::lower_match::{LoweredMatch, TABLE, Terms, lower_match};
@@ -91,7 +91,7 @@ struct EntryKind {
 
 impl EntryKind {
     fn of(l: &LoweredMatch) -> Self {
-        let held_back = l.goes_to.is_some() && l.flower.flags & crate::filter::flags::SKIP_HW != 0;
+        let held_back = l.goes_to.is_some() && l.flower.flags & flags::SKIP_HW != 0;
         EntryKind { goes_to: l.goes_to.map(|(c, _)| c), held_back, in_hw: false }
     }
 }
@@ -134,6 +134,8 @@ pub struct TcProvider<T> {
     capabilities: Arc<OffloadCapabilities>,
     /// What the filters of an interface were found not to be able to do.
     missing: BTreeMap<u32, Missing>,
+    /// Interfaces of which some filters were found to be in hardware.
+    hardware: BTreeSet<u32>,
     /// Datapath ports and the interfaces they are.
     ports: Vec<(PortId, u32)>,
     /// What rtnetlink says of them.
@@ -196,6 +198,7 @@ impl<T: Transport> TcProvider<T> {
             clock,
             capabilities: Arc::new(caps),
             missing: BTreeMap::new(),
+            hardware: BTreeSet::new(),
             ports: Vec::new(),
             links: BTreeMap::new(),
             tunnels: Vec::new(),
@@ -293,7 +296,15 @@ impl<T: Transport> TcProvider<T> {
         let mut l = lowered?;
         self.apart(&l, rule)?;
         l.flower.flags = self.flags_of(&l);
-        if let Some(a) = l.flower.actions.first_mut() {
+        let is_own = |a: &TcAction| !matches!(a.spec, ActionSpec::Police(_));
+        // A policer counts for all that share it, so what hits this filter is counted before it. Hardware has no action that only
+        // counts: there it is what the policer lets through that is counted.
+        let by_kernel = l.flower.flags & flags::SKIP_HW != 0 || !self.hardware.contains(&l.ifindex);
+        if by_kernel && l.flower.actions.first().is_some_and(|a| !is_own(a)) {
+            l.flower.actions.insert(0, TcAction::verdict(Verdict::Pipe));
+            l.fits()?;
+        }
+        if let Some(a) = l.flower.actions.iter_mut().find(|a| is_own(a)) {
             a.cookie = place::cookie(self.config.owner, rule.id);
         }
         Ok(l)
@@ -468,6 +479,9 @@ impl<T: Transport> TcProvider<T> {
             // Entries name interfaces, and so do entries elsewhere that send to them.
             let swept = self.sweep();
             self.lose_tables();
+            if ports.is_empty() {
+                self.lose_meters();
+            }
             for i in &left {
                 self.give_up_qdisc(*i);
             }
@@ -499,6 +513,7 @@ impl<T: Transport> TcProvider<T> {
             self.missing.insert(ifindex, missing);
         }
         self.missing.retain(|i, _| self.ports.iter().any(|(_, p)| p == i));
+        self.hardware.retain(|i| self.missing.contains_key(i));
         // What one of them can do is offered, and where it cannot be done is refused.
         let nowhere = self.missing.values().cloned().reduce(|a, b| a.and(&b)).unwrap_or_default();
         let c = &self.config;
@@ -627,6 +642,7 @@ impl<T: Transport> OffloadProvider for TcProvider<T> {
     fn flush(&mut self) -> Result<(), OffloadError> {
         self.settle();
         self.sweep()?;
+        self.meters.may_have_strays();
         self.entries.clear();
         self.by_place.clear();
         self.keepers.clear();

@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::{TcProvider, place};
 use crate::action::{ActionSpec, Police, TcAction, Verdict, VlanAction};
 use crate::capability::Missing;
-use crate::filter::{FilterAt, Flower, Hook};
+use crate::filter::{FilterAt, Flower, Head, Hook};
 use crate::keys::FlowerKey;
 use crate::message::{self, Add};
 use crate::transport::Transport;
@@ -62,9 +62,10 @@ fn probes() -> Vec<Probe> {
 }
 
 impl<T: Transport> TcProvider<T> {
-    /// Asks what an interface's filters can do; what they cannot.
+    /// Asks what an interface's filters can do; what they cannot. Notes whether any is in hardware.
     pub(super) fn probe(&mut self, ifindex: u32) -> Missing {
         let mut missing = Missing::default();
+        self.hardware.remove(&ifindex);
         for (n, mut p) in (1..).zip(probes()) {
             p.flower.flags = self.config.policy.flags();
             if let Some(a) = p.flower.actions.first_mut() {
@@ -76,6 +77,14 @@ impl<T: Transport> TcProvider<T> {
             let answer = self.ask(|w, seq| message::add_filter(w, seq, &at, &p.flower, Add::Replace));
             match answer {
                 Ok(ack) if ack.errno == 0 => {
+                    let mut in_hw = false;
+                    let _ = self.ask_for(|w, seq| message::get_filter(w, seq, &at), &mut |m| {
+                        let told = Head::read(m.body).ok().flatten().and_then(|h| h.terse().ok());
+                        in_hw = told.is_some_and(|t| t.in_hw);
+                    });
+                    if in_hw {
+                        self.hardware.insert(ifindex);
+                    }
                     let _ = self.ask(|w, seq| message::delete_filter(w, seq, &at));
                 }
                 Ok(ack) if is_incapable(Errno::from_raw(ack.errno)) => {

@@ -217,6 +217,9 @@ impl<T: Transport> TcProvider<T> {
         cursor: &mut StatsCursor,
         budget: usize,
     ) -> Result<StatsBatch, OffloadError> {
+        if cursor.0 == 0 && self.down.is_none() {
+            self.sweep_policers();
+        }
         if cursor.0 == 0 && !self.entries.is_empty() {
             self.settle();
             self.read_counters()?;

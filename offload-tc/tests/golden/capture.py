@@ -22,7 +22,8 @@ for line in sys.stdin:
     for row in text.splitlines():
         m = re.match(r" \| ([0-9a-f]{5})  ((?:[0-9a-f]{2} {1,2})+)", row)
         if m:
-            if int(m[1], 16) == 0 and now:
+            # A request may be sent in parts.
+            if int(m[1], 16) == 0 and now and len(now) >= int.from_bytes(now[:4], "little"):
                 requests.append(now)
                 now = b""
             now += bytes.fromhex(m[2].replace(" ", ""))

@@ -12,6 +12,7 @@ use crate::chains;
 use crate::daemon;
 use crate::datapath;
 use crate::faults;
+use crate::meters;
 use crate::net::{self, filters, ping, python, received, sh};
 use crate::options;
 use crate::stock;
@@ -68,6 +69,10 @@ const CHECKS: &[(&str, Check)] = &[
     (
         "the daemon by the database: ovs-vsctl, hw-offload off and on, an interface goes and comes",
         daemon::by_the_database,
+    ),
+    (
+        "the daemon: meters are policers that keep the rate, count what they drop, and go",
+        meters::keep_the_rate,
     ),
     (
         "the kernel's own datapath: misses, flows, recirculation, packets for a controller, TC above it",

@@ -8,6 +8,7 @@ mod daemon;
 mod datapath;
 mod faults;
 mod measure;
+mod meters;
 mod net;
 mod options;
 mod stock;
