@@ -35,9 +35,21 @@ const TABLE: &[(&str, &[&str])] = &[
     ("bonds", &["clock"]),
     ("links", &["clock"]),
     ("spanning", &[]),
+    ("exporters", &["clock"]),
     (
         "ofproto",
-        &["flow", "openflow", "classifier", "datapath-api", "offload", "bonds", "links", "spanning", "clock"],
+        &[
+            "flow",
+            "openflow",
+            "classifier",
+            "datapath-api",
+            "offload",
+            "bonds",
+            "links",
+            "spanning",
+            "exporters",
+            "clock",
+        ],
     ),
     ("vswitchd", &["*"]),
     (

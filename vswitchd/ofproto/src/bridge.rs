@@ -23,6 +23,7 @@ use openflow::{ErrorCode, FlowMod, PortNo, TableId, Version};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::changes::{Changes, Origin};
+use crate::exports::Exports;
 use crate::flow_mod;
 use crate::groups;
 use crate::instructions::Shared;
@@ -124,6 +125,7 @@ pub struct Bridge {
     pub(crate) own_name: [u8; 16],
     /// Ports whose links do not carry, as those find that watch them.
     unfit: Mutex<HashSet<(PortNo, Watcher)>>,
+    pub(crate) exports: Exports,
 }
 
 /// Who says whether a port's link carries.
@@ -185,6 +187,7 @@ impl Bridge {
             retired: Mutex::default(),
             own_name: crate::packet_in::new_name(),
             unfit: Mutex::default(),
+            exports: Exports::default(),
             config,
         }
     }

@@ -30,6 +30,7 @@ mod commit;
 mod complaints;
 mod dp_hash;
 pub mod dump;
+mod exports;
 pub mod fdb;
 mod features;
 mod flow_limits;
@@ -71,6 +72,7 @@ pub mod xlate;
 
 pub use bonding::MemberStatus;
 pub use bridge::{Bridge, BridgeConfig};
+pub use exports::NetflowOf;
 pub use mac_table::{MacEntry, MacKey, MacTable};
 pub use mirror::{Mirror, MirrorOutput};
 pub use patch::Patch;

@@ -10,6 +10,7 @@ use openflow::{GroupId, PortNo};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::exports::NetflowOf;
 use crate::mac_table::MacKey;
 use crate::recirc::Recirc;
 use crate::rule::{Rule, RuleCounters};
@@ -135,6 +136,8 @@ pub struct Basis {
     pub problem: Option<Problem>,
     /// Its packets go nowhere.
     pub drops: bool,
+    /// The flow that its packets are counted for by NetFlow.
+    pub netflow: Option<Box<NetflowOf>>,
 }
 
 /// What packets are added to.

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clock::{Deadline, Instant};
 use datapath_api::FlowRecord;
+use exporters::netflow::Traffic;
 use flow::FlowId;
 
 use crate::record::{Basis, FlowOwner, HardwareCredit};
@@ -69,6 +70,7 @@ impl Switch {
         self.tend_trees(now);
         self.complain(now);
         self.tend_neighbours(now);
+        self.run_exporters(now);
         for b in self.bridges() {
             b.expire(now);
             b.retire_meters();
@@ -152,7 +154,11 @@ impl Switch {
         self.forget_shortcuts();
         state.gone.retain(|_, (when, r)| {
             self.credit_record(r);
-            now.since(*when) < LINGER || self.hardware().is_some_and(|h| h.holds(r.id))
+            let stays = now.since(*when) < LINGER || self.hardware().is_some_and(|h| h.holds(r.id));
+            if !stays {
+                self.end_flow_of(r);
+            }
+            stays
         });
         drop(state);
         if followed {
@@ -231,6 +237,7 @@ impl Switch {
             self.leave(state, r, now);
         } else {
             self.credit_record(&r);
+            self.end_flow_of(&r);
             state.gone.insert(r.id, (now, r));
         }
     }
@@ -240,6 +247,7 @@ impl Switch {
             s.removed(&r);
         }
         self.credit_record(&r);
+        self.end_flow_of(&r);
         state.gone.insert(r.id, (now, r));
     }
 
@@ -312,17 +320,24 @@ impl Switch {
     pub(crate) fn credit_record(&self, r: &FlowRecord) {
         let Some(owner) = FlowOwner::of(r) else { return };
         let now = r.counters.read();
-        let (packets, bytes) = {
+        let (packets, bytes, is_first) = {
             let mut c = owner.credit.lock();
-            let delta = (now.packets.saturating_sub(c.packets), now.bytes.saturating_sub(c.bytes));
+            let is_first = c.packets + c.hw_packets == 0;
+            let (packets, bytes) = (now.packets.saturating_sub(c.packets), now.bytes.saturating_sub(c.bytes));
             c.packets = c.packets.max(now.packets);
             c.bytes = c.bytes.max(now.bytes);
             c.used = c.used.max(now.used);
-            delta
+            (packets, bytes, is_first)
         };
         if packets > 0 || bytes > 0 {
             self.credit_basis(owner, packets, bytes, now.used);
             let basis = owner.basis();
+            if basis.netflow.is_some() {
+                let last = now.used.unwrap_or(r.created);
+                let first = if is_first { r.created } else { last };
+                let t = Traffic { packets, bytes, tcp_flags: now.tcp_flags, first, last };
+                self.count_flow(basis.netflow.as_deref(), &t);
+            }
             // FIN or RST.
             if now.tcp_flags & 5 != 0 && !basis.fin_timeouts.is_empty() {
                 basis.fin_timeouts.iter().for_each(|(r, idle, hard)| r.shorten(*idle, *hard));
@@ -348,6 +363,14 @@ impl Switch {
                 credit.used = credit.used.max(c.used);
             }
             self.credit_basis(owner, c.packets, c.bytes, c.used);
+            let basis = owner.basis();
+            if c.packets > 0
+                && let (Some(of), Some(last)) = (&basis.netflow, c.used)
+            {
+                let (packets, bytes) = (c.packets, c.bytes);
+                let t = Traffic { packets, bytes, tcp_flags: 0, first: last, last };
+                self.count_flow(Some(of), &t);
+            }
         };
         if for_report { hw.drain_if_free(&mut each) } else { hw.drain(&mut each) }
     }

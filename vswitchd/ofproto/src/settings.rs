@@ -9,6 +9,7 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use bonds::{BondSettings, LacpPort, LacpSettings};
+use exporters::NetflowSettings;
 use flow::{FieldId, Maskable, Prereq, Scope};
 use openflow::Subfield;
 
@@ -211,6 +212,8 @@ pub struct BridgeSettings {
     pub mirrors: Vec<Mirror>,
     /// Flow tables that are not as they come, by number.
     pub tables: BTreeMap<u8, TableSettings>,
+    /// Who is told of its flows by NetFlow, if anybody is.
+    pub netflow: Option<NetflowSettings>,
 }
 
 impl Default for BridgeSettings {
@@ -227,6 +230,7 @@ impl Default for BridgeSettings {
             in_band: Vec::new(),
             mirrors: Vec::new(),
             tables: BTreeMap::new(),
+            netflow: None,
         }
     }
 }

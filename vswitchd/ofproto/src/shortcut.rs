@@ -8,7 +8,7 @@
 //! packets as long as the epoch stays.
 //!
 //! A rule is plain when all it does is to output to ports and to go on to another table. What is not plain, and a bridge that
-//! mirrors or is told to make Open vSwitch's megaflows to the bit, has no shortcuts.
+//! mirrors, exports its flows or is told to make Open vSwitch's megaflows to the bit, has no shortcuts.
 //!
 //! A shortcut's name is a hash of the bridge, the generation of its settings, the ingress port and the rules' serial numbers, so
 //! that one never means something else than it did. Traffic is credited to rules as that of records is.
@@ -103,6 +103,7 @@ fn entrance(r: &Routes, port: PortId) -> Option<(&Arc<Bridge>, Arc<Pipeline>, Po
         && p.frag == FragHandling::Normal
         && !r.tunnels.may_end_at(bridge.name())
         && p.settings.tree.is_none()
+        && p.settings.netflow.is_none()
         && p.ports.get(*no).is_none_or(|p| p.receives() && !p.settings.takes_packets());
     let bridge_name = mix(mix(1, (*b).into()), p.misses_told.into());
     let name = mix(mix(bridge_name, p.config_generation), no.0.into());

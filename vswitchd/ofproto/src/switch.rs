@@ -11,6 +11,7 @@ use crossbeam_queue::ArrayQueue;
 use datapath_api::{
     Datapath, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation, Translations,
 };
+use exporters::netflow::Traffic;
 use flow::{FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId, PuntReason};
 use openflow::PortNo;
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use crate::bonding::Aggregates;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::complaints::Complaints;
+use crate::exports::ExportQueue;
 use crate::flow_limits::FlowLimits;
 use crate::mac_table::MacKey;
 use crate::meters::MeterIds;
@@ -129,6 +131,7 @@ pub struct Switch {
     learn: ArrayQueue<Learn>,
     learn_flows: ArrayQueue<LearnedFlow>,
     snoop: ArrayQueue<(Punt, Instant)>,
+    pub(crate) exports: ExportQueue,
     pub(crate) neighbours: Neighbourhood,
     next_flow: AtomicU64,
     pub(crate) complaints: Complaints,
@@ -161,6 +164,7 @@ impl Switch {
             learn: ArrayQueue::new(config.learn_queue.max(1)),
             learn_flows: ArrayQueue::new(config.learn_queue.max(1)),
             snoop: ArrayQueue::new(SNOOP_QUEUE),
+            exports: ExportQueue::default(),
             neighbours: Neighbourhood::default(),
             limits: FlowLimits::new(config.flow_limit, config.max_idle),
             datapath: OnceLock::new(),
@@ -496,6 +500,11 @@ impl Switch {
             // Counted here and now, and never looked at again.
             self.counts.over_flow_limit.fetch_add(1, Ordering::Relaxed);
             self.credit_by(routes, &o.credits(), 1, miss.len_bytes.into(), Some(now));
+            let (bytes, tcp_flags) = (miss.len_bytes.into(), miss.tcp_flags);
+            self.count_flow_later(
+                o.netflow.as_deref(),
+                Traffic { packets: 1, bytes, tcp_flags, first: now, last: now },
+            );
             return Translation::Once(o.actions);
         }
         if self.is_exact() {
@@ -632,14 +641,14 @@ impl Switch {
         }
     }
 
-    /// What happened since the last call, by the names of coverage counters: packets dropped, and stations that a fixed entry of a
-    /// MAC table kept where they are.
+    /// What happened since the last call, by the names of coverage counters: packets dropped, stations that a fixed entry of a
+    /// MAC table kept where they are, and datagrams of exporters.
     pub fn take_coverage(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.collect();
         let fixed = self.bridges().iter().map(|b| b.macs().take_refused_moves()).sum();
         let names = Problem::ALL.iter().map(|p| p.drop_counter()).chain([PIPELINE_DROPS]);
         let drops = names.zip(&self.counts.drops).map(|(name, n)| (name, n.swap(0, Ordering::Relaxed)));
-        drops.chain([("mac_learning_static_none_move", fixed)])
+        drops.chain([("mac_learning_static_none_move", fixed)]).chain(self.take_export_coverage())
     }
 
     /// Counters.

@@ -9,6 +9,7 @@ use spanning::{State, rstp};
 
 use super::{Bridge, Watcher};
 use crate::bundle::Bundle;
+use crate::exports;
 use crate::mirror::Mirrors;
 use crate::port::{Port, Ports};
 use crate::room;
@@ -213,6 +214,7 @@ impl Bridge {
         }
         self.macs.configure(settings.mac_ageing, settings.mac_limit, settings.flood_vlans.clone());
         let now = self.switch().map_or(Instant::ZERO, |s| s.now());
+        self.exports.configure(&settings, exports::now(now));
         // Cannot fail: nothing is refused.
         let _ = self.change_rules(now, None, |p, changes| {
             p.config_generation = p.generation;

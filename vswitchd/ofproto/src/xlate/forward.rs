@@ -1,15 +1,23 @@
 //! Where packets go: ports, real and reserved.
 
+use exporters::netflow::{DROPPED, FLOODED};
 use flow::{Action, FieldId};
 use openflow::PortNo;
 use openflow::port::PortConfig;
 
+use super::export::joined;
 use super::{Misses, Xlate};
 use crate::port::Port;
 
 impl Xlate<'_> {
     /// Executes an output action.
     pub(super) fn output_action(&mut self, port: PortNo, max_len: u16) {
+        let before = std::mem::replace(&mut self.leaves_by, DROPPED);
+        self.output_to(port, max_len);
+        self.leaves_by = joined(before, self.leaves_by);
+    }
+
+    fn output_to(&mut self, port: PortNo, max_len: u16) {
         let in_port = PortNo(self.key.get64(FieldId::InPort) as u32);
         match port {
             PortNo::IN_PORT => self.send(in_port),
@@ -86,6 +94,7 @@ impl Xlate<'_> {
         }
         if let Some(t) = &p.tunnel {
             self.send_through_tunnel(p, t, max_len.or(self.snaplen.map(u32::from)));
+            self.leaves_by = p.no.0 as u16;
             return self.mirror_departure(p);
         }
         if p.no == PortNo::LOCAL && self.out_of_tunnel() {
@@ -102,6 +111,7 @@ impl Xlate<'_> {
             self.emit(Action::Trunc(n));
         }
         self.emit(Action::Output(p.dp));
+        self.leaves_by = p.no.0 as u16;
         self.mirror_departure(p);
     }
 
@@ -136,5 +146,6 @@ impl Xlate<'_> {
                 self.send(p.no);
             }
         }
+        self.leaves_by = FLOODED;
     }
 }

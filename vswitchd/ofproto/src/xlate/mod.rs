@@ -28,6 +28,7 @@ mod bond;
 mod choose;
 mod commit;
 mod ct;
+mod export;
 mod finish;
 mod forward;
 mod freeze;
@@ -59,6 +60,7 @@ pub use hash::hash_of_station;
 pub use learn::LearnedFlow;
 pub use problem::Problem;
 
+use crate::exports::NetflowOf;
 use crate::mac_table::MacTable;
 use crate::mcast::McastTable;
 use crate::patch::Peers;
@@ -124,6 +126,8 @@ pub struct Outcome {
     pub overheard: SmallVec<[Overheard; 0]>,
     /// What it depended on beside the packet.
     pub deps: Dependencies,
+    /// The flow that its packets are counted for by NetFlow.
+    pub netflow: Option<Box<NetflowOf>>,
     /// Why it is a drop, if the rules did not say so.
     pub problem: Option<Problem>,
     /// What the datapath's packet was when that happened, the number by which it had come in, and the bridge's.
@@ -164,6 +168,7 @@ impl Outcome {
             provenance: self.provenance.drain(..).collect(),
             deps: std::mem::take(&mut self.deps),
             problem: self.problem,
+            netflow: self.netflow.take(),
         }
     }
 }
@@ -196,6 +201,7 @@ pub fn translate(
     let mut x = Xlate::new(env, key, in_port, record);
     x.step(|| StepKind::Bridge(env.name.into()));
     x.nest = 1;
+    let is_new = matches!(start, Start::Tables | Start::Traced(_));
     match start {
         Start::Tables => x.arrive(),
         Start::Traced(key) => {
@@ -212,6 +218,7 @@ pub fn translate(
         Start::Frozen(f) => x.thaw(f),
     }
     x.finish_freezing();
+    x.count_for_netflow(is_new);
     x.finish()
 }
 
@@ -268,6 +275,8 @@ pub(crate) struct Xlate<'a> {
     snaplen: Option<u16>,
     /// While NORMAL or a mirror sends: whether rules had left the packet its own first tag.
     first_tag_kept: Option<bool>,
+    /// Where it has gone, as NetFlow has it.
+    leaves_by: u16,
     wc: PipelineMask,
     sharing: share::Sharing,
     headers: commit::Headers,
@@ -327,6 +336,7 @@ impl<'a> Xlate<'a> {
             mirrored: 0,
             snaplen: None,
             first_tag_kept: None,
+            leaves_by: exporters::netflow::DROPPED,
             wc: PipelineMask::ZERO,
             sharing: share::Sharing::default(),
             headers: commit::Headers::of(key),

@@ -6,6 +6,7 @@
 
 mod bonds;
 mod controllers;
+mod exporters;
 mod ports;
 #[cfg(test)]
 mod tests;
@@ -139,6 +140,7 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
     ),
     ("Manager", &["target", "connection_mode"]),
     ("QoS", &["type", "queues"]),
+    ("NetFlow", &["targets", "engine_type", "engine_id", "active_timeout", "add_id_to_interface"]),
     ("Queue", &["dscp", "other_config"]),
     ("Flow_Table", &["name", "flow_limit", "overflow_policy", "groups", "prefixes"]),
     (
@@ -400,13 +402,13 @@ fn bridge(
         ));
         b.mirrors.truncate(MAX_MIRRORS);
     }
-    let tables =
-        [("netflow", "NetFlow"), ("sflow", "sFlow"), ("ipfix", "IPFIX"), ("auto_attach", "auto attach")];
+    let tables = [("sflow", "sFlow"), ("ipfix", "IPFIX"), ("auto_attach", "auto attach")];
     for (column, what) in tables {
         if !row.datum(column).is_empty() {
             ignored.push(format!("bridge {name}: {what} is not implemented"));
         }
     }
+    b.settings.netflow = exporters::netflow(db, row, &name, ignored);
     bad_prefixes(db, row, &name, ignored);
     let mut ports: Vec<_> = db.referred(row, "ports", "Port").collect();
     ports.sort_by_key(|p| string(*p, "name"));
