@@ -84,6 +84,7 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     ("datapath_type=system: connections with mark and NAT", system::connections),
     ("datapath_type=system: VXLAN with and without group policy, TC above it", system::tunnels),
+    ("datapath_type=system: meters of the kernel, and policers above it", meters::of_the_kernel),
     ("datapath_type=system: options of Geneve matched and written, TC above it", options::through_tunnels),
     ("datapath_type=system: killed, taken over, cleaned up, and without the module", system::lives),
     (

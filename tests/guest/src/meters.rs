@@ -102,6 +102,45 @@ fn about(what: &str, (got, took): (u64, f64), rate: f64, burst: f64) -> Result<(
     Ok(())
 }
 
+/// Meters of the kernel's own datapath, and policers above it.
+pub fn of_the_kernel(s: &mut Switch) -> Result<String> {
+    s.provider_off()?;
+    let d = crate::system::start("systemmeters")?;
+    let mut sent = Sent::default();
+    flows(&d, "pktps", "band=type=drop,rate=100,burst_size=20")?;
+    let (got, _) = sent.send(80, 40, 18)?;
+    ensure!(got == 80, "{got} of 80 below the rate");
+    counts(&d, &sent)?;
+    let known = crate::system::kernels()?;
+    ensure!(known.contains("meter("), "{known}");
+    // The kernel's bucket is as large as a burst and what comes in a second.
+    let above = sent.send(1200, 400, 18)?;
+    about("100 packets a second by the kernel", above, 100.0, 120.0)?;
+    let dropped = counts(&d, &sent)?;
+    d.ofctl("mod-meter", &format!("{METER},pktps,band=type=drop,rate=300,burst_size=20"))?;
+    let changed = sent.send(1200, 600, 18)?;
+    about("300 packets a second by the kernel", changed, 300.0, 320.0)?;
+    counts(&d, &sent)?;
+    d.vsctl("set Open_vSwitch . other_config:hw-offload=true other_config:tc-policy=skip_hw")?;
+    both_are_filters(&d, &mut sent)?;
+    let by_policer = sent.send(1800, 600, 18)?;
+    about("300 packets a second by TC above it", by_policer, 300.0, 320.0)?;
+    counts(&d, &sent)?;
+    let by_tc = number(&policers()?, "dropped ")?;
+    ensure!(by_tc > 500, "{by_tc} dropped by the policer");
+    d.ofctl("del-meter", "meter=7")?;
+    wait("the policer goes", || Ok(policers()?.is_empty() && used()?.is_empty()))?;
+    wait("the kernel's flows go", || Ok(!crate::system::kernels()?.contains("meter(")))?;
+    crate::system::stop(d)?;
+    let per_second = |(got, took): (u64, f64)| got as f64 / took;
+    Ok(format!(
+        "{:.0} of 400 a second at 100, {:.0} of 600 at 300, {:.0} of 600 by the policer above; {dropped} dropped by the kernel's",
+        per_second(above),
+        per_second(changed),
+        per_second(by_policer)
+    ))
+}
+
 /// See the module's text.
 pub fn keep_the_rate(s: &mut Switch) -> Result<String> {
     s.provider_off()?;

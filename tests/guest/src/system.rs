@@ -13,7 +13,7 @@ const DP: &str = "system@ovs-system";
 const MODULE_LOADER: &str = "/proc/sys/kernel/modprobe";
 
 /// The daemon with a bridge br0 on the kernel's datapath, with va and vb as its ports 1 and 2.
-fn start(name: &str) -> Result<Daemon> {
+pub fn start(name: &str) -> Result<Daemon> {
     let d = Daemon::start(name, &["--database", &format!("/run/hoist-{name}.conf")])?;
     d.vsctl(
         "add-br br0 -- set bridge br0 datapath_type=system -- add-port br0 va -- set interface va ofport_request=1 \
