@@ -12,6 +12,7 @@ pub mod kind {
     pub const DONE: u16 = 3;
     pub const OVERRUN: u16 = 4;
     pub const NEW_LINK: u16 = 16;
+    pub const DEL_LINK: u16 = 17;
     pub const GET_LINK: u16 = 18;
     pub const NEW_QDISC: u16 = 36;
     pub const DEL_QDISC: u16 = 37;

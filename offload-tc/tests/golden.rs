@@ -305,5 +305,5 @@ fn a_policers_rate_table_is_that_of_tc_within_a_microsecond() {
         }
         seen += 1;
     }
-    assert_eq!(seen, 3);
+    assert_eq!(seen, 4);
 }

@@ -135,6 +135,24 @@ fn filters_of_a_shared_meter_are_known_by_their_own_cookies() {
 }
 
 #[test]
+fn rates_of_bytes_are_of_whole_frames_whoever_forwards() {
+    let bits = ObjectSpec::Meter { rate_pps: 0, rate_bps: 80_000, burst: 80_000 };
+    for (policy, hardware, overhead) in
+        [(TcPolicy::SkipHw, true, 14), (TcPolicy::None, false, 14), (TcPolicy::None, true, 0)]
+    {
+        let kernel = FakeKernel::new(&[1, 2]);
+        kernel.set_hardware(1, hardware);
+        let mut p = provider(&kernel, policy);
+        p.objects().put(METER, &bits).unwrap();
+        let there = kernel.policer(index(&kernel)).unwrap();
+        let ActionSpec::Police(police) = there.spec else { panic!() };
+        assert_eq!((police.rate_bytes, police.overhead), (10_000, overhead), "{policy:?}");
+        meter(&mut p);
+        assert_eq!(p.counters().put_back, 0);
+    }
+}
+
+#[test]
 fn what_exceeded_is_counted_on_when_the_kernels_number_runs_over() {
     let (kernel, mut p) = rig(TcPolicy::SkipHw);
     install(&mut p, 1);

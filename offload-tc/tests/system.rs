@@ -12,6 +12,7 @@ use datapath_api::{
 use flow::text::odp::{parse_actions, parse_match};
 use flow::{Action, ControllerAction, FieldId, FlowId, MeterId, PacketKey, PacketMatch, PortId};
 use nix::errno::Errno;
+use offload_tc::fake::FakeKernel;
 use offload_tc::kdp::fake::FakeDatapath;
 use offload_tc::kdp::{Sockets, SystemDatapath, SystemParts, VportKind};
 use offload_tc::wire::{Writer, attrs, find};
@@ -72,6 +73,10 @@ struct Rig {
 
 impl Rig {
     fn new(actions: &str, limit: usize) -> Rig {
+        Rig::with(actions, limit, |s| s)
+    }
+
+    fn with(actions: &str, limit: usize, more: impl FnOnce(Sockets) -> Sockets) -> Rig {
         let kernel = FakeDatapath::new();
         let actions = parse_actions(actions, &|_| None).unwrap();
         let answers = Arc::new(Answers {
@@ -87,6 +92,7 @@ impl Rig {
             let (s, n) = from.socket();
             Ok((Box::new(s) as Box<dyn offload_tc::transport::Transport>, n))
         });
+        let sockets = more(sockets);
         let parts = SystemParts {
             miss: answers.clone(),
             punts: answers.clone(),
@@ -295,6 +301,9 @@ fn meters_are_the_kernels_when_a_record_uses_them() {
     let body = &r.kernel.meters()[&4];
     let band = attrs(find(body, 4).unwrap().unwrap()).next().unwrap().unwrap().1;
     assert_eq!(find(band, 2).unwrap(), Some(&10u32.to_ne_bytes()[..]));
+    // The kernel's counts anew when it is changed, ours counts on.
+    r.dp.meter_put(MeterId(4), config(MeterBandKind::Drop)).unwrap();
+    assert_eq!(r.dp.meter_stats(MeterId(4)).unwrap().input.packets, 10);
     r.dp.meter_del(MeterId(4)).unwrap();
     assert!(r.kernel.meters().is_empty());
     // One that remarks is software's.
@@ -324,4 +333,37 @@ fn packets_of_controllers_are_executed_and_lost_ones_counted() {
     assert!(!r.dp.has_port(PortId(2)));
     r.dp.destroy().unwrap();
     assert!(r.kernel.ports().is_empty());
+}
+
+#[test]
+fn where_the_kernel_makes_no_devices_for_tunnels_we_do_and_take_them_away() {
+    let host = FakeKernel::new(&[]);
+    let of = host.clone();
+    let r = Rig::with("2", 100, move |s| s.with_route(move || Ok(Box::new(of.socket()))));
+    let vxlan = |n| r.dp.add_port("vxlan_sys_4789", &VportKind::Vxlan(4789), PortId(n));
+    vxlan(7).unwrap();
+    assert_eq!(r.kernel.ports()[&7].1, 4, "a kernel that makes them is left to it");
+    assert!(host.links().is_empty());
+    r.dp.remove_port(PortId(7)).unwrap();
+    r.kernel.without_tunnels();
+    for (name, kind, of_kind) in [
+        ("vxlan_sys_4789", VportKind::VxlanGbp(4789), "vxlan"),
+        ("genev_sys_6081", VportKind::Geneve(6081), "geneve"),
+        ("gre_sys", VportKind::Gre, "gretap"),
+    ] {
+        r.dp.add_port(name, &kind, PortId(8)).unwrap();
+        assert_eq!(r.kernel.ports()[&8], (name.to_owned(), 1));
+        assert_eq!(host.links(), [(name.to_owned(), of_kind.to_owned())]);
+        r.dp.remove_port(PortId(8)).unwrap();
+        assert!(host.links().is_empty() && !r.kernel.ports().contains_key(&8), "{name}");
+    }
+    vxlan(8).unwrap();
+    r.dp.remove_port(PortId(99)).unwrap();
+    assert_eq!(host.links().len(), 1);
+    assert!(vxlan(9).is_err(), "its name is taken in the datapath");
+    host.refuse_next(Errno::EADDRINUSE as i32, "");
+    let e = r.dp.add_port("genev_sys_6081", &VportKind::Geneve(6081), PortId(10)).unwrap_err();
+    assert!(e.to_string().contains("tunnel device"), "{e}");
+    r.dp.destroy().unwrap();
+    assert!(host.links().is_empty(), "{:?}", host.links());
 }

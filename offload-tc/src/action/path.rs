@@ -56,6 +56,8 @@ pub struct Police {
     pub rate_packets: u64,
     /// The bucket's size as time at that rate, in ticks of 64 ns.
     pub packet_burst_ticks: u64,
+    /// Bytes that each packet counts for besides its own, against the rate of bytes.
+    pub overhead: u16,
     /// What becomes of packets that conform; the action's verdict is for those that exceed.
     pub conform: Option<Verdict>,
 }
@@ -70,7 +72,15 @@ impl Police {
     pub fn bytes(rate: u64, burst: u64) -> Self {
         let burst_ticks = u32::try_from(ticks(burst, rate)).unwrap_or(u32::MAX);
         let conform = Some(Verdict::Pipe);
-        Police { rate_bytes: rate, burst_ticks, mtu: 0, rate_packets: 0, packet_burst_ticks: 0, conform }
+        Police {
+            rate_bytes: rate,
+            burst_ticks,
+            mtu: 0,
+            rate_packets: 0,
+            packet_burst_ticks: 0,
+            overhead: 0,
+            conform,
+        }
     }
 
     /// At most `rate` packets per second with a bucket of `burst` packets.
@@ -150,7 +160,9 @@ fn put_police(w: &mut Writer, p: &Police, head: &[u8; TC_GEN]) {
     w.raw(&p.mtu.to_ne_bytes());
     if p.rate_bytes > 0 {
         // Ethernet link layer; cell_align is -1, as in tc.
-        w.raw(&[p.cell_log(), 1, 0, 0, 0xff, 0xff, 0, 0]);
+        w.raw(&[p.cell_log(), 1]);
+        w.raw(&p.overhead.to_ne_bytes());
+        w.raw(&[0xff, 0xff, 0, 0]);
         w.raw(&u32::try_from(p.rate_bytes).unwrap_or(u32::MAX).to_ne_bytes());
     } else {
         w.raw(&[0; 12]);
@@ -227,6 +239,7 @@ pub(crate) fn get_police(b: &[u8]) -> Result<(Police, Verdict, u32, (u32, u32)),
                 if p.rate_bytes == 0 {
                     p.rate_bytes = word(what, v, 7)?.into();
                 }
+                p.overhead = read_u16(what, v.get(22..24).unwrap_or_default())?;
                 let users = (word(what, v, 11)?, word(what, v, 12)?);
                 head = Some((Verdict::from_raw(word(what, v, 1)? as i32)?, word(what, v, 0)?, users));
             }

@@ -241,6 +241,11 @@ impl FakeKernel {
         self.state().filters.iter().map(|(a, f)| (*a, f.clone())).collect()
     }
 
+    /// Names and kinds of the interfaces.
+    pub fn links(&self) -> Vec<(String, String)> {
+        self.state().links.values().map(|l| (l.info.name.clone(), l.info.kind.clone())).collect()
+    }
+
     /// Numbers of the policers that there are.
     pub fn policers(&self) -> Vec<u32> {
         let mut s = self.state();

@@ -2,10 +2,11 @@
 
 use nix::errno::Errno;
 
-use super::{FakeFilter, Shared, State};
+use super::{FakeFilter, Link, Shared, State};
 use crate::action::{self, ActionSpec, Counts, TcAction, act_flags};
 use crate::filter::{FilterAt, Flower, Head, Hook, flags};
 use crate::keys::FlowerKey;
+use crate::links::LinkInfo;
 use crate::message::{Message, flag, kind, read_shared_action};
 use crate::wire::{NLMSG_HEADER, Writer, attrs, find, read_text, read_u32, word};
 
@@ -59,6 +60,7 @@ impl State {
         }
         let bad = |_| Refused(Errno::EINVAL, "malformed");
         match m.kind {
+            kind::NEW_LINK | kind::DEL_LINK => self.link(m),
             kind::NEW_QDISC | kind::DEL_QDISC => self.qdisc(m),
             kind::NEW_FILTER | kind::DEL_FILTER | kind::GET_FILTER => {
                 let head = Head::read(m.body).map_err(bad)?;
@@ -97,6 +99,27 @@ impl State {
             },
             Hook::Block(b) if self.links.values().any(|l| l.block == Some(b)) => Ok(()),
             Hook::Block(_) => Err(Refused(Errno::EINVAL, "Block of given index was not found")),
+        }
+    }
+
+    /// An interface is made or removed by its name.
+    fn link(&mut self, m: &Message<'_>) -> Done {
+        let bad = |_| Refused(Errno::EINVAL, "malformed");
+        let info = LinkInfo::read(m.body).map_err(bad)?;
+        let there = self.links.values().find(|l| l.info.name == info.name).map(|l| l.info.index);
+        match (m.kind == kind::NEW_LINK, there) {
+            (true, Some(_)) => Err(Refused(Errno::EEXIST, "")),
+            (true, None) => {
+                let index = self.links.keys().next_back().map_or(1, |n| n + 1);
+                let info = LinkInfo { index, ..info };
+                self.links.insert(index, Link { info, ..Link::default() });
+                Ok(())
+            }
+            (false, Some(index)) => {
+                self.links.remove(&index);
+                Ok(())
+            }
+            (false, None) => Err(Refused(Errno::ENODEV, "")),
         }
     }
 

@@ -29,6 +29,8 @@ struct State {
     executed: Vec<Vec<u8>>,
     counts: BTreeMap<Vec<u8>, (u64, u64)>,
     meters: BTreeMap<u32, Vec<u8>>,
+    /// It makes no devices for tunnels.
+    bare: bool,
     refusals: VecDeque<i32>,
     lose: u32,
     /// By the number of the socket.
@@ -82,6 +84,11 @@ impl FakeDatapath {
     /// What there are, by number.
     pub fn ports(&self) -> BTreeMap<u32, (String, u32)> {
         self.state().ports.clone()
+    }
+
+    /// From now on it makes no devices for tunnels, as newer kernels.
+    pub fn without_tunnels(&self) {
+        self.state().bare = true;
     }
 
     /// The next request about datapath, ports, flows or packets is refused.
@@ -213,17 +220,19 @@ impl State {
 
     fn meter(&mut self, cmd: u8, body: &[u8]) -> Answer {
         let id = find(body, 1).ok().flatten().and_then(|v| read_u32("", v).ok()).ok_or(Errno::EINVAL)?;
+        let told = || {
+            let mut w = Writer::new();
+            w.attr(3, &[5u64.to_ne_bytes(), 500u64.to_ne_bytes()].concat());
+            w.bytes().to_vec()
+        };
         match cmd {
             2 => {
-                self.meters.insert(id, body.to_vec());
-                Ok(Vec::new())
+                // As Linux does: the answer has what the one before has counted.
+                let before = self.meters.insert(id, body.to_vec()).map(|_| told());
+                Ok(vec![before.unwrap_or_default()])
             }
             3 => self.meters.remove(&id).map(|_| Vec::new()).ok_or(Errno::ENOENT),
-            _ if self.meters.contains_key(&id) => {
-                let mut w = Writer::new();
-                w.attr(3, &[5u64.to_ne_bytes(), 500u64.to_ne_bytes()].concat());
-                Ok(vec![w.bytes().to_vec()])
-            }
+            _ if self.meters.contains_key(&id) => Ok(vec![told()]),
             _ => Err(Errno::ENOENT),
         }
     }
@@ -237,7 +246,10 @@ impl State {
                 self.ports.insert(0, (name.clone(), 2));
                 self.name = Some(name);
             }
-            2 => *self = State { inboxes: std::mem::take(&mut self.inboxes), ..State::default() },
+            2 => {
+                let inboxes = std::mem::take(&mut self.inboxes);
+                *self = State { inboxes, bare: self.bare, ..State::default() };
+            }
             _ if self.name.is_none() => return Err(Errno::ENODEV),
             _ => {}
         }
@@ -264,6 +276,9 @@ impl State {
                 let name = find(body, 3).ok().flatten().map(read_text).ok_or(Errno::EINVAL)?;
                 let kind =
                     find(body, 2).ok().flatten().and_then(|v| read_u32("", v).ok()).ok_or(Errno::EINVAL)?;
+                if self.bare && kind > 2 {
+                    return Err(Errno::EAFNOSUPPORT);
+                }
                 let free = (1..).find(|n| !self.ports.contains_key(n)).ok_or(Errno::EFBIG)?;
                 let n = number.unwrap_or(free);
                 if self.ports.contains_key(&n) || self.ports.values().any(|(p, _)| *p == name) {

@@ -27,17 +27,17 @@ impl<T: Transport> KernelDatapath<T> {
         genl::number_of(&mut self.link, "ovs_meter", self.seq)
     }
 
-    /// Makes a meter, or makes it like this; it counts anew then.
+    /// Makes a meter, or makes it like this; it counts anew then, and what it has counted before is the answer.
     ///
     /// # Errors
     /// [`KdpError::Unsupported`] for bands that do something else than to drop; others.
-    pub fn put_meter(&mut self, id: MeterId, config: &MeterConfig) -> Result<(), KdpError> {
+    pub fn put_meter(&mut self, id: MeterId, config: &MeterConfig) -> Result<MeterStats, KdpError> {
         if config.bands.iter().any(|b| b.kind != MeterBandKind::Drop) {
             return Err(KdpError::Unsupported("band of a meter that remarks"));
         }
         let family = self.meters()?;
         let ask = self.ask(SET, "meter", family, 1);
-        self.request(ask, |w| {
+        let told = self.request(ask, |w| {
             w.u32(ID, id.0);
             if config.unit == MeterUnit::Kbps {
                 w.attr(KBPS, &[]);
@@ -51,8 +51,8 @@ impl<T: Transport> KernelDatapath<T> {
                 w.end(n);
             }
             w.end(all);
-        })
-        .map(drop)
+        })?;
+        read_stats(told.first().map(|t| t.attrs.as_slice()).unwrap_or_default())
     }
 
     /// Removes a meter.
@@ -73,19 +73,22 @@ impl<T: Transport> KernelDatapath<T> {
         let family = self.meters()?;
         let ask = self.ask(GET, "meter", family, 1);
         let told = self.request(ask, |w| w.u32(ID, id.0))?;
-        let body = told.first().map(|t| t.attrs.as_slice()).unwrap_or_default();
-        let counts = |b: &[u8]| -> Result<MeterCounts, CodecError> {
-            let n = |at: usize| read_u64("meter", b.get(at..at + 8).unwrap_or_default());
-            Ok(MeterCounts { packets: n(0)?, bytes: n(8)? })
-        };
-        let mut out = MeterStats::default();
-        if let Some(b) = find(body, STATS)? {
-            out.input = counts(b)?;
-        }
-        for band in attrs(find(body, BANDS)?.unwrap_or_default()) {
-            let b = find(band?.1, BAND_STATS)?;
-            out.bands.push(b.map_or(Ok(MeterCounts::default()), counts)?);
-        }
-        Ok(out)
+        read_stats(told.first().map(|t| t.attrs.as_slice()).unwrap_or_default())
     }
+}
+
+fn read_stats(body: &[u8]) -> Result<MeterStats, KdpError> {
+    let counts = |b: &[u8]| -> Result<MeterCounts, CodecError> {
+        let n = |at: usize| read_u64("meter", b.get(at..at + 8).unwrap_or_default());
+        Ok(MeterCounts { packets: n(0)?, bytes: n(8)? })
+    };
+    let mut out = MeterStats::default();
+    if let Some(b) = find(body, STATS)? {
+        out.input = counts(b)?;
+    }
+    for band in attrs(find(body, BANDS)?.unwrap_or_default()) {
+        let b = find(band?.1, BAND_STATS)?;
+        out.bands.push(b.map_or(Ok(MeterCounts::default()), counts)?);
+    }
+    Ok(out)
 }

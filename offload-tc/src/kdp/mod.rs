@@ -23,6 +23,7 @@ mod key;
 mod meter;
 mod system;
 mod table;
+mod tunnel_device;
 mod upcall;
 mod userdata;
 
@@ -123,6 +124,11 @@ pub enum VportKind {
 }
 
 impl VportKind {
+    /// Whether it is of a tunnel.
+    pub fn is_tunnel(&self) -> bool {
+        !matches!(self, VportKind::Netdev | VportKind::Internal | VportKind::Other(_))
+    }
+
     fn number(&self) -> u32 {
         match self {
             VportKind::Netdev => 1,

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use clock::{Clock, Deadline};
 use datapath_api::{
-    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterLimits, MeterStats, MissHandler,
-    PortStats, PuntSink,
+    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
+    MissHandler, PortStats, PuntSink,
 };
 use flow::tunnel::options;
 use flow::{Action, CtFilter, FieldId, FlowId, MeterId, PacketKey, PortId};
@@ -37,7 +37,7 @@ use super::connections::{Connection, Connections};
 use super::handler::{self, Phase};
 use super::table::Table;
 use super::upcall::{Beside, Upcalls};
-use super::{KdpError, KernelDatapath, Vport, VportKind, userdata};
+use super::{KdpError, KernelDatapath, Vport, VportKind, tunnel_device, userdata};
 use crate::transport::{Kernel, Transport};
 
 /// A socket, and the number by which the kernel knows it.
@@ -57,11 +57,12 @@ const METERS: u32 = 65_536;
 /// Where sockets to the kernel come from.
 pub struct Sockets {
     generic: Box<dyn Fn() -> io::Result<Socket> + Send + Sync>,
-    netfilter: Option<Netfilter>,
+    netfilter: Option<Open>,
+    route: Option<Open>,
 }
 
-/// Opens a socket to netfilter.
-type Netfilter = Arc<dyn Fn() -> io::Result<Box<dyn Transport>> + Send + Sync>;
+/// Opens a socket of another kind.
+type Open = Arc<dyn Fn() -> io::Result<Box<dyn Transport>> + Send + Sync>;
 
 impl Sockets {
     /// Those of the host.
@@ -71,12 +72,13 @@ impl Sockets {
             let n = k.port();
             Ok::<Socket, io::Error>((Box::new(k), n))
         };
-        Sockets::new(generic).with_netfilter(|| Ok(Box::new(Kernel::netfilter()?)))
+        let all = Sockets::new(generic).with_netfilter(|| Ok(Box::new(Kernel::netfilter()?)));
+        all.with_route(|| Ok(Box::new(Kernel::open()?)))
     }
 
-    /// Others, by which connections are neither told nor forgotten.
+    /// Others, by which connections are neither told nor forgotten, and devices for tunnels not made.
     pub fn new(open: impl Fn() -> io::Result<Socket> + Send + Sync + 'static) -> Self {
-        Sockets { generic: Box::new(open), netfilter: None }
+        Sockets { generic: Box::new(open), netfilter: None, route: None }
     }
 
     /// The same with those of netfilter, where connections are.
@@ -85,6 +87,14 @@ impl Sockets {
         open: impl Fn() -> io::Result<Box<dyn Transport>> + Send + Sync + 'static,
     ) -> Self {
         Sockets { netfilter: Some(Arc::new(open)), ..self }
+    }
+
+    /// The same with those of rtnetlink, where interfaces are.
+    pub fn with_route(
+        self,
+        open: impl Fn() -> io::Result<Box<dyn Transport>> + Send + Sync + 'static,
+    ) -> Self {
+        Sockets { route: Some(Arc::new(open)), ..self }
     }
 }
 
@@ -103,6 +113,28 @@ pub struct SystemCounters {
     pub swept: u64,
 }
 
+/// A meter.
+struct Meter {
+    /// As it is to be.
+    config: MeterConfig,
+    /// The kernel has it.
+    there: bool,
+    /// What it had counted when it was changed last: the kernel's counts anew then.
+    before: MeterStats,
+}
+
+/// Counts of a meter before and since.
+fn plus(mut before: MeterStats, since: MeterStats) -> MeterStats {
+    let add = |to: &mut MeterCounts, more: MeterCounts| {
+        to.packets += more.packets;
+        to.bytes += more.bytes;
+    };
+    add(&mut before.input, since.input);
+    before.bands.resize(before.bands.len().max(since.bands.len()), MeterCounts::default());
+    before.bands.iter_mut().zip(since.bands).for_each(|(to, more)| add(to, more));
+    before
+}
+
 /// What handlers and the switch share.
 pub(super) struct Shared {
     pub clock: Arc<dyn Clock>,
@@ -112,8 +144,7 @@ pub(super) struct Shared {
     pub limit: usize,
     table: Mutex<Table>,
     ports: Mutex<BTreeSet<PortId>>,
-    /// Meters as they are to be, and whether the kernel has them.
-    meters: Mutex<BTreeMap<MeterId, (MeterConfig, bool)>>,
+    meters: Mutex<BTreeMap<MeterId, Meter>>,
     /// When a complaint of which kind is due again.
     complaints: Mutex<BTreeMap<i32, clock::Instant>>,
     phases: Vec<Phase>,
@@ -146,7 +177,8 @@ pub struct SystemDatapath {
     control: Mutex<KernelDatapath<Box<dyn Transport>>>,
     stop: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    netfilter: Option<Netfilter>,
+    netfilter: Option<Open>,
+    route: Option<Open>,
     sharing: bool,
 }
 
@@ -206,11 +238,11 @@ impl Shared {
                 Action::Meter(id) => {
                     let mut meters = locked(&self.meters);
                     // One that does not exist lets everything pass, and the kernel would drop it.
-                    let (config, there) =
-                        meters.get_mut(id).ok_or(KdpError::Unsupported("meter of this number"))?;
-                    if !*there {
-                        link.put_meter(*id, config)?;
-                        *there = true;
+                    let m = meters.get_mut(id).ok_or(KdpError::Unsupported("meter of this number"))?;
+                    if !m.there {
+                        // What one of a former life has counted is not this one's.
+                        link.put_meter(*id, &m.config)?;
+                        m.there = true;
                     }
                 }
                 Action::Clone(inner) => self.need_meters(link, inner)?,
@@ -312,6 +344,7 @@ impl SystemDatapath {
             stop: stop.clone(),
             threads: Mutex::default(),
             netfilter: sockets.netfilter.clone(),
+            route: sockets.route.clone(),
             sharing,
         };
         for i in 0..shared.phases.len() {
@@ -338,26 +371,59 @@ impl SystemDatapath {
         locked(&self.control).ports()
     }
 
-    /// Adds a port with this number.
+    /// Adds a port with this number. Where the kernel makes no device for a tunnel, we do.
     ///
     /// # Errors
     /// [`KdpError`].
     pub fn add_port(&self, name: &str, kind: &VportKind, number: PortId) -> Result<(), KdpError> {
-        locked(&self.control).add_port(name, kind, Some(number))?;
+        let added = locked(&self.control).add_port(name, kind, Some(number));
+        match (added, &self.route) {
+            (Err(KdpError::Refused { errno, .. }), Some(open))
+                if kind.is_tunnel() && tunnel_device::may_be_device(errno) =>
+            {
+                let mut route = open()?;
+                tunnel_device::make(&mut route, name, kind)?;
+                if let Err(e) = locked(&self.control).add_port(name, &VportKind::Netdev, Some(number)) {
+                    let _ = tunnel_device::remove(&mut route, name);
+                    return Err(e);
+                }
+            }
+            (added, _) => drop(added?),
+        }
         locked(&self.shared.ports).insert(number);
         Ok(())
     }
 
-    /// Takes a port away. One that is not there any more is no error.
+    /// Takes a port away, and the device that we made for it. One that is not there any more is no error.
     ///
     /// # Errors
     /// [`KdpError`].
     pub fn remove_port(&self, number: PortId) -> Result<(), KdpError> {
         locked(&self.shared.ports).remove(&number);
+        let devices = self.devices(|p| p.port == number);
         match locked(&self.control).remove_port(number) {
             Err(KdpError::Refused { errno, .. }) if Errno::from_raw(errno) == Errno::ENODEV => Ok(()),
             other => other,
+        }?;
+        self.remove_devices(&devices)
+    }
+
+    /// Names of ports that may be devices of ours.
+    fn devices(&self, which: impl Fn(&Vport) -> bool) -> Vec<String> {
+        if self.route.is_none() {
+            return Vec::new();
         }
+        let all = self.vports().unwrap_or_default().into_iter();
+        all.filter(|p| p.kind == VportKind::Netdev && which(p)).map(|p| p.name).collect()
+    }
+
+    fn remove_devices(&self, names: &[String]) -> Result<(), KdpError> {
+        let ours: Vec<&String> = names.iter().filter(|n| tunnel_device::is_ours(n)).collect();
+        if let (false, Some(open)) = (ours.is_empty(), &self.route) {
+            let mut route = open()?;
+            ours.into_iter().try_for_each(|n| tunnel_device::remove(&mut route, n).map(drop))?;
+        }
+        Ok(())
     }
 
     /// Whether packets that filters of TC let go of in the middle of a chain go on here with the chain's number as their
@@ -423,7 +489,9 @@ impl SystemDatapath {
     /// [`KdpError`].
     pub fn destroy(&self) -> Result<(), KdpError> {
         self.end();
-        locked(&self.control).destroy()
+        let devices = self.devices(|_| true);
+        locked(&self.control).destroy()?;
+        self.remove_devices(&devices)
     }
 
     /// Ends its threads; the datapath stays as it is, and what its flows do not know is lost.
@@ -585,29 +653,35 @@ impl Datapath for SystemDatapath {
         // In this order, as when a record is put.
         let mut control = locked(&self.control);
         let mut meters = locked(&self.shared.meters);
-        let there = meters.get(&id).is_some_and(|(_, there)| *there);
-        if there {
-            control.put_meter(id, &config).map_err(failed)?;
+        match meters.get_mut(&id) {
+            Some(m) => {
+                if m.there {
+                    let since = control.put_meter(id, &config).map_err(failed)?;
+                    m.before = plus(std::mem::take(&mut m.before), since);
+                }
+                m.config = config;
+            }
+            None => {
+                meters.insert(id, Meter { config, there: false, before: MeterStats::default() });
+            }
         }
-        meters.insert(id, (config, there));
         Ok(())
     }
 
     fn meter_del(&self, id: MeterId) -> Result<(), DatapathError> {
         let gone = locked(&self.shared.meters).remove(&id).ok_or(DatapathError::NoSuchMeter(id))?;
-        if gone.1 {
+        if gone.there {
             locked(&self.control).remove_meter(id).map_err(failed)?;
         }
         Ok(())
     }
 
     fn meter_stats(&self, id: MeterId) -> Result<MeterStats, DatapathError> {
-        let known = locked(&self.shared.meters).get(&id).map(|(_, there)| *there);
-        match known {
-            None => Err(DatapathError::NoSuchMeter(id)),
-            Some(false) => Ok(MeterStats::default()),
-            Some(true) => locked(&self.control).meter(id).map_err(failed),
-        }
+        let mut control = locked(&self.control);
+        let meters = locked(&self.shared.meters);
+        let m = meters.get(&id).ok_or(DatapathError::NoSuchMeter(id))?;
+        let since = if m.there { control.meter(id).map_err(failed)? } else { MeterStats::default() };
+        Ok(plus(m.before.clone(), since))
     }
 
     fn stats(&self) -> DatapathStats {

@@ -12,7 +12,7 @@ use flow::FlowId;
 use nix::errno::Errno;
 use offload::{ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, OffloadError, SharedObjects};
 
-use super::{TcProvider, UNCOUNTED, place, uses};
+use super::{TcPolicy, TcProvider, UNCOUNTED, place, uses};
 use crate::ack::Ack;
 use crate::action::{ActionReport, ActionSpec, Police, TcAction, Verdict};
 use crate::capability::MAX_METERS;
@@ -111,12 +111,17 @@ impl Meters {
     }
 }
 
-fn policer(spec: &ObjectSpec) -> Option<Police> {
+/// The policer that a meter is. A kernel that forwards by itself is told to count the Ethernet header, which a frame has lost where
+/// filters see it; drivers count whole frames, and take no policer that says so.
+fn policer(spec: &ObjectSpec, by_kernel: bool) -> Option<Police> {
     let ObjectSpec::Meter { rate_pps, rate_bps, burst } = spec else {
         return None;
     };
     Some(match rate_pps {
-        0 => Police::bytes((rate_bps / 8).max(1), (burst / 8).max(MIN_BURST_BYTES)),
+        0 => {
+            let overhead = if by_kernel { UNCOUNTED.0 as u16 } else { 0 };
+            Police { overhead, ..Police::bytes((rate_bps / 8).max(1), (burst / 8).max(MIN_BURST_BYTES)) }
+        }
         _ => Police::packets(*rate_pps, (*burst).max(1)),
     })
 }
@@ -124,7 +129,7 @@ fn policer(spec: &ObjectSpec) -> Option<Police> {
 /// Whether the policer that the kernel tells is the one that is meant; its bucket is told in the kernel's own terms.
 fn is_as_meant(meant: &Police, told: &TcAction) -> bool {
     let ActionSpec::Police(told_police) = &told.spec else { return false };
-    let rates = |p: &Police| (p.rate_bytes, p.rate_packets);
+    let rates = |p: &Police| (p.rate_bytes, p.rate_packets, p.overhead);
     rates(meant) == rates(told_police) && told.verdict == Verdict::Drop
 }
 
@@ -140,6 +145,11 @@ impl<T: Transport> TcProvider<T> {
     fn known(&self, id: ObjectId) -> Result<(), ObjectError> {
         let there = id.kind == ObjectKind::Meter && self.meters.held.contains_key(&id.number);
         if there { Ok(()) } else { Err(ObjectError::Missing(id)) }
+    }
+
+    /// Whether no filter can be in hardware.
+    fn is_kernels(&self) -> bool {
+        self.config.policy == TcPolicy::SkipHw || self.hardware.is_empty()
     }
 
     /// Asks for the policer of a number; `None` when there is none.
@@ -199,8 +209,9 @@ impl<T: Transport> TcProvider<T> {
     fn read_meter(&mut self, number: u32) -> Result<ObjectStats, ObjectError> {
         let id = ObjectId { kind: ObjectKind::Meter, number };
         let there = self.policer_there(index_of(self.config.owner, number))?;
+        let by_kernel = self.is_kernels();
         let held = self.meters.held.get_mut(&number).ok_or(ObjectError::Missing(id))?;
-        let police = policer(&held.spec).ok_or(ObjectError::Unsupported(id.kind))?;
+        let police = policer(&held.spec, by_kernel).ok_or(ObjectError::Unsupported(id.kind))?;
         let as_meant = there.as_ref().is_some_and(|(a, _)| is_as_meant(&police, a));
         held.read(there.map(|(_, r)| r).unwrap_or_default());
         let total = held.total;
@@ -255,7 +266,7 @@ impl<T: Transport> TcProvider<T> {
 impl<T: Transport> SharedObjects for TcProvider<T> {
     fn put(&mut self, id: ObjectId, spec: &ObjectSpec) -> Result<(), ObjectError> {
         let limit = self.capabilities.object_limit(id.kind);
-        let (false, Some(police)) = (limit == 0, policer(spec)) else {
+        let (false, Some(police)) = (limit == 0, policer(spec, self.is_kernels())) else {
             return Err(ObjectError::Unsupported(id.kind));
         };
         if id.number >= MAX_METERS {

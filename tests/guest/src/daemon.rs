@@ -272,7 +272,8 @@ pub fn priorities_that_are_taken(s: &mut Switch) -> Result<String> {
         Ok(said.contains("the device refused (errno 22"))
     })
     .with_context(|| said.clone())?;
-    ensure!(said.contains("priority/protocol"), "{said}");
+    // "priority/protocol" before Linux 7.
+    ensure!(said.contains("priority") && said.to_lowercase().contains("protocol"), "{said}");
     ensure!(filters("va")?.iter().all(|f| f["protocol"] != "ip"), "{:?}", filters("va")?);
     for dev in ["va", "vb"] {
         sh(&format!("tc filter del dev {dev} ingress"))?;

@@ -223,11 +223,16 @@ fn metered(d: &Daemon) -> Result<String> {
     about("300 packets a second", changed, 300.0, 20.0)?;
     ensure!(used()?.iter().all(|i| *i == index), "{:?}", used()?);
     counts(d, &sent)?;
-    // By bits: frames of 1042 bytes, of which the kernel counts 1028.
+    // By bits, of short frames and of long ones: with their Ethernet headers 60 and 1042 bytes.
     d.ofctl("mod-meter", &format!("{METER},kbps,band=type=drop,rate=400,burst_size=40"))?;
     wait("the policer is one of bits", || Ok(policers()?.contains("rate 400Kbit")))?;
     let bits = sent.send(600, 200, 1000)?;
-    about("400 kbit a second", bits, 400_000.0 / 8.0 / 1028.0, 40_000.0 / 8.0 / 1028.0)?;
+    about("400 kbit a second", bits, 400_000.0 / 8.0 / 1042.0, 40_000.0 / 8.0 / 1042.0)?;
+    counts(d, &sent)?;
+    d.ofctl("mod-meter", &format!("{METER},kbps,band=type=drop,rate=48,burst_size=16"))?;
+    wait("the policer is slower", || Ok(policers()?.contains("rate 48Kbit")))?;
+    let short = sent.send(1200, 300, 18)?;
+    about("48 kbit a second of short frames", short, 48_000.0 / 8.0 / 60.0, 2048.0 / 60.0)?;
     counts(d, &sent)?;
     // Gone with its flows.
     d.ofctl("del-meter", "meter=7")?;
@@ -239,9 +244,10 @@ fn metered(d: &Daemon) -> Result<String> {
     ensure!(!told.to_string().contains("meter"), "{told}");
     let per_second = |(got, took): (u64, f64)| got as f64 / took;
     Ok(format!(
-        "{:.0} of 400 a second at 100, {:.0} of 600 at 300, {:.0} of 200 at 400 kbit; {by_tc} of {dropped} dropped by the policer",
+        "{:.0} of 400 a second at 100, {:.0} of 600 at 300, {:.0} of 200 at 400 kbit, {:.0} of 300 at 48 kbit; {by_tc} of {dropped} dropped by the policer",
         per_second(above),
         per_second(changed),
-        per_second(bits)
+        per_second(bits),
+        per_second(short)
     ))
 }

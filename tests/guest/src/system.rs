@@ -45,7 +45,7 @@ pub fn forwarding(s: &mut Switch) -> Result<String> {
     ping_once(40)?;
     let flows = kernels()?;
     let ip: Vec<&str> = flows.lines().filter(|l| l.contains("eth_type(0x0800)")).collect();
-    ensure!(ip.len() == 2, "{flows}");
+    ensure!(ip.len() == 2, "after the first: {flows}");
     // The packet that made the flow was executed, and is not counted in it.
     ensure!(ip.iter().all(|l| l.contains("packets:39")), "{flows}");
     let ours = d.appctl(&format!("dpctl/dump-flows {DP}"))?;
@@ -76,13 +76,13 @@ pub fn forwarding(s: &mut Switch) -> Result<String> {
     let got = ping("a", "10.0.100.2", 5, 50)?;
     ensure!(got == 5, "{got} of 5 answered through the tag");
     let flows = kernels()?;
-    ensure!(flows.contains("push_vlan(vid=100") && flows.contains("pop_vlan"), "{flows}");
+    ensure!(flows.contains("push_vlan(vid=100") && flows.contains("pop_vlan"), "with a tag: {flows}");
     d.vsctl("clear port va tag")?;
     // What the kernel has no action for is written whole.
     d.ofctl("add-flow", "priority=9,ip,in_port=1,actions=dec_ttl,output:2")?;
     ping_once(5)?;
     let flows = kernels()?;
-    ensure!(flows.contains("set(ipv4(ttl=63))"), "{flows}");
+    ensure!(flows.contains("set(ipv4(ttl=63))"), "with a TTL: {flows}");
     // What it cannot write software writes: b learns another address for a.
     d.ofctl("add-flow", "priority=9,arp,in_port=1,actions=set_field:10.0.0.77->arp_spa,output:2")?;
     sh("ip -n a neigh flush all")?;
@@ -106,7 +106,11 @@ pub fn forwarding(s: &mut Switch) -> Result<String> {
     // Somebody else removes them: the next packets make them again.
     sh("ovs-dpctl del-flows ovs-system")?;
     ping_once(20)?;
-    ensure!(kernels()?.contains("eth_type(0x0800)"), "{}", kernels()?);
+    // That they are gone is known when counters are read next.
+    wait("flows are made again", || {
+        ping_once(5)?;
+        Ok(kernels()?.contains("eth_type(0x0800)"))
+    })?;
     d.ofctl("del-flows", "ip")?;
     let text = above(&d)?;
     stop(d)?;
