@@ -256,7 +256,12 @@ impl Lower<'_> {
                 self.tracked = false;
                 self.push(TcAction::pipe(lower_ct_clear()));
             }
-            Action::Controller(_) | Action::Recirc(_) | Action::Ct(_) | Action::CtClear => {
+            Action::Controller(_)
+            | Action::Recirc(_)
+            | Action::Ct(_)
+            | Action::CtClear
+            | Action::Sample(_)
+            | Action::Export(_) => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
             _ => return Err(unsupported),

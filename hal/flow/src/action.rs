@@ -6,7 +6,10 @@
 //!
 //! Their text form is [`crate::text::odp::format_actions`].
 
+use std::sync::Arc;
+
 use crate::ct::CtAction;
+use crate::export::{Export, SampleAction};
 use crate::field::FieldId;
 use crate::tunnel::{TunnelKind, TunnelPush};
 
@@ -239,6 +242,10 @@ pub enum Action {
     Trunc(u32),
     /// Executes actions on a copy.
     Clone(Box<[Action]>),
+    /// Executes actions on a copy of some packets, chosen at random.
+    Sample(Box<SampleAction>),
+    /// Gives the packet, as it is, to an exporter of the switch.
+    Export(Arc<Export>),
     /// Executes one of two lists on a copy, by how long the frame is.
     CheckLength(Box<LengthCheck>),
     /// Puts the packet behind the headers of a tunnel. Actions that follow are executed on the outer packet; what was known of
@@ -296,6 +303,8 @@ pub enum ActionKind {
     Meter,
     Trunc,
     Clone,
+    Sample,
+    Export,
     CheckLength,
     TunnelPush,
     TunnelPop,
@@ -320,6 +329,8 @@ impl Action {
             Action::Meter(_) => ActionKind::Meter,
             Action::Trunc(_) => ActionKind::Trunc,
             Action::Clone(_) => ActionKind::Clone,
+            Action::Sample(_) => ActionKind::Sample,
+            Action::Export(_) => ActionKind::Export,
             Action::CheckLength(_) => ActionKind::CheckLength,
             Action::TunnelPush(_) => ActionKind::TunnelPush,
             Action::TunnelPop { .. } => ActionKind::TunnelPop,
@@ -345,6 +356,8 @@ impl std::fmt::Display for ActionKind {
             ActionKind::Meter => f.write_str("meter"),
             ActionKind::Trunc => f.write_str("trunc"),
             ActionKind::Clone => f.write_str("clone"),
+            ActionKind::Sample => f.write_str("sample"),
+            ActionKind::Export => f.write_str("export"),
             ActionKind::CheckLength => f.write_str("check_pkt_len"),
             ActionKind::TunnelPush => f.write_str("tnl_push"),
             ActionKind::TunnelPop => f.write_str("tnl_pop"),

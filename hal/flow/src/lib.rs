@@ -7,6 +7,7 @@ pub mod action;
 pub mod checksum;
 pub mod compose;
 mod ct;
+pub mod export;
 pub mod field;
 pub mod frame;
 pub mod headers;

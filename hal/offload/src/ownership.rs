@@ -143,6 +143,7 @@ pub fn objects_of(actions: &[Action]) -> Vec<ObjectId> {
                     }
                 }
                 Action::Clone(inner) => walk(inner, out),
+                Action::Sample(s) => walk(&s.actions, out),
                 Action::CheckLength(c) => c.lists().into_iter().for_each(|l| walk(l, out)),
                 _ => {}
             }

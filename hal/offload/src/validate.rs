@@ -114,12 +114,13 @@ impl OffloadCapabilities {
         let commits = || self.tables.iter().filter_map(|t| t.action(a.kind())).any(|c| c.commits);
         match a {
             Action::Output(port) if !self.has_port(*port) => Err(Reject::EgressNotOnDevice { port: *port }),
-            Action::Controller(_) => Err(Reject::NeedsSoftware { action: a.kind() }),
+            Action::Controller(_) | Action::Export(_) => Err(Reject::NeedsSoftware { action: a.kind() }),
             Action::Recirc(_)
             | Action::Hash { .. }
             | Action::Ct(_)
             | Action::CtClear
             | Action::CheckLength(_)
+            | Action::Sample(_)
             | Action::TunnelPush(_)
             | Action::TunnelPop { .. }
                 if !offered() =>

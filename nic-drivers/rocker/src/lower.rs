@@ -171,7 +171,7 @@ fn lower_actions(actions: &[Action], tagged: bool, ports: &[(PortId, u16)]) -> R
                 (now.pop, now.push) = (false, Some(tag));
             }
             Action::PopVlan => (now.pop, now.push) = (true, None),
-            Action::Controller(_) | Action::Recirc(_) => {
+            Action::Controller(_) | Action::Recirc(_) | Action::Sample(_) | Action::Export(_) => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
             _ => return Err(unsupported),

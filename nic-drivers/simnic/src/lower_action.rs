@@ -133,7 +133,9 @@ pub fn lower_actions(
             | Action::Hash { .. }
             | Action::Ct(_)
             | Action::CtClear
-            | Action::CheckLength(_) => {
+            | Action::CheckLength(_)
+            | Action::Sample(_)
+            | Action::Export(_) => {
                 return Err(Reject::NeedsSoftware { action: a.kind() });
             }
             Action::TunnelPop { port, kind } => {

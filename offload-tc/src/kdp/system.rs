@@ -246,6 +246,7 @@ impl Shared {
                     }
                 }
                 Action::Clone(inner) => self.need_meters(link, inner)?,
+                Action::Sample(s) => self.need_meters(link, &s.actions)?,
                 Action::CheckLength(c) => {
                     c.lists().into_iter().try_for_each(|l| self.need_meters(link, l))?
                 }

@@ -19,6 +19,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use clock::{Deadline, Instant};
+use flow::export::Export;
 use flow::{Action, ControllerAction, CtFilter, FlowId, MeterId, PackedMatch, PacketKey, PacketMask, PortId};
 
 mod counters;
@@ -141,10 +142,28 @@ pub struct Punt {
     pub action: ControllerAction,
 }
 
+/// A packet on its way to an exporter.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    /// Its first bytes, as many as are wanted.
+    pub packet: Vec<u8>,
+    /// Its length, without FCS.
+    pub len_bytes: u32,
+    /// Its key when it was sampled.
+    pub key: PacketKey,
+    /// Which exporter, and what is told.
+    pub export: Arc<Export>,
+}
+
 /// Takes punted packets. Bounded; called on forwarding cores; must not block.
 pub trait PuntSink: Send + Sync {
     /// Takes the packet, or drops and counts it and returns false.
     fn punt(&self, p: Punt) -> bool;
+
+    /// Takes a packet for an exporter, or counts it and returns false. It is a copy: nothing else depends on it.
+    fn export(&self, _e: Exported) -> bool {
+        false
+    }
 }
 
 /// Why a datapath dropped a packet. One counter each.

@@ -9,14 +9,16 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 use clock::Instant;
 use conntrack::{Likely, Tracker};
-use datapath_api::{DropReason, Punt, PuntSink};
+use datapath_api::{DropReason, Exported, Punt, PuntSink};
 use device::{BATCH, PacketBatch, PacketBuf, TakeEach, TxQueue};
+use flow::export::Export;
 use flow::field::METADATA;
 use flow::tunnel::TunnelKind;
 use flow::tunnel::options::OptionWords;
 use flow::{Action, ControllerAction, CtAction, FieldId, Layout, PacketKey, PortId};
 
 use crate::connections;
+use crate::dice::Dice;
 use crate::dp_hash::dp_hash;
 use crate::edit::{self, Headers};
 use crate::link::CoreLink;
@@ -87,6 +89,7 @@ pub(crate) struct Outputs {
     connections: Arc<Tracker>,
     tunnel_ports: Arc<SourcePorts>,
     max_passes: u8,
+    dice: Dice,
 }
 
 /// A packet under execution.
@@ -98,6 +101,8 @@ struct Packet<'a> {
     changed: bool,
     /// Whether it is another frame than key and headers say: it was put behind those of a tunnel.
     is_other: bool,
+    /// Whether it is a copy that nobody need get.
+    is_sample: bool,
 }
 
 impl Packet<'_> {
@@ -145,6 +150,7 @@ impl Outputs {
             connections,
             tunnel_ports,
             max_passes,
+            dice: Dice::default(),
         }
     }
 
@@ -221,7 +227,8 @@ impl Outputs {
         now: Instant,
     ) {
         let headers = Headers::new(key, layout);
-        self.run(Packet { buf, key, headers, changed: false, is_other: false }, actions, passes, 0, now);
+        let p = Packet { buf, key, headers, changed: false, is_other: false, is_sample: false };
+        self.run(p, actions, passes, 0, now);
     }
 
     /// Where the connection of a plain frame begins to be looked for, which is asked for.
@@ -316,7 +323,7 @@ impl Outputs {
     }
 
     fn run(&mut self, mut p: Packet<'_>, actions: &[Action], passes: u8, depth: u8, now: Instant) {
-        let mut given = false;
+        let (mut given, is_sample) = (false, p.is_sample);
         let mut trunc: Option<usize> = None;
         for (i, a) in actions.iter().enumerate() {
             let last = i + 1 == actions.len();
@@ -433,10 +440,16 @@ impl Outputs {
                     } else if last {
                         return self.run(p, list, passes, depth + 1, now);
                     } else {
-                        self.run_on_copy(&p, list, passes, depth + 1, now);
+                        self.run_on_copy(&p, list, passes, depth + 1, now, false);
                     }
                     given = true;
                 }
+                Action::Sample(s) => {
+                    if depth < MAX_CLONE_DEPTH && self.dice.hit(s.probability) {
+                        self.run_on_copy(&p, &s.actions, passes, depth + 1, now, true);
+                    }
+                }
+                Action::Export(e) => self.export(&mut p, e),
                 Action::CheckLength(c) => {
                     let list = c.of(p.buf.len());
                     if depth >= MAX_CLONE_DEPTH {
@@ -444,24 +457,39 @@ impl Outputs {
                     } else if last {
                         return self.run(p, list, passes, depth + 1, now);
                     } else if !list.is_empty() {
-                        self.run_on_copy(&p, list, passes, depth + 1, now);
+                        self.run_on_copy(&p, list, passes, depth + 1, now, false);
                     }
                     given = true;
                 }
             }
         }
-        if !given {
+        if !given && !is_sample {
             self.tally.drop(DropReason::Action);
         }
     }
 
-    fn run_on_copy(&mut self, p: &Packet<'_>, list: &[Action], passes: u8, depth: u8, now: Instant) {
+    fn run_on_copy(
+        &mut self,
+        p: &Packet<'_>,
+        list: &[Action],
+        passes: u8,
+        depth: u8,
+        now: Instant,
+        is_sample: bool,
+    ) {
         let Some(buf) = p.buf.try_clone() else {
             return self.tally.drop(DropReason::NoBuffer);
         };
         let mut key = *p.key;
         let (headers, changed, is_other) = (p.headers, p.changed, p.is_other);
-        self.run(Packet { buf, key: &mut key, headers, changed, is_other }, list, passes, depth, now);
+        let is_sample = is_sample || p.is_sample;
+        self.run(
+            Packet { buf, key: &mut key, headers, changed, is_other, is_sample },
+            list,
+            passes,
+            depth,
+            now,
+        );
     }
 
     fn send_copy(&mut self, port: PortId, p: &PacketBuf, cut: Option<usize>) {
@@ -492,6 +520,17 @@ impl Outputs {
         }
         self.tally.recirculations += 1;
         self.recirculated.push(Recirculated { packet, metadata, passes });
+    }
+
+    /// Hands a copy to whoever exports it. Whether there is room for it is no concern of the packet.
+    #[cold]
+    fn export(&mut self, p: &mut Packet<'_>, e: &Arc<Export>) {
+        if p.changed {
+            p.reparse();
+        }
+        let snap = p.buf.len().min(e.snap_bytes.into());
+        let (len_bytes, key) = (p.buf.len() as u32, *p.key);
+        self.punts.export(Exported { packet: p.buf[..snap].to_vec(), len_bytes, key, export: e.clone() });
     }
 
     fn punt(&mut self, p: &mut Packet<'_>, action: &ControllerAction) {

@@ -34,6 +34,7 @@ mod connections;
 mod core;
 mod cycles;
 mod datapath;
+mod dice;
 mod dp_hash;
 mod edit;
 mod exact;

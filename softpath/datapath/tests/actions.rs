@@ -315,7 +315,10 @@ fn interpret(
             | Action::Ct(_)
             | Action::CtClear
             | Action::TunnelPush(_)
-            | Action::TunnelPop { .. } => {}
+            | Action::TunnelPop { .. }
+            // Copies that nobody need get.
+            | Action::Sample(_)
+            | Action::Export(_) => {}
             Action::Trunc(n) => cut = Some(*n as usize),
             Action::Clone(list) => {
                 given = true;

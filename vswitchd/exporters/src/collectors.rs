@@ -89,6 +89,11 @@ impl Collectors {
         self.all.is_empty()
     }
 
+    /// The address from which the first of them is told.
+    pub fn local_ip(&self) -> Option<IpAddr> {
+        self.all.first().and_then(|c| c.socket.local_addr().ok()).map(|a| a.ip())
+    }
+
     /// What became of what was sent since the last call.
     pub fn take_sent(&mut self) -> Sent {
         std::mem::take(&mut self.sent)

@@ -295,6 +295,21 @@ impl Switch {
         MemberStatus { lacp_current }
     }
 
+    /// What link aggregation control says of a port of a bridge, if it is spoken there.
+    pub(crate) fn lacp_counters(&self, bridge: u32, no: PortNo) -> Option<exporters::sflow::LacpCounters> {
+        let all = self.aggregates.0.lock();
+        let of = all.iter().filter(|((b, _), a)| *b == bridge && a.members.contains_key(&no));
+        let report = of.filter_map(|(_, a)| a.lacp.as_ref()?.report(no.0)).next()?;
+        let n = report.counters;
+        Some(exporters::sflow::LacpCounters {
+            actor: report.actor.system,
+            partner: report.partner.system,
+            aggregate: report.key.into(),
+            states: [report.wanted, report.actor.state, 0, report.partner.state],
+            messages: [n.received, n.bad, n.sent].map(|n| n as u32),
+        })
+    }
+
     /// The text of `lacp/show` or `lacp/show-stats`, of one aggregate or of all.
     ///
     /// # Errors

@@ -212,7 +212,6 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::CopyTtlIn
         | Action::PushPbb(_)
         | Action::PopPbb
-        | Action::Sample(_)
         | Action::Encap(_)
         | Action::Decap { .. }
         | Action::DecNshTtl => return Err(BadAction::BadType.into()),
@@ -220,6 +219,7 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         Action::DeleteField(f) if f.option().is_none() => return Err(BadAction::BadArgument.into()),
         // A packet without the field or tag stays as it is.
         Action::Group(_)
+        | Action::Sample(_)
         | Action::Meter(_)
         | Action::SetQueue(_)
         | Action::Conjunction { .. }

@@ -75,7 +75,7 @@ pub use bridge::{Bridge, BridgeConfig};
 pub use exports::NetflowOf;
 pub use mac_table::{MacEntry, MacKey, MacTable};
 pub use mirror::{Mirror, MirrorOutput};
-pub use patch::Patch;
+pub use patch::{Copies, Patch};
 pub use port::{Port, Ports};
 pub use record::{
     Basis, FlowOwner, HardwareCredit, HardwareStats, MadeFor, RecordSink, offload_meter, offload_rule,

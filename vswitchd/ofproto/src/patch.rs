@@ -62,6 +62,11 @@ impl<'a> Peers<'a> {
         &self.routes.tunnels
     }
 
+    /// What the datapath is said to have for copies.
+    pub(crate) fn copies(&self) -> Copies {
+        self.routes.copies
+    }
+
     /// Whether the datapath is said not to tell packets by their length.
     pub(crate) fn lacks_length_checks(&self) -> bool {
         self.routes.lacks_length_checks
@@ -90,5 +95,21 @@ impl<'a> Environment<'a> {
         let other = pipeline.ports.get(no)?;
         let back = other.patch.as_ref().is_some_and(|p| p.peer == port.name);
         back.then(|| (bridge.environment(pipeline, peers), other))
+    }
+}
+
+/// What a datapath is said to have for executing actions on a copy of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Copies {
+    /// An action for that.
+    pub clone: bool,
+    /// How deep samples may be nested, one of which does as well.
+    pub sample_nesting: u32,
+}
+
+impl Default for Copies {
+    /// As it is.
+    fn default() -> Self {
+        Copies { clone: true, sample_nesting: 10 }
     }
 }

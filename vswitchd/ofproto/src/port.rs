@@ -36,6 +36,8 @@ pub struct Port {
     pub speed_kbps: u32,
     /// When it was added.
     pub added: Instant,
+    /// The host's number of the interface; 0 when it has none.
+    pub ifindex: u32,
     /// What OpenFlow does not know of it.
     pub settings: Arc<PortSettings>,
     /// What is at its other end, if it is a patch port. It has no datapath port then.
@@ -59,6 +61,7 @@ impl Port {
             current: PortFeatures::NONE,
             speed_kbps: 0,
             added: Instant::ZERO,
+            ifindex: 0,
             settings: Arc::default(),
             patch: None,
             tree: None,

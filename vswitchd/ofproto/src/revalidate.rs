@@ -65,12 +65,13 @@ impl Switch {
     /// be called by the control thread when woken and ten times a second. Whether records were revalidated.
     pub fn run(&self, now: Instant) -> bool {
         self.learn_queued();
+        // Before what they tell of changes.
+        self.run_exporters(now);
         self.tend_links(now);
         self.tend_aggregates(now);
         self.tend_trees(now);
         self.complain(now);
         self.tend_neighbours(now);
-        self.run_exporters(now);
         for b in self.bridges() {
             b.expire(now);
             b.retire_meters();

@@ -9,7 +9,8 @@ use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use bonds::{BondSettings, LacpPort, LacpSettings};
-use exporters::NetflowSettings;
+use exporters::ipfix::{CacheSettings, IpfixSettings};
+use exporters::{NetflowSettings, SflowSettings};
 use flow::{FieldId, Maskable, Prereq, Scope};
 use openflow::Subfield;
 
@@ -214,6 +215,19 @@ pub struct BridgeSettings {
     pub tables: BTreeMap<u8, TableSettings>,
     /// Who is told of its flows by NetFlow, if anybody is.
     pub netflow: Option<NetflowSettings>,
+    /// Who is told of its packets and ports by sFlow, if anybody is.
+    pub sflow: Option<SflowSettings>,
+    /// Who is told of all of its packets by IPFIX, if anybody is.
+    pub ipfix: Option<IpfixSettings>,
+    /// Sets of those that are told by IPFIX of the packets that flows sample, by number.
+    pub flow_ipfix: BTreeMap<u32, CacheSettings>,
+}
+
+impl BridgeSettings {
+    /// Whether packets are looked at for somebody other than controllers.
+    pub(crate) fn exports(&self) -> bool {
+        self.netflow.is_some() || self.sflow.is_some() || self.ipfix.is_some()
+    }
 }
 
 impl Default for BridgeSettings {
@@ -231,6 +245,9 @@ impl Default for BridgeSettings {
             mirrors: Vec::new(),
             tables: BTreeMap::new(),
             netflow: None,
+            sflow: None,
+            ipfix: None,
+            flow_ipfix: BTreeMap::new(),
         }
     }
 }

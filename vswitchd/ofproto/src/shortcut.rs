@@ -103,7 +103,7 @@ fn entrance(r: &Routes, port: PortId) -> Option<(&Arc<Bridge>, Arc<Pipeline>, Po
         && p.frag == FragHandling::Normal
         && !r.tunnels.may_end_at(bridge.name())
         && p.settings.tree.is_none()
-        && p.settings.netflow.is_none()
+        && !p.settings.exports()
         && p.ports.get(*no).is_none_or(|p| p.receives() && !p.settings.takes_packets());
     let bridge_name = mix(mix(1, (*b).into()), p.misses_told.into());
     let name = mix(mix(bridge_name, p.config_generation), no.0.into());

@@ -93,8 +93,14 @@ impl Bridge {
             }
             MultipartRequest::FlowMonitor(requests) => self.monitor(conn, requests),
             MultipartRequest::BundleFeatures => Err(BadRequest::BadMultipart.into()),
-            // There is no exporter.
-            MultipartRequest::IpfixBridge | MultipartRequest::IpfixFlow => Err(Nicira::NotConfigured.into()),
+            MultipartRequest::IpfixBridge => match self.ipfix_stats(true).pop() {
+                Some(stats) => reply(MultipartReply::IpfixBridge(stats)),
+                None => Err(Nicira::NotConfigured.into()),
+            },
+            MultipartRequest::IpfixFlow => match self.ipfix_stats(false) {
+                all if all.is_empty() => Err(Nicira::NotConfigured.into()),
+                all => reply(MultipartReply::IpfixFlow(all)),
+            },
             MultipartRequest::Experimenter { .. } => Err(BadRequest::BadExperimenter.into()),
         }
     }
@@ -149,7 +155,7 @@ impl Bridge {
         }
     }
 
-    fn one_port(&self, p: &Port) -> PortStats {
+    pub(crate) fn one_port(&self, p: &Port) -> PortStats {
         const UNKNOWN: u64 = u64::MAX;
         let switch = self.switch();
         let now = switch.as_ref().map_or(p.added, |s| s.now());

@@ -9,7 +9,8 @@ use arc_swap::ArcSwap;
 use clock::{Clock, Deadline, Instant};
 use crossbeam_queue::ArrayQueue;
 use datapath_api::{
-    Datapath, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation, Translations,
+    Datapath, Exported, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation,
+    Translations,
 };
 use exporters::netflow::Traffic;
 use flow::{FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId, PuntReason};
@@ -23,6 +24,7 @@ use crate::exports::ExportQueue;
 use crate::flow_limits::FlowLimits;
 use crate::mac_table::MacKey;
 use crate::meters::MeterIds;
+use crate::patch::Copies;
 use crate::recirc::Recircs;
 use crate::record::{Basis, Credits, Dependencies, FlowOwner, HardwareStats, Learned, MadeFor, RecordSink};
 use crate::revalidate::Revalidation;
@@ -104,6 +106,8 @@ pub(crate) struct Routes {
     pub(crate) tunnels: Arc<Tunnels>,
     /// The datapath is said not to tell packets by their length: traces go by that.
     pub(crate) lacks_length_checks: bool,
+    /// Likewise what it is said to have for copies.
+    pub(crate) copies: Copies,
 }
 
 /// The bridge that a packet came in to, and its tables as they were.
@@ -371,6 +375,14 @@ impl Switch {
         let _w = self.routes_write.lock();
         let mut r = (**self.routes.load()).clone();
         r.lacks_length_checks = !on;
+        self.routes.store(Arc::new(r));
+    }
+
+    /// Says what the datapath has for copies of packets. Traces go by that; what is forwarded always has them.
+    pub fn change_copies(&self, f: impl FnOnce(&mut Copies)) {
+        let _w = self.routes_write.lock();
+        let mut r = (**self.routes.load()).clone();
+        f(&mut r.copies);
         self.routes.store(Arc::new(r));
     }
 
@@ -731,6 +743,12 @@ impl MissHandler for Switch {
 }
 
 impl PuntSink for Switch {
+    fn export(&self, e: Exported) -> bool {
+        let taken = self.exports.take(e);
+        self.wake();
+        taken
+    }
+
     fn punt(&self, p: Punt) -> bool {
         if p.action.reason == PuntReason::Snoop {
             let taken = self.snoop.push((p, self.now())).is_ok();

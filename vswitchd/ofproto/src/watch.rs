@@ -275,7 +275,12 @@ impl Switch {
                 let place = (c.bridge, PortNo(c.in_port));
                 self.watches.arrived.push(Arrived { place, reason: c.reason, frame: frame.to_vec() }).is_err()
             }
-            Action::Output(_) | Action::Controller(_) | Action::Clone(_) | Action::CheckLength(_) => true,
+            Action::Output(_)
+            | Action::Controller(_)
+            | Action::Clone(_)
+            | Action::Sample(_)
+            | Action::Export(_)
+            | Action::CheckLength(_) => true,
             _ => {
                 unchanged = false;
                 true

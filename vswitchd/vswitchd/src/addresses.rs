@@ -77,6 +77,12 @@ pub fn tell_addresses(parts: &Parts) {
     });
 }
 
+/// An address of the host's interface of that name, of IPv4 if it has one.
+pub fn address_of(interface: &str) -> Option<IpAddr> {
+    let all = getifaddrs().ok()?.filter(|i| i.interface_name == interface);
+    all.filter_map(|i| i.address.as_ref().and_then(ip)).min_by_key(IpAddr::is_ipv6)
+}
+
 /// Routes with a gateway, from the text of [`ROUTES`].
 fn kernel_routes(text: &str) -> impl Iterator<Item = Route> {
     text.lines().skip(1).filter_map(|line| {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clock::{Instant, ManualClock};
 use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
 use datapath_api::{
-    Datapath, DropReason, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation,
+    Datapath, DropReason, Exported, FlowCounters, FlowRecord, Miss, MissHandler, Punt, PuntSink, Translation,
     Translations,
 };
 use device::{BufferPool, PacketBuf};
@@ -102,10 +102,16 @@ impl MissHandler for Handler {
 /// Keeps what is punted, up to a bound.
 pub struct Sink {
     pub punts: Mutex<Vec<Punt>>,
+    pub exports: Mutex<Vec<Exported>>,
     pub room: usize,
 }
 
 impl PuntSink for Sink {
+    fn export(&self, e: Exported) -> bool {
+        self.exports.lock().unwrap().push(e);
+        true
+    }
+
     fn punt(&self, p: Punt) -> bool {
         let mut v = self.punts.lock().unwrap();
         let fits = v.len() < self.room;
@@ -159,7 +165,7 @@ impl Rig {
         let mut config = DatapathConfig { seed: Some(42), ..DatapathConfig::default() };
         change(&mut config);
         let handler = Arc::new(Handler::new());
-        let sink = Arc::new(Sink { punts: Mutex::default(), room: 1000 });
+        let sink = Arc::new(Sink { punts: Mutex::default(), exports: Mutex::default(), room: 1000 });
         let clock = Arc::new(ManualClock::new());
         let dp =
             SoftDatapath::new(config, clock, miss.unwrap_or_else(|| handler.clone()), sink.clone()).unwrap();

@@ -117,6 +117,21 @@ pub struct LacpCounters {
     pub carrier_changes: u64,
 }
 
+/// A member, for those who watch it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LacpReport {
+    /// This end.
+    pub actor: Info,
+    /// The other end, as far as it is known.
+    pub partner: Info,
+    /// The aggregate's key.
+    pub key: u16,
+    /// State of this end as it is configured.
+    pub wanted: u8,
+    /// What happened.
+    pub counters: LacpCounters,
+}
+
 #[derive(Debug)]
 struct Member {
     name: String,
@@ -436,6 +451,23 @@ impl Lacp {
     /// Whether what is known of a member's partner is fresh.
     pub fn is_current(&self, id: MemberId) -> bool {
         self.members.get(&id).is_some_and(|m| m.freshness == Freshness::Current)
+    }
+
+    /// What there is to say of a member (IEEE 802.1AX-2014 7.3.2).
+    pub fn report(&self, id: MemberId) -> Option<LacpReport> {
+        let m = self.members.get(&id)?;
+        let bits = [
+            (true, state::AGGREGATION),
+            (self.settings.active, state::ACTIVITY),
+            (self.settings.fast, state::TIMEOUT),
+        ];
+        Some(LacpReport {
+            actor: self.actor(m),
+            partner: m.partner,
+            key: self.key().unwrap_or(0),
+            wanted: bits.iter().filter(|(is, _)| *is).map(|(_, bit)| bit).sum(),
+            counters: m.counters,
+        })
     }
 
     /// What happened on a member.

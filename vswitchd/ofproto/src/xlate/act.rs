@@ -152,11 +152,11 @@ impl Xlate<'_> {
             | OfAction::CopyTtlIn
             | OfAction::PushPbb(_)
             | OfAction::PopPbb
-            | OfAction::Sample(_)
             | OfAction::Nat(_)
             | OfAction::Encap(_)
             | OfAction::Decap { .. }
             | OfAction::DecNshTtl => self.note("not supported, skipped"),
+            OfAction::Sample(s) => self.sample(s),
             OfAction::DeleteField(f) => {
                 if let Some(n) = f.option() {
                     options::remove(&mut self.key, n);

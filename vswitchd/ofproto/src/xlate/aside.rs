@@ -3,9 +3,13 @@
 //! Afterwards the packet is again what it was. Fields and tags are written back when next it goes somewhere; where that
 //! cannot undo what was done to the datapath's packet (labels taken off, a decremented TTL), it was done to a copy.
 
+use flow::export::SampleAction;
 use flow::{Action, PacketKey, PacketMask, PipelineKey};
 
 use super::{Problem, Xlate, commit::Headers};
+
+/// Nesting of samples that is left for others, as by Open vSwitch.
+const SPARE_NESTING: u32 = 3;
 
 /// What the packet was.
 pub(super) struct Kept {
@@ -45,9 +49,24 @@ impl Xlate<'_> {
             self.written = self.ever_written;
         } else {
             let inner = self.out.actions.split_off(k.actions.min(self.out.actions.len()));
-            self.emit(Action::Clone(inner.into()));
+            self.emit_copy(inner);
             self.base = k.base;
             self.written = k.written;
+        }
+    }
+
+    /// Has actions executed on a copy. A trace goes by what the datapath is said to have for that.
+    fn emit_copy(&mut self, inner: Vec<Action>) {
+        let has = self.env.peers.copies();
+        if !self.record || has.clone {
+            self.emit(Action::Clone(inner.into()));
+        } else if has.sample_nesting > SPARE_NESTING {
+            self.emit(Action::Sample(Box::new(SampleAction {
+                probability: u32::MAX,
+                actions: inner.into(),
+            })));
+        } else {
+            self.wrong(|| "Failed to compose clone action".into());
         }
     }
 

@@ -45,6 +45,8 @@ pub(super) fn that_matter(mut actions: Vec<Action>) -> Vec<Action> {
                 | Action::Recirc(_)
                 | Action::Ct(_)
                 | Action::Clone(_)
+                | Action::Sample(_)
+                | Action::Export(_)
                 | Action::CheckLength(_)
                 | Action::Meter(_)
                 | Action::TunnelPush(_)

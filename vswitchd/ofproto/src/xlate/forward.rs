@@ -12,9 +12,9 @@ use crate::port::Port;
 impl Xlate<'_> {
     /// Executes an output action.
     pub(super) fn output_action(&mut self, port: PortNo, max_len: u16) {
-        let before = std::mem::replace(&mut self.leaves_by, DROPPED);
+        let before = std::mem::replace(&mut self.exporting.leaves_by, DROPPED);
         self.output_to(port, max_len);
-        self.leaves_by = joined(before, self.leaves_by);
+        self.exporting.leaves_by = joined(before, self.exporting.leaves_by);
     }
 
     fn output_to(&mut self, port: PortNo, max_len: u16) {
@@ -94,7 +94,7 @@ impl Xlate<'_> {
         }
         if let Some(t) = &p.tunnel {
             self.send_through_tunnel(p, t, max_len.or(self.snaplen.map(u32::from)));
-            self.leaves_by = p.no.0 as u16;
+            self.exporting.left_by(p.no);
             return self.mirror_departure(p);
         }
         if p.no == PortNo::LOCAL && self.out_of_tunnel() {
@@ -107,11 +107,15 @@ impl Xlate<'_> {
             self.key.set(FieldId::NwTos, tos);
             self.written.set_masked(FieldId::NwTos, u128::MAX, 0xfc);
         }
-        if let Some(n) = max_len.or(self.snaplen.map(u32::from)) {
+        if let Some(n) = max_len {
             self.emit(Action::Trunc(n));
         }
+        self.sample_departure(p);
+        if let Some(n) = self.snaplen.filter(|_| max_len.is_none()) {
+            self.emit(Action::Trunc(n.into()));
+        }
         self.emit(Action::Output(p.dp));
-        self.leaves_by = p.no.0 as u16;
+        self.exporting.left_by(p.no);
         self.mirror_departure(p);
     }
 
@@ -146,6 +150,6 @@ impl Xlate<'_> {
                 self.send(p.no);
             }
         }
-        self.leaves_by = FLOODED;
+        self.exporting.leaves_by = FLOODED;
     }
 }

@@ -219,6 +219,7 @@ pub fn translate(
     }
     x.finish_freezing();
     x.count_for_netflow(is_new);
+    x.tell_fate();
     x.finish()
 }
 
@@ -275,8 +276,7 @@ pub(crate) struct Xlate<'a> {
     snaplen: Option<u16>,
     /// While NORMAL or a mirror sends: whether rules had left the packet its own first tag.
     first_tag_kept: Option<bool>,
-    /// Where it has gone, as NetFlow has it.
-    leaves_by: u16,
+    exporting: export::Exporting,
     wc: PipelineMask,
     sharing: share::Sharing,
     headers: commit::Headers,
@@ -336,7 +336,7 @@ impl<'a> Xlate<'a> {
             mirrored: 0,
             snaplen: None,
             first_tag_kept: None,
-            leaves_by: exporters::netflow::DROPPED,
+            exporting: export::Exporting::default(),
             wc: PipelineMask::ZERO,
             sharing: share::Sharing::default(),
             headers: commit::Headers::of(key),
@@ -395,7 +395,10 @@ impl<'a> Xlate<'a> {
                     "dropping packet received on port {name}, which is reserved exclusively for mirroring"
                 )
             });
-        } else if env.pipeline.ports.get(in_port).is_none_or(|p| p.receives())
+            return;
+        }
+        let sampled = self.sample_arrival();
+        if env.pipeline.ports.get(in_port).is_none_or(|p| p.receives())
             && self.admission() != Admission::Nothing
         {
             self.nest += 1;
@@ -407,7 +410,7 @@ impl<'a> Xlate<'a> {
             self.answer_local_port();
             self.nest -= 1;
             if self.admission() == Admission::Learning {
-                self.discard_from(0);
+                self.discard_from(sampled);
             }
         }
     }

@@ -143,7 +143,7 @@ impl Xlate<'_> {
                 self.leave_by(p, inner);
             }
         }
-        self.leaves_by = exporters::netflow::FLOODED;
+        self.exporting.leaves_by = exporters::netflow::FLOODED;
     }
 
     /// What is below the outermost tag of the inner form was looked at.

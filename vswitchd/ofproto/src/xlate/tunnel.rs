@@ -66,12 +66,25 @@ impl Xlate<'_> {
                 }
                 self.commit_metadata();
                 self.commit_packet();
+                self.sample_departure(p);
                 self.emit(Action::Output(p.dp));
             } else if max_len.is_some() {
                 self.wrong(|| "Cannot truncate output to a tunnel that this switch carries out".into());
             } else {
                 self.push(p, t);
             }
+        }
+        for f in tunnel_fields() {
+            self.key.set(f, was.get(f));
+        }
+        self.key.set(FieldId::PktMark, mark);
+    }
+
+    /// Gives the datapath's packet the metadata that it will have in a tunnel which the datapath carries out.
+    pub(super) fn show_tunnel(&mut self, t: &Tunnel) {
+        let (was, mark) = (self.key, self.key.get(FieldId::PktMark));
+        if self.set_metadata(t) && (self.env.peers.tunnels().foreign || t.settings.foreign) {
+            self.commit_metadata();
         }
         for f in tunnel_fields() {
             self.key.set(f, was.get(f));

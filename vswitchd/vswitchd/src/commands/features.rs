@@ -2,7 +2,7 @@
 //!
 //! Open vSwitch's tests pretend with the second that a datapath can do less. Here translation always uses what the datapath has:
 //! asking for what is so already is fine, and anything else is refused, but for how tunnels are carried out, and for checks of the
-//! packet's length, which traces can do without.
+//! packet's length and copies of packets, which traces can do without.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -16,6 +16,10 @@ use crate::report::Parts;
 const TUNNELS: &str = "tnl_push_pop";
 /// Whether the datapath tells packets by their length.
 const LENGTHS: &str = "check_pkt_len";
+/// Whether the datapath executes actions on copies of packets.
+const CLONE: &str = "clone";
+/// How deep samples may be nested, which do as well.
+const NESTING: &str = "sample_nesting";
 
 /// Names as in column `capabilities` of table Datapath, and titles, in the order of Open vSwitch 3.1.
 const TITLES: &[(&str, &str)] = &[
@@ -68,7 +72,12 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
         if !TITLES.iter().any(|(name, _)| name == feature) {
             return Err(format!("\"{feature}\" is not a feature of a datapath"));
         }
-        if feature == TUNNELS || feature == LENGTHS {
+        if feature == NESTING {
+            let n = wanted.parse().map_err(|_| "Integer number expected")?;
+            p.layer.change_copies(|c| c.sample_nesting = n);
+            return Ok(String::new());
+        }
+        if [TUNNELS, LENGTHS, CLONE].contains(&feature.as_str()) {
             let on = match wanted.as_str() {
                 "true" => true,
                 "false" => false,
@@ -76,6 +85,8 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
             };
             if feature == TUNNELS {
                 p.layer.with_tunnels(|t| t.foreign = !on);
+            } else if feature == CLONE {
+                p.layer.change_copies(|c| c.clone = on);
             } else {
                 p.layer.set_length_checks(on);
             }

@@ -180,6 +180,9 @@ impl Reconciler {
     /// Makes the switch equal to `desired`, as far as that is possible now. Not to be called from a thread of either runtime.
     pub fn apply(&mut self, desired: Desired) {
         daemon::coverage!(bridge_reconfigure);
+        if desired.bridges != self.desired.bridges {
+            daemon::coverage!(rev_reconfigure);
+        }
         self.desired = desired;
         self.look_again();
     }

@@ -305,6 +305,12 @@ impl Reconciler {
                 {
                     dummy.configure(options, &self.runtime);
                     p.config.kind = c.kind.clone();
+                    let ifindex = options.ifindex.unwrap_or(0);
+                    if let Some(now) = b.endpoint.bridge.pipeline().ports.get(p.no)
+                        && now.ifindex != ifindex
+                    {
+                        b.endpoint.bridge.put_port(Port { ifindex, ..now.clone() });
+                    }
                 }
             }
         }
@@ -398,7 +404,9 @@ impl Reconciler {
             let p = SwitchPort::new(bridge.index(), c.name.clone(), no, dp, c.kind.clone(), io);
             let p = self.parts.ports.add(p);
             let settings = Arc::new(c.settings.clone());
-            let desc = Port { added: self.clock.now(), settings, ..Port::new(no, dp, &c.name, MacAddr(mac)) };
+            let ifindex = p.interface_index().unwrap_or(0);
+            let added = self.clock.now();
+            let desc = Port { added, settings, ifindex, ..Port::new(no, dp, &c.name, MacAddr(mac)) };
             bridge.put_port(with_link(desc, link, p.is_the_hosts()));
             p
         };

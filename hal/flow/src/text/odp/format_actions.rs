@@ -146,6 +146,16 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
                 write_actions(out, inner, context, ports);
                 write!(out, ")")
             }
+            Action::Sample(s) => {
+                let percent = 100.0 * f64::from(s.probability) / f64::from(u32::MAX);
+                let _ = write!(out, "sample(sample={percent:.1}%,actions(");
+                write_actions(out, &s.actions, context, ports);
+                write!(out, "))")
+            }
+            Action::Export(e) => {
+                super::export::write_export(out, e, ports);
+                Ok(())
+            }
             Action::CheckLength(c) => {
                 let _ = write!(out, "check_pkt_len(size={},gt(", c.bytes);
                 write_actions(out, &c.longer, context, ports);

@@ -23,6 +23,7 @@
 
 mod attr;
 mod ct;
+mod export;
 mod format_actions;
 mod format_match;
 mod parse_actions;

@@ -1,8 +1,10 @@
 //! From text to actions.
 
 use super::attr::{self, Form};
+use super::export;
 use super::parse_match::{at, each_part, group_parts, mpls_number, next_attr, tunnel_parts};
 use crate::action::{Action, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
+use crate::export::SampleAction;
 use crate::field::{FieldId as F, Scope};
 use crate::headers::eth_type;
 use crate::key::PacketKey;
@@ -13,7 +15,6 @@ use crate::tunnel::options;
 
 /// Actions of Open vSwitch that [`Action`] has no counterpart for.
 const UNSUPPORTED: &[&str] = &[
-    "sample",
     "tnl_push",
     "tnl_pop",
     "push_nsh",
@@ -137,7 +138,8 @@ fn one_with_arguments(
         "trunc" => out.push(Action::Trunc(number(32)?)),
         "clone" => out.push(Action::Clone(list(inside, depth + 1, ports)?.into_boxed_slice())),
         "check_pkt_len" => out.push(check_length(inside, depth, ports)?),
-        "userspace" => out.push(Action::Controller(userspace(inside)?)),
+        "userspace" => out.push(userspace(inside, ports)?),
+        "sample" => out.push(sample(inside, depth, ports)?),
         n if UNSUPPORTED.contains(&n) => {
             return Err(TextError::new(s.text, a.at, Reason::Unsupported("this action")));
         }
@@ -255,9 +257,9 @@ fn set(mut s: Scan<'_>, out: &mut Vec<Action>) -> Result<(), TextError> {
 }
 
 /// Reads the inside of `userspace(..)`.
-fn userspace(s: Scan<'_>) -> Result<ControllerAction, TextError> {
-    let mut found = None;
-    each_part(s, |name, v| match name {
+fn userspace(s: Scan<'_>, ports: PortByName<'_>) -> Result<Action, TextError> {
+    let (mut found, mut told, mut tunnel_out) = (None, None, None);
+    export::each_part(s, |name, v| match name {
         "pid" => at(&v, value::number(v.rest(), 32)).map(|_| ()),
         "controller" => {
             let mut c = ControllerAction::default();
@@ -290,10 +292,53 @@ fn userspace(s: Scan<'_>) -> Result<ControllerAction, TextError> {
             Ok(())
         }
         "slow_path" => v.fail(Reason::Unsupported("slow_path")),
-        _ => v.fail(Reason::UnknownKeyword),
+        // For sFlow, which is told them in any case.
+        "actions" => Ok(()),
+        "tunnel_out_port" => {
+            tunnel_out = Some(v);
+            Ok(())
+        }
+        _ => match export::read_export(name, v, ports)? {
+            Some(to) => {
+                told = Some(to);
+                Ok(())
+            }
+            None => v.fail(Reason::UnknownKeyword),
+        },
     })?;
-    match found {
-        Some(c) => Ok(c),
-        None => s.fail(Reason::Expected("controller(..)")),
+    match (found, told) {
+        (_, Some(to)) => export::of_parts(to, tunnel_out, ports),
+        (Some(c), None) => Ok(Action::Controller(c)),
+        (None, None) => s.fail(Reason::Expected("controller(..)")),
+    }
+}
+
+/// Reads the inside of `sample(..)`: how many packets, and what is done to them.
+fn sample(mut s: Scan<'_>, depth: usize, ports: PortByName<'_>) -> Result<Action, TextError> {
+    let (mut probability, mut actions) = (None, None);
+    loop {
+        s.skip_separators();
+        if s.rest().is_empty() {
+            break;
+        }
+        let start = s;
+        if s.take_while(|c| c.is_ascii_alphabetic()) == "sample" && s.eat("=") {
+            let at = s.at;
+            s.take_value(",")?;
+            probability = Some(export::read_percentage(&Scan { text: &s.text[..s.at], at })?);
+            continue;
+        }
+        s = start;
+        let Some(a) = next_attr(&mut s)? else { break };
+        if a.name != "actions" {
+            return Err(TextError::new(s.text, a.at, Reason::UnknownKeyword));
+        }
+        actions = Some(list(a.inside, depth + 1, ports)?.into_boxed_slice());
+    }
+    match (probability, actions) {
+        (Some(probability), Some(actions)) => {
+            Ok(Action::Sample(Box::new(SampleAction { probability, actions })))
+        }
+        _ => s.fail(Reason::MissingValue),
     }
 }

@@ -10,6 +10,9 @@ use crate::key::{PacketMask, PacketMatch};
 use crate::parse;
 use crate::prereq;
 use crate::text::Reason;
+use std::sync::Arc;
+
+use crate::export::{Export, ExportTo, FlowSample, SampleAction};
 use proptest::prelude::*;
 
 fn no_name(_: u32) -> Option<String> {
@@ -201,7 +204,7 @@ fn errors_say_where() {
         ("1,foo", 2, Reason::UnknownKeyword),
         ("1,foo(1)", 2, Reason::UnknownKeyword),
         ("5000000000", 0, Reason::UnknownPort),
-        ("2,sample(sample=50%)", 2, Reason::Unsupported("this action")),
+        ("2,sample(sample=50%)", 19, Reason::MissingValue),
         ("pop_eth,recirc(0x4)", 0, Reason::Unsupported("this action")),
         ("set(ipv4(proto=6))", 9, Reason::Expected("a field that can be set")),
         ("set(eth_type(0x800))", 13, Reason::Expected("a field that can be set")),
@@ -297,12 +300,36 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         any::<u32>().prop_map(|m| Action::Meter(MeterId(m))),
         any::<u32>().prop_map(Action::Trunc),
     ];
+    let port = || proptest::option::of((0..u32::MAX).prop_map(PortId));
+    let told = prop_oneof![
+        (any::<u16>(), any::<u32>()).prop_map(|(t, output)| ExportTo::Sflow { tci: t & 0xefff, output }),
+        port().prop_map(|output| ExportTo::Ipfix { output }),
+        (any::<(u16, u32, u32, u32)>(), port(), 0..3u8).prop_map(
+            |((probability, set, domain, point), output, direction)| {
+                ExportTo::FlowSample(FlowSample {
+                    probability,
+                    collector_set: set,
+                    domain,
+                    point,
+                    output,
+                    direction,
+                })
+            }
+        ),
+    ];
+    let export = (told, port())
+        .prop_map(|(to, tunnel_out)| Action::Export(Arc::new(Export { tunnel_out, ..Export::of_text(to) })));
+    let leaf = prop_oneof![11 => leaf, 2 => export];
+    let sample = (0..=1000u32, prop::collection::vec(leaf.clone(), 0..3)).prop_map(|(permille, v)| {
+        let probability = (f64::from(permille) / 1000.0 * f64::from(u32::MAX)).round() as u32;
+        Action::Sample(Box::new(SampleAction { probability, actions: v.into() }))
+    });
     let clone = prop::collection::vec(leaf.clone(), 0..4).prop_map(|v| Action::Clone(v.into()));
     let list = || prop::collection::vec(leaf.clone(), 0..3).prop_map(Vec::into_boxed_slice);
     let check = (any::<u16>(), list(), list()).prop_map(|(bytes, longer, others)| {
         Action::CheckLength(Box::new(LengthCheck { bytes, longer, others }))
     });
-    prop::collection::vec(prop_oneof![8 => leaf, 1 => clone, 1 => check], 0..8)
+    prop::collection::vec(prop_oneof![8 => leaf, 1 => clone, 1 => check, 1 => sample], 0..8)
 }
 
 /// Actions with each run of set-field actions in table order, which is how text may order them.
@@ -310,6 +337,7 @@ fn sorted(mut a: Vec<Action>) -> Vec<Action> {
     for x in &mut a {
         match x {
             Action::Clone(inner) => *inner = sorted(inner.to_vec()).into(),
+            Action::Sample(s) => s.actions = sorted(s.actions.to_vec()).into(),
             Action::CheckLength(c) => {
                 c.longer = sorted(c.longer.to_vec()).into();
                 c.others = sorted(c.others.to_vec()).into();
@@ -369,4 +397,27 @@ fn a_keys_values_count_whole_whatever_their_masks_are() {
     assert_eq!((k.get(F::TpSrc), k.get(F::NwTtl), k.get(F::EthSrc)), (49152, 255, 0x0200_0000_0001));
     assert!(super::parse_key(&text.replace("0xff)", "0xfff)"), &|_| None).is_ok());
     assert!(super::parse_key(&text.replace("255.0.0.0", "255.0.0"), &|_| None).is_err());
+}
+
+#[test]
+fn samples_and_exports_read_as_those_of_open_vswitch() {
+    for text in [
+        "userspace(pid=0,sFlow(vid=5,pcp=3,output=2147483650),actions)",
+        "userspace(pid=0,ipfix(output_port=4294967295))",
+        "userspace(pid=0,ipfix(output_port=2)),2",
+        "sample(sample=50.0%,actions(meter(0),userspace(pid=0,ipfix(output_port=4294967295))))",
+        "userspace(pid=0,flow_sample(probability=65535,collector_set_id=1,obs_domain_id=0,obs_point_id=0,output_port=1,egress),\
+         tunnel_out_port=1),1",
+    ] {
+        let a = parse_actions(text, &no_port).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(format_actions(&a, Context::default(), &no_name), text);
+    }
+    for bad in [
+        "sample(sample=101%,actions(1))",
+        "sample(actions(1))",
+        "userspace(pid=0)",
+        "userspace(pid=0,ipfix(x=1))",
+    ] {
+        assert!(parse_actions(bad, &no_port).is_err(), "{bad}");
+    }
 }

@@ -140,6 +140,20 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
     ),
     ("Manager", &["target", "connection_mode"]),
     ("QoS", &["type", "queues"]),
+    ("sFlow", &["targets", "sampling", "polling", "header", "agent"]),
+    (
+        "IPFIX",
+        &[
+            "targets",
+            "sampling",
+            "obs_domain_id",
+            "obs_point_id",
+            "cache_active_timeout",
+            "cache_max_flows",
+            "other_config",
+        ],
+    ),
+    ("Flow_Sample_Collector_Set", &["id", "bridge", "ipfix"]),
     ("NetFlow", &["targets", "engine_type", "engine_id", "active_timeout", "add_id_to_interface"]),
     ("Queue", &["dscp", "other_config"]),
     ("Flow_Table", &["name", "flow_limit", "overflow_policy", "groups", "prefixes"]),
@@ -196,9 +210,12 @@ pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
     bridges.sort_by_key(|b| string(*b, "name"));
     let seconds = root.key("other_config", "bundle-idle-timeout").and_then(|v| v.parse().ok());
     let bundle_idle = seconds.filter(|n| *n > 0).map(|n: u32| Duration::from_secs(n.into()));
+    let mut sub_id = 0;
     for row in bridges {
         if let Some(b) = bridge(db, row, host, &mut devices, &mut w.ignored) {
-            let b = BridgeConfig { bundle_idle, ..b };
+            let mut b = BridgeConfig { bundle_idle, ..b };
+            b.settings.sflow = exporters::sflow(db, row, sub_id);
+            sub_id += u32::from(b.settings.sflow.is_some());
             w.desired.bridges.push(b);
         }
     }
@@ -402,13 +419,12 @@ fn bridge(
         ));
         b.mirrors.truncate(MAX_MIRRORS);
     }
-    let tables = [("sflow", "sFlow"), ("ipfix", "IPFIX"), ("auto_attach", "auto attach")];
-    for (column, what) in tables {
-        if !row.datum(column).is_empty() {
-            ignored.push(format!("bridge {name}: {what} is not implemented"));
-        }
+    if !row.datum("auto_attach").is_empty() {
+        ignored.push(format!("bridge {name}: auto attach is not implemented"));
     }
     b.settings.netflow = exporters::netflow(db, row, &name, ignored);
+    b.settings.ipfix = exporters::ipfix(db, row);
+    b.settings.flow_ipfix = exporters::collector_sets(db, row);
     bad_prefixes(db, row, &name, ignored);
     let mut ports: Vec<_> = db.referred(row, "ports", "Port").collect();
     ports.sort_by_key(|p| string(*p, "name"));
