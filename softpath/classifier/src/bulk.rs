@@ -96,10 +96,10 @@ impl<R> Version<R> {
         }
         let aids = self.aids(part.len());
         let Some(subtable) = self.subtable_mut(i) else { return };
-        subtable.keep_stages(aids);
+        subtable.keep_stages(aids, part.len());
         let is_new = subtable.extend(part, &ports, replace);
         for (j, values) in prefixes.into_iter().enumerate() {
-            self.extend_prefixes(j, &mut chosen(values, &is_new), lens[j]);
+            self.extend_prefixes(j, &mut chosen(values, &is_new), lens[j], aids);
         }
         self.count_rules(i, is_new.iter().filter(|n| **n).count(), &chosen(pruned, &is_new));
     }
@@ -151,7 +151,9 @@ impl<R> Subtable<R> {
 impl Stages {
     /// Adds what rules have that are new: of each stage before the last the hashes, and ports where there are such.
     fn extend(&mut self, stages: &[Vec<u64>], is_new: &[bool], (mut values, len): (Vec<u128>, u8)) {
+        values.sort_unstable();
         let Stages::Exact { indices, ports } = self else {
+            // In an order of their own: what versions share knows nothing of rules.
             let mut values = values.into_iter();
             for i in (0..is_new.len()).filter(|i| is_new[*i]) {
                 let hashes: SmallVec<[u64; STAGES]> = stages.iter().map(|s| s[i]).collect();
@@ -170,7 +172,6 @@ impl Stages {
             index.reserve(runs.len());
             runs.into_iter().for_each(|(hash, n)| index.count_up_by(hash, n));
         }
-        values.sort_unstable();
         ports.extend(&mut values, len);
     }
 }

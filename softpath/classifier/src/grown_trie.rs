@@ -89,9 +89,7 @@ impl GrownTrie {
     /// Adds the first `len` bits of `v`; `len` is 1 to 128. False when there is no room, see [`GrownTrie::larger`].
     pub(crate) fn insert(&self, mut v: u128, mut len: u8) -> bool {
         let mut used = self.used.lock();
-        if *used + MOST_NEW > self.nodes.len() {
-            return false;
-        }
+        let has_room = *used + MOST_NEW <= self.nodes.len();
         let mut new = |bits, len, ends, below| {
             let n = *used as u32;
             if let Some(node) = self.nodes.get(*used) {
@@ -103,6 +101,9 @@ impl GrownTrie {
         let mut link = &self.root;
         loop {
             let Some(node) = self.node(link.load(Ordering::Relaxed)) else {
+                if !has_room {
+                    return false;
+                }
                 link.store(new(v, len, true, [0; 2]), Ordering::Release);
                 return true;
             };
@@ -110,6 +111,9 @@ impl GrownTrie {
             let same = common(bits, v, there.min(len));
             let rest = tail(v, same);
             if same < there {
+                if !has_room {
+                    return false;
+                }
                 let lower = tail(bits, same);
                 let mut below = [0; 2];
                 below[top(lower)] = new(lower, there - same, ends, node.below());

@@ -24,6 +24,11 @@ impl Seen {
         Seen { slots: (0..slots).map(|_| AtomicU64::new(0)).collect(), used: AtomicUsize::new(0) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The slots of a hash, one after the other.
     fn probe(&self, hash: u64) -> impl Iterator<Item = &AtomicU64> {
         let mask = self.slots.len() - 1;

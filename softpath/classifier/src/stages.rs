@@ -30,18 +30,42 @@ pub(crate) enum Stages {
 /// What versions share.
 pub(crate) struct Shared {
     /// For each stage but the last: the hashes that rules have or had there.
-    indices: Box<[Seen]>,
-    ports: GrownTrie,
+    indices: Box<[Arc<Seen>]>,
+    ports: Arc<GrownTrie>,
+}
+
+/// What of [`Shared`] has no room.
+#[derive(Clone, Copy)]
+enum Full {
+    Index(usize),
+    Ports,
 }
 
 impl Shared {
-    fn put(&self, hashes: &[u64], ports: Option<(u128, u8)>) -> bool {
-        self.indices.iter().zip(hashes).all(|(i, h)| i.put(*h))
-            && ports.is_none_or(|(v, len)| self.ports.insert(v, len))
+    fn put(&self, hashes: &[u64], ports: Option<(u128, u8)>) -> Result<(), Full> {
+        for (n, (i, h)) in self.indices.iter().zip(hashes).enumerate() {
+            if !i.put(*h) {
+                return Err(Full::Index(n));
+            }
+        }
+        match ports {
+            Some((v, len)) if !self.ports.insert(v, len) => Err(Full::Ports),
+            _ => Ok(()),
+        }
     }
 
-    fn larger(&self) -> Shared {
-        Shared { indices: self.indices.iter().map(Seen::larger).collect(), ports: self.ports.larger() }
+    /// The same, with more room where there is none; the others share what they have.
+    fn larger(&self, full: Full) -> Shared {
+        let mut new = Shared { indices: self.indices.clone(), ports: self.ports.clone() };
+        match full {
+            Full::Index(n) => {
+                if let Some(i) = new.indices.get_mut(n) {
+                    *i = Arc::new(i.larger());
+                }
+            }
+            Full::Ports => new.ports = Arc::new(self.ports.larger()),
+        }
+        new
     }
 }
 
@@ -53,8 +77,8 @@ impl Stages {
 
     /// As [`Stages::new`], shared, for `rules` rules.
     pub(crate) fn shared(indices: usize, rules: usize, has_ports: bool) -> Self {
-        let indices = (0..indices).map(|_| Seen::new(rules)).collect();
-        let ports = GrownTrie::new(if has_ports { rules } else { 0 });
+        let indices = (0..indices).map(|_| Arc::new(Seen::new(rules))).collect();
+        let ports = Arc::new(GrownTrie::new(if has_ports { rules } else { 0 }));
         Stages::Shared { all: Arc::new(Shared { indices, ports }), gone: 0 }
     }
 
@@ -85,8 +109,8 @@ impl Stages {
                 }
             }
             Stages::Shared { all, .. } => {
-                while !all.put(hashes, with_ports) {
-                    *all = Arc::new(all.larger());
+                while let Err(full) = all.put(hashes, with_ports) {
+                    *all = Arc::new(all.larger(full));
                 }
             }
         }
@@ -111,5 +135,22 @@ impl Stages {
             Stages::Exact { .. } => aids == Aids::Shared,
             Stages::Shared { gone, .. } => aids == Aids::Exact || *gone > GONE_LEAST + rules / 2,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_full_grows_and_nothing_else() {
+        let mut s = Stages::shared(2, 0, true);
+        for i in 0..50_000u32 {
+            s.add(&[7, u64::from(i % 3)], Some((u128::from(i) << 96, 32)));
+        }
+        let Stages::Shared { all, .. } = &s else { panic!("exact") };
+        assert!(all.indices.iter().all(|i| i.slots() == 8));
+        assert!((0..50_000).all(|i| s.ports(i << 96).has(32)));
+        assert!(s.may_have(1, 2) && !s.may_have(1, 3));
     }
 }

@@ -120,14 +120,14 @@ impl<R> Subtable<R> {
         Some(old)
     }
 
-    /// Has what tells of keys that no rule has as the version wants it.
-    pub(crate) fn keep_stages(&mut self, aids: Aids) {
+    /// Has what tells of keys that no rule has as the version wants it, with room for `more` rules.
+    pub(crate) fn keep_stages(&mut self, aids: Aids, more: usize) {
         if !self.stages.is_due(self.len, aids) {
             return;
         }
         let (n, has_ports) = (before_last(&self.shape), self.shape.ports_len() > 0);
         let mut new = match aids {
-            Aids::Shared => Stages::shared(n, self.len, has_ports),
+            Aids::Shared => Stages::shared(n, self.len + more, has_ports),
             _ => Stages::new(n),
         };
         for e in self.entries() {

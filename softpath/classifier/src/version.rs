@@ -296,11 +296,14 @@ impl<R> Version<R> {
         self.reorder(i);
     }
 
-    /// Counts prefixes of the `j`th field that has a trie, `len` bits of each of these values.
-    pub(crate) fn extend_prefixes(&mut self, j: usize, values: &mut Vec<u128>, len: u8) {
+    /// Counts prefixes of the `j`th field that has a trie, `len` bits of each of these values, which are those of rules that are in
+    /// their subtables already.
+    pub(crate) fn extend_prefixes(&mut self, j: usize, values: &mut Vec<u128>, len: u8, aids: Aids) {
+        if self.tries[j].is_due(aids) {
+            return self.make_trie_anew(j, aids);
+        }
         values.sort_unstable();
         self.tries[j].extend(values, len);
-        self.keep_tries();
     }
 
     /// Adds a rule to subtable `i`, which is that of the mask of `m`; `key` is the key of `m`.
@@ -317,7 +320,7 @@ impl<R> Version<R> {
         let lens = subtable.prefix_lens;
         let old = subtable.insert(m, key, priority, make);
         if old.is_none() {
-            subtable.keep_stages(aids);
+            subtable.keep_stages(aids, 0);
             self.len += 1;
             self.pruning.add_rule(i as u32, &m.shape, key);
             self.count_prefixes(lens, key, PrefixSet::insert);
@@ -335,7 +338,7 @@ impl<R> Version<R> {
         let subtable = self.subtable_mut(i)?;
         let lens = subtable.prefix_lens;
         let old = subtable.remove(m, &key, priority)?;
-        subtable.keep_stages(aids);
+        subtable.keep_stages(aids, 0);
         let empty = subtable.len == 0;
         self.len -= 1;
         let anew = self.pruning.remove_rule();

@@ -188,10 +188,10 @@ pub fn counted(n: u32, what: &str) -> String {
     format!("{number} {what}{}", if n == 1 { "" } else { "s" })
 }
 
-/// With a decimal below a thousand; thousands apart.
+/// With a decimal below a thousand, and two below ten; thousands apart.
 pub fn number(v: f64) -> String {
     if v.abs() < 1000.0 {
-        return format!("{v:.1}");
+        return if v.abs() < 9.995 { format!("{v:.2}") } else { format!("{v:.1}") };
     }
     let digits = format!("{:.0}", v.abs());
     let mut out = String::from(if v < 0.0 { "-" } else { "" });
@@ -247,7 +247,13 @@ mod tests {
 
     #[test]
     fn thousands_are_apart() {
-        let of = [(0.25, "0.2"), (999.96, "1000.0"), (1000.0, "1,000"), (-12_345_678.4, "-12,345,678")];
+        let of = [
+            (0.25, "0.25"),
+            (9.996, "10.0"),
+            (999.96, "1000.0"),
+            (1000.0, "1,000"),
+            (-12_345_678.4, "-12,345,678"),
+        ];
         for (v, s) in of {
             assert_eq!(number(v), s);
         }

@@ -21,6 +21,25 @@ pub fn scratch() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// That the disk of the target folder has room for `gib` GiB more: a disk that fills up half-way fails every later step, for
+/// reasons that say little.
+///
+/// # Errors
+/// When it has not, with what is left; when nobody can say.
+pub fn room(gib: u64) -> Result<()> {
+    let dir = scratch()?;
+    let disk =
+        nix::sys::statvfs::statvfs(&dir).with_context(|| format!("room on the disk of {}", dir.display()))?;
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size()) >> 30;
+    if free < gib {
+        bail!(
+            "{free} GiB are free on the disk of {}, and {gib} are needed: make room, or put CARGO_TARGET_DIR elsewhere",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
 /// `cargo` as this task was started by, in the workspace's root.
 pub fn cargo(args: &[&str]) -> Command {
     let mut c = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -115,7 +115,7 @@ pub fn table(rows: &[Row], head: bool) -> String {
             r.name,
             r.peer_waited_percent,
             r.peer_upcall_percent,
-            r.ratio.map_or("-".into(), |v| format!("{v:.1}")),
+            r.ratio.map_or("-".into(), |v| format!("{v:.2}")),
             r.target.map_or("-".into(), |v| format!("{v}")),
             r.expect_fwd,
         );

@@ -204,7 +204,7 @@ pub fn table(rows: &[Row]) -> String {
             continue;
         }
         let (published, ratio) = match r.published {
-            Some(p) => (number(p.cycles), format!("{:.1}", p.cycles / r.cycles)),
+            Some(p) => (number(p.cycles), format!("{:.2}", p.cycles / r.cycles)),
             None => ("-".into(), "-".into()),
         };
         let _ = writeln!(

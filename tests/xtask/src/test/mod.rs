@@ -26,6 +26,12 @@ pub struct Options {
     filter: Option<String>,
 }
 
+/// What everything takes on the disk from a fresh clone on, in GiB, and a little.
+const GIB: u64 = 12;
+
+/// The same of a quick run.
+const QUICK_GIB: u64 = 8;
+
 /// Lines worth showing while tests run: not the thousand that say ok.
 fn interesting(line: &str) -> bool {
     let t = line.trim();
@@ -187,6 +193,7 @@ pub fn run(o: &Options) -> Result<()> {
     let begin = Instant::now();
     let mut r = Run::default();
     let mut environment = Vec::new();
+    step::room(if o.quick { QUICK_GIB } else { GIB })?;
     if !o.quick {
         setup::packages()?;
     }
