@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use flow::PipelineKey;
 use smallvec::SmallVec;
 
 use crate::MAX_PREFIXES;
@@ -80,8 +81,9 @@ impl<R> Version<R> {
         let mut prefixes: [Vec<u128>; MAX_PREFIXES] = Default::default();
         let mut ports = Vec::new();
         let mut pruned = Vec::new();
+        let mut key = PipelineKey::ZERO;
         for a in &part {
-            let key = a.matches.key();
+            a.matches.shape.fill(&a.matches.words, &mut key);
             for ((values, f), len) in prefixes.iter_mut().zip(self.prefixes()).zip(lens) {
                 if len > 0 {
                     values.push(align(*f, key.get(*f)));
@@ -95,11 +97,12 @@ impl<R> Version<R> {
             }
         }
         let aids = self.aids(part.len());
+        self.keep_tries(aids, part.len());
         let Some(subtable) = self.subtable_mut(i) else { return };
         subtable.keep_stages(aids, part.len());
         let is_new = subtable.extend(part, &ports, replace);
         for (j, values) in prefixes.into_iter().enumerate() {
-            self.extend_prefixes(j, &mut chosen(values, &is_new), lens[j], aids);
+            self.extend_prefixes(j, &mut chosen(values, &is_new), lens[j]);
         }
         self.count_rules(i, is_new.iter().filter(|n| **n).count(), &chosen(pruned, &is_new));
     }

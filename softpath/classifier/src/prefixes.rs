@@ -53,12 +53,14 @@ impl Default for PrefixSet {
 }
 
 impl PrefixSet {
-    /// Of these prefixes, each with its length.
-    pub(crate) fn new(mut all: Vec<(u128, u8)>, aids: Aids) -> Self {
+    /// Of these prefixes, each with its length, with room for `more`.
+    pub(crate) fn new(mut all: Vec<(u128, u8)>, aids: Aids, more: usize) -> Self {
         // Neighbours are near each other then.
         all.sort_unstable();
         let mut new = match aids {
-            Aids::Shared => PrefixSet::Shared { trie: Arc::new(GrownTrie::new(all.len())), live: 0, gone: 0 },
+            Aids::Shared => {
+                PrefixSet::Shared { trie: Arc::new(GrownTrie::new(all.len() + more)), live: 0, gone: 0 }
+            }
             _ => PrefixSet::default(),
         };
         all.into_iter().for_each(|(v, len)| new.insert(v, len));

@@ -120,10 +120,16 @@ impl Shape {
     /// The key with these words.
     pub(crate) fn key(&self, words: &[u64]) -> PipelineKey {
         let mut k = PipelineKey::ZERO;
+        self.fill(words, &mut k);
+        k
+    }
+
+    /// As [`Shape::key`], into one that is there: of many keys, what is not in use is zeroed once.
+    pub(crate) fn fill(&self, words: &[u64], k: &mut PipelineKey) {
+        k.clear();
         for (&(i, _), &w) in self.slots.iter().zip(words) {
             k.or_word(usize::from(i), w);
         }
-        k
     }
 
     /// Adds the bits of the first `slots` slots to `wc`.

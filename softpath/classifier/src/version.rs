@@ -296,12 +296,8 @@ impl<R> Version<R> {
         self.reorder(i);
     }
 
-    /// Counts prefixes of the `j`th field that has a trie, `len` bits of each of these values, which are those of rules that are in
-    /// their subtables already.
-    pub(crate) fn extend_prefixes(&mut self, j: usize, values: &mut Vec<u128>, len: u8, aids: Aids) {
-        if self.tries[j].is_due(aids) {
-            return self.make_trie_anew(j, aids);
-        }
+    /// Counts prefixes of the `j`th field that has a trie, `len` bits of each of these values.
+    pub(crate) fn extend_prefixes(&mut self, j: usize, values: &mut Vec<u128>, len: u8) {
         values.sort_unstable();
         self.tries[j].extend(values, len);
     }
@@ -378,28 +374,31 @@ impl<R> Version<R> {
                 op(trie, align(*f, key.get(*f)), len);
             }
         }
-        self.keep_tries();
+        self.keep_tries(self.aids(0), 0);
     }
 
-    /// Makes tries anew that are not as they are to be.
-    fn keep_tries(&mut self) {
-        let aids = self.aids(0);
+    /// Makes tries anew that are not as they are to be, with room for `more` prefixes.
+    pub(crate) fn keep_tries(&mut self, aids: Aids, more: usize) {
         for j in 0..self.prefixes.len() {
             if self.tries[j].is_due(aids) {
-                self.make_trie_anew(j, aids);
+                self.make_trie_anew(j, aids, more);
             }
         }
     }
 
     #[cold]
-    fn make_trie_anew(&mut self, j: usize, aids: Aids) {
+    fn make_trie_anew(&mut self, j: usize, aids: Aids, more: usize) {
         let f = self.prefixes[j];
-        let with = self.in_order().filter(|s| s.subtable.prefix_lens[j] > 0);
-        let prefixes = with.flat_map(|s| {
+        let mut prefixes = Vec::new();
+        let mut key = PipelineKey::ZERO;
+        for s in self.in_order().filter(|s| s.subtable.prefix_lens[j] > 0) {
             let len = s.subtable.prefix_lens[j];
-            s.subtable.entries().map(move |e| (align(f, expand(s, e).get(f)), len))
-        });
-        self.tries[j] = PrefixSet::new(prefixes.collect(), aids);
+            prefixes.extend(s.subtable.entries().map(|e| {
+                s.subtable.shape.fill(&e.words, &mut key);
+                (align(f, key.get(f)), len)
+            }));
+        }
+        self.tries[j] = PrefixSet::new(prefixes, aids, more);
     }
 
     /// Moves subtable `i` to where its highest priority puts it.

@@ -107,6 +107,7 @@ const MAY_BE_UNSAFE: &[(&str, &str)] = &[
     ("netio", "packet and XDP sockets, their mapped rings, the ring of a memory queue"),
     ("datapath", "the prefetch hint, the time-stamp counter"),
     ("vfio-user", "descriptors that come with a message"),
+    ("daemon", "sockets of its own that the runtime is to watch in one direction"),
     ("pci", "mapped registers, VFIO's ioctls, memory given to an IOMMU"),
     ("bench", "time-stamp counter, counting allocator"),
     ("fuzz", "the entry that libFuzzer calls"),

@@ -19,8 +19,10 @@ use crate::address::{Active, MAX_UNIX_PATH_BYTES, Passive};
 use crate::tls::{Tls, TlsError};
 
 mod secure;
+mod unix;
 
 use secure::{Handshakes, TlsStream};
+pub use unix::UnixPipe;
 
 /// Connections the kernel queues before they are accepted.
 const BACKLOG: u32 = 64;
@@ -116,7 +118,7 @@ pub enum Stream {
     /// TCP, with Nagle's algorithm off.
     Tcp(TcpStream),
     /// A unix socket.
-    Unix(UnixStream),
+    Unix(UnixPipe),
     /// TLS over TCP, after the handshake.
     Tls(Box<TlsStream>),
 }
@@ -253,7 +255,8 @@ async fn connect_untimed(to: &Active, default_port: u16, tls: Option<&Tls>) -> R
         }
         Active::Unix(path) => {
             check_path(&to.to_string(), path)?;
-            Ok(Stream::Unix(UnixStream::connect(path).await.map_err(failed)?))
+            let s = UnixStream::connect(path).await.map_err(failed)?;
+            Ok(Stream::Unix(UnixPipe::new(s).map_err(failed)?))
         }
     }
 }
@@ -365,7 +368,7 @@ impl Listener {
                 let (s, peer) = h.next().await?;
                 Ok((Stream::Tls(Box::new(s)), peer))
             }
-            Socket::Unix(l, _) => Ok((Stream::Unix(l.accept().await?.0), "unix".to_owned())),
+            Socket::Unix(l, _) => Ok((Stream::Unix(UnixPipe::new(l.accept().await?.0)?), "unix".to_owned())),
         }
     }
 }
