@@ -125,6 +125,8 @@ async fn a_silent_peer_is_probed_and_stays_while_it_answers() {
     let limits = Limits { local_probe: Limits::default().probe, ..Limits::default() };
     let rig = Rig::new(limits, Arc::new(ToySwitch::default())).await;
     let mut c = rig.client().await;
+    // Our hello has been heard, too: silence is counted from there.
+    assert!(c.is_alive().await);
     for _ in 0..3 {
         rig.clock.advance(Duration::from_secs(5));
         let probe = c.receive().await;
