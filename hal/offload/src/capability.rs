@@ -347,10 +347,25 @@ pub fn spend_zeros(m: &PacketMatch, others: &[FieldId], left: &mut PacketMask) {
         return;
     }
     for f in FIRST_PASS_FIELDS.iter().chain(others) {
-        if left.get(*f) != 0 && m.get(*f).0 == 0 {
+        if left.get(*f) != 0 && m.get(*f).0 == 0 && !is_of_a_connection(m, *f) {
             left.set(*f, 0);
         }
     }
+}
+
+/// Whether `field` says where a connection came from, and `m` is of packets whose connection was looked up, so that bits of it that are zero
+/// tell them from others. Of the other family's packets it is zero.
+pub(crate) fn is_of_a_connection(m: &PacketMatch, field: FieldId) -> bool {
+    if m.get(FieldId::RecircId).0 == 0 {
+        return false;
+    }
+    let other_family = match field {
+        FieldId::CtNwSrc | FieldId::CtNwDst => 0x86dd,
+        FieldId::CtIpv6Src | FieldId::CtIpv6Dst => 0x0800,
+        _ => return ORIGINAL_DIRECTION.contains(&field),
+    };
+    let (eth_type, mask) = m.get(FieldId::EthType);
+    eth_type != other_family || mask != FieldId::EthType.info().max()
 }
 
 /// Those that are of neither tunnels nor the original direction of connections.

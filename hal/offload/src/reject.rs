@@ -5,6 +5,7 @@
 //! backend that finds a new reason adds a variant and a test that produces it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use flow::{ActionKind, FieldId, PortId};
 
@@ -206,6 +207,11 @@ pub enum Reject {
         /// Kind of object.
         kind: ObjectKind,
     },
+    /// The device looks up connections that it was given, and has been given none.
+    NoConnections {
+        /// Why, as it was when the reason was asked for.
+        why: Arc<str>,
+    },
     /// The table is full and every entry in it is worth more.
     TableFull {
         /// The table.
@@ -281,6 +287,7 @@ pub enum RejectKind {
     NeedsSoftware,
     ObjectOwnedElsewhere,
     ObjectUnsupported,
+    NoConnections,
     TableFull,
     MasksFull,
     TooManyRecords,
@@ -295,7 +302,7 @@ impl RejectKind {
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
     /// Every kind, in the order of their numbers.
-    pub const ALL: [RejectKind; 32] = [
+    pub const ALL: [RejectKind; 33] = [
         RejectKind::Disabled,
         RejectKind::IngressNotOnDevice,
         RejectKind::NoIngress,
@@ -320,6 +327,7 @@ impl RejectKind {
         RejectKind::NeedsSoftware,
         RejectKind::ObjectOwnedElsewhere,
         RejectKind::ObjectUnsupported,
+        RejectKind::NoConnections,
         RejectKind::TableFull,
         RejectKind::MasksFull,
         RejectKind::TooManyRecords,
@@ -359,6 +367,7 @@ impl Reject {
             Reject::NeedsSoftware { .. } => RejectKind::NeedsSoftware,
             Reject::ObjectOwnedElsewhere { .. } => RejectKind::ObjectOwnedElsewhere,
             Reject::ObjectUnsupported { .. } => RejectKind::ObjectUnsupported,
+            Reject::NoConnections { .. } => RejectKind::NoConnections,
             Reject::TableFull { .. } => RejectKind::TableFull,
             Reject::MasksFull { .. } => RejectKind::MasksFull,
             Reject::TooManyRecords { .. } => RejectKind::TooManyRecords,
@@ -378,6 +387,7 @@ impl Reject {
             | RejectKind::NotWorth
             | RejectKind::Pending
             | RejectKind::TooManyRecords
+            | RejectKind::NoConnections
             | RejectKind::ObjectOwnedElsewhere => Layer::Placement,
             RejectKind::Device | RejectKind::DeviceDown | RejectKind::MasksFull => Layer::Device,
             _ => Layer::Capabilities,
@@ -417,6 +427,7 @@ impl Reject {
             RejectKind::TableFull
                 | RejectKind::MasksFull
                 | RejectKind::TooManyRecords
+                | RejectKind::NoConnections
                 | RejectKind::NotWorth
                 | RejectKind::Pending
                 | RejectKind::Device
@@ -483,6 +494,9 @@ impl Reject {
             }
             Reject::ObjectUnsupported { kind } => {
                 format!("leave the {kind} out, or use a device that has them")
+            }
+            Reject::NoConnections { .. } => {
+                "nothing: it is placed once a connection that hardware can forward is established".into()
             }
             Reject::TableFull { .. } => "nothing: it is retried when room appears or its rate rises".into(),
             Reject::MasksFull { .. } => {
@@ -587,6 +601,7 @@ impl fmt::Display for Reject {
             Reject::NeedsSoftware { action } => write!(f, "{action} needs the software path"),
             Reject::ObjectOwnedElsewhere { kind, id } => write!(f, "{kind} {id} belongs to another owner"),
             Reject::ObjectUnsupported { kind } => write!(f, "the device has no {kind}s"),
+            Reject::NoConnections { why } => write!(f, "the device has no connections: {why}"),
             Reject::TableFull { table, entries } => write!(f, "table {table} is full ({entries} entries)"),
             Reject::MasksFull { table, masks } => {
                 write!(f, "all {masks} key masks of table {table} are in use")

@@ -13,6 +13,7 @@ use flow::{Action, ActionKind, FieldId, PortId};
 
 use crate::capability::{
     KeyField, MaskForm, MatchKind, Needs, OffloadCapabilities, Placement, TableCaps, TableId,
+    is_of_a_connection,
 };
 use crate::objects::ObjectKind;
 use crate::reject::Reject;
@@ -187,7 +188,7 @@ impl OffloadCapabilities {
                 Some(n) => (FieldId::TunOptions, !options::is_there(rule.matches.key(), n)),
                 None => (field, value == 0),
             };
-            if zero && self.zero_fields.contains(&key) {
+            if zero && self.zero_fields.contains(&key) && !is_of_a_connection(&rule.matches, key) {
                 continue;
             }
             let mut seen: Option<(&TableCaps, &KeyField)> = None;

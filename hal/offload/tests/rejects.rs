@@ -8,12 +8,12 @@ use std::sync::Arc;
 use clock::Instant;
 use flow::tunnel::options::{self, Mapping};
 use flow::{Action, ActionKind, ControllerAction, FieldId, FlowId, MeterId, PacketMatch, PortId, PuntReason};
-use offload::capability::{KeyField, MatchKind};
+use offload::capability::{ActionCap, KeyField, MatchKind};
 use offload::faults::{FaultProvider, FaultRates};
 use offload::memory::{MemoryProvider, test_capabilities};
 use offload::{
-    FlowRule, OffloadCapabilities, OffloadProvider, PlacementConfig, PlacementEngine, Reject, RejectKind,
-    Status, TableId,
+    DeviceId, FlowRule, OffloadCapabilities, OffloadProvider, PlacementConfig, PlacementEngine, Reject,
+    RejectKind, Status, TableId,
 };
 
 const OUT: Action = Action::Output(PortId(2));
@@ -178,6 +178,18 @@ fn produce(kind: RejectKind) -> Reject {
             let mut c = caps();
             c.objects.clear();
             refused(&c, &[PORT], &[Action::Meter(MeterId(3)), OUT])
+        }
+        RejectKind::NoConnections => {
+            let mut c = caps();
+            for t in &mut c.tables {
+                t.actions.extend([ActionKind::Ct, ActionKind::Recirc].map(ActionCap::anywhere));
+            }
+            let mut e = engine(c, plain(), FaultRates::NONE);
+            offer(&mut e, rule(1, &[PORT], &[Action::Ct(Box::default()), Action::Recirc(7)]));
+            let why = placed(&mut e, 1);
+            e.set_has_connections(DeviceId(0), true, Instant::ZERO);
+            assert!(e.would_fit(&rule(2, &[PORT], &[Action::Ct(Box::default()), Action::Recirc(7)])).is_ok());
+            why
         }
         RejectKind::TableFull => {
             let mut e = engine(test_capabilities(1, 0), plain(), FaultRates::NONE);

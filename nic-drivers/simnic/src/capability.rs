@@ -56,6 +56,14 @@ pub(crate) fn opens_tunnels(caps: &Caps) -> bool {
     caps.headers > 0 && caps.passes > 1
 }
 
+/// States that packets may have to have: what else there is, established connections have not.
+const STATES: [u128; 8] = [0, 0x02, 0x08, 0x0a, 0x20, 0x22, 0x28, 0x2a];
+
+fn connection_field(f: FieldId) -> KeyField {
+    let field = KeyField::any(f);
+    if f == FieldId::CtState { field.only(&STATES) } else { field }
+}
+
 fn key_fields(caps: &Caps, tracks: bool, table: u8) -> Vec<KeyField> {
     let field = |f: FieldId| match (table, f) {
         (TABLE_LPM, FieldId::NwDst) => KeyField::prefix(f).required(),
@@ -64,7 +72,7 @@ fn key_fields(caps: &Caps, tracks: bool, table: u8) -> Vec<KeyField> {
     };
     std::iter::once(KeyField::whole(FieldId::DpPort).required())
         .chain(KEY_FIELDS.iter().map(|(f, _)| field(*f).needing(key_needs(*f))))
-        .chain(CONNECTION_FIELDS.iter().filter(|_| tracks).map(|(f, _)| KeyField::any(*f)))
+        .chain(CONNECTION_FIELDS.iter().filter(|_| tracks).map(|(f, _)| connection_field(*f)))
         .chain(TUNNEL_FIELDS.iter().filter(|_| opens_tunnels(caps)).map(|(f, _)| KeyField::any(*f)))
         .collect()
 }

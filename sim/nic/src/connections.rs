@@ -143,6 +143,19 @@ fn checksums_are_right(f: &[u8], lay: &Layout) -> bool {
     check().unwrap_or(false)
 }
 
+/// Whether a TCP header is as long as it says it is.
+fn has_whole_header(f: &[u8], lay: &Layout) -> bool {
+    let (l3, l4) = (usize::from(lay.l3_at), usize::from(lay.l4_at));
+    let be16 = |at: usize| Some(usize::from(u16::from_be_bytes(*f.get(at..)?.first_chunk()?)));
+    let end = match lay.l3 {
+        L3::V4 => be16(l3 + 2).map(|n| l3 + n),
+        _ => be16(l3 + 4).map(|n| l3 + 40 + n),
+    };
+    let (Some(end), Some(offset)) = (end, f.get(l4 + 12)) else { return false };
+    let header = usize::from(offset >> 4) * 4;
+    header >= 20 && l4 + header <= end
+}
+
 impl Connections {
     pub fn new(n: u32) -> Self {
         Connections { slots: (0..n).map(|_| None).collect(), by_tuple: HashMap::new(), uses: 0, held: 0 }
@@ -218,6 +231,7 @@ impl Connections {
     /// The connection of a frame, when it is established and the frame is plainly of it.
     pub fn look(&mut self, f: &[u8], k: &KeyBytes, lay: &Layout, zone: u16, now_ns: u64) -> Option<Tracked> {
         const FIN_SYN_RST: u8 = 0x07;
+        const ACK: u8 = 0x10;
         let (slot, reply) = *self.by_tuple.get(&tuple_of(k, lay, zone)?)?;
         let c = self.slots.get_mut(slot as usize)?.as_mut()?;
         let since = if c.since_ns == now_ns { c.before_ns } else { c.since_ns };
@@ -227,9 +241,16 @@ impl Connections {
         if c.state != Phase::Established || !checksums_are_right(f, lay) {
             return None;
         }
-        if lay.l4 == L4::Tcp && k[key::TCP_FLAGS.end - 1] & FIN_SYN_RST != 0 {
-            c.state = Phase::Closing;
-            return None;
+        if lay.l4 == L4::Tcp {
+            let flags = k[key::TCP_FLAGS.end - 1];
+            if flags & FIN_SYN_RST != 0 {
+                c.state = Phase::Closing;
+                return None;
+            }
+            // No stack sends such a one.
+            if flags & ACK == 0 || !has_whole_header(f, lay) {
+                return None;
+            }
         }
         let state = key::CT_TRACKED | key::CT_ESTABLISHED | if reply { key::CT_REPLY } else { 0 };
         Some(Tracked { slot, uses: c.uses, reply, state, mark: c.spec.mark.get() })

@@ -14,7 +14,7 @@ use flow::{CtAction, ct_state};
 use crate::extract::{Headers, checksums_are_right};
 use crate::shard::{Conn, Proto};
 use crate::tcp::Segment;
-use crate::track::{Tracker, count, set_bits};
+use crate::track::{Tracker, count};
 use crate::tuple::Tuple;
 
 /// The ends of a packet of IPv4 with ports.
@@ -152,13 +152,13 @@ impl Tracker {
             }
         };
         let conn = shard.get_mut(slot)?;
-        if now >= conn.expires {
+        if conn.is_past(now) {
             return None;
         }
         if !matches!((&conn.proto, &segment), (Proto::Datagram(_), None) | (Proto::Tcp(_), Some(_))) {
             return None;
         }
-        let check = self.check_windows.load(Ordering::Relaxed);
+        let check = self.check_windows.load(Ordering::Relaxed) && conn.loan.knows_windows();
         let Some((bits, timeout)) = conn.proto.packet(|| segment, reply, check) else {
             // It begins another one, which is made the other way.
             self.end(shard, slot);
@@ -167,8 +167,11 @@ impl Tracker {
         if let Some(t) = timeout {
             conn.expires = now + self.timeouts.get(action.zone, t);
         }
-        if (action.mark.1, action.label.1) != (0, 0) {
-            set_bits(conn, action);
+        if (action.mark.1, action.label.1) != (0, 0) || conn.loan.is_lent() {
+            self.set_bits(conn, action);
+        }
+        if bits == ct_state::ESTABLISHED {
+            self.may_lend(conn);
         }
         let (mark, label) = (conn.mark, conn.label);
         drop(shard);

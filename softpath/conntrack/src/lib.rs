@@ -24,6 +24,8 @@
 //!
 //! Fragments get the verdict of the first of their packet, in the order in which they come; there is no reassembly.
 //!
+//! Hardware may forward packets of connections that it was lent ([`Tracker::lend`]).
+//!
 //! Not here: helpers for FTP and TFTP (the connection remembers
 //! that it was given one and is tracked as any other).
 #![forbid(unsafe_code)]
@@ -34,6 +36,7 @@ mod extract;
 mod fragments;
 mod index;
 mod limits;
+mod loans;
 mod nat;
 mod other;
 mod shard;
@@ -46,6 +49,7 @@ pub use ahead::{Ends, Likely, Seen};
 pub use entry::{Entry, Protocol};
 pub use extract::Headers;
 pub use limits::ZoneLimit;
+pub use loans::{Stays, Terms};
 pub use tcp::TcpState;
 pub use timeout::{Timeout, Timeouts};
 pub use track::{Meta, Stats, Tracker};

@@ -9,8 +9,9 @@ use hashbrown::HashTable;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::index::Index;
+use crate::loans::Loan;
 use crate::other::Progress;
-use crate::tcp::{Fit, Segment, Tcp};
+use crate::tcp::{Fit, Segment, Tcp, TcpState};
 use crate::timeout::Timeout;
 use crate::tuple::Tuple;
 
@@ -66,6 +67,7 @@ pub(crate) struct Conn {
     pub(crate) mark: u32,
     pub(crate) nat: Option<NatEnd>,
     pub(crate) helper: Option<CtHelper>,
+    pub(crate) loan: Loan,
     pub(crate) label: u128,
     /// The tuple of replies, where it is not the reverse of the original one.
     pub(crate) translated: Option<Box<Tuple>>,
@@ -77,6 +79,20 @@ pub(crate) struct Conn {
 const _: () = assert!(size_of::<Option<Conn>>() == 128);
 
 impl Conn {
+    /// Whether its time is over: of one that is with hardware it is not known here.
+    #[inline(always)]
+    pub(crate) fn is_past(&self, now: Instant) -> bool {
+        now >= self.expires && !self.loan.is_lent()
+    }
+
+    /// Whether packets of it change nothing but its time, as far as its protocol goes.
+    pub(crate) fn is_established(&self) -> bool {
+        match &self.proto {
+            Proto::Tcp(t) => t.states() == (TcpState::Established, TcpState::Established),
+            Proto::Datagram(d) | Proto::Icmp(d) => *d == Progress::Both,
+        }
+    }
+
     /// The tuple of replies, before they are translated back.
     #[inline]
     pub(crate) fn reply(&self) -> Tuple {

@@ -11,6 +11,7 @@ use crate::entry::{Entry, Protocol};
 use crate::extract::{Found, Headers, addresses, extract};
 use crate::fragments::{First, Fragment, Fragments};
 use crate::limits::{Limits, ZoneLimit};
+use crate::loans::{Loan, Loans};
 use crate::nat;
 use crate::other::{Progress, begins};
 use crate::shard::{Conn, Locked, Place, Proto, tag};
@@ -77,6 +78,7 @@ pub struct Tracker {
     pub(crate) check_windows: AtomicBool,
     pub(crate) counts: Counts,
     fragments: Fragments,
+    pub(crate) loans: Loans,
     random: AtomicU64,
     next_shard: AtomicUsize,
 }
@@ -115,6 +117,7 @@ impl Tracker {
             check_windows: AtomicBool::new(true),
             counts: Counts::default(),
             fragments: Fragments::default(),
+            loans: Loans::default(),
             next_shard: AtomicUsize::new(0),
         }
     }
@@ -208,7 +211,7 @@ impl Tracker {
             return;
         };
         let Some(conn) = shard.get_mut(slot) else { return };
-        set_bits(conn, action);
+        self.set_bits(conn, action);
         (meta.mark, meta.label, meta.original) = (conn.mark, conn.label, Some(conn.original));
         let translated = state & (ct_state::SRC_NAT | ct_state::DST_NAT) != 0 && conn.nat.is_some();
         let done = before.state & (ct_state::SRC_NAT | ct_state::DST_NAT) != 0 && before.zone == action.zone;
@@ -239,7 +242,7 @@ impl Tracker {
     fn find_live(&self, hash: u64, t: &Tuple, now: Instant) -> Option<(Locked<'_>, u32, bool)> {
         loop {
             let (shard, slot, reply) = self.find(hash, t)?;
-            if shard.get(slot).is_some_and(|c| now < c.expires) {
+            if shard.get(slot).is_some_and(|c| !c.is_past(now)) {
                 return Some((shard, slot, reply));
             }
             self.end(shard, slot);
@@ -272,7 +275,7 @@ impl Tracker {
         if p.found.about.is_some() {
             state |= ct_state::RELATED;
         } else {
-            let check = self.check_windows.load(Ordering::Relaxed);
+            let check = self.check_windows.load(Ordering::Relaxed) && conn.loan.knows_windows();
             let Some((bits, timeout)) = conn.proto.packet(|| p.segment(), reply, check) else {
                 self.end(shard, slot);
                 return None;
@@ -283,7 +286,10 @@ impl Tracker {
                 conn.expires = p.now + self.timeouts.get(action.zone, t);
             }
         }
-        set_bits(conn, action);
+        self.set_bits(conn, action);
+        if state & (ct_state::ESTABLISHED | ct_state::RELATED) == ct_state::ESTABLISHED {
+            self.may_lend(conn);
+        }
         meta.mark = conn.mark;
         meta.label = conn.label;
         meta.original = Some(conn.original);
@@ -335,6 +341,7 @@ impl Tracker {
             mark: 0,
             nat: None,
             helper: action.helper,
+            loan: Loan::default(),
             proto,
         };
         if let Some(Some(range)) = &action.nat {
@@ -346,7 +353,7 @@ impl Tracker {
             conn.set_reply(reply);
             conn.nat = Some(range.end);
         }
-        set_bits(&mut conn, action);
+        self.set_bits(&mut conn, action);
         meta.mark = conn.mark;
         meta.label = conn.label;
         let (nat, reply) = (conn.nat, conn.reply());
@@ -396,11 +403,22 @@ impl Tracker {
     #[cold]
     fn end_if_past(&self, t: &Tuple, now: Instant) -> bool {
         let Some((shard, slot, _)) = self.find(self.hasher.hash(t), t) else { return false };
-        let is_past = shard.get(slot).is_some_and(|c| now >= c.expires);
+        let is_past = shard.get(slot).is_some_and(|c| c.is_past(now));
         if is_past {
             self.end(shard, slot);
         }
         is_past
+    }
+
+    /// A packet of a known connection has been tracked: sets what `a` says. Hardware is told if it has the connection and there is news.
+    #[inline]
+    pub(crate) fn set_bits(&self, c: &mut Conn, a: &CtAction) {
+        let before = (c.mark, c.label);
+        c.mark = c.mark & !a.mark.1 | a.mark.0 & a.mark.1;
+        c.label = c.label & !a.label.1 | a.label.0 & a.label.1;
+        if c.loan.is_lent() && (before != (c.mark, c.label) || !c.is_established()) {
+            self.loans.note_changed(c.original);
+        }
     }
 
     fn forget_alias(&self, c: &Conn) {
@@ -421,6 +439,9 @@ impl Tracker {
     }
 
     fn ended(&self, c: &Conn) {
+        if c.loan.is_lent() {
+            self.loans.note_changed(c.original);
+        }
         self.forget_alias(c);
         self.limits.give_back(c.original.zone);
         count(&self.counts.ended);
@@ -428,7 +449,7 @@ impl Tracker {
 
     fn make_room(&self, hash: u64, now: Instant) {
         let mut removed = Vec::new();
-        self.shard(hash).sweep(MAKE_ROOM, &mut removed, |c| now >= c.expires);
+        self.shard(hash).sweep(MAKE_ROOM, &mut removed, |c| c.is_past(now));
         removed.iter().for_each(|c| self.ended(c));
     }
 
@@ -440,7 +461,7 @@ impl Tracker {
         for _ in 0..SHARDS {
             let i = self.next_shard.fetch_add(1, Ordering::Relaxed) % SHARDS;
             let share = left.min(budget.div_ceil(SHARDS).max(1));
-            let looked = self.shards[i].lock().sweep(share, &mut removed, |c| now >= c.expires);
+            let looked = self.shards[i].lock().sweep(share, &mut removed, |c| c.is_past(now));
             left -= looked;
             if left == 0 {
                 break;
@@ -464,7 +485,7 @@ impl Tracker {
                 {
                     let shard = s.lock();
                     let Some(chunk) = shard.chunk(at) else { break };
-                    let wanted = |c: &&Conn| now < c.expires && zone.is_none_or(|z| c.original.zone == z);
+                    let wanted = |c: &&Conn| !c.is_past(now) && zone.is_none_or(|z| c.original.zone == z);
                     entries.extend(chunk.filter(wanted).map(|c| entry(c, now)));
                 }
                 at += 1;
@@ -549,7 +570,9 @@ impl Tracker {
 
     /// Sets whether TCP segments have to lie within windows.
     pub fn set_tcp_window_check(&self, on: bool) {
-        self.check_windows.store(on, Ordering::Relaxed);
+        if self.check_windows.swap(on, Ordering::Relaxed) != on {
+            self.terms_changed();
+        }
     }
 
     /// Sets how many connections a zone may have, or (`None`) one without a limit of its own; 0 is no limit. `None` as limit
@@ -576,17 +599,14 @@ impl Tracker {
     /// Sets how long connections are remembered, from their next packet on.
     pub fn set_timeouts(&self, t: Timeouts) {
         self.timeouts.set(&t);
+        self.terms_changed();
     }
 
     /// Sets which zones have timeouts of their own, in place of those that had. They count from a connection's next packet on.
     pub fn set_zone_timeouts(&self, zones: BTreeMap<u16, Timeouts>) {
         self.timeouts.set_zones(zones);
+        self.terms_changed();
     }
-}
-
-pub(crate) fn set_bits(c: &mut Conn, a: &CtAction) {
-    c.mark = c.mark & !a.mark.1 | a.mark.0 & a.mark.1;
-    c.label = c.label & !a.label.1 | a.label.0 & a.label.1;
 }
 
 fn other(end: NatEnd) -> NatEnd {

@@ -23,9 +23,11 @@ use flow::export::Export;
 use flow::{Action, ControllerAction, CtFilter, FlowId, MeterId, PackedMatch, PacketKey, PacketMask, PortId};
 
 mod counters;
+mod loans;
 mod meter;
 
 pub use counters::{FlowCounters, FlowStats};
+pub use loans::{ConnectionEnds, ConnectionLoans, LoanTerms};
 pub use meter::{MeterBand, MeterBandKind, MeterConfig, MeterCounts, MeterLimits, MeterStats, MeterUnit};
 
 /// A masked key and what is done with packets that match it.

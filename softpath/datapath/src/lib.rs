@@ -45,6 +45,7 @@ mod fused;
 mod hash;
 mod journal;
 mod link;
+mod loans;
 mod meter;
 mod perf;
 mod plain;

@@ -119,6 +119,8 @@ pub struct Row {
 pub struct Connections {
     all: Vec<Conn>,
     firsts: Vec<First>,
+    /// Segments of TCP may lie anywhere.
+    pub unchecked: bool,
     /// Most connections of each zone.
     pub limit: Option<usize>,
     /// A choice was asked for.
@@ -302,9 +304,9 @@ fn add(now: Instant, seconds: u64) -> Instant {
 
 impl Conn {
     /// A packet of it: bits of its state. `None`: it begins another connection between the same ends.
-    fn sees(&mut self, frame: &[u8], p: &Place, reply: bool, now: Instant) -> Option<u16> {
+    fn sees(&mut self, frame: &[u8], p: &Place, reply: bool, windows: bool, now: Instant) -> Option<u16> {
         let (state, seconds) = match &mut self.seen {
-            Seen::Tcp(w) => match w.segment(&frame[p.l4..p.end], reply) {
+            Seen::Tcp(w) => match w.segment(&frame[p.l4..p.end], reply, windows) {
                 Verdict::Fits(seconds) => (bit::ESTABLISHED, seconds),
                 Verdict::Opens => (bit::NEW, Some(30)),
                 Verdict::Foreign => (bit::INVALID, None),
@@ -530,7 +532,7 @@ impl Connections {
         let mut state = match about {
             Some(_) if reply => bit::RELATED | bit::REPLY,
             Some(_) => bit::RELATED,
-            None => match self.all[i].sees(frame.bytes(), p, reply, now) {
+            None => match self.all[i].sees(frame.bytes(), p, reply, !self.unchecked, now) {
                 Some(s) => s,
                 None => {
                     self.all.remove(i);

@@ -133,8 +133,8 @@ impl Watch {
         Some(Watch { ends: [first, second] })
     }
 
-    /// A further segment, an answer or not.
-    pub(crate) fn segment(&mut self, tcp: &[u8], reply: bool) -> Verdict {
+    /// A further segment, an answer or not; without `windows` it may lie anywhere.
+    pub(crate) fn segment(&mut self, tcp: &[u8], reply: bool, windows: bool) -> Verdict {
         let Some(h) = head(tcp).filter(Head::makes_sense) else { return Verdict::Foreign };
         let [a, b] = &mut self.ends;
         let (me, peer) = if reply { (b, a) } else { (a, b) };
@@ -194,6 +194,7 @@ impl Watch {
         let torn = peer.stage == Stage::Silent || peer.stage >= Stage::Ended || me.stage >= Stage::Ended;
         let near = ahead(me.high.wrapping_add(NEAR as u32), end) >= 0
             && ahead(from, me.low.wrapping_sub(NEAR as u32)) >= 0;
+        let exact = exact || !windows;
         let fits = exact || torn && near;
         if !fits {
             return Verdict::Foreign;

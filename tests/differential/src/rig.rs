@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clock::{Clock, Instant, ManualClock};
 use conntrack::Tracker;
 use datapath::{Core, DatapathConfig, PortConfig, SoftDatapath};
-use datapath_api::{Datapath, FlowRecord, MeterCounts};
+use datapath_api::{ConnectionEnds, ConnectionLoans, Datapath, FlowRecord, LoanTerms, MeterCounts};
 use device::{BufferPool, PacketIo, QueueId};
 use flow::{FlowId, MeterId, PortId};
 use ixgbe::{IxgbeConfig, IxgbeDriver};
@@ -24,7 +24,8 @@ use offload::{
     Status,
 };
 use ofproto::{
-    Bridge, BridgeConfig, HardwareCredit, HardwareStats, RecordSink, Switch, SwitchConfig, offload_rule,
+    Bridge, BridgeConfig, HardwareCredit, HardwareStats, Lender, LoanCounts, RecordSink, Switch,
+    SwitchConfig, offload_rule,
 };
 use openflow::message::{FlowRemoved, PacketIn};
 use openflow::meter::MeterMod;
@@ -78,6 +79,8 @@ struct Placer {
     engine: Mutex<PlacementEngine>,
     clock: Arc<ManualClock>,
     forwarded: AtomicU64,
+    /// Connections in the device.
+    lender: Mutex<Lender>,
     /// What meters had counted when they came back.
     returned: Mutex<BTreeMap<u32, ObjectStats>>,
 }
@@ -86,6 +89,7 @@ impl Placer {
     /// One round of placement; software's meters are charged with what the device let through.
     fn tick(&self, engine: &mut PlacementEngine, datapath: &SoftDatapath, now: Instant) {
         engine.tick(now);
+        self.lender.lock().tick(engine, &WholeMillis(datapath), now);
         engine.drain_passed(|id, packets, bytes| {
             // One that has gone has nothing to be charged with.
             let _ = datapath.meter_charge(MeterId(id.number), MeterCounts { packets, bytes }, now);
@@ -100,6 +104,37 @@ impl Placer {
                 *r = r.plus(all);
             }
         }
+    }
+}
+
+/// The datapath's connections. The rig's time goes in whole milliseconds, the device's does not: what it says of when it forwarded something
+/// is taken for the end of the millisecond.
+struct WholeMillis<'a>(&'a SoftDatapath);
+
+impl ConnectionLoans for WholeMillis<'_> {
+    fn set_lending(&self, on: bool) {
+        self.0.set_lending(on);
+    }
+    fn offer_again(&self) {
+        self.0.offer_again();
+    }
+    fn take_offers(&self, most: usize) -> Vec<ConnectionEnds> {
+        self.0.take_offers(most)
+    }
+    fn take_changed(&self) -> (Vec<ConnectionEnds>, bool) {
+        self.0.take_changed()
+    }
+    fn lend(&self, c: &ConnectionEnds, now: Instant) -> Option<Result<LoanTerms, &'static str>> {
+        self.0.lend(c, now)
+    }
+    fn used(&self, c: &ConnectionEnds, at: Instant) {
+        self.0.used(c, Instant::from_nanos(at.as_nanos().next_multiple_of(1_000_000)));
+    }
+    fn take_back(&self, c: &ConnectionEnds, again: bool) {
+        self.0.take_back(c, again);
+    }
+    fn stayed(&self) -> Vec<(&'static str, u64)> {
+        self.0.stayed()
     }
 }
 
@@ -196,6 +231,7 @@ fn place(switch: &Switch, clock: &Arc<ManualClock>, providers: Vec<Box<dyn Offlo
         engine,
         clock: clock.clone(),
         forwarded: AtomicU64::new(0),
+        lender: Mutex::default(),
         returned: Mutex::default(),
     });
     switch.set_record_sink(placer.clone());
@@ -276,7 +312,11 @@ impl Rig {
         Rig::new(seed, setup, |datapath, switch, clock| {
             let device = SimNic::new(config, seed)?;
             let ports = (1..=PORTS).map(|p| (dp(p), (p - 1) as u8)).collect();
-            let driver = SimnicConfig { poll_wait: Duration::from_micros(20), ..SimnicConfig::new(ports) };
+            let driver = SimnicConfig {
+                poll_wait: Duration::from_micros(20),
+                connections: true,
+                ..SimnicConfig::new(ports)
+            };
             let pool = BufferPool::new(4096)?;
             let simnic = SimnicDriver::bring_up(device.backing(), pool, driver, clock.clone())?;
             for (i, mut port) in simnic.ports.into_iter().take(PORTS as usize).enumerate() {
@@ -338,6 +378,31 @@ impl Rig {
     /// Makes it `now`, which is not before.
     pub fn advance_to(&mut self, now: Instant) {
         self.clock.advance(now.since(self.clock.now()));
+        self.catch_up(now);
+    }
+
+    /// Brings the datapath's connections up to date with what the device forwarded of them.
+    pub fn follow_connections(&mut self) {
+        if let Some(placer) = self.wires.placer() {
+            let loans = WholeMillis(&self.datapath);
+            placer.lender.lock().look_at_all(&mut placer.engine.lock(), &loans, self.clock.now());
+        }
+    }
+
+    /// Connections in the device, and what became of them.
+    pub fn loans(&self) -> LoanCounts {
+        let loans = WholeMillis(&self.datapath);
+        self.wires.placer().map_or_else(LoanCounts::default, |p| p.lender.lock().counts(&loans))
+    }
+
+    /// Lets the device have the time that the switch has.
+    fn catch_up(&self, now: Instant) {
+        if let Wires::Nic { device, began, .. } = &self.wires {
+            // What the driver waited for the device has passed already.
+            let behind = now.since(began.0).saturating_sub(device.now().since(began.1));
+            let hz = u128::from(device.config().device.clock_hz);
+            device.step((behind.as_nanos() * hz / 1_000_000_000) as u64);
+        }
     }
 
     /// Applies flow-mods, all or none; `Err` is the OpenFlow error. Records follow at the next [`Rig::settle`].
@@ -407,12 +472,7 @@ impl Rig {
     /// Lets time pass, of the switch and of the device alike, and packets with it.
     pub fn pass(&mut self, time: Duration) {
         let now = self.clock.advance(time);
-        if let Wires::Nic { device, began, .. } = &self.wires {
-            // What the driver waited for the device has passed already.
-            let behind = now.since(began.0).saturating_sub(device.now().since(began.1));
-            let hz = u128::from(device.config().device.clock_hz);
-            device.step((behind.as_nanos() * hz / 1_000_000_000) as u64);
-        }
+        self.catch_up(now);
         self.core.poll_once(now);
     }
 

@@ -26,7 +26,7 @@ use crate::reference_tracked::Tracking;
 use crate::rig::{Outcome, Rig};
 use crate::run::{describe, expected, hex};
 use crate::setup::Setup;
-use crate::tracked_flows::{ZONES, base_flows, tracked_flow, tracked_instructions};
+use crate::tracked_flows::{FIXED, ZONES, base_flows, tracked_flow, tracked_instructions};
 
 /// Connections of a zone where there is a limit.
 const MOST_OF_A_ZONE: usize = 12;
@@ -44,11 +44,13 @@ pub struct Options {
     pub per_round: usize,
     /// Zones may have few connections.
     pub limited: bool,
+    /// Segments of TCP have to lie within windows.
+    pub windows: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { seed: 1, packets: 20_000, flows: 20, per_round: 500, limited: false }
+        Options { seed: 1, packets: 20_000, flows: 20, per_round: 500, limited: false, windows: true }
     }
 }
 
@@ -69,6 +71,10 @@ pub struct Report {
     pub compared: u64,
     /// Packets that the simulated NIC forwarded by itself.
     pub by_hardware: u64,
+    /// Connections that were handed over to the simulated NIC.
+    pub handed_over: u64,
+    /// Packets of them that it forwarded.
+    pub by_connection: u64,
     /// What connections there were.
     pub seen: Tally,
 }
@@ -105,6 +111,8 @@ pub fn run(o: &Options) -> Result<Report> {
     let hard = Rig::with_nic(o.seed, &setup, nic::Config::profile("default")?).context("with a NIC")?;
     let side = |who, rig: Rig| {
         let mut connections = Connections::default();
+        connections.unchecked = !o.windows;
+        rig.tracker().set_tcp_window_check(o.windows);
         if o.limited {
             connections.limit = Some(MOST_OF_A_ZONE);
             rig.tracker().set_zone_limit(None, Some(MOST_OF_A_ZONE as u32));
@@ -179,6 +187,7 @@ impl Side {
 
     /// How many connections there are, and those that differ.
     fn differences(&mut self) -> (usize, String) {
+        self.rig.follow_connections();
         let now = self.rig.now();
         self.connections.expire(now);
         let mut got = BTreeSet::new();
@@ -221,7 +230,7 @@ impl Run {
             let burst = self.burst();
             sent += burst.len();
             self.send(&burst)?;
-            if self.r.random_bool(0.02) {
+            if self.r.random_bool(0.04) {
                 self.settle()?;
             }
         }
@@ -238,12 +247,15 @@ impl Run {
             }
         }
         self.report.by_hardware = self.sides[1].rig.forwarded_by_device();
+        let loans = self.sides[1].rig.loans();
+        (self.report.handed_over, self.report.by_connection) = (loans.handed_over, loans.packets);
         Ok(())
     }
 
     fn change(&mut self, flows: usize) -> FlowMod {
-        let random: Vec<usize> =
-            (0..self.model.flows.len()).filter(|i| self.model.flows[*i].priority > 1).collect();
+        let random: Vec<usize> = (0..self.model.flows.len())
+            .filter(|i| (2..FIXED).contains(&self.model.flows[*i].priority))
+            .collect();
         if random.is_empty() || self.r.random_bool(if random.len() < flows { 0.7 } else { 0.35 }) {
             self.serial = self.serial % 60_000 + 1;
             return tracked_flow(&mut self.r, self.serial);

@@ -165,10 +165,15 @@ pub fn tracked_flow(r: &mut SmallRng, serial: u16) -> FlowMod {
     flow_of(table, priority(serial), m, instructions)
 }
 
-/// The flows of lowest priority, a firewall: what is unknown is tracked, what is new is remembered, what is known goes everywhere.
+/// Priorities from which on flows are not changed.
+pub const FIXED: u16 = 65_000;
+
+/// The flows of lowest priority, a firewall: what is unknown is tracked, what is new is remembered, what is known goes everywhere. With
+/// half of the tables, what is established does so before anything else is asked.
 pub fn base_flows(r: &mut SmallRng) -> Vec<FlowMod> {
     let mut all = Vec::new();
-    let translates = r.random_bool(0.7);
+    let lets_pass = r.random_bool(0.5);
+    let translates = r.random_bool(if lets_pass { 0.3 } else { 0.7 });
     let zone = CtZone::Value(pick(r, &ZONES));
     for (v6, eth_type, low) in [(false, 0x0800u128, 1), (true, 0x86dd, 0)] {
         let mut m = PipelineMatch::ANY;
@@ -188,6 +193,11 @@ pub fn base_flows(r: &mut SmallRng) -> Vec<FlowMod> {
         let list = vec![Action::Ct(Box::new(commit)), everywhere];
         all.push(flow_of(1, low, m, Instructions::apply(list.clone())));
         all.push(flow_of(2, low, m, Instructions::apply(list)));
+        if lets_pass {
+            let everywhere = Action::Output { port: PortNo::ALL, max_len: 0 };
+            m.set_masked(FieldId::CtState, 0x22, 0x22);
+            all.push(flow_of(1, FIXED + low, m, Instructions::apply(vec![everywhere])));
+        }
     }
     all
 }

@@ -20,7 +20,9 @@ fn matrix() -> String {
     let ports = (0..4).map(|p| (PortId(p + 1), p as u8)).collect();
     let pool = BufferPool::new(2048).unwrap();
     let clock = Arc::new(HostClock::new());
-    let nic = SimnicDriver::bring_up(sim.backing(), pool, SimnicConfig::new(ports), clock).unwrap();
+    // As the switch has it.
+    let config = SimnicConfig { connections: true, ..SimnicConfig::new(ports) };
+    let nic = SimnicDriver::bring_up(sim.backing(), pool, config, clock).unwrap();
     let caps = nic.provider.capabilities();
     assert_eq!(caps.inconsistencies(), Vec::<String>::new());
     let d = caps.describe();

@@ -288,3 +288,55 @@ fn malformed_frames_are_counted_by_reason() {
     });
     assert!(seen.is_some(), "{:?}", r.status().datapath);
 }
+
+/// A firewall: host 3 may open connections to host 4, and only what is established is forwarded.
+const FIREWALL: &[&str] = &[
+    "table=0,priority=100,arp,actions=FLOOD",
+    "table=0,priority=50,ip,ct_state=-trk,actions=ct(table=1,zone=7)",
+    "table=1,cookie=0x1,priority=10,ip,ct_state=+trk+new,nw_dst=10.77.0.4,actions=ct(commit,zone=7),output:4",
+    "table=1,cookie=0x2,priority=10,ip,ct_state=+trk+est,nw_dst=10.77.0.4,actions=output:4",
+    "table=1,cookie=0x3,priority=10,ip,ct_state=+trk+est,nw_dst=10.77.0.3,actions=output:3",
+];
+
+#[test]
+fn established_connections_of_stock_ct_rules_are_the_nics() {
+    let r = start("", FIREWALL);
+    let data: Vec<u8> = (0..2_000_000u32).map(|i| (i * 13 + i / 1009) as u8).collect();
+    let send = |port: u16| {
+        r.lan.hosts[2].transfer(address(4), port, &data, DEADLINE).unwrap();
+        assert!(r.lan.hosts[3].accepted(port, DEADLINE).is_some_and(|d| d == data));
+    };
+    // The device does not look at sequence numbers, so that software, which does, keeps TCP.
+    send(5001);
+    assert_eq!(r.share("tcp", "software keeps it", |s| s.packets > 2000).hardware, 0);
+    let why = r.lan.why("tcp").unwrap().flows.into_iter().filter_map(|f| f.why);
+    let why: Vec<_> = why.filter(|w| w.kind == "no_connections").collect();
+    assert!(
+        !why.is_empty() && why.iter().all(|w| w.text.contains("dpctl/ct-disable-tcp-seq-chk")),
+        "{why:?}"
+    );
+    assert_eq!(r.status().datapath.connections.stayed.values().sum::<u64>(), 1);
+
+    r.lan.command("dpctl/ct-disable-tcp-seq-chk", &[]).unwrap();
+    // Records about connections go to the device once it has one; until then and for the connection's begin they are software's.
+    let many = eventually(|| {
+        let port = 5002 + (r.status().datapath.connections.handed_over as u16).min(1000);
+        send(port);
+        (r.share("tcp", "counted", |_| true).hardware > 3000).then_some(())
+    });
+    assert!(many.is_some(), "{:#?} {:#?}", r.status().datapath, r.lan.flows("tcp"));
+    let c = eventually(|| Some(r.status().datapath.connections).filter(|c| c.in_hardware == 0)).unwrap();
+    assert!(c.handed_over >= 1 && c.taken_back == c.handed_over && c.packets > 1500, "{c:?}");
+    // Each packet passed the rule that looks up and the one behind, whoever forwarded it.
+    let counted = |match_: &str| {
+        let dump = r.lan.ofctl(&["dump-flows", "br0", match_]).unwrap();
+        let n = |l: &str| l.split("n_packets=").nth(1)?.split(',').next()?.parse::<u64>().ok();
+        dump.lines().filter_map(n).sum::<u64>()
+    };
+    let equal =
+        eventually(|| (counted("table=0,ip") == counted("table=1,ip")).then(|| counted("table=1,ip")));
+    let all = r.share("tcp", "all are counted", |s| s.packets == 2 * equal.unwrap_or(0));
+    assert!(all.hardware > 3000, "{all:?}");
+    let text = r.lan.command("dpctl/dump-conntrack", &["zone=7"]).unwrap();
+    assert!(text.contains("protoinfo=(state="), "{text}");
+}

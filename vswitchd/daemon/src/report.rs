@@ -110,6 +110,26 @@ pub struct Datapath {
     pub hardware_bytes: u64,
     /// What placement did, by name.
     pub placement: BTreeMap<String, u64>,
+    /// Connections in hardware.
+    #[serde(default)]
+    pub connections: Connections,
+}
+
+/// Tracked connections, as far as hardware has to do with them.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Connections {
+    /// In hardware now.
+    pub in_hardware: usize,
+    /// Handed over, in all.
+    pub handed_over: u64,
+    /// Taken back, in all.
+    pub taken_back: u64,
+    /// Offered to a device that did not take them, in all.
+    pub refused: u64,
+    /// Packets that hardware forwarded of them, as of the last look.
+    pub packets: u64,
+    /// Established ones that stayed in software, by reason.
+    pub stayed: BTreeMap<String, u64>,
 }
 
 /// Placement of a bridge's flows.
@@ -223,6 +243,9 @@ pub struct WhyReport {
     pub flows: Vec<Flow>,
     /// Traffic without records.
     pub uncached: Vec<Uncached>,
+    /// Connections in hardware, and why others are not.
+    #[serde(default)]
+    pub connections: Connections,
 }
 
 /// Element of the answer to `hoist/devices`: a configured device.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use daemon::report::{Bridge, Datapath, Device, Flow, Port, Sim, Status, WhyReport};
+use daemon::report::{Bridge, Connections, Datapath, Device, Flow, Port, Sim, Status, WhyReport};
 
 use crate::pci_devices::Candidate;
 use crate::table::{count, duration, render};
@@ -183,11 +183,29 @@ pub fn why(w: &WhyReport, asked: bool) -> String {
             u.packets, u.reason
         );
     }
+    let connections = if asked { String::new() } else { connections(&w.connections) };
     if out.is_empty() {
-        return if asked { "no such flow\n" } else { "every flow is in hardware\n" }.to_owned();
+        let said = if asked { "no such flow\n" } else { "every flow is in hardware\n" };
+        return said.to_owned() + &connections;
     }
     out.truncate(out.trim_end().len());
     out.push('\n');
+    out + &connections
+}
+
+/// Where tracked connections are; nothing when hardware has nothing to do with them.
+fn connections(c: &Connections) -> String {
+    let mut out = String::new();
+    if c.handed_over + c.refused > 0 || !c.stayed.is_empty() {
+        let _ = writeln!(
+            out,
+            "connections: {} in hardware ({} packets), {} refused by devices",
+            c.in_hardware, c.packets, c.refused
+        );
+    }
+    for (why, n) in &c.stayed {
+        let _ = writeln!(out, "  {n} stayed in software: {why}");
+    }
     out
 }
 
@@ -360,7 +378,7 @@ mod tests {
             remedy: "do not match on arp_op".into(),
             ..Why::default()
         });
-        let text = why(&WhyReport { flows: vec![f], uncached: vec![] }, false);
+        let text = why(&WhyReport { flows: vec![f], ..WhyReport::default() }, false);
         assert_eq!(
             text,
             "flow 17 on br0: in_port(1)\n  actions   2\n  from      table 0 cookie 0x5\n  packets   10 (7 in hardware)\n\
@@ -369,7 +387,13 @@ mod tests {
         );
         assert_eq!(why(&WhyReport::default(), false), "every flow is in hardware\n");
         assert_eq!(why(&WhyReport::default(), true), "no such flow\n");
-        let text = why(&WhyReport { flows: vec![flow("hardware")], uncached: vec![] }, true);
+        let text = why(&WhyReport { flows: vec![flow("hardware")], ..WhyReport::default() }, true);
+        let connections =
+            Connections { in_hardware: 3, handed_over: 5, packets: 70, ..Connections::default() };
+        let stayed = [("translated (nat)".to_owned(), 2)].into();
+        let w = WhyReport { connections: Connections { stayed, ..connections }, ..WhyReport::default() };
+        let said = "every flow is in hardware\nconnections: 3 in hardware (70 packets), 0 refused by devices\n  2 stayed in software: translated (nat)\n";
+        assert_eq!(why(&w, false), said);
         assert!(text.ends_with("  placed    in sim0/exact\n"), "{text}");
     }
 

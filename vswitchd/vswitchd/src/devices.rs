@@ -294,7 +294,7 @@ pub fn start(
     let live = sim.start_live().map_err(DeviceStartError::Thread)?;
     (0..n_ports).for_each(|p| sim.set_carrier(p, false));
     let mut driver = SimnicConfig::new(Vec::new());
-    (driver.step_timeout, driver.cmd_timeout) = (STEP_TIMEOUT, CMD_TIMEOUT);
+    (driver.step_timeout, driver.cmd_timeout, driver.connections) = (STEP_TIMEOUT, CMD_TIMEOUT, true);
     driver.ring_log2 = ring_log2(pool.cells(), n_ports.into());
     let nic = SimnicDriver::bring_up(sim.backing(), pool, driver, clock)?;
     let device = RunningDevice {
@@ -368,7 +368,8 @@ fn start_by_id<B: DeviceBacking + 'static>(
         }
         simnic::PCI_ID => {
             let mut settings = SimnicConfig::new(Vec::new());
-            (settings.step_timeout, settings.cmd_timeout) = (STEP_TIMEOUT, CMD_TIMEOUT);
+            (settings.step_timeout, settings.cmd_timeout, settings.connections) =
+                (STEP_TIMEOUT, CMD_TIMEOUT, true);
             settings.ring_log2 = ring_log2(pool.cells(), MAX_PCI_PORTS);
             let nic = SimnicDriver::bring_up(backing, pool, settings, clock)?;
             let slots = nic.ports.into_iter().map(|p| slot(p.device_port().into(), p)).collect();

@@ -5,18 +5,19 @@
 //! was published after the last tick.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, Instant};
-use datapath_api::{FlowRecord, MeterCounts};
+use datapath_api::{ConnectionLoans, FlowRecord, MeterCounts};
 use flow::{FlowId, MeterId, PortId};
 use offload::placement::{EventKind, TableUsage};
 use offload::{
     Credit, DeviceId, FlowRule, ObjectId, ObjectKind, ObjectSpec, ObjectStats, OffloadCapabilities,
     OffloadError, OffloadProvider, PlacementConfig, PlacementEngine, Reject, Status,
 };
+use ofproto::{Lender, LoanCounts};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::poke::Poke;
@@ -80,6 +81,10 @@ pub struct Placing {
     meter_changes: Mutex<BTreeMap<MeterId, MeterChange>>,
     /// What hardware has let through of meters and software's buckets have not been charged with yet.
     meter_charges: Mutex<BTreeMap<MeterId, MeterCounts>>,
+    /// Connections in devices. Locked after the engine.
+    lender: Mutex<Lender>,
+    /// The connections of the software datapath.
+    connections: OnceLock<Arc<dyn ConnectionLoans>>,
     /// When the engine was last locked, in the clock's nanoseconds.
     locked_at: AtomicU64,
     /// As of the last tick, or an earlier one when there are many records.
@@ -119,6 +124,8 @@ impl Placing {
             meters: Mutex::default(),
             meter_changes: Mutex::default(),
             meter_charges: Mutex::default(),
+            lender: Mutex::default(),
+            connections: OnceLock::new(),
             locked_at: AtomicU64::new(0),
             view: Mutex::new(Arc::new(view)),
             publish_at: Mutex::new(Instant::default()),
@@ -246,6 +253,9 @@ impl Placing {
         let s = &mut *guard;
         self.change_meters(&mut s.engine, now);
         let mut worked = s.engine.tick(now);
+        if let Some(c) = self.connections.get() {
+            worked += self.lender.lock().tick(&mut s.engine, &**c, now);
+        }
         let mut lost = Vec::new();
         for (i, d) in s.devices.iter_mut().enumerate() {
             let Some(p) = s.engine.provider_mut(DeviceId(i as u16)) else { continue };
@@ -319,10 +329,25 @@ impl Placing {
         let mut s = self.lock();
         let config = s.engine.config().clone();
         s.devices.clear();
+        if let Some(c) = self.connections.get() {
+            self.lender.lock().let_go(&**c, self.clock.now());
+        }
         // Dropped outside the lock: a reset takes its time.
         let old = std::mem::replace(&mut s.engine, PlacementEngine::new(config, Vec::new()));
         drop(s);
         drop(old);
+    }
+
+    /// Says whose connections devices may have. For good.
+    pub fn set_connections(&self, c: Arc<dyn ConnectionLoans>) {
+        // Whoever says it twice says the same.
+        let _ = self.connections.set(c);
+    }
+
+    /// How many connections are in devices, and why others are not.
+    pub fn connections(&self) -> LoanCounts {
+        let Some(c) = self.connections.get() else { return LoanCounts::default() };
+        self.lender.lock().counts(&**c)
     }
 
     /// Follows a record from now on.

@@ -219,6 +219,7 @@ impl Switch {
             layer.clone(),
             layer.clone(),
         )?;
+        placing.set_connections(soft.clone());
         let system = Arc::new(System::default());
         let datapaths = Arc::new(CountedDatapath::new(soft.clone(), ports.clone(), system.clone()));
         layer.set_datapath(datapaths.clone());

@@ -30,6 +30,10 @@ pub(crate) struct Device<P> {
     pub generation: u64,
     /// Belief and tables have to be compared: at the start, and whenever the generation rises.
     pub reconcile: bool,
+    /// Which device of the engine it is: one that takes another's place is another.
+    pub incarnation: u64,
+    /// It has been given connections.
+    pub has_connections: bool,
     /// Why the device is down.
     pub down: Option<String>,
     pub flights: HashMap<OpId, Flight>,
@@ -60,13 +64,15 @@ pub(crate) struct Device<P> {
 }
 
 impl<P: OffloadProvider> Device<P> {
-    pub(crate) fn new(provider: P) -> Self {
+    pub(crate) fn new(provider: P, incarnation: u64) -> Self {
         let (caps, generation) = (provider.capabilities(), provider.generation());
         Device {
             provider,
             caps,
             generation,
             reconcile: true,
+            incarnation,
+            has_connections: false,
             down: None,
             flights: HashMap::new(),
             handles: HashMap::new(),

@@ -22,7 +22,8 @@ impl<P: OffloadProvider> PlacementEngine<P> {
     /// already is removed at the next tick. `None` when there are as many devices as can be numbered; the provider is dropped.
     pub fn add_device(&mut self, provider: P, now: Instant) -> Option<DeviceId> {
         let id = DeviceId(u16::try_from(self.devices.len()).ok().filter(|n| *n < u16::MAX)?);
-        self.devices.push(Device::new(provider));
+        let incarnation = self.next_incarnation();
+        self.devices.push(Device::new(provider, incarnation));
         self.ports_changed(now);
         Some(id)
     }
@@ -36,7 +37,8 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             return None;
         }
         self.empty_device(d, now);
-        let old = std::mem::replace(&mut self.devices[d], Device::new(provider));
+        let incarnation = self.next_incarnation();
+        let old = std::mem::replace(&mut self.devices[d], Device::new(provider, incarnation));
         self.ports_changed(now);
         Some(old.provider)
     }
@@ -63,6 +65,11 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         self.check_health(d, now);
         self.ports_changed(now);
         done
+    }
+
+    fn next_incarnation(&mut self) -> u64 {
+        self.incarnations += 1;
+        self.incarnations
     }
 
     /// Takes in what device `d` has completed, and reads every counter.
@@ -134,7 +141,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         self.refit(all, now);
     }
 
-    fn refit(&mut self, all: Vec<(FlowId, FlowRule)>, now: Instant) {
+    pub(crate) fn refit(&mut self, all: Vec<(FlowId, FlowRule)>, now: Instant) {
         for (id, rule) in all {
             let (device, fits) = self.check(&rule);
             self.unindex(id);

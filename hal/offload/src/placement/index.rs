@@ -12,6 +12,7 @@ use crate::rule::FlowId;
 use crate::provider::OffloadProvider;
 
 use super::PlacementEngine;
+use super::connections::zone_wanted;
 use super::record::{Indexed, Need, Phase};
 
 /// A match as the engine remembers it. Two matches with one hash block each other's installation until one is gone; that
@@ -33,6 +34,14 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             self.stale.remove(&id);
         }
         self.lending.forget(id, &was.objects);
+        if let Some(z) = was.zone
+            && let Some(n) = self.zones.get_mut(&z)
+        {
+            *n -= 1;
+            if *n == 0 {
+                self.zones.remove(&z);
+            }
+        }
         let Some(d) = r.device.and_then(|d| self.devices.get_mut(usize::from(d.0))) else {
             return;
         };
@@ -81,7 +90,11 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             return;
         }
         let objects = self.lending.note(id, r);
-        let mut ix = Indexed { stale: r.is_stale(), objects, ..Indexed::default() };
+        let zone = zone_wanted(r);
+        if let Some(z) = zone {
+            *self.zones.entry(z).or_default() += 1;
+        }
+        let mut ix = Indexed { stale: r.is_stale(), objects, zone, ..Indexed::default() };
         if ix.stale {
             self.stale.insert(id);
         }

@@ -22,10 +22,12 @@
 //! * Memory is bounded by [`PlacementConfig::max_records`] and [`PlacementConfig::max_events`].
 //!
 //! Files: `record` what is known of a record, `device` of a device; `devices` lets devices come and go; `index` keeps the queues right; `plan` decides and
-//! submits; `complete` takes results, health and counters in; `share` hands objects over, `lend` decides when.
+//! submits; `complete` takes results, health and counters in; `share` hands objects over, `lend` decides when; `connections` gives devices
+//! copies of connections.
 
 mod complete;
 mod config;
+mod connections;
 mod device;
 mod devices;
 mod index;
@@ -86,6 +88,11 @@ pub struct PlacementEngine<P: OffloadProvider = Box<dyn OffloadProvider>> {
     ledger: CounterLedger,
     owners: ObjectOwners,
     lending: lend::Lending,
+    /// Records that look connections of a zone up on a device, or would.
+    zones: BTreeMap<(DeviceId, u16), usize>,
+    /// Why no connection is in any device.
+    no_connections: Arc<str>,
+    incarnations: u64,
     events: VecDeque<Event>,
     counters: PlacementCounters,
     next_op: u64,
@@ -98,7 +105,8 @@ impl<P: OffloadProvider> PlacementEngine<P> {
     /// An engine for these devices; their [`DeviceId`]s are the indexes in `devices`. A port that two devices claim is the
     /// first one's. What is in their tables already is removed at the first tick.
     pub fn new(config: PlacementConfig, devices: Vec<P>) -> Self {
-        let devices: Vec<_> = devices.into_iter().take(usize::from(u16::MAX)).map(Device::new).collect();
+        let devices: Vec<_> =
+            (0..).zip(devices).take(usize::from(u16::MAX)).map(|(i, p)| Device::new(p, i)).collect();
         let mut ports = HashMap::new();
         for (i, d) in devices.iter().enumerate() {
             for p in &d.caps.ports {
@@ -117,6 +125,9 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             ledger: CounterLedger::new(),
             owners: ObjectOwners::new(),
             lending: Default::default(),
+            zones: BTreeMap::new(),
+            no_connections: "none has been established".into(),
+            incarnations: u64::from(u16::MAX),
             events: VecDeque::new(),
             counters: PlacementCounters::default(),
             next_op: 0,
@@ -494,7 +505,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         let fits = self.devices[usize::from(id.0)].caps.placements(rule).and_then(|p| {
             match objects_of(&rule.actions).iter().find(|o| !self.owners.usable(**o, id)) {
                 Some(o) => Err(Reject::ObjectOwnedElsewhere { kind: o.kind, id: o.number }),
-                None => Ok(p),
+                None => self.lacks_connections(rule, id).map_or(Ok(p), Err),
             }
         });
         (Some(id), fits)
@@ -520,7 +531,10 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             return Status::Software(Reject::Disabled);
         }
         if let Err(why) = &r.fits {
-            return Status::Software(why.clone());
+            // What keeps them in software has perhaps changed since.
+            let news = || self.lacks_connections(&r.rule, r.device?);
+            let news = matches!(why, Reject::NoConnections { .. }).then(news).flatten();
+            return Status::Software(news.unwrap_or_else(|| why.clone()));
         }
         if matches!(r.entry.as_ref().map(|e| e.phase), Some(Phase::Installing(_))) {
             return Status::Pending;

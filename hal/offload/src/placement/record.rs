@@ -90,6 +90,8 @@ pub(crate) struct Indexed {
     pub stale: bool,
     /// Objects that it is known to use.
     pub objects: Vec<ObjectId>,
+    /// Connections that it looks up, where it fits.
+    pub zone: Option<(DeviceId, u16)>,
 }
 
 /// A record that was offered.

@@ -207,7 +207,16 @@ fn what_is_not_plainly_of_a_connection_is_for_the_host() {
         f[23] = 1;
         f
     };
-    for f in [damaged(24), damaged(60), fragment, icmp, frames::arp(1, [10, 0, 0, 1], [10, 0, 0, 2])] {
+    // No acknowledgement; a header that is longer than the packet, or shorter than any.
+    let silent = with_flags(there(1000), 0x08);
+    let of_length = |words: u8| {
+        let mut f = there(1000);
+        f[46] = words << 4;
+        with_flags(f, 0x10)
+    };
+    let odd = [silent, of_length(15), of_length(4)];
+    let others = [damaged(24), damaged(60), fragment, icmp, frames::arp(1, [10, 0, 0, 1], [10, 0, 0, 2])];
+    for f in odd.into_iter().chain(others) {
         sim.inject(0, &f);
         settle(&sim);
         assert_eq!(rx.take_received().unwrap().1, f);

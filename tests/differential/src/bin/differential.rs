@@ -64,7 +64,11 @@ fn main() -> ExitCode {
         return each_seed(&a, " --tracked", |seed| {
             // One in four has zones that are full.
             let limited = seed % 4 == 3;
-            tracked::run(&tracked::Options { seed, packets, flows, limited, ..tracked::Options::default() })
+            // Of the others half check windows, and keep TCP in software.
+            let windows = seed % 2 == 1;
+            let o =
+                tracked::Options { seed, packets, flows, limited, windows, ..tracked::Options::default() };
+            tracked::run(&o)
         });
     }
     if a.tunnelled {

@@ -69,7 +69,7 @@ impl Parts {
             return Err(format!("no flow has number {id} (it may have gone; see `hoist flows`)"));
         }
         let uncached = if everything { self.uncached() } else { Vec::new() };
-        Ok(WhyReport { flows, uncached })
+        Ok(WhyReport { flows, uncached, connections: self.connections() })
     }
 
     /// Traffic that is translated packet by packet.

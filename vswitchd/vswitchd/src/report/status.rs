@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use daemon::report::{Bridge, Controller, Datapath, DeviceHealth, Offload, Problem, Status};
+use daemon::report::{Bridge, Connections, Controller, Datapath, DeviceHealth, Offload, Problem, Status};
 use datapath_api::{Datapath as _, DatapathStats, DropReason};
 
 use super::{Parts, kind_name};
@@ -140,6 +140,20 @@ impl Parts {
             hardware_packets,
             hardware_bytes,
             placement: self.hoisting.placing().counters(),
+            connections: self.connections(),
+        }
+    }
+
+    /// Connections in hardware, and why others are not.
+    pub(super) fn connections(&self) -> Connections {
+        let c = self.hoisting.placing().connections();
+        Connections {
+            in_hardware: c.lent,
+            handed_over: c.handed_over,
+            taken_back: c.taken_back,
+            refused: c.refused,
+            packets: c.packets,
+            stayed: c.stayed.into_iter().map(|(why, n)| (why.to_owned(), n)).collect(),
         }
     }
 }
