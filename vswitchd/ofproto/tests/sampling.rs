@@ -261,6 +261,15 @@ fn traces_make_copies_of_what_the_datapath_is_said_to_have() {
         text(&r.bridge.translate(&key(&frame(), 1), PortNo(1), ofproto::xlate::Start::Tables, true).actions)
     };
     assert_eq!(trace(), "clone(ct(commit),13),14");
+    // Where it is to be done as Open vSwitch does it, what was written is written before the copy is made.
+    r.bridge.set_settings(BridgeSettings { stock_megaflows: true, ..BridgeSettings::default() });
+    flows(
+        &r,
+        "priority=40000,ip,in_port=2,actions=mod_nw_dst:10.9.9.9,1,mod_nw_dst:10.0.0.2,clone(ct(commit),output:3),output:4\n",
+    );
+    let written =
+        text(&r.bridge.translate(&key(&frame(), 2), PortNo(2), ofproto::xlate::Start::Tables, true).actions);
+    assert_eq!(written, "set(ipv4(dst=10.9.9.9)),11,set(ipv4(dst=10.0.0.2)),clone(ct(commit),13),14");
     r.switch.change_copies(|c| c.clone = false);
     assert_eq!(trace(), "sample(sample=100.0%,actions(ct(commit),13)),14");
     assert_eq!(text(&r.packet(&frame(), 1)), "clone(ct(commit),13),14", "what is forwarded has them always");

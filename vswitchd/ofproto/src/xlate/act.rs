@@ -24,6 +24,14 @@ impl Xlate<'_> {
                 self.check_length(c, &actions[i + 1..]);
                 return false;
             }
+            if let OfAction::Clone(inner) = a
+                && self.stock()
+                && i + 1 < actions.len()
+                && !inner.iter().all(can_be_undone)
+            {
+                // Open vSwitch brings the packet up to date before it makes such a copy.
+                self.commit_packet();
+            }
             self.execute_one(a);
             if self.frozen.takes_again() {
                 self.leave(&actions[i..]);
@@ -447,6 +455,12 @@ impl Xlate<'_> {
         self.for_good += 1;
         self.emit(flow::Action::Meter(meter.dp));
     }
+}
+
+/// Whether writing fields back undoes what an action of a `clone` does to the packet, as Open vSwitch sees it.
+fn can_be_undone(a: &OfAction) -> bool {
+    use OfAction::{Ct, DecNshTtl, Decap, Encap, Meter, Nat, OutputTrunc};
+    !matches!(a, Ct(_) | Meter(_) | Nat(_) | OutputTrunc { .. } | Encap(_) | Decap { .. } | DecNshTtl)
 }
 
 /// The mask of the fewest leading bits of `ttl` that prove that it is at least `n`; all bits when it is not.
