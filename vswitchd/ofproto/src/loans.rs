@@ -45,6 +45,13 @@ fn before(now: Instant, idle: Duration) -> Instant {
     Instant::from_nanos(now.as_nanos().saturating_sub(ns))
 }
 
+/// What a round works with.
+struct Round<'a, P: OffloadProvider> {
+    engine: &'a mut PlacementEngine<P>,
+    loans: &'a dyn ConnectionLoans,
+    now: Instant,
+}
+
 struct Loan {
     number: u32,
     terms: LoanTerms,
@@ -100,23 +107,24 @@ impl Lender {
         loans: &dyn ConnectionLoans,
         now: Instant,
     ) -> usize {
-        self.update_zones(engine, loans, now);
+        let r = &mut Round { engine, loans, now };
+        self.update_zones(r);
         if self.zones.is_empty() && self.lent.is_empty() && self.held.is_empty() {
             return 0;
         }
-        self.update_lives(engine, loans, now);
-        let mut work = self.follow_changes(engine, loans, now);
-        work += self.take_offers(engine, loans, now);
-        work += self.look(engine, loans, now, LOOKS_PER_TICK);
+        self.update_lives(r);
+        let mut work = self.follow_changes(r);
+        work += self.take_offers(r);
+        work += self.look(r, LOOKS_PER_TICK);
         let wait = AGAIN_AFTER.saturating_mul(1 << self.times_full.min(5)).min(AGAIN_AFTER_MOST);
         if self.full_at.is_some_and(|t| now - t >= wait) {
             self.full_at = None;
             self.times_full = self.times_full.saturating_add(1);
             loans.offer_again();
         }
-        self.update_held(engine, now);
+        self.update_held(r.engine, now);
         if self.lent.is_empty() {
-            engine.explain_no_connections(&self.why_none(loans));
+            r.engine.explain_no_connections(&self.why_none(loans));
         }
         work
     }
@@ -128,10 +136,11 @@ impl Lender {
         loans: &dyn ConnectionLoans,
         now: Instant,
     ) {
-        self.update_lives(engine, loans, now);
-        self.follow_changes(engine, loans, now);
+        let r = &mut Round { engine, loans, now };
+        self.update_lives(r);
+        self.follow_changes(r);
         (self.cursor, self.looked_at) = (None, None);
-        self.look(engine, loans, now, usize::MAX);
+        self.look(r, usize::MAX);
     }
 
     /// The devices are gone: every connection is software's.
@@ -166,17 +175,12 @@ impl Lender {
         )
     }
 
-    fn update_zones<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        now: Instant,
-    ) {
+    fn update_zones<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>) {
         let mut news = false;
-        if engine.config().enabled {
-            engine.for_each_zone_wanted(|d, zone| news |= self.zones.insert((zone, d), now).is_none());
+        let (enabled, now) = (r.engine.config().enabled, r.now);
+        if enabled {
+            r.engine.for_each_zone_wanted(|d, zone| news |= self.zones.insert((zone, d), now).is_none());
         }
-        let enabled = engine.config().enabled;
         let gone: Vec<_> = self
             .zones
             .iter()
@@ -187,26 +191,21 @@ impl Lender {
             self.zones.remove(&(zone, device));
             let there: Vec<_> = self.lent.keys().filter(|c| c.zone == zone).copied().collect();
             for c in there {
-                self.drop_copy(engine, loans, &c, device, now);
+                self.drop_copy(r, &c, device);
             }
         }
-        loans.set_lending(!self.zones.is_empty());
+        r.loans.set_lending(!self.zones.is_empty());
         if news {
-            loans.offer_again();
+            r.loans.offer_again();
         }
     }
 
     /// Notices devices that were lost, left, or are back.
-    fn update_lives<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        now: Instant,
-    ) {
+    fn update_lives<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>) {
         let devices: BTreeSet<DeviceId> =
             self.zones.keys().map(|(_, d)| *d).chain(self.held.keys().copied()).collect();
         for d in devices {
-            let life = engine.life_of(d);
+            let life = r.engine.life_of(d);
             if self.lives.get(&d) == life.as_ref() {
                 continue;
             }
@@ -222,92 +221,68 @@ impl Lender {
                 .map(|(c, _)| *c)
                 .collect();
             for c in there {
-                self.forget_copy(loans, &c, d, now, Some(now));
+                self.forget_copy(r, &c, d, Some(r.now));
             }
             if life.is_some() {
                 // All of it, if it has any: of another life.
-                for number in engine.connections_on(d) {
-                    if engine.remove_connection(d, number).is_err() {
+                for number in r.engine.connections_on(d) {
+                    if r.engine.remove_connection(d, number).is_err() {
                         // Its tuples stay taken there until it is reset; what collides with them is refused.
                         self.counts.refused += 1;
                     }
                 }
-                loans.offer_again();
+                r.loans.offer_again();
             }
         }
     }
 
     /// Looks after lent connections that have changed.
-    fn follow_changes<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        now: Instant,
-    ) -> usize {
-        let (mut some, all) = loans.take_changed();
+    fn follow_changes<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>) -> usize {
+        let (mut some, all) = r.loans.take_changed();
         if all {
             some = self.by_number.values().copied().collect();
         }
         some.extend(std::mem::take(&mut self.stuck));
         for c in &some {
-            self.revisit(engine, loans, c, now);
+            self.revisit(r, c);
         }
         some.len()
     }
 
     /// Has devices know of a connection what the tracker knows, or takes it back.
-    fn revisit<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        c: &ConnectionEnds,
-        now: Instant,
-    ) {
+    fn revisit<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>, c: &ConnectionEnds) {
         let Some(loan) = self.lent.get_mut(c) else { return };
-        match loans.lend(c, now) {
+        match r.loans.lend(c, r.now) {
             Some(Ok(terms)) if terms == loan.terms => {}
             Some(Ok(terms)) => {
                 loan.terms = terms;
                 let number = loan.number;
                 let on: Vec<_> = loan.copies.iter().map(|c| c.device).collect();
                 for d in on {
-                    if engine.put_connection(d, number, c.key(terms.mark), terms.timeout).is_err() {
-                        self.drop_copy(engine, loans, c, d, now);
+                    if r.engine.put_connection(d, number, c.key(terms.mark), terms.timeout).is_err() {
+                        self.drop_copy(r, c, d);
                     }
                 }
             }
-            Some(Err(_)) | None => self.reclaim(engine, loans, c, now),
+            Some(Err(_)) | None => self.reclaim(r, c),
         }
     }
 
-    fn reclaim<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        c: &ConnectionEnds,
-        now: Instant,
-    ) {
+    fn reclaim<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>, c: &ConnectionEnds) {
         let on: Vec<_> = self.lent.get(c).into_iter().flat_map(|l| &l.copies).map(|c| c.device).collect();
         for d in on {
-            self.drop_copy(engine, loans, c, d, now);
+            self.drop_copy(r, c, d);
         }
     }
 
     /// Takes a connection from one device, with what it counted last.
-    fn drop_copy<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        c: &ConnectionEnds,
-        d: DeviceId,
-        now: Instant,
-    ) {
+    fn drop_copy<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>, c: &ConnectionEnds, d: DeviceId) {
         let Some(loan) = self.lent.get(c) else { return };
         let Some(copy) = loan.copies.iter().find(|x| x.device == d) else { return };
-        let used = match engine.remove_connection(d, loan.number) {
+        let used = match r.engine.remove_connection(d, loan.number) {
             Ok(s) => {
                 self.counts.packets += s.packets.saturating_sub(copy.packets);
-                (s.packets > copy.packets).then(|| before(now, s.idle))
+                (s.packets > copy.packets).then(|| before(r.now, s.idle))
             }
             Err(ObjectError::Missing(_)) => None,
             // It may be forwarding still. One that is down is another matter.
@@ -315,18 +290,17 @@ impl Lender {
                 self.stuck.insert(*c);
                 return;
             }
-            Err(_) => Some(now),
+            Err(_) => Some(r.now),
         };
-        self.forget_copy(loans, c, d, now, used);
+        self.forget_copy(r, c, d, used);
     }
 
     /// A device does not have a connection any more, which it used last then.
-    fn forget_copy(
+    fn forget_copy<P: OffloadProvider>(
         &mut self,
-        loans: &dyn ConnectionLoans,
+        r: &Round<'_, P>,
         c: &ConnectionEnds,
         d: DeviceId,
-        now: Instant,
         used: Option<Instant>,
     ) {
         let Some(loan) = self.lent.get_mut(c) else { return };
@@ -336,67 +310,56 @@ impl Lender {
             return;
         }
         if let Some(at) = used {
-            loans.used(c, at);
+            r.loans.used(c, at);
         }
         self.times_full = 0;
         if let Some((n, last)) = self.held.get_mut(&d) {
-            (*n, *last) = (n.saturating_sub(1), now);
+            (*n, *last) = (n.saturating_sub(1), r.now);
         }
         if loan.copies.is_empty() {
             self.by_number.remove(&loan.number);
             self.lent.remove(c);
             self.counts.taken_back += 1;
-            loans.take_back(c, true);
+            r.loans.take_back(c, true);
         }
     }
 
-    fn take_offers<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        now: Instant,
-    ) -> usize {
-        let offers = loans.take_offers(OFFERS_PER_TICK);
+    fn take_offers<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>) -> usize {
+        let offers = r.loans.take_offers(OFFERS_PER_TICK);
         for c in &offers {
             if !self.lent.contains_key(c) {
-                self.hand_over(engine, loans, c, now);
+                self.hand_over(r, c);
             }
         }
         offers.len()
     }
 
-    fn hand_over<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        c: &ConnectionEnds,
-        now: Instant,
-    ) {
+    fn hand_over<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>, c: &ConnectionEnds) {
         let of_zone = self.zones.range((c.zone, DeviceId(0))..=(c.zone, DeviceId(u16::MAX)));
         let devices: Vec<_> = of_zone.map(|((_, d), _)| *d).filter(|d| self.lives.contains_key(d)).collect();
         if devices.is_empty() {
             return;
         }
         // First: what changes from now on is told.
-        let Some(Ok(terms)) = loans.lend(c, now) else { return };
+        let Some(Ok(terms)) = r.loans.lend(c, r.now) else { return };
         let number = self.free_number();
         let mut copies = Vec::new();
         for device in devices {
-            match engine.put_connection(device, number, c.key(terms.mark), terms.timeout) {
+            match r.engine.put_connection(device, number, c.key(terms.mark), terms.timeout) {
                 Ok(()) => copies.push(Copy { device, packets: 0 }),
                 Err(e) => {
                     tracing::debug!("connection {c:?} is not taken: {e}");
                     self.counts.refused += 1;
-                    self.full_at.get_or_insert(now);
+                    self.full_at.get_or_insert(r.now);
                 }
             }
         }
         if copies.is_empty() {
             // Not at its next packet: when there is room.
-            return loans.take_back(c, false);
+            return r.loans.take_back(c, false);
         }
         for copy in &copies {
-            self.held.entry(copy.device).or_insert((0, now)).0 += 1;
+            self.held.entry(copy.device).or_insert((0, r.now)).0 += 1;
         }
         self.counts.handed_over += 1;
         self.by_number.insert(number, *c);
@@ -413,18 +376,12 @@ impl Lender {
     }
 
     /// Looks at what devices have counted: of some connections each tick, of all each round. 1 while a round goes on.
-    fn look<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        now: Instant,
-        most: usize,
-    ) -> usize {
+    fn look<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>, most: usize) -> usize {
         let from = match self.cursor.take() {
             Some(n) => Bound::Included(n),
-            None if self.looked_at.is_some_and(|t| now - t < LOOK_EVERY) => return 0,
+            None if self.looked_at.is_some_and(|t| r.now - t < LOOK_EVERY) => return 0,
             None => {
-                self.looked_at = Some(now);
+                self.looked_at = Some(r.now);
                 Bound::Unbounded
             }
         };
@@ -440,27 +397,21 @@ impl Lender {
             self.cursor = Some(next);
         }
         for (_, c) in some {
-            self.look_at(engine, loans, &c, now);
+            self.look_at(r, &c);
         }
         usize::from(self.cursor.is_some())
     }
 
-    fn look_at<P: OffloadProvider>(
-        &mut self,
-        engine: &mut PlacementEngine<P>,
-        loans: &dyn ConnectionLoans,
-        c: &ConnectionEnds,
-        now: Instant,
-    ) {
+    fn look_at<P: OffloadProvider>(&mut self, r: &mut Round<'_, P>, c: &ConnectionEnds) {
         let Some(loan) = self.lent.get_mut(c) else { return };
         let mut over = Vec::new();
         for copy in &mut loan.copies {
-            match engine.connection_stats(copy.device, loan.number) {
+            match r.engine.connection_stats(copy.device, loan.number) {
                 Ok(s) => {
                     if s.packets > copy.packets {
                         self.counts.packets += s.packets - copy.packets;
                         copy.packets = s.packets;
-                        loans.used(c, before(now, s.idle));
+                        r.loans.used(c, before(r.now, s.idle));
                     }
                     if s.over {
                         over.push(copy.device);
@@ -472,7 +423,7 @@ impl Lender {
             }
         }
         for d in over {
-            self.drop_copy(engine, loans, c, d, now);
+            self.drop_copy(r, c, d);
         }
     }
 

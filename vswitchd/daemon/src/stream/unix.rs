@@ -67,28 +67,20 @@ impl AsyncWrite for UnixPipe {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         loop {
-            if let Some(full) = &this.full {
-                // Kept until something has been written: its waker is the one that counts.
-                let mut ready = ready!(full.poll_write_ready(cx))?;
-                match this.socket.get_ref().write(buf) {
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                    done => {
-                        drop(ready);
-                        this.full = None;
-                        return Poll::Ready(done);
-                    }
-                }
-                continue;
-            }
             match this.socket.get_ref().write(buf) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    let again = this.socket.get_ref().try_clone()?;
-                    this.full = Some(watch(again, Interest::WRITABLE)?);
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                done => {
+                    this.full = None;
+                    return Poll::Ready(done);
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                done => return Poll::Ready(done),
             }
+            let full = match &mut this.full {
+                Some(f) => f,
+                none => none.insert(watch(this.socket.get_ref().try_clone()?, Interest::WRITABLE)?),
+            };
+            // Before it is tried again: room that comes after this is told of.
+            ready!(full.poll_write_ready(cx))?.clear_ready();
         }
     }
 
