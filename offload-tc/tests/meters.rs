@@ -1,13 +1,10 @@
 //! Meters as policers: what flows that share one count, what others and former lives do to them, refusals.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::sync::Arc;
-use std::time::Duration;
+mod rig;
 
-use clock::ManualClock;
-use flow::{Action, FieldId, FlowId, MeterId, PacketKey, PacketMatch, PortId};
+use flow::{Action, MeterId, PortId};
 use nix::errno::Errno;
-use offload::conformance::rules::{SHAPES, packet};
 use offload::{
     FlowOp, FlowRule, HwHandle, ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats, OffloadProvider,
     OpId, OpResult, RawStats, StatsCursor,
@@ -15,8 +12,8 @@ use offload::{
 use offload_tc::action::Police;
 use offload_tc::fake::{FakeKernel, FakeSocket};
 use offload_tc::{ActionSpec, TcAction, TcConfig, TcPolicy, TcProvider, Verdict};
+use rig::{PORTS, key, run};
 
-const PORTS: [(PortId, u32); 2] = [(PortId(11), 1), (PortId(12), 2)];
 const METER: ObjectId = ObjectId { kind: ObjectKind::Meter, number: 5 };
 const LEN: u32 = 86;
 
@@ -25,10 +22,7 @@ fn spec(rate_pps: u64) -> ObjectSpec {
 }
 
 fn provider(kernel: &FakeKernel, policy: TcPolicy) -> TcProvider<FakeSocket> {
-    let config = TcConfig { timeout: Duration::ZERO, retry: Duration::ZERO, policy, ..TcConfig::new("br0") };
-    let mut p = TcProvider::new(kernel.socket(), config, Arc::new(ManualClock::new()));
-    p.set_interfaces(&PORTS).unwrap();
-    p
+    rig::provider(kernel, TcConfig { policy, ..rig::config() })
 }
 
 fn rig(policy: TcPolicy) -> (FakeKernel, TcProvider<FakeSocket>) {
@@ -38,35 +32,13 @@ fn rig(policy: TcPolicy) -> (FakeKernel, TcProvider<FakeSocket>) {
     (kernel, p)
 }
 
-fn key(n: u32) -> PacketKey {
-    packet(SHAPES[0], n, PortId(11))
-}
-
 /// Packets of one destination through the meter, and on or, when nothing is sent, dropped.
 fn rule(n: u32) -> FlowRule {
-    let k = key(n);
-    let mut matches = PacketMatch::ANY;
-    for f in [FieldId::DpPort, FieldId::EthType, FieldId::NwDst] {
-        matches.set(f, k.get(f));
-    }
-    matches.set_masked(FieldId::VlanTci, 0, 0x1fff);
-    let actions = [Action::Meter(MeterId(METER.number)), Action::Output(PortId(12))].into();
-    FlowRule { id: FlowId(n.into()), matches, actions, provenance: [].into() }
-}
-
-fn run(p: &mut TcProvider<FakeSocket>, op: FlowOp) -> OpResult {
-    assert_eq!(p.submit(&[op]), 1);
-    let mut done = Vec::new();
-    p.poll(&mut done, 8);
-    assert_eq!(done.len(), 1);
-    done.pop().unwrap().result
+    rig::rule(n, [Action::Meter(MeterId(METER.number)), Action::Output(PortId(12))].into())
 }
 
 fn install(p: &mut TcProvider<FakeSocket>, n: u32) -> HwHandle {
-    match run(p, FlowOp::Install(OpId(n.into()), rule(n))) {
-        OpResult::Installed(h, _) => h,
-        r => panic!("{r:?}"),
-    }
+    rig::install(p, rule(n))
 }
 
 fn stats(p: &mut TcProvider<FakeSocket>, h: HwHandle) -> RawStats {

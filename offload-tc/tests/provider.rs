@@ -1,12 +1,12 @@
 //! The provider beside other users of the kernel, across restarts, and when interfaces go.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod rig;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use clock::ManualClock;
-use flow::{Action, FieldId, FlowId, PacketKey, PacketMatch, PortId};
-use offload::conformance::rules::{SHAPES, packet};
+use flow::{Action, FieldId, FlowId, PortId};
 use offload::{FlowOp, FlowRule, HwHandle, OffloadProvider, OpId, OpResult, Reject, StatsCursor};
 use offload_tc::action::MirredMode;
 use offload_tc::fake::{FakeKernel, FakeSocket};
@@ -14,47 +14,14 @@ use offload_tc::{
     ActionSpec, Cookie, FilterAt, Flower, FlowerKey, Hook, LinkInfo, TcAction, TcConfig, TcPolicy,
     TcProvider, Verdict,
 };
-
-const PORTS: [(PortId, u32); 2] = [(PortId(11), 1), (PortId(12), 2)];
-
-fn provider(kernel: &FakeKernel, config: TcConfig) -> TcProvider<FakeSocket> {
-    let mut p = TcProvider::new(kernel.socket(), config, Arc::new(ManualClock::new()));
-    p.set_interfaces(&PORTS).unwrap();
-    p
-}
-
-fn config() -> TcConfig {
-    TcConfig { timeout: Duration::ZERO, retry: Duration::ZERO, ..TcConfig::new("br0") }
-}
-
-fn key(n: u32) -> PacketKey {
-    packet(SHAPES[0], n, PortId(11))
-}
+use rig::{PORTS, config, key, provider, run};
 
 fn rule(n: u32) -> FlowRule {
-    let k = key(n);
-    let mut matches = PacketMatch::ANY;
-    for f in [FieldId::DpPort, FieldId::EthType, FieldId::NwDst] {
-        matches.set(f, k.get(f));
-    }
-    matches.set_masked(FieldId::VlanTci, 0, 0x1fff);
-    let actions = [Action::Output(PortId(12))].into();
-    FlowRule { id: FlowId(n.into()), matches, actions, provenance: [].into() }
-}
-
-fn run(p: &mut TcProvider<FakeSocket>, op: FlowOp) -> OpResult {
-    assert_eq!(p.submit(&[op]), 1);
-    let mut done = Vec::new();
-    p.poll(&mut done, 8);
-    assert_eq!(done.len(), 1);
-    done.pop().unwrap().result
+    rig::rule(n, [Action::Output(PortId(12))].into())
 }
 
 fn install(p: &mut TcProvider<FakeSocket>, n: u32) -> HwHandle {
-    match run(p, FlowOp::Install(OpId(n.into()), rule(n))) {
-        OpResult::Installed(h, _) => h,
-        r => panic!("{r:?}"),
-    }
+    rig::install(p, rule(n))
 }
 
 #[test]
