@@ -226,6 +226,18 @@ pub struct CellId {
 }
 
 impl CellId {
+    /// Cell `index` of `pool`, which was given away as [`CellId::index_in`] said it and has not been taken back since.
+    #[inline]
+    pub(crate) fn of(pool: &BufferPool, index: u32) -> CellId {
+        CellId { index, pool: pool.id() }
+    }
+
+    /// Its number in `pool`, less than [`BufferPool::cells`]; `None` when it is of another one.
+    #[inline]
+    pub(crate) fn index_in(self, pool: &BufferPool) -> Option<u32> {
+        (self.pool == pool.id()).then_some(self.index)
+    }
+
     /// Where the cell begins in the pool's memory, in bytes.
     #[inline]
     pub fn offset_bytes(&self, pool: &BufferPool) -> usize {

@@ -43,4 +43,4 @@ pub use provider::{
     OpResult, RawStats, StatsBatch, StatsCursor, only_port,
 };
 pub use reject::{Layer, Reject, RejectKind};
-pub use rule::{FlowId, FlowRule, Origin, Provenance};
+pub use rule::{FlowId, FlowRule, Origin, PackedRule, Provenance};

@@ -26,6 +26,12 @@ use crate::violation::Violation;
 /// Free descriptors that are worth a write of the tail.
 const REFILL_BATCH: u32 = 32;
 
+/// Slot of a position in a ring of `1 << log2`.
+#[inline]
+fn slot_of(position: u32, log2: u8) -> usize {
+    (position & ((1 << log2) - 1)) as usize
+}
+
 /// A receive queue; owned by one thread.
 pub(crate) struct RxRing<R: Registers> {
     regs: R,
@@ -40,7 +46,7 @@ pub(crate) struct RxRing<R: Registers> {
     posted: u32,
     tail: RegOffset,
     max_frame_bytes: usize,
-    fresh: PacketBatch,
+    life: Arc<Lifeline>,
     vector: u16,
     interrupt: Option<Interrupt>,
     /// Whether anybody sleeps on the interrupt; a queue that is only polled wants none.
@@ -67,14 +73,14 @@ impl<R: Registers> RxRing<R> {
             regs,
             starter: Starter::new(ring, iova, BYTES << log2),
             state,
-            cells: Cells::new(life, 1 << log2),
+            cells: Cells::new(life.clone(), 1 << log2),
             mem,
             log2,
             next: 0,
             posted: 0,
             tail: ring.tail(),
             max_frame_bytes,
-            fresh: PacketBatch::new(),
+            life,
             vector: q,
             interrupt: None,
             sleeper: AtomicBool::new(false),
@@ -107,7 +113,7 @@ impl<R: Registers> RxRing<R> {
 
     #[inline]
     fn slot_of(&self, position: u32) -> usize {
-        (position & ((1 << self.log2) - 1)) as usize
+        slot_of(position, self.log2)
     }
 
     #[inline]
@@ -117,19 +123,14 @@ impl<R: Registers> RxRing<R> {
         if free < batch.min(1 << (self.log2 - 1)) {
             return;
         }
-        let before = self.posted;
-        for left in (1..=free as usize).rev() {
-            if self.fresh.is_empty() {
-                self.cells.life().pool().alloc_burst(left, &mut self.fresh);
-            }
-            let Some(p) = self.fresh.pop() else { break };
-            let slot = self.slot_of(self.posted);
-            let addr = self.cells.life().pool_iova().offset(p.dma_offset()).0;
-            self.mem.write(slot * BYTES, &rx_read_form(addr));
-            self.cells.put(slot, p.into_cell());
+        let iova = self.life.pool_iova();
+        let posted = self.life.pool().alloc_cells(free as usize, |cell, at| {
+            let slot = slot_of(self.posted, self.log2);
+            self.mem.write(slot * BYTES, &rx_read_form(iova.offset(at + HEADROOM_BYTES).0));
+            self.cells.put(slot, cell);
             self.posted = self.posted.wrapping_add(1);
-        }
-        if self.posted != before {
+        });
+        if posted > 0 {
             self.regs.write32(self.tail, self.slot_of(self.posted) as u32);
         }
     }

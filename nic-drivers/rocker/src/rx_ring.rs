@@ -30,7 +30,6 @@ pub struct RxRing<R: Registers> {
     port: u16,
     inserted: Arc<Inserted>,
     cells: Cells,
-    fresh: PacketBatch,
     interrupt: Option<Interrupt>,
     /// Whether anybody sleeps on the interrupt.
     sleeper: AtomicBool,
@@ -54,7 +53,6 @@ impl<R: Registers> RxRing<R> {
             port,
             inserted,
             cells,
-            fresh: PacketBatch::new(),
             interrupt: None,
             sleeper: AtomicBool::new(false),
             idle: false,
@@ -78,22 +76,14 @@ impl<R: Registers> RxRing<R> {
         if free < batch.min(self.ring.slots() as u32 / 2) {
             return;
         }
-        let (room, mut posted) = (self.room_bytes() as u16, false);
-        for left in (1..=free as usize).rev() {
-            if self.fresh.is_empty() {
-                self.life.pool().alloc_burst(left, &mut self.fresh);
-            }
-            let Some(cell) = self.fresh.pop().map(PacketBuf::into_cell) else {
-                break;
-            };
-            let at = cell.offset_bytes(self.life.pool()) + HEADROOM_BYTES;
-            let addr = self.life.pool_iova().offset(at).0;
+        let (room, iova) = (self.room_bytes() as u16, self.life.pool_iova());
+        let posted = self.life.pool().alloc_cells(free as usize, |cell, at| {
+            let addr = iova.offset(at + HEADROOM_BYTES).0;
             let tlvs = Tlvs::new().u64(rx::FRAG_ADDR, addr).u16(rx::FRAG_MAX_LEN, room);
             self.cells.put(self.ring.next_slot(), cell);
             self.ring.post(tlvs.bytes());
-            posted = true;
-        }
-        if posted {
+        });
+        if posted > 0 {
             self.ring.doorbell();
         }
     }

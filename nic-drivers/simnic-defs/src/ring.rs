@@ -173,6 +173,14 @@ impl BufDesc {
         BufDesc { addr: addr.into(), len: len.into(), tag: tag.into(), flags: u32::from(generation).into() }
     }
 
+    /// Its two halves as 64-bit words, host order, for memory that holds words little-endian; the generation is in the second.
+    #[inline]
+    pub fn words(&self) -> [u64; 2] {
+        let second =
+            u64::from(self.len.get()) | u64::from(self.tag.get()) << 16 | u64::from(self.flags.get()) << 32;
+        [self.addr.get(), second].map(u64::to_le)
+    }
+
     /// Whether its generation is `generation`.
     #[inline]
     pub fn has_gen(&self, generation: bool) -> bool {
@@ -206,6 +214,12 @@ impl RxCpl {
     pub fn decode(b: &[u8]) -> Result<Self, DecodeError> {
         front(b)
     }
+
+    /// The one in `b`, as [`RxCpl::decode`].
+    #[inline]
+    pub fn of(b: [u8; Self::BYTES]) -> Self {
+        zerocopy::transmute!(b)
+    }
 }
 
 impl TxCpl {
@@ -233,6 +247,12 @@ impl TxCpl {
     pub fn decode(b: &[u8]) -> Result<Self, DecodeError> {
         front(b)
     }
+
+    /// The one in `b`, as [`TxCpl::decode`].
+    #[inline]
+    pub fn of(b: [u8; Self::BYTES]) -> Self {
+        zerocopy::transmute!(b)
+    }
 }
 
 #[cfg(test)]
@@ -259,6 +279,7 @@ mod tests {
             [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x02, 0x01, 0x04, 0x03, 1, 0, 0, 0]
         );
         assert_eq!(BufDesc::decode(d.as_bytes()), Ok(d));
+        assert_eq!(d.words().as_bytes(), d.as_bytes());
         assert_eq!(BufDesc::decode(&[0; 15]), Err(DecodeError::Truncated { wanted: 16, got: 15 }));
     }
 
@@ -280,10 +301,12 @@ mod tests {
             flags: 1.into(),
         };
         assert_eq!(RxCpl::decode(c.as_bytes()), Ok(c));
+        assert_eq!(RxCpl::of(zerocopy::transmute!(c)), c);
         assert_eq!(c.as_bytes()[RxCpl::FLAGS_OFFSET], 1);
         assert!(RxCpl::decode(&c.as_bytes()[..31]).is_err());
         let t = TxCpl::new(3, TxStatus::PortDown, true);
         assert_eq!(TxCpl::decode(t.as_bytes()), Ok(t));
+        assert_eq!(TxCpl::of(zerocopy::transmute!(t)), t);
         assert_eq!(t.as_bytes()[TxCpl::FLAGS_OFFSET], 1);
         assert!(TxCpl::decode(&t.as_bytes()[..15]).is_err());
     }

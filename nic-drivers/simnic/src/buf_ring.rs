@@ -15,7 +15,6 @@ use device::{CellId, DmaMemory, Iova, RegOffset, Registers};
 use simnic_defs::regs::{QueueReg, queue_ctrl};
 use simnic_defs::ring::FLAG_GEN;
 use simnic_defs::{BufDesc, gen_of, slot_of};
-use zerocopy::IntoBytes;
 
 /// Memory of a ring pair: descriptors, then completions of `cpl_bytes` each.
 pub(crate) const fn ring_bytes(log2: u8, cpl_bytes: usize) -> usize {
@@ -31,8 +30,6 @@ pub(crate) struct RingKind {
     pub(crate) ctrl: QueueReg,
     pub(crate) tail: QueueReg,
     pub(crate) cpl_bytes: usize,
-    /// Where a completion has its flags, in bytes.
-    pub(crate) cpl_flags_offset: usize,
 }
 
 /// A ring and its cells; see the module's text.
@@ -90,14 +87,15 @@ impl<R: Registers> BufRing<R> {
 
     /// Posts `len` bytes at `offset` of the pool's memory, in `cell`; the device sees it at the next
     /// [`BufRing::ring_doorbell`]. There must be room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post(&mut self, offset: usize, len: u16, cell: CellId) {
         let slot = slot_of(self.posted, self.log2);
         let addr = self.cells.life().pool_iova().offset(offset).0;
-        let d = BufDesc::new(addr, len, slot as u16, gen_of(self.posted, self.log2));
+        let [first, last] = BufDesc::new(addr, len, slot as u16, gen_of(self.posted, self.log2)).words();
         let o = slot as usize * BufDesc::BYTES;
-        self.mem.write(o, &d.as_bytes()[..12]);
-        self.mem.store32(o + 12, d.flags.get());
+        self.mem.store64(o, first);
+        // Release: the word with the generation is seen after the other.
+        self.mem.store64(o + 8, last);
         self.cells.put(slot as usize, cell);
         self.posted = self.posted.wrapping_add(1);
     }
@@ -111,23 +109,24 @@ impl<R: Registers> BufRing<R> {
         }
     }
 
-    /// Reads the next completion into `out` (of the kind's size) when it is there and returns its slot, which is then
+    /// The next completion, of the kind's size `N` with its flags in the last word, when it is there, and its slot, which is then
     /// consumed.
-    #[inline]
-    pub(crate) fn next_completion(&mut self, out: &mut [u8]) -> Option<u32> {
+    #[inline(always)]
+    pub(crate) fn next_completion<const N: usize>(&mut self) -> Option<(u32, [u8; N])> {
         if self.consumed == self.posted {
             return None;
         }
         let slot = slot_of(self.consumed, self.log2);
-        let o = (BufDesc::BYTES << self.log2) + slot as usize * self.kind.cpl_bytes;
+        let o = (BufDesc::BYTES << self.log2) + slot as usize * N;
         // Acquire: the rest of the completion and the frame are read after the generation.
-        let flags = self.mem.load32(o + self.kind.cpl_flags_offset);
+        let flags = self.mem.load32(o + N - 4);
         if (flags & FLAG_GEN != 0) != gen_of(self.consumed, self.log2) {
             return None;
         }
-        self.mem.read(o, out);
+        let mut completion = [0; N];
+        self.mem.read(o, &mut completion);
         self.consumed = self.consumed.wrapping_add(1);
-        Some(slot)
+        Some((slot, completion))
     }
 }
 

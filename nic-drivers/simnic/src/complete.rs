@@ -2,13 +2,14 @@
 
 use device::DeviceBacking;
 use flow::FlowId;
-use offload::{FlowRule, HwHandle, OffloadError, OpId, OpResult, Reject};
+use offload::{HwHandle, OffloadError, OpId, OpResult, PackedRule, Reject};
 use simnic_defs::cmd::TABLE_TERNARY;
 use simnic_defs::{CmdCpl, CmdStatus};
 
 use crate::capability::{table_id, table_name};
+use crate::entries::Entry;
 use crate::holds::Holds;
-use crate::provider::{Entry, Job, SimnicProvider};
+use crate::provider::{Job, SimnicProvider};
 use crate::violation::Violation;
 
 /// `EEXIST`.
@@ -40,22 +41,28 @@ impl<B: DeviceBacking> SimnicProvider<B> {
 
     fn installed(
         &mut self,
-        (op, rule, full): (OpId, Box<FlowRule>, Option<Reject>),
+        (op, rule, full): (OpId, PackedRule, Option<Reject>),
         (table, holds): (u8, Holds),
         c: &CmdCpl,
         status: CmdStatus,
     ) {
         let flow = rule.id;
         if status == CmdStatus::Ok {
-            let handle = self.new_handle();
             let hw = c.entry.get();
-            if let Some(lost) = self.by_hw.insert((table, hw), handle) {
+            let Some((handle, lost)) = self.entries.insert(Entry { rule, table, hw, holds }) else {
+                self.let_go(table, holds);
+                let error = OffloadError::Device("more entries than can be named".into());
+                return self.finish(op, flow, OpResult::Failed { error, left: None, last: None });
+            };
+            if lost {
                 // The device gave the name of a living entry away: it is that of the new one from now on.
-                self.entries.remove(&lost);
                 Violation::CmdShape.count(&self.life);
             }
-            let evicted = self.counters.as_mut().map(|c| c.claim(table, hw)).unwrap_or_default();
-            self.entries.insert(handle, Entry { rule, table, hw, holds, evicted });
+            if let Some(before) = self.counters.as_mut().and_then(|c| c.claim(table, hw))
+                && let Some(e) = self.entries.evicted(handle)
+            {
+                *e = before;
+            }
             return self.finish(op, flow, OpResult::Installed(handle, table_id(table)));
         }
         self.let_go(table, holds);
@@ -66,10 +73,10 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         };
         let result = match status {
             CmdStatus::BucketFull | CmdStatus::TableFull => {
-                let entries = self.by_hw.keys().filter(|(t, _)| *t == table).count();
+                let entries = self.entries.in_table(table);
                 let r = full.unwrap_or(Reject::TableFull { table: table_name(table), entries });
                 if table != TABLE_TERNARY {
-                    return self.install(op, rule, Some(table), Some(r));
+                    return self.install(op, &rule.expand(), Some(table), Some(r));
                 }
                 OpResult::Rejected(r, None)
             }
@@ -86,13 +93,13 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         &mut self,
         op: OpId,
         handle: HwHandle,
-        (rule, holds): (Box<FlowRule>, Holds),
+        (rule, holds): (PackedRule, Holds),
         c: &CmdCpl,
         status: CmdStatus,
     ) {
         let flow = rule.id;
         // Of what it held and what it was to hold, that which the entry does not have any more, or did not get.
-        let unused = match self.entries.get_mut(&handle) {
+        let unused = match self.entries.get_mut(handle) {
             Some(e) if status == CmdStatus::Ok => {
                 let profile = e.holds.profile;
                 std::mem::replace(&mut e.holds, Holds { profile, ..holds })
@@ -103,7 +110,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         let result = match status {
             CmdStatus::Ok => {
                 let stats = self.last_stats(handle, c);
-                if let Some(e) = self.entries.get_mut(&handle) {
+                if let Some(e) = self.entries.get_mut(handle) {
                     e.rule = rule;
                 }
                 OpResult::Replaced(handle, Some(stats))
@@ -144,8 +151,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     }
 
     fn drop_entry(&mut self, handle: HwHandle) {
-        if let Some(e) = self.entries.remove(&handle) {
-            self.by_hw.remove(&(e.table, e.hw));
+        if let Some(e) = self.entries.remove(handle) {
             self.let_go(e.table, e.holds);
         }
     }

@@ -15,11 +15,10 @@ use std::sync::atomic::{Ordering, fence};
 
 use device::driver::Lifeline;
 use device::{DmaMemory, Iova, RegOffset, Registers};
-use offload::HwHandle;
 use simnic_defs::regs::queue_ctrl;
 use simnic_defs::{EvictRecord, Reg, gen_of, slot_of};
 
-use crate::provider::Entry;
+use crate::entries::Entries;
 use crate::violation::Violation;
 
 /// Records of entries that the driver has not heard of yet at most; more are given up and counted as a violation.
@@ -96,13 +95,13 @@ impl<R: Registers> CounterRing<R> {
     }
 
     /// Takes every record there is, at most a ring full.
-    pub fn drain(&mut self, entries: &mut HashMap<HwHandle, Entry>, by_hw: &HashMap<(u8, u32), HwHandle>) {
+    pub fn drain(&mut self, entries: &mut Entries) {
         let before = self.head;
         for _ in 0..1u32 << self.log2 {
             let Some(r) = self.next() else { break };
             let id = (r.table, r.entry.get());
-            if let Some(e) = by_hw.get(&id).and_then(|h| entries.get_mut(h)) {
-                e.evicted.add(&r);
+            if let Some(e) = entries.named(id.0, id.1).and_then(|h| entries.evicted(h)) {
+                e.add(&r);
             } else if self.unknown.len() < MAX_UNKNOWN || self.unknown.contains_key(&id) {
                 self.unknown.entry(id).or_default().add(&r);
             } else {
@@ -115,8 +114,8 @@ impl<R: Registers> CounterRing<R> {
     }
 
     /// What was evicted of an entry before the driver heard of it.
-    pub fn claim(&mut self, table: u8, entry: u32) -> Evicted {
-        self.unknown.remove(&(table, entry)).unwrap_or_default()
+    pub fn claim(&mut self, table: u8, entry: u32) -> Option<Evicted> {
+        if self.unknown.is_empty() { None } else { self.unknown.remove(&(table, entry)) }
     }
 
     /// The tables are empty.

@@ -84,7 +84,6 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     /// Forgets what is in the tables: they are empty.
     pub(crate) fn forget_entries(&mut self) {
         self.entries.clear();
-        self.by_hw.clear();
         self.profiles.clear();
         self.templates.clear();
         self.headers.clear();

@@ -31,6 +31,7 @@ mod complete;
 pub mod config;
 mod connections;
 mod counter_ring;
+mod entries;
 mod health;
 mod holds;
 pub mod lower_action;

@@ -128,10 +128,13 @@ pub fn lower_match(m: &PacketMatch, ports: &[(PortId, u8)], table: &'static str)
     left.set(FieldId::DpPort, 0);
 
     for (field, at) in &KEY_FIELDS {
-        let (value, mask) = m.get(*field);
-        if mask != 0 && !meets(m, key_needs(*field)) {
+        if m.mask().get(*field) == 0 {
+            continue;
+        }
+        if !meets(m, key_needs(*field)) {
             return Err(Reject::Field { table, field: *field });
         }
+        let (value, mask) = m.get(*field);
         put(&mut hw.key[at.clone()], value);
         put(&mut hw.mask[at.clone()], mask);
         left.set(*field, 0);

@@ -69,7 +69,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
 
     /// Entries that use `id`, as far as the driver has heard of them.
     fn users(&self, id: ObjectId) -> usize {
-        self.entries.values().filter(|e| objects_of(&e.rule.actions).contains(&id)).count()
+        self.entries.iter().filter(|e| objects_of(&e.rule.actions).contains(&id)).count()
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! What happens when the device fails is in [`crate::health`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use device::{DeviceBacking, Interrupt};
 use flow::{Action, ActionKind, FieldId, FlowId, PortId};
 use offload::{
     Completion, Completions, FlowOp, FlowRule, HwHandle, InstalledFlow, OffloadCapabilities, OffloadError,
-    OffloadProvider, OpId, OpResult, RawStats, Reject, SharedObjects, StatsBatch, StatsCursor,
+    OffloadProvider, OpId, OpResult, PackedRule, RawStats, Reject, SharedObjects, StatsBatch, StatsCursor,
 };
 use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE};
 use simnic_defs::entry::key;
@@ -37,7 +37,8 @@ use crate::capability::{EXACT_NAME, capabilities, opens_tunnels, table_name};
 use crate::cmd_ring::CmdRing;
 use crate::config::SimnicConfig;
 use crate::connections::Connections;
-use crate::counter_ring::{CounterRing, Evicted};
+use crate::counter_ring::CounterRing;
+use crate::entries::Entries;
 use crate::holds::{Holds, Shared};
 use crate::lower_action::{ActionLimits, group_of, header_of, lower_actions};
 use crate::lower_match::{HwMatch, lower_match};
@@ -53,24 +54,12 @@ pub struct Simnic<B: DeviceBacking> {
     pub ports: Vec<SimnicPort<B::Regs>>,
 }
 
-/// An entry in the device's tables.
-pub(crate) struct Entry {
-    pub rule: Box<FlowRule>,
-    pub table: u8,
-    /// The device's name for it.
-    pub hw: u32,
-    /// What it holds of what entries share.
-    pub holds: Holds,
-    /// Counters that are in the host's memory already.
-    pub evicted: Evicted,
-}
-
 /// What a command was for.
 pub(crate) enum Job {
     /// An INSTALL. `full` is what to answer when no table has room.
-    Install { op: OpId, rule: Box<FlowRule>, table: u8, holds: Holds, full: Option<Reject> },
+    Install { op: OpId, rule: PackedRule, table: u8, holds: Holds, full: Option<Reject> },
     /// A REPLACE, with what it holds anew; the profile stays.
-    Replace { op: OpId, handle: HwHandle, rule: Box<FlowRule>, holds: Holds },
+    Replace { op: OpId, handle: HwHandle, rule: PackedRule, holds: Holds },
     /// A REMOVE; of a replacement that was rejected, with the reject.
     Remove { op: OpId, handle: HwHandle, flow: FlowId, rejected: Option<Reject> },
     /// A PROFILE_SET or HEADER_SET.
@@ -191,9 +180,7 @@ pub struct SimnicProvider<B: DeviceBacking> {
     pub(crate) connections: Connections,
     /// Datapath ports and what they are in the device: its own, then those that tunnels share, which it knows by numbers only.
     pub(crate) names: Vec<(PortId, u8)>,
-    pub(crate) entries: HashMap<HwHandle, Entry>,
-    /// Which handle an entry of a table has.
-    pub(crate) by_hw: HashMap<(u8, u32), HwHandle>,
+    pub(crate) entries: Entries,
     /// Entries installed or being installed, by table.
     pub(crate) used: [usize; 4],
     pub(crate) done: VecDeque<Completion>,
@@ -203,7 +190,6 @@ pub struct SimnicProvider<B: DeviceBacking> {
     capabilities: Arc<OffloadCapabilities>,
     /// Operations in the command ring.
     pub(crate) in_flight: usize,
-    next_handle: u64,
     pub(crate) recovery: Recovery,
 }
 
@@ -246,13 +232,11 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             caps,
             cmd,
             clock,
-            entries: HashMap::new(),
-            by_hw: HashMap::new(),
+            entries: Entries::default(),
             used: [0; 4],
             done: VecDeque::new(),
             answer: None,
             in_flight: 0,
-            next_handle: 1,
             config,
         }
     }
@@ -373,7 +357,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
             };
             if free(&self.names).is_none() {
                 let uses = |id: PortId| {
-                    self.entries.values().any(|e| {
+                    self.entries.iter().any(|e| {
                         let from = e.rule.matches.get(FieldId::DpPort).0 == u128::from(id.0);
                         from || e.rule.opens() == Some(id)
                     })
@@ -394,17 +378,10 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         self.done.push_back(Completion { op, flow, result });
     }
 
-    pub(crate) fn new_handle(&mut self) -> HwHandle {
-        let h = HwHandle(self.next_handle);
-        self.next_handle += 1;
-        h
-    }
-
     /// Takes in what the device has evicted.
     pub(crate) fn take_evicted(&mut self) {
-        let (by_hw, entries) = (&self.by_hw, &mut self.entries);
         if let Some(c) = &mut self.counters {
-            c.drain(entries, by_hw);
+            c.drain(&mut self.entries);
         }
     }
 
@@ -423,10 +400,8 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         evictions: u16,
         age_ns: u64,
     ) -> RawStats {
-        let (packets, bytes) = match self.entries.get_mut(&handle) {
-            Some(e) if self.counters.is_some() => e.evicted.total(packets, bytes, evictions),
-            _ => (packets, bytes),
-        };
+        let evicted = if self.counters.is_some() { self.entries.evicted(handle) } else { None };
+        let (packets, bytes) = evicted.map_or((packets, bytes), |e| e.total(packets, bytes, evictions));
         self.raw_stats(packets, bytes, age_ns)
     }
 
@@ -464,9 +439,9 @@ impl<B: DeviceBacking> SimnicProvider<B> {
 
     /// Starts an INSTALL into the first table that can hold the rule: the first there is, or the first behind `tried`, a table that
     /// had no room. `why` is what to say when none can.
-    pub(crate) fn install(&mut self, op: OpId, rule: Box<FlowRule>, tried: Option<u8>, why: Option<Reject>) {
-        self.name_tunnels(&rule);
-        let lowered = match self.lower(&rule, EXACT_NAME) {
+    pub(crate) fn install(&mut self, op: OpId, rule: &FlowRule, tried: Option<u8>, why: Option<Reject>) {
+        self.name_tunnels(rule);
+        let lowered = match self.lower(rule, EXACT_NAME) {
             Ok(l) => l,
             Err(r) => return self.finish(op, rule.id, OpResult::Rejected(r, None)),
         };
@@ -501,20 +476,21 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         };
         let mut d = CmdDesc::new(Opcode::Install, 0);
         (d.table, d.profile) = (table, profile.map_or(0, |p| p.0 as u8));
+        let rule = rule.into();
         self.command(d, entry.as_bytes(), Job::Install { op, rule, table, holds, full });
     }
 
-    fn replace(&mut self, op: OpId, handle: HwHandle, rule: Box<FlowRule>) {
-        let Some(e) = self.entries.get(&handle) else {
+    fn replace(&mut self, op: OpId, handle: HwHandle, rule: &FlowRule) {
+        let Some(e) = self.entries.get(handle) else {
             return self.no_entry(op, rule.id, handle);
         };
-        if e.rule.matches != rule.matches {
+        if e.rule.matches.expand() != rule.matches {
             let error = OffloadError::Device("a replacement must have the same match".into());
             return self.finish(op, rule.id, OpResult::Failed { error, left: Some(handle), last: None });
         }
         let (table, hw) = (e.table, e.hw);
-        self.name_tunnels(&rule);
-        let entry = self.lower(&rule, table_name(table)).and_then(|l| {
+        self.name_tunnels(rule);
+        let entry = self.lower(rule, table_name(table)).and_then(|l| {
             let offered = self.caps.max_actions.into();
             let many = Reject::TooManyActions { table: table_name(table), wanted: l.actions.len(), offered };
             let holds = self.acquire(&l)?;
@@ -532,7 +508,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
         };
         match entry {
             Ok((entry, holds)) => {
-                let d = name(Opcode::Replace);
+                let (d, rule) = (name(Opcode::Replace), rule.into());
                 self.command(d, entry.as_bytes(), Job::Replace { op, handle, rule, holds });
             }
             // The old actions are no longer right: the entry goes, and packets with it to software.
@@ -544,7 +520,7 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     }
 
     fn remove(&mut self, op: OpId, handle: HwHandle) {
-        let Some(e) = self.entries.get(&handle) else {
+        let Some(e) = self.entries.get(handle) else {
             return self.no_entry(op, FlowId::default(), handle);
         };
         let mut d = CmdDesc::new(Opcode::Remove, 0);
@@ -565,8 +541,8 @@ impl<B: DeviceBacking> SimnicProvider<B> {
                 let r = Reject::DeviceDown { why: why.to_owned() };
                 self.finish(*id, rule.id, OpResult::Rejected(r, None));
             }
-            (FlowOp::Install(id, rule), None) => self.install(*id, Box::new(rule.clone()), None, None),
-            (FlowOp::Replace(id, h, rule), _) => self.replace(*id, *h, Box::new(rule.clone())),
+            (FlowOp::Install(id, rule), None) => self.install(*id, rule, None, None),
+            (FlowOp::Replace(id, h, rule), _) => self.replace(*id, *h, rule),
             (FlowOp::Remove(id, h), _) => self.remove(*id, *h),
         }
     }

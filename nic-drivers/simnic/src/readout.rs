@@ -109,8 +109,8 @@ impl<B: DeviceBacking> SimnicProvider<B> {
                 self.cmd.read_record(i, &mut b);
                 let Ok(r) = StatsRecord::decode(&b) else { continue };
                 // An entry without a handle is one whose INSTALL has not been looked at yet.
-                let Some(&handle) = self.by_hw.get(&(table, r.entry.get())) else { continue };
-                let Some(flow) = self.entries.get(&handle).map(|e| e.rule.id) else { continue };
+                let Some(handle) = self.entries.named(table, r.entry.get()) else { continue };
+                let Some(flow) = self.entries.get(handle).map(|e| e.rule.id) else { continue };
                 let counters = (r.packets.get(), r.bytes.get());
                 let stats = self.stats_of(handle, counters, r.evictions.get(), r.age_ns.get());
                 batch.stats.push((handle, flow, stats));
@@ -157,11 +157,12 @@ impl<B: DeviceBacking> SimnicProvider<B> {
     }
 
     fn found(&mut self, table: u8, r: &DumpRecord) -> Option<InstalledFlow> {
-        let handle = *self.by_hw.get(&(table, r.stats.entry.get()))?;
-        let e = self.entries.get(&handle)?;
-        let lowered = self.lower(&e.rule, table_name(table)).ok()?;
-        let want = lowered.entry(table, e.holds, e.rule.id)?;
-        let rule = if want == r.entry { (*e.rule).clone() } else { self.raise(r, table)? };
+        let handle = self.entries.named(table, r.stats.entry.get())?;
+        let e = self.entries.get(handle)?;
+        let kept = e.rule.expand();
+        let lowered = self.lower(&kept, table_name(table)).ok()?;
+        let want = lowered.entry(table, e.holds, kept.id)?;
+        let rule = if want == r.entry { kept } else { self.raise(r, table)? };
         let s = &r.stats;
         let counters = (s.packets.get(), s.bytes.get());
         let stats = self.stats_of(handle, counters, s.evictions.get(), s.age_ns.get());

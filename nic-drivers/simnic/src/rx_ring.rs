@@ -36,17 +36,19 @@ static KIND: RingKind = RingKind {
     ctrl: QueueReg::RX_CTRL,
     tail: QueueReg::RX_TAIL,
     cpl_bytes: RxCpl::BYTES,
-    cpl_flags_offset: RxCpl::FLAGS_OFFSET,
 };
 
 /// A receive queue of a port; owned by one thread.
 pub struct RxRing<R: Registers> {
     ring: BufRing<R>,
+    life: Arc<Lifeline>,
     vector: u16,
     /// Buffers that the device has at most.
     most: u32,
-    /// Buffers taken from the pool together and not yet posted; empty but for kept cells.
-    fresh: PacketBatch,
+    /// Cells that wrong completions left behind, which are still the device's: each is posted again when its slot comes round.
+    kept: u32,
+    /// Room for a frame in a cell, in bytes.
+    frame_room: u16,
     interrupt: Option<Interrupt>,
     /// Whether anybody sleeps on the interrupt; nothing is armed for a queue that is only polled.
     sleeper: AtomicBool,
@@ -66,11 +68,14 @@ impl<R: Registers> RxRing<R> {
         log2: u8,
         share: u32,
     ) -> Self {
+        let frame_room = frame_room(life.pool()) as u16;
         RxRing {
-            ring: BufRing::new(regs, life, &KIND, (port, queue), mem, log2),
+            ring: BufRing::new(regs, life.clone(), &KIND, (port, queue), mem, log2),
+            life,
             vector,
             most: share.clamp(1, 1 << log2),
-            fresh: PacketBatch::new(),
+            kept: 0,
+            frame_room,
             interrupt: None,
             sleeper: AtomicBool::new(false),
             armed: false,
@@ -88,7 +93,7 @@ impl<R: Registers> RxRing<R> {
     /// the ring last ran.
     pub(crate) fn start(&mut self, epoch: u32) {
         self.ring.start(epoch, self.vector);
-        self.armed = false;
+        (self.armed, self.kept) = (false, 0);
         self.interrupt = self.ring.cells.life().interrupt(self.vector);
         *self.lost_before.get_mut() += std::mem::take(self.lost_now.get_mut());
     }
@@ -101,6 +106,7 @@ impl<R: Registers> RxRing<R> {
     }
 
     /// Posts buffers when at least `batch` slots are free.
+    #[inline]
     fn refill(&mut self, batch: u32) {
         let held = self.ring.posted.wrapping_sub(self.ring.consumed);
         let free = self.most.saturating_sub(held);
@@ -108,55 +114,62 @@ impl<R: Registers> RxRing<R> {
             return;
         }
         let before = self.ring.posted;
-        let len = frame_room(self.ring.cells.life().pool()) as u16;
-        for left in (1..=free as usize).rev() {
-            let slot = slot_of(self.ring.posted, self.ring.log2);
-            // A cell that a wrong completion left behind is still the device's, and is posted again.
-            let kept = self.ring.cells.take(slot as usize);
-            let pool = self.ring.cells.life().pool();
-            if kept.is_none() && self.fresh.is_empty() {
-                pool.alloc_burst(left, &mut self.fresh);
-            }
-            let Some(cell) = kept.or_else(|| self.fresh.pop().map(PacketBuf::into_cell)) else {
-                break;
-            };
-            self.ring.post(cell.offset_bytes(pool) + HEADROOM_BYTES, len, cell);
+        if self.kept > 0 {
+            self.refill_around_kept(free);
+        } else {
+            let len = self.frame_room;
+            let post = |cell, at| self.ring.post(at + HEADROOM_BYTES, len, cell);
+            self.life.pool().alloc_cells(free as usize, post);
         }
         self.ring.ring_doorbell(before);
     }
 
-    /// The packet of a completion; `None` when there is none in it.
-    fn accept(&mut self, slot: u32, c: &RxCpl) -> Option<PacketBuf> {
-        if u32::from(c.tag.get()) != slot {
-            Violation::RxTag.count(self.ring.cells.life());
+    /// Posts `free` buffers, as many as there are, those first that slots have kept.
+    #[cold]
+    fn refill_around_kept(&mut self, free: u32) {
+        for _ in 0..free {
+            let slot = slot_of(self.ring.posted, self.ring.log2) as usize;
+            let kept = self.ring.cells.take(slot);
+            self.kept -= u32::from(kept.is_some());
+            let pool = self.life.pool();
+            let Some(cell) = kept.or_else(|| pool.alloc().map(PacketBuf::into_cell)) else {
+                return;
+            };
+            self.ring.post(cell.offset_bytes(pool) + HEADROOM_BYTES, self.frame_room, cell);
+        }
+    }
+
+    /// The packet of a completion; `None` when there is none in it. `meta` is that of every packet of this queue.
+    #[inline(always)]
+    fn accept(&mut self, slot: u32, c: &RxCpl, meta: PacketMeta) -> Option<PacketBuf> {
+        let (len, offset) = (c.len.get(), c.offset.get());
+        let whole = len > 0 && u32::from(offset) + u32::from(len) <= self.frame_room.into();
+        let right = u32::from(c.tag.get()) == slot && c.status == RxStatus::Ok as u8;
+        if !right || !whole || RxReason::try_from(c.reason).is_err() {
+            self.refuse(slot, c);
             return None;
         }
-        let cell = self.ring.cells.take(slot as usize)?;
-        let pool = self.ring.cells.life().pool();
-        let (len, offset) = (usize::from(c.len.get()), usize::from(c.offset.get()));
-        let ok = match (RxStatus::try_from(c.status), RxReason::try_from(c.reason)) {
-            (Ok(RxStatus::Ok), Ok(_)) if len > 0 && offset + len <= frame_room(pool) => true,
-            (Ok(RxStatus::TooLong | RxStatus::DmaFault | RxStatus::BadDesc), _) => {
-                self.ring.cells.life().counts(self.ring.port.into()).rx_failed();
-                false
-            }
-            _ => {
-                Violation::RxShape.count(self.ring.cells.life());
-                false
-            }
-        };
-        if !ok {
-            drop(pool.reclaim(cell, 0, 0));
-            return None;
-        }
-        let mut p = pool.reclaim(cell, HEADROOM_BYTES + offset, len)?;
-        p.meta = PacketMeta {
-            in_port: self.ring.cells.life().port_id(self.ring.port.into()).unwrap_or(u32::MAX),
-            hash: c.hash.get(),
-            mark: c.mark.get(),
-            ..PacketMeta::default()
-        };
+        let mut p =
+            self.ring.cells.packet(slot as usize, HEADROOM_BYTES + usize::from(offset), len.into())?;
+        p.meta = PacketMeta { hash: c.hash.get(), mark: c.mark.get(), ..meta };
         Some(p)
+    }
+
+    /// Counts a completion without a packet. Its cell goes home, or is kept when the completion is of another slot.
+    #[cold]
+    fn refuse(&mut self, slot: u32, c: &RxCpl) {
+        let life = self.ring.cells.life();
+        if u32::from(c.tag.get()) != slot {
+            self.kept += 1;
+            return Violation::RxTag.count(life);
+        }
+        match (RxStatus::try_from(c.status), RxReason::try_from(c.reason)) {
+            (Ok(RxStatus::TooLong | RxStatus::DmaFault | RxStatus::BadDesc), _) => {
+                life.counts(self.ring.port.into()).rx_failed();
+            }
+            _ => Violation::RxShape.count(life),
+        }
+        drop(self.ring.cells.packet(slot as usize, 0, 0));
     }
 
     /// Asks for an interrupt at the next completion, if anybody sleeps on it.
@@ -178,13 +191,12 @@ impl<R: Registers> RxQueue for RxRing<R> {
             self.start(epoch);
         }
         let (first, before) = (self.ring.consumed, out.len());
-        let mut b = [0u8; RxCpl::BYTES];
+        let in_port = self.life.port_id(self.ring.port.into()).unwrap_or(u32::MAX);
+        let meta = PacketMeta { in_port, ..PacketMeta::default() };
         while out.room() > 0
-            && let Some(slot) = self.ring.next_completion(&mut b)
+            && let Some((slot, b)) = self.ring.next_completion()
         {
-            if let Ok(c) = RxCpl::decode(&b)
-                && let Some(p) = self.accept(slot, &c)
-            {
+            if let Some(p) = self.accept(slot, &RxCpl::of(b), meta) {
                 // There is room: the loop asked for it.
                 let _ = out.push(p);
             }

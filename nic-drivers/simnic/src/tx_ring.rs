@@ -24,7 +24,6 @@ static KIND: RingKind = RingKind {
     ctrl: QueueReg::TX_CTRL,
     tail: QueueReg::TX_TAIL,
     cpl_bytes: TxCpl::BYTES,
-    cpl_flags_offset: TxCpl::FLAGS_OFFSET,
 };
 
 /// A transmit queue of a port; owned by one thread.
@@ -75,31 +74,52 @@ impl<R: Registers> TxRing<R> {
     }
 
     /// Takes back the cells of completed descriptors.
+    #[inline]
     fn reap(&mut self) {
-        let mut b = [0u8; TxCpl::BYTES];
-        while let Some(slot) = self.ring.next_completion(&mut b) {
+        while let Some((slot, b)) = self.ring.next_completion() {
             // Whatever it says, the slot's descriptor is the one completed: completions come in order.
-            match TxCpl::decode(&b).map(|c| (u32::from(c.tag.get()), TxStatus::try_from(c.status))) {
-                Ok((tag, Ok(status))) if tag == slot => {
-                    if status != TxStatus::Ok {
-                        self.failed();
-                    }
-                }
-                _ => Violation::Tx.count(self.ring.cells.life()),
+            let c = TxCpl::of(b);
+            if u32::from(c.tag.get()) != slot || c.status != TxStatus::Ok as u8 {
+                self.amiss(slot, &c);
             }
             self.ring.cells.retire(slot as usize, &mut self.home);
         }
         self.ring.cells.bring_home(&mut self.home);
     }
 
-    /// Writes the descriptor of one packet; counts and drops one that cannot be sent.
-    fn post(&mut self, p: PacketBuf) {
-        if p.len() < MIN_FRAME_BYTES || p.len() > self.max_frame_bytes {
-            return self.failed();
+    /// Counts a completion that does not say of `slot` that its frame went to the port.
+    #[cold]
+    fn amiss(&self, slot: u32, c: &TxCpl) {
+        if u32::from(c.tag.get()) == slot && TxStatus::try_from(c.status).is_ok() {
+            self.failed();
+        } else {
+            Violation::Tx.count(self.ring.cells.life());
         }
-        let Some(p) = self.ring.cells.life().mapped(p) else {
-            return self.failed();
-        };
+    }
+
+    fn fits(&self, p: &PacketBuf) -> bool {
+        (MIN_FRAME_BYTES..=self.max_frame_bytes).contains(&p.len())
+    }
+
+    /// Whether a packet can be sent as it lies: in the mapped pool.
+    #[inline(always)]
+    fn is_ready(&self, p: &PacketBuf) -> bool {
+        self.fits(p) && p.pool().memory().same(self.ring.cells.life().pool().memory())
+    }
+
+    /// One that cannot, made so; `None`, and counted, when it cannot be sent at all.
+    #[cold]
+    fn prepare(&self, p: PacketBuf) -> Option<PacketBuf> {
+        let copy = if self.fits(&p) { self.ring.cells.life().mapped(p) } else { None };
+        if copy.is_none() {
+            self.failed();
+        }
+        copy
+    }
+
+    /// Writes the descriptor of a packet that is ready.
+    #[inline(always)]
+    fn post(&mut self, p: PacketBuf) {
         let (offset, len) = (p.dma_offset(), p.len() as u16);
         self.ring.post(offset, len, p.into_cell());
     }
@@ -112,7 +132,11 @@ impl<R: Registers> TxQueue for TxRing<R> {
         let before = self.ring.posted;
         let n = pkts.len().min(self.ring.room() as usize);
         for p in pkts.drain_front(n) {
-            self.post(p);
+            if self.is_ready(&p) {
+                self.post(p);
+            } else if let Some(p) = self.prepare(p) {
+                self.post(p);
+            }
         }
         self.ring.ring_doorbell(before);
         Ok(n)

@@ -98,9 +98,8 @@ impl<R: Registers + Clone + 'static, Q: Ring> RxRing<R, Q> {
             return;
         }
         let len = self.room_bytes() as u32;
-        let life = self.life.clone();
-        let iova = life.pool_iova();
-        life.pool().alloc_cells(free.into(), |cell, at| {
+        let iova = self.life.pool_iova();
+        self.life.pool().alloc_cells(free.into(), |cell, at| {
             let id = self.ring.post(iova.offset(at + BEGIN).0, len, Writer::Device);
             self.cells.put(id.into(), cell);
         });

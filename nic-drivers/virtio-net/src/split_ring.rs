@@ -128,8 +128,10 @@ impl Ring for SplitRing {
         }
         let at = self.at.used + 4 + 8 * self.slot(self.consumed);
         self.consumed = self.consumed.wrapping_add(1);
-        let word = |at| u32::from_le(self.mem.load32(at));
-        Some(Used { id: word(at), len: word(at + 4) })
+        let mut entry = [0; 8];
+        self.mem.read(at, &mut entry);
+        let entry = u64::from_le_bytes(entry);
+        Some(Used { id: entry as u32, len: (entry >> 32) as u32 })
     }
 
     #[inline]

@@ -6,11 +6,16 @@ use crate::{CellId, IoError, PacketBuf, Returning};
 
 use super::Lifeline;
 
+/// What a slot holds that has no cell.
+const NONE: u32 = u32::MAX;
+
 /// See the module's text. Dropping it gives the cells back, or parks them while the device may still use them; the ring is to be
 /// stopped before that, when [`Cells::is_running`].
 pub struct Cells {
     life: Arc<Lifeline>,
-    slots: Vec<Option<CellId>>,
+    /// The cell in each slot, by its number in the pool that the device sees, or [`NONE`]: four bytes each, as all of them pass
+    /// through the cache once in a round of the ring.
+    slots: Box<[u32]>,
     /// Epoch in which the ring was programmed; `None` before.
     epoch: Option<u32>,
 }
@@ -18,7 +23,7 @@ pub struct Cells {
 impl Cells {
     /// Of a ring of `slots` slots; nothing is posted.
     pub fn new(life: Arc<Lifeline>, slots: usize) -> Self {
-        Cells { life, slots: (0..slots).map(|_| None).collect(), epoch: None }
+        Cells { life, slots: vec![NONE; slots].into(), epoch: None }
     }
 
     /// What it shares with the device's owner.
@@ -58,18 +63,27 @@ impl Cells {
         now.is_some() && now == self.epoch
     }
 
-    /// The device has `cell`, for what is in `slot`.
+    /// The device has `cell`, of the pool that it sees, for what is in `slot`. One of another pool, and one that is put where there
+    /// is no slot or in the place of another, stays given away.
     #[inline]
     pub fn put(&mut self, slot: usize, cell: CellId) {
-        if let Some(s) = self.slots.get_mut(slot) {
-            *s = Some(cell);
+        if let (Some(index), Some(s)) = (cell.index_in(self.life.pool()), self.slots.get_mut(slot)) {
+            *s = index;
         }
     }
 
     /// The cell in `slot`, which the device is done with; `None` when it had none, or there is no such slot.
     #[inline]
     pub fn take(&mut self, slot: usize) -> Option<CellId> {
-        self.slots.get_mut(slot)?.take()
+        let index = std::mem::replace(self.slots.get_mut(slot)?, NONE);
+        self.cell(index)
+    }
+
+    /// The cell that a slot held.
+    #[inline]
+    fn cell(&self, index: u32) -> Option<CellId> {
+        // Only `put` writes numbers, of cells of this pool, and each is taken out once.
+        (index != NONE).then(|| CellId::of(self.life.pool(), index))
     }
 
     /// The cell in `slot` as a packet of `len` bytes at `offset`; `None` as [`Cells::take`], or when they do not lie in the
@@ -93,8 +107,10 @@ impl Cells {
     }
 
     fn reclaim_all(&mut self) {
-        for c in self.slots.iter_mut().filter_map(Option::take) {
-            drop(self.life.pool().reclaim(c, 0, 0));
+        for slot in 0..self.slots.len() {
+            if let Some(c) = self.take(slot) {
+                drop(self.life.pool().reclaim(c, 0, 0));
+            }
         }
     }
 }
@@ -107,8 +123,10 @@ impl Drop for Cells {
             return self.reclaim_all();
         }
         // It may still use them: running, or failed and not yet reset.
-        for c in self.slots.iter_mut().filter_map(Option::take) {
-            self.life.park(c);
+        for slot in 0..self.slots.len() {
+            if let Some(c) = self.take(slot) {
+                self.life.park(c);
+            }
         }
     }
 }
@@ -137,6 +155,15 @@ mod tests {
         assert!(cells.packet(2, 0, 10).is_some());
         assert!(cells.take(2).is_none() && cells.take(9).is_none());
         assert_eq!(pool.free_cells(), 4);
+    }
+
+    #[test]
+    fn a_cell_of_another_pool_is_none_of_the_devices() {
+        let (pool, _life, mut cells) = cells();
+        let other = BufferPool::new(1).unwrap();
+        cells.put(1, other.alloc().unwrap().into_cell());
+        assert!(cells.take(1).is_none());
+        assert_eq!((pool.free_cells(), other.free_cells()), (4, 0));
     }
 
     #[test]
