@@ -11,7 +11,7 @@
 //! Nothing is learned: NORMAL floods. Groups, meters and queues are not generated, and ignored here.
 
 use flow::field::METADATA;
-use flow::{FieldId, PipelineKey, PipelineMatch, PortId};
+use flow::{FieldId, PacketKey, PipelineKey, PipelineMatch, PortId};
 use openflow::{Action, Instructions, PortNo, Subfield};
 
 use crate::reference_edit::Frame;
@@ -93,9 +93,7 @@ fn enter<F: Flow>(
     let in_port = port.0;
     let mut key = PipelineKey::from_packet(&parsed.key, in_port);
     key.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
-    let tags = [(FieldId::VlanTpid, FieldId::VlanTci), (FieldId::VlanTpid2, FieldId::VlanTci2)];
-    let tags = tags.iter().map(|(p, t)| (parsed.key.get64(*p) as u16, parsed.key.get64(*t) as u16));
-    let tags = tags.filter(|(_, tci)| tci & 0x1000 != 0).collect();
+    let tags = tags_of(&parsed.key);
     let mut i = Interpreter {
         flows,
         setup,
@@ -125,6 +123,13 @@ fn enter<F: Flow>(
     i.arrive(wire);
     i.go_round();
     i.verdict
+}
+
+/// VLAN tags that the parser found, outermost first: type and control.
+pub(crate) fn tags_of(key: &PacketKey) -> Vec<(u16, u16)> {
+    let tags = [(FieldId::VlanTpid, FieldId::VlanTci), (FieldId::VlanTpid2, FieldId::VlanTci2)];
+    let tags = tags.iter().map(|(p, t)| (key.get64(*p) as u16, key.get64(*t) as u16));
+    tags.filter(|(_, tci)| tci & 0x1000 != 0).collect()
 }
 
 pub(crate) struct Interpreter<'a, F> {
@@ -485,13 +490,19 @@ impl<F: Flow> Interpreter<'_, F> {
         let Ok(p) = flow::parse(&bare, PortId(self.in_port)) else { return };
         // A tag that shows only now is payload.
         let payload = p.layout.vlans > 0;
-        for i in (1..METADATA.start).chain(METADATA.end..flow::PACKET_WORDS) {
-            self.key.set_word(i, if payload && i > 2 { 0 } else { p.key.word(i) });
-        }
+        self.read_packet(&p.key);
         if payload {
+            (3..METADATA.start).chain(METADATA.end..flow::PACKET_WORDS).for_each(|i| self.key.set_word(i, 0));
             self.key.set(FieldId::EthType, u16::from_be_bytes([bare[12], bare[13]]).into());
         }
         self.show_tags();
+    }
+
+    /// What the parser found; what only the pipeline has stays.
+    pub(crate) fn read_packet(&mut self, found: &PacketKey) {
+        for i in (1..METADATA.start).chain(METADATA.end..flow::PACKET_WORDS) {
+            self.key.set_word(i, found.word(i));
+        }
     }
 
     fn punt(&mut self, reason: u8, max_len: u16) {
@@ -640,5 +651,37 @@ mod tests {
         let flows =
             [Row(0, 1, PipelineMatch::ANY, go), Row(1, 0, PipelineMatch::ANY, Instructions::default())];
         assert_eq!(interpret(&flows, &Setup::plain(), 1, &udp().build()).out.len(), 1);
+    }
+
+    /// Two tags, and a third that is pushed: what comes round again has no IP header that a parser of two tags finds. Popped again before, it has.
+    #[test]
+    fn a_third_tag_hides_what_is_behind_it_from_the_next_pass() {
+        use crate::reference_ct::Connections;
+        use openflow::extension::{Ct, CtFlags, CtZone};
+        let ip = {
+            let mut m = PipelineMatch::ANY;
+            m.set(FieldId::EthType, 0x800);
+            m
+        };
+        let again = || {
+            let (zone, table) = (CtZone::Value(1), Some(TableId(1)));
+            Action::Ct(Ct { flags: CtFlags(0), zone, table, alg: 0, actions: vec![] }.into())
+        };
+        let f = FrameBuilder::new().vlan(5, 0).vlan(6, 0).ipv4([10, 0, 0, 1], [10, 0, 0, 2]);
+        let f = f.udp(1, 53).payload(b"hoist").build();
+        let met = |before: Vec<Action>| {
+            let apply = Instructions::apply(before.into_iter().chain([again()]).collect());
+            let flows = [
+                Row(0, 1, ip, apply),
+                Row(1, 2, ip, Instructions::apply(vec![output(2)])),
+                Row(1, 1, PipelineMatch::ANY, Instructions::apply(vec![output(3)])),
+            ];
+            let mut connections = Connections::default();
+            let t = Tracking::new(&mut connections, clock::Instant::default(), &|_, _| None);
+            interpret_tracked(&flows, &Setup::plain(), 1, &f, Some(t)).out[0].0
+        };
+        assert_eq!(met(vec![]), 2);
+        assert_eq!(met(vec![Action::PushVlan(0x8100)]), 3);
+        assert_eq!(met(vec![Action::PushVlan(0x8100), Action::PopVlan]), 2);
     }
 }

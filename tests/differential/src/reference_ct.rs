@@ -125,6 +125,11 @@ pub struct Connections {
     pub limit: Option<usize>,
     /// A choice was asked for.
     pub asked: bool,
+    /// Choices of addresses without ports while some of them were taken: the switch tries one for each packet, and a connection that is there
+    /// may have been made by a later `ct` of the same packet.
+    pub in_doubt: u32,
+    /// So many of these, the first, are taken to have failed.
+    pub failed: u32,
     /// A packet could be of several connections: translations have made them so. Which it is of is not defined.
     pub ambiguous: bool,
     /// Whose packets have been tracked: their own ends, and those of their connections; of both directions the lesser.
@@ -608,10 +613,16 @@ impl Connections {
             self.asked = true;
             // A connection that is there may have been made further on, without translation.
             let fits = |a: &Ends| may_be(e, a, &n, source) && !self.is_taken(a, order.zone);
-            let Some(chosen) = choice(e, order.zone).filter(fits) else {
-                // Without ports there is one choice for each address, and one address for each packet.
-                let taken = candidates(e, &n, source).any(|a| self.is_taken(&a, order.zone));
-                if taken && !matches!(e.proto, 6 | 17) {
+            let mut chosen = choice(e, order.zone).filter(fits);
+            // Without ports there is one choice for each address, and one address for each packet.
+            let may_fail = !matches!(e.proto, 6 | 17)
+                && candidates(e, &n, source).any(|a| self.is_taken(&a, order.zone));
+            if may_fail && chosen.is_some() {
+                self.in_doubt += 1;
+                chosen = chosen.filter(|_| self.in_doubt > self.failed);
+            }
+            let Some(chosen) = chosen else {
+                if may_fail {
                     return bit::INVALID;
                 }
                 self.tally.unexplained += 1;

@@ -11,7 +11,7 @@ use flow::{FieldId, PipelineKey, PortId};
 use openflow::Action;
 use openflow::extension::{Ct, CtZone};
 
-use crate::reference::{Flow, Interpreter};
+use crate::reference::{Flow, Interpreter, tags_of};
 use crate::reference_ct::{Choice, Connections, Known, Marks, Order};
 use crate::reference_edit::Frame;
 
@@ -31,8 +31,6 @@ struct Aside {
     table: u8,
     frame: Frame,
     key: PipelineKey,
-    tags: Vec<(u16, u16)>,
-    own_tags: usize,
     set: Vec<Action>,
     known: Known,
 }
@@ -100,8 +98,6 @@ impl<F: Flow> Interpreter<'_, F> {
                 table: table.0,
                 frame: self.frame.clone(),
                 key,
-                tags: self.tags.clone(),
-                own_tags: self.own_tags,
                 set: self.set.clone(),
                 known: t.known.clone(),
             });
@@ -122,25 +118,28 @@ impl<F: Flow> Interpreter<'_, F> {
     /// What was put aside goes on.
     pub(crate) fn go_round(&mut self) {
         while let Some(a) = self.tracking.as_mut().and_then(|t| t.aside.pop_front()) {
-            (self.frame, self.key, self.tags) = (a.frame, a.key, a.tags);
-            (self.own_tags, self.set) = (a.own_tags, a.set);
+            (self.frame, self.key, self.set) = (a.frame, a.key, a.set);
             (self.done, self.list_ends, self.in_set) = (false, false, false);
             if let Some(t) = &mut self.tracking {
                 (t.known, t.shown) = (a.known, true);
             }
             self.pass_bytes = self.frame.bytes().len();
-            self.read_ends();
+            self.read_again();
             self.pipeline(a.table);
             self.execute_set();
         }
     }
 
-    /// Addresses and ports as they are in the frame: they may have been translated.
-    fn read_ends(&mut self) {
-        use FieldId::{Ipv6Dst, Ipv6Src, NwDst, NwSrc, TpDst, TpSrc};
-        let Ok(p) = flow::parse(&self.frame.bare(), PortId(self.in_port)) else { return };
-        for f in [NwSrc, NwDst, Ipv6Src, Ipv6Dst, TpSrc, TpDst] {
-            self.key.set(f, p.key.get(f));
-        }
+    /// The packet comes into the datapath's parser again, which takes it as any that comes in: addresses and ports may have been
+    /// translated, a third tag that was pushed hides what two did not, one that was popped shows what it had hidden.
+    fn read_again(&mut self) {
+        let bytes = self.frame.bytes();
+        let (Some(frame), Ok(p)) = (Frame::new(bytes), flow::parse(bytes, PortId(self.in_port))) else {
+            return;
+        };
+        self.frame = frame;
+        self.read_packet(&p.key);
+        self.tags = tags_of(&p.key);
+        self.own_tags = self.tags.len();
     }
 }
