@@ -2,7 +2,8 @@
 //!
 //! The description is taken as its text, TOML, so that whatever a description may say can be fitted. Coordinate descent: every fitted number
 //! begins 20 % off, one up, the next down, so that nothing of an earlier fit is kept by standing still; then each is moved up or down by
-//! a share that is halved from round to round, and stays where the error is less. The same rows give the same result.
+//! a share that is halved from round to round, and stays where the error is less; where it makes no difference it is moved on, as what binds may lie beyond. The
+//! same rows give the same result.
 //!
 //! Neither cycle-level nor behavioural: it looks for numbers of both.
 
@@ -33,6 +34,9 @@ const MICROARCHITECTURE: [&str; 6] =
 const BEGIN: f64 = 0.2;
 /// By what share they are moved, round by round.
 const ROUNDS: [f64; 6] = [0.16, 0.08, 0.08, 0.04, 0.02, 0.01];
+
+/// How often a number is moved on that does not show: the room for completions does not while there are fewer tags than would fill it.
+const UNSEEN_STEPS: u32 = 3;
 
 /// Where a number is in the text: keys, and the place in a list.
 type Path = Vec<String>;
@@ -119,6 +123,20 @@ impl Fit<'_> {
         Ok(errors.sum())
     }
 
+    /// Moves a number until the error says something of it; whether it is less then.
+    fn move_on(&mut self, of: Option<&str>, path: &Path, by: f64, before: f64) -> Result<bool, FitError> {
+        for _ in 0..UNSEEN_STEPS {
+            if !scale(&mut self.doc, path, by) {
+                return Ok(false);
+            }
+            let error = self.error(of)?;
+            if error != before {
+                return Ok(error < before);
+            }
+        }
+        Ok(false)
+    }
+
     /// One round over all numbers.
     fn round(&mut self, all: &[(Option<String>, Path)], share: f64) -> Result<(), FitError> {
         for (of, path) in all {
@@ -129,7 +147,7 @@ impl Fit<'_> {
             }
             let kept = self.doc.clone();
             for by in [1.0 + share, 1.0 / (1.0 + share)] {
-                if scale(&mut self.doc, path, by) && self.error(of)? < before {
+                if self.move_on(of, path, by, before)? {
                     break;
                 }
                 self.doc = kept.clone();

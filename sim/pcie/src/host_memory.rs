@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   read:   translated, in order ─► after writes of the same lines ─► per line: LLC (device's line, or a core's: snoop) or DRAM, near or far
-//!           ─► completions, split at the maximum payload and, on some root complexes, around partial lines
+//!           ─► on some root complexes after the reads before it ─► completions, split at the maximum payload and, on some, around partial lines
 //!   write:  translated, in order ─► whole line: allocated in the device's share of the LLC; partial line that misses: fetched first
 //! ```
 //!
-//! Cycle-level: each line's place, the device's share of the cache set by set (least recently used), reads of lines that are being
-//! written, translation (see `iotlb.rs`), refresh of the DRAM. Behavioural: what cores do to the cache is a state set
+//! Cycle-level: each line's place, the device's share of the cache set by set (least recently used; `cache_sets.rs` says which set), reads of lines
+//! that are being written or wait for others, translation (see `iotlb.rs`), refresh of the DRAM. Behavioural: what cores do to the cache is a state set
 //! before a run ([`HostMemory::host_wrote`], [`HostMemory::thrash`]); DRAM banks and the bandwidth of DRAM and cache, which one device does not
 //! exhaust; reads by a device leave the cache as it is.
 
@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 
 use kernel::Rng;
 
+use crate::cache_sets::CacheSets;
 use crate::iotlb::{Iotlb, IotlbStats, IotlbTiming};
 use crate::ticks;
 
@@ -30,6 +31,8 @@ pub struct HostTiming {
     pub llc_ways: u32,
     /// Of these ways a device may allocate in so many.
     pub ddio_ways: u32,
+    /// Address bits, a mask, that the hash which chooses a slice of the cache takes into the first of its mixed chains and no other.
+    pub first_chain_bits: u64,
     /// A line in the cache, from the root port and back.
     pub llc_ns: f64,
     /// More for a line that a core has written: it may have a newer copy.
@@ -48,6 +51,8 @@ pub struct HostTiming {
     pub line_ns: f64,
     /// Whether partial lines at the ends of a read come in completions of their own.
     pub splits_partial_lines: bool,
+    /// Whether reads are answered in the order in which they came, whatever each takes.
+    pub reads_in_order: bool,
     /// The memory is at another socket than the device.
     pub remote: bool,
     /// More for memory of the other socket.
@@ -155,13 +160,14 @@ kernel::state!(struct Times {
 pub struct HostMemory {
     times: Times,
     splits: bool,
+    in_order: bool,
     is_remote: bool,
     max_payload: u64,
     llc_lines: u64,
     /// Device's share: `ways` lines of each set, most recently used first.
     ddio: Vec<u64>,
     ways: usize,
-    sets: u64,
+    sets: CacheSets,
     /// The window whose lines are tracked one by one: first line, places.
     first: u64,
     window: Vec<Place>,
@@ -170,14 +176,16 @@ pub struct HostMemory {
     writes: VecDeque<(u64, u64, u64)>,
     /// When the latest TLP was translated: they leave the IOMMU in order.
     translated: u64,
+    /// When the latest read was answered, where that is in order.
+    answered: u64,
     rng: Rng,
     stats: MemoryStats,
 }
 
 kernel::state!(struct HostMemory {
-    times: fixed, splits: fixed, is_remote: fixed, max_payload: fixed, llc_lines: fixed,
-    ddio: sized, ways: fixed, sets: fixed, first, window, iotlb: shaped, writes, translated, rng,
-    stats,
+    times: fixed, splits: fixed, in_order: fixed, is_remote: fixed, max_payload: fixed, llc_lines: fixed,
+    ddio: sized, ways: fixed, sets: fixed, first, window, iotlb: shaped, writes, translated, answered,
+    rng, stats,
 });
 
 /// Writes a read is compared with; older ones are in the cache.
@@ -189,7 +197,8 @@ impl HostMemory {
     /// A host seen with the clock of a device and a maximum payload; `seed` decides the DRAM's variation.
     pub fn new(t: &HostTiming, clock_hz: u64, max_payload_bytes: u32, seed: u64) -> Self {
         let of = |ns| ticks::from_ns(ns, clock_hz);
-        let sets = (t.llc_bytes / LINE_BYTES / u64::from(t.llc_ways.max(1))).max(1);
+        let sets = t.llc_bytes / LINE_BYTES / u64::from(t.llc_ways.max(1));
+        let sets = CacheSets::new(sets, t.first_chain_bits);
         let ways = t.ddio_ways.max(1) as usize;
         let iotlb = t.iommu.map(|i| {
             Iotlb::new(IotlbTiming {
@@ -221,10 +230,11 @@ impl HostMemory {
                 evict: of(t.evict_ns),
             },
             splits: t.splits_partial_lines,
+            in_order: t.reads_in_order,
             is_remote: t.remote,
             max_payload: max_payload_bytes.into(),
             llc_lines: t.llc_bytes / LINE_BYTES,
-            ddio: vec![NO_LINE; sets as usize * ways],
+            ddio: vec![NO_LINE; sets.count() as usize * ways],
             ways,
             sets,
             first: 0,
@@ -232,6 +242,7 @@ impl HostMemory {
             iotlb,
             writes: VecDeque::new(),
             translated: 0,
+            answered: 0,
             rng: Rng::new(seed),
             stats: MemoryStats::default(),
         }
@@ -277,7 +288,7 @@ impl HostMemory {
     }
 
     fn set(&mut self, line: u64) -> &mut [u64] {
-        let at = (line % self.sets) as usize * self.ways;
+        let at = self.sets.of(line) as usize * self.ways;
         &mut self.ddio[at..at + self.ways]
     }
 
@@ -355,7 +366,7 @@ impl HostMemory {
             begin = *visible;
         }
         let mut at = address;
-        let (mut ready, mut dram) = (begin, None);
+        let (mut ready, mut dram) = (begin.max(self.answered), None);
         loop {
             let next = self.boundary(at, end);
             for line in at / LINE_BYTES..next.div_ceil(LINE_BYTES).max(at / LINE_BYTES + 1) {
@@ -367,6 +378,9 @@ impl HostMemory {
             out.push(Chunk { ready, offset, len });
             at = next;
             if at >= end {
+                if self.in_order {
+                    self.answered = ready;
+                }
                 return;
             }
         }

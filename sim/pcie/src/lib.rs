@@ -17,6 +17,7 @@
 //! [`validate`] holds the result against what was measured there; [`fit`] does so with descriptions fitted to half of the sizes.
 #![forbid(unsafe_code)]
 
+mod cache_sets;
 mod config_space;
 mod dma_engine;
 mod engine_timing;

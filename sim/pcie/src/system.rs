@@ -93,6 +93,9 @@ struct Microarchitecture {
     platform: String,
     llc_ways: u32,
     ddio_ways: u32,
+    /// Address bits that only the first mixed chain of the hash over the cache's slices takes.
+    #[serde(default)]
+    first_chain_bits: Vec<u32>,
     llc_ns: f64,
     snoop_ns: f64,
     dram_ns: f64,
@@ -100,6 +103,7 @@ struct Microarchitecture {
     write_ns: f64,
     line_ns: f64,
     splits_partial_lines: bool,
+    reads_in_order: bool,
     remote_ns: f64,
     remote_write_ns: f64,
     far_dirty_ns: f64,
@@ -221,6 +225,9 @@ impl Systems {
             if m.llc_ways == 0 || m.ddio_ways == 0 || m.ddio_ways > m.llc_ways {
                 return bad(key("ddio_ways"), "must be from 1 to llc_ways");
             }
+            if m.first_chain_bits.iter().any(|b| !(6..64).contains(b)) {
+                return bad(key("first_chain_bits"), "must be from 6 to 63");
+            }
             if m.iommu.iotlb_entries == 0 || m.iommu.walkers == 0 {
                 return bad(key("iommu"), "iotlb_entries and walkers must be at least 1");
             }
@@ -292,6 +299,8 @@ impl Systems {
         let mean = |of: fn(&Microarchitecture) -> f64| {
             others.iter().map(|m| of(m)).sum::<f64>() / others.len() as f64
         };
+        let most =
+            |is: fn(&Microarchitecture) -> bool| related.iter().filter(|m| is(m)).count() * 2 > related.len();
         let counted = |of: fn(&Microarchitecture) -> f64| mean(of).round() as u32;
         let dllp =
             [counted(|m| m.dllp_interval_bytes[0].into()), counted(|m| m.dllp_interval_bytes[1].into())];
@@ -306,8 +315,9 @@ impl Systems {
             dram_spread_ns: mean(|m| m.dram_spread_ns),
             write_ns: mean(|m| m.write_ns),
             line_ns: mean(|m| m.line_ns),
-            splits_partial_lines: related.iter().filter(|m| m.splits_partial_lines).count() * 2
-                > related.len(),
+            first_chain_bits: Vec::new(),
+            splits_partial_lines: most(|m| m.splits_partial_lines),
+            reads_in_order: most(|m| m.reads_in_order),
             remote_ns: mean(|m| m.remote_ns),
             remote_write_ns: mean(|m| m.remote_write_ns),
             far_dirty_ns: mean(|m| m.far_dirty_ns),
@@ -390,6 +400,7 @@ impl System {
             llc_bytes: self.text.llc_mib << 20,
             llc_ways: m.llc_ways,
             ddio_ways: m.ddio_ways,
+            first_chain_bits: m.first_chain_bits.iter().fold(0, |mask, b| mask | 1 << b),
             llc_ns: m.llc_ns + self.text.board_ns,
             snoop_ns: m.snoop_ns,
             dram_ns: m.dram_ns,
@@ -399,6 +410,7 @@ impl System {
             write_ns: m.write_ns,
             line_ns: m.line_ns,
             splits_partial_lines: m.splits_partial_lines,
+            reads_in_order: m.reads_in_order,
             remote,
             remote_ns: m.remote_ns,
             remote_write_ns: m.remote_write_ns,
@@ -447,7 +459,8 @@ mod tests {
             ("bdw-e5-2630v4", false),
         ] {
             let unseen = s.get_unseen(name).unwrap();
-            assert_eq!(unseen.host(Translation::Off, false).splits_partial_lines, splits, "{name}");
+            let host = unseen.host(Translation::Off, false);
+            assert_eq!((host.splits_partial_lines, host.reads_in_order), (splits, splits), "{name}");
         }
     }
 
@@ -483,6 +496,7 @@ mod tests {
         assert!(err("lanes = 8", "lanes = 7").starts_with("device.lanes: must be 1, 2"));
         assert!(err("generation = 3", "generation = 9").starts_with("device.generation: "));
         assert!(err("lanes = 8", "lans = 8").contains("unknown field `lans`"));
+        assert!(err("first_chain_bits = [17]", "first_chain_bits = [64]").contains("must be from 6"));
         assert!(err("ddio_ways = 1", "ddio_ways = 21").contains("sandy-bridge-ep.ddio_ways: must be"));
         assert!(
             err("max_payload_bytes = 256", "max_payload_bytes = 200").contains("max_payload_bytes: must be")

@@ -2,7 +2,7 @@
 //!
 //! A file has a line of column names and rows of values, separated by commas, without quotes; lines that begin with `#` are comments. The key
 //! columns are `system,bench,size_bytes,window_bytes,cache,numa,iommu,pattern,host_off,dev_off`; the measurement is in
-//! `median_ns`, `p99_ns` or `gbps`, where there is one.
+//! `median_ns`, `p99_ns` or `gbps`, where there is one; how far runs of it were apart is in `spread_pct`.
 //!
 //! Neither cycle-level nor behavioural: it compares.
 
@@ -74,6 +74,8 @@ pub struct Row {
     pub measured: Option<f64>,
     /// Measured 99th percentile in nanoseconds.
     pub p99_ns: Option<f64>,
+    /// By how much runs of the same differed, in per cent of what is measured; `None` when it was run once.
+    pub spread_pct: Option<f64>,
 }
 
 /// Reads a file's rows.
@@ -97,6 +99,7 @@ pub fn parse(text: &str) -> Result<Vec<Row>, ValidateError> {
     }
     let index: Vec<Option<usize>> = KEY.iter().map(|c| at(c)).collect();
     let (median, p99, gbps) = (at("median_ns"), at("p99_ns"), at("gbps"));
+    let spread = at("spread_pct");
     let mut rows = Vec::new();
     for (n, l) in lines {
         let values: Vec<&str> = l.split(',').map(str::trim).collect();
@@ -113,7 +116,8 @@ pub fn parse(text: &str) -> Result<Vec<Row>, ValidateError> {
         let measured =
             if experiment.bench.is_latency() { number(median, "median_ns")? } else { number(gbps, "gbps")? };
         let p99_ns = number(p99, "p99_ns")?;
-        rows.push(Row { line: n + 1, system: key[0].clone(), key, experiment, measured, p99_ns });
+        let spread_pct = number(spread, "spread_pct")?;
+        rows.push(Row { line: n + 1, system: key[0].clone(), key, experiment, measured, p99_ns, spread_pct });
     }
     Ok(rows)
 }

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use pcie::Systems;
 use pcie::experiment::{Bench, Effort};
 use pcie::fit::{fit, is_in_half};
-use pcie::targets::{targets, targets_text};
+use pcie::targets::{known_of_itself, targets, targets_text};
 use pcie::validate::{Answer, Row, parse, report, report_of, simulate, to_csv};
 
 #[derive(Parser)]
@@ -115,6 +115,7 @@ fn run(p: &Pcie) -> Result<()> {
             .with_context(|| p.truth.display().to_string())?;
         println!("held out: each machine by the constants of the other microarchitectures");
         print(&others, false);
+        print!("{}", known_of_itself(&targets(&rows, &others, false), &targets(&rows, &answers, true)));
         println!("as fitted");
     }
     print(&answers, !p.unseen);
