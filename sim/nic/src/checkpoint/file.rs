@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigError};
 
 const MAGIC: &[u8; 8] = b"HOISTCKP";
 /// Counts up with every change of the state that is saved.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const HEAD_BYTES: usize = 8 + 4 + 8 + 32;
 
 /// Why bytes are not a checkpoint that this program can use.
