@@ -1,5 +1,6 @@
 //! Failures by script: each has its effect, at its cycle, with skipping and without.
 
+use device::DeviceBacking as _;
 use simnic_defs::cmd::TABLE_EXACT;
 use simnic_defs::regs::{ALL_ONES, QueueReg, Reg, fault, port_status};
 use simnic_defs::{CmdDesc, CmdStatus, HwAction, Opcode, PortReg};
@@ -25,6 +26,9 @@ fn run(skipping: bool) -> (crate::SimStats, Vec<Vec<Vec<u8>>>, Vec<crate::Driver
     sim.play(&[
         at(base + 5000, Mishap::Carrier { port: 1, up: false }),
         at(base + 5500, Mishap::Carrier { port: 1, up: true }),
+        at(base + 500, Mishap::SlowCommands(3)),
+        at(base + 600, Mishap::FailCommands(1)),
+        at(base + 700, Mishap::LoseInterrupts(1)),
         at(base + 1000, Mishap::BitErrors { port: 0, frames: 3 }),
         at(base + 2000, Mishap::Stuck { receive: false, port: 2, queue: 0, stuck: true }),
         at(base + 7000, Mishap::Stuck { receive: false, port: 2, queue: 0, stuck: false }),
@@ -88,6 +92,35 @@ fn a_stuck_receive_queue_holds_its_frames_until_it_is_released() {
     sim.play(&[at(0, Mishap::Stuck { receive: true, port: 0, queue: 0, stuck: false })]);
     settle(&sim);
     assert_eq!(rx.take_received().unwrap().1, to_one());
+}
+
+/// Three frames, a message each; the second message is lost, and nothing else is.
+#[test]
+fn an_interrupt_that_is_lost_by_script_is_the_next_from_its_cycle_on_and_no_other() {
+    for skipping in [true, false] {
+        let (sim, mut h) = device(Config::default());
+        sim.set_skipping(skipping);
+        let irq = h.backing.enable_interrupts(4).unwrap();
+        let mut rx = h.receive_ring(0, 0).unwrap();
+        h.write(QueueReg::RX_CTRL.of(0, 0), 0);
+        h.write(QueueReg::RX_VECTOR.of(0, 0), 2);
+        h.write(QueueReg::RX_CTRL.of(0, 0), 1);
+        (0..3).for_each(|_| rx.post_receive());
+        h.write(QueueReg::RX_TAIL.of(0, 0), rx.tail);
+        settle(&sim);
+        let base = sim.cycle().0;
+        // The first message is long sent at this cycle, the second is not.
+        sim.play(&[at(base + 10_000, Mishap::LoseInterrupts(1))]);
+        let mut seen = Vec::new();
+        for n in 0..3u64 {
+            h.write(QueueReg::RX_ARM.of(0, 0), n as u32);
+            sim.inject(0, &to_one());
+            sim.step(base + 12_000 * (n + 1) - sim.cycle().0);
+            assert!(rx.take_received().is_some(), "frame {n}");
+            seen.push(irq[2].take());
+        }
+        assert_eq!(seen, [1, 0, 1], "skipping: {skipping}");
+    }
 }
 
 #[test]
