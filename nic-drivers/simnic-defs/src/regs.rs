@@ -59,6 +59,7 @@ impl Reg {
     pub const CAP_OBJECTS: Reg = Reg(0x0048);
     pub const CAP_AGAIN: Reg   = Reg(0x004c);
     pub const CAP_CONNS: Reg   = Reg(0x0050);
+    pub const PARSE_DEPTH: Reg = Reg(0x0054);
     pub const CMD_SQ_BASE: Reg = Reg(0x0100);
     pub const CMD_CQ_BASE: Reg = Reg(0x0108);
     pub const CMD_LOG2: Reg    = Reg(0x0110);

@@ -94,12 +94,12 @@ impl Walk {
 }
 
 impl Packet {
-    /// Parses the frame, received by `port`, anew when it was sent round again.
-    pub fn look(&mut self, port: u8) {
+    /// Parses the first `depth` bytes of the frame, received by `port`, anew when it was sent round again. Returns how far the parser went.
+    pub fn look(&mut self, port: u8, depth: u16) -> u16 {
         let at = if self.walk.is_first() { port } else { self.walk.port };
         let end = self.data.len().min(self.end);
         let Packet { data, head, key, .. } = &mut *self;
-        match parser::parse(data.get(*head..end).unwrap_or(&[]), at, key) {
+        match parser::parse(data.get(*head..end).unwrap_or(&[]), at, depth, key) {
             Ok(layout) => {
                 self.hash = parser::flow_hash(&self.key, &layout);
                 self.layout = layout;
@@ -114,6 +114,7 @@ impl Packet {
         if !self.walk.is_first() {
             self.key[key::BROUGHT].copy_from_slice(&self.walk.brought);
         }
+        if self.parsed { self.layout.end } else { depth }
     }
 
     /// Makes the frame what an entry that sends it round again makes of it; false when it is not for that entry.

@@ -100,6 +100,10 @@ section! {
         interval_cycles: u32 = 1,
         /// Frames in it.
         buffer_frames: u32 = 16,
+        /// Bytes of a frame that it can see, at most; a driver may have it see fewer.
+        depth_bytes: u16 = 256,
+        /// Bytes that it gets through in an interval.
+        step_bytes: u16 = 256,
     }
 }
 section! {
@@ -448,6 +452,8 @@ impl Config {
         ] {
             range(key, cycles.into(), 0, 1 << 30)?;
         }
+        range("parser.depth_bytes", self.parser.depth_bytes.into(), 64, 512)?;
+        range("parser.step_bytes", self.parser.step_bytes.into(), 16, 512)?;
         range("connections.entries", self.connections.entries.into(), 0, 1 << 20)?;
         range("groups.latency_cycles", self.groups.latency_cycles.into(), 1, 1 << 20)?;
         range("groups.interval_cycles", self.groups.interval_cycles.into(), 1, 1 << 20)?;

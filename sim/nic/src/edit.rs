@@ -268,7 +268,7 @@ mod tests {
 
     fn packet(f: &[u8]) -> PacketBox {
         let mut p = PacketPool::new(2000).with_bytes(f, 0);
-        p.layout = parser::parse(f, 0, &mut [0; KEY_BYTES]).unwrap();
+        p.layout = parser::parse(f, 0, 512, &mut [0; KEY_BYTES]).unwrap();
         p
     }
 
@@ -288,7 +288,7 @@ mod tests {
 
     /// Panics unless every checksum of the frame is that of an independent computation.
     fn checksums_are_right(f: &[u8]) {
-        let lay = parser::parse(f, 0, &mut [0; KEY_BYTES]).unwrap();
+        let lay = parser::parse(f, 0, 512, &mut [0; KEY_BYTES]).unwrap();
         let (l3, l4) = (usize::from(lay.l3_at), usize::from(lay.l4_at));
         let pseudo = match lay.l3 {
             L3::V4 => {

@@ -1,7 +1,7 @@
 //! The hardware parser: a frame to a flow key (datasheet 6.1, 6.2).
 //!
-//! Behavioural: the whole frame is looked at in one go; the stage around it ([`crate::pipeline`]) has the timing. What
-//! the parser does not cover is [`Unparsed`] and goes to the host without being looked up, so that a frame is never
+//! Behavioural: the headers are looked at in one go; the stage around it ([`crate::pipeline`]) has the timing, by how far they reach. What
+//! the parser does not cover, or what reaches further than it sees, is [`Unparsed`] and goes to the host without being looked up, so that a frame is never
 //! matched by a key that says less than software would see.
 
 use simnic_defs::KeyBytes;
@@ -41,9 +41,11 @@ pub(crate) struct Layout {
     pub l4: L4,
     pub l3_at: u16,
     pub l4_at: u16,
+    /// Where the last header ends that was looked at.
+    pub end: u16,
 }
 
-kernel::state!(struct Layout { tags, l3, l4, l3_at, l4_at });
+kernel::state!(struct Layout { tags, l3, l4, l3_at, l4_at, end });
 
 /// The parser does not cover the frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,9 +55,9 @@ fn be16(f: &[u8], at: usize) -> Option<u16> {
     f.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
 }
 
-/// Writes the key of `frame`, received on `port`, and returns where its headers are.
-pub(crate) fn parse(frame: &[u8], port: u8, k: &mut KeyBytes) -> Result<Layout, Unparsed> {
-    parse_opt(frame, port, k).ok_or(Unparsed)
+/// Writes the key of `frame`, received on `port`, and returns where its headers are: all of them within `depth` bytes.
+pub(crate) fn parse(frame: &[u8], port: u8, depth: u16, k: &mut KeyBytes) -> Result<Layout, Unparsed> {
+    parse_opt(frame, port, k).filter(|l| l.end <= depth).ok_or(Unparsed)
 }
 
 fn parse_opt(f: &[u8], port: u8, k: &mut KeyBytes) -> Option<Layout> {
@@ -83,6 +85,7 @@ fn parse_opt(f: &[u8], port: u8, k: &mut KeyBytes) -> Option<Layout> {
     }
     k[key::ETH_TYPE].copy_from_slice(&eth_type.to_be_bytes());
     lay.l3_at = at as u16;
+    lay.end = lay.l3_at;
     let l3 = f.get(at..)?;
     match eth_type {
         0x0800 => ipv4(l3, k, &mut lay)?,
@@ -105,6 +108,7 @@ fn ipv4(f: &[u8], k: &mut KeyBytes, lay: &mut Layout) -> Option<()> {
         return None;
     }
     lay.l3 = L3::V4;
+    lay.end = lay.l3_at + header as u16;
     k[key::TOS.start] = h[1];
     k[key::TTL.start] = h[8];
     k[key::PROTO.start] = proto;
@@ -131,6 +135,7 @@ fn ipv6(f: &[u8], k: &mut KeyBytes, lay: &mut Layout) -> Option<()> {
         return None;
     }
     lay.l3 = L3::V6;
+    lay.end = lay.l3_at + 40;
     k[key::TOS.start] = h[0] << 4 | h[1] >> 4;
     k[key::TTL.start] = h[7];
     k[key::PROTO.start] = next;
@@ -159,6 +164,7 @@ fn transport(f: &[u8], proto: u8, k: &mut KeyBytes, lay: &mut Layout) -> Option<
         return None;
     }
     lay.l4 = l4;
+    lay.end = lay.l4_at + header as u16;
     match l4 {
         L4::Icmp | L4::Icmp6 => {
             k[key::L4_SRC.start + 1] = f[0];
@@ -182,6 +188,7 @@ fn arp(f: &[u8], k: &mut KeyBytes, lay: &mut Layout) -> Option<()> {
         return None;
     }
     lay.l3 = L3::Arp;
+    lay.end = lay.l3_at + 28;
     k[key::PROTO.start] = h[7];
     k[key::ARP_SHA].copy_from_slice(&h[8..14]);
     k[key::IP4_SRC].copy_from_slice(&h[14..18]);
@@ -211,12 +218,12 @@ mod tests {
 
     fn parsed(f: &[u8]) -> (KeyBytes, Layout) {
         let mut k = [0xff; KEY_BYTES];
-        let lay = parse(f, 2, &mut k).unwrap_or_else(|_| panic!("unparsed: {f:02x?}"));
+        let lay = parse(f, 2, 512, &mut k).unwrap_or_else(|_| panic!("unparsed: {f:02x?}"));
         (k, lay)
     }
 
     fn refused(f: &[u8]) -> bool {
-        parse(f, 0, &mut [0; KEY_BYTES]).is_err()
+        parse(f, 0, 512, &mut [0; KEY_BYTES]).is_err()
     }
 
     #[test]
@@ -296,6 +303,22 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_reach_further_than_the_parser_sees_are_unparsed() {
+        let tcp = frames::tcp4([10, 0, 0, 1], [10, 0, 0, 2], 80, 443);
+        let all = [
+            (frames::tagged(&[(0x88a8, 1), (0x8100, 2)], &tcp), 22 + 20 + 20),
+            (frames::udp6(1, 2, 5, 6), 14 + 40 + 8),
+            (frames::arp(1, [10, 0, 0, 1], [10, 0, 0, 2]), 14 + 28),
+            ([&tcp[..12], &[0x88, 0xcc], &tcp[14..]].concat(), 14),
+        ];
+        for (f, end) in all {
+            let mut k = [0; KEY_BYTES];
+            assert_eq!(parse(&f, 0, end, &mut k).map(|l| l.end), Ok(end));
+            assert_eq!(parse(&f, 0, end - 1, &mut k), Err(Unparsed));
+        }
+    }
+
+    #[test]
     fn every_truncation_and_random_bytes_are_survived() {
         let all = [
             frames::tagged(&[(0x8100, 1), (0x8100, 2)], &frames::tcp4([1, 1, 1, 1], [2, 2, 2, 2], 1, 2)),
@@ -305,7 +328,7 @@ mod tests {
         let mut k = [0; KEY_BYTES];
         for f in &all {
             for n in 0..f.len() {
-                let _ = parse(&f[..n], 0, &mut k);
+                let _ = parse(&f[..n], 0, 512, &mut k);
             }
         }
         let mut r = Rng::new(7);
@@ -315,8 +338,8 @@ mod tests {
                 let at = r.below(f.len() as u64) as usize;
                 f[at] = r.next_u64() as u8;
             }
-            if let Ok(lay) = parse(&f, 0, &mut k) {
-                assert!(usize::from(lay.l4_at) <= f.len());
+            if let Ok(lay) = parse(&f, 0, 512, &mut k) {
+                assert!(lay.l4_at <= lay.end && usize::from(lay.end) <= f.len());
             }
         }
     }

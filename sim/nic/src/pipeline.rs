@@ -70,6 +70,10 @@ pub(crate) struct Pipeline {
     /// The frame whose actions are being executed, and how many are.
     executing: Option<(PacketBox, usize)>,
     action_free_at: u64,
+    /// Bytes of a frame that the parser sees, at most, and those it gets through in an interval.
+    depth: u16,
+    depth_max: u16,
+    parse_step: u16,
     action_interval: u64,
     exact_interval: u64,
     exact_write: u64,
@@ -82,7 +86,7 @@ pub(crate) struct Pipeline {
 kernel::state!(struct Pipeline {
     parsed, exact: sized, lpm: shaped, range: shaped, decided, again: shaped, again_usage, groups, groups_usage,
     replicating, replicate_free_at, replicate_interval: fixed, sent_to, next_port, executing,
-    action_free_at, action_interval: fixed, exact_interval: fixed, exact_write: fixed,
+    action_free_at, depth, depth_max: fixed, parse_step: fixed, action_interval: fixed, exact_interval: fixed, exact_write: fixed,
     ternary_write: fixed, max_frame_bytes: fixed, usage,
 });
 
@@ -127,6 +131,9 @@ impl Pipeline {
             next_port: 0,
             executing: None,
             action_free_at: 0,
+            depth: c.parser.depth_bytes,
+            depth_max: c.parser.depth_bytes,
+            parse_step: c.parser.step_bytes,
             action_interval: c.action.interval_cycles.into(),
             exact_interval: c.exact.interval_cycles.into(),
             exact_write: c.exact.write_cycles.into(),
@@ -134,6 +141,18 @@ impl Pipeline {
             max_frame_bytes: c.device.max_frame_bytes.into(),
             usage: Default::default(),
         })
+    }
+
+    /// Bytes of a frame that the parser sees.
+    pub fn depth(&self) -> u16 {
+        self.depth
+    }
+
+    /// Has the parser see `bytes` of frames from now on; false when it cannot see as much, or when an Ethernet header has more.
+    pub fn set_depth(&mut self, bytes: u32) -> bool {
+        let fits = u16::try_from(bytes).ok().filter(|b| (14..=self.depth_max).contains(b));
+        self.depth = fits.unwrap_or(self.depth);
+        fits.is_some()
     }
 
     /// The port the parser's arbiter looks at first.
@@ -174,10 +193,12 @@ impl Pipeline {
         };
         let Some(mut p) = taken else { return false };
         let ingress = p.ingress;
-        p.look(ingress);
-        self.usage[PARSER].accept(self.parsed.timing().interval_cycles().into());
-        p.stamp(Place::Parser, now.0, self.parsed.visible_from(now));
-        let pushed = self.parsed.push(now, p);
+        let steps = p.look(ingress, self.depth).div_ceil(self.parse_step).max(1);
+        let interval = u64::from(self.parsed.timing().interval_cycles());
+        let extra = interval * u64::from(steps - 1);
+        self.usage[PARSER].accept(interval + extra);
+        p.stamp(Place::Parser, now.0, self.parsed.visible_from(now) + extra);
+        let pushed = self.parsed.push_after(now, extra, p);
         debug_assert!(pushed.is_ok(), "checked above");
         true
     }
@@ -564,6 +585,7 @@ impl Pipeline {
         pool: &mut PacketPool,
         account: &mut FrameAccount,
     ) {
+        self.depth = self.depth_max;
         let mut lost: Vec<PacketBox> = self.executing.take().map(|(p, _)| p).into_iter().collect();
         lost.extend(self.groups.drain(now).chain(self.replicating.take()).map(|(p, _)| p));
         for s in &mut self.exact {

@@ -187,6 +187,7 @@ impl Chip {
             Reg(o) if o == Reg::CTR_BASE.0 => lo(self.evictor.base),
             Reg(o) if o == Reg::CTR_BASE.0 + 4 => hi(self.evictor.base),
             Reg::CTR_LOG2 => self.evictor.log2,
+            Reg::PARSE_DEPTH => self.pipeline.depth().into(),
             Reg::CTR_CTRL if self.evictor.enabled => queue_ctrl::ENABLE,
             Reg::CTR_STATUS => {
                 let enabled = if self.evictor.is_locked() { queue_status::ENABLED } else { 0 };
@@ -318,6 +319,7 @@ impl Chip {
                 }
             }
             Reg::FAULT => self.faults.bits &= !v,
+            Reg::PARSE_DEPTH => return self.pipeline.set_depth(v),
             r if (Reg::CTR_BASE..=Reg::CTR_TAIL).contains(&r) => return self.write_counter_ring(now, r, v),
             _ => return false,
         }

@@ -141,6 +141,39 @@ fn vectors_are_raised_once_when_armed_and_events_for_faults_and_links() {
     assert!(matches!(h.backing.enable_interrupts(1000), Err(device::DeviceError::TooFewVectors { .. })));
 }
 
+/// The rule asks for the port of TCP, which is 38 bytes into the frame; its header ends after 54.
+#[test]
+fn a_driver_says_how_far_the_parser_sees_and_what_reaches_further_is_for_the_host() {
+    let (sim, mut h) = device(Config::default());
+    let mut rx = h.receive_ring(0, 0).unwrap();
+    (0..8).for_each(|_| rx.post_receive());
+    h.write(QueueReg::RX_TAIL.of(0, 0), rx.tail);
+    h.install_exact(0, &to_dst([10, 0, 0, 2], &[HwAction::Output { port: 1 }])).unwrap();
+    let tcp = frames::tcp4([10, 0, 0, 1], [10, 0, 0, 2], 80, 443);
+    let whole = h.read(Reg::PARSE_DEPTH);
+    assert_eq!(whole, u32::from(Config::default().parser.depth_bytes));
+    let forwarded = |depth: u32| {
+        h.write(Reg::PARSE_DEPTH, depth);
+        sim.inject(0, &tcp);
+        settle(&sim);
+        (h.read(Reg::PARSE_DEPTH), sim.collect(1).len())
+    };
+    assert_eq!(forwarded(54), (54, 1));
+    assert_eq!(forwarded(53), (53, 0));
+    let (reason, frame) = rx.take_received().unwrap();
+    assert_eq!((reason.reason, frame), (RxReason::Unparsed as u8, tcp.clone()));
+    // Nonsense is ignored, and said.
+    let faults = sim.faults().len();
+    assert_eq!(forwarded(whole + 1), (53, 0));
+    assert_eq!(forwarded(13), (53, 0));
+    assert_eq!(sim.faults()[faults..].iter().filter(|f| f.register == Reg::PARSE_DEPTH.0).count(), 2);
+    assert_eq!(forwarded(whole), (whole, 1));
+    forwarded(60);
+    drop(h);
+    let h = RawHost::bring_up(sim.backing()).unwrap();
+    assert_eq!(h.read(Reg::PARSE_DEPTH), whole, "after a reset");
+}
+
 #[test]
 fn a_link_needs_a_carrier_and_its_loss_is_an_event() {
     let (sim, mut h) = device(Config::default());

@@ -78,8 +78,10 @@ fn bottleneck(c: &Config, profiles: u32, outputs: u32, len: usize) -> f64 {
         f64::from(interval).max(f64::from(latency + 1) / f64::from(buffer))
     };
     let ports = f64::from(c.device.ports);
+    // Ethernet, IPv4 and UDP, in steps: each after the first is an interval more, in which the frame has its slot, too.
+    let more = c.parser.interval_cycles * 42u32.div_ceil(c.parser.step_bytes.into()).saturating_sub(1);
     [
-        stage(c.parser.latency_cycles, c.parser.interval_cycles, c.parser.buffer_frames),
+        stage(c.parser.latency_cycles + more, c.parser.interval_cycles + more, c.parser.buffer_frames),
         stage(c.exact.latency_cycles, c.exact.interval_cycles, c.exact.buffer_frames)
             .max(f64::from(c.exact.interval_cycles * profiles)),
         stage(c.ternary.latency_cycles, c.ternary.interval_cycles, c.ternary.buffer_frames),
@@ -101,6 +103,7 @@ fn throughput_is_the_initiation_interval_of_the_bottleneck_whatever_the_configur
         let mut pick = |most: u64| 1 + r.below(most) as u32;
         (c.parser.latency_cycles, c.parser.interval_cycles, c.parser.buffer_frames) =
             (pick(20), pick(9), pick(20));
+        c.parser.step_bytes = [16, 32, 256][pick(3) as usize - 1];
         (c.exact.latency_cycles, c.exact.interval_cycles, c.exact.buffer_frames) =
             (pick(20), pick(9), pick(20));
         (c.ternary.latency_cycles, c.ternary.interval_cycles, c.ternary.buffer_frames) =
