@@ -11,6 +11,8 @@ use std::sync::Arc;
 use crate::ct::CtAction;
 use crate::export::{Export, SampleAction};
 use crate::field::FieldId;
+use crate::headers::MacAddr;
+use crate::nsh::NshHeader;
 use crate::tunnel::{TunnelKind, TunnelPush};
 
 /// A datapath port. Unique within one datapath; not an OpenFlow port number.
@@ -189,7 +191,7 @@ pub enum Action {
     /// Sets the bits of a canonical packet field that `mask` has; right-aligned. Checksums follow. Has no effect on a
     /// packet that lacks the field; translation never produces that.
     SetField {
-        /// Which; canonical and writable.
+        /// Which; canonical and writable, or one of a network service header.
         field: FieldId,
         /// New value.
         value: u128,
@@ -221,6 +223,27 @@ pub enum Action {
         /// Ethernet type of what is below.
         eth_type: u16,
     },
+    /// Pushes an MPLS label stack entry before everything: the packet begins with it from then on.
+    AddMpls {
+        /// Ethernet type, 0x8847 or 0x8848.
+        eth_type: u16,
+        /// The label stack entry.
+        lse: u32,
+    },
+    /// Gives a packet that has none an Ethernet header. The Ethernet type is that of its packet type.
+    PushEth {
+        /// Source.
+        src: MacAddr,
+        /// Destination.
+        dst: MacAddr,
+    },
+    /// Takes the Ethernet header off a packet without VLAN tags: it begins with what its Ethernet type stands for.
+    PopEth,
+    /// Pushes a network service header before everything.
+    PushNsh(Box<NshHeader>),
+    /// Takes off the network service header that the packet begins with. Headers that come to light are seen by a flow table after
+    /// [`Action::Recirc`].
+    PopNsh,
     /// Starts again at the datapath's flow table with `recirc_id` set.
     Recirc(u32),
     /// Sets `dp_hash` to a hash of the packet's headers, which is never zero. What the hash of a packet is differs from
@@ -296,6 +319,11 @@ pub enum ActionKind {
     PopVlan,
     PushMpls,
     PopMpls,
+    AddMpls,
+    PushEth,
+    PopEth,
+    PushNsh,
+    PopNsh,
     Recirc,
     Hash,
     Ct,
@@ -322,6 +350,11 @@ impl Action {
             Action::PopVlan => ActionKind::PopVlan,
             Action::PushMpls { .. } => ActionKind::PushMpls,
             Action::PopMpls { .. } => ActionKind::PopMpls,
+            Action::AddMpls { .. } => ActionKind::AddMpls,
+            Action::PushEth { .. } => ActionKind::PushEth,
+            Action::PopEth => ActionKind::PopEth,
+            Action::PushNsh(_) => ActionKind::PushNsh,
+            Action::PopNsh => ActionKind::PopNsh,
             Action::Recirc(_) => ActionKind::Recirc,
             Action::Hash { .. } => ActionKind::Hash,
             Action::Ct(_) => ActionKind::Ct,
@@ -349,6 +382,11 @@ impl std::fmt::Display for ActionKind {
             ActionKind::PopVlan => f.write_str("pop_vlan"),
             ActionKind::PushMpls => f.write_str("push_mpls"),
             ActionKind::PopMpls => f.write_str("pop_mpls"),
+            ActionKind::AddMpls => f.write_str("add_mpls"),
+            ActionKind::PushEth => f.write_str("push_eth"),
+            ActionKind::PopEth => f.write_str("pop_eth"),
+            ActionKind::PushNsh => f.write_str("push_nsh"),
+            ActionKind::PopNsh => f.write_str("pop_nsh"),
             ActionKind::Recirc => f.write_str("recirc"),
             ActionKind::Hash => f.write_str("hash"),
             ActionKind::Ct => f.write_str("ct"),

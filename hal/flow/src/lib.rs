@@ -12,6 +12,7 @@ pub mod field;
 pub mod frame;
 pub mod headers;
 pub mod key;
+pub mod nsh;
 mod packed;
 pub mod parse;
 pub mod prereq;
@@ -31,5 +32,6 @@ pub use key::{
     Key, Mask, Match, PacketKey, PacketMask, PacketMatch, PipelineKey, PipelineMask, PipelineMatch, WordIter,
     WordSet, Words,
 };
+pub use nsh::{NshHeader, NshMetadata, packet_type};
 pub use packed::PackedMatch;
 pub use parse::{Fault, Layout, ParseError, Parsed, parse, parse_into, parse_tagged};

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //!  Ethernet -> VLAN (two at most) -> MPLS (three kept) ----------------------------> end
-//!                    |-> ARP, RARP -> end
+//!                    |-> ARP, RARP, NSH -> end
 //!                    |-> IPv4 ------------------+-> TCP, UDP, SCTP -> end
 //!                    `-> IPv6 -> extensions ----+-> ICMP, IGMP, ICMPv6 -> neighbour discovery -> end
 //! ```
@@ -21,6 +21,7 @@ use crate::action::PortId;
 use crate::field::FieldId;
 use crate::headers::{eth_type, ip_proto};
 use crate::key::PacketKey;
+use crate::nsh;
 
 /// Bit of `vlan_tci` that says a tag is there (the place of the drop eligible indicator, as in Open vSwitch).
 pub const VLAN_PRESENT: u16 = 0x1000;
@@ -64,11 +65,13 @@ pub enum Fault {
     Transport,
     /// Neighbour discovery without target, or with the same link-layer option twice.
     Neighbour,
+    /// A network service header that is cut short or has an impossible length, or a version that nobody knows.
+    Nsh,
 }
 
 impl Fault {
     /// Every fault, in order of their numbers: for arrays of counters indexed by `fault as usize`.
-    pub const ALL: [Fault; 8] = [
+    pub const ALL: [Fault; 9] = [
         Fault::Vlan,
         Fault::Mpls,
         Fault::Arp,
@@ -77,6 +80,7 @@ impl Fault {
         Fault::Ipv6Extension,
         Fault::Transport,
         Fault::Neighbour,
+        Fault::Nsh,
     ];
 
     /// Name of a counter.
@@ -90,6 +94,7 @@ impl Fault {
             Fault::Ipv6Extension => "ipv6_extension_malformed",
             Fault::Transport => "transport_malformed",
             Fault::Neighbour => "neighbour_discovery_malformed",
+            Fault::Nsh => "nsh_malformed",
         }
     }
 }
@@ -158,6 +163,8 @@ const W_NW: usize = FieldId::NwProto.first_word();
 const W_SHA: usize = FieldId::ArpSha.first_word();
 const W_THA: usize = FieldId::ArpTha.first_word();
 const W_ND_TARGET: usize = FieldId::NdTarget.first_word();
+const W_NSH: usize = FieldId::NshFlags.first_word();
+const W_NSH_CONTEXT: usize = FieldId::NshC1.first_word();
 const W_TP: usize = FieldId::TpSrc.first_word();
 
 #[inline(always)]
@@ -232,6 +239,7 @@ pub fn parse_tagged(
             let found = arp(frame.get(at..).unwrap_or(&[]), key);
             layout.fault = layout.fault.or(found.is_none().then_some(Fault::Arp));
         }
+        eth_type::NSH => service(frame.get(at..).unwrap_or(&[]), key, &mut layout),
         _ => {}
     }
     Ok(layout)
@@ -295,6 +303,18 @@ fn link_rest(
         key.set_word(W_MPLS2, u64::from(labels[2]) << 32);
     }
     (dl_type, at)
+}
+
+/// A network service header (RFC 8300).
+#[inline(never)]
+fn service(b: &[u8], key: &mut PacketKey, layout: &mut Layout) {
+    let Some((word, context)) = nsh::read(b) else {
+        layout.fault = layout.fault.or(Some(Fault::Nsh));
+        return;
+    };
+    key.set_word(W_NSH, word);
+    key.set_word(W_NSH_CONTEXT, context[0]);
+    key.set_word(W_NSH_CONTEXT + 1, context[1]);
 }
 
 /// ARP for IPv4 over Ethernet; `None` for anything else.

@@ -33,6 +33,7 @@ pub fn holds<const N: usize>(key: &Key<N>, prereq: Prereq) -> bool {
         Prereq::Ip => v4 || v6,
         Prereq::Arp => dl_type == eth_type::ARP || dl_type == eth_type::RARP,
         Prereq::Mpls => eth_type::is_mpls(dl_type),
+        Prereq::Nsh => dl_type == eth_type::NSH,
         Prereq::Tcp => l4(ip_proto::TCP),
         Prereq::Udp => l4(ip_proto::UDP),
         Prereq::Sctp => l4(ip_proto::SCTP),

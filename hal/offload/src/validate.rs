@@ -8,6 +8,8 @@
 //! A path longer than one table is taken whole or not at all: every table but the last must be able to tag what it
 //! matched ([`crate::TableCaps::tag_bits`]), so that the entries of one rule do not meet the packets of another.
 
+use flow::headers::eth_type;
+use flow::nsh;
 use flow::tunnel::options;
 use flow::{Action, ActionKind, FieldId, PortId};
 
@@ -124,6 +126,11 @@ impl OffloadCapabilities {
             | Action::Sample(_)
             | Action::TunnelPush(_)
             | Action::TunnelPop { .. }
+            | Action::AddMpls { .. }
+            | Action::PushEth { .. }
+            | Action::PopEth
+            | Action::PushNsh(_)
+            | Action::PopNsh
                 if !offered() =>
             {
                 Err(Reject::NeedsSoftware { action: a.kind() })
@@ -181,7 +188,17 @@ impl OffloadCapabilities {
     }
 
     fn match_obstacles(&self, path: &[&TableCaps], last: &TableCaps, rule: &FlowRule, bad: &mut Vec<Reject>) {
+        let service = rule.matches.get(FieldId::EthType).0 == eth_type::NSH.into();
+        if service {
+            // Its fields lie where labels and neighbour discovery do in other packets.
+            let matters = |f: &&flow::Field| nsh::is_field(f.id) && rule.matches.get(f.id).1 != 0;
+            let first = flow::FIELDS.iter().find(matters);
+            bad.extend(first.map(|f| Reject::Field { table: last.name, field: f.id }));
+        }
         for field in rule.matches.mask().fields() {
+            if service && matches!(field, FieldId::MplsLse0 | FieldId::MplsLse1 | FieldId::NdTarget) {
+                continue;
+            }
             let (value, wanted) = rule.matches.get(field);
             // Tunnel options are one thing to a device: it can match them, or it sees none.
             let (key, zero) = match field.option() {

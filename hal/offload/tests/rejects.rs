@@ -397,6 +397,39 @@ fn providers_refuse_with_the_same_words_as_validate() {
 }
 
 #[test]
+fn what_is_before_or_instead_of_ethernet_is_refused_by_name() {
+    const SERVICE: (FieldId, u128, u128) = (FieldId::EthType, 0x894f, ALL);
+    // A device that matches labels and neighbour discovery does not match what lies there in other packets; nor are zeros there what
+    // they are in packets that it parses.
+    let mut c = one_table(|t| {
+        for f in [FieldId::MplsLse0, FieldId::MplsLse1] {
+            t.key.push(KeyField::any(f));
+        }
+    });
+    for zero in [false, true] {
+        if zero {
+            c = one_table(|_| ());
+            c.zero_fields.extend([FieldId::MplsLse0, FieldId::MplsLse1, FieldId::NdTarget]);
+        }
+        for (f, v) in [(FieldId::NshSi, 255), (FieldId::NshFlags, 0), (FieldId::NshC4, 0)] {
+            let table = c.tables[0].name;
+            assert_eq!(refused(&c, &[PORT, SERVICE, (f, v, ALL)], &[OUT]), Reject::Field { table, field: f });
+        }
+        let bare = (FieldId::PacketType, 0x1_0800, ALL);
+        assert!(matches!(
+            refused(&c, &[PORT, IP, bare], &[OUT]),
+            Reject::Field { field: FieldId::PacketType, .. }
+        ));
+    }
+    let nsh = Action::PushNsh(Box::default());
+    let eth = Action::PushEth { src: flow::MacAddr::default(), dst: flow::MacAddr::default() };
+    let mpls = Action::AddMpls { eth_type: 0x8847, lse: 0x100 };
+    for a in [nsh, eth, mpls, Action::PopEth, Action::PopNsh] {
+        assert_eq!(refused(&c, &[PORT, IP], &[a.clone(), OUT]), Reject::NeedsSoftware { action: a.kind() });
+    }
+}
+
+#[test]
 fn tunnels_of_software_are_refused_by_name_where_they_stand() {
     use flow::tunnel::{TunnelHeader, TunnelKind, TunnelPush};
     let h = TunnelHeader {
@@ -413,6 +446,7 @@ fn tunnels_of_software_are_refused_by_name_where_they_stand() {
         tp_dst: 4789,
         gbp: None,
         oam: false,
+        packet_type: 0,
     };
     let push = Action::TunnelPush(Box::new(TunnelPush::new(&h, PortId(4789), PortId(100))));
     let pop = Action::TunnelPop { port: PortId(4789), kind: TunnelKind::Vxlan };

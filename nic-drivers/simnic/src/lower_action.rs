@@ -72,12 +72,13 @@ pub(crate) fn header_of(push: &TunnelPush) -> Option<HeaderSpec> {
     HeaderSpec::new(push.bytes(), 14, push.l4(), flags)
 }
 
-/// An encapsulation in the hardware's terms.
-const fn encap(kind: TunnelKind) -> Encap {
+/// An encapsulation in the hardware's terms; `None` for one that it does not know.
+const fn encap(kind: TunnelKind) -> Option<Encap> {
     match kind {
-        TunnelKind::Vxlan => Encap::Vxlan,
-        TunnelKind::Geneve => Encap::Geneve,
-        TunnelKind::Gre => Encap::Gre,
+        TunnelKind::Vxlan => Some(Encap::Vxlan),
+        TunnelKind::Geneve => Some(Encap::Geneve),
+        TunnelKind::Gre => Some(Encap::Gre),
+        TunnelKind::VxlanGpe => None,
     }
 }
 
@@ -149,7 +150,8 @@ pub fn lower_actions(
                     .iter()
                     .find(|(id, _)| id == port)
                     .ok_or(Reject::EgressNotOnDevice { port: *port })?;
-                out.push(HwAction::PopHeader { kind: encap(*kind), port: *port });
+                let kind = encap(*kind).ok_or(unsupported)?;
+                out.push(HwAction::PopHeader { kind, port: *port });
             }
             Action::TunnelPush(push) => {
                 if limits.headers == 0 {
@@ -171,6 +173,11 @@ pub fn lower_actions(
             Action::PushVlan { .. }
             | Action::PushMpls { .. }
             | Action::PopMpls { .. }
+            | Action::AddMpls { .. }
+            | Action::PushEth { .. }
+            | Action::PopEth
+            | Action::PushNsh(_)
+            | Action::PopNsh
             | Action::Trunc(_)
             | Action::Clone(_) => return Err(unsupported),
         }
@@ -283,7 +290,7 @@ pub fn raise_actions(hw: &[HwAction], ports: &[(PortId, u8)]) -> Option<Vec<Acti
                 HwAction::PopVlan => Action::PopVlan,
                 HwAction::PopHeader { kind, port } => {
                     let kinds = [TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre];
-                    let kind = kinds.into_iter().find(|k| encap(*k) == kind)?;
+                    let kind = kinds.into_iter().find(|k| encap(*k) == Some(kind))?;
                     Action::TunnelPop {
                         port: ports.iter().find(|(_, p)| *p == port).map(|(id, _)| *id)?,
                         kind,

@@ -241,6 +241,9 @@ impl Shape<'_> {
             w.end(n);
             return Ok(());
         }
+        if (self.value)(FieldId::PacketType) != 0 {
+            return Err(KdpError::Unsupported("packet without an Ethernet header"));
+        }
         if (self.mask)(FieldId::EthType) == 0 {
             return Ok(());
         }
@@ -263,6 +266,14 @@ impl Shape<'_> {
                 let depth = all.iter().rposition(|f| (self.mask)(*f) != 0).map_or(1, |i| i + 1);
                 w.attr(MPLS, &all.iter().take(depth).flat_map(|f| be::<4>(get(*f))).collect::<Vec<_>>());
                 return Ok(());
+            }
+            0x894f
+                if flow::nsh::WRITABLE
+                    .iter()
+                    .chain(&[FieldId::NshMdtype, FieldId::NshNp])
+                    .any(|f| (self.mask)(*f) != 0) =>
+            {
+                return Err(KdpError::Unsupported("match within a network service header"));
             }
             _ => return Ok(()),
         }

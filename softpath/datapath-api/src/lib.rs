@@ -204,11 +204,13 @@ pub enum DropReason {
     TunnelChecksum,
     /// What was to be taken out of a tunnel is not of that encapsulation, or uses of it what is not known.
     NotOfTunnel,
+    /// An action or a port met a packet that does not begin with what it is for: Ethernet, or a network service header.
+    PacketType,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [DropReason; 16] = [
+    pub const ALL: [DropReason; 17] = [
         DropReason::Action,
         DropReason::Runt,
         DropReason::Oversize,
@@ -225,6 +227,7 @@ impl DropReason {
         DropReason::TooBig,
         DropReason::TunnelChecksum,
         DropReason::NotOfTunnel,
+        DropReason::PacketType,
     ];
 
     /// A name for tables and exports.
@@ -246,6 +249,7 @@ impl DropReason {
             DropReason::TooBig => "too_big",
             DropReason::TunnelChecksum => "tunnel_checksum",
             DropReason::NotOfTunnel => "not_of_tunnel",
+            DropReason::PacketType => "packet_type",
         }
     }
 }

@@ -24,6 +24,7 @@ use conntrack::Likely;
 use datapath_api::DropReason;
 use datapath_api::{FlowRecord, Miss, Translation, Translations};
 use device::{BATCH, IoError, PacketBatch, PacketBuf, RxQueue, TxQueue};
+use flow::nsh::blank;
 use flow::{Action, FieldId, Layout, PacketKey, PortId, parse_into};
 
 use crate::datapath::Shared;
@@ -491,7 +492,8 @@ impl Core {
                 Known::Refused => None,
                 Known::Nothing => {
                     let (key, tcp_flags) = (b.keys[i], b.layouts[i].tcp_flags);
-                    let miss = Miss { key, len_bytes: batch[i].len() as u32, tcp_flags };
+                    let len_bytes = (batch[i].len() - blank(&key)) as u32;
+                    let miss = Miss { key, len_bytes, tcp_flags };
                     self.tables.add_shortcut(name, shared.miss.shortcut(name, &miss, now))
                 }
             };
@@ -636,7 +638,7 @@ impl Core {
                     b.asking.push(i);
                     b.misses.push(Miss {
                         key: b.keys[i],
-                        len_bytes: batch[i].len() as u32,
+                        len_bytes: (batch[i].len() - blank(&b.keys[i])) as u32,
                         tcp_flags: b.layouts[i].tcp_flags,
                     });
                 }
@@ -651,7 +653,10 @@ impl Core {
             for at in 0..self.burst.asking.len() {
                 let i = self.burst.asking[at];
                 self.burst.verdicts[i] = match it.next() {
-                    Some(t) => self.take_answer(&shared, i, t, batch[i].len() as u64, now),
+                    Some(t) => {
+                        let len = batch[i].len() - blank(&self.burst.keys[i]);
+                        self.take_answer(&shared, i, t, len as u64, now)
+                    }
                     None => Verdict::Unanswered,
                 };
             }

@@ -16,9 +16,9 @@
 use datapath_api::DropReason;
 use device::PacketBuf;
 use flow::checksum::{Sum, crc32c, udp_nonzero};
-use flow::headers::{eth_type, ip_proto};
+use flow::headers::{MacAddr, eth_type, ip_proto};
 use flow::parse::{FRAG_LATER, Fault, Layout};
-use flow::{FieldId, PacketKey, PortId};
+use flow::{FieldId, NshHeader, PacketKey, PortId, nsh, packet_type};
 
 /// Bit of a tag control field that is no part of it in a key: it says that the tag is there.
 const VLAN_PRESENT: u16 = flow::parse::VLAN_PRESENT;
@@ -76,6 +76,16 @@ impl Headers {
 
     fn l3(&self) -> usize {
         self.layout.l3_offset as usize
+    }
+
+    /// Ethernet type of the payload.
+    pub(crate) fn eth_type(&self) -> u16 {
+        self.dl_type
+    }
+
+    /// VLAN tags that are known.
+    pub(crate) fn vlans(&self) -> u8 {
+        self.layout.vlans
     }
 
     /// What connection tracking wants to know; `None` when there is no whole IP packet.
@@ -257,6 +267,7 @@ pub(crate) fn set_field(frame: &mut [u8], h: &Headers, field: FieldId, value: u1
             patch_sums(frame, l3 + 24, value.to_be_bytes(), mask.to_be_bytes(), check);
         }
         FieldId::TpSrc | FieldId::TpDst => set_port(frame, h, field, value as u16, mask as u16),
+        f if nsh::is_field(f) => set_service(frame, h, f, value as u32, mask as u32),
         FieldId::NdTarget | FieldId::ArpSha | FieldId::ArpTha => {
             set_neighbour(frame, h, field, value, mask);
         }
@@ -324,6 +335,36 @@ fn sctp_crc(frame: &mut [u8], l4: usize, end: usize) -> Option<u32> {
     let crc = crc32c(packet);
     packet[8..12].copy_from_slice(&kept);
     Some(crc)
+}
+
+/// Fields of a network service header (RFC 8300 2.2).
+fn set_service(frame: &mut [u8], h: &Headers, field: FieldId, value: u32, mask: u32) {
+    if h.dl_type != eth_type::NSH || h.layout.fault.is_some() {
+        return;
+    }
+    let l3 = h.l3();
+    let word = |at: usize, shift: u32| (l3 + at, value << shift, mask << shift);
+    let (at, value, mask) = match field {
+        FieldId::NshFlags => word(0, 28),
+        FieldId::NshTtl => word(0, 22),
+        FieldId::NshSpi => word(nsh::PATH_AT, 8),
+        FieldId::NshSi => word(nsh::PATH_AT, 0),
+        FieldId::NshC1 => word(nsh::BASE_BYTES, 0),
+        FieldId::NshC2 => word(nsh::BASE_BYTES + 4, 0),
+        FieldId::NshC3 => word(nsh::BASE_BYTES + 8, 0),
+        FieldId::NshC4 => word(nsh::BASE_BYTES + 12, 0),
+        _ => return,
+    };
+    // Bits that the header has no room for, and context words of a header that has none.
+    let bits = match field {
+        FieldId::NshFlags => 0x3000_0000,
+        FieldId::NshTtl => 0x0fc0_0000,
+        _ => u32::MAX,
+    };
+    if at >= l3 + nsh::BASE_BYTES && frame.get(l3 + 2).is_none_or(|t| t & 0xf != 1) {
+        return;
+    }
+    patch(frame, at, value.to_be_bytes(), (mask & bits).to_be_bytes());
 }
 
 /// Target and link-layer options of neighbour discovery (RFC 4861 4.3, 4.4).
@@ -441,5 +482,75 @@ pub(crate) fn pop_mpls(p: &mut PacketBuf, h: &mut Headers, inner_type: u16) {
         p.pull_front(4);
         p[at..at + 2].copy_from_slice(&inner_type.to_be_bytes());
         h.reread(p, h.layout.vlans);
+    }
+}
+
+/// Bytes of an Ethernet header, also of the blank one of a packet that has none; see [`flow::nsh::packet_type`].
+const ETHERNET: usize = nsh::BLANK_BYTES;
+
+/// Writes the Ethernet addresses.
+pub(crate) fn set_addresses(p: &mut PacketBuf, src: MacAddr, dst: MacAddr) {
+    if let Some(h) = p.get_mut(..12) {
+        h[..6].copy_from_slice(&dst.0);
+        h[6..].copy_from_slice(&src.0);
+    }
+}
+
+/// Pushes a header before everything the packet has, behind a blank Ethernet header with its Ethernet type.
+pub(crate) fn push_outermost(
+    p: &mut PacketBuf,
+    header: &[u8],
+    header_type: u16,
+    was: u32,
+) -> Result<(), DropReason> {
+    // The blank header that is there already moves to the front.
+    let more = if was == packet_type::ETHERNET { ETHERNET } else { 0 };
+    p.push_front(header.len() + more).ok_or(DropReason::NoHeadroom)?;
+    let h = p.get_mut(..ETHERNET + header.len()).ok_or(DropReason::Malformed)?;
+    h[..12].fill(0);
+    h[12..ETHERNET].copy_from_slice(&header_type.to_be_bytes());
+    h[ETHERNET..].copy_from_slice(header);
+    Ok(())
+}
+
+/// Pushes a network service header before everything.
+pub(crate) fn push_nsh(p: &mut PacketBuf, h: &NshHeader, was: u32) -> Result<(), DropReason> {
+    push_outermost(p, &h.bytes(), eth_type::NSH, was)
+}
+
+/// Takes off the network service header that a packet begins with; the type of what is left.
+pub(crate) fn pop_nsh(p: &mut PacketBuf, was: u32) -> Result<u32, DropReason> {
+    if was != packet_type::NSH {
+        return Err(DropReason::PacketType);
+    }
+    let header = p.get(ETHERNET..).unwrap_or(&[]);
+    let len = nsh::length(header).ok_or(DropReason::Malformed)?;
+    let next = header.get(3).copied().unwrap_or_default();
+    let is = nsh::next_protocol::packet_type(next).ok_or(DropReason::PacketType)?;
+    take_off(p, len, is)?;
+    Ok(is)
+}
+
+/// Takes off the label stack entry that a packet begins with, in front of an Ethernet frame.
+pub(crate) fn pop_label_of_frame(p: &mut PacketBuf) -> Result<(), DropReason> {
+    take_off(p, 4, packet_type::ETHERNET)
+}
+
+/// Takes off `len` bytes behind the blank Ethernet header; what is left is a packet of type `is`.
+fn take_off(p: &mut PacketBuf, len: usize, is: u32) -> Result<(), DropReason> {
+    match packet_type::eth_type(is) {
+        None => {
+            let frame = p.len() >= ETHERNET + len + ETHERNET && p.pull_front(ETHERNET + len);
+            if frame { Ok(()) } else { Err(DropReason::Runt) }
+        }
+        Some(t) => {
+            if !p.pull_front(len) {
+                return Err(DropReason::Malformed);
+            }
+            let h = p.get_mut(..ETHERNET).ok_or(DropReason::Malformed)?;
+            h[..12].fill(0);
+            h[12..].copy_from_slice(&t.to_be_bytes());
+            Ok(())
+        }
     }
 }

@@ -13,9 +13,12 @@ use datapath_api::{DropReason, Exported, Punt, PuntSink};
 use device::{BATCH, PacketBatch, PacketBuf, TakeEach, TxQueue};
 use flow::export::Export;
 use flow::field::METADATA;
+use flow::headers::eth_type;
 use flow::tunnel::TunnelKind;
 use flow::tunnel::options::OptionWords;
-use flow::{Action, ControllerAction, CtAction, FieldId, Layout, PacketKey, PortId};
+use flow::{
+    Action, ControllerAction, CtAction, FieldId, Layout, MacAddr, PacketKey, PortId, nsh, packet_type,
+};
 
 use crate::connections;
 use crate::dice::Dice;
@@ -33,6 +36,8 @@ use crate::tunnel::{self, SourcePorts};
 const RECIRC_QUEUE: usize = 256;
 /// Clones within clones.
 const MAX_CLONE_DEPTH: u8 = 8;
+/// Ethernet type of a label's payload that is an Ethernet frame.
+const TEB: u16 = 0x6558;
 /// The part of a key that is not read from the frame.
 #[derive(Clone)]
 pub(crate) struct Metadata {
@@ -114,6 +119,22 @@ impl Packet<'_> {
         let _ = flow::parse_into(&self.buf, PortId(0), self.key);
         restore(self.key, &m);
         self.changed = false;
+    }
+
+    /// What it begins with.
+    fn kind(&self) -> u32 {
+        self.key.get64(FieldId::PacketType) as u32
+    }
+
+    /// It begins with something else from now on, or with another header of that kind.
+    fn became(&mut self, kind: u32) {
+        self.key.set(FieldId::PacketType, kind.into());
+        (self.changed, self.is_other) = (true, true);
+    }
+
+    /// The packet's own bytes.
+    fn bytes(&self) -> &[u8] {
+        self.buf.get(nsh::blank(self.key)..).unwrap_or(&[])
     }
 
     /// Learns what the frame is, which is another one now.
@@ -337,6 +358,9 @@ impl Outputs {
                 p.get_to_know();
             }
             match a {
+                Action::Output(_) if p.kind() != packet_type::ETHERNET => {
+                    return self.tally.drop(DropReason::PacketType);
+                }
                 Action::Output(port) => {
                     let cut = trunc.take();
                     if last {
@@ -374,10 +398,60 @@ impl Outputs {
                         return self.tally.drop(why);
                     }
                     p.changed = true;
+                    if p.kind() != packet_type::ETHERNET {
+                        p.became(packet_type::of_type(*eth_type));
+                    }
+                }
+                Action::PopMpls { eth_type: TEB }
+                    if packet_type::eth_type(p.kind()).is_some_and(eth_type::is_mpls) =>
+                {
+                    if let Err(why) = edit::pop_label_of_frame(&mut p.buf) {
+                        return self.tally.drop(why);
+                    }
+                    p.became(packet_type::ETHERNET);
                 }
                 Action::PopMpls { eth_type } => {
                     edit::pop_mpls(&mut p.buf, &mut p.headers, *eth_type);
                     p.changed = true;
+                    if p.kind() != packet_type::ETHERNET {
+                        p.became(packet_type::of_type(*eth_type));
+                    }
+                }
+                Action::AddMpls { eth_type, lse } => {
+                    let kind = p.kind();
+                    if let Err(why) = edit::push_outermost(&mut p.buf, &lse.to_be_bytes(), *eth_type, kind) {
+                        return self.tally.drop(why);
+                    }
+                    p.became(packet_type::of_type(*eth_type));
+                }
+                Action::PushEth { src, dst } => {
+                    if p.kind() == packet_type::ETHERNET {
+                        return self.tally.drop(DropReason::PacketType);
+                    }
+                    edit::set_addresses(&mut p.buf, *src, *dst);
+                    p.became(packet_type::ETHERNET);
+                }
+                Action::PopEth => {
+                    if p.kind() != packet_type::ETHERNET || p.headers.vlans() > 0 {
+                        return self.tally.drop(DropReason::PacketType);
+                    }
+                    edit::set_addresses(&mut p.buf, MacAddr::default(), MacAddr::default());
+                    let kind = packet_type::of_type(p.headers.eth_type());
+                    p.became(kind);
+                }
+                Action::PushNsh(h) => {
+                    let kind = p.kind();
+                    if let Err(why) = edit::push_nsh(&mut p.buf, h, kind) {
+                        return self.tally.drop(why);
+                    }
+                    p.became(packet_type::NSH);
+                }
+                Action::PopNsh => {
+                    let kind = p.kind();
+                    match edit::pop_nsh(&mut p.buf, kind) {
+                        Ok(kind) => p.became(kind),
+                        Err(why) => return self.tally.drop(why),
+                    }
                 }
                 Action::Recirc(id) => {
                     let mut m = metadata(p.key);
@@ -405,18 +479,18 @@ impl Outputs {
                 }
                 Action::Meter(id) => {
                     let meter = self.meters.load().get(&id.0).cloned();
-                    match meter.map_or(Verdict::Pass, |m| m.offer(p.buf.len(), now)) {
+                    match meter.map_or(Verdict::Pass, |m| m.offer(p.bytes().len(), now)) {
                         Verdict::Pass => {}
                         Verdict::Drop => return self.tally.drop(DropReason::Meter),
                         Verdict::Remark { levels } => remark(&mut p, levels),
                     }
                 }
-                Action::Trunc(n) => trunc = Some(*n as usize),
+                Action::Trunc(n) => trunc = Some((*n as usize).saturating_add(nsh::blank(p.key))),
                 Action::TunnelPush(h) => {
                     if let Err(why) = tunnel::push(&mut p.buf, h, p.key, &self.tunnel_ports) {
                         return self.tally.drop(why);
                     }
-                    (p.changed, p.is_other) = (true, true);
+                    p.became(packet_type::ETHERNET);
                 }
                 Action::TunnelPop { port, kind } => {
                     given = true;
@@ -451,7 +525,7 @@ impl Outputs {
                 }
                 Action::Export(e) => self.export(&mut p, e),
                 Action::CheckLength(c) => {
-                    let list = c.of(p.buf.len());
+                    let list = c.of(p.bytes().len());
                     if depth >= MAX_CLONE_DEPTH {
                         self.tally.drop(DropReason::RecircLimit);
                     } else if last {
@@ -528,16 +602,17 @@ impl Outputs {
         if p.changed {
             p.reparse();
         }
-        let snap = p.buf.len().min(e.snap_bytes.into());
-        let (len_bytes, key) = (p.buf.len() as u32, *p.key);
-        self.punts.export(Exported { packet: p.buf[..snap].to_vec(), len_bytes, key, export: e.clone() });
+        let (bytes, key) = (p.bytes(), *p.key);
+        let snap = bytes.len().min(e.snap_bytes.into());
+        let (packet, len_bytes) = (bytes[..snap].to_vec(), bytes.len() as u32);
+        self.punts.export(Exported { packet, len_bytes, key, export: e.clone() });
     }
 
     fn punt(&mut self, p: &mut Packet<'_>, action: &ControllerAction) {
         if p.changed {
             p.reparse();
         }
-        let punt = Punt { packet: p.buf.to_vec(), key: *p.key, action: *action };
+        let punt = Punt { packet: p.bytes().to_vec(), key: *p.key, action: *action };
         if self.punts.punt(punt) {
             self.tally.punts += 1;
         } else {

@@ -28,8 +28,9 @@ use std::sync::Arc;
 
 use clock::Instant;
 use datapath_api::{FlowCounters, FlowRecord, MissHandler};
+use flow::nsh::BLANK_BYTES;
 use flow::tunnel::TunnelKind;
-use flow::{Action, CtAction, PacketKey, PacketMask, PacketMatch, PortId, WordIter};
+use flow::{Action, CtAction, FieldId, PacketKey, PacketMask, PacketMatch, PortId, WordIter};
 use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
@@ -81,6 +82,8 @@ pub(crate) struct Entry {
     fused: bool,
     /// Nothing is done.
     pub(crate) drops: bool,
+    /// Its packets have no Ethernet header of their own.
+    bare: bool,
     /// All that is done is to take the packet out of a tunnel.
     pub(crate) pops: bool,
     /// The zone when all that is done is to track the packet and look it up again.
@@ -548,10 +551,12 @@ impl Tables {
             (entry.packets, entry.bytes, entry.tcp_flags) = (0, 0, 0);
             self.touched.retain(|t| *t != e);
         }
+        let bare = i.record.matches.get(FieldId::PacketType).0 != 0;
         i.counters.claim(writer);
+        entry.bare = bare;
         entry.counters = Some(i.counters.clone());
         entry.only_output = match &*i.actions {
-            [Action::Output(p)] => Some(*p),
+            [Action::Output(p)] if !bare => Some(*p),
             _ => None,
         };
         entry.fused = i.rewrite.is_some();
@@ -607,6 +612,7 @@ impl Tables {
             fused: false,
             drops: false,
             pops: false,
+            bare: false,
             tracks: None,
             subtable,
             packets: 0,
@@ -725,6 +731,10 @@ impl Tables {
     pub(crate) fn flush(&mut self, now: Instant) {
         for e in self.touched.drain(..) {
             let entry = &mut self.entries[e as usize];
+            if entry.bare {
+                // The blank header is nobody's.
+                entry.bytes -= (BLANK_BYTES as u64 * u64::from(entry.packets)).min(entry.bytes);
+            }
             if let Some(c) = &entry.counters {
                 c.add_by(self.writer, entry.packets.into(), entry.bytes, entry.tcp_flags, now);
             }

@@ -12,7 +12,7 @@ use device::PacketBuf;
 use flow::checksum::{Sum, udp_nonzero};
 use flow::headers::{eth_type, ip_proto};
 use flow::tunnel::{OpenError, Opened, TunnelKind, TunnelPush};
-use flow::{FieldId, HashAlg, PacketKey};
+use flow::{FieldId, HashAlg, PacketKey, nsh, packet_type};
 
 use crate::dp_hash::dp_hash;
 
@@ -70,6 +70,8 @@ pub(crate) fn push(
     inner: &PacketKey,
     ports: &SourcePorts,
 ) -> Result<(), DropReason> {
+    // What is not on the wire of a packet without an Ethernet header makes room.
+    p.pull_front(nsh::blank(inner));
     let header = h.bytes();
     let (l3, l4) = (14, h.l4());
     let ip_len = header.len() + p.len() - l3;
@@ -114,8 +116,15 @@ pub(crate) fn pop(p: &mut PacketBuf, kind: TunnelKind, l3: usize) -> Result<Open
         OpenError::Checksum => DropReason::TunnelChecksum,
         OpenError::Unknown => DropReason::NotOfTunnel,
     })?;
-    if p.resize(t.end).is_none() || !p.pull_front(t.inner) {
+    let kind = packet_type::eth_type(t.packet_type);
+    let blank = if kind.is_some() { nsh::BLANK_BYTES } else { 0 };
+    if p.resize(t.end).is_none() || t.inner < blank || !p.pull_front(t.inner - blank) {
         return Err(DropReason::Malformed);
+    }
+    if let Some(kind) = kind {
+        let h = p.get_mut(..nsh::BLANK_BYTES).ok_or(DropReason::Malformed)?;
+        h[..12].fill(0);
+        h[12..].copy_from_slice(&kind.to_be_bytes());
     }
     Ok(t)
 }
@@ -139,6 +148,7 @@ pub(crate) fn write(t: &Opened, key: &mut PacketKey) {
     put(TunTpDst, t.ports.1.into());
     put(TunGbpId, t.gbp.0.into());
     put(TunGbpFlags, t.gbp.1.into());
+    put(PacketType, t.packet_type);
     t.options.write(key);
 }
 
@@ -171,6 +181,7 @@ mod tests {
             tp_dst: kind.default_port(),
             gbp: (kind == TunnelKind::Vxlan).then_some((77, 0x8)),
             oam: false,
+            packet_type: 0,
         }
     }
 
@@ -181,7 +192,7 @@ mod tests {
         let inner =
             FrameBuilder::new().ipv4([1, 1, 1, 1], [2, 2, 2, 2]).tcp(1000, 80).payload(b"seven b").build();
         let key = flow::parse(&inner, PortId(1)).unwrap().key;
-        for kind in [TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre] {
+        for kind in [TunnelKind::Vxlan, TunnelKind::VxlanGpe, TunnelKind::Geneve, TunnelKind::Gre] {
             for (v6, csum) in [(false, false), (false, true), (true, false), (true, true)] {
                 let h = header(kind, v6, csum);
                 let mut p = pool.copy_from(&inner).unwrap();
@@ -207,6 +218,37 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_packet_without_an_ethernet_header_goes_into_a_tunnel_and_comes_out_without_one() {
+        let pool = BufferPool::new(8).unwrap();
+        let mut blank =
+            FrameBuilder::new().ipv4([1, 1, 1, 1], [2, 2, 2, 2]).udp(1000, 80).payload(b"odd").build();
+        blank[..12].fill(0);
+        let mut key = flow::parse(&blank, PortId(1)).unwrap().key;
+        key.set(FieldId::PacketType, packet_type::of_type(0x0800).into());
+        for (kind, says) in [(TunnelKind::Gre, &[0x08, 0x00][..]), (TunnelKind::VxlanGpe, &[0x0c, 0, 0, 1])] {
+            for csum in [false, true] {
+                let packet_type = packet_type::of_type(0x0800);
+                let h = TunnelHeader { packet_type, ..header(kind, false, csum) };
+                let mut p = pool.copy_from(&blank).unwrap();
+                push(&mut p, &TunnelPush::new(&h, PortId(9), PortId(8)), &key, &SourcePorts::default())
+                    .unwrap();
+                // The blank header is not on the wire.
+                assert_eq!(&p[p.len() - (blank.len() - 14)..], &blank[14..], "{kind:?}");
+                let at = if kind == TunnelKind::Gre { 36 } else { 42 };
+                assert_eq!(&p[at..at + says.len()], says);
+                p.extend(&[0; 6]).unwrap();
+                let t = pop(&mut p, kind, 14).unwrap();
+                assert_eq!((&p[..], t.packet_type), (&blank[..], packet_type), "{kind:?} {csum}");
+                let mut opened = PacketKey::ZERO;
+                write(&t, &mut opened);
+                assert_eq!(opened.get64(FieldId::PacketType) as u32, packet_type);
+            }
+        }
+        // To a tunnel that carries Ethernet frames alone it would look like one.
+        assert!(!TunnelKind::Vxlan.carries(packet_type::of_type(0x0800)) && TunnelKind::Gre.carries(0));
     }
 
     #[test]

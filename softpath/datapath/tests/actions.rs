@@ -316,6 +316,12 @@ fn interpret(
             | Action::CtClear
             | Action::TunnelPush(_)
             | Action::TunnelPop { .. }
+            // Tests of their own: `packet_types.rs`.
+            | Action::AddMpls { .. }
+            | Action::PushEth { .. }
+            | Action::PopEth
+            | Action::PushNsh(_)
+            | Action::PopNsh
             // Copies that nobody need get.
             | Action::Sample(_)
             | Action::Export(_) => {}

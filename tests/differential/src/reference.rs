@@ -408,6 +408,7 @@ impl<F: Flow> Interpreter<'_, F> {
             Ip => ip,
             Arp => t == 0x0806 || t == 0x8035,
             Mpls => self.mpls(),
+            Nsh => t == 0x894f,
             Tcp => whole && proto == 6,
             Udp => whole && proto == 17,
             Sctp => whole && proto == 132,

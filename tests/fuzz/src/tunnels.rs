@@ -48,6 +48,7 @@ fn header(what: u8, b: &[u8; SETTINGS]) -> TunnelHeader {
         tp_dst: kind.default_port(),
         gbp: (kind == TunnelKind::Vxlan && b[26] & 4 != 0).then_some((u16::from(b[27]), b[26])),
         oam: b[26] & 8 != 0,
+        packet_type: 0,
     }
 }
 

@@ -679,9 +679,13 @@ impl Bridge {
         };
         let b = there.as_deref().unwrap_or(self);
         let mut o = b.translate(&flow.packet(), f.in_port, Start::Frozen(f), true);
+        let mut flow = *flow;
+        if flow.get(FieldId::ActsetOutput) == 0 {
+            flow.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
+        }
         keep_from_controllers(&mut o.actions);
         o.steps.retain(|s| !matches!(s.kind, StepKind::Learned(_)));
-        Some(Trace::new(*flow, o))
+        Some(Trace::new(flow, o))
     }
 
     /// Records follow the tables up to this generation.

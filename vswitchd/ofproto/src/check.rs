@@ -4,7 +4,7 @@
 //! fields that actions write (OpenFlow 1.3.5 6.4, `OFPBAC_MATCH_INCONSISTENT`). The check follows the action list, since
 //! a push or pop changes what is there.
 
-use flow::{FieldId, PipelineMatch, Prereq};
+use flow::{FieldId, PipelineMatch, Prereq, packet_type};
 use openflow::error::{BadAction, BadInstruction, Nicira};
 use openflow::extension::{Ct, CtFlags, CtZone, Learn, LearnSource, LearnTarget};
 use openflow::{Action, ErrorCode, GroupId, Instructions, PortNo, Subfield};
@@ -68,6 +68,8 @@ struct Known {
     proto: Option<u64>,
     icmp_type: Option<u64>,
     tagged: bool,
+    /// What it begins with; `None` when only the packet can tell.
+    packet_type: Option<u32>,
     /// Actions that are fixed to a kind of packet may meet others.
     lenient: bool,
 }
@@ -80,12 +82,16 @@ impl Known {
         };
         let (tci, tci_mask) = m.get(FieldId::VlanTci);
         Known {
-            eth_type: exact(FieldId::EthType),
+            eth_type: match flow::prereq::ether_type(m.key()) {
+                0 => exact(FieldId::EthType),
+                t => Some(t.into()),
+            },
             proto: exact(FieldId::NwProto),
             icmp_type: exact(FieldId::TpSrc).or_else(|| {
                 (m.get(FieldId::Icmp6Type).1 == 0xff).then(|| m.get(FieldId::Icmp6Type).0 as u64)
             }),
             tagged: tci & tci_mask & 0x1000 != 0,
+            packet_type: Some(m.key().get64(FieldId::PacketType) as u32),
             lenient: false,
         }
     }
@@ -101,6 +107,7 @@ impl Known {
             Prereq::Ip => v4 || v6,
             Prereq::Arp => matches!(self.eth_type, Some(0x0806 | 0x8035)),
             Prereq::Mpls => matches!(self.eth_type, Some(0x8847 | 0x8848)),
+            Prereq::Nsh => self.eth_type == Some(0x894f),
             Prereq::Tcp => ip(6),
             Prereq::Udp => ip(17),
             Prereq::Sctp => ip(132),
@@ -124,6 +131,22 @@ impl Known {
                 self.eth_type = Some((*t).into());
                 self.proto = None;
                 self.icmp_type = None;
+            }
+            Action::Encap(e) => {
+                self.packet_type = Some(e.packet_type);
+                if let Some(t) = packet_type::eth_type(e.packet_type) {
+                    (self.eth_type, self.tagged) = (Some(t.into()), false);
+                }
+                if !matches!(self.eth_type, Some(0x0800 | 0x86dd)) {
+                    (self.proto, self.icmp_type) = (None, None);
+                }
+            }
+            Action::Decap { .. } if self.packet_type == Some(packet_type::ETHERNET) => {
+                self.packet_type = self.eth_type.map(|t| packet_type::of_type(t as u16));
+            }
+            // Only the packet can tell.
+            Action::Decap { .. } => {
+                (self.packet_type, self.eth_type, self.proto, self.icmp_type) = (None, None, None, None);
             }
             Action::SetField { field: FieldId::VlanTci, value, mask } if mask & 0x1000 != 0 => {
                 self.tagged = value & 0x1000 != 0;
@@ -169,6 +192,7 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         Action::PushMpls(t) if !matches!(t, 0x8847 | 0x8848) => return Err(BadAction::BadArgument.into()),
         Action::PopVlan => known.want(Prereq::Vlan)?,
         Action::PopMpls(_) => known.want(Prereq::Mpls)?,
+        Action::DecNshTtl => known.want(Prereq::Nsh)?,
         Action::Resubmit { table, .. } if table.is_some_and(|t| t.0 >= N_TABLES) => {
             return Err(BadAction::BadArgument.into());
         }
@@ -208,13 +232,9 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         Action::Ct(c) => check_ct(c, known)?,
         // Only within a `ct`.
         Action::Nat(_) => return Err(BadAction::BadSetArgument.into()),
-        Action::CopyTtlOut
-        | Action::CopyTtlIn
-        | Action::PushPbb(_)
-        | Action::PopPbb
-        | Action::Encap(_)
-        | Action::Decap { .. }
-        | Action::DecNshTtl => return Err(BadAction::BadType.into()),
+        Action::CopyTtlOut | Action::CopyTtlIn | Action::PushPbb(_) | Action::PopPbb => {
+            return Err(BadAction::BadType.into());
+        }
         // Of what a packet has only tunnel options can go.
         Action::DeleteField(f) if f.option().is_none() => return Err(BadAction::BadArgument.into()),
         // A packet without the field or tag stays as it is.
@@ -239,6 +259,8 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         | Action::DebugSlow
         | Action::CtClear
         | Action::DeleteField(_)
+        | Action::Encap(_)
+        | Action::Decap { .. }
         | Action::Note(_) => {}
     }
     known.apply(a);
@@ -340,6 +362,10 @@ fn check_write(field: FieldId, known: &Known) -> Result<(), ErrorCode> {
         return Err(BadAction::BadSetType.into());
     }
     known.need(field.info().prereq)?;
+    let of_ethernet = matches!(field, FieldId::EthSrc | FieldId::EthDst);
+    if of_ethernet && known.packet_type.is_some_and(|t| t != packet_type::ETHERNET) {
+        return Err(BadAction::MatchInconsistent.into());
+    }
     if field == FieldId::VlanVid { known.need(Prereq::Vlan) } else { Ok(()) }
 }
 

@@ -4,8 +4,10 @@ use std::fmt::Write;
 
 use clock::Instant;
 use datapath_api::FlowRecord;
+use flow::text::flags::TUN_KEY;
 use flow::text::odp::{Context, format_actions, format_flow, format_flow_whole};
 use flow::text::value::PortName;
+use flow::{FieldId, PacketKey, PacketMask};
 
 use crate::record::FlowOwner;
 
@@ -28,7 +30,11 @@ pub fn format_record(r: &FlowRecord, now: Instant, ports: PortName<'_>, whole: b
     // As Open vSwitch has it: with the bits of the packet that it was made for.
     let key = made_for.map_or_else(|| r.matches.key(), |m| m.key);
     let format = if whole { format_flow_whole } else { format_flow };
-    let mut line = format(&key, &r.matches.mask(), ports);
+    let mut mask = r.matches.mask();
+    if made_for.is_some() {
+        leave_out(&key, &mut mask);
+    }
+    let mut line = format(&key, &mask, ports);
     let _ = write!(line, ", packets:{packets}, bytes:{bytes}, used:");
     match owner.and_then(FlowOwner::used).max(soft.used).filter(|_| packets > 0) {
         None => line.push_str("never"),
@@ -42,6 +48,20 @@ pub fn format_record(r: &FlowRecord, now: Instant, ports: PortName<'_>, whole: b
         line.push_str(&tcp_flags(soft.tcp_flags));
     }
     line
+}
+
+/// What Open vSwitch's datapath is not told of a tunnel, because it has attributes only for what there is: a key that is not there, a
+/// type of service that is zero.
+fn leave_out(key: &PacketKey, mask: &mut PacketMask) {
+    if key.get(FieldId::TunTos) == 0 {
+        mask.set(FieldId::TunTos, 0);
+    }
+    if key.get(FieldId::TunFlags) & u128::from(TUN_KEY) == 0 {
+        mask.set_masked(FieldId::TunFlags, 0, TUN_KEY.into());
+        if key.get(FieldId::TunId) == 0 {
+            mask.set(FieldId::TunId, 0);
+        }
+    }
 }
 
 /// What a record does, as text.

@@ -90,6 +90,6 @@ pub use settings::{
 pub use switch::{Switch, SwitchConfig, SwitchCounters};
 pub use tables::{FragHandling, N_TABLES, Pipeline};
 pub use trace::{Trace, TraceStart};
-pub use tunnel::{Tunnel, TunnelSettings};
+pub use tunnel::{PacketTypes, Tunnel, TunnelSettings};
 pub use vlan::{PriorityTags, VlanMode, VlanSet};
 pub use xlate::{Problem, hash_of_station};

@@ -10,7 +10,7 @@ use openflow::port::{PortConfig, PortDesc, PortFeatures, PortState};
 
 use crate::patch::Patch;
 use crate::settings::{BridgeSettings, PortSettings};
-use crate::tunnel::Tunnel;
+use crate::tunnel::{PacketTypes, Tunnel};
 
 /// In the place of a datapath port where there is none.
 pub const NO_DATAPATH_PORT: PortId = PortId(u32::MAX);
@@ -79,6 +79,15 @@ impl Port {
     /// A tunnel port that is up; `dp` is the port of the datapath that it shares with others.
     pub fn tunnel(no: PortNo, dp: PortId, name: &str, hw_addr: MacAddr, tunnel: Arc<Tunnel>) -> Self {
         Port { tunnel: Some(tunnel), ..Port::new(no, dp, name, hw_addr) }
+    }
+
+    /// What packets that it sends and takes begin with.
+    pub fn packets(&self) -> PacketTypes {
+        match (&self.tunnel, &self.patch) {
+            (Some(t), _) => t.settings.packets,
+            (None, Some(_)) => PacketTypes::Any,
+            (None, None) => PacketTypes::Ethernet,
+        }
     }
 
     /// A patch port that is up; what it sends comes in on the port called `peer`.

@@ -94,6 +94,8 @@ pub struct Frozen {
     pub tracked: bool,
     /// What a controller is to be given along with the packet.
     pub userdata: Vec<u8>,
+    /// What the packet begins with: an id is of packets that begin alike.
+    pub(crate) packet_type: u32,
 }
 
 impl Frozen {
@@ -110,6 +112,7 @@ impl Frozen {
             then: Vec::new(),
             tracked: false,
             userdata: Vec::new(),
+            packet_type: key.get64(flow::FieldId::PacketType) as u32,
         }
     }
 
@@ -135,6 +138,8 @@ struct Held {
     recirc: Arc<Recirc>,
     /// Sweeps since somebody held it or asked for it.
     idle: AtomicU8,
+    /// It was made to look at.
+    look: bool,
 }
 
 #[derive(Default)]
@@ -155,6 +160,12 @@ pub struct Recircs {
 impl Recircs {
     /// Keeps a state; `None` when there are [`MAX_RECIRCS`] already.
     pub fn freeze(&self, state: Frozen) -> Option<Arc<Recirc>> {
+        self.freeze_for(state, false)
+    }
+
+    /// As [`Recircs::freeze`]; with `look` for a translation that is made to look at. Its id is nobody else's unless somebody holds it
+    /// meanwhile, as in Open vSwitch.
+    pub(crate) fn freeze_for(&self, state: Frozen, look: bool) -> Option<Arc<Recirc>> {
         let hash = self.hasher.hash_one(&state);
         if let Some(r) = self.inner.read().find(hash, &state) {
             return Some(r);
@@ -172,7 +183,7 @@ impl Recircs {
         }
         inner.last = id;
         let recirc = Arc::new(Recirc { id, state, hash });
-        inner.by_id.insert(id, Held { recirc: recirc.clone(), idle: AtomicU8::new(0) });
+        inner.by_id.insert(id, Held { recirc: recirc.clone(), idle: AtomicU8::new(0), look });
         inner.by_hash.entry(hash).or_default().push(id);
         Some(recirc)
     }
@@ -232,7 +243,8 @@ impl Recircs {
 impl Inner {
     fn find(&self, hash: u64, state: &Frozen) -> Option<Arc<Recirc>> {
         let ids = self.by_hash.get(&hash)?;
-        ids.iter().filter_map(|id| self.by_id.get(id)).find(|h| h.recirc.state == *state).map(|h| {
+        let is = |h: &&Held| h.recirc.state == *state && (!h.look || Arc::strong_count(&h.recirc) > 1);
+        ids.iter().filter_map(|id| self.by_id.get(id)).find(is).map(|h| {
             // As good as new: packets may be given it again.
             h.idle.store(0, Ordering::Relaxed);
             h.recirc.clone()
@@ -262,6 +274,16 @@ mod tests {
         }
         assert!(r.is_empty() && r.thaw(1).is_none());
         assert_eq!(r.freeze(state(1)).unwrap().id, 3);
+    }
+
+    #[test]
+    fn what_a_look_left_behind_is_found_by_its_id_and_shared_only_while_somebody_holds_it() {
+        let r = Recircs::default();
+        let id = r.freeze_for(state(1), true).unwrap().id;
+        assert_eq!(r.thaw(id).unwrap().state, state(1));
+        let other = r.freeze_for(state(1), true).unwrap();
+        assert_ne!(other.id, id);
+        assert_eq!(r.freeze(state(1)).unwrap().id, other.id);
     }
 
     #[test]

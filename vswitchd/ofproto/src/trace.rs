@@ -58,6 +58,8 @@ pub enum StepKind {
     Thaw,
     /// Something that was put back.
     Restored(String),
+    /// What was put back of where the packet had been, in the place of an action.
+    Unrolled(String),
     /// Something worth saying about the action before.
     Note(String),
     /// A station that the packet makes known, where it is more than a trace.
@@ -317,7 +319,11 @@ fn text_of(kind: &StepKind, names: Names<'_>) -> String {
         StepKind::Bucket(id) => format!("bucket {}", id.0),
         StepKind::ActionSet => "--. Executing action set:".into(),
         StepKind::Thaw => "thaw".into(),
-        StepKind::Bridge(n) | StepKind::Restored(n) | StepKind::Note(n) | StepKind::Learned(n) => n.clone(),
+        StepKind::Bridge(n)
+        | StepKind::Restored(n)
+        | StepKind::Unrolled(n)
+        | StepKind::Note(n)
+        | StepKind::Learned(n) => n.clone(),
     }
 }
 

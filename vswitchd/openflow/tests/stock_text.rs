@@ -65,6 +65,17 @@ const FLOWS: &[(Version, &str)] = {
         (V13, "actions=meter:3,output:1,clear_actions,write_actions(output:4,group:2),goto_table:7"),
         (V13, "actions=encap(nsh(md_type=1)),encap(ethernet),decap()"),
         (V13, "actions=encap(nsh(md_type=2,tlv(0x1000,10,0x12345678)))"),
+        (
+            V13,
+            "dl_type=0x894f,nsh_ttl=63,nsh_mdtype=1,nsh_np=3,nsh_spi=0x123456,nsh_si=255,nsh_c1=0x11223344,nsh_c3=0x10/0x70,\
+             actions=set_field:0x2->nsh_flags,set_field:254->nsh_si,set_field:0x44332211->nsh_c1,\
+             set_field:0x10/0xf0->nsh_c2,dec_nsh_ttl,output:2",
+        ),
+        (
+            V13,
+            "packet_type=(1,0x894f),nsh_mdtype=1,actions=load:0x1->NXOXM_NSH_C1[0..3],move:NXOXM_NSH_C2[]->NXM_NX_REG0[],\
+             push:NXOXM_NSH_SI[],pop:NXOXM_NSH_C4[0..7]",
+        ),
         (V13, "packet_type=(0,0),actions=decap(packet_type(ns=1,type=0x800))"),
         (V15, "actions=set_field:0xff/0xff->reg0,move:NXM_NX_REG0[0..7]->NXM_NX_REG1[0..7]"),
     ]

@@ -19,6 +19,7 @@ fn counter(r: DropReason) -> Option<&'static str> {
         DropReason::Meter => Some("datapath_drop_meter"),
         DropReason::RecircLimit => Some("datapath_drop_recirc_error"),
         DropReason::PuntFull => Some("datapath_drop_userspace_action_error"),
+        DropReason::PacketType => Some("drop_action_unsupported_packet_type"),
         DropReason::TunnelChecksum | DropReason::NotOfTunnel => Some("datapath_drop_tunnel_pop_error"),
         // Not dropped by the datapath's own doing, or unknown there.
         DropReason::NoBuffer

@@ -16,6 +16,7 @@ pub mod eth_type {
     pub const MPLS_MULTICAST: u16 = 0x8848;
     pub const SERVICE_VLAN: u16 = 0x88a8;
     pub const LLDP: u16 = 0x88cc;
+    pub const NSH: u16 = 0x894f;
     /// Smallest number that is a type and not a length (IEEE 802.3 3.2.6).
     pub const MIN: u16 = 0x0600;
     /// What a key holds for a frame without a type (802.3 with LLC): OpenFlow 1.0 OFP_DL_TYPE_NOT_ETH_TYPE.

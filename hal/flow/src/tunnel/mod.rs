@@ -2,14 +2,18 @@
 //!
 //! ```text
 //!   Ethernet | IPv4 or IPv6 | UDP | VXLAN (RFC 7348, group policy)  | inner frame
+//!                           | UDP | VXLAN with a next protocol      | inner frame, IP packet or network service header
 //!                           | UDP | Geneve (RFC 8926), options      | inner frame
-//!                           | GRE (RFC 2784, RFC 2890), TEB         | inner frame
+//!                           | GRE (RFC 2784, RFC 2890)              | inner frame (TEB), or what an Ethernet type stands for
 //! ```
 //!
 //! [`TunnelPush`] is a finished header in which only what depends on the packet is open: lengths, checksums, the source port of
 //! UDP. Whoever pushes fills those in. [`Opened::read`] is the way back.
 //!
-//! Not here: sequence numbers of GRE are read over and never sent; packets without an inner Ethernet header.
+//! A packet without an inner Ethernet header comes out of a tunnel, and goes into one, behind a blank one that is not on the wire; see
+//! [`crate::nsh::packet_type`].
+//!
+//! Not here: sequence numbers of GRE are read over and never sent.
 
 mod open;
 pub mod options;
@@ -19,6 +23,7 @@ use std::net::IpAddr;
 
 use crate::action::PortId;
 use crate::headers::{MacAddr, eth_type, ip_proto};
+use crate::nsh::{next_protocol, packet_type};
 
 pub use open::{OpenError, Opened};
 pub(crate) use text::write_push;
@@ -28,9 +33,11 @@ pub(crate) use text::write_push;
 pub enum TunnelKind {
     /// RFC 7348.
     Vxlan,
+    /// VXLAN whose header says what follows (draft-ietf-nvo3-vxlan-gpe).
+    VxlanGpe,
     /// RFC 8926.
     Geneve,
-    /// RFC 2784 with the key of RFC 2890, carrying Ethernet frames.
+    /// RFC 2784 with the key of RFC 2890.
     Gre,
 }
 
@@ -38,7 +45,7 @@ impl TunnelKind {
     /// Its name as a type of interface.
     pub fn name(self) -> &'static str {
         match self {
-            TunnelKind::Vxlan => "vxlan",
+            TunnelKind::Vxlan | TunnelKind::VxlanGpe => "vxlan",
             TunnelKind::Geneve => "geneve",
             TunnelKind::Gre => "gre",
         }
@@ -47,10 +54,26 @@ impl TunnelKind {
     /// UDP's port for it unless said otherwise; 0 without UDP.
     pub fn default_port(self) -> u16 {
         match self {
-            TunnelKind::Vxlan => 4789,
+            TunnelKind::Vxlan | TunnelKind::VxlanGpe => 4789,
             TunnelKind::Geneve => 6081,
             TunnelKind::Gre => 0,
         }
+    }
+
+    /// Whether it carries packets of this type (OpenFlow 1.5.1 7.2.3.11).
+    pub fn carries(self, packet_type: u32) -> bool {
+        match self {
+            TunnelKind::Vxlan | TunnelKind::Geneve => packet_type == packet_type::ETHERNET,
+            TunnelKind::VxlanGpe => next_protocol::of(packet_type).is_some(),
+            TunnelKind::Gre => {
+                packet_type == packet_type::ETHERNET || packet_type::eth_type(packet_type).is_some()
+            }
+        }
+    }
+
+    /// Whether it carries anything but Ethernet frames.
+    pub fn carries_others(self) -> bool {
+        matches!(self, TunnelKind::VxlanGpe | TunnelKind::Gre)
     }
 
     /// The IP protocol that carries it.
@@ -73,6 +96,10 @@ pub(crate) const GENEVE_OAM: u8 = 0x80;
 pub(crate) const GENEVE_CRITICAL: u8 = 0x40;
 /// The flag of VXLAN that says that its network identifier means something.
 pub(crate) const VXLAN_VNI: u32 = 0x0800_0000;
+/// The flag of VXLAN that says that the header says what follows.
+pub(crate) const VXLAN_NEXT: u32 = 0x0400_0000;
+/// Bits of VXLAN with a next protocol that are for maintenance: version, O.
+pub(crate) const VXLAN_OAM: u32 = 0x0100_0000;
 /// The flag of VXLAN with group policy that says that the group means something.
 pub(crate) const VXLAN_GROUP: u32 = 0x8000_0000;
 
@@ -108,6 +135,8 @@ pub struct TunnelHeader {
     pub gbp: Option<(u16, u8)>,
     /// Geneve's bit for operations, administration and maintenance.
     pub oam: bool,
+    /// What the packet begins with; one that the encapsulation carries ([`TunnelKind::carries`]).
+    pub packet_type: u32,
 }
 
 /// A header to be put in front of a packet, and where it is for.
@@ -191,6 +220,12 @@ impl TunnelPush {
                 w.put32(VXLAN_VNI | gbp);
                 w.put32(vni);
             }
+            TunnelKind::VxlanGpe => {
+                // VXLAN's next protocols have the numbers of a network service header's.
+                let next = next_protocol::of(h.packet_type).unwrap_or_default();
+                w.put32(VXLAN_VNI | VXLAN_NEXT | u32::from(next));
+                w.put32(vni);
+            }
             TunnelKind::Geneve => {
                 let options = &options[..options.len().min(options::MAX_HEADER_BYTES)];
                 let flags = if h.oam { GENEVE_OAM } else { 0 }
@@ -203,7 +238,7 @@ impl TunnelPush {
             TunnelKind::Gre => {
                 let key = if h.key.is_some() { GRE_KEY } else { 0 };
                 w.put16(key | if csum { GRE_CSUM } else { 0 });
-                w.put16(TEB);
+                w.put16(packet_type::eth_type(h.packet_type).unwrap_or(TEB));
                 if csum {
                     w.put32(0);
                 }

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use super::options::{Critical, OptionWords};
-use super::{GBP_FLAGS, GRE_CSUM, GRE_KEY, GRE_SEQ, TEB, TunnelKind, VXLAN_GROUP, VXLAN_VNI};
+use super::{
+    GBP_FLAGS, GRE_CSUM, GRE_KEY, GRE_SEQ, TEB, TunnelKind, VXLAN_GROUP, VXLAN_NEXT, VXLAN_OAM, VXLAN_VNI,
+};
 use crate::checksum::Sum;
 use crate::field::FieldId;
-use crate::headers::ip_proto;
+use crate::headers::{eth_type, ip_proto};
 use crate::key::PacketKey;
+use crate::nsh::{BLANK_BYTES, next_protocol, packet_type};
 use crate::text::flags::{TUN_CSUM, TUN_KEY, TUN_OAM};
 
 /// What was read from the headers of a tunnel.
@@ -33,6 +36,8 @@ pub struct Opened {
     pub flags: u16,
     /// Group policy: group and flags.
     pub gbp: (u16, u8),
+    /// What follows: see [`crate::nsh::packet_type`].
+    pub packet_type: u32,
     /// Geneve's options, as far as they are mapped to fields.
     pub options: OptionWords,
 }
@@ -133,15 +138,18 @@ impl Opened {
             key: 0,
             flags: 0,
             gbp: (0, 0),
+            packet_type: packet_type::ETHERNET,
             options: OptionWords::NONE,
         };
         let header = match kind {
             TunnelKind::Gre => gre(body, &mut t)?,
             TunnelKind::Vxlan => udp(body, &o, &mut t)? + vxlan(body, &mut t)?,
+            TunnelKind::VxlanGpe => udp(body, &o, &mut t)? + vxlan_gpe(body, &mut t)?,
             TunnelKind::Geneve => udp(body, &o, &mut t)? + geneve(body, &mut t)?,
         };
-        // An Ethernet header at least.
-        if header + 14 > body.len() {
+        // An Ethernet header at least, when it begins with one.
+        let least = if t.packet_type == packet_type::ETHERNET { BLANK_BYTES } else { 0 };
+        if header + least > body.len() {
             return Err(OpenError::Malformed);
         }
         t.inner = o.l4 + header;
@@ -171,6 +179,7 @@ impl Opened {
         key.set(TunTpDst, self.ports.1.into());
         key.set(TunGbpId, self.gbp.0.into());
         key.set(TunGbpFlags, self.gbp.1.into());
+        key.set(PacketType, self.packet_type.into());
         self.options.write(key);
     }
 }
@@ -211,6 +220,20 @@ fn vxlan(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
     Ok(8)
 }
 
+fn vxlan_gpe(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
+    let flags = be32(body, 8)?;
+    // Nobody here looks at what is for maintenance.
+    if flags & VXLAN_NEXT != 0 && flags & VXLAN_OAM != 0 {
+        return Err(OpenError::Unknown);
+    }
+    if flags & VXLAN_NEXT != 0 {
+        t.packet_type = next_protocol::packet_type(flags as u8).ok_or(OpenError::Unknown)?;
+    }
+    vxlan(body, t)?;
+    t.gbp = (0, 0);
+    Ok(8)
+}
+
 fn geneve(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
     let first = be16(body, 8)?;
     let options = usize::from(first >> 8 & 0x3f) * 4;
@@ -230,9 +253,15 @@ fn geneve(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
 fn gre(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
     let flags = be16(body, 0)?;
     // Routing, which nobody sends, and versions other than 0.
-    if flags & !(GRE_CSUM | GRE_KEY | GRE_SEQ) != 0 || be16(body, 2)? != TEB {
+    if flags & !(GRE_CSUM | GRE_KEY | GRE_SEQ) != 0 {
         return Err(OpenError::Unknown);
     }
+    t.packet_type = match be16(body, 2)? {
+        TEB => packet_type::ETHERNET,
+        // Below are numbers that are no Ethernet types.
+        kind if kind >= eth_type::MIN => packet_type::of_type(kind),
+        _ => return Err(OpenError::Unknown),
+    };
     let mut at = 4;
     if flags & GRE_CSUM != 0 {
         if Sum::ZERO.bytes(body).fold() != 0xffff {

@@ -29,6 +29,7 @@ fn geneve() -> TunnelHeader {
         tp_dst: 6081,
         gbp: None,
         oam: false,
+        packet_type: 0,
     }
 }
 
@@ -116,7 +117,7 @@ fn packets_have_the_options_that_are_mapped_and_no_others() {
     assert_eq!(push.bytes()[42..44], [3, 0x40], "length, and that one is critical");
     // As Open vSwitch 3.1.0 writes it.
     let mut text = String::new();
-    super::write_push(&mut text, &push);
+    super::write_push(&mut text, &push, &|_| None);
     let want = "geneve(crit,vni=0x5,options({class=0xff00,type=0x14,len=4,0x1020304}{class=0xff00,type=0x95,len=0}))";
     assert!(text.contains(want), "{text}");
     options::unmap(a);

@@ -19,12 +19,13 @@ fn header(kind: TunnelKind, src: &str, dst: &str) -> TunnelHeader {
         tp_dst: kind.default_port(),
         gbp: None,
         oam: false,
+        packet_type: 0,
     }
 }
 
 fn text(h: &TunnelHeader, port: u32) -> String {
     let mut out = String::new();
-    write_push(&mut out, &TunnelPush::new(h, PortId(port), PortId(100)));
+    write_push(&mut out, &TunnelPush::new(h, PortId(port), PortId(100)), &|_| None);
     out
 }
 

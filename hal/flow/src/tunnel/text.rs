@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::{TunnelKind, TunnelPush};
+use crate::action::PortId;
 use crate::headers::MacAddr;
-use crate::text::value::hex;
+use crate::text::value::{PortName, hex, quote_name};
 
 fn mac(b: &[u8], at: usize) -> MacAddr {
     MacAddr(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
@@ -22,15 +23,16 @@ fn v6(b: &[u8], at: usize) -> std::net::Ipv6Addr {
     u128::from_be_bytes(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default()).into()
 }
 
-/// Writes the action; ports by number.
-pub(crate) fn write_push(out: &mut String, p: &TunnelPush) {
+/// Writes the action; ports that `ports` knows by name.
+pub(crate) fn write_push(out: &mut String, p: &TunnelPush, ports: PortName<'_>) {
+    let port = |p: PortId| ports(p.0).map_or_else(|| p.0.to_string(), |n| quote_name(&n));
     let b = p.bytes();
     let kind = match p.kind {
         TunnelKind::Gre => 3,
-        TunnelKind::Vxlan => 4,
+        TunnelKind::Vxlan | TunnelKind::VxlanGpe => 4,
         TunnelKind::Geneve => 5,
     };
-    let _ = write!(out, "tnl_push(tnl_port({}),header(size={},type={kind},", p.port.0, b.len());
+    let _ = write!(out, "tnl_push(tnl_port({}),header(size={},type={kind},", port(p.port), b.len());
     let _ = write!(out, "eth(dst={},src={},dl_type=0x{:04x}),", mac(b, 0), mac(b, 6), be16(b, 12));
     if p.v6 {
         let first = be32(b, 14);
@@ -64,7 +66,7 @@ pub(crate) fn write_push(out: &mut String, p: &TunnelPush) {
         let _ = write!(out, "udp(src=0,dst={},csum=0x{csum:x}),", be16(b, at + 2));
     }
     let _ = match p.kind {
-        TunnelKind::Vxlan => {
+        TunnelKind::Vxlan | TunnelKind::VxlanGpe => {
             write!(out, "vxlan(flags=0x{:x},vni=0x{:x})", be32(b, at + 8), be32(b, at + 12) >> 8)
         }
         TunnelKind::Geneve => {
@@ -91,5 +93,5 @@ pub(crate) fn write_push(out: &mut String, p: &TunnelPush) {
             write!(out, ")")
         }
     };
-    let _ = write!(out, "),out_port({}))", p.out.0);
+    let _ = write!(out, "),out_port({}))", port(p.out));
 }

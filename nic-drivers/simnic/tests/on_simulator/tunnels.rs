@@ -33,6 +33,7 @@ fn frames_go_into_tunnels_as_the_host_opens_them() {
                 tp_dst: kind.default_port(),
                 gbp: None,
                 oam: false,
+                packet_type: 0,
             };
             let push = Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))));
             let mac = 0x0200_0000_0077;
@@ -83,6 +84,7 @@ fn vxlan(vni: u32) -> Action {
         tp_dst: 4789,
         gbp: None,
         oam: false,
+        packet_type: 0,
     };
     Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))))
 }
@@ -202,6 +204,7 @@ fn frames_come_out_of_tunnels_by_two_entries_that_both_count_them() {
                 tp_dst: kind.default_port(),
                 gbp: None,
                 oam: false,
+                packet_type: 0,
             };
             let push = Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))));
             b.install(&rule(n, vec![push, Action::Output(dp(2))]));

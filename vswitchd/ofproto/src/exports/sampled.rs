@@ -165,7 +165,7 @@ fn outer_of(key: &PacketKey, kind: TunnelKind) -> ipfix::OuterHeader {
     let id = (key.get64(FieldId::TunId) as u32).to_be_bytes();
     // How many bytes of a key an encapsulation has, and what IPFIX calls it.
     let (kind_number, skip) = match kind {
-        TunnelKind::Vxlan => (1, 1),
+        TunnelKind::Vxlan | TunnelKind::VxlanGpe => (1, 1),
         TunnelKind::Gre => (2, 0),
         TunnelKind::Geneve => (7, 1),
     };

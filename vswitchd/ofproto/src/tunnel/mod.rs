@@ -51,6 +51,18 @@ pub enum TunnelKey {
     Value(u64),
 }
 
+/// What packets of a port begin with (ovs-vswitchd.conf.db(5), `packet_type`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum PacketTypes {
+    /// An Ethernet header.
+    #[default]
+    Ethernet,
+    /// Something else. Packets have an Ethernet header while they are in the bridge: a blank one when they come in.
+    Others,
+    /// Whatever they begin with.
+    Any,
+}
+
 /// What is known of a tunnel (ovs-vswitchd.conf.db(5), "Tunnel Options").
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TunnelSettings {
@@ -78,6 +90,8 @@ pub struct TunnelSettings {
     pub egress_mark: Option<u32>,
     /// VXLAN with group policy.
     pub gbp: bool,
+    /// What its packets begin with.
+    pub packets: PacketTypes,
     /// Its datapath carries it out: packets get metadata and go to a port of it.
     pub foreign: bool,
 }
@@ -98,6 +112,7 @@ impl TunnelSettings {
             dont_fragment: true,
             egress_mark: None,
             gbp: false,
+            packets: PacketTypes::Ethernet,
             foreign: false,
         }
     }
@@ -105,7 +120,7 @@ impl TunnelSettings {
     /// Name of the port of the datapath that tunnels like this share.
     pub fn datapath_name(&self) -> String {
         match self.kind {
-            TunnelKind::Vxlan => format!("vxlan_sys_{}", self.dst_port),
+            TunnelKind::Vxlan | TunnelKind::VxlanGpe => format!("vxlan_sys_{}", self.dst_port),
             TunnelKind::Geneve => format!("genev_sys_{}", self.dst_port),
             TunnelKind::Gre => "gre_sys".into(),
         }
@@ -139,7 +154,7 @@ impl Tunnel {
             TunnelKey::Value(k) => Some(k),
         };
         let remote = if let End::Address(a) = s.remote { Some(a) } else { None };
-        Matched { dp, remote, local: s.local, key }
+        Matched { dp, remote, local: s.local, key, packets: s.packets }
     }
 }
 
@@ -159,6 +174,7 @@ struct Matched {
     local: End,
     /// `None`: whichever.
     key: Option<u64>,
+    packets: PacketTypes,
 }
 
 /// A port of the datapath that tunnels share.
@@ -194,7 +210,7 @@ pub struct Tunnels {
 impl Tunnels {
     /// Whether another tunnel than port `to` takes the packets of `t` already, or they could not share `dp`.
     pub fn clashes(&self, dp: PortId, t: &Tunnel, to: (u32, PortNo)) -> bool {
-        if self.listening.get(&dp).is_some_and(|l| l.gbp != t.settings.gbp) {
+        if self.listening.get(&dp).is_some_and(|l| (l.gbp, l.kind) != (t.settings.gbp, t.settings.kind)) {
             return true;
         }
         self.by_match.get(&t.matches(dp)).is_some_and(|other| *other != to)
@@ -265,11 +281,18 @@ impl Tunnels {
         let dp = PortId(key.get64(FieldId::DpPort) as u32);
         let (local, remote) = ends(key);
         let id = key.get64(FieldId::TunId);
+        let own = match key.get(FieldId::PacketType) {
+            0 => PacketTypes::Ethernet,
+            _ => PacketTypes::Others,
+        };
         for key in [Some(id), None] {
             for remote in [Some(remote), None] {
                 for local in [End::Address(local), End::Any, End::Flow] {
-                    if let Some(to) = self.by_match.get(&Matched { dp, remote, local, key }) {
-                        return Some(*to);
+                    for packets in [own, PacketTypes::Any] {
+                        let m = Matched { dp, remote, local, key, packets };
+                        if let Some(to) = self.by_match.get(&m) {
+                            return Some(*to);
+                        }
                     }
                 }
             }

@@ -160,10 +160,10 @@ impl Xlate<'_> {
             | OfAction::CopyTtlIn
             | OfAction::PushPbb(_)
             | OfAction::PopPbb
-            | OfAction::Nat(_)
-            | OfAction::Encap(_)
-            | OfAction::Decap { .. }
-            | OfAction::DecNshTtl => self.note("not supported, skipped"),
+            | OfAction::Nat(_) => self.note("not supported, skipped"),
+            OfAction::Encap(e) => self.encap(e),
+            OfAction::Decap { packet_type } => self.decap(*packet_type),
+            OfAction::DecNshTtl => self.list_ends |= !self.dec_nsh_ttl(),
             OfAction::Sample(s) => self.sample(s),
             OfAction::DeleteField(f) => {
                 if let Some(n) = f.option() {
@@ -261,7 +261,8 @@ impl Xlate<'_> {
             self.set_vlan(field, value, mask);
             return;
         }
-        if !self.has(field) {
+        let of_ethernet = matches!(info.canon, FieldId::EthSrc | FieldId::EthDst);
+        if !self.has(field) || of_ethernet && !self.is_ethernet() {
             self.note("the packet does not have the field");
             return;
         }
@@ -501,6 +502,7 @@ fn prereq_holds(p: Prereq, x: &mut Xlate<'_>, get: impl Fn(&mut Xlate<'_>, Field
         Prereq::Ip => ip,
         Prereq::Arp => t == 0x0806 || t == 0x8035,
         Prereq::Mpls => t == 0x8847 || t == 0x8848,
+        Prereq::Nsh => t == 0x894f,
         Prereq::Tcp => l4 && get(x, FieldId::NwProto) == 6,
         Prereq::Udp => l4 && get(x, FieldId::NwProto) == 17,
         Prereq::Sctp => l4 && get(x, FieldId::NwProto) == 132,
@@ -527,10 +529,13 @@ pub(super) fn order_action_set(set: &[OfAction]) -> Vec<OfAction> {
     let mut out = Vec::new();
     out.extend(last(|a| matches!(a, OfAction::PopVlan | OfAction::StripVlan)));
     out.extend(last(|a| matches!(a, OfAction::PopMpls(_))));
+    out.extend(last(|a| matches!(a, OfAction::Decap { .. })));
+    out.extend(last(|a| matches!(a, OfAction::Encap(_))));
     out.extend(last(|a| matches!(a, OfAction::PushMpls(_))));
     out.extend(last(|a| matches!(a, OfAction::PushVlan(_))));
     out.extend(last(|a| matches!(a, OfAction::DecNwTtl { .. })));
     out.extend(last(|a| matches!(a, OfAction::DecMplsTtl)));
+    out.extend(last(|a| matches!(a, OfAction::DecNshTtl)));
     out.extend(set.iter().filter(|a| is_set(a)).cloned());
     let group = last(|a| matches!(a, OfAction::Group(_)));
     let outputs = group.is_none();

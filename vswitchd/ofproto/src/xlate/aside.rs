@@ -40,7 +40,8 @@ impl Xlate<'_> {
         self.key = k.key;
         self.tracked = k.tracked;
         let decrements = self.headers.ttl_decrements_in_all.max(k.headers.ttl_decrements_in_all);
-        let now = std::mem::replace(&mut self.headers, k.headers);
+        let mut now = std::mem::replace(&mut self.headers, k.headers);
+        self.forget_what_is_not_the_packets(now.own.take());
         self.headers.ttl_decrements_in_all = decrements;
         if self.for_good == k.for_good {
             self.headers.base_tags = now.base_tags;
@@ -73,7 +74,8 @@ impl Xlate<'_> {
     /// Makes the packet what it was when it was kept. What was done since was done to copies, the datapath's too.
     pub(super) fn take_back(&mut self, k: Kept) {
         let decrements = self.headers.ttl_decrements_in_all.max(k.headers.ttl_decrements_in_all);
-        self.headers = k.headers;
+        let now = std::mem::replace(&mut self.headers, k.headers);
+        self.forget_what_is_not_the_packets(now.own);
         self.headers.ttl_decrements_in_all = decrements;
         (self.key, self.base, self.written) = (k.key, k.base, k.written);
         (self.for_good, self.tracked) = (k.for_good, k.tracked);

@@ -6,6 +6,7 @@
 
 use flow::{Action, FieldId, PacketKey, canonical_in};
 
+use super::encap::{Own, Pending};
 use super::tunnel::tunnel_fields;
 use super::{MAX_ACTIONS, Problem, Xlate};
 use crate::vlan::{PRESENT, Source, Tag, Tags};
@@ -25,9 +26,9 @@ pub(super) struct Headers {
     /// A tag has been pushed or popped since the two were last the same.
     pub(super) tags_changed: bool,
     /// The key's outermost label is not on the datapath's packet yet; what it hides.
-    mpls_pushed: Option<Box<Hidden>>,
+    pub(super) mpls_pushed: Option<Box<Hidden>>,
     /// What labels hide that were pushed, innermost first: of the packet by now, and of the datapath's.
-    labels: Vec<Hidden>,
+    pub(super) labels: Vec<Hidden>,
     pub(super) base_labels: Vec<Hidden>,
     /// TTL decrements not executed yet.
     pub(super) ttl_decrements: u8,
@@ -35,6 +36,10 @@ pub(super) struct Headers {
     pub(super) ttl_decrements_in_all: u8,
     /// A header was removed or added such that the key no longer covers what is below.
     pub(super) reparse_needed: bool,
+    /// What the datapath's packet is to begin with.
+    pub(super) pending: Option<Pending>,
+    /// Headers that the packet did not come with.
+    pub(super) own: Option<Own>,
 }
 
 impl Headers {
@@ -88,7 +93,9 @@ impl Xlate<'_> {
 
     /// Makes the datapath's packet what the key says.
     pub(super) fn commit(&mut self) {
+        self.commit_packet_type();
         self.commit_fields(|f| matches!(f.canon, FieldId::EthSrc | FieldId::EthDst));
+        self.commit_nsh();
         self.commit_above_l2();
         self.commit_mpls();
         self.commit_vlan();
@@ -170,7 +177,7 @@ impl Xlate<'_> {
     /// Writes the changed fields of one group.
     fn commit_fields(&mut self, group: fn(&flow::Field) -> bool) {
         for f in canonical_in(self.written.present()).filter(|f| group(f)) {
-            if matches!(f.id, FieldId::VlanTci | FieldId::MplsLse0) {
+            if matches!(f.id, FieldId::VlanTci | FieldId::MplsLse0 | FieldId::PacketType) {
                 continue;
             }
             let mask = self.written.get(f.id);
@@ -293,6 +300,10 @@ impl Xlate<'_> {
     }
 
     pub(super) fn push_vlan(&mut self, tpid: u16) {
+        if !self.is_ethernet() {
+            self.note("not an Ethernet packet");
+            return;
+        }
         self.settle_outer_tag();
         // The new tag starts with VLAN 0, as in Open vSwitch; OpenFlow 1.3.5 5.11.1 would copy that of the old one.
         self.headers.tags.push(Tag::new(tpid, 0));
@@ -361,7 +372,11 @@ impl Xlate<'_> {
         if self.stock() && self.has_three_labels(false) {
             return self.fail(Problem::MplsPush);
         }
+        if self.headers.pending.is_some() {
+            self.commit_packet();
+        }
         // The network header is out of reach below a label: bring it up to date first.
+        self.commit_nsh();
         self.commit_above_l2();
         self.commit_mpls();
         let t = self.key.get64(FieldId::EthType);
@@ -393,6 +408,7 @@ impl Xlate<'_> {
         };
         self.key.set(FieldId::MplsLse0, lse);
         self.key.set(FieldId::EthType, eth_type.into());
+        self.begins_with(eth_type);
         self.headers.mpls_pushed = Some(Box::new(hidden));
     }
 
@@ -404,6 +420,10 @@ impl Xlate<'_> {
         if self.stock() && self.has_three_labels(true) {
             return self.fail(Problem::MplsPop);
         }
+        if self.headers.pending.is_some() {
+            self.commit_packet();
+        }
+        self.begins_with(eth_type);
         self.written.set(FieldId::MplsLse0, 0);
         if let Some(h) = self.headers.mpls_pushed.take() {
             for (i, w) in ABOVE_L2.zip(h.words) {
@@ -439,6 +459,13 @@ impl Xlate<'_> {
             self.base.set_word(i, self.key.word(i));
         }
         self.base.set(FieldId::EthType, eth_type.into());
+    }
+
+    /// A packet without an Ethernet header begins with what its Ethernet type stands for.
+    fn begins_with(&mut self, eth_type: u16) {
+        if !self.is_ethernet() {
+            self.key.set(FieldId::PacketType, flow::packet_type::of_type(eth_type).into());
+        }
     }
 
     /// A push and a pop that together change the Ethernet type only.

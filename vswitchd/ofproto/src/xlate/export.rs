@@ -335,7 +335,9 @@ fn outer_of(p: &TunnelPush) -> Option<OuterHeader> {
             let at = l4 + 4 + if flags & 0x8000 != 0 { 4 } else { 0 };
             ((0, 0), if flags & 0x2000 != 0 { word(at)? } else { 0 })
         }
-        TunnelKind::Vxlan | TunnelKind::Geneve => ((short(l4)?, short(l4 + 2)?), word(l4 + 12)? >> 8),
+        TunnelKind::Vxlan | TunnelKind::VxlanGpe | TunnelKind::Geneve => {
+            ((short(l4)?, short(l4 + 2)?), word(l4 + 12)? >> 8)
+        }
     };
     Some(OuterHeader {
         protocol: p.kind.ip_proto(),

@@ -18,6 +18,7 @@ struct Fields {
     hardware: PacketMask,
     labels: PacketMask,
     tags: PacketMask,
+    link: PacketMask,
 }
 
 static FIELDS_OF: LazyLock<Fields> = LazyLock::new(|| {
@@ -32,6 +33,7 @@ static FIELDS_OF: LazyLock<Fields> = LazyLock::new(|| {
         hardware: all(&[ArpSha, ArpTha]),
         labels: all(&[MplsLse0, MplsLse1, MplsLse2]),
         tags: all(&[VlanTci, VlanTpid, VlanTci2, VlanTpid2]),
+        link: all(&[EthSrc, EthDst, VlanTci, VlanTpid, VlanTci2, VlanTpid2]),
     }
 });
 
@@ -71,6 +73,8 @@ impl Xlate<'_> {
             self.out.actions.clear();
         }
         self.out.actions = that_matter(std::mem::take(&mut self.out.actions));
+        let own = self.headers.own.take();
+        self.forget_what_is_not_the_packets(own);
         self.out.mask = self.packet_mask();
         if self.stock() {
             self.forget_labels_below_the_last();
@@ -90,6 +94,9 @@ impl Xlate<'_> {
     /// Below the last label there is none to match on.
     fn forget_labels_below_the_last(&mut self) {
         use FieldId::{MplsLse0, MplsLse1, MplsLse2};
+        if !matches!(self.orig.get64(FieldId::EthType), 0x8847 | 0x8848) {
+            return;
+        }
         let mut below = false;
         for f in [MplsLse0, MplsLse1, MplsLse2] {
             if below {
@@ -141,7 +148,7 @@ impl Xlate<'_> {
         if !of_tunnel {
             m.subtract(&of.of_tunnel);
         }
-        let t = k.get64(EthType);
+        let t = u64::from(flow::prereq::ether_type(k));
         let (v4, v6) = (t == 0x0800, t == 0x86dd);
         let ip = v4 || v6;
         let arp = t == 0x0806 || t == 0x8035;
@@ -154,6 +161,8 @@ impl Xlate<'_> {
         if !v4 && !arp {
             m.subtract(&of.addresses);
         }
+        let service = t == 0x894f;
+        let looked = m;
         if !v6 {
             m.subtract(&of.of_ipv6);
         }
@@ -168,7 +177,13 @@ impl Xlate<'_> {
         if t != 0x8847 && t != 0x8848 {
             m.subtract(&of.labels);
         }
-        if k.get(VlanTci) & 0x1000 == 0 {
+        if service {
+            self.mask_service(&looked, &mut m);
+        }
+        if k.get(PacketType) != 0 {
+            m.set_exact(PacketType);
+            m.subtract(&of.link);
+        } else if k.get(VlanTci) & 0x1000 == 0 {
             m.subtract(&of.tags);
             m.set_masked(VlanTci, u128::MAX, 0x1fff);
         } else {
@@ -184,6 +199,17 @@ impl Xlate<'_> {
             }
         }
         m
+    }
+
+    /// The fields of a network service header that were looked at; context words of one that has some.
+    fn mask_service(&self, looked: &PacketMask, m: &mut PacketMask) {
+        let context = self.orig.get(FieldId::NshMdtype) == 1;
+        let has = |f: &flow::Field| {
+            flow::nsh::is_field(f.id) && (context || f.canon != FieldId::NdTarget) && looked.get(f.id) != 0
+        };
+        for f in flow::FIELDS.iter().filter(|f| has(f)) {
+            m.set_masked(f.id, u128::MAX, looked.get(f.id));
+        }
     }
 
     /// Transport fields mean something only together with the protocol, and only where it has them.

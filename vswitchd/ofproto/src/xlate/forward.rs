@@ -92,8 +92,13 @@ impl Xlate<'_> {
             }
             return;
         }
+        let kind = self.key.get(FieldId::PacketType);
+        if !self.suit(p.packets()) {
+            return;
+        }
         if let Some(t) = &p.tunnel {
             self.send_through_tunnel(p, t, max_len.or(self.snaplen.map(u32::from)));
+            self.key.set(FieldId::PacketType, kind);
             self.exporting.left_by(p.no);
             return self.mirror_departure(p);
         }

@@ -99,7 +99,10 @@ impl Xlate<'_> {
     pub(super) fn leave_instructions(&mut self, ins: &Instructions) {
         let rest = Instructions { apply: Vec::new(), ..ins.clone() };
         if self.frozen.on && rest != Instructions::default() {
-            self.leave_origin();
+            // Where it came from says nothing of a packet that only goes on.
+            if goes_on(&rest).is_none() || !self.frozen.then.is_empty() {
+                self.leave_origin();
+            }
             self.frozen.then.push(Later::Instructions(rest));
         }
     }
@@ -162,7 +165,7 @@ impl Xlate<'_> {
             userdata,
             ..Frozen::of(self.env.index, in_port, &self.key)
         };
-        let Some(recirc) = self.env.recircs.freeze(state) else {
+        let Some(recirc) = self.env.recircs.freeze_for(state, self.record) else {
             self.fail(Problem::TooManyRecircs);
             return None;
         };
@@ -181,7 +184,7 @@ impl Xlate<'_> {
             userdata: userdata.to_vec(),
             ..Frozen::of(self.env.index, in_port, &self.key)
         };
-        let Some(recirc) = self.env.recircs.freeze(state) else { return 0 };
+        let Some(recirc) = self.env.recircs.freeze_for(state, self.record) else { return 0 };
         let id = recirc.id;
         self.out.recircs.push(recirc);
         id
@@ -196,6 +199,10 @@ impl Xlate<'_> {
         self.tracked = f.tracked;
         if !f.tracked {
             self.hide_connection();
+        }
+        if self.stock() && self.orig.get(FieldId::TunDst) | self.orig.get(FieldId::TunIpv6Dst) != 0 {
+            // Open vSwitch looks at it of every packet that came out of one.
+            self.look_at_tunnel();
         }
         self.in_port = f.in_port;
         self.stack = f.stack.clone();
@@ -234,6 +241,12 @@ impl Xlate<'_> {
                     self.table = *table;
                     self.rule = rule.as_ref().map(|r| r.0.clone());
                     self.cookie = *cookie;
+                    let shown = if rule.is_none() && *cookie == u64::MAX { 0 } else { *cookie };
+                    let of = |x: &str, end: &str| {
+                        StepKind::Unrolled(format!("{x}table={table}, cookie={shown}{end}"))
+                    };
+                    self.step(|| of("unroll_xlate(", ")"));
+                    self.step(|| of("restored state: ", ""));
                 }
                 Later::Actions(actions) if super::length::checks(actions) => {
                     // What the rule does after its actions depends on the check.
@@ -252,7 +265,16 @@ impl Xlate<'_> {
                 Later::Bond(port) => self.leave_by_hash(*port),
                 Later::Instructions(ins) => {
                     let origin = (self.table, self.rule.clone());
-                    if let Some(next) = self.run(ins) {
+                    let next = match goes_on(ins) {
+                        Some(table) => {
+                            let (port, with_ct) = (PortNo::IN_PORT, false);
+                            let a = OfAction::Resubmit { port, table: Some(table), with_ct };
+                            self.step(|| StepKind::Action(a));
+                            Some(table.0)
+                        }
+                        None => self.run(ins),
+                    };
+                    if let Some(next) = next {
                         let found = self.lookup(next, Misses::Told);
                         self.follow(next, found);
                     }
@@ -297,6 +319,11 @@ impl Xlate<'_> {
     }
 }
 
+/// The table that a packet goes on in, when that is all.
+fn goes_on(i: &Instructions) -> Option<TableId> {
+    i.goto_table.filter(|t| *i == Instructions { goto_table: Some(*t), ..Instructions::default() })
+}
+
 fn text_of(l: &Later) -> String {
     let text = |i: &Instructions| openflow::text::format_actions(i, &|_| None);
     match l {
@@ -305,12 +332,7 @@ fn text_of(l: &Later) -> String {
             format!("unroll_xlate(table={table}, cookie={cookie})")
         }
         Later::Actions(a) => text(&Instructions::apply(a.clone())),
-        Later::Instructions(i) => match i.goto_table {
-            Some(t) if *i == (Instructions { goto_table: Some(t), ..Instructions::default() }) => {
-                format!("resubmit(,{})", t.0)
-            }
-            _ => text(i),
-        },
+        Later::Instructions(i) => goes_on(i).map_or_else(|| text(i), |t| format!("resubmit(,{})", t.0)),
         Later::Bond(port) => format!("bond({port})"),
     }
 }

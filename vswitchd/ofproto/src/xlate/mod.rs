@@ -27,7 +27,9 @@ mod aside;
 mod bond;
 mod choose;
 mod commit;
+mod conjunction;
 mod ct;
+mod encap;
 mod export;
 mod finish;
 mod forward;
@@ -69,7 +71,7 @@ use crate::record::{Basis, Credits, Dependencies, Visit};
 use crate::rule::{Rule, RuleCounters};
 use crate::tables::{FragHandling, N_TABLES, Pipeline};
 use crate::trace::{Fork, Step, StepKind};
-use crate::tunnel::Overheard;
+use crate::tunnel::{Overheard, PacketTypes};
 
 /// Deepest nesting of resubmits to the same table or an earlier one, groups, clones and patch ports.
 pub const MAX_DEPTH: u32 = 64;
@@ -382,6 +384,9 @@ impl<'a> Xlate<'a> {
             && !self.arrive_by_tunnel(t)
         {
             return;
+        }
+        if env.pipeline.ports.get(in_port).is_some_and(|p| p.packets() == PacketTypes::Others) {
+            self.give_header();
         }
         let found = self.lookup(0, Misses::Told);
         if self.taken_by_port() {
@@ -727,56 +732,12 @@ impl<'a> Xlate<'a> {
                 let mut key = self.key;
                 key.set(FieldId::TpSrc, 0);
                 key.set(FieldId::TpDst, 0);
-                let rule = conjunctive(rules, &key, looked);
+                let rule = conjunction::find(rules, &key, looked);
                 looked.set_masked(FieldId::TpSrc, 0, u128::MAX);
                 looked.set_masked(FieldId::TpDst, 0, u128::MAX);
                 rule
             }
-            _ => conjunctive(rules, &self.key, looked),
+            _ => conjunction::find(rules, &self.key, looked),
         }
     }
-}
-
-/// Looks a packet up among rules some of which are only dimensions of conjunctive matches (ovs-fields(7)). These match
-/// nothing by themselves: when at one priority rules of every dimension of a conjunction match, the packet is looked up
-/// again with the conjunction's id. What was looked at to find that out is in `looked`, found or not.
-fn conjunctive(
-    rules: &classifier::Version<Rule>,
-    key: &PipelineKey,
-    looked: &mut PipelineMask,
-) -> Option<Arc<Rule>> {
-    let mut soft = Vec::new();
-    let hard = rules.lookup_with(key, looked, Rule::is_dimension, &mut soft);
-    if soft.is_empty() {
-        return hard.map(|f| f.rule.clone());
-    }
-    let mut key = *key;
-    let floor = hard.map(|f| f.priority);
-    soft.retain(|s| floor.is_none_or(|p| s.priority > p));
-    soft.sort_by_key(|s| std::cmp::Reverse(s.priority));
-    let id = key.get(FieldId::ConjId);
-    for same in soft.chunk_by(|a, b| a.priority == b.priority) {
-        let mut seen: Vec<(u32, u64)> = Vec::new();
-        // Those of which all dimensions match; first that which needed to see the fewest rules.
-        let mut whole: Vec<u32> = Vec::new();
-        for c in same.iter().flat_map(|s| s.rule.dimensions()) {
-            let i = seen.iter().position(|s| s.0 == c.id).unwrap_or_else(|| {
-                seen.push((c.id, 0));
-                seen.len() - 1
-            });
-            seen[i].1 |= 1 << c.clause.min(63);
-            if seen[i].1.count_ones() >= u32::from(c.n_clauses) && !whole.contains(&c.id) {
-                whole.push(c.id);
-            }
-        }
-        for conj in whole {
-            key.set(FieldId::ConjId, conj.into());
-            let found = rules.lookup_with(&key, looked, Rule::is_dimension, &mut Vec::new());
-            key.set(FieldId::ConjId, id);
-            if let Some(f) = found {
-                return Some(f.rule.clone());
-            }
-        }
-    }
-    hard.map(|f| f.rule.clone())
 }

@@ -14,8 +14,10 @@ use crate::trace::StepKind;
 
 /// Words of a packet key with connection state and tunnel: what a packet does not take to another bridge.
 fn left_behind() -> impl Iterator<Item = usize> {
-    let marks = usize::from(FieldId::PktMark.info().word);
-    METADATA.filter(move |i| *i != marks).chain(options::words().map(|f| usize::from(f.info().word)))
+    let (marks, kind) = (FieldId::PktMark.first_word(), FieldId::PacketType.first_word());
+    METADATA
+        .filter(move |i| *i != marks && *i != kind)
+        .chain(options::words().map(|f| usize::from(f.info().word)))
 }
 
 impl<'a> Xlate<'a> {

@@ -23,11 +23,13 @@ pub enum Problem {
     MplsPush,
     /// A label would be popped off more than Open vSwitch knows of.
     MplsPop,
+    /// A header would be pushed onto or taken off a packet that begins with something else.
+    PacketType,
 }
 
 impl Problem {
     /// All of them, in order of their numbers.
-    pub const ALL: [Problem; 10] = [
+    pub const ALL: [Problem; 11] = [
         Problem::TooDeep,
         Problem::TooManyLookups,
         Problem::TooManyActions,
@@ -38,6 +40,7 @@ impl Problem {
         Problem::StackTooDeep,
         Problem::MplsPush,
         Problem::MplsPop,
+        Problem::PacketType,
     ];
 
     /// What a trace says of it: Open vSwitch's words where it knows the problem.
@@ -51,6 +54,7 @@ impl Problem {
             Problem::NoRecircContext => "no recirculation context",
             Problem::TooManyRecircs => "Failed to allocate recirculation id",
             Problem::StackTooDeep => "resubmits yielded over 64 kB of stack",
+            Problem::PacketType => "Unsupported packet type",
             Problem::MplsPush => {
                 "dropping packet on which an MPLS push action can't be performed as it would have more MPLS LSEs than the 3 supported."
             }
@@ -88,6 +92,7 @@ impl Problem {
             Problem::TooManyActions | Problem::TooManyRecircs => "drop_action_congestion",
             Problem::NeedsReparse => "drop_action_needs_reparse",
             Problem::UnknownPort => "drop_action_unknown_port",
+            Problem::PacketType => "drop_action_unsupported_packet_type",
         }
     }
 
@@ -104,6 +109,7 @@ impl Problem {
             Problem::StackTooDeep => "xlate_stack_too_deep",
             Problem::MplsPush => "xlate_mpls_push",
             Problem::MplsPop => "xlate_mpls_pop",
+            Problem::PacketType => "xlate_packet_type",
         }
     }
 }

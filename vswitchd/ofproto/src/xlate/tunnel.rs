@@ -58,6 +58,9 @@ impl Xlate<'_> {
     pub(super) fn send_through_tunnel(&mut self, p: &Port, t: &Tunnel, max_len: Option<u32>) {
         let mark = self.key.get(FieldId::PktMark);
         let was = self.key;
+        if !t.settings.kind.carries(self.packet_type()) {
+            return self.warn("Tunneling decided against output");
+        }
         if self.set_metadata(t) {
             self.out.credited.push(t.sent.clone());
             if self.env.peers.tunnels().foreign || t.settings.foreign {
@@ -255,6 +258,7 @@ impl Xlate<'_> {
             tp_dst: s.dst_port,
             gbp: (s.gbp && gbp != (0, 0)).then_some(gbp),
             oam: flags & TUN_OAM != 0,
+            packet_type: self.packet_type(),
         };
         let push = TunnelPush::with_options(&header, &options::header(&self.key), p.dp, local.dp);
         let Some(outer) = outer_key(&push, local.dp) else { return };
@@ -368,9 +372,8 @@ impl Xlate<'_> {
         true
     }
 
-    /// The packet has come out of a tunnel by port `p`. What it is told of congestion outside is said inside (RFC 6040 4.2);
-    /// false when it is to be dropped for it.
-    pub(super) fn arrive_by_tunnel(&mut self, t: &Tunnel) -> bool {
+    /// Which tunnel a packet is from depends on its ends and key.
+    pub(super) fn look_at_tunnel(&mut self) {
         use FieldId::*;
         for f in [TunId, TunSrc, TunDst, TunIpv6Src, TunIpv6Dst] {
             let v6 = matches!(f, TunIpv6Src | TunIpv6Dst);
@@ -382,13 +385,24 @@ impl Xlate<'_> {
         if self.stock() && !self.env.pipeline.settings.kernel_datapath {
             self.wc.set_masked(TunFlags, u128::MAX, u128::from(TUN_DF | TUN_CSUM | TUN_KEY));
         }
+    }
+
+    /// The packet has come out of a tunnel by port `p`. What it is told of congestion outside is said inside (RFC 6040 4.2);
+    /// false when it is to be dropped for it.
+    pub(super) fn arrive_by_tunnel(&mut self, t: &Tunnel) -> bool {
+        use FieldId::*;
+        self.look_at_tunnel();
+        if t.settings.kind.carries_others() {
+            // By it the port was found.
+            self.wc.set_exact(PacketType);
+        }
         self.out.credited.push(t.received.clone());
         self.key.set(PktMark, 0);
         if !self.is_ip() {
             return true;
         }
         let congested = self.orig.get64(TunTos) & 3 == ECN_CE;
-        if self.stock() && congested {
+        if self.stock() {
             self.wc.set_exact(TunTos);
         } else {
             self.wc.set_masked(TunTos, u128::MAX, 3);

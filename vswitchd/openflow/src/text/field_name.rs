@@ -40,6 +40,7 @@ fn nxm_name(f: FieldId) -> String {
         Some(n) if n >> 8 == 0 => format!("NXM_OF_{upper}"),
         Some(_) => format!("NXM_NX_{upper}"),
         None if info.oxm != 0 => format!("OXM_OF_{upper}"),
+        None if flow::nsh::is_field(f) => format!("NXOXM_{upper}"),
         None => info.name.to_owned(),
     }
 }
@@ -48,7 +49,7 @@ fn nxm_name(f: FieldId) -> String {
 pub(super) fn field(name: &str) -> Option<FieldId> {
     FieldId::by_name(name).or_else(|| {
         let upper = name.to_ascii_uppercase();
-        let bare = ["NXM_OF_", "NXM_NX_", "OXM_OF_"].iter().find_map(|p| upper.strip_prefix(p))?;
+        let bare = ["NXM_OF_", "NXM_NX_", "OXM_OF_", "NXOXM_"].iter().find_map(|p| upper.strip_prefix(p))?;
         FIELDS
             .iter()
             .find(|f| nxm_name(f.id).eq_ignore_ascii_case(name))

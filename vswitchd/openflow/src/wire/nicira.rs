@@ -455,8 +455,12 @@ pub(super) fn put_action(out: &mut Vec<u8>, v: Version, a: &Action, depth: usize
             out.put_u16(src.bits);
             out.put_u16(src.offset);
             out.put_u16(dst.offset);
-            put_subfield(out, src)?;
-            put_subfield(out, dst)?;
+            registers::put_any_subfield(out, src)?;
+            registers::put_any_subfield(out, dst)?;
+        }
+        Action::RegLoad { dst, value } if flow::nsh::is_field(dst.field) => {
+            let value = u128::from(*value) << dst.offset & dst.mask();
+            return registers::put_load2(out, dst.field, value, dst.mask());
         }
         Action::RegLoad { dst, value } => {
             begin(out, REG_LOAD);

@@ -7,7 +7,7 @@
 //! +----------------+---------+---+---------+
 //! ```
 //! Sources: OpenFlow 1.3.5 7.2.3.2 and 7.2.3.7; ONF extensions 109 and 233 for `tcp_flags` and `actset_output`, which
-//! OpenFlow 1.5 made basic; Nicira's classes 0 and 1. Every number is understood in every version.
+//! OpenFlow 1.5 made basic; Nicira's classes 0 and 1, and its experimenter fields of network service headers. Every number is understood in every version.
 
 use std::sync::LazyLock;
 
@@ -61,6 +61,7 @@ impl OxmHeader {
                 43 => FieldId::ActsetOutput,
                 _ => return None,
             },
+            Some(NSH) => *NSH_FIELDS.get(usize::from(self.field).checked_sub(1)?)?,
             Some(_) => return None,
             None => {
                 let number = u32::from(self.class) << 8 | u32::from(self.field);
@@ -102,6 +103,19 @@ pub(crate) struct WireField {
 }
 
 const NXM_IN_PORT: u32 = 0;
+
+/// The experimenter of the fields of network service headers.
+const NSH: u32 = 0x005a_d650;
+/// Its fields; the first has number 1.
+const NSH_FIELDS: [FieldId; 10] = {
+    use FieldId::*;
+    [NshFlags, NshMdtype, NshNp, NshSpi, NshSi, NshC1, NshC2, NshC3, NshC4, NshTtl]
+};
+
+/// The number of a field of a network service header.
+fn nsh_number(f: FieldId) -> Option<u32> {
+    NSH_FIELDS.iter().position(|n| *n == f).map(|i| i as u32 + 1)
+}
 
 /// The classes that fields of ours are in: the basic one of OpenFlow and that of its packet registers, and two of Nicira.
 const CLASSES: [u16; 4] = [0x8000, 0x8001, 0, 1];
@@ -166,15 +180,15 @@ pub(crate) fn value_bits(f: FieldId) -> u128 {
 
 /// Whether a field has an OXM or NXM number, and so can be in a match or be set.
 pub fn has_number(f: FieldId) -> bool {
-    f.info().oxm != 0 || f.info().nxm.is_some()
+    f.info().oxm != 0 || f.info().nxm.is_some() || nsh_number(f).is_some()
 }
 
 /// How a version names a field.
 enum Number {
     /// Class and field.
     Basic(u32),
-    /// ONF's experimenter field of that number.
-    Onf(u32),
+    /// An experimenter's field: who, and number.
+    Of(u32, u32),
 }
 
 /// The number of `f` in `v`: OXM where the version has it, NXM before. OpenFlow 1.0 has NXM, and OXM numbers only for what
@@ -184,8 +198,9 @@ fn number(v: Version, f: FieldId) -> Option<Number> {
     let oxm = (info.oxm != 0).then_some(info.oxm);
     let onf = v < Version::V15 && v >= Version::V12;
     Some(match f {
-        FieldId::TcpFlags if v == Version::V13 || v == Version::V14 => Number::Onf(42),
-        FieldId::ActsetOutput if onf => Number::Onf(43),
+        FieldId::TcpFlags if v == Version::V13 || v == Version::V14 => Number::Of(ONF, 42),
+        FieldId::ActsetOutput if onf => Number::Of(ONF, 43),
+        f if flow::nsh::is_field(f) => Number::Of(NSH, nsh_number(f)?),
         FieldId::TcpFlags if v < Version::V15 => Number::Basic(info.nxm?),
         FieldId::TunId if v == Version::V12 => Number::Basic(info.nxm?),
         _ if v < Version::V12 => Number::Basic(info.nxm.or(oxm)?),
@@ -204,9 +219,9 @@ pub(crate) fn put_header(out: &mut Vec<u8>, v: Version, f: FieldId, values: u8) 
     let mask = u32::from(values == 2) << 8;
     let len = u32::from(values) * bytes as u32;
     match number {
-        Number::Onf(n) => {
+        Number::Of(who, n) => {
             out.put_u32(u32::from(CLASS_EXPERIMENTER) << 16 | n << 9 | mask | (len + 4));
-            out.put_u32(ONF);
+            out.put_u32(who);
         }
         Number::Basic(n) => out.put_u32((n >> 8) << 16 | (n & 0x7f) << 9 | mask | len),
     }
@@ -274,6 +289,7 @@ mod tests {
                 let mut b = Vec::new();
                 let mut bytes = wire_bytes(f.id);
                 match version {
+                    None if flow::nsh::is_field(f.id) => continue,
                     None => {
                         put_short_header(&mut b, f.id, f.bits.into()).unwrap();
                         assert_eq!(b.len(), 4);

@@ -137,7 +137,7 @@ fn nested_action(r: &mut Source, depth: u32) -> Action {
         }
         18 => {
             let bits = r.random_range(1..=32);
-            Action::RegMove { src: subfield(r, bits), dst: subfield(r, bits) }
+            Action::RegMove { src: any_subfield(r, bits), dst: any_subfield(r, bits) }
         }
         19 => {
             let bits = r.random_range(1..=32);
@@ -178,11 +178,11 @@ fn nested_action(r: &mut Source, depth: u32) -> Action {
         28 if r.v == Version::V10 => Action::Enqueue { port: PortNo(9), queue: QueueNo(r.random()) },
         29 => {
             let bits = r.random_range(1..=32);
-            Action::StackPush(subfield(r, bits))
+            Action::StackPush(any_subfield(r, bits))
         }
         30 => {
             let bits = r.random_range(1..=32);
-            Action::StackPop(subfield(r, bits))
+            Action::StackPop(any_subfield(r, bits))
         }
         31 => Action::Learn(Box::new(learn(r))),
         32 => Action::Bundle(Box::new(Bundle {

@@ -133,7 +133,17 @@ pub fn matches(r: &mut Source) -> PipelineMatch {
     m
 }
 
+/// A subfield for where there is room for a short header only.
 fn subfield(r: &mut Source, bits: u16) -> Subfield {
+    loop {
+        let s = any_subfield(r, bits);
+        if !flow::nsh::is_field(s.field) {
+            return s;
+        }
+    }
+}
+
+fn any_subfield(r: &mut Source, bits: u16) -> Subfield {
     loop {
         let f = &FIELDS[r.random_range(0..FIELDS.len())];
         let width = u16::from(f.bits);

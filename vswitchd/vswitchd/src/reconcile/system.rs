@@ -101,6 +101,11 @@ impl Reconciler {
             TunnelKind::Vxlan => VportKind::Vxlan(t.dst_port),
             TunnelKind::Geneve => VportKind::Geneve(t.dst_port),
             TunnelKind::Gre => VportKind::Gre,
+            TunnelKind::VxlanGpe => {
+                return Err(
+                    "VXLAN whose header says what follows is not carried out by the kernel here".to_owned()
+                );
+            }
         };
         let name = t.datapath_name();
         d.add_port(&name, &kind, dp)

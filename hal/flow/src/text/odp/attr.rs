@@ -17,6 +17,10 @@ pub(super) enum Form {
     Ip4,
     Ip6,
     Frag,
+    /// Eight bits: in decimal, masked with two hexadecimal digits each.
+    Small,
+    /// In hexadecimal, zero too, with a mask of eight digits.
+    Word,
 }
 
 /// One `name=value` of an attribute.
@@ -118,11 +122,28 @@ pub(super) const CT_TUPLE6: Group = Group {
     ],
 };
 
+/// A network service header. Its fields are views, and datapath actions write them as such.
+pub(super) const NSH: Group = Group {
+    name: "nsh",
+    subs: &[
+        s("flags", F::NshFlags, Form::Small),
+        s("ttl", F::NshTtl, Form::Small),
+        s("mdtype", F::NshMdtype, Form::Small),
+        s("np", F::NshNp, Form::Small),
+        s("spi", F::NshSpi, Form::Word),
+        s("si", F::NshSi, Form::Small),
+        s("c1", F::NshC1, Form::Word),
+        s("c2", F::NshC2, Form::Word),
+        s("c3", F::NshC3, Form::Word),
+        s("c4", F::NshC4, Form::Word),
+    ],
+};
+
 /// Without `vxlan(gbp(..))` and `flags(..)`, which follow.
 pub(super) const TUNNEL: Group = Group {
     name: "tunnel",
     subs: &[
-        s("tun_id", F::TunId, Form::Hex),
+        s("tun_id", F::TunId, Form::Word),
         s("src", F::TunSrc, Form::Ip4),
         s("dst", F::TunDst, Form::Ip4),
         s("ipv6_src", F::TunIpv6Src, Form::Ip6),
@@ -151,7 +172,7 @@ pub(super) const HEX_ATTRS: &[(&str, F)] = &[
 
 /// The attributes with named parts that have no peculiarity.
 pub(super) const GROUPS: &[&Group] =
-    &[&ETH, &IPV4, &IPV6, &ARP, &TCP, &UDP, &SCTP, &ICMP, &ICMPV6, &ND, &CT_TUPLE4, &CT_TUPLE6];
+    &[&ETH, &IPV4, &IPV6, &ARP, &TCP, &UDP, &SCTP, &ICMP, &ICMPV6, &ND, &CT_TUPLE4, &CT_TUPLE6, &NSH];
 
 /// Writes `value` and, when not every bit of `field` matters, its mask.
 pub(super) fn write_value(out: &mut String, field: F, form: Form, value: u128, mask: u128) {
@@ -172,6 +193,11 @@ pub(super) fn write_value(out: &mut String, field: F, form: Form, value: u128, m
         }
         Form::Ip6 if exact => write!(out, "{}", ipv6(value)),
         Form::Ip6 => write!(out, "{}/{}", ipv6(value), ipv6(mask)),
+        Form::Small if exact => write!(out, "{value}"),
+        Form::Small => write!(out, "{value:#04x}/{mask:#04x}"),
+        Form::Word if exact => write!(out, "{value:#x}"),
+        Form::Word if full >> 32 != 0 => write!(out, "{value:#x}/{mask:#x}"),
+        Form::Word => write!(out, "{value:#x}/{mask:#010x}"),
         Form::Frag => write!(out, "{}", value::frag(value as u8, mask as u8)),
     };
 }
@@ -182,7 +208,7 @@ pub(super) fn read_value(text: &str, field: F, form: Form) -> Result<(u128, u128
         return Err(Reason::MissingValue);
     }
     match form {
-        Form::Dec | Form::Hex => value::number(text, field.info().bits),
+        Form::Dec | Form::Hex | Form::Small | Form::Word => value::number(text, field.info().bits),
         Form::Mac => value::mac(text),
         Form::Ip4 => value::address(text, 32, "an IPv4 address", &value::ipv4_bits),
         Form::Ip6 => value::address(text, 128, "an IPv6 address", &value::ipv6_bits),

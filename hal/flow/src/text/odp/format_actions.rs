@@ -8,6 +8,7 @@ use crate::action::Action;
 use crate::field::FieldId as F;
 use crate::headers::{eth_type, ip_proto};
 use crate::key::{Key, PacketKey};
+use crate::nsh;
 use crate::prereq::ether_type;
 use crate::text::value::{PortName, hex, quote_name};
 use crate::tunnel::options;
@@ -40,6 +41,7 @@ impl Context {
         let arp = matches!(self.eth_type, eth_type::ARP | eth_type::RARP);
         Some(match f {
             F::EthSrc | F::EthDst => &attr::ETH,
+            f if nsh::is_field(f) => &attr::NSH,
             F::NwSrc | F::NwDst | F::NwProto if arp => &attr::ARP,
             F::ArpSha | F::ArpTha if !v6 => &attr::ARP,
             F::NdTarget | F::ArpSha | F::ArpTha => &attr::ND,
@@ -127,6 +129,20 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
                 context.eth_type = *eth_type;
                 write!(out, "pop_mpls(eth_type={eth_type:#x})")
             }
+            Action::AddMpls { eth_type, lse } => {
+                context.eth_type = *eth_type;
+                out.push_str("add_mpls(");
+                attr::write_lse(out, *lse);
+                write!(out, ",eth_type={eth_type:#x})")
+            }
+            Action::PushEth { src, dst } => write!(out, "push_eth(src={src},dst={dst})"),
+            Action::PopEth => write!(out, "pop_eth"),
+            Action::PushNsh(h) => {
+                context.eth_type = eth_type::NSH;
+                super::nsh::write_push(out, h);
+                Ok(())
+            }
+            Action::PopNsh => write!(out, "pop_nsh()"),
             Action::Recirc(id) => write!(out, "recirc({id:#x})"),
             Action::Ct(c) => {
                 super::ct::write_ct(out, c);
@@ -136,10 +152,13 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
             Action::Hash { alg, basis } => write!(out, "hash({}({basis}))", alg.name()),
             Action::Meter(m) => write!(out, "meter({})", m.0),
             Action::TunnelPush(p) => {
-                crate::tunnel::write_push(out, p);
+                crate::tunnel::write_push(out, p, ports);
                 Ok(())
             }
-            Action::TunnelPop { port, .. } => write!(out, "tnl_pop({})", port.0),
+            Action::TunnelPop { port, .. } => match ports(port.0) {
+                Some(n) => write!(out, "tnl_pop({})", quote_name(&n)),
+                None => write!(out, "tnl_pop({})", port.0),
+            },
             Action::Trunc(n) => write!(out, "trunc({n})"),
             Action::Clone(inner) => {
                 out.push_str("clone(");
@@ -188,7 +207,8 @@ fn run_length(actions: &[Action], first: F, context: Context) -> usize {
 fn set_value(run: &[Action], view: F) -> Option<(u128, u128)> {
     let row = view.info();
     run.iter().find_map(|a| match a {
-        Action::SetField { field, value, mask } if *field == row.canon => {
+        Action::SetField { field, value, mask } if *field == view => Some((*value, *mask)),
+        Action::SetField { field, value, mask } if *field == row.canon && !nsh::is_field(view) => {
             let shift = row.shift - row.canon.info().shift;
             Some((value >> shift & row.max(), mask >> shift & row.max()))
         }

@@ -52,7 +52,10 @@ fn whole(key: &PacketKey) -> PacketMatch {
     let mut m = PacketMatch::ANY;
     let mut take = |fields: &[F]| fields.iter().for_each(|f| m.set(*f, key.get(*f)));
     take(&[F::PktMark, F::CtState, F::CtZone, F::CtMark, F::CtLabel, F::RecircId, F::DpHash, F::DpPort]);
-    take(&[F::PacketType, F::EthSrc, F::EthDst, F::EthType]);
+    take(&[F::PacketType, F::EthType]);
+    if key.get(F::PacketType) == 0 {
+        take(&[F::EthSrc, F::EthDst]);
+    }
     if key.get(F::TunDst) != 0 || key.get(F::TunIpv6Dst) != 0 || key.get(F::TunSrc) != 0 {
         let v6 = key.get(F::TunIpv6Dst) != 0;
         take(if v6 { &[F::TunIpv6Src, F::TunIpv6Dst] } else { &[F::TunSrc, F::TunDst] });
@@ -83,6 +86,10 @@ fn whole(key: &PacketKey) -> PacketMatch {
         eth_type::IPV4 => &[F::NwSrc, F::NwDst, F::NwProto, F::NwTos, F::NwTtl, F::NwFrag],
         eth_type::IPV6 => &[F::Ipv6Src, F::Ipv6Dst, F::Ipv6Label, F::NwProto, F::NwTos, F::NwTtl, F::NwFrag],
         eth_type::ARP | eth_type::RARP => &[F::ArpSpa, F::ArpTpa, F::ArpOp, F::ArpSha, F::ArpTha],
+        eth_type::NSH => {
+            take(&[F::NshFlags, F::NshTtl, F::NshMdtype, F::NshNp, F::NshSpi, F::NshSi]);
+            if key.get(F::NshMdtype) == 1 { &[F::NshC1, F::NshC2, F::NshC3, F::NshC4] } else { &[] }
+        }
         t if eth_type::is_mpls(t) => {
             let lses = [F::MplsLse0, F::MplsLse1, F::MplsLse2];
             let bottom = lses.iter().position(|f| key.get(*f) & 0x100 != 0);
@@ -302,6 +309,7 @@ impl Writer<'_> {
         match dl_type {
             eth_type::IPV6 => self.group(&attr::IPV6),
             eth_type::ARP | eth_type::RARP => return self.group(&attr::ARP),
+            eth_type::NSH => return self.group(&attr::NSH),
             t if eth_type::is_mpls(t) => return self.mpls(),
             _ => self.group(&attr::IPV4),
         }

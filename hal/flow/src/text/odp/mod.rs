@@ -26,6 +26,7 @@ mod ct;
 mod export;
 mod format_actions;
 mod format_match;
+mod nsh;
 mod parse_actions;
 mod parse_match;
 

@@ -6,25 +6,16 @@ use super::parse_match::{at, each_part, group_parts, mpls_number, next_attr, tun
 use crate::action::{Action, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
 use crate::export::SampleAction;
 use crate::field::{FieldId as F, Scope};
-use crate::headers::eth_type;
+use crate::headers::{MacAddr, eth_type};
 use crate::key::PacketKey;
+use crate::nsh;
 use crate::text::scan::{MAX_DEPTH, Scan};
 use crate::text::value::{self, PortByName};
 use crate::text::{Reason, TextError};
 use crate::tunnel::options;
 
 /// Actions of Open vSwitch that [`Action`] has no counterpart for.
-const UNSUPPORTED: &[&str] = &[
-    "tnl_push",
-    "tnl_pop",
-    "push_nsh",
-    "pop_nsh",
-    "push_eth",
-    "pop_eth",
-    "add_mpls",
-    "lb_output",
-    "tunnel_push",
-];
+const UNSUPPORTED: &[&str] = &["tnl_push", "tnl_pop", "lb_output", "tunnel_push"];
 
 /// Reads a list of actions; ports by number, or by a name that `ports` knows. `drop` and the empty text are the empty
 /// list.
@@ -62,6 +53,7 @@ fn list(mut s: Scan<'_>, depth: usize, ports: PortByName<'_>) -> Result<Vec<Acti
         match word {
             "pop_vlan" => out.push(Action::PopVlan),
             "dec_ttl" => out.push(Action::DecTtl),
+            "pop_eth" => out.push(Action::PopEth),
             "ct" => out.push(Action::Ct(Box::default())),
             "ct_clear" => out.push(Action::CtClear),
             _ if UNSUPPORTED.contains(&word) => return start.fail(Reason::Unsupported("this action")),
@@ -106,7 +98,7 @@ fn one_with_arguments(
             })?;
             out.push(Action::PushVlan { tpid, tci });
         }
-        "push_mpls" => {
+        "push_mpls" | "add_mpls" => {
             let (mut lse, mut mpls_type) = (0u32, eth_type::MPLS);
             each_part(inside, |name, v| {
                 if name == "eth_type" {
@@ -117,7 +109,10 @@ fn one_with_arguments(
                 lse |= (at(&v, value::number(v.rest(), bits))?.0 as u32) << shift;
                 Ok(())
             })?;
-            out.push(Action::PushMpls { eth_type: mpls_type, lse });
+            out.push(match a.name {
+                "add_mpls" => Action::AddMpls { eth_type: mpls_type, lse },
+                _ => Action::PushMpls { eth_type: mpls_type, lse },
+            });
         }
         "pop_mpls" => {
             let mut below = None;
@@ -135,6 +130,14 @@ fn one_with_arguments(
         "hash" => out.push(hash(inside)?),
         "ct" => out.push(Action::Ct(Box::new(super::ct::read_ct(inside)?))),
         "meter" => out.push(Action::Meter(MeterId(number(32)?))),
+        "push_eth" => {
+            let mut parts = PacketKey::ZERO;
+            group_parts(&attr::ETH, inside, &mut |f, v, _| parts.set(f, v), &mut |_, _| None)?;
+            let mac = |f| MacAddr::from_u64(parts.get64(f));
+            out.push(Action::PushEth { src: mac(F::EthSrc), dst: mac(F::EthDst) });
+        }
+        "push_nsh" => out.push(Action::PushNsh(Box::new(super::nsh::read_push(inside)?))),
+        "pop_nsh" => out.push(Action::PopNsh),
         "trunc" => out.push(Action::Trunc(number(32)?)),
         "clone" => out.push(Action::Clone(list(inside, depth + 1, ports)?.into_boxed_slice())),
         "check_pkt_len" => out.push(check_length(inside, depth, ports)?),
@@ -193,6 +196,12 @@ fn hash(mut s: Scan<'_>) -> Result<Action, TextError> {
 
 /// Adds a set-field action for (a view of) a field.
 fn push_set(out: &mut Vec<Action>, view: F, value: u128, mask: u128) {
+    if nsh::is_field(view) {
+        if mask != 0 {
+            out.push(Action::SetField { field: view, value, mask });
+        }
+        return;
+    }
     let row = view.info();
     let shift = row.shift - row.canon.info().shift;
     if mask != 0 {

@@ -205,7 +205,10 @@ fn errors_say_where() {
         ("1,foo(1)", 2, Reason::UnknownKeyword),
         ("5000000000", 0, Reason::UnknownPort),
         ("2,sample(sample=50%)", 19, Reason::MissingValue),
-        ("pop_eth,recirc(0x4)", 0, Reason::Unsupported("this action")),
+        ("tnl_push(1),recirc(0x4)", 0, Reason::Unsupported("this action")),
+        ("push_nsh(ttl=64)", 13, Reason::TooLarge(6)),
+        ("push_nsh(mdtype=2,md2=0x1)", 22, Reason::Expected("hexadecimal digits of whole words")),
+        ("set(nsh(mdtype=2))", 8, Reason::Expected("a field that can be set")),
         ("set(ipv4(proto=6))", 9, Reason::Expected("a field that can be set")),
         ("set(eth_type(0x800))", 13, Reason::Expected("a field that can be set")),
         ("set(recirc_id(1))", 14, Reason::Expected("a field that can be set")),
@@ -379,8 +382,8 @@ proptest! {
     #[test]
     fn no_inside_makes_an_attribute_panic(
         name in prop::sample::select(vec!["ipv4", "ipv6", "arp", "tunnel", "vlan", "mpls", "eth", "tcp_flags", "ct_state",
-            "set", "push_vlan", "push_mpls", "userspace", "clone", "encap", "packet_type"]),
-        s in "(src|dst|ttl|vid|label|flags|vxlan|gbp|controller|eth_type|ipv4|tci)?[a-f0-9x/.:+|(),=-]{0,40}",
+            "set", "push_vlan", "push_mpls", "userspace", "clone", "encap", "packet_type", "nsh", "push_nsh", "push_eth"]),
+        s in "(src|dst|ttl|vid|label|flags|vxlan|gbp|controller|eth_type|ipv4|tci|md2|mdtype|c1|np)?[a-f0-9x/.:+|(),=-]{0,40}",
     ) {
         let _ = parse_match(&format!("{name}({s})"), &no_port);
         let _ = parse_actions(&format!("{name}({s})"), &no_port);
@@ -397,6 +400,41 @@ fn a_keys_values_count_whole_whatever_their_masks_are() {
     assert_eq!((k.get(F::TpSrc), k.get(F::NwTtl), k.get(F::EthSrc)), (49152, 255, 0x0200_0000_0001));
     assert!(super::parse_key(&text.replace("0xff)", "0xfff)"), &|_| None).is_ok());
     assert!(super::parse_key(&text.replace("255.0.0.0", "255.0.0"), &|_| None).is_err());
+}
+
+/// The texts are those of Open vSwitch's own tests of network service headers.
+#[test]
+fn network_service_headers_read_as_those_of_open_vswitch() {
+    for (m, a) in [
+        (
+            "recirc_id(0),in_port(1),packet_type(ns=0,id=0),eth(dst=1e:2c:e9:2a:66:9e),eth_type(0x0800),ipv4(frag=no)",
+            "push_nsh(flags=0,ttl=63,mdtype=1,np=3,spi=0x1234,si=255,c1=0x11223344,c2=0x0,c3=0x0,c4=0x0),\
+             push_eth(src=00:00:00:00:00:00,dst=11:22:33:44:55:66),pop_eth,pop_nsh(),recirc(0x3)",
+        ),
+        (
+            "recirc_id(0),in_port(1),packet_type(ns=0,id=0),eth_type(0x0800),ipv4(frag=no)",
+            "push_nsh(flags=0,ttl=63,mdtype=2,np=3,spi=0x1234,si=255,md2=0x10000a041234567820001408fedcba9876543210),\
+             push_eth(src=00:00:00:00:00:00,dst=11:22:33:44:55:66),2",
+        ),
+        (
+            "recirc_id(0),in_port(4789),packet_type(ns=1,id=0x894f),eth_type(0x894f),nsh(np=1,spi=0x3020,si=255)",
+            "push_eth(src=00:00:00:00:00:00,dst=11:22:33:44:55:66),set(nsh(spi=0x3020,si=254)),pop_eth,2",
+        ),
+        (
+            "recirc_id(0),in_port(1),packet_type(ns=0,id=0),eth_type(0x894f),\
+             nsh(flags=0,ttl=63,mdtype=1,np=3,spi=0x123456,si=255,c1=0x11223344)",
+            "set(nsh(flags=2,ttl=63,spi=0x123456,si=254,c1=0x44332211)),2",
+        ),
+        (
+            "recirc_id(0),in_port(1),eth_type(0x0800)",
+            "add_mpls(label=20,tc=0,ttl=64,bos=1,eth_type=0x8847),2",
+        ),
+    ] {
+        let parsed = matched(m);
+        assert_eq!(format_match(&parsed, &no_name), m);
+        assert_eq!(format_actions(&acted(a), Context::of(parsed.key()), &no_name), a);
+    }
+    assert_eq!(acted("push_nsh()"), [Action::PushNsh(Box::default())]);
 }
 
 #[test]

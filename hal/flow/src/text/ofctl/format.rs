@@ -79,7 +79,7 @@ impl Writer<'_> {
         self.field(F::EthSrc);
         self.field(F::EthDst);
         if has_type && !type_done {
-            self.word(&format!("dl_type=0x{:04x}", self.m.key().get64(F::EthType)));
+            self.word(&format!("dl_type=0x{dl_type:04x}"));
         }
         self.network(dl_type, proto_done);
         self.transport(dl_type);
@@ -164,7 +164,9 @@ impl Writer<'_> {
 
     fn network(&mut self, dl_type: u16, proto_done: bool) {
         let arp = matches!(dl_type, eth_type::ARP | eth_type::RARP);
-        if dl_type == eth_type::IPV6 {
+        if dl_type == eth_type::NSH {
+            self.service();
+        } else if dl_type == eth_type::IPV6 {
             self.field(F::Ipv6Src);
             self.field(F::Ipv6Dst);
             let (v, mask) = self.m.get(F::Ipv6Label);
@@ -195,10 +197,13 @@ impl Writer<'_> {
             self.word(&format!("nw_ecn={}", tos & 3));
         }
         self.field(F::NwTtl);
-        for f in [F::MplsLabel, F::MplsTc, F::MplsTtl, F::MplsBos] {
-            self.field(f);
+        let labels: &[F] = if dl_type == eth_type::NSH { &[] } else { &[F::MplsLse1, F::MplsLse2] };
+        if !labels.is_empty() {
+            for f in [F::MplsLabel, F::MplsTc, F::MplsTtl, F::MplsBos] {
+                self.field(f);
+            }
         }
-        for f in [F::MplsLse1, F::MplsLse2] {
+        for f in labels.iter().copied() {
             let (v, mask) = self.m.get(f);
             if mask == 0xffff_ffff {
                 // In decimal, unlike every other field that is a bit pattern.
@@ -210,6 +215,40 @@ impl Writer<'_> {
         let (v, mask) = self.m.get(F::NwFrag);
         if mask & 3 != 0 {
             self.word(&format!("nw_frag={}", frag(v as u8, mask as u8)));
+        }
+    }
+
+    /// A network service header. Its context words are there when it says so.
+    fn service(&mut self) {
+        for f in [F::NshFlags, F::NshTtl, F::NshMdtype, F::NshNp] {
+            self.small(f);
+        }
+        self.pattern(F::NshSpi);
+        self.small(F::NshSi);
+        if self.m.get(F::NshMdtype) == (1, 0xff) {
+            for f in [F::NshC1, F::NshC2, F::NshC3, F::NshC4] {
+                self.pattern(f);
+            }
+        }
+    }
+
+    /// Eight bits: in decimal, masked in hexadecimal.
+    fn small(&mut self, f: F) {
+        let (v, mask) = self.m.get(f);
+        match mask {
+            0 => {}
+            0xff => self.word(&format!("{f}={v}")),
+            _ => self.word(&format!("{f}={v:#04x}/{mask:#04x}")),
+        }
+    }
+
+    /// In hexadecimal, zero too.
+    fn pattern(&mut self, f: F) {
+        let (v, mask) = self.m.get(f);
+        match mask {
+            0 => {}
+            m if m == f.info().max() => self.word(&format!("{f}={v:#x}")),
+            _ => self.word(&format!("{f}={v:#x}/{mask:#x}")),
         }
     }
 

@@ -217,6 +217,12 @@ pub(super) const GOLDEN: &[(&str, &str)] = &[
     ("actset_output=LOCAL", "actset_output=LOCAL"),
     ("packet_type=(0,0)", ""),
     ("packet_type=(1,0x800)", "packet_type=(1,0x800)"),
+    ("packet_type=(1,0x894f),nsh_spi=0x3020,nsh_si=254", "packet_type=(1,0x894f),nsh_spi=0x3020,nsh_si=254"),
+    (
+        "dl_type=0x894f,nsh_ttl=63,nsh_mdtype=1,nsh_np=3,nsp=0x123456,nsi=255,nshc1=0x0,nsh_c4=0x10/0xf0",
+        "dl_type=0x894f,nsh_ttl=63,nsh_mdtype=1,nsh_np=3,nsh_spi=0x123456,nsh_si=255,nsh_c1=0x0,nsh_c4=0x10/0xf0",
+    ),
+    ("dl_type=0x894f,nsh_flags=2/2,nsh_mdtype=2", "dl_type=0x894f,nsh_flags=0x02/0x02,nsh_mdtype=2"),
     ("packet_type=(1,0x800),nw_src=1.2.3.4", "packet_type=(1,0x800),nw_src=1.2.3.4"),
     (
         "tcp,in_port=3,nw_src=10.0.0.0/8,nw_dst=1.1.1.1,tp_src=1,tp_dst=2,dl_src=00:00:00:00:00:01,dl_dst=00:00:00:00:00:02,dl_vlan=3,nw_tos=4,nw_ttl=5,tcp_flags=+ack,metadata=1,reg3=1,tun_id=3,ct_state=+trk,ct_zone=1,ct_mark=1,ct_label=1,pkt_mark=1,nw_frag=no",

@@ -25,11 +25,17 @@ fn whole(key: &PipelineKey) -> PipelineMatch {
             take(&[row.id]);
         }
     }
-    take(&[F::InPort, F::PacketType, F::EthSrc, F::EthDst, F::EthType]);
+    take(&[F::InPort, F::PacketType]);
     // The first tag that is not there shows as zero.
-    for tci in [F::VlanTci, F::VlanTci2] {
-        take(&[tci]);
-        if key.get64(tci) as u16 & VLAN_PRESENT == 0 {
+    let tags: &[F] = if key.get(F::PacketType) == 0 {
+        take(&[F::EthSrc, F::EthDst, F::EthType]);
+        &[F::VlanTci, F::VlanTci2]
+    } else {
+        &[]
+    };
+    for tci in tags {
+        take(&[*tci]);
+        if key.get64(*tci) as u16 & VLAN_PRESENT == 0 {
             break;
         }
     }
@@ -48,6 +54,14 @@ fn whole(key: &PipelineKey) -> PipelineMatch {
                     break;
                 }
             }
+            return m;
+        }
+        // Open vSwitch shows them where the Ethernet type is known too.
+        eth_type::NSH if key.get64(F::EthType) as u16 == eth_type::NSH => {
+            take(&[F::NshFlags, F::NshTtl, F::NshMdtype, F::NshNp, F::NshSpi, F::NshSi]);
+            take(&[F::NshC1, F::NshC2, F::NshC3, F::NshC4]);
+            // Open vSwitch shows those of IP beside.
+            take(&ip);
             return m;
         }
         _ => return m,

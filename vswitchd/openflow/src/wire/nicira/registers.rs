@@ -6,7 +6,7 @@ use super::super::EncodeError;
 use super::super::actions::{check_set, finish};
 use super::super::cursor::{Put, Reader};
 use super::super::oxm::{self, OxmHeader};
-use super::{REG_LOAD, begin};
+use super::{REG_LOAD, REG_LOAD2, begin};
 use crate::action::{Action, Subfield};
 use crate::error::{BadAction, ErrorCode};
 use crate::version::Version;
@@ -38,6 +38,14 @@ pub(super) fn subfield(r: &mut Reader<'_>, offset: u16, bits: u16) -> Result<Sub
         return Err(BadAction::BadArgument.into());
     }
     Ok(Subfield { field: w.field, offset, bits })
+}
+
+/// As [`put_subfield`], where there is room for the eight bytes of an experimenter's header.
+pub(super) fn put_any_subfield(out: &mut Vec<u8>, s: &Subfield) -> Result<(), EncodeError> {
+    if !flow::nsh::is_field(s.field) {
+        return put_subfield(out, s);
+    }
+    oxm::put_header(out, Version::V10, s.field, 1).map(|_| ()).ok_or(EncodeError::Field(s.field))
 }
 
 pub(super) fn put_subfield(out: &mut Vec<u8>, s: &Subfield) -> Result<(), EncodeError> {
@@ -76,6 +84,9 @@ pub(in super::super) fn put_loads(
     value: u128,
     mask: u128,
 ) -> Result<(), EncodeError> {
+    if flow::nsh::is_field(field) {
+        return put_load2(out, field, value, mask);
+    }
     let mut left = mask & field.ones();
     // A VLAN id that is set as a whole says that there is a tag, which a load does not.
     if field == FieldId::VlanVid && left == 0x1fff {
@@ -91,6 +102,25 @@ pub(in super::super) fn put_loads(
         put_load_body(out, &dst, ((value & dst.mask()) >> offset) as u64)?;
         finish(out, start);
     }
+    Ok(())
+}
+
+/// Appends a set-field with a mask, of a field whose header is too long for a load.
+pub(super) fn put_load2(
+    out: &mut Vec<u8>,
+    field: FieldId,
+    value: u128,
+    mask: u128,
+) -> Result<(), EncodeError> {
+    let (mask, start) = (mask & field.ones(), out.len());
+    begin(out, REG_LOAD2);
+    let values = if mask == field.ones() { 1 } else { 2 };
+    let bytes = oxm::put_header(out, Version::V10, field, values).ok_or(EncodeError::Field(field))?;
+    out.put_number(value & mask, bytes);
+    if values == 2 {
+        out.put_number(mask, bytes);
+    }
+    finish(out, start);
     Ok(())
 }
 
@@ -116,9 +146,8 @@ pub(in super::super) fn read_copy(
     Ok(Action::RegMove { src, dst })
 }
 
-/// A set-field with a mask, which versions before 1.5 do not have themselves.
+/// A set-field with a mask, which versions before 1.5 do not have themselves. The entry follows the subtype at once.
 pub(super) fn read_load2(r: &mut Reader<'_>) -> Result<Action, ErrorCode> {
-    r.skip(6)?;
     let h = OxmHeader::read(r)?;
     let w = h.field(BadAction::BadSetType)?;
     if usize::from(h.payload_bytes) != w.bytes * if h.has_mask { 2 } else { 1 } {
@@ -160,8 +189,9 @@ pub(super) fn read_stack(r: &mut Reader<'_>, push: bool) -> Result<Action, Error
 /// The body of a push or pop after its subtype.
 pub(super) fn put_stack(out: &mut Vec<u8>, s: &Subfield) -> Result<(), EncodeError> {
     out.put_u16(s.offset);
-    put_subfield(out, s)?;
+    let at = out.len();
+    put_any_subfield(out, s)?;
     out.put_u16(wire_bits(s));
-    out.put_zeros(6);
+    out.put_zeros(12 - (out.len() - at));
     Ok(())
 }

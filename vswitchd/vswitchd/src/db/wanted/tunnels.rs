@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 
 use flow::tunnel::TunnelKind;
-use ofproto::TunnelSettings;
 use ofproto::tunnel::{End, TunnelKey};
+use ofproto::{PacketTypes, TunnelSettings};
 use ovsdb::Datum;
 use ovsdb::client::Row;
 
 use crate::config::PortKind;
 
 /// Options that change nothing that this switch does.
-const WITHOUT_EFFECT: &[&str] = &["ipsec_local_cert", "packet_type"];
+const WITHOUT_EFFECT: &[&str] = &["ipsec_local_cert"];
+/// Options that are not told of.
+const UNTOLD: &[&str] = &["exts"];
 
 /// The tunnel port of an interface; with `foreign`, on a datapath that carries tunnels out by itself.
 pub(super) fn port(
@@ -32,7 +34,9 @@ pub(super) fn port(
             // What goes without saying is not said.
             let usual = |(k, v): &&(String, String)| {
                 k == "dst_port" && v.parse() == Ok(kind.default_port())
+                    || k == "packet_type" && v == "legacy_l2"
                     || WITHOUT_EFFECT.contains(&k.as_str())
+                    || UNTOLD.contains(&k.as_str())
             };
             let words: Vec<_> =
                 options.iter().filter(|o| !usual(o)).map(|(k, v)| format!("{k}={v}")).collect();
@@ -73,10 +77,19 @@ fn settings(kind: TunnelKind, options: &[(String, String)]) -> Result<TunnelSett
                 let n = number(v).and_then(|n| u32::try_from(n).ok());
                 s.egress_mark = Some(n.ok_or_else(|| wrong(name, v))?);
             }
+            "packet_type" => {
+                s.packets = match v.as_str() {
+                    "legacy_l2" => PacketTypes::Ethernet,
+                    "legacy_l3" => PacketTypes::Others,
+                    "ptap" => PacketTypes::Any,
+                    other => return Err(format!("unknown packet_type '{other}'")),
+                }
+            }
             "exts" if kind == TunnelKind::Vxlan => {
                 for x in v.split(',').filter(|x| !x.is_empty()) {
                     match x {
                         "gbp" => s.gbp = true,
+                        "gpe" => s.kind = TunnelKind::VxlanGpe,
                         other => return Err(format!("vxlan extension '{other}' is not implemented")),
                     }
                 }
@@ -91,6 +104,13 @@ fn settings(kind: TunnelKind, options: &[(String, String)]) -> Result<TunnelSett
         Some(v) => number(v).map(TunnelKey::Value).ok_or_else(|| wrong(own, v)),
     };
     (s.in_key, s.out_key) = (key("in_key")?, key("out_key")?);
+    if s.gbp && s.kind == TunnelKind::VxlanGpe {
+        return Err("vxlan extensions 'gbp' and 'gpe' exclude each other".to_owned());
+    }
+    if s.packets == PacketTypes::Others && !s.kind.carries_others() {
+        let full = if kind == TunnelKind::Vxlan { "VXLAN (without GPE)" } else { kind.name() };
+        return Err(format!("legacy_l3 configured on {full} tunnel that cannot carry L3 traffic"));
+    }
     if s.remote == End::Any {
         return Err(format!("{} type requires valid 'remote_ip' argument", kind.name()));
     }
@@ -149,6 +169,21 @@ mod tests {
     }
 
     #[test]
+    fn packet_types_are_those_of_the_tunnel() {
+        let packets =
+            |kind, o: &str| of(kind, &format!("remote_ip=10.0.0.2 {o}")).map(|s| (s.kind, s.packets));
+        assert_eq!(packets(TunnelKind::Gre, ""), Ok((TunnelKind::Gre, PacketTypes::Ethernet)));
+        assert_eq!(
+            packets(TunnelKind::Gre, "packet_type=legacy_l3"),
+            Ok((TunnelKind::Gre, PacketTypes::Others))
+        );
+        assert_eq!(
+            packets(TunnelKind::Vxlan, "packet_type=ptap exts=gpe"),
+            Ok((TunnelKind::VxlanGpe, PacketTypes::Any))
+        );
+    }
+
+    #[test]
     fn what_cannot_be_carried_out_is_said() {
         for bad in [
             "",
@@ -159,7 +194,14 @@ mod tests {
         ] {
             assert!(of(TunnelKind::Vxlan, bad).is_err(), "{bad}");
         }
-        assert!(of(TunnelKind::Vxlan, "remote_ip=10.0.0.2 exts=gpe").is_err());
+        assert!(of(TunnelKind::Vxlan, "remote_ip=10.0.0.2 exts=gpe,gbp").is_err());
+        assert!(of(TunnelKind::Vxlan, "remote_ip=10.0.0.2 exts=x").is_err());
+        let l3 = "remote_ip=10.0.0.2 packet_type=legacy_l3";
+        assert_eq!(
+            of(TunnelKind::Vxlan, l3).expect_err("no such tunnel"),
+            "legacy_l3 configured on VXLAN (without GPE) tunnel that cannot carry L3 traffic"
+        );
+        assert!(of(TunnelKind::Geneve, l3).is_err() && of(TunnelKind::Gre, &l3.replace("3", "4")).is_err());
         assert!(of(TunnelKind::Gre, "remote_ip=10.0.0.2 tos=0x3").is_err());
     }
 }
