@@ -152,7 +152,11 @@ impl Stock {
         let id = format!("ufid:00000000-0000-0000-0000-{n:012x}");
         let matches = format!("{id},recirc_id(0),{}", by_number(&f.matches));
         let mut told = Err(anyhow::anyhow!("never tried"));
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                // A packet of the host's own, as it asks for an address, may have made a flow and a filter of its own.
+                self.appctl(&["revalidator/purge"])?;
+            }
             self.appctl(&["dpctl/add-flow", &matches, &by_number(&f.actions)])?;
             told = only(dev_of(f));
             // Its revalidators may have been faster: no rule of its makes such a flow.

@@ -1,11 +1,12 @@
 //! `cargo xtask lab`: a guest kernel, and a program of ours in it.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use lab::kernel::KernelLab;
-use lab::machine::{self, Hardware, Machine, QEMU};
+use lab::machine::{Hardware, Kernel, Machine, QEMU};
 
 use crate::{setup, step, vfio_lab};
 
@@ -27,8 +28,22 @@ pub struct Options {
     #[arg(long)]
     machine: bool,
     /// Has the machine boot the kernel of this suite of Debian's, which is downloaded, such as `trixie-backports`.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kernel")]
     suite: Option<String>,
+    /// Has the machine boot a kernel of yours: a folder with `lib/modules/VERSION` and `boot/vmlinuz-VERSION`. It needs, as modules or
+    /// built in, the file systems 9p and overlay, virtio over PCI with 9p and console, and what is to be shown.
+    #[arg(long, value_name = "DIR")]
+    kernel: Option<PathBuf>,
+}
+
+impl Options {
+    fn kernel(&self) -> Kernel {
+        match (&self.suite, &self.kernel) {
+            (Some(s), _) => Kernel::Suite(s.clone()),
+            (None, Some(k)) => Kernel::Built(k.clone()),
+            (None, None) => Kernel::Distribution,
+        }
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -46,9 +61,9 @@ enum What {
 pub fn run(o: &Options) -> Result<()> {
     setup::packages()?;
     match o.what {
-        What::Tc if o.machine || o.suite.is_some() => tc_in_machine(&o.only, o.suite.as_deref()),
+        What::Tc if o.machine || o.kernel() != Kernel::Distribution => tc_in_machine(&o.only, &o.kernel()),
         What::Tc => tc(&o.only),
-        What::Vfio => vfio_lab::run(o.suite.as_deref()),
+        What::Vfio => vfio_lab::run(&o.kernel()),
     }
 }
 
@@ -75,12 +90,12 @@ fn tc(only: &str) -> Result<()> {
     }
 }
 
-fn tc_in_machine(only: &str, suite: Option<&str>) -> Result<()> {
+fn tc_in_machine(only: &str, kernel: &Kernel) -> Result<()> {
     setup::programs(&[(QEMU, "qemu-system-x86")])?;
     let programs = step::build(&["guest", "vswitchd"])?;
     let scratch = step::scratch()?;
-    let boot = machine::folder(suite);
-    let machine = Machine::prepare(&scratch.join(&boot), suite)?;
+    let boot = kernel.folder();
+    let machine = Machine::prepare(&scratch.join(&boot), kernel)?;
     let results = scratch.join(format!("{boot}-lab-tc"));
     let mut guest = machine.start(&programs.join("lab-agent"), &results, Hardware::default())?;
     let log = results.join("log");

@@ -339,7 +339,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             self.by_match.remove(&key);
         }
         // The match may have changed while the entry was there, and with it the device.
-        let rule = r.rule.clone();
+        let rule = r.rule.expand();
         let device = self.device_of(&rule);
         if let Some(r) = self.records.get_mut(&id) {
             r.device = device.filter(|_| !matches!(r.fits, Err(Reject::NoIngress)));

@@ -17,7 +17,7 @@ use crate::objects::{ObjectError, ObjectId, ObjectKind, ObjectSpec, ObjectStats}
 use crate::ownership::DeviceId;
 use crate::provider::OffloadProvider;
 use crate::reject::Reject;
-use crate::rule::{FlowId, FlowRule};
+use crate::rule::FlowRule;
 
 use super::PlacementEngine;
 use super::record::Record;
@@ -27,31 +27,46 @@ fn object(number: u32) -> ObjectId {
 }
 
 /// The zone in which a rule looks connections up.
-fn zone_of(rule: &FlowRule) -> Option<u16> {
-    rule.actions.iter().find_map(|a| match a {
+fn zone_of(actions: &[Action]) -> Option<u16> {
+    actions.iter().find_map(|a| match a {
         Action::Ct(c) => Some(c.zone),
         _ => None,
     })
 }
 
-/// Whether a rule is about packets whose connection is looked up, or was.
-fn is_about_connections(rule: &FlowRule) -> bool {
-    zone_of(rule).is_some() || rule.matches.get(FieldId::RecircId).0 != 0
+/// Whether a rule with these actions, of packets that are on this way round, is about packets whose connection is looked up, or was.
+fn is_about_connections(actions: &[Action], recirc_id: u128) -> bool {
+    zone_of(actions).is_some() || recirc_id != 0
+}
+
+fn about_connections(r: &Record) -> bool {
+    is_about_connections(&r.rule.actions, r.rule.matches.get(FieldId::RecircId).0)
 }
 
 /// The zone that a record wants connections of on its device: it fits there, or would if there were some.
 pub(crate) fn zone_wanted(r: &Record) -> Option<(DeviceId, u16)> {
     let but_for_connections = matches!(r.fits, Ok(_) | Err(Reject::NoConnections { .. }));
-    let zone = zone_of(&r.rule).filter(|_| r.wanted && but_for_connections)?;
+    let zone = zone_of(&r.rule.actions).filter(|_| r.wanted && but_for_connections)?;
     Some((r.device?, zone))
 }
 
 impl<P: OffloadProvider> PlacementEngine<P> {
     /// The reason why a rule that would fit a device is of no use there: it has no connections.
     pub(crate) fn lacks_connections(&self, rule: &FlowRule, device: DeviceId) -> Option<Reject> {
+        let about = is_about_connections(&rule.actions, rule.matches.get(FieldId::RecircId).0);
+        self.no_connections_on(device, about)
+    }
+
+    /// Likewise, of a rule that is about connections or not.
+    fn no_connections_on(&self, device: DeviceId, about: bool) -> Option<Reject> {
         let d = self.devices.get(usize::from(device.0))?;
-        let gated = d.caps.object_limit(ObjectKind::Connection) > 0 && is_about_connections(rule);
+        let gated = d.caps.object_limit(ObjectKind::Connection) > 0 && about;
         (gated && !d.has_connections).then(|| Reject::NoConnections { why: Arc::clone(&self.no_connections) })
+    }
+
+    /// [`PlacementEngine::lacks_connections`], of a record on its device.
+    pub(crate) fn record_lacks_connections(&self, r: &Record) -> Option<Reject> {
+        self.no_connections_on(r.device?, about_connections(r))
     }
 
     /// Calls `each` with every device, and zone of connections, that a record would look up there.
@@ -120,9 +135,8 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         if std::mem::replace(&mut d.has_connections, has) == has {
             return;
         }
-        let of_device = |r: &&Record| r.device == Some(device) && is_about_connections(&r.rule);
-        let all: Vec<(FlowId, FlowRule)> =
-            self.records.values().filter(of_device).map(|r| (r.rule.id, r.rule.clone())).collect();
+        let of_device = |r: &Record| r.device == Some(device) && about_connections(r);
+        let all = self.records.iter().filter(|(_, r)| of_device(r)).map(|(id, _)| *id).collect();
         self.refit(all, now);
     }
 

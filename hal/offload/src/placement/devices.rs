@@ -6,9 +6,10 @@
 use clock::Instant;
 use flow::{FieldId, PortId};
 
+use super::record::Record;
 use crate::ownership::DeviceId;
 use crate::provider::{OffloadError, OffloadProvider};
-use crate::rule::{FlowId, FlowRule};
+use crate::rule::FlowId;
 
 use super::PlacementEngine;
 use super::device::Device;
@@ -124,25 +125,25 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         }
         self.tunnels.clear();
         let opening: Vec<_> =
-            self.records.values().filter(|r| r.rule.opens().is_some()).map(|r| r.rule.clone()).collect();
+            self.records.values().filter(|r| r.rule.opens().is_some()).map(|r| r.rule.expand()).collect();
         for rule in opening {
             let (device, fits) = self.check(&rule);
             self.tunnel_opened(&rule, device, fits.is_ok());
         }
-        let all: Vec<_> = self.records.iter().map(|(id, r)| (*id, r.rule.clone())).collect();
-        self.refit(all, now);
+        self.refit(self.records.keys().copied().collect(), now);
     }
 
     /// Works out where the records of packets from `port` fit now.
     pub(crate) fn refit_of_port(&mut self, port: PortId, now: Instant) {
-        let of_port = |r: &FlowRule| r.matches.get(FieldId::DpPort).0 == u128::from(port.0);
-        let all = self.records.iter().filter(|(_, r)| of_port(&r.rule));
-        let all = all.map(|(id, r)| (*id, r.rule.clone())).collect();
+        let of_port = |r: &Record| r.rule.matches.get(FieldId::DpPort).0 == u128::from(port.0);
+        let all = self.records.iter().filter(|(_, r)| of_port(r)).map(|(id, _)| *id).collect();
         self.refit(all, now);
     }
 
-    pub(crate) fn refit(&mut self, all: Vec<(FlowId, FlowRule)>, now: Instant) {
-        for (id, rule) in all {
+    /// Works out where records fit now.
+    pub(crate) fn refit(&mut self, all: Vec<FlowId>, now: Instant) {
+        for id in all {
+            let Some(rule) = self.records.get(&id).map(|r| r.rule.expand()) else { continue };
             let (device, fits) = self.check(&rule);
             self.unindex(id);
             if let Some(r) = self.records.get_mut(&id) {

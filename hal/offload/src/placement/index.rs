@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::hash::{Hash as _, Hasher as _};
 
 use clock::Instant;
-use flow::PacketMatch;
+use flow::PackedMatch;
 
 use crate::rule::FlowId;
 
@@ -17,7 +17,7 @@ use super::record::{Indexed, Need, Phase};
 
 /// A match as the engine remembers it. Two matches with one hash block each other's installation until one is gone; that
 /// costs speed, never correctness.
-pub(crate) fn match_hash(m: &PacketMatch) -> u64 {
+pub(crate) fn match_hash(m: &PackedMatch) -> u64 {
     let mut h = std::hash::DefaultHasher::new();
     m.hash(&mut h);
     h.finish()

@@ -49,7 +49,7 @@ use crate::ledger::{CounterLedger, Credit};
 use crate::ownership::{DeviceId, ObjectOwners, objects_of};
 use crate::provider::OffloadProvider;
 use crate::reject::Reject;
-use crate::rule::{FlowId, FlowRule};
+use crate::rule::{FlowId, FlowRule, PackedRule};
 
 pub use config::PlacementConfig;
 pub use report::{Event, EventKind, PlacementCounters, PlacementSummary, RejectCounts, Status, TableUsage};
@@ -161,7 +161,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         let opened = self.tunnel_opened(&rule, device, fits.is_ok());
         let rate = RateMeter::new(soft.packets(), now);
         let record = Record {
-            rule,
+            rule: PackedRule::from(&rule),
             version: 0,
             soft,
             hw_packets: 0,
@@ -258,7 +258,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             r.device = device;
         }
         r.fits = fits;
-        r.rule = rule;
+        r.rule = PackedRule::from(&rule);
         r.version += 1;
         r.wanted = true;
         r.hold = None;
@@ -267,7 +267,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             r.soft = s;
         }
         r.worth = r.rate.worth(r.cost());
-        let opened = self.tunnel_opened(&r.rule, device, r.fits.is_ok());
+        let opened = self.tunnel_opened(&rule, device, r.fits.is_ok());
         self.records.insert(new, r);
         self.refresh(new, now);
         if let Some(port) = opened {
@@ -345,7 +345,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
     /// Calls `f` for each record followed, in order of id.
     pub fn for_each(&self, mut f: impl FnMut(FlowId, &FlowRule, u64, Status)) {
         for (id, r) in self.records.iter().filter(|(_, r)| r.wanted) {
-            f(*id, &r.rule, r.rate.pps(), self.status_of(r));
+            f(*id, &r.rule.expand(), r.rate.pps(), self.status_of(r));
         }
     }
 
@@ -532,7 +532,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         }
         if let Err(why) = &r.fits {
             // What keeps them in software has perhaps changed since.
-            let news = || self.lacks_connections(&r.rule, r.device?);
+            let news = || self.record_lacks_connections(r);
             let news = matches!(why, Reject::NoConnections { .. }).then(news).flatten();
             return Status::Software(news.unwrap_or_else(|| why.clone()));
         }

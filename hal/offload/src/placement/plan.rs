@@ -189,7 +189,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
         let (mut ops, mut sources) = (Vec::with_capacity(plan.len()), Vec::with_capacity(plan.len()));
         for p in plan {
             let op = OpId(self.next_op + ops.len() as u64);
-            let rule = |id: &FlowId| self.records.get(id).map(|r| r.rule.clone());
+            let rule = |id: &FlowId| self.records.get(id).map(|r| r.rule.expand());
             let made = match p {
                 Planned::Install(id, _) => rule(id).map(|r| FlowOp::Install(op, r)),
                 Planned::Replace(id, h) => rule(id).map(|r| FlowOp::Replace(op, *h, r)),

@@ -18,7 +18,7 @@ use crate::objects::ObjectId;
 use crate::ownership::DeviceId;
 use crate::provider::{HwHandle, OpId, RawStats};
 use crate::reject::Reject;
-use crate::rule::{FlowId, FlowRule};
+use crate::rule::{FlowId, PackedRule};
 
 use super::SoftwarePackets;
 use super::rate::RateMeter;
@@ -96,7 +96,7 @@ pub(crate) struct Indexed {
 
 /// A record that was offered.
 pub(crate) struct Record {
-    pub rule: FlowRule,
+    pub rule: PackedRule,
     /// Counts changes of the rule.
     pub version: u64,
     pub soft: Arc<dyn SoftwarePackets>,

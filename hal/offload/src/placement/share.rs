@@ -68,9 +68,8 @@ impl<P: OffloadProvider> PlacementEngine<P> {
     /// Validates anew the records that use an object, whose owner has changed.
     fn refit_users(&mut self, object: ObjectId, now: Instant) {
         let users: Vec<_> = self.lending.users_of(object);
-        let users: Vec<_> =
-            users.into_iter().filter_map(|id| Some((id, self.records.get(&id)?.rule.clone()))).collect();
-        for (id, rule) in users {
+        for id in users {
+            let Some(rule) = self.records.get(&id).map(|r| r.rule.expand()) else { continue };
             let (_, fits) = self.fit(&rule);
             self.unindex(id);
             if let Some(r) = self.records.get_mut(&id) {

@@ -20,6 +20,31 @@ const MODULES: &[&str] = &["virtio_pci", "9pnet_virtio", "9p", "overlay", "virti
 /// Folders of the image, each behind its parent.
 const FOLDERS: &[&str] = &["bin", "dev", "proc", "sys", "host", "over", "new", "lib", "lib/modules"];
 
+/// Which kernel is booted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Kernel {
+    /// That of the distribution that this is.
+    #[default]
+    Distribution,
+    /// That of another suite of Debian's.
+    Suite(String),
+    /// One that the caller has built, in a folder with `lib/modules/VERSION`, as `make modules_install INSTALL_MOD_PATH=FOLDER` makes
+    /// it, and `boot/vmlinuz-VERSION` or `lib/modules/VERSION/vmlinuz`. What of [`MODULES`] is a module is loaded, the rest has to be
+    /// built in.
+    Built(PathBuf),
+}
+
+impl Kernel {
+    /// Name of the folder for a machine that boots it.
+    pub fn folder(&self) -> String {
+        match self {
+            Kernel::Distribution => "machine".into(),
+            Kernel::Suite(s) => format!("machine-{s}"),
+            Kernel::Built(_) => "machine-built".into(),
+        }
+    }
+}
+
 /// Kernel and image.
 #[derive(Clone, Debug)]
 pub(super) struct Boot {
@@ -28,8 +53,13 @@ pub(super) struct Boot {
 }
 
 impl Boot {
-    /// Has them under `dir`, unless they are there; the kernel is that of a suite, or of the distribution that this is.
-    pub(super) fn prepare(dir: &Path, suite: Option<&str>) -> Result<Boot> {
+    /// Has them under `dir`, unless they are there.
+    pub(super) fn prepare(dir: &Path, kernel: &Kernel) -> Result<Boot> {
+        let source = match kernel {
+            Kernel::Built(folder) => return Boot::of_built(dir, folder),
+            Kernel::Distribution => None,
+            Kernel::Suite(s) => Some(s),
+        };
         let ready = dir.join("ready");
         if let Ok(version) = std::fs::read_to_string(&ready) {
             let boot = Boot { dir: dir.to_path_buf(), version };
@@ -41,7 +71,7 @@ impl Boot {
         }
         let _ = std::fs::remove_dir_all(dir);
         let machine = Source::machine();
-        let source = match suite {
+        let source = match source {
             None => Source::machine(),
             Some(s) => Source::suite(s, &dir.join("suite"))?,
         };
@@ -62,6 +92,30 @@ impl Boot {
         let boot = Boot { dir: dir.to_path_buf(), version };
         boot.write_image()?;
         std::fs::write(&ready, &boot.version)?;
+        Ok(boot)
+    }
+
+    /// That of a kernel in the caller's `folder`, which stays as it is.
+    fn of_built(dir: &Path, folder: &Path) -> Result<Boot> {
+        let folder = folder.canonicalize().with_context(|| folder.display().to_string())?;
+        let modules = folder.join("lib/modules");
+        let versions = std::fs::read_dir(&modules).with_context(|| modules.display().to_string())?;
+        let mut versions: Vec<_> = versions.filter_map(|v| v.ok()?.file_name().into_string().ok()).collect();
+        let version = versions.pop().filter(|_| versions.is_empty());
+        let version = version.with_context(|| {
+            format!("{} is to have one kernel's modules, a folder VERSION", modules.display())
+        })?;
+        let _ = std::fs::remove_dir_all(dir);
+        Source::machine().unpack(BUSYBOX, dir)?;
+        for part in ["lib", "boot"] {
+            let at = dir.join(part);
+            let _ = std::fs::remove_dir_all(&at);
+            std::os::unix::fs::symlink(folder.join(part), &at)?;
+        }
+        let boot = Boot { dir: dir.to_path_buf(), version };
+        let kernel = boot.kernel();
+        anyhow::ensure!(kernel.is_file(), "there is no kernel {}", kernel.display());
+        boot.write_image()?;
         Ok(boot)
     }
 
@@ -135,7 +189,9 @@ impl Boot {
 
     /// `modules.dep` for the modules of the image: what each needs, as the kernel's own list has it.
     fn dependencies(&self, named: &[(PathBuf, String)]) -> Result<String> {
-        let all = std::fs::read_to_string(self.modules().join(&self.version).join("modules.dep"))?;
+        let list = self.modules().join(&self.version).join("modules.dep");
+        // A kernel with all of them built in has none.
+        let all = if named.is_empty() { String::new() } else { read_text(&list)? };
         let short = |path: &str| {
             let file = Path::new(path).file_name()?;
             named.iter().find(|(f, _)| f.file_name() == Some(file)).map(|(_, n)| n.clone())
@@ -150,6 +206,10 @@ impl Boot {
         }
         Ok(out)
     }
+}
+
+fn read_text(p: &Path) -> Result<String> {
+    std::fs::read_to_string(p).with_context(|| p.display().to_string())
 }
 
 fn read(p: &Path) -> Result<Vec<u8>> {

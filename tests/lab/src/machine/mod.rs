@@ -23,6 +23,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use image::Boot;
+pub use image::Kernel;
 pub use talk::Ran;
 use talk::{Agent, Qmp};
 pub use wire::Wire;
@@ -69,19 +70,13 @@ pub struct Machine {
     boot: Boot,
 }
 
-/// Name of the folder for a machine that boots the kernel of a suite, or of the distribution that this is.
-pub fn folder(suite: Option<&str>) -> String {
-    suite.map_or_else(|| "machine".to_owned(), |s| format!("machine-{s}"))
-}
-
 impl Machine {
-    /// Has kernel and boot image under `dir`, unless they are there. The kernel is that of the distribution that this is, or of
-    /// another suite of Debian's.
+    /// Has kernel and boot image under `dir`, unless they are there.
     ///
     /// # Errors
-    /// When packages cannot be had or unpacked.
-    pub fn prepare(dir: &Path, suite: Option<&str>) -> Result<Machine> {
-        Ok(Machine { boot: Boot::prepare(dir, suite)? })
+    /// When packages cannot be had or unpacked, and when a folder has no kernel.
+    pub fn prepare(dir: &Path, kernel: &Kernel) -> Result<Machine> {
+        Ok(Machine { boot: Boot::prepare(dir, kernel)? })
     }
 
     /// Starts it, with `agent` as what runs programs inside, and waits until it is up. `results` is a folder that both sides

@@ -4,7 +4,7 @@
 //! tools, and ask QEMU what the emulated chip has counted.
 //!
 //! `cargo xtask lab vfio --suite trixie-backports` is the same on a newer kernel. Where a kernel has iommufd the devices have to be opened by
-//! it; Debian's for amd64 have been built without, up to 7.3.
+//! it; Debian's for amd64 have been built without, up to 7.3: `--kernel DIR` boots one that the caller has built with it.
 
 mod bed;
 mod checks;
@@ -13,7 +13,7 @@ mod platform;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use lab::machine::{self, Hardware, Machine, QEMU};
+use lab::machine::{Hardware, Kernel, Machine, QEMU};
 
 use crate::{setup, step};
 use bed::Bed;
@@ -27,15 +27,15 @@ const PORTS: u16 = 4;
 ///
 /// # Errors
 /// When a check fails. What is missing and cannot be had is printed, and the checks are skipped.
-pub fn run(suite: Option<&str>) -> Result<()> {
+pub fn run(kernel: &Kernel) -> Result<()> {
     if let Err(e) = setup::programs(&[(QEMU, "qemu-system-x86")]) {
         println!("skip: lab vfio needs QEMU: {e:#}");
         return Ok(());
     }
     let programs = step::build(&["guest", "vswitchd", "hoist"])?;
     let scratch = step::scratch()?;
-    let boot = machine::folder(suite);
-    let machine = match Machine::prepare(&scratch.join(&boot), suite) {
+    let boot = kernel.folder();
+    let machine = match Machine::prepare(&scratch.join(&boot), kernel) {
         Ok(m) => m,
         Err(e) => {
             println!("skip: lab vfio needs a kernel to boot: {e:#}");
