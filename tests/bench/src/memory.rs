@@ -6,9 +6,11 @@ use std::sync::Arc;
 use clock::{Instant, ManualClock};
 use conntrack::{Headers, Meta, Tracker};
 use datapath::bench::Caches;
-use datapath_api::Datapath;
+use datapath_api::{Datapath, FlowRecord};
 use flow::frame::FrameBuilder;
 use flow::{Action, CtAction, FieldId, PipelineMatch, PortId};
+use offload::memory::{MemoryProvider, test_capabilities};
+use offload::{FlowRule, PlacementConfig, PlacementEngine, SoftwarePackets};
 use ofproto::{BridgeConfig, Switch, SwitchConfig};
 use openflow::flow_mod::{FlowModCommand, Instructions};
 use openflow::{FlowMod, PortNo};
@@ -43,7 +45,7 @@ pub fn run(n: u32) -> Result<Vec<Figure>, BenchError> {
     let start_flows = Held::now();
     caches.remember(&keys);
     let cached = Held::now().since(start_flows, n);
-    let (connection, rule) = (connection(n), rule(n)?);
+    let (connection, rule, offered) = (connection(n), rule(n)?, offered(&records));
     let figure = |what: &str, unit, v| Figure::of(what, unit, vec![v]).flows(n.into());
     let (record, datapath, both) = (made.since(start, n), put.since(made, n), put.since(start, n));
     Ok(vec![
@@ -51,11 +53,32 @@ pub fn run(n: u32) -> Result<Vec<Figure>, BenchError> {
         figure("  its record", Unit::BytesPerFlow, record.0),
         figure("  beside it, in the datapath", Unit::BytesPerFlow, datapath.0),
         figure("  its allocations", Unit::AllocationsPerFlow, both.1),
+        figure("  beside it, when it is offered to hardware", Unit::BytesPerFlow, offered.0),
         figure("flow that the exact-match cache remembers", Unit::BytesPerFlow, cached.0),
         figure("connection", Unit::BytesPerFlow, connection.0),
         figure("OpenFlow rule, addresses, protocol and port", Unit::BytesPerFlow, rule.0),
         figure("  its allocations", Unit::AllocationsPerFlow, rule.1),
     ])
+}
+
+/// What is kept of a record that hardware is offered, and that does not fit yet.
+fn offered(records: &[Arc<FlowRecord>]) -> (f64, f64) {
+    let device = MemoryProvider::new(test_capabilities(1, 1));
+    let config = PlacementConfig { max_records: records.len(), ..PlacementConfig::default() };
+    let mut engine = PlacementEngine::new(config, vec![device]);
+    let software: Arc<dyn SoftwarePackets> = Arc::new(|| 0);
+    let start = Held::now();
+    for r in records {
+        let rule = FlowRule {
+            id: r.id,
+            matches: r.matches.expand(),
+            actions: r.actions.clone(),
+            provenance: Arc::from([]),
+        };
+        // Refused only when there are more than it was made for.
+        let _ = engine.offer(rule, software.clone(), Instant::ZERO);
+    }
+    Held::now().since(start, records.len() as u32)
 }
 
 /// What a connection of UDP takes.
