@@ -55,6 +55,23 @@ fn reference_software_and_hardware_agree_on_long_rounds() {
     });
 }
 
+/// Of headers that end after more than 64 bytes, IPv6 with TCP for one, software forwards the frames.
+#[test]
+fn a_parser_that_sees_less_leaves_more_to_software_and_nothing_is_different() {
+    let with = |name: &str, text: &str| {
+        let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::write(&file, text).unwrap();
+        let profile: &'static str = file.to_str().unwrap().to_string().leak();
+        let o =
+            Options { seed: 5, packets: packets(10), flows: 40, per_round: 400, switched: false, profile };
+        let r = run(&o).unwrap_or_else(|e| panic!("{e:#}\nseed {}", o.seed));
+        r.by_hardware as f64 / r.packets as f64
+    };
+    let deep = with("deep.toml", "[parser]\ndepth_bytes = 512\n");
+    let shallow = with("shallow.toml", "[parser]\ndepth_bytes = 64\nstep_bytes = 16\n");
+    assert!(shallow > 0.05 && shallow < deep, "{shallow} of {deep}");
+}
+
 #[test]
 fn reference_software_and_hardware_agree_on_vlans_mirrors_and_patches() {
     for seed in 10..18 {
