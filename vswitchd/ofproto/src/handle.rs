@@ -20,7 +20,7 @@ use crate::check::check_packet_out;
 use crate::flow_mod;
 use crate::groups;
 use crate::meters;
-use crate::packet_in::{pipeline_fields, put_beside};
+use crate::packet_in::{framed, pipeline_fields, put_beside, with_blank};
 use crate::port::Port;
 use crate::queues;
 use crate::room;
@@ -240,7 +240,8 @@ impl Bridge {
                 None => return Err(BadRequest::BadPort.into()),
             },
         };
-        let mut key = flow::parse(&po.data, dp_port).map_err(|_| BadRequest::BadPacket)?.key;
+        let mut key =
+            flow::parse(&framed(&po.data, &po.matches), dp_port).map_err(|_| BadRequest::BadPacket)?.key;
         put_beside(&mut key, &po.matches);
         tlv::check(pipeline, Some(po.matches.mask()), &po.actions)?;
         flow_mod::check_groups(pipeline, &po.actions)?;
@@ -253,7 +254,7 @@ impl Bridge {
 
     /// Executes a translated packet-out and counts it for the rules it went through.
     pub(crate) fn carry_out(&self, data: &[u8], prepared: PreparedPacketOut) {
-        let PreparedPacketOut { dp_port, outcome: mut o } = prepared;
+        let PreparedPacketOut { dp_port, outcome: mut o, eth_type } = prepared;
         let Some(switch) = self.switch() else { return };
         let basis = o.basis(Some(self.index()));
         switch.credit_rules(&basis, 1, data.len() as u64, Some(switch.now()));
@@ -264,7 +265,10 @@ impl Bridge {
             return;
         }
         if let Some(dp) = switch.datapath()
-            && let Err(e) = dp.execute(data, dp_port, o.actions.into())
+            && let Err(e) = match eth_type {
+                None => dp.execute(data, dp_port, o.actions.into()),
+                Some(t) => dp.execute(&with_blank(data, t), dp_port, o.actions.into()),
+            }
         {
             // OpenFlow has no reply for this: a packet-out is as lossy as a wire.
             tracing::debug!(bridge = self.name(), error = %e, "packet-out was not carried out");
@@ -308,6 +312,8 @@ impl Bridge {
 pub(crate) struct PreparedPacketOut {
     pub(crate) dp_port: PortId,
     pub(crate) outcome: crate::xlate::Outcome,
+    /// The Ethernet type of what the packet begins with, when that is no Ethernet header.
+    pub(crate) eth_type: Option<u16>,
 }
 
 /// Changes a port in a working copy; what controllers are to be told if it was not so already.

@@ -5,12 +5,17 @@
 //! translation needs to go on. The controller gets the state within the message and gives it back, so that nothing is kept
 //! here for it, however long it takes.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use datapath_api::Punt;
+use flow::nsh::BLANK_BYTES;
 use flow::tunnel::options;
-use flow::{Action, FIELDS, FieldId, PACKET_WORDS, PacketKey, PipelineKey, PipelineMatch, PuntReason, Scope};
+use flow::{
+    Action, FIELDS, FieldId, PACKET_WORDS, PacketKey, PipelineKey, PipelineMatch, PuntReason, Scope,
+    packet_type,
+};
 use openflow::error::{BadRequest, Nicira};
 use openflow::message::{Continuation, PacketIn, PacketInReason, Remainder};
 use openflow::switch::Reply;
@@ -165,6 +170,23 @@ fn frozen(c: Continuation, bridge: u32, key: &PipelineKey) -> Frozen {
     }
 }
 
+/// A packet that a controller gives, as a datapath has it: one that does not begin with an Ethernet header, as `m` says, behind a blank
+/// one.
+pub(crate) fn framed<'a>(data: &'a [u8], m: &PipelineMatch) -> Cow<'a, [u8]> {
+    match packet_type::eth_type(m.key().get64(FieldId::PacketType) as u32) {
+        None => data.into(),
+        Some(t) => with_blank(data, t).into(),
+    }
+}
+
+/// A packet that does not begin with an Ethernet header behind a blank one.
+pub(crate) fn with_blank(data: &[u8], eth_type: u16) -> Vec<u8> {
+    let mut frame = vec![0; BLANK_BYTES - 2];
+    frame.extend(eth_type.to_be_bytes());
+    frame.extend_from_slice(data);
+    frame
+}
+
 /// Puts what is beside a packet into its key, as far as `m` says.
 pub(crate) fn put_beside(key: &mut PacketKey, m: &PipelineMatch) {
     let of_packet = |f: &&flow::Field| is_beside(f) && f.id != FieldId::DpHash;
@@ -235,7 +257,8 @@ impl Bridge {
         let known = pin.matches.key();
         let in_port = PortNo(known.get64(FieldId::InPort) as u32);
         let dp_port = pipeline.ports.get(in_port).map_or(Switch::pseudo_port(self.index()), |p| p.dp);
-        let mut key = flow::parse(&pin.data, dp_port).map_err(|_| BadRequest::BadPacket)?.key;
+        let mut key =
+            flow::parse(&framed(&pin.data, &pin.matches), dp_port).map_err(|_| BadRequest::BadPacket)?.key;
         put_beside(&mut key, &pin.matches);
         let state = frozen(*c, self.index(), known);
         let prepared = self.prepare(&pipeline, &key, in_port, dp_port, Start::Frozen(&state));
@@ -260,7 +283,8 @@ impl Bridge {
             outcome.actions = beside_to_datapath(key);
             outcome.actions.extend(actions);
         }
-        PreparedPacketOut { dp_port, outcome }
+        let eth_type = packet_type::eth_type(key.get64(FieldId::PacketType) as u32);
+        PreparedPacketOut { dp_port, outcome, eth_type }
     }
 }
 

@@ -181,3 +181,82 @@ fn flows_that_write_what_the_packet_will_not_have_are_refused() {
     assert_eq!(refused(ip(), vec![encap(packet_type::NSH), set(FieldId::NshSi, 1)]), Ok(()));
     assert_eq!(refused(ip(), vec![OfAction::DecNshTtl]), inconsistent);
 }
+
+/// An Ethernet frame behind one label, with this byte at the label's end of the stack.
+fn labelled(bottom: u8) -> PacketKey {
+    let inner = udp([10, 0, 0, 1], [10, 0, 0, 2], 1000, 53).build();
+    let mut f = inner[..12].to_vec();
+    f.extend([0x88, 0x47, 0, 0x01, 0x40 | bottom, 64]);
+    f.extend(&inner);
+    key(&f, 1)
+}
+
+#[test]
+fn a_label_before_a_frame_comes_off_at_the_bottom_of_its_stack_only() {
+    let r = Rig::new();
+    let off = OfAction::Decap { packet_type: packet_type::ETHERNET };
+    let m = matching(&[(FieldId::EthType, 0x8847)]);
+    r.add(0, 1, m, Instructions::apply(vec![decap(), off, output(2)]));
+    let record = answer(&r, labelled(1));
+    let id = recirc_id(&record.actions);
+    assert_eq!(*record.actions, [Action::PopEth, Action::PopMpls { eth_type: 0x6558 }, Action::Recirc(id)]);
+    assert_eq!(record.matches.get(FieldId::MplsLse0).1, 0x100, "that it is the bottom");
+    assert_eq!(
+        *answer(&r, {
+            let mut k = plain();
+            k.set(FieldId::RecircId, id.into());
+            k
+        })
+        .actions,
+        [out(2)]
+    );
+    assert!(answer(&r, labelled(0)).actions.is_empty(), "another label is below");
+}
+
+#[test]
+fn a_label_goes_before_a_frame_but_onto_a_stack_that_begins_the_packet() {
+    let r = Rig::new();
+    let mpls = encap(packet_type::of_type(0x8847));
+    r.add(
+        0,
+        1,
+        ip(),
+        Instructions::apply(vec![mpls.clone(), set(FieldId::MplsLabel, 5), encap(0), output(2)]),
+    );
+    let eth = Action::PushEth { src: MacAddr::default(), dst: MacAddr::default() };
+    let record = answer(&r, plain());
+    assert_eq!(
+        *record.actions,
+        [Action::AddMpls { eth_type: 0x8847, lse: 5 << 12 | 0x100 | 64 }, eth.clone(), out(2)]
+    );
+    let stack = matching(&[(FieldId::EthType, 0x8847)]);
+    r.add(
+        0,
+        1,
+        stack,
+        Instructions::apply(vec![decap(), mpls, set(FieldId::MplsLabel, 5), encap(0), output(2)]),
+    );
+    let record = answer(&r, labelled(1));
+    let push = Action::PushMpls { eth_type: 0x8847, lse: 5 << 12 | 64 };
+    assert_eq!(*record.actions, [Action::PopEth, push, eth, out(2)]);
+}
+
+#[test]
+fn a_controller_sends_a_packet_that_begins_with_ip() {
+    let r = Rig::new();
+    let bare = &udp([10, 0, 0, 1], [10, 0, 0, 2], 1000, 53).build()[14..];
+    let matches = matching(&[(FieldId::PacketType, 0x1_0800)]);
+    let po = openflow::message::PacketOut {
+        buffer: None,
+        in_port: PortNo::CONTROLLER,
+        matches,
+        actions: vec![set(FieldId::NwTtl, 9), encap(0), output(2)],
+        data: bare.to_vec(),
+    };
+    assert_eq!(r.request(openflow::Body::PacketOut(Box::new(po))), Ok(vec![]));
+    let done = r.dp.executed.lock().unwrap();
+    let (data, actions) = done.last().map(|(d, _, a)| (d.clone(), a.clone())).expect("executed");
+    assert_eq!((&data[..12], &data[12..14], &data[14..]), (&[0; 12][..], &[8, 0][..], bare));
+    let kind = Action::SetField { field: FieldId::PacketType, value: 0x1_0800, mask: 0xffff_ffff };
+    assert_eq!((&actions[0], actions.last()), (&kind, Some(&out(2))));
+}

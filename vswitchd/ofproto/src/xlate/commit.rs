@@ -355,7 +355,7 @@ impl Xlate<'_> {
     }
 
     /// Whether the packet has three labels, as many as are known, or with `more` one below them. Looks at what tells the last.
-    fn has_three_labels(&mut self, more: bool) -> bool {
+    pub(super) fn has_three_labels(&mut self, more: bool) -> bool {
         if !is_mpls(self.key.get64(FieldId::EthType)) {
             return false;
         }

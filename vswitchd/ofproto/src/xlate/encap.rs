@@ -119,6 +119,9 @@ impl Xlate<'_> {
 
     /// Labels before everything: those of a packet that begins with labels get another in front.
     fn encap_mpls(&mut self, eth_type: u16) {
+        if !self.is_ethernet() && matches!(self.key.get64(FieldId::EthType), 0x8847 | 0x8848) {
+            return self.push_mpls(eth_type);
+        }
         let (label, ttl) = match self.key.get64(FieldId::EthType) {
             t @ (0x0800 | 0x86dd) => {
                 self.wc.set_exact(FieldId::NwTtl);
@@ -186,7 +189,16 @@ impl Xlate<'_> {
             }
             Some(t) if matches!(t, 0x8847 | 0x8848) && to != packet_type::NEXT && to >> 16 <= 1 => {
                 let below = packet_type::eth_type(to).unwrap_or(TEB);
+                if self.stock() && self.has_three_labels(true) {
+                    return self.fail(Problem::MplsDecap);
+                }
                 self.wc.set_masked(FieldId::MplsLse0, u128::MAX, 0x100);
+                let bottom = self.key.get(FieldId::MplsLse0) & 0x100 != 0;
+                if bottom == matches!(below, 0x8847 | 0x8848) {
+                    return self.refuse(format!(
+                        "Dropping packet as what is below its label is not of type 0x{below:x}"
+                    ));
+                }
                 self.for_good += 1;
                 self.emit(Action::PopMpls { eth_type: below });
                 for k in [FieldId::PacketType, FieldId::EthType] {

@@ -23,13 +23,15 @@ pub enum Problem {
     MplsPush,
     /// A label would be popped off more than Open vSwitch knows of.
     MplsPop,
+    /// As [`Problem::MplsPop`], by `decap`.
+    MplsDecap,
     /// A header would be pushed onto or taken off a packet that begins with something else.
     PacketType,
 }
 
 impl Problem {
     /// All of them, in order of their numbers.
-    pub const ALL: [Problem; 11] = [
+    pub const ALL: [Problem; 12] = [
         Problem::TooDeep,
         Problem::TooManyLookups,
         Problem::TooManyActions,
@@ -40,6 +42,7 @@ impl Problem {
         Problem::StackTooDeep,
         Problem::MplsPush,
         Problem::MplsPop,
+        Problem::MplsDecap,
         Problem::PacketType,
     ];
 
@@ -55,6 +58,9 @@ impl Problem {
             Problem::TooManyRecircs => "Failed to allocate recirculation id",
             Problem::StackTooDeep => "resubmits yielded over 64 kB of stack",
             Problem::PacketType => "Unsupported packet type",
+            Problem::MplsDecap => {
+                "dropping packet on which an MPLS decap can't be performed as it has more MPLS LSEs than the 3 supported."
+            }
             Problem::MplsPush => {
                 "dropping packet on which an MPLS push action can't be performed as it would have more MPLS LSEs than the 3 supported."
             }
@@ -70,7 +76,7 @@ impl Problem {
             Problem::TooDeep => "Recursion too deep",
             Problem::TooManyLookups => "Too many resubmits",
             Problem::StackTooDeep => "Stack too deep",
-            Problem::MplsPush | Problem::MplsPop => "Too many MPLS labels",
+            Problem::MplsPush | Problem::MplsPop | Problem::MplsDecap => "Too many MPLS labels",
             other => other.text(),
         }
     }
@@ -78,7 +84,7 @@ impl Problem {
     /// Whether it is for the administrator to hear of: the rules are at fault.
     pub fn is_the_rules(self) -> bool {
         use Problem::*;
-        matches!(self, TooDeep | TooManyLookups | StackTooDeep | MplsPush | MplsPop)
+        matches!(self, TooDeep | TooManyLookups | StackTooDeep | MplsPush | MplsPop | MplsDecap)
     }
 
     /// The coverage counter of packets dropped for it, Open vSwitch's where it has one.
@@ -87,7 +93,7 @@ impl Problem {
             Problem::TooDeep => "drop_action_recursion_too_deep",
             Problem::TooManyLookups => "drop_action_too_many_resubmit",
             Problem::StackTooDeep => "drop_action_stack_too_deep",
-            Problem::MplsPush | Problem::MplsPop => "drop_action_too_many_mpls_labels",
+            Problem::MplsPush | Problem::MplsPop | Problem::MplsDecap => "drop_action_too_many_mpls_labels",
             Problem::NoRecircContext => "drop_action_no_recirculation_context",
             Problem::TooManyActions | Problem::TooManyRecircs => "drop_action_congestion",
             Problem::NeedsReparse => "drop_action_needs_reparse",
@@ -109,6 +115,7 @@ impl Problem {
             Problem::StackTooDeep => "xlate_stack_too_deep",
             Problem::MplsPush => "xlate_mpls_push",
             Problem::MplsPop => "xlate_mpls_pop",
+            Problem::MplsDecap => "xlate_mpls_decap",
             Problem::PacketType => "xlate_packet_type",
         }
     }
