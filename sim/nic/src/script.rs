@@ -9,7 +9,7 @@
 //!   31000    release        rx 0 1
 //!   40000    slow-commands  10         # commands take ten times as long; 1: as ever
 //!   41000    fail-commands  2          # the next two commands are given up
-//!   50000    parity         exact 17   # the entry in slot 17 cannot be read any more
+//!   50000    parity         exact 17   # the entry in slot 17 cannot be read any more; exact, lpm, range or ternary
 //!   60000    lose-interrupts 1         # the next interrupt message is lost
 //!   70000    reset                     # function-level reset
 //!   80000    remove                    # surprise removal
@@ -24,7 +24,11 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use simnic_defs::cmd::{TABLE_EXACT, TABLE_TERNARY};
+use simnic_defs::cmd::{TABLE_EXACT, TABLE_LPM, TABLE_RANGE, TABLE_TERNARY};
+
+/// Tables, as scripts name them.
+const TABLES: [(&str, u8); 4] =
+    [("exact", TABLE_EXACT), ("lpm", TABLE_LPM), ("range", TABLE_RANGE), ("ternary", TABLE_TERNARY)];
 
 /// Something that goes wrong, or right again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -150,8 +154,10 @@ fn mishap(words: &[&str]) -> Result<Mishap, String> {
             n => Mishap::SlowCommands(n),
         },
         ["fail-commands", n] => Mishap::FailCommands(number(n)?),
-        ["parity", "exact", s] => Mishap::Parity { table: TABLE_EXACT, slot: number(s)? },
-        ["parity", "ternary", s] => Mishap::Parity { table: TABLE_TERNARY, slot: number(s)? },
+        ["parity", table, s] => match TABLES.iter().find(|(name, _)| name == table) {
+            Some((_, table)) => Mishap::Parity { table: *table, slot: number(s)? },
+            None => return Err(format!("{table:?} is no table: exact, lpm, range or ternary")),
+        },
         ["lose-interrupts", n] => Mishap::LoseInterrupts(number(n)?),
         ["reset"] => Mishap::Reset,
         ["remove"] => Mishap::Remove,
@@ -161,7 +167,7 @@ fn mishap(words: &[&str]) -> Result<Mishap, String> {
             return Err(format!(
                 "{what:?} with {} arguments is none of link-down PORT, link-up PORT, bit-errors PORT FRAMES, \
                  stick rx|tx PORT QUEUE, release rx|tx PORT QUEUE, slow-commands TIMES, fail-commands COUNT, \
-                 parity exact|ternary SLOT, lose-interrupts COUNT, reset, remove, repair",
+                 parity exact|lpm|range|ternary SLOT, lose-interrupts COUNT, reset, remove, repair",
                 words.len() - 1
             ));
         }
@@ -205,6 +211,11 @@ mod tests {
         assert_eq!(err("x reset"), "line 1: \"x\" is not a cycle");
         assert_eq!(err("\n5 stick up 0 0"), "line 2: \"up\" is neither rx nor tx");
         assert!(err("5 explode").starts_with("line 1: \"explode\" with 0 arguments is none of link-down"));
+        assert_eq!(err("5 parity big 1"), "line 1: \"big\" is no table: exact, lpm, range or ternary");
+        for (name, table) in TABLES {
+            let s = parse_script(&format!("7 parity {name} 3")).unwrap();
+            assert_eq!(s[0].what, Mishap::Parity { table, slot: 3 });
+        }
         assert_eq!(err("5 slow-commands 0"), "line 1: commands cannot take no time");
         assert_eq!(err("5 link-up 700"), "line 1: \"700\" is not a number in range");
     }
