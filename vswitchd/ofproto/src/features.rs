@@ -5,6 +5,7 @@ use flow::{FIELDS, Maskable};
 use openflow::error::TableFeaturesFailed;
 use openflow::number::TableId;
 use openflow::table_features::{FeatureField, FeatureType, TableFeatures, TableProperty};
+use openflow::wire::has_number;
 use openflow::{Body, ErrorCode, MultipartReply};
 
 use crate::tables::{N_TABLES, Pipeline};
@@ -16,7 +17,7 @@ const ACTIONS: [u16; 12] = [0, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25];
 
 /// Fields with a number by which OpenFlow or Nicira's extension of it knows them: all can be matched in every table.
 fn matchable() -> impl Iterator<Item = &'static flow::Field> {
-    FIELDS.iter().filter(|f| f.oxm != 0 || f.nxm.is_some())
+    FIELDS.iter().filter(|f| has_number(f.id))
 }
 
 fn known(f: &flow::Field) -> FeatureField {
