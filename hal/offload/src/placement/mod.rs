@@ -78,7 +78,8 @@ pub struct PlacementEngine<P: OffloadProvider = Box<dyn OffloadProvider>> {
     ports: HashMap<PortId, DeviceId>,
     /// Ports that tunnels share, and the device that takes packets out of them: the first that had a record for it.
     tunnels: HashMap<PortId, DeviceId>,
-    records: BTreeMap<FlowId, Record>,
+    /// Boxed: a tree of them is half empty where ids only go up.
+    records: BTreeMap<FlowId, Box<Record>>,
     /// Superseded record to the one that took its place, while its rule may be in hardware.
     aliases: HashMap<FlowId, FlowId>,
     /// Hash of a match in hardware to the record that has it there: the same match is not installed twice.
@@ -176,7 +177,7 @@ impl<P: OffloadProvider> PlacementEngine<P> {
             superseded: Vec::new(),
             indexed: Default::default(),
         };
-        self.records.insert(id, record);
+        self.records.insert(id, Box::new(record));
         self.refresh(id, now);
         if let Some(port) = opened {
             self.refit_of_port(port, now);
