@@ -16,6 +16,12 @@ use device::{IoError, Iova, RegOffset, Registers};
 use ixgbe_defs::ALL_ONES;
 use ixgbe_defs::bits::dctl::ENABLE;
 
+/// Slot of a position in a ring of `1 << log2`.
+#[inline]
+pub(crate) fn slot_of(position: u32, log2: u8) -> usize {
+    (position & ((1 << log2) - 1)) as usize
+}
+
 /// A queue's state, as its owner looks at it.
 #[derive(Default)]
 pub(crate) struct QueueState {

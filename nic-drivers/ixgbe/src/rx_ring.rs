@@ -20,17 +20,11 @@ use device::{
 use ixgbe_defs::desc::{BYTES, STATUS_AT, rx, rx_read_form};
 use ixgbe_defs::regs;
 
-use crate::queue::{QueueState, Ready, RingRegs, Starter};
+use crate::queue::{QueueState, Ready, RingRegs, Starter, slot_of};
 use crate::violation::Violation;
 
 /// Free descriptors that are worth a write of the tail.
 const REFILL_BATCH: u32 = 32;
-
-/// Slot of a position in a ring of `1 << log2`.
-#[inline]
-fn slot_of(position: u32, log2: u8) -> usize {
-    (position & ((1 << log2) - 1)) as usize
-}
 
 /// A receive queue; owned by one thread.
 pub(crate) struct RxRing<R: Registers> {
@@ -112,11 +106,6 @@ impl<R: Registers> RxRing<R> {
     }
 
     #[inline]
-    fn slot_of(&self, position: u32) -> usize {
-        slot_of(position, self.log2)
-    }
-
-    #[inline]
     fn refill(&mut self, batch: u32) {
         // One descriptor always stays ours: a full ring would look empty.
         let free = (1 << self.log2) - 1 - self.posted.wrapping_sub(self.next);
@@ -131,7 +120,7 @@ impl<R: Registers> RxRing<R> {
             self.posted = self.posted.wrapping_add(1);
         });
         if posted > 0 {
-            self.regs.write32(self.tail, self.slot_of(self.posted) as u32);
+            self.regs.write32(self.tail, slot_of(self.posted, self.log2) as u32);
         }
     }
 
@@ -142,7 +131,7 @@ impl<R: Registers> RxRing<R> {
             return None;
         }
         // Acquire: the frame is read after the word that says it is there.
-        let w = self.mem.load64(self.slot_of(self.next) * BYTES + STATUS_AT);
+        let w = self.mem.load64(slot_of(self.next, self.log2) * BYTES + STATUS_AT);
         (w & rx::DD != 0).then_some(w)
     }
 
@@ -188,7 +177,7 @@ impl<R: Registers> RxRing<R> {
             }
             let Some(w) = self.done() else { break };
             any = true;
-            let slot = self.slot_of(self.next);
+            let slot = slot_of(self.next, self.log2);
             self.next = self.next.wrapping_add(1);
             if let Some(mut p) = self.accept(slot, w) {
                 p.meta = meta;

@@ -9,7 +9,7 @@ use ixgbe_defs::bits::dctl;
 use ixgbe_defs::desc::{BYTES, TxDescriptor, tx};
 use ixgbe_defs::regs;
 
-use crate::queue::{QueueState, Ready, RingRegs, Starter};
+use crate::queue::{QueueState, Ready, RingRegs, Starter, slot_of};
 
 /// Shortest frame that is sent, in bytes: an Ethernet header. The device fills it up.
 const MIN_FRAME_BYTES: usize = 14;
@@ -80,24 +80,19 @@ impl<R: Registers> TxRing<R> {
         }
     }
 
-    #[inline]
-    fn slot_of(&self, position: u32) -> usize {
-        (position & ((1 << self.log2) - 1)) as usize
-    }
-
     /// Takes back what was sent.
     #[inline]
     fn reap(&mut self) {
         while let Some(&at) = self.reports.front() {
             // The status is in the upper half of the second word.
-            let status = self.mem.load32(self.slot_of(at) * BYTES + 12);
+            let status = self.mem.load32(slot_of(at, self.log2) * BYTES + 12);
             if u64::from(status) << 32 & tx::DD == 0 {
                 break;
             }
             self.reports.pop_front();
             let end = at.wrapping_add(1);
             while self.oldest != end {
-                let slot = self.slot_of(self.oldest);
+                let slot = slot_of(self.oldest, self.log2);
                 self.cells.retire(slot, &mut self.home);
                 self.oldest = self.oldest.wrapping_add(1);
             }
@@ -134,7 +129,7 @@ impl<R: Registers> TxQueue for TxRing<R> {
                 self.cells.life().counts(0).tx_failed();
                 continue;
             };
-            let slot = self.slot_of(self.head);
+            let slot = slot_of(self.head, self.log2);
             let addr = self.cells.life().pool_iova().offset(p.dma_offset()).0;
             let d = TxDescriptor::frame(addr, p.len() as u16, false);
             self.mem.write(slot * BYTES, &d.encode());
@@ -145,7 +140,7 @@ impl<R: Registers> TxQueue for TxRing<R> {
         if let Some((slot, d)) = last {
             self.mem.store64(slot * BYTES + 8, d.command | tx::RS);
             self.reports.push_back(self.head.wrapping_sub(1));
-            self.regs.write32(self.tail, self.slot_of(self.head) as u32);
+            self.regs.write32(self.tail, slot_of(self.head, self.log2) as u32);
         }
         self.waits();
         Ok(n)

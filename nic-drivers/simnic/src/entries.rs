@@ -47,6 +47,11 @@ fn name(table: u8, hw: u32) -> u64 {
     u64::from(table) << 32 | u64::from(hw)
 }
 
+/// The handle of what is in a place, in one of its uses.
+fn handle(place: u32, uses: u32) -> HwHandle {
+    HwHandle(u64::from(place) | u64::from(uses) << 32)
+}
+
 fn place_of(h: HwHandle) -> (usize, u32) {
     (h.0 as u32 as usize, (h.0 >> 32) as u32)
 }
@@ -75,14 +80,18 @@ impl Entries {
 
     /// Likewise.
     pub fn get_mut(&mut self, h: HwHandle) -> Option<&mut Entry> {
+        self.place_mut(h)?.entry.as_mut()
+    }
+
+    fn place_mut(&mut self, h: HwHandle) -> Option<&mut Place> {
         let (at, uses) = place_of(h);
-        self.places.get_mut(at).filter(|p| p.uses == uses)?.entry.as_mut()
+        self.places.get_mut(at).filter(|p| p.uses == uses)
     }
 
     /// The handle of what the device calls `hw` in `table`.
     pub fn named(&self, table: u8, hw: u32) -> Option<HwHandle> {
         let at = *self.by_name.get(&name(table, hw))?;
-        Some(HwHandle(u64::from(at) | u64::from(self.places.get(at as usize)?.uses) << 32))
+        Some(handle(at, self.places.get(at as usize)?.uses))
     }
 
     /// What was evicted of the counters of `h` so far.
@@ -117,17 +126,16 @@ impl Entries {
         if let Some(v) = self.evicted.get_mut(at as usize) {
             *v = Evicted::default();
         }
-        let h = HwHandle(u64::from(at) | u64::from(place.uses) << 32);
+        let h = handle(at, place.uses);
         self.by_name.insert(n, at);
         Some((h, lost))
     }
 
     /// Forgets that of `h`.
     pub fn remove(&mut self, h: HwHandle) -> Option<Entry> {
-        let (at, uses) = place_of(h);
-        let place = self.places.get_mut(at).filter(|p| p.uses == uses)?;
-        let e = place.entry.take()?;
+        let e = self.place_mut(h)?.entry.take()?;
         self.by_name.remove(&name(e.table, e.hw));
+        let (at, uses) = place_of(h);
         if uses < u32::MAX {
             self.free.push(at as u32);
         }

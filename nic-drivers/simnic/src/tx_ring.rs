@@ -104,7 +104,7 @@ impl<R: Registers> TxRing<R> {
     /// Whether a packet can be sent as it lies: in the mapped pool.
     #[inline(always)]
     fn is_ready(&self, p: &PacketBuf) -> bool {
-        self.fits(p) && p.pool().memory().same(self.ring.cells.life().pool().memory())
+        self.fits(p) && self.ring.cells.life().is_mapped(p)
     }
 
     /// One that cannot, made so; `None`, and counted, when it cannot be sent at all.

@@ -76,7 +76,7 @@ impl<R: Registers + Clone + 'static, Q: Ring> TxRing<R, Q> {
     fn is_ready(&self, p: &PacketBuf) -> bool {
         (MIN_FRAME_BYTES..=self.max_frame_bytes).contains(&p.len())
             && p.headroom() >= NetHeader::BYTES
-            && p.pool().memory().same(self.cells.life().pool().memory())
+            && self.cells.life().is_mapped(p)
     }
 
     /// One that cannot, made so; `None`, and counted, when it cannot be sent at all.

@@ -121,6 +121,21 @@ fn an_effect_that_goes_the_other_way_is_named_and_one_below_the_measurements_own
     assert_eq!(known_of_itself(std::slice::from_ref(&t), std::slice::from_ref(&t)), "");
 }
 
+/// On one socket, without IOMMU, in no order, from the start of lines; what a core wrote is in the cache.
+fn experiment(bench: Bench, size_bytes: u32, window_bytes: u64) -> Experiment {
+    Experiment {
+        bench,
+        size_bytes,
+        window_bytes,
+        cache: CacheState::HostWarm,
+        sockets: [0; 3],
+        page_bytes: None,
+        sequential: false,
+        host_offset: 0,
+        device_offset: 0,
+    }
+}
+
 /// Published, 10^9 bits per second of 64 bytes, written by the device before, then by a core: lines that miss hold up those behind them on
 /// one platform, and on the older machine miss where its successor's do not.
 #[test]
@@ -137,17 +152,7 @@ fn what_a_device_wrote_is_read_faster_only_where_all_of_it_is_in_the_cache() {
     ] {
         let s = published.get(machine).unwrap();
         let run = |cache| {
-            let x = Experiment {
-                bench: Bench::BwRd,
-                size_bytes: 64,
-                window_bytes: window_kib << 10,
-                cache,
-                sockets: [0; 3],
-                page_bytes: None,
-                sequential: false,
-                host_offset: 0,
-                device_offset: 0,
-            };
+            let x = Experiment { cache, ..experiment(Bench::BwRd, 64, window_kib << 10) };
             Bed::new().unwrap().run(&x, &s, Effort { samples: 1, transfers: 3000 }, 7).unwrap().gbps
         };
         let (is, was) = (run(CacheState::DeviceWarm) / run(CacheState::HostWarm), device / core);
@@ -196,17 +201,7 @@ fn an_answer_depends_on_its_row_alone() {
 }
 
 fn latency(machine: &str, cache: CacheState, window_kib: u64, page_bytes: Option<u64>) -> f64 {
-    let x = Experiment {
-        bench: Bench::LatRd,
-        size_bytes: 64,
-        window_bytes: window_kib << 10,
-        cache,
-        sockets: [0; 3],
-        page_bytes,
-        sequential: false,
-        host_offset: 0,
-        device_offset: 0,
-    };
+    let x = Experiment { cache, page_bytes, ..experiment(Bench::LatRd, 64, window_kib << 10) };
     let s = Systems::published().unwrap().get(machine).unwrap();
     Bed::new().unwrap().run(&x, &s, EFFORT, 7).unwrap().mean_ns()
 }
@@ -253,17 +248,8 @@ fn the_knee_of_read_bandwidth_is_where_it_was_measured_for_each_size() {
     ] {
         let s = published.get(machine).unwrap();
         for (window_bytes, measured) in [(1 << 20, near), (64 << 20, far)] {
-            let x = Experiment {
-                bench: Bench::BwRd,
-                size_bytes,
-                window_bytes,
-                cache: CacheState::HostWarm,
-                sockets: [0; 3],
-                page_bytes: Some(4096),
-                sequential: false,
-                host_offset: 0,
-                device_offset: 0,
-            };
+            let x =
+                Experiment { page_bytes: Some(4096), ..experiment(Bench::BwRd, size_bytes, window_bytes) };
             let effort = Effort { samples: 1, transfers: 3000 };
             let is = Bed::new().unwrap().run(&x, &s, effort, 7).unwrap().gbps;
             let off = (is - measured) / measured;

@@ -488,6 +488,14 @@ pub(crate) fn pop_mpls(p: &mut PacketBuf, h: &mut Headers, inner_type: u16) {
 /// Bytes of an Ethernet header, also of the blank one of a packet that has none; see [`flow::nsh::packet_type`].
 const ETHERNET: usize = nsh::BLANK_BYTES;
 
+/// Makes the first bytes a blank Ethernet header in front of what this Ethernet type stands for.
+pub(crate) fn write_blank(p: &mut PacketBuf, eth_type: u16) -> Result<(), DropReason> {
+    let h = p.get_mut(..ETHERNET).ok_or(DropReason::Malformed)?;
+    h[..12].fill(0);
+    h[12..].copy_from_slice(&eth_type.to_be_bytes());
+    Ok(())
+}
+
 /// Writes the Ethernet addresses.
 pub(crate) fn set_addresses(p: &mut PacketBuf, src: MacAddr, dst: MacAddr) {
     if let Some(h) = p.get_mut(..12) {
@@ -506,11 +514,9 @@ pub(crate) fn push_outermost(
     // The blank header that is there already moves to the front.
     let more = if was == packet_type::ETHERNET { ETHERNET } else { 0 };
     p.push_front(header.len() + more).ok_or(DropReason::NoHeadroom)?;
-    let h = p.get_mut(..ETHERNET + header.len()).ok_or(DropReason::Malformed)?;
-    h[..12].fill(0);
-    h[12..ETHERNET].copy_from_slice(&header_type.to_be_bytes());
-    h[ETHERNET..].copy_from_slice(header);
-    Ok(())
+    let h = p.get_mut(ETHERNET..ETHERNET + header.len()).ok_or(DropReason::Malformed)?;
+    h.copy_from_slice(header);
+    write_blank(p, header_type)
 }
 
 /// Pushes a network service header before everything.
@@ -547,10 +553,7 @@ fn take_off(p: &mut PacketBuf, len: usize, is: u32) -> Result<(), DropReason> {
             if !p.pull_front(len) {
                 return Err(DropReason::Malformed);
             }
-            let h = p.get_mut(..ETHERNET).ok_or(DropReason::Malformed)?;
-            h[..12].fill(0);
-            h[12..].copy_from_slice(&t.to_be_bytes());
-            Ok(())
+            write_blank(p, t)
         }
     }
 }

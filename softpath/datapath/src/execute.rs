@@ -36,8 +36,6 @@ use crate::tunnel::{self, SourcePorts};
 const RECIRC_QUEUE: usize = 256;
 /// Clones within clones.
 const MAX_CLONE_DEPTH: u8 = 8;
-/// Ethernet type of a label's payload that is an Ethernet frame.
-const TEB: u16 = 0x6558;
 /// The part of a key that is not read from the frame.
 #[derive(Clone)]
 pub(crate) struct Metadata {
@@ -402,7 +400,7 @@ impl Outputs {
                         p.became(packet_type::of_type(*eth_type));
                     }
                 }
-                Action::PopMpls { eth_type: TEB }
+                Action::PopMpls { eth_type: eth_type::TEB }
                     if packet_type::eth_type(p.kind()).is_some_and(eth_type::is_mpls) =>
                 {
                     if let Err(why) = edit::pop_label_of_frame(&mut p.buf) {

@@ -15,6 +15,7 @@ use flow::tunnel::{OpenError, Opened, TunnelKind, TunnelPush};
 use flow::{FieldId, HashAlg, PacketKey, nsh, packet_type};
 
 use crate::dp_hash::dp_hash;
+use crate::edit::write_blank;
 
 /// Largest outer IP packet.
 const MAX_IP_BYTES: usize = 65_535;
@@ -122,9 +123,7 @@ pub(crate) fn pop(p: &mut PacketBuf, kind: TunnelKind, l3: usize) -> Result<Open
         return Err(DropReason::Malformed);
     }
     if let Some(kind) = kind {
-        let h = p.get_mut(..nsh::BLANK_BYTES).ok_or(DropReason::Malformed)?;
-        h[..12].fill(0);
-        h[12..].copy_from_slice(&kind.to_be_bytes());
+        write_blank(p, kind)?;
     }
     Ok(t)
 }

@@ -4,23 +4,14 @@
 mod rig;
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 
-use datapath_api::{FlowRecord, Miss, MissHandler, Translation};
+use datapath_api::FlowRecord;
 use flow::text::odp::{Context, format_actions};
 use flow::{FieldId, PacketKey, PipelineMatch};
 use openflow::error::BadAction;
 use openflow::extension::{Ct, CtFlags, CtZone, Nat, NatAddresses, NatFlags};
 use openflow::{Action as OfAction, Instructions, PortNo, Subfield, TableId};
 use rig::*;
-
-fn answer(r: &Rig, key: PacketKey) -> Arc<FlowRecord> {
-    let mut out = Vec::new();
-    r.switch.translate(&[Miss { key, len_bytes: 64, tcp_flags: 0 }], r.now(), &mut out);
-    let Some(Translation::Keep(record)) = out.pop() else { panic!("nothing to keep") };
-    assert!(record.matches.matches(&key));
-    record
-}
 
 fn text(t: &FlowRecord) -> String {
     format_actions(&t.actions, Context::default(), &|_| None)

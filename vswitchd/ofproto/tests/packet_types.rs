@@ -3,29 +3,12 @@
 
 mod rig;
 
-use std::sync::Arc;
-
-use datapath_api::{FlowRecord, Miss, MissHandler, Translation};
 use flow::nsh::next_protocol;
 use flow::{Action, FieldId, MacAddr, NshHeader, NshMetadata, PacketKey, PipelineMatch, packet_type};
 use openflow::error::BadAction;
 use openflow::extension::{Encap, EncapProperty};
 use openflow::{Action as OfAction, Instructions, PortNo, TableId};
 use rig::*;
-
-fn answer(r: &Rig, key: PacketKey) -> Arc<FlowRecord> {
-    let mut out = Vec::new();
-    r.switch.translate(&[Miss { key, len_bytes: 64, tcp_flags: 0 }], r.now(), &mut out);
-    let Some(Translation::Keep(record)) = out.pop() else { panic!("nothing to keep") };
-    assert!(record.matches.matches(&key));
-    r.dp.flows.lock().unwrap().insert(record.id, record.clone());
-    record
-}
-
-fn recirc_id(actions: &[Action]) -> u32 {
-    let id = |a: &Action| if let Action::Recirc(id) = a { Some(*id) } else { None };
-    actions.iter().find_map(id).unwrap_or_else(|| panic!("{actions:?}"))
-}
 
 fn encap(packet_type: u32) -> OfAction {
     OfAction::Encap(Box::new(Encap { packet_type, header_bytes: 0, properties: Vec::new() }))

@@ -3,31 +3,13 @@
 
 mod rig;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use datapath_api::{FlowRecord, Miss, MissHandler, Translation};
 use flow::{Action, FieldId, HashAlg, PacketKey, PipelineMatch, PortId};
 use ofproto::{BridgeConfig, BridgeSettings, SwitchConfig};
 use openflow::group::{Bucket, BucketId, GroupMod, GroupModCommand, GroupType, Selection};
 use openflow::{Action as OfAction, Body, GroupId, Instructions, PortNo, TableId};
 use rig::*;
-
-/// What a packet with this key is answered with; kept by the datapath.
-fn answer(r: &Rig, key: PacketKey) -> Arc<FlowRecord> {
-    let mut out = Vec::new();
-    let miss = Miss { key, len_bytes: 64, tcp_flags: 0 };
-    r.switch.translate(&[miss], r.now(), &mut out);
-    let Some(Translation::Keep(record)) = out.pop() else { panic!("nothing to keep") };
-    assert!(record.matches.matches(&key));
-    r.dp.flows.lock().unwrap().insert(record.id, record.clone());
-    record
-}
-
-fn recirc_id(actions: &[Action]) -> u32 {
-    let id = |a: &Action| if let Action::Recirc(id) = a { Some(*id) } else { None };
-    actions.iter().find_map(id).unwrap_or_else(|| panic!("{actions:?}"))
-}
 
 /// `key` as it comes back.
 fn back(key: &PacketKey, id: u32) -> PacketKey {

@@ -136,10 +136,16 @@ impl Lifeline {
         self.pool_iova
     }
 
+    /// Whether the packet lies in the mapped pool.
+    #[inline(always)]
+    pub fn is_mapped(&self, p: &PacketBuf) -> bool {
+        p.pool().memory().same(self.pool.memory())
+    }
+
     /// The packet as one of the mapped pool: a copy when it is of another. `None` when there is no room for one.
     #[inline]
     pub fn mapped(&self, p: PacketBuf) -> Option<PacketBuf> {
-        if p.pool().memory().same(self.pool.memory()) { Some(p) } else { self.pool.copy_from(&p) }
+        if self.is_mapped(&p) { Some(p) } else { self.pool.copy_from(&p) }
     }
 
     /// Keeps a cell that the device may still write.

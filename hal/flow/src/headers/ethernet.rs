@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 #[allow(missing_docs)]
 pub mod eth_type {
     pub const IPV4: u16 = 0x0800;
+    /// An Ethernet frame (transparent Ethernet bridging), within GRE, Geneve and below labels.
+    pub const TEB: u16 = 0x6558;
     pub const ARP: u16 = 0x0806;
     pub const RARP: u16 = 0x8035;
     pub const VLAN: u16 = 0x8100;

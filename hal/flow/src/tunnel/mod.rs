@@ -84,8 +84,6 @@ impl TunnelKind {
 
 /// IP protocol of GRE.
 pub const GRE: u8 = 47;
-/// Protocol type of an Ethernet frame within GRE and Geneve.
-pub(crate) const TEB: u16 = 0x6558;
 /// Bits of a GRE header.
 pub(crate) const GRE_CSUM: u16 = 0x8000;
 pub(crate) const GRE_KEY: u16 = 0x2000;
@@ -231,14 +229,14 @@ impl TunnelPush {
                 let flags = if h.oam { GENEVE_OAM } else { 0 }
                     | if options::any_critical(options) { GENEVE_CRITICAL } else { 0 };
                 w.put(&[(options.len() / 4) as u8, flags]);
-                w.put16(TEB);
+                w.put16(eth_type::TEB);
                 w.put32(vni);
                 w.put(options);
             }
             TunnelKind::Gre => {
                 let key = if h.key.is_some() { GRE_KEY } else { 0 };
                 w.put16(key | if csum { GRE_CSUM } else { 0 });
-                w.put16(packet_type::eth_type(h.packet_type).unwrap_or(TEB));
+                w.put16(packet_type::eth_type(h.packet_type).unwrap_or(eth_type::TEB));
                 if csum {
                     w.put32(0);
                 }

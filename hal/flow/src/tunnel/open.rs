@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::options::{Critical, OptionWords};
 use super::{
-    GBP_FLAGS, GRE_CSUM, GRE_KEY, GRE_SEQ, TEB, TunnelKind, VXLAN_GROUP, VXLAN_NEXT, VXLAN_OAM, VXLAN_VNI,
+    GBP_FLAGS, GRE_CSUM, GRE_KEY, GRE_SEQ, TunnelKind, VXLAN_GROUP, VXLAN_NEXT, VXLAN_OAM, VXLAN_VNI,
 };
 use crate::checksum::Sum;
 use crate::field::FieldId;
@@ -237,7 +237,7 @@ fn vxlan_gpe(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
 fn geneve(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
     let first = be16(body, 8)?;
     let options = usize::from(first >> 8 & 0x3f) * 4;
-    if first >> 14 != 0 || be16(body, 10)? != TEB {
+    if first >> 14 != 0 || be16(body, 10)? != eth_type::TEB {
         return Err(OpenError::Unknown);
     }
     // A critical one that is not known must not be passed over (RFC 8926 3.5).
@@ -257,7 +257,7 @@ fn gre(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
         return Err(OpenError::Unknown);
     }
     t.packet_type = match be16(body, 2)? {
-        TEB => packet_type::ETHERNET,
+        eth_type::TEB => packet_type::ETHERNET,
         // Below are numbers that are no Ethernet types.
         kind if kind >= eth_type::MIN => packet_type::of_type(kind),
         _ => return Err(OpenError::Unknown),

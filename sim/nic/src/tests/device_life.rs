@@ -11,7 +11,7 @@ use simnic_defs::regs::{ALL_ONES, PortReg, QueueReg, Reg, VECTOR_EVENT, port_sta
 use simnic_defs::{CmdDesc, CmdStatus, FlowEntry, HwAction, HwField, Opcode, RxReason, SetField};
 use zerocopy::IntoBytes;
 
-use super::{device, settle, to_dst};
+use super::{device, interrupting_ring, settle, to_dst};
 use crate::raw_host::{RawHost, key_of};
 use crate::{Config, DropReason, Failure, SimNic, frames};
 
@@ -114,13 +114,7 @@ fn exceptions_reach_the_host_as_received_and_uncounted_with_their_reason() {
 #[test]
 fn vectors_are_raised_once_when_armed_and_events_for_faults_and_links() {
     let (sim, mut h) = device(Config::default());
-    let irq = h.backing.enable_interrupts(4).unwrap();
-    let mut rx = h.receive_ring(0, 0).unwrap();
-    h.write(QueueReg::RX_CTRL.of(0, 0), 0);
-    h.write(QueueReg::RX_VECTOR.of(0, 0), 2);
-    h.write(QueueReg::RX_CTRL.of(0, 0), 1);
-    (0..3).for_each(|_| rx.post_receive());
-    h.write(QueueReg::RX_TAIL.of(0, 0), rx.tail);
+    let (irq, rx) = interrupting_ring(&mut h);
     sim.inject(0, &udp(9));
     settle(&sim);
     assert_eq!(irq[2].take(), 0, "not armed");

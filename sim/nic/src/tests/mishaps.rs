@@ -1,11 +1,10 @@
 //! Failures by script: each has its effect, at its cycle, with skipping and without.
 
-use device::DeviceBacking as _;
 use simnic_defs::cmd::TABLE_EXACT;
 use simnic_defs::regs::{ALL_ONES, QueueReg, Reg, fault, port_status};
 use simnic_defs::{CmdDesc, CmdStatus, HwAction, Opcode, PortReg};
 
-use super::{device, settle, to_dst};
+use super::{device, interrupting_ring, settle, to_dst};
 use crate::{Config, DropReason, Mishap, Scripted, frames};
 
 fn at(cycle: u64, what: Mishap) -> Scripted {
@@ -100,13 +99,7 @@ fn an_interrupt_that_is_lost_by_script_is_the_next_from_its_cycle_on_and_no_othe
     for skipping in [true, false] {
         let (sim, mut h) = device(Config::default());
         sim.set_skipping(skipping);
-        let irq = h.backing.enable_interrupts(4).unwrap();
-        let mut rx = h.receive_ring(0, 0).unwrap();
-        h.write(QueueReg::RX_CTRL.of(0, 0), 0);
-        h.write(QueueReg::RX_VECTOR.of(0, 0), 2);
-        h.write(QueueReg::RX_CTRL.of(0, 0), 1);
-        (0..3).for_each(|_| rx.post_receive());
-        h.write(QueueReg::RX_TAIL.of(0, 0), rx.tail);
+        let (irq, mut rx) = interrupting_ring(&mut h);
         settle(&sim);
         let base = sim.cycle().0;
         // The first message is long sent at this cycle, the second is not.

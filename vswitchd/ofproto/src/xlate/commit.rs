@@ -4,7 +4,8 @@
 //! datapath's packet is written. Headers are pushed late too, so that a pushed tag carries the value set after it, and a
 //! push that is popped again costs nothing. Tags are popped late as well; labels at once: nothing can undo that.
 
-use flow::{Action, FieldId, PacketKey, canonical_in};
+use flow::headers::eth_type;
+use flow::{Action, FieldId, Key, PacketKey, canonical_in};
 
 use super::encap::{Own, Pending};
 use super::tunnel::tunnel_fields;
@@ -63,8 +64,9 @@ pub(super) struct Hidden {
     eth_type: u128,
 }
 
-fn is_mpls(eth_type: u64) -> bool {
-    matches!(eth_type, 0x8847 | 0x8848)
+/// Whether a packet with this key has labels.
+pub(super) fn has_labels<const N: usize>(key: &Key<N>) -> bool {
+    eth_type::is_mpls(key.get64(FieldId::EthType) as u16)
 }
 
 impl Xlate<'_> {
@@ -356,7 +358,7 @@ impl Xlate<'_> {
 
     /// Whether the packet has three labels, as many as are known, or with `more` one below them. Looks at what tells the last.
     pub(super) fn has_three_labels(&mut self, more: bool) -> bool {
-        if !is_mpls(self.key.get64(FieldId::EthType)) {
+        if !has_labels(&self.key) {
             return false;
         }
         for f in [FieldId::MplsLse0, FieldId::MplsLse1, FieldId::MplsLse2] {
@@ -385,7 +387,7 @@ impl Xlate<'_> {
         for i in ABOVE_L2 {
             hidden.words[i - ABOVE_L2.start] = self.key.word(i);
         }
-        let lse = if is_mpls(t) {
+        let lse = if has_labels(&self.key) {
             for f in [FieldId::MplsLse0, FieldId::MplsLse1] {
                 self.wc.set_exact(f);
             }
@@ -413,7 +415,7 @@ impl Xlate<'_> {
     }
 
     pub(super) fn pop_mpls(&mut self, eth_type: u16) {
-        if !is_mpls(self.key.get64(FieldId::EthType)) {
+        if !has_labels(&self.key) {
             self.note("not an MPLS packet");
             return;
         }
@@ -450,7 +452,7 @@ impl Xlate<'_> {
         let third = self.key.get(FieldId::MplsLse2);
         // Below the last label, and below the third, is what the parser has not looked at.
         self.headers.reparse_needed |=
-            bottom || !is_mpls(eth_type.into()) || third != 0 && third & 0x100 == 0;
+            bottom || !eth_type::is_mpls(eth_type) || third != 0 && third & 0x100 == 0;
         self.key.set(FieldId::MplsLse0, self.key.get(FieldId::MplsLse1));
         self.key.set(FieldId::MplsLse1, third);
         self.key.set(FieldId::MplsLse2, 0);

@@ -25,24 +25,13 @@ pub(super) fn find(
     key: &PipelineKey,
     looked: &mut PipelineMask,
 ) -> Option<Arc<Rule>> {
-    if key.get(FieldId::PacketType) != 0 {
-        return of_any_type(rules, key, looked, |r| r.is_dimension() || wants_ethernet(r));
-    }
-    of_any_type(rules, key, looked, Rule::is_dimension)
-}
-
-/// As [`find`]; rules that are `soft` are not found by themselves.
-fn of_any_type(
-    rules: &classifier::Version<Rule>,
-    key: &PipelineKey,
-    looked: &mut PipelineMask,
-    is_soft: impl Fn(&Rule) -> bool + Copy,
-) -> Option<Arc<Rule>> {
+    let is_other = key.get(FieldId::PacketType) != 0;
+    let passes_over = |r: &Rule| is_other && wants_ethernet(r);
+    // What is not found by itself.
+    let is_soft = |r: &Rule| r.is_dimension() || passes_over(r);
     let mut soft = Vec::new();
     let hard = rules.lookup_with(key, looked, is_soft, &mut soft);
-    if key.get(FieldId::PacketType) != 0 {
-        soft.retain(|s| !wants_ethernet(s.rule));
-    }
+    soft.retain(|s| !passes_over(s.rule));
     if soft.is_empty() {
         return hard.map(|f| f.rule.clone());
     }

@@ -8,16 +8,15 @@
 //! Fields of a pushed header are not the packet's. What is looked at of them says nothing of the packet that came in, and is not in the
 //! mask; but where Open vSwitch's megaflows are wanted to the bit it is, as far as such a packet has the fields.
 
+use flow::headers::eth_type;
 use flow::{Action, FieldId, MacAddr, NshHeader, PacketMask, WordIter, WordSet, nsh, packet_type};
 use openflow::extension::{Encap, EncapProperty};
 
-use super::commit::Headers;
+use super::commit::{Headers, has_labels};
 use super::{Problem, Xlate};
 use crate::tunnel::PacketTypes;
 use crate::vlan::Tags;
 
-/// Ethernet type of a label's payload that is an Ethernet frame.
-const TEB: u16 = 0x6558;
 /// Words of the headers, from Ethernet's to the last.
 const HEADERS: std::ops::Range<usize> = FieldId::EthDst.first_word()..FieldId::NdTarget.first_word() + 2;
 /// Those of the Ethernet addresses.
@@ -119,7 +118,7 @@ impl Xlate<'_> {
 
     /// Labels before everything: those of a packet that begins with labels get another in front.
     fn encap_mpls(&mut self, eth_type: u16) {
-        if !self.is_ethernet() && matches!(self.key.get64(FieldId::EthType), 0x8847 | 0x8848) {
+        if !self.is_ethernet() && has_labels(&self.key) {
             return self.push_mpls(eth_type);
         }
         let (label, ttl) = match self.key.get64(FieldId::EthType) {
@@ -187,24 +186,23 @@ impl Xlate<'_> {
                 self.headers.pending = Some(Pending::Decap);
                 self.freeze();
             }
-            Some(t) if matches!(t, 0x8847 | 0x8848) && to != packet_type::NEXT && to >> 16 <= 1 => {
-                let below = packet_type::eth_type(to).unwrap_or(TEB);
+            Some(t) if eth_type::is_mpls(t) && to != packet_type::NEXT && to >> 16 <= 1 => {
+                let below = packet_type::eth_type(to).unwrap_or(eth_type::TEB);
                 if self.stock() && self.has_three_labels(true) {
                     return self.fail(Problem::MplsDecap);
                 }
                 self.wc.set_masked(FieldId::MplsLse0, u128::MAX, 0x100);
                 let bottom = self.key.get(FieldId::MplsLse0) & 0x100 != 0;
-                if bottom == matches!(below, 0x8847 | 0x8848) {
+                if bottom == eth_type::is_mpls(below) {
                     return self.refuse(format!(
                         "Dropping packet as what is below its label is not of type 0x{below:x}"
                     ));
                 }
                 self.for_good += 1;
                 self.emit(Action::PopMpls { eth_type: below });
-                for k in [FieldId::PacketType, FieldId::EthType] {
-                    let v = if k == FieldId::PacketType { to } else { below.into() };
-                    self.key.set(k, v.into());
-                    self.base.set(k, v.into());
+                for (f, v) in [(FieldId::PacketType, to), (FieldId::EthType, below.into())] {
+                    self.key.set(f, v.into());
+                    self.base.set(f, v.into());
                 }
                 self.freeze();
             }
@@ -218,7 +216,7 @@ impl Xlate<'_> {
 
     /// Decrements the TTL of a network service header. Whether the packet goes on.
     pub(super) fn dec_nsh_ttl(&mut self) -> bool {
-        if self.key.get64(FieldId::EthType) as u16 == flow::headers::eth_type::NSH {
+        if self.key.get64(FieldId::EthType) as u16 == eth_type::NSH {
             self.wc.set_exact(FieldId::NshTtl);
             let ttl = self.key.get64(FieldId::NshTtl);
             if ttl > 1 {
@@ -288,7 +286,7 @@ impl Xlate<'_> {
 
     /// Brings the fields of a network service header up to date.
     pub(super) fn commit_nsh(&mut self) {
-        if self.key.get64(FieldId::EthType) as u16 != flow::headers::eth_type::NSH {
+        if self.key.get64(FieldId::EthType) as u16 != eth_type::NSH {
             return;
         }
         let differ = |x: &Self, f| (x.key.get(f) ^ x.base.get(f)) & x.written.get(f) != 0;

@@ -15,6 +15,7 @@ use openflow::extension::Sample;
 use openflow::{MeterNo, PortNo};
 
 use super::Xlate;
+use super::commit::has_labels;
 use super::tunnel::tunnel_fields;
 use crate::exports::NetflowOf;
 use crate::port::Port;
@@ -246,7 +247,7 @@ struct Labels {
 impl Labels {
     fn of(key: &PacketKey) -> Labels {
         let mut all = Vec::new();
-        if matches!(key.get64(FieldId::EthType), 0x8847 | 0x8848) {
+        if has_labels(key) {
             for f in [FieldId::MplsLse0, FieldId::MplsLse1, FieldId::MplsLse2] {
                 let lse = key.get64(f) as u32;
                 all.insert(0, lse);

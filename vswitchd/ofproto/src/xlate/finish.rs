@@ -6,6 +6,7 @@ use flow::{Action, FieldId, PacketMask, PipelineMask};
 
 use offload::Origin;
 
+use super::commit::has_labels;
 use super::{Outcome, Xlate};
 
 /// Fields that only some packets have, as masks.
@@ -94,7 +95,7 @@ impl Xlate<'_> {
     /// Below the last label there is none to match on.
     fn forget_labels_below_the_last(&mut self) {
         use FieldId::{MplsLse0, MplsLse1, MplsLse2};
-        if !matches!(self.orig.get64(FieldId::EthType), 0x8847 | 0x8848) {
+        if !has_labels(&self.orig) {
             return;
         }
         let mut below = false;

@@ -291,6 +291,23 @@ pub fn add(table: u8, priority: u16, m: PipelineMatch, ins: Instructions) -> Flo
     }
 }
 
+/// What a packet with this key is answered with; kept by the datapath.
+pub fn answer(r: &Rig, key: PacketKey) -> Arc<FlowRecord> {
+    let mut out = Vec::new();
+    let miss = Miss { key, len_bytes: 64, tcp_flags: 0 };
+    r.switch.translate(&[miss], r.now(), &mut out);
+    let Some(Translation::Keep(record)) = out.pop() else { panic!("nothing to keep") };
+    assert!(record.matches.matches(&key));
+    r.dp.flows.lock().unwrap().insert(record.id, record.clone());
+    record
+}
+
+/// The id under which these actions send packets round.
+pub fn recirc_id(actions: &[Action]) -> u32 {
+    let id = |a: &Action| if let Action::Recirc(id) = a { Some(*id) } else { None };
+    actions.iter().find_map(id).unwrap_or_else(|| panic!("{actions:?}"))
+}
+
 pub fn output(port: u32) -> OfAction {
     OfAction::Output { port: PortNo(port), max_len: 0 }
 }
