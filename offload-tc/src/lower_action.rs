@@ -258,6 +258,7 @@ impl Lower<'_> {
             }
             Action::Controller(_)
             | Action::Recirc(_)
+            | Action::LbOutput(_)
             | Action::Ct(_)
             | Action::CtClear
             | Action::Sample(_)

@@ -27,6 +27,10 @@ pub struct FlowId(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct MeterId(pub u32);
 
+/// A bond of a datapath: the ports that [`Action::LbOutput`] chooses among.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct BondId(pub u32);
+
 /// Why a packet goes to a controller. Numbers are those of OpenFlow's `ofp_packet_in_reason` and, where that tells less, Open
 /// vSwitch's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -186,6 +190,9 @@ impl HashAlg {
 pub enum Action {
     /// Sends the packet out of a port.
     Output(PortId),
+    /// Sends the packet out of the port of a bond that a hash of its headers ([`HashAlg::L4`]) falls on, as the datapath's table of
+    /// that bond says at that moment. A packet that falls on no port, or meets a bond that does not exist, is dropped.
+    LbOutput(BondId),
     /// Sends the packet to the controllers by way of the datapath's punt queue.
     Controller(ControllerAction),
     /// Sets the bits of a canonical packet field that `mask` has; right-aligned. Checksums follow. Has no effect on a
@@ -312,6 +319,7 @@ impl LengthCheck {
 #[allow(missing_docs)]
 pub enum ActionKind {
     Output,
+    LbOutput,
     Controller,
     SetField(FieldId),
     DecTtl,
@@ -343,6 +351,7 @@ impl Action {
     pub fn kind(&self) -> ActionKind {
         match self {
             Action::Output(_) => ActionKind::Output,
+            Action::LbOutput(_) => ActionKind::LbOutput,
             Action::Controller(_) => ActionKind::Controller,
             Action::SetField { field, .. } => ActionKind::SetField(*field),
             Action::DecTtl => ActionKind::DecTtl,
@@ -375,6 +384,7 @@ impl std::fmt::Display for ActionKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             ActionKind::Output => f.write_str("output"),
+            ActionKind::LbOutput => f.write_str("lb_output"),
             ActionKind::Controller => f.write_str("controller"),
             ActionKind::SetField(id) => write!(f, "set_field({id})"),
             ActionKind::DecTtl => f.write_str("dec_ttl"),

@@ -21,7 +21,7 @@ pub mod tunnel;
 
 pub use crate::field::canonical_in;
 pub use action::{
-    Action, ActionKind, ControllerAction, FlowId, HashAlg, LengthCheck, MeterId, PortId, PuntReason,
+    Action, ActionKind, BondId, ControllerAction, FlowId, HashAlg, LengthCheck, MeterId, PortId, PuntReason,
 };
 pub use ct::{
     CtAction, CtEnds, CtFilter, CtHelper, NatChoice, NatEnd, NatRange, ORIGINAL_DIRECTION, ct_state,

@@ -120,6 +120,7 @@ impl OffloadCapabilities {
             Action::Controller(_) | Action::Export(_) => Err(Reject::NeedsSoftware { action: a.kind() }),
             Action::Recirc(_)
             | Action::Hash { .. }
+            | Action::LbOutput(_)
             | Action::Ct(_)
             | Action::CtClear
             | Action::CheckLength(_)

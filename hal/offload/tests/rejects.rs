@@ -424,7 +424,8 @@ fn what_is_before_or_instead_of_ethernet_is_refused_by_name() {
     let nsh = Action::PushNsh(Box::default());
     let eth = Action::PushEth { src: flow::MacAddr::default(), dst: flow::MacAddr::default() };
     let mpls = Action::AddMpls { eth_type: 0x8847, lse: 0x100 };
-    for a in [nsh, eth, mpls, Action::PopEth, Action::PopNsh] {
+    let bond = Action::LbOutput(flow::BondId(1));
+    for a in [nsh, eth, mpls, bond, Action::PopEth, Action::PopNsh] {
         assert_eq!(refused(&c, &[PORT, IP], &[a.clone(), OUT]), Reject::NeedsSoftware { action: a.kind() });
     }
 }

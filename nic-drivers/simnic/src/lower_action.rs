@@ -132,6 +132,7 @@ pub fn lower_actions(
             Action::Controller(_)
             | Action::Recirc(_)
             | Action::Hash { .. }
+            | Action::LbOutput(_)
             | Action::Ct(_)
             | Action::CtClear
             | Action::CheckLength(_)

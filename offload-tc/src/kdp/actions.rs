@@ -114,6 +114,7 @@ impl Actions<'_> {
                 }
                 w.end(n);
             }
+            Action::LbOutput(_) => return Err(KdpError::Unsupported("lb_output")),
             Action::DecTtl => return Err(KdpError::Unsupported("decrement of a TTL that is not matched")),
             _ => return Err(KdpError::Unsupported("such action")),
         }

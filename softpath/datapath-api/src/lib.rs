@@ -20,12 +20,16 @@ use std::sync::Arc;
 
 use clock::{Deadline, Instant};
 use flow::export::Export;
-use flow::{Action, ControllerAction, CtFilter, FlowId, MeterId, PackedMatch, PacketKey, PacketMask, PortId};
+use flow::{
+    Action, BondId, ControllerAction, CtFilter, FlowId, MeterId, PackedMatch, PacketKey, PacketMask, PortId,
+};
 
+mod bond;
 mod counters;
 mod loans;
 mod meter;
 
+pub use bond::{BOND_BUCKETS, BondConfig, BucketCounts};
 pub use counters::{FlowCounters, FlowStats};
 pub use loans::{ConnectionEnds, ConnectionLoans, LoanTerms};
 pub use meter::{MeterBand, MeterBandKind, MeterConfig, MeterCounts, MeterLimits, MeterStats, MeterUnit};
@@ -204,13 +208,15 @@ pub enum DropReason {
     TunnelChecksum,
     /// What was to be taken out of a tunnel is not of that encapsulation, or uses of it what is not known.
     NotOfTunnel,
+    /// The packet's hash falls on no port of its bond, or there is no such bond.
+    NoBondMember,
     /// An action or a port met a packet that does not begin with what it is for: Ethernet, or a network service header.
     PacketType,
 }
 
 impl DropReason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [DropReason; 17] = [
+    pub const ALL: [DropReason; 18] = [
         DropReason::Action,
         DropReason::Runt,
         DropReason::Oversize,
@@ -227,6 +233,7 @@ impl DropReason {
         DropReason::TooBig,
         DropReason::TunnelChecksum,
         DropReason::NotOfTunnel,
+        DropReason::NoBondMember,
         DropReason::PacketType,
     ];
 
@@ -249,6 +256,7 @@ impl DropReason {
             DropReason::TooBig => "too_big",
             DropReason::TunnelChecksum => "tunnel_checksum",
             DropReason::NotOfTunnel => "not_of_tunnel",
+            DropReason::NoBondMember => "no_bond_member",
             DropReason::PacketType => "packet_type",
         }
     }
@@ -298,6 +306,8 @@ pub enum DatapathError {
     NoSuchFlow(FlowId),
     #[error("flow table is full ({limit} records)")]
     Full { limit: usize },
+    #[error("no bond {}", (.0).0)]
+    NoSuchBond(BondId),
     #[error("no meter {}", (.0).0)]
     NoSuchMeter(MeterId),
     #[error("{0} is not supported by this datapath")]
@@ -410,6 +420,37 @@ pub trait Datapath: Send + Sync {
     /// [`DatapathError::NoSuchMeter`].
     fn meter_stats(&self, id: MeterId) -> Result<MeterStats, DatapathError> {
         Err(DatapathError::NoSuchMeter(id))
+    }
+
+    /// Adds a bond, or changes it; the counters of its buckets carry on. Flows that use it stay: each core has packets leave as it
+    /// says from its next packet on.
+    ///
+    /// # Errors
+    /// [`DatapathError::Unsupported`] when the datapath has no bonds, or cannot send by one of the ports;
+    /// [`DatapathError::Io`] when there are too many.
+    fn bond_put(&self, _id: BondId, _config: BondConfig) -> Result<(), DatapathError> {
+        Err(DatapathError::Unsupported("lb_output"))
+    }
+
+    /// Removes a bond. Packets that meet it from then on are dropped.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchBond`].
+    fn bond_del(&self, id: BondId) -> Result<(), DatapathError> {
+        Err(DatapathError::NoSuchBond(id))
+    }
+
+    /// What a bond has sent, by bucket.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoSuchBond`].
+    fn bond_stats(&self, id: BondId) -> Result<Vec<BucketCounts>, DatapathError> {
+        Err(DatapathError::NoSuchBond(id))
+    }
+
+    /// Every bond, by number.
+    fn bonds(&self) -> Vec<(BondId, BondConfig)> {
+        Vec::new()
     }
 
     /// Counters.

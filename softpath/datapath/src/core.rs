@@ -27,6 +27,7 @@ use device::{BATCH, IoError, PacketBatch, PacketBuf, RxQueue, TxQueue};
 use flow::nsh::blank;
 use flow::{Action, FieldId, Layout, PacketKey, PortId, parse_into};
 
+use crate::bond::Bonds;
 use crate::datapath::Shared;
 use crate::execute::{Metadata, Outputs, Tracked, restore};
 use crate::journal;
@@ -130,6 +131,7 @@ impl Core {
                 shared.links.clone(),
                 shared.punts.clone(),
                 shared.meters.clone(),
+                Bonds::new(shared.bonds.clone(), index),
                 shared.connections.clone(),
                 shared.tunnel_ports.clone(),
                 c.max_passes.max(1),

@@ -10,13 +10,14 @@ use arc_swap::ArcSwap;
 use clock::{Clock, Deadline, Instant};
 use conntrack::Tracker;
 use datapath_api::{
-    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
-    MissHandler, PortStats, PuntSink,
+    BondConfig, BucketCounts, Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts,
+    MeterLimits, MeterStats, MissHandler, PortStats, PuntSink,
 };
 use device::{BufferPool, QueuePair, RxQueue, TxQueue};
-use flow::{Action, CtFilter, FlowId, MeterId, PortId};
+use flow::{Action, BondId, CtFilter, FlowId, MeterId, PortId};
 use parking_lot::Mutex;
 
+use crate::bond::{Bond, BondTable, MAX_BONDS};
 use crate::config::{DatapathConfig, PortConfig};
 use crate::core::Core;
 use crate::flow_table::{FlowTable, Put};
@@ -50,6 +51,9 @@ pub(crate) struct Shared {
     pub(crate) meters: Arc<ArcSwap<MeterTable>>,
     /// One change of the meters at a time.
     meters_change: Mutex<()>,
+    pub(crate) bonds: Arc<ArcSwap<BondTable>>,
+    /// One change of the bonds at a time.
+    bonds_change: Mutex<()>,
     pub(crate) connections: Arc<Tracker>,
     pub(crate) tunnel_ports: Arc<SourcePorts>,
     pub(crate) links: Arc<[CoreLink]>,
@@ -131,6 +135,8 @@ impl SoftDatapath {
             ports: Mutex::default(),
             meters: Arc::new(ArcSwap::default()),
             meters_change: Mutex::new(()),
+            bonds: Arc::new(ArcSwap::default()),
+            bonds_change: Mutex::new(()),
             links: links.into(),
             execute_pool: BufferPool::new(buffers).map_err(io)?,
         };
@@ -543,6 +549,39 @@ impl Datapath for SoftDatapath {
     fn meter_stats(&self, id: MeterId) -> Result<MeterStats, DatapathError> {
         let table = self.shared.meters.load();
         table.get(&id.0).map(|m| m.stats()).ok_or(DatapathError::NoSuchMeter(id))
+    }
+
+    fn bond_put(&self, id: BondId, config: BondConfig) -> Result<(), DatapathError> {
+        let _one = self.shared.bonds_change.lock();
+        let mut table = BondTable::clone(&self.shared.bonds.load());
+        let old = table.get(&id.0);
+        if old.is_none() && table.len() >= MAX_BONDS {
+            return Err(io(format!("{MAX_BONDS} bonds are the most")));
+        }
+        let bond = Bond::new(config, old, self.shared.links.len());
+        table.insert(id.0, bond);
+        self.shared.bonds.store(Arc::new(table));
+        Ok(())
+    }
+
+    fn bond_del(&self, id: BondId) -> Result<(), DatapathError> {
+        let _one = self.shared.bonds_change.lock();
+        let mut table = BondTable::clone(&self.shared.bonds.load());
+        table.remove(&id.0).ok_or(DatapathError::NoSuchBond(id))?;
+        self.shared.bonds.store(Arc::new(table));
+        Ok(())
+    }
+
+    fn bond_stats(&self, id: BondId) -> Result<Vec<BucketCounts>, DatapathError> {
+        let table = self.shared.bonds.load();
+        table.get(&id.0).map(Bond::stats).ok_or(DatapathError::NoSuchBond(id))
+    }
+
+    fn bonds(&self) -> Vec<(BondId, BondConfig)> {
+        let table = self.shared.bonds.load();
+        let mut all: Vec<_> = table.iter().map(|(id, b)| (BondId(*id), b.config().clone())).collect();
+        all.sort_by_key(|(id, _)| *id);
+        all
     }
 
     fn stats(&self) -> DatapathStats {

@@ -20,6 +20,7 @@ use flow::{
     Action, ControllerAction, CtAction, FieldId, Layout, MacAddr, PacketKey, PortId, nsh, packet_type,
 };
 
+use crate::bond::Bonds;
 use crate::connections;
 use crate::dice::Dice;
 use crate::dp_hash::dp_hash;
@@ -89,6 +90,7 @@ pub(crate) struct Outputs {
     pub(crate) links: Arc<[CoreLink]>,
     punts: Arc<dyn PuntSink>,
     meters: Cache<Arc<ArcSwap<MeterTable>>, Arc<MeterTable>>,
+    bonds: Bonds,
     connections: Arc<Tracker>,
     tunnel_ports: Arc<SourcePorts>,
     max_passes: u8,
@@ -152,6 +154,7 @@ impl Outputs {
         links: Arc<[CoreLink]>,
         punts: Arc<dyn PuntSink>,
         meters: Arc<ArcSwap<MeterTable>>,
+        bonds: Bonds,
         connections: Arc<Tracker>,
         tunnel_ports: Arc<SourcePorts>,
         max_passes: u8,
@@ -166,6 +169,7 @@ impl Outputs {
             links,
             punts,
             meters: Cache::new(meters),
+            bonds,
             connections,
             tunnel_ports,
             max_passes,
@@ -356,7 +360,7 @@ impl Outputs {
                 p.get_to_know();
             }
             match a {
-                Action::Output(_) if p.kind() != packet_type::ETHERNET => {
+                Action::Output(_) | Action::LbOutput(_) if p.kind() != packet_type::ETHERNET => {
                     return self.tally.drop(DropReason::PacketType);
                 }
                 Action::Output(port) => {
@@ -369,6 +373,22 @@ impl Outputs {
                     }
                     given = true;
                     self.send_copy(*port, &p.buf, cut);
+                }
+                Action::LbOutput(bond) => {
+                    let cut = trunc.take();
+                    if p.changed {
+                        p.reparse();
+                    }
+                    let bytes = p.buf.len().min(cut.unwrap_or(usize::MAX));
+                    given = true;
+                    match self.bonds.choose(*bond, p.key, bytes) {
+                        None => self.tally.drop(DropReason::NoBondMember),
+                        Some(port) if last => {
+                            let _ = p.buf.resize(bytes);
+                            return self.send(port, p.buf);
+                        }
+                        Some(port) => self.send_copy(port, &p.buf, cut),
+                    }
                 }
                 Action::Controller(c) => {
                     given = true;

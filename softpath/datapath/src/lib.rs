@@ -28,6 +28,7 @@
 //! given whole, and taken out by their encapsulation; which tunnel a packet is from is for the switch to say.
 
 pub mod bench;
+mod bond;
 mod changes;
 mod config;
 mod connections;

@@ -312,6 +312,8 @@ fn interpret(
             }
             Action::Meter(_)
             | Action::Hash { .. }
+            // Of `bonds.rs`.
+            | Action::LbOutput(_)
             | Action::Ct(_)
             | Action::CtClear
             | Action::TunnelPush(_)

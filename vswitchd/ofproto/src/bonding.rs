@@ -16,14 +16,17 @@ use std::sync::Arc;
 use bonds::bond::BondView;
 use bonds::{Bond, Lacp, LacpStatus};
 use clock::Instant;
+use datapath_api::Datapath;
 use openflow::PortNo;
 use openflow::port::{PortConfig, PortState};
 use parking_lot::Mutex;
 
+use crate::bond_tables::BondTable;
 use crate::bridge::{Bridge, Watcher};
 use crate::bundle::Bundle;
 use crate::mac_table::MacEntry;
-use crate::port::Port;
+use crate::port::{Port, Ports};
+use crate::recirc::{Recirc, Recircs};
 use crate::rule::RuleCounters;
 use crate::settings::Aggregation;
 use crate::switch::Switch;
@@ -47,6 +50,30 @@ struct Aggregate {
     fit: BTreeMap<PortNo, bool>,
     sent: Option<Arc<[Arc<RuleCounters>]>>,
     published: Option<BondView>,
+    /// What the datapath chooses its members by, if it does.
+    table: BondTable,
+}
+
+/// What a round of a bond needs to know.
+struct Round<'a> {
+    place: &'a Place,
+    ports: &'a Ports,
+    datapath: Option<&'a Arc<dyn Datapath>>,
+    recircs: &'a Recircs,
+    /// Whether everything that has been sent is counted.
+    counted: bool,
+    now: Instant,
+}
+
+/// What a round of a bond comes to.
+#[derive(Default)]
+struct News {
+    /// What is to be published, if it is something new.
+    bundle: Option<Option<Arc<Bundle>>>,
+    /// Stations are to be told of.
+    lesson: bool,
+    /// A table that is to go.
+    leaving: Option<Arc<Recirc>>,
 }
 
 /// Every aggregate.
@@ -120,6 +147,7 @@ impl Switch {
 
     /// Does what is due of aggregates. To be called by the control thread.
     pub(crate) fn tend_aggregates(&self, now: Instant) {
+        self.drop_tables();
         let places: Vec<Place> = self.aggregates.0.lock().keys().cloned().collect();
         if places.is_empty() {
             return;
@@ -186,15 +214,25 @@ impl Switch {
             due.then(|| self.collect())
         };
         let ports = b.pipeline().ports.clone();
-        let (news, lesson) = {
+        let news = {
             let mut all = self.aggregates.0.lock();
             let Some(a) = all.get_mut(place) else { return };
-            a.run_bond(&ports, counted.is_some(), now)
+            a.run_bond(&Round {
+                place,
+                ports: &ports,
+                datapath: self.datapath(),
+                recircs: &self.recircs,
+                counted: counted.is_some(),
+                now,
+            })
         };
-        if let Some(bundle) = news {
+        if let Some(bundle) = news.bundle {
             b.publish_bundle(&place.1, bundle);
         }
-        if lesson {
+        if let Some(number) = news.leaving {
+            self.table_leaves(&b, number);
+        }
+        if news.lesson {
             self.teach(&b, &place.1);
         }
     }
@@ -231,7 +269,8 @@ impl Switch {
         let now = self.now();
         let mut all = self.aggregates.0.lock();
         for ((bridge, _), a) in all.iter_mut() {
-            let id = a.members.keys().next().and_then(|first| self.recircs.of_bond(*bridge, *first));
+            let of_bond = |first: &PortNo| self.recircs.of_bond(*bridge, *first);
+            let id = a.table.number().or_else(|| a.members.keys().next().and_then(of_bond));
             if let Some(b) = &mut a.bond {
                 b.set_recirc(id);
             }
@@ -360,40 +399,43 @@ impl Aggregate {
         changed
     }
 
-    /// What is to be published, if it is something new, and whether stations are to be told of.
-    fn run_bond(
-        &mut self,
-        ports: &crate::port::Ports,
-        counted: bool,
-        now: Instant,
-    ) -> (Option<Option<Arc<Bundle>>>, bool) {
+    /// Does what is due of the bond.
+    fn run_bond(&mut self, r: &Round<'_>) -> News {
         let status = self.lacp.as_ref().map_or(LacpStatus::Off, Lacp::status);
-        let Some(bond) = &mut self.bond else {
-            return (self.published.take().map(|_| None), false);
+        let first = self.members.keys().next().copied();
+        let (Some(bond), Some(first)) = (&mut self.bond, first) else {
+            let bundle = self.published.take().map(|_| None);
+            return News { bundle, leaving: self.table.take(), ..News::default() };
         };
         for no in self.members.keys() {
-            let live = ports.get(*no).is_some_and(|p| has_carrier(p) && p.state.has(PortState::LIVE));
+            let live = r.ports.get(*no).is_some_and(|p| has_carrier(p) && p.state.has(PortState::LIVE));
             bond.set_may_enable(no.0, live);
         }
         let sent = self.sent.get_or_insert_with(Bundle::new_counters);
+        self.table.credit(r.datapath, sent);
         for (i, c) in sent.iter().enumerate() {
             bond.count(i, c.bytes());
         }
-        bond.run(status, now);
-        if counted {
-            bond.rebalance(now);
+        bond.run(status, r.now);
+        if r.counted {
+            bond.rebalance(r.now);
         }
-        let view = bond.view();
+        let mut view = bond.view();
+        let wanted = bond.settings().lb_output && view.by_connection();
+        let number = r.datapath.filter(|_| wanted).and_then(|dp| {
+            let (bridge, name) = r.place;
+            self.table.put((dp, r.recircs), (*bridge, name, first), &view, r.ports)
+        });
+        let leaving = if number.is_none() { self.table.take() } else { None };
+        bond.set_table(number);
+        view.table = number;
         let lesson = bond.takes_lesson();
-        let Some(first) = self.members.keys().next().copied() else {
-            return (self.published.take().map(|_| None), false);
-        };
-        if self.published.as_ref() == Some(&view) {
-            return (None, lesson);
+        if self.published.as_ref().is_some_and(|p| p.says(&view)) {
+            return News { lesson, leaving, ..News::default() };
         }
         self.published = Some(view.clone());
         let bundle = Bundle { name: bond.name().to_owned(), port: first, view, sent: sent.clone() };
-        (Some(Some(Arc::new(bundle))), lesson)
+        News { bundle: Some(Some(Arc::new(bundle))), lesson, leaving }
     }
 }
 

@@ -651,7 +651,7 @@ impl Bridge {
             let _ = writeln!(out, "{}", words.join(","));
         }
         out.push_str(&crate::in_band::as_flows(&pipeline));
-        for b in pipeline.bundles.iter().filter(|b| b.view.by_connection()) {
+        for b in pipeline.bundles.iter().filter(|b| b.view.by_connection() && b.view.table.is_none()) {
             // As the hidden flows that Open vSwitch has in their place.
             let id = self.recircs.of_bond(self.index, b.port).unwrap_or(0);
             for (i, c) in b.sent.iter().enumerate() {

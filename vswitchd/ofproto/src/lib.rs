@@ -21,6 +21,7 @@
 //! rules, once. A statistics request credits first, so that a reader at rest sees every packet.
 #![forbid(unsafe_code)]
 
+mod bond_tables;
 mod bonding;
 pub mod bridge;
 pub mod bundle;

@@ -17,6 +17,7 @@ use flow::{FieldId, FlowId, PacketKey, PacketMask, PacketMatch, PortId, PuntReas
 use openflow::PortNo;
 use parking_lot::Mutex;
 
+use crate::bond_tables::LeavingTables;
 use crate::bonding::Aggregates;
 use crate::bridge::{Bridge, BridgeConfig};
 use crate::complaints::Complaints;
@@ -152,6 +153,7 @@ pub struct Switch {
     pub(crate) meters: MeterIds,
     pub(crate) watches: Watches,
     pub(crate) aggregates: Aggregates,
+    pub(crate) leaving_tables: LeavingTables,
     pub(crate) trees: Trees,
     /// Records match on every bit of the packets that made them.
     exact: AtomicBool,
@@ -189,6 +191,7 @@ impl Switch {
             meters: MeterIds::default(),
             watches: Watches::default(),
             aggregates: Aggregates::default(),
+            leaving_tables: LeavingTables::default(),
             trees: Trees::default(),
             exact: AtomicBool::new(false),
             paused: AtomicBool::new(false),

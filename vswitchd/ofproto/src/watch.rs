@@ -276,6 +276,7 @@ impl Switch {
                 self.watches.arrived.push(Arrived { place, reason: c.reason, frame: frame.to_vec() }).is_err()
             }
             Action::Output(_)
+            | Action::LbOutput(_)
             | Action::Controller(_)
             | Action::Clone(_)
             | Action::Sample(_)

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use clock::{Deadline, Instant};
 use datapath::SoftDatapath;
 use datapath_api::{
-    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
-    PortStats,
+    BondConfig, BucketCounts, Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts,
+    MeterLimits, MeterStats, PortStats,
 };
-use flow::{Action, CtFilter, FieldId, FlowId, MeterId, PortId};
+use flow::{Action, BondId, CtFilter, FieldId, FlowId, MeterId, PortId};
 use offload_tc::kdp::SystemDatapath;
 
 use crate::ports::PortTable;
@@ -146,6 +146,26 @@ impl Datapath for CountedDatapath {
             s.bands.iter_mut().zip(&m.bands).for_each(|(to, from)| add(to, from));
         }
         Ok(s)
+    }
+
+    fn bond_put(&self, id: BondId, config: BondConfig) -> Result<(), DatapathError> {
+        // The kernel's has no such action.
+        if config.members.iter().flatten().any(|p| self.kernel_of(*p).is_some()) {
+            return Err(DatapathError::Unsupported("lb_output"));
+        }
+        self.soft.bond_put(id, config)
+    }
+
+    fn bond_del(&self, id: BondId) -> Result<(), DatapathError> {
+        self.soft.bond_del(id)
+    }
+
+    fn bond_stats(&self, id: BondId) -> Result<Vec<BucketCounts>, DatapathError> {
+        self.soft.bond_stats(id)
+    }
+
+    fn bonds(&self) -> Vec<(BondId, BondConfig)> {
+        self.soft.bonds()
     }
 
     fn stats(&self) -> DatapathStats {

@@ -16,6 +16,7 @@ fn counter(r: DropReason) -> Option<&'static str> {
         }
         DropReason::NoHeadroom => Some("datapath_drop_tunnel_push_error"),
         DropReason::NoSuchPort => Some("datapath_drop_invalid_port"),
+        DropReason::NoBondMember => Some("datapath_drop_invalid_bond"),
         DropReason::Meter => Some("datapath_drop_meter"),
         DropReason::RecircLimit => Some("datapath_drop_recirc_error"),
         DropReason::PuntFull => Some("datapath_drop_userspace_action_error"),

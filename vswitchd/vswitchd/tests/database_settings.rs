@@ -171,7 +171,7 @@ fn a_row_of_a_datapath_gets_its_capabilities_and_version() {
     r.vsctl("add-br br0");
     r.vsctl("-- --id=@d create Datapath datapath_version=0 -- set Open_vSwitch . datapaths:netdev=@d");
     let caps = r.vsctl("list-dp-cap netdev");
-    for cap in ["recirc=true", "max_vlan_headers=2", "lb_output_action=false"] {
+    for cap in ["recirc=true", "max_vlan_headers=2", "lb_output_action=true"] {
         assert!(caps.contains(cap), "{caps}");
     }
     let version = r.vsctl("get Bridge br0 datapath_version");

@@ -68,6 +68,8 @@ pub struct BondSettings {
     pub basis: u32,
     /// Multicast is taken by any member, not by the active one alone.
     pub all_members_active: bool,
+    /// Where members are chosen by connection, the datapath is to do that, by a table that it has of the bond.
+    pub lb_output: bool,
     /// Without a partner to agree with, goes on as an active-backup bond.
     pub fallback_ab: bool,
     /// Address of the member that was active last.
@@ -84,6 +86,7 @@ impl Default for BondSettings {
             primary: None,
             basis: 0,
             all_members_active: false,
+            lb_output: false,
             fallback_ab: false,
             last_active: None,
         }
@@ -141,6 +144,8 @@ pub struct BondView {
     pub active: Option<MemberId>,
     /// What has been agreed on.
     pub lacp: LacpStatus,
+    /// The number of the datapath's table that members are chosen by, if it does that.
+    pub table: Option<u32>,
     all_members_active: bool,
     fallback_ab: bool,
     buckets: Vec<Option<MemberId>>,
@@ -159,6 +164,17 @@ impl BondView {
     /// Whether frames go by what their connection falls on.
     pub fn by_connection(&self) -> bool {
         self.mode == BondMode::BalanceTcp && !self.falls_back()
+    }
+
+    /// The member of each bucket.
+    pub fn buckets(&self) -> &[Option<MemberId>] {
+        &self.buckets
+    }
+
+    /// Whether translations do the same by `new` as by this: what is in buckets is nothing to them when the datapath has a table.
+    pub fn says(&self, new: &BondView) -> bool {
+        let with_mine = || BondView { buckets: self.buckets.clone(), ..new.clone() };
+        if self.table.is_some() { *self == with_mine() } else { self == new }
     }
 
     /// The member that a hash falls on. One that goes by connection sends nothing unless the other end has agreed.
@@ -216,6 +232,8 @@ pub struct Bond {
     teach: bool,
     /// By what number it recirculates, for people.
     recirc: Option<u32>,
+    /// The number of the datapath's table that members are chosen by.
+    table: Option<u32>,
 }
 
 impl Bond {
@@ -231,6 +249,7 @@ impl Bond {
             rebalances_at: None,
             teach: false,
             recirc: None,
+            table: None,
         }
     }
 
@@ -292,6 +311,11 @@ impl Bond {
     /// By what number it recirculates, for people.
     pub fn set_recirc(&mut self, id: Option<u32>) {
         self.recirc = id;
+    }
+
+    /// By what number the datapath knows it, if that chooses members.
+    pub fn set_table(&mut self, number: Option<u32>) {
+        self.table = number;
     }
 
     /// Does what has become due; what link aggregation says is `lacp`.
@@ -408,6 +432,7 @@ impl Bond {
             members: self.members.iter().map(|(id, m)| (*id, m.enabled)).collect(),
             active: self.active.filter(|id| self.members.get(id).is_some_and(|m| m.enabled)),
             lacp: self.lacp,
+            table: self.table,
             all_members_active: self.settings.all_members_active,
             fallback_ab: self.settings.fallback_ab,
             buckets: self.buckets.iter().map(|b| b.member).collect(),

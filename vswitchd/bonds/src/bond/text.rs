@@ -25,12 +25,14 @@ impl Bond {
         let recirc = self.recirc.filter(|_| s.mode == BondMode::BalanceTcp);
         let mut out = format!(
             "---- {} ----\nbond_mode: {}\nbond may use recirculation: {}, Recirc-ID : {}\nbond-hash-basis: {}\n\
-             lb_output action: disabled, bond-id: -1\n",
+             lb_output action: {}, bond-id: {}\n",
             self.name,
             s.mode.word(),
             if s.mode == BondMode::BalanceTcp { "yes" } else { "no" },
             recirc.map_or("-1".to_owned(), |r| r.to_string()),
-            s.basis
+            s.basis,
+            if self.table.is_some() { "enabled" } else { "disabled" },
+            self.table.map_or("-1".to_owned(), |t| t.to_string())
         );
         if s.mode == BondMode::BalanceSlb {
             let _ = writeln!(out, "all members active: {}", s.all_members_active);

@@ -46,6 +46,9 @@ impl Xlate<'_> {
             if b.view.member_of(0).is_none() {
                 return self.warn("no member of the bond is enabled, dropping");
             }
+            if let Some(number) = b.view.table {
+                return self.leave_by_table(b.port, number);
+            }
             self.commit_packet();
             self.emit(Action::Hash { alg: HashAlg::L4, basis: b.view.basis });
             // What the packet would still do is not done by the copy that goes round.

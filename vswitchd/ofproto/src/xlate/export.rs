@@ -353,7 +353,7 @@ fn outer_of(p: &TunnelPush) -> Option<OuterHeader> {
 /// Whether the packet goes to a port for certain.
 fn has_output(actions: &[Action]) -> bool {
     actions.iter().any(|a| match a {
-        Action::Output(_) => true,
+        Action::Output(_) | Action::LbOutput(_) => true,
         Action::Clone(inner) => has_output(inner),
         Action::Sample(s) => s.probability == u32::MAX && has_output(&s.actions),
         _ => false,

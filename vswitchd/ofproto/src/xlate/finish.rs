@@ -44,6 +44,7 @@ pub(super) fn that_matter(mut actions: Vec<Action>) -> Vec<Action> {
         matches!(
             a,
             Action::Output(_)
+                | Action::LbOutput(_)
                 | Action::Controller(_)
                 | Action::Recirc(_)
                 | Action::Ct(_)

@@ -1,7 +1,7 @@
 //! Where packets go: ports, real and reserved.
 
 use exporters::netflow::{DROPPED, FLOODED};
-use flow::{Action, FieldId};
+use flow::{Action, BondId, FieldId};
 use openflow::PortNo;
 use openflow::port::PortConfig;
 
@@ -120,6 +120,29 @@ impl Xlate<'_> {
             self.emit(Action::Trunc(n.into()));
         }
         self.emit(Action::Output(p.dp));
+        self.exporting.left_by(p.no);
+        self.mirror_departure(p);
+    }
+
+    /// Sends the packet by a bond, of which the datapath has table `number`. Who counts or mirrors what leaves by it sees it leave by
+    /// `port`, its first member.
+    pub(super) fn leave_by_table(&mut self, port: PortNo, number: u32) {
+        let env = self.env;
+        let Some(p) = env.pipeline.ports.get(port) else {
+            return self.warn("Nonexistent output port");
+        };
+        if p.settings.protected && self.came_protected() {
+            return self.warn("Flow is between protected ports, skipping output.");
+        }
+        if !self.suit(p.packets()) {
+            return;
+        }
+        self.commit_packet();
+        self.sample_departure(p);
+        if let Some(n) = self.snaplen {
+            self.emit(Action::Trunc(n.into()));
+        }
+        self.emit(Action::LbOutput(BondId(number)));
         self.exporting.left_by(p.no);
         self.mirror_departure(p);
     }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use clock::{Clock, Deadline, Instant, ManualClock};
 use datapath_api::{
-    Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts, MeterLimits, MeterStats,
-    Miss, MissHandler, PortStats, Punt, PuntSink, Translation,
+    BondConfig, BucketCounts, Datapath, DatapathError, DatapathStats, FlowRecord, MeterConfig, MeterCounts,
+    MeterLimits, MeterStats, Miss, MissHandler, PortStats, Punt, PuntSink, Translation,
 };
 use flow::frame::FrameBuilder;
-use flow::{Action, FieldId, FlowId, MeterId, PacketKey, PacketMatch, PipelineMatch, PortId};
+use flow::{Action, BondId, FieldId, FlowId, MeterId, PacketKey, PacketMatch, PipelineMatch, PortId};
 use ofproto::{Bridge, BridgeConfig, HardwareCredit, HardwareStats, Port, RecordSink, Switch, SwitchConfig};
 use openflow::flow_mod::FlowModCommand;
 use openflow::message::{FlowRemoved, PacketIn};
@@ -38,6 +38,7 @@ pub struct ListDatapath {
     /// A core does not finish its burst.
     pub stuck: AtomicBool,
     pub meters: Mutex<BTreeMap<MeterId, MeterConfig>>,
+    pub bonds: Mutex<BTreeMap<BondId, (BondConfig, Vec<BucketCounts>)>>,
 }
 
 impl Datapath for ListDatapath {
@@ -96,6 +97,19 @@ impl Datapath for ListDatapath {
         let count = |n| MeterCounts { packets: n, bytes: 60 * n };
         let bands = (0..config.bands.len() as u64).map(|i| count(1 + i)).collect();
         Ok(MeterStats { input: count(9), bands })
+    }
+    fn bond_put(&self, id: BondId, config: BondConfig) -> Result<(), DatapathError> {
+        let mut bonds = self.bonds.lock().unwrap();
+        let counts = bonds.remove(&id).map_or_else(|| vec![BucketCounts::default(); 256], |(_, c)| c);
+        bonds.insert(id, (config, counts));
+        Ok(())
+    }
+    fn bond_del(&self, id: BondId) -> Result<(), DatapathError> {
+        self.bonds.lock().unwrap().remove(&id).map(|_| ()).ok_or(DatapathError::NoSuchBond(id))
+    }
+    fn bond_stats(&self, id: BondId) -> Result<Vec<BucketCounts>, DatapathError> {
+        let bonds = self.bonds.lock().unwrap();
+        bonds.get(&id).map(|(_, c)| c.clone()).ok_or(DatapathError::NoSuchBond(id))
     }
     fn stats(&self) -> DatapathStats {
         DatapathStats::default()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use daemon::unixctl::Commands;
 
-use crate::db::CAPABILITIES;
+use crate::db::capability;
 use crate::report::Parts;
 
 /// Whether tunnels are carried out by headers that translation makes, or are metadata for a port of the datapath.
@@ -54,9 +54,10 @@ const TITLES: &[(&str, &str)] = &[
 pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     let p = Arc::clone(parts);
     commands.register("dpif/show-dp-features", "bridge", 1..=1, move |a| {
-        super::dpif::find(&p, &a[0]).ok_or("no such bridge")?;
+        let bridge = super::dpif::find(&p, &a[0]).ok_or("no such bridge")?;
+        let kernel = p.system.has_bridge(bridge.index());
         Ok(TITLES.iter().fold(String::new(), |mut out, (name, title)| {
-            let value = match value(name) {
+            let value = match value(name, kernel) {
                 "true" => "Yes",
                 "false" => "No",
                 number => number,
@@ -67,7 +68,7 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     });
     let p = Arc::clone(parts);
     commands.register("dpif/set-dp-features", "bridge [feature value]", 1..=3, move |a| {
-        super::dpif::find(&p, &a[0]).ok_or("no such bridge")?;
+        let bridge = super::dpif::find(&p, &a[0]).ok_or("no such bridge")?;
         let [_, feature, wanted] = a else { return Err("a feature and its value are needed".into()) };
         if !TITLES.iter().any(|(name, _)| name == feature) {
             return Err(format!("\"{feature}\" is not a feature of a datapath"));
@@ -92,13 +93,13 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
             }
             return Ok(String::new());
         }
-        match value(feature) {
+        match value(feature, p.system.has_bridge(bridge.index())) {
             is if is == wanted => Ok(String::new()),
             is => Err(format!("{feature} is {is}, and cannot be changed")),
         }
     });
 }
 
-fn value(name: &str) -> &'static str {
-    CAPABILITIES.iter().find(|(n, _)| *n == name).map_or("false", |(_, v)| v)
+fn value(name: &str, kernel: bool) -> &'static str {
+    capability(name, kernel).unwrap_or("false")
 }

@@ -11,7 +11,7 @@ use daemon::unixctl::Commands;
 use datapath_api::Datapath as _;
 use parking_lot::Mutex;
 
-use super::pmd::{NO_DATAPATH, is_there, polling_processors};
+use super::pmd::polling_processors;
 use crate::report::Parts;
 
 /// The way in which packets are received and forwarded.
@@ -61,14 +61,6 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     let p = Arc::clone(parts);
     commands.register("dpif-netdev/subtable-lookup-info-get", "", 0..=0, move |_| {
         Ok(lookups_text(&lookups.lock(), p.soft.stats().masks))
-    });
-    // Bonds choose by the hash that a packet comes round with: none is the datapath's own.
-    let p = Arc::clone(parts);
-    commands.register("dpif-netdev/bond-show", "[dp]", 0..=1, move |a| {
-        match a.first().is_none_or(|name| is_there(&p, name)) {
-            true => Ok(String::new()),
-            false => Err(NO_DATAPATH.to_owned()),
-        }
     });
 }
 

@@ -151,7 +151,7 @@ fn up_or_down(up: bool) -> Datum {
 const DATAPATH_VERSION: &str = concat!("Hoist ", env!("CARGO_PKG_VERSION"));
 
 /// What the datapath can do, in the words of the column `capabilities`.
-pub const CAPABILITIES: &[(&str, &str)] = &[
+const CAPABILITIES: &[(&str, &str)] = &[
     ("add_mpls", "false"),
     ("check_pkt_len", "true"),
     ("clone", "true"),
@@ -168,7 +168,7 @@ pub const CAPABILITIES: &[(&str, &str)] = &[
     ("ct_zero_snat", "false"),
     ("ct_zone", "true"),
     ("explicit_drop_action", "false"),
-    ("lb_output_action", "false"),
+    ("lb_output_action", "true"),
     ("masked_set_action", "true"),
     ("max_hash_alg", "1"),
     ("max_mpls_depth", "1"),
@@ -181,13 +181,24 @@ pub const CAPABILITIES: &[(&str, &str)] = &[
     ("ufid", "false"),
 ];
 
+/// Of these, what the kernel's datapath cannot.
+const OURS_ALONE: &[&str] = &["lb_output_action", "tnl_push_pop"];
+
 /// Rows of table Datapath, which people make; the switch says in them what its datapath can do.
 fn datapaths(db: &Snapshot, root: Row<'_>, t: &mut Transaction) {
-    let rows = root.datum("datapaths").pairs().iter().filter_map(|(_, row)| row.as_uuid());
-    for row in rows.filter(|r| db.row("Datapath", *r).is_some()) {
+    for (kind, row) in root.datum("datapaths").pairs() {
+        let Some(row) = row.as_uuid().filter(|r| db.row("Datapath", *r).is_some()) else { continue };
+        let kernel = kind.as_str() == Some("system");
         t.set("Datapath", row, "datapath_version", text(DATAPATH_VERSION));
-        t.set("Datapath", row, "capabilities", map(CAPABILITIES.iter().map(|(k, v)| (*k, (*v).into()))));
+        let all = CAPABILITIES.iter().filter_map(|(k, _)| Some((*k, capability(k, kernel)?.into())));
+        t.set("Datapath", row, "capabilities", map(all));
     }
+}
+
+/// What the datapath, ours or the kernel's, can do by that name; `None` when there is no such capability.
+pub fn capability(name: &str, kernel: bool) -> Option<&'static str> {
+    let (_, ours) = CAPABILITIES.iter().find(|(n, _)| *n == name)?;
+    Some(if kernel && OURS_ALONE.contains(&name) { "false" } else { ours })
 }
 
 /// Facts that hold for as long as the process runs.

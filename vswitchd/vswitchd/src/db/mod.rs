@@ -35,7 +35,7 @@ use crate::reconfigure::Reconfigure;
 use crate::report::Parts;
 use facts::Told;
 
-pub(crate) use facts::CAPABILITIES;
+pub(crate) use facts::capability;
 pub use wanted::{Host, Wanted};
 
 /// Held by the one switch that works by a database.

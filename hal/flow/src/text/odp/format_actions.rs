@@ -149,6 +149,7 @@ fn write_actions(out: &mut String, actions: &[Action], mut context: Context, por
                 Ok(())
             }
             Action::CtClear => write!(out, "ct_clear"),
+            Action::LbOutput(bond) => write!(out, "lb_output({})", bond.0),
             Action::Hash { alg, basis } => write!(out, "hash({}({basis}))", alg.name()),
             Action::Meter(m) => write!(out, "meter({})", m.0),
             Action::TunnelPush(p) => {

@@ -3,7 +3,7 @@
 use super::attr::{self, Form};
 use super::export;
 use super::parse_match::{at, each_part, group_parts, mpls_number, next_attr, tunnel_parts};
-use crate::action::{Action, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
+use crate::action::{Action, BondId, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
 use crate::export::SampleAction;
 use crate::field::{FieldId as F, Scope};
 use crate::headers::{MacAddr, eth_type};
@@ -15,7 +15,7 @@ use crate::text::{Reason, TextError};
 use crate::tunnel::options;
 
 /// Actions of Open vSwitch that [`Action`] has no counterpart for.
-const UNSUPPORTED: &[&str] = &["tnl_push", "tnl_pop", "lb_output", "tunnel_push"];
+const UNSUPPORTED: &[&str] = &["tnl_push", "tnl_pop", "tunnel_push"];
 
 /// Reads a list of actions; ports by number, or by a name that `ports` knows. `drop` and the empty text are the empty
 /// list.
@@ -127,6 +127,7 @@ fn one_with_arguments(
             out.push(Action::PopMpls { eth_type });
         }
         "recirc" => out.push(Action::Recirc(number(32)?)),
+        "lb_output" => out.push(Action::LbOutput(BondId(number(32)?))),
         "hash" => out.push(hash(inside)?),
         "ct" => out.push(Action::Ct(Box::new(super::ct::read_ct(inside)?))),
         "meter" => out.push(Action::Meter(MeterId(number(32)?))),

@@ -2,7 +2,7 @@
 
 use super::golden::{ADDED, FLOWS};
 use super::*;
-use crate::action::{Action, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
+use crate::action::{Action, BondId, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
 use crate::field::{FIELDS, FieldId as F, Scope};
 use crate::frame::FrameBuilder;
 use crate::headers::MacAddr;
@@ -296,6 +296,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         any::<u32>().prop_map(|lse| Action::PushMpls { eth_type: 0x8848, lse }),
         Just(Action::PopMpls { eth_type: 0x800 }),
         any::<u32>().prop_map(Action::Recirc),
+        any::<u32>().prop_map(|b| Action::LbOutput(BondId(b))),
         (any::<bool>(), any::<u32>()).prop_map(|(sym, basis)| Action::Hash {
             alg: if sym { HashAlg::SymmetricL4 } else { HashAlg::L4 },
             basis,

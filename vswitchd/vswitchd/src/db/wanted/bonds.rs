@@ -46,6 +46,7 @@ pub(super) fn bond(port: Row<'_>, interfaces: usize) -> Option<BondSettings> {
         primary: other("bond-primary").map(str::to_owned),
         basis: other("bond-hash-basis").and_then(|n| n.parse().ok()).unwrap_or(0),
         all_members_active: is_on(port, "all-members-active"),
+        lb_output: is_on(port, "lb-output-action"),
         fallback_ab: is_on(port, "lacp-fallback-ab"),
         last_active: string(port, "bond_active_slave").and_then(address),
     })

@@ -91,12 +91,6 @@ pub(super) fn not_there(db: &Snapshot, row: Row<'_>, ignored: &mut Vec<String>) 
         let what = "queues mark packets, but nothing shapes traffic";
         ignored.push(format!("port {name}: QoS type {kind} is not implemented: {what}"));
     }
-    if row.references("interfaces").nth(1).is_some()
-        && row.key("other_config", "lb-output-action") == Some("true")
-    {
-        let what = "packets go round with a hash";
-        ignored.push(format!("port {name}: the lb_output action is not implemented: {what}"));
-    }
 }
 
 /// Says what of an interface's configuration is not implemented.
