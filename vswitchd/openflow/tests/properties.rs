@@ -3,6 +3,7 @@
 
 mod random;
 mod support;
+mod templates;
 
 use openflow::{Body, EncodeError, Message, Version, decode, encode};
 use rand::Rng;

@@ -23,6 +23,8 @@ pub struct Desired {
     pub ct_timeouts: BTreeMap<u16, Timeouts>,
     /// Flow records.
     pub flows: FlowLimits,
+    /// Whether processors may halt between requests that come one by one.
+    pub may_halt: bool,
 }
 
 /// How many flow records there may be, and for how long without packets.
@@ -117,6 +119,7 @@ impl Config {
             forwarding: Forwarding::default(),
             ct_timeouts: BTreeMap::new(),
             flows: FlowLimits { most: self.datapath.max_flows, ..FlowLimits::default() },
+            may_halt: self.daemon.may_halt,
         }
     }
 }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::awake::Awake;
 use crate::config::{BridgeConfig, FailMode};
 use crate::controller::{ControllerSettings, Hub, Limits, SharedSettings, connect_to, listen, listen_in};
 use crate::fail_mode::{FailOpen, Policy};
@@ -108,8 +109,10 @@ impl Endpoint {
         runtime: Handle,
         dir: RunDir,
         tls: Tls,
+        awake: Arc<Awake>,
     ) -> Arc<Endpoint> {
         let hub = Hub::new(bridge.name(), Limits::default(), clock.clone());
+        hub.set_awake(awake);
         bridge.set_controllers(hub.clone());
         let fail_open = FailOpen::new(bridge.clone(), hub.clone(), clock);
         Arc::new(Endpoint { bridge, hub, fail_open, runtime, dir, tls, state: Mutex::default() })

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod auto_balance;
+mod awake;
 mod capture;
 mod commands;
 pub mod config;

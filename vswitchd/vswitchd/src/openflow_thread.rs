@@ -4,11 +4,14 @@
 //! thread to look whether there is more to do, which costs more than carrying out a flow-mod; and one thread changes tables faster
 //! than several that take turns.
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
+
+use crate::awake::Awake;
 
 /// How long names that are being looked up may take in the end.
 const END_DEADLINE: Duration = Duration::from_secs(1);
@@ -21,15 +24,16 @@ pub(crate) struct OpenFlowThread {
 }
 
 impl OpenFlowThread {
-    /// Starts it.
+    /// Starts it; `awake` hears of how long it sleeps.
     ///
     /// # Errors
     /// When there are no threads or descriptors left.
-    pub(crate) fn start() -> std::io::Result<OpenFlowThread> {
+    pub(crate) fn start(awake: Arc<Awake>) -> std::io::Result<OpenFlowThread> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("openflow".to_owned()).spawn(move || {
+            runtime.spawn(async move { awake.run().await });
             // A sender that is dropped is as good.
             let _ = runtime.block_on(stopped);
             runtime.shutdown_timeout(END_DEADLINE);

@@ -34,6 +34,7 @@ use ovsdb::server::{Server, TlsOptions};
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Runtime;
 
+use crate::awake::Awake;
 use crate::commands;
 use crate::config::Config;
 use crate::control::Control;
@@ -234,12 +235,14 @@ impl Switch {
         let d = &config.datapath;
         let threads =
             Arc::new(Threads::new(d.threads, d.cores.clone(), options.numa.clone(), stop_threads.clone()));
+        let awake = Awake::new();
         let parts = Arc::new(Parts {
             version: VERSION,
             run_dir: run_dir.path().to_owned(),
             since: HostInstant::now(),
             source: RwLock::new(options.source),
             tls: options.tls,
+            awake: awake.clone(),
             clock: clock.clone(),
             layer: layer.clone(),
             soft: soft.clone(),
@@ -264,7 +267,7 @@ impl Switch {
             .enable_all()
             .build()
             .map_err(StartError::Threads)?;
-        let openflow = OpenFlowThread::start().map_err(StartError::Threads)?;
+        let openflow = OpenFlowThread::start(awake).map_err(StartError::Threads)?;
         let commands = Commands::new();
         builtin(&commands, VERSION, stop.clone(), options.logging);
         let (end, kernels) = (stop.clone(), system);

@@ -95,11 +95,15 @@ pub(super) fn read_bundle_add(d: Dialect, xid: Xid, r: &mut Reader<'_>) -> Resul
     }
 }
 
+/// Where the message within a bundle-add message begins; `None` when there is nothing at all.
+pub(super) fn bundled_at(frame: &[u8]) -> Option<usize> {
+    // Header, and in ONF's extension of OpenFlow 1.3 the experimenter's; then bundle and flags.
+    Some(if *frame.first()? >= 5 { 16 } else { 24 })
+}
+
 /// The encoded message within a bundle-add message, which has been decoded; `None` when there is none.
 pub fn bundled(frame: &[u8]) -> Option<&[u8]> {
-    // Header, and in ONF's extension of OpenFlow 1.3 the experimenter's; then bundle and flags.
-    let at = if *frame.first()? >= 5 { 16 } else { 24 };
-    let inner = frame.get(at..)?;
+    let inner = frame.get(bundled_at(frame)?..)?;
     inner.get(..usize::from(super::Header::parse(inner)?.len))
 }
 

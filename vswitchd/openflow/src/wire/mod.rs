@@ -40,6 +40,7 @@ mod properties;
 mod queues;
 mod table_features;
 mod tables;
+mod template;
 
 use flow::FieldId;
 
@@ -48,6 +49,7 @@ pub use controllers::bundled;
 pub(crate) use instructions::TYPES as INSTRUCTION_TYPES;
 pub use nicira::{NICIRA, ONF};
 pub use oxm::has_number;
+pub use template::{Filled, Template};
 
 use crate::error::{BadRequest, ErrorCode};
 use crate::message::{Body, ErrorMessage, FlowFormat, Message, PacketInFormat};

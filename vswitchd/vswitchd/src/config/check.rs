@@ -48,6 +48,7 @@ pub(super) fn check(file: File, at: &Locator<'_>) -> Result<Config, ConfigError>
     let daemon = DaemonConfig {
         run_dir: file.daemon.run_dir.as_deref().map(|p| at.path(p)),
         log_file: file.daemon.log_file.as_deref().map(|p| at.path(p)),
+        may_halt: file.daemon.keep_awake == Some(false),
     };
     let datapath = c.datapath(&file.datapath);
     let default = OffloadConfig::default();

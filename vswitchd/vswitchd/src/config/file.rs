@@ -27,6 +27,7 @@ pub(super) struct File {
 pub(super) struct Daemon {
     pub run_dir: Option<String>,
     pub log_file: Option<String>,
+    pub keep_awake: Option<bool>,
 }
 
 #[derive(Deserialize, Default)]

@@ -51,6 +51,8 @@ pub struct DaemonConfig {
     pub run_dir: Option<PathBuf>,
     /// Log file; `None` logs to stderr alone.
     pub log_file: Option<PathBuf>,
+    /// Whether processors may halt between OpenFlow requests that come one by one.
+    pub may_halt: bool,
 }
 
 /// Settings of the software datapath.

@@ -19,17 +19,18 @@ use openflow::multipart::{FlowStats, MultipartReply, MultipartRequest};
 use openflow::number::Xid;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
 use openflow::version::{VersionSet, negotiate};
-use openflow::wire::{EncodeError, Header, bundled, error_reply, hello};
+use openflow::wire::{EncodeError, Header, Template, bundled, error_reply, hello};
 use openflow::{Dialect, Version, decode, decode_request, encode, encode_as};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::bundles::{self, Bundles};
 use super::dispatch::dispatch;
+use super::gather::Gather;
 use super::hub::{Counts, Disconnect, Hub, Peer, Who, fit};
 use super::liveness::{Liveness, Verdict};
 
 /// Messages handled before other connections get their turn.
-const MESSAGES_PER_TURN: usize = 64;
+const MESSAGES_PER_TURN: usize = 256;
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 << 10;
 /// How long a peer may take to accept the last words.
@@ -78,6 +79,9 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
         active: None,
         live: Liveness::new(limits.probe, limits.stall, now),
         bundles: Bundles::default(),
+        template: None,
+        added_bytes: 0,
+        gather: Gather::default(),
     };
     let why = c.serve(&mut rd, &mut wr, decoder, stopped).await;
     if !matches!(why, Disconnect::Failed | Disconnect::Stalled | Disconnect::QueueFull | Disconnect::Inactive)
@@ -234,6 +238,11 @@ struct Connection<'a> {
     active: Option<Active>,
     live: Liveness,
     bundles: Bundles,
+    /// Of messages that are added to bundles.
+    template: Option<Box<Template>>,
+    /// Length of the last of them.
+    added_bytes: usize,
+    gather: Gather,
 }
 
 impl Connection<'_> {
@@ -292,6 +301,12 @@ impl Connection<'_> {
             }
             let room = self.has_room();
             let listening = self.active.is_none() && room && !backlog;
+            if listening
+                && self.sent == self.out.len()
+                && let Some(pause) = self.gather.pause(now)
+            {
+                std::thread::sleep(pause);
+            }
             let buf = if listening { &mut chunk[..] } else { &mut [] };
             if let Some(step) = at_once(rd, wr, &self.out[self.sent..], buf).await {
                 now = self.hub.clock.now();
@@ -311,7 +326,8 @@ impl Connection<'_> {
                     }
                 }
                 r = rd.read(&mut chunk), if listening => {
-                    now = self.hub.clock.now();
+                    let asleep = std::mem::replace(&mut now, self.hub.clock.now());
+                    self.hub.waited(asleep, now);
                     if let Some(why) = self.stepped(Step::Read(r), &chunk, listening, &mut decoder, now) {
                         return why;
                     }
@@ -344,6 +360,7 @@ impl Connection<'_> {
             Step::Read(Ok(0)) => return Some(Disconnect::Closed),
             Step::Read(Ok(n)) => {
                 decoder.push(&chunk[..n]);
+                self.gather.read(n, now);
                 self.live.received(now);
             }
             _ => return Some(Disconnect::Failed),
@@ -378,6 +395,9 @@ impl Connection<'_> {
 
     fn answer(&mut self, frame: &[u8]) {
         Counts::add(&self.hub.counts.messages_in);
+        if self.add_another(frame) {
+            return;
+        }
         let msg = match decode_request(self.dialect, frame) {
             Ok(m) => m,
             Err(e) => {
@@ -389,6 +409,7 @@ impl Connection<'_> {
         if matches!(msg.body, Body::BundleControl(_) | Body::BundleAdd { .. }) {
             return self.bundle(msg, frame);
         }
+        self.gather.broken();
         let xid = msg.xid;
         let dialect = Dialect { nicira_stats: in_nicira_form(&msg.body), ..self.dialect };
         let may_change = changes_dialect(&msg.body);
@@ -458,12 +479,13 @@ impl Connection<'_> {
 
     /// A step of a bundle, or a message for one.
     fn bundle(&mut self, msg: Message, frame: &[u8]) {
-        if self.hub.standing(self.conn, |s| s.role) == Some(Role::Slave) {
+        if self.is_slave() {
             return self.error(frame, BadRequest::IsSlave.into());
         }
         let now = self.turn;
         match msg.body {
             Body::BundleControl(c) => {
+                self.gather.broken();
                 let (switch, conn, dialect) = (self.switch, self.conn, self.dialect);
                 let mut failed = None;
                 let commit = |messages: &[u8], kept| bundles::commit(switch, conn, dialect, messages, kept);
@@ -482,18 +504,48 @@ impl Connection<'_> {
                 }
             }
             Body::BundleAdd { bundle, flags, message } => {
-                let inner = bundled(frame).unwrap_or_default();
-                let ready = match self.switch.admit(self.conn, &message) {
-                    Ok(r) => r,
-                    Err(code) => return self.error(inner, code),
-                };
-                let request = &frame[..frame.len().min(REQUEST_KEPT)];
-                if let Err(code) = self.bundles.add(bundle, flags, (inner, ready), request, now) {
-                    self.error(frame, code);
+                self.add_to_bundle(bundle, flags, &message, frame);
+                // What is as long as the one before is mostly of its kind, and there will be more.
+                if std::mem::replace(&mut self.added_bytes, frame.len()) == frame.len() {
+                    let t = Template::new(self.dialect, frame, (bundle, flags), *message);
+                    self.template = t.map(Box::new);
                 }
             }
             _ => {}
         }
+    }
+
+    fn add_to_bundle(&mut self, bundle: u32, flags: BundleFlags, message: &Message, frame: &[u8]) {
+        self.gather.added();
+        let inner = bundled(frame).unwrap_or_default();
+        let ready = match self.switch.admit(self.conn, message) {
+            Ok(r) => r,
+            Err(code) => return self.error(inner, code),
+        };
+        let request = &frame[..frame.len().min(REQUEST_KEPT)];
+        if let Err(code) = self.bundles.add(bundle, flags, (inner, ready), request, self.turn) {
+            self.error(frame, code);
+        }
+    }
+
+    /// Adds a message to a bundle if it is as one before but for values.
+    fn add_another(&mut self, frame: &[u8]) -> bool {
+        let Some(mut t) = self.template.take() else { return false };
+        let filled = t.fill(self.dialect, frame);
+        let is = filled.is_some();
+        if let Some(f) = filled {
+            if self.is_slave() {
+                self.error(frame, BadRequest::IsSlave.into());
+            } else {
+                self.add_to_bundle(f.bundle, f.flags, f.message, frame);
+            }
+        }
+        self.template = Some(t);
+        is
+    }
+
+    fn is_slave(&self) -> bool {
+        self.hub.standing(self.conn, |s| s.role) == Some(Role::Slave)
     }
 
     /// Ends bundles that nothing was done with for too long.

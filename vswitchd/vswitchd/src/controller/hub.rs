@@ -1,8 +1,8 @@
 //! All connections of one bridge: who they are, and what the bridge tells them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clock::{Clock, Instant};
@@ -17,6 +17,8 @@ use openflow::version::VersionSet;
 use openflow::{Dialect, MultipartReply, PortNo, Version, encode_as};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::awake::Awake;
 
 use super::packet_ins::{LaneCounts, PacketInDrop};
 use super::pending::Pending;
@@ -319,6 +321,8 @@ pub struct Hub {
     targets: Mutex<BTreeMap<String, TargetState>>,
     /// Who listens in on connections to controllers.
     pub(super) snoopers: Snoopers,
+    /// Who is told of short waits for requests.
+    awake: OnceLock<Arc<Awake>>,
     /// Ports as controllers were told of them last.
     told_ports: Mutex<BTreeMap<PortNo, PortDesc>>,
 }
@@ -362,8 +366,21 @@ impl Hub {
             bundle_idle_ms: AtomicU64::new(0),
             targets: Mutex::default(),
             snoopers: Snoopers::default(),
+            awake: OnceLock::new(),
             told_ports: Mutex::default(),
         })
+    }
+
+    /// Says who is to hear how long was slept until requests came. Only the first call has an effect.
+    pub(crate) fn set_awake(&self, awake: Arc<Awake>) {
+        let _ = self.awake.set(awake);
+    }
+
+    /// A request has come by `now` after its connection had slept since `asleep`.
+    pub(super) fn waited(&self, asleep: Instant, now: Instant) {
+        if let Some(a) = self.awake.get() {
+            a.waited(now.since(asleep), now);
+        }
     }
 
     /// The bridge's name.

@@ -23,6 +23,7 @@
 mod bundles;
 mod connection;
 mod dispatch;
+mod gather;
 mod hub;
 mod liveness;
 mod packet_ins;

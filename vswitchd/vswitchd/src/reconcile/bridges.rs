@@ -107,6 +107,7 @@ impl Reconciler {
                         self.openflow.clone(),
                         self.run_dir.clone(),
                         self.parts.tls.clone(),
+                        self.parts.awake.clone(),
                     );
                     self.bridges.push(RunningBridge {
                         name: w.name.clone(),

@@ -200,6 +200,7 @@ impl Reconciler {
             self.parts.layer.revalidate(self.clock.now());
         }
         self.keep_system(&want);
+        self.parts.awake.set_wanted(!want.may_halt);
         self.parts.soft.connections().set_zone_timeouts(want.ct_timeouts.clone());
         self.parts.layer.set_flow_limits(want.flows.most.min(self.max_flows), want.flows.max_idle);
         self.settle_cores(&want);

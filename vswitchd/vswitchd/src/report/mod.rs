@@ -18,6 +18,7 @@ use daemon::signals::StopRequest;
 use datapath::SoftDatapath;
 use parking_lot::{Mutex, RwLock};
 
+use crate::awake::Awake;
 use crate::counted::CountedDatapath;
 use crate::devices::RunningDevice;
 use crate::dummy::DummyPorts;
@@ -48,6 +49,8 @@ pub struct Parts {
     pub source: RwLock<Source>,
     /// Keys and certificates of `ssl:` and `pssl:` streams.
     pub tls: Tls,
+    /// Keeps processors awake while requests come one by one.
+    pub(crate) awake: Arc<Awake>,
     /// The switch's time.
     pub clock: Arc<dyn Clock>,
     /// The OpenFlow layer.

@@ -203,6 +203,7 @@ pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
     w.desired.forwarding = forwarding(root, &mut w.ignored);
     w.desired.ct_timeouts = ct_timeouts(db, root);
     w.desired.flows = flow_limits(root);
+    w.desired.may_halt = root.key("other_config", "hoist-keep-awake") == Some("false");
     let host = Host { tc: w.desired.offload.tc.is_some(), ..host };
     w.tls = db.referred(root, "ssl", "SSL").next().map(tls);
     let mut devices = BTreeMap::new();
