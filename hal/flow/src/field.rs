@@ -191,6 +191,8 @@ fields! {
     CtTpSrc      "ct_tp_src"     ""             16 @ 27:48  CtTpSrc      Packet   None    Any   Dec    0          n(1, 124), ro;
     CtTpDst      "ct_tp_dst"     ""             16 @ 27:32  CtTpDst      Packet   None    Any   Dec    0          n(1, 125), ro;
     CtNwProto    "ct_nw_proto"   ""              8 @ 27:24  CtNwProto    Packet   None    Exact Dec    0          n(1, 119), ro;
+    TunErspanIdx "tun_erspan_idx" ""            20 @ 27:0  TunErspanIdx Packet   None    Any   Hex    0          None, rw;
+    TunErspanVer "tun_erspan_ver" ""             4 @ 27:20 TunErspanVer Packet   None    Any   Dec    0          None, rw;
     TunId        "tun_id"        "tunnel_id"    64 @ 28:0   TunId        Packet   None    Any   Hex    0x800026   n(1, 16), rw;
     TunSrc       "tun_src"       ""             32 @ 29:32  TunSrc       Packet   None    Any   Ip4    0          n(1, 31), rw;
     TunDst       "tun_dst"       ""             32 @ 29:0   TunDst       Packet   None    Any   Ip4    0          n(1, 32), rw;
@@ -204,6 +206,7 @@ fields! {
     TunGbpId     "tun_gbp_id"    ""             16 @ 35:48  TunGbpId     Packet   None    Any   Dec    0          n(1, 38), rw;
     SkbPriority  "skb_priority"  ""             32 @ 35:0   SkbPriority  Packet   None    Exact Hex    0          None, rw;
     TunGbpFlags  "tun_gbp_flags" ""              8 @ 35:40  TunGbpFlags  Packet   None    Any   Hex    0          n(1, 39), rw;
+    TunGtpuFlags "tun_gtpu_flags" "gtpu_flags"   8 @ 35:32 TunGtpuFlags Packet   None    Any   Hex    0          None, ro;
     EthDst       "dl_dst"        "eth_dst"      48 @ 1:16   EthDst       Packet   None    Any   Mac    0x800003   n(0, 1), rw;
     EthType      "dl_type"       "eth_type"     16 @ 1:0    EthType      Packet   None    Exact Hex    0x800005   n(0, 3), ro;
     EthSrc       "dl_src"        "eth_src"      48 @ 2:16   EthSrc       Packet   None    Any   Mac    0x800004   n(0, 2), rw;
@@ -212,6 +215,9 @@ fields! {
     VlanTci2     "vlan_tci2"     ""             16 @ 3:16   VlanTci2     Packet   Vlan    Any   Hex    0          None, ro;
     VlanTpid2    "vlan_tpid2"    ""             16 @ 3:0    VlanTpid2    Packet   Vlan    Exact Hex    0          None, ro;
     PacketType   "packet_type"   ""             32 @ 17:32  PacketType   Packet   None    Exact PacketType 0x80002c None, ro;
+    TunErspanDir "tun_erspan_dir" ""             1 @ 17:0  TunErspanDir Packet   None    Any   Dec    0          None, rw;
+    TunErspanHwid "tun_erspan_hwid" ""           6 @ 17:8  TunErspanHwid Packet  None    Any   Hex    0          None, rw;
+    TunGtpuMsgtype "tun_gtpu_msgtype" "gtpu_msgtype" 8 @ 17:16 TunGtpuMsgtype Packet None Any   Dec    0          None, ro;
     MplsLse0     "mpls_lse"      "mpls_lse0"    32 @ 7:32   MplsLse0     Packet   Mpls    Any   Hex    0          None, ro;
     MplsLse1     "mpls_lse1"     ""             32 @ 7:0    MplsLse1     Packet   Mpls    Any   Hex    0          None, ro;
     MplsLse2     "mpls_lse2"     ""             32 @ 8:32   MplsLse2     Packet   Mpls    Any   Hex    0          None, ro;

@@ -43,7 +43,7 @@ pub const BLANK_BYTES: usize = 14;
 /// How many bytes of a packet with this key are not the packet's: those of a blank Ethernet header.
 #[inline(always)]
 pub fn blank<const N: usize>(key: &Key<N>) -> usize {
-    if key.word(F::PacketType.first_word()) == 0 { 0 } else { BLANK_BYTES }
+    if key.get64(F::PacketType) == 0 { 0 } else { BLANK_BYTES }
 }
 
 /// Bytes before the metadata.

@@ -70,6 +70,26 @@ pub fn normalize(m: &PipelineMatch) -> (PipelineMatch, Vec<F>) {
     (Match::new(m.key(), &mask), dropped)
 }
 
+/// Words of a frame's headers.
+const HEADERS: u64 = (1 << F::PacketType.first_word()) - 2;
+
+/// Whether a match says something of a frame's headers: packets that begin with anything but Ethernet are not meant then, unless it
+/// says which (OpenFlow 1.5.1 7.2.3.11).
+pub fn asks_for_headers<const N: usize>(mask: &crate::key::Mask<N>) -> bool {
+    mask.present() & HEADERS != 0
+}
+
+/// The match without a packet type that goes without saying: Ethernet, where headers are asked for. With and without, it is the same.
+pub fn without_implied_type(m: PipelineMatch) -> PipelineMatch {
+    let (v, mask) = m.get(F::PacketType);
+    if v == 0 && mask == F::PacketType.info().max() && asks_for_headers(m.mask()) {
+        let mut mask = *m.mask();
+        mask.set(F::PacketType, 0);
+        return Match::new(m.key(), &mask);
+    }
+    m
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +124,18 @@ mod tests {
     fn a_packet_type_stands_for_the_ethernet_type() {
         assert!(satisfied(&m(&[(F::PacketType, 0x1_0800)]), F::NwSrc));
         assert!(!satisfied(&m(&[(F::PacketType, 0x1_86dd)]), F::NwSrc));
+    }
+
+    #[test]
+    fn that_a_packet_begins_with_ethernet_goes_without_saying_where_headers_are_asked_for() {
+        let ip = [(F::EthType, 0x800), (F::NwDst, 7)];
+        let said = [ip[0], ip[1], (F::PacketType, 0)];
+        assert_eq!(without_implied_type(m(&said)), m(&ip));
+        // Not of a match on what is no header.
+        let bare = m(&[(F::InPort, 1), (F::TunErspanDir, 1), (F::PacketType, 0)]);
+        assert_eq!(without_implied_type(bare), bare);
+        let other = m(&[(F::NwDst, 7), (F::PacketType, 0x1_0800)]);
+        assert_eq!(without_implied_type(other), other);
     }
 
     #[test]

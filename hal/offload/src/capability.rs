@@ -379,7 +379,7 @@ const BESIDE: [FieldId; 8] = [
     FieldId::CtLabel,
     FieldId::PacketType,
 ];
-const TUNNEL: [FieldId; 29] = [
+const TUNNEL: [FieldId; 35] = [
     FieldId::TunId,
     FieldId::TunSrc,
     FieldId::TunDst,
@@ -392,6 +392,12 @@ const TUNNEL: [FieldId; 29] = [
     FieldId::TunIpv6Dst,
     FieldId::TunGbpId,
     FieldId::TunGbpFlags,
+    FieldId::TunErspanIdx,
+    FieldId::TunErspanVer,
+    FieldId::TunErspanDir,
+    FieldId::TunErspanHwid,
+    FieldId::TunGtpuFlags,
+    FieldId::TunGtpuMsgtype,
     FieldId::TunOptions,
     FieldId::TunOption0,
     FieldId::TunOption1,

@@ -112,6 +112,9 @@ pub(super) fn put_match(
 ) -> Result<(), KdpError> {
     let value = |f| m.get(f).0;
     let bits = |f| m.get(f).1;
+    if flow::tunnel::HEADER_FIELDS.iter().any(|f| bits(*f) != 0) {
+        return Err(KdpError::Unsupported("match within a header of ERSPAN or GTP-U"));
+    }
     let there = |f| usize::from(value(f) & bits(f) & VLAN_PRESENT != 0);
     let tags = there(FieldId::VlanTci) + there(FieldId::VlanTci2);
     let looked_at = options::words().any(|f| bits(f) != 0);

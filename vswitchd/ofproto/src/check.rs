@@ -4,6 +4,7 @@
 //! fields that actions write (OpenFlow 1.3.5 6.4, `OFPBAC_MATCH_INCONSISTENT`). The check follows the action list, since
 //! a push or pop changes what is there.
 
+use flow::headers::eth_type;
 use flow::{FieldId, PipelineMatch, Prereq, packet_type};
 use openflow::error::{BadAction, BadInstruction, Nicira};
 use openflow::extension::{Ct, CtFlags, CtZone, Learn, LearnSource, LearnTarget};
@@ -106,7 +107,7 @@ impl Known {
             Prereq::Ipv6 => v6,
             Prereq::Ip => v4 || v6,
             Prereq::Arp => matches!(self.eth_type, Some(0x0806 | 0x8035)),
-            Prereq::Mpls => matches!(self.eth_type, Some(0x8847 | 0x8848)),
+            Prereq::Mpls => self.eth_type.is_some_and(|t| eth_type::is_mpls(t as u16)),
             Prereq::Nsh => self.eth_type == Some(0x894f),
             Prereq::Tcp => ip(6),
             Prereq::Udp => ip(17),
@@ -189,7 +190,7 @@ fn check_action(a: &Action, known: &mut Known, packet_out: bool) -> Result<(), E
         Action::SetNwTtl(_) | Action::DecNwTtl { .. } => known.want(Prereq::Ip)?,
         Action::SetMplsTtl(_) | Action::DecMplsTtl => known.want(Prereq::Mpls)?,
         Action::PushVlan(t) if !matches!(t, 0x8100 | 0x88a8) => return Err(BadAction::BadArgument.into()),
-        Action::PushMpls(t) if !matches!(t, 0x8847 | 0x8848) => return Err(BadAction::BadArgument.into()),
+        Action::PushMpls(t) if !eth_type::is_mpls(*t) => return Err(BadAction::BadArgument.into()),
         Action::PopVlan => known.want(Prereq::Vlan)?,
         Action::PopMpls(_) => known.want(Prereq::Mpls)?,
         Action::DecNshTtl => known.want(Prereq::Nsh)?,

@@ -14,12 +14,20 @@ use parking_lot::Mutex;
 
 use crate::switch::Switch;
 use crate::trace::{Names, Trace};
-use crate::xlate::Problem;
+use crate::xlate::{Complaint, Problem};
 
 /// Most notes that wait to be written; more are as good as none.
 const QUEUE: usize = 16;
 /// Between two whole stories.
 const STORY_EVERY: Duration = Duration::from_secs(60);
+
+/// What waits to be told.
+enum Waiting {
+    /// A packet was translated in vain.
+    Note(Note),
+    /// Rules are wrong.
+    Complaint(Complaint),
+}
 
 /// A packet that was translated in vain.
 struct Note {
@@ -31,7 +39,7 @@ struct Note {
 
 /// What waits to be told.
 pub(crate) struct Complaints {
-    notes: ArrayQueue<Note>,
+    notes: ArrayQueue<Waiting>,
     story: Mutex<Option<Instant>>,
 }
 
@@ -50,7 +58,12 @@ impl Complaints {
         failed: Option<Box<(PacketKey, PortNo, u32)>>,
     ) {
         // One that finds no room is told when its like comes again.
-        let _ = self.notes.push(Note { key: *key, problem, failed });
+        let _ = self.notes.push(Waiting::Note(Note { key: *key, problem, failed }));
+    }
+
+    /// Leaves a complaint about rules; never waits.
+    pub(crate) fn rules(&self, c: Box<Complaint>) {
+        let _ = self.notes.push(Waiting::Complaint(*c));
     }
 
     /// Whether a whole story may be told.
@@ -68,17 +81,20 @@ impl Switch {
     /// Writes down what forwarding cores have noted.
     pub(crate) fn complain(&self, now: Instant) {
         for _ in 0..QUEUE {
-            let Some(n) = self.complaints.notes.pop() else { return };
-            if let Some((key, in_port, bridge)) = n.failed.as_deref()
-                && let Some(b) = self.bridge(*bridge)
-            {
-                let mut k = PipelineKey::from_packet(key, in_port.0);
-                k.set(FieldId::DpPort, 0);
-                let flow = ofctl::format_key(&k, &|_| None);
-                tracing::warn!(
-                    target: "ofproto_dpif_xlate",
-                    "{} on bridge {} while processing {flow}", n.problem.text(), b.name()
-                );
+            let n = match self.complaints.notes.pop() {
+                None => return,
+                Some(Waiting::Complaint(c)) => {
+                    let (text, key, in_port, bridge) = c;
+                    // That of the bridge that it came to first.
+                    let first = PortId(key.get64(FieldId::DpPort) as u32);
+                    let in_port = self.routes_now().ports.get(&first).map_or(in_port, |(_, no)| *no);
+                    self.complain_of(text, &key, in_port, bridge);
+                    continue;
+                }
+                Some(Waiting::Note(n)) => n,
+            };
+            if let Some((key, in_port, bridge)) = n.failed.as_deref() {
+                self.complain_of(n.problem.text(), key, *in_port, *bridge);
             }
             let endless = matches!(n.problem, Problem::TooDeep | Problem::TooManyLookups);
             if endless
@@ -94,6 +110,14 @@ impl Switch {
                 );
             }
         }
+    }
+
+    fn complain_of(&self, text: &str, key: &PacketKey, in_port: PortNo, bridge: u32) {
+        let Some(b) = self.bridge(bridge) else { return };
+        let mut k = PipelineKey::from_packet(key, in_port.0);
+        k.set(FieldId::DpPort, 0);
+        let flow = ofctl::format_key(&k, &|_| None);
+        tracing::warn!(target: "ofproto_dpif_xlate", "{text} on bridge {} while processing {flow}", b.name());
     }
 
     /// The trace of a packet that has just come in.

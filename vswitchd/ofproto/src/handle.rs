@@ -10,7 +10,7 @@ use clock::Deadline;
 use flow::{CtFilter, FieldId, PipelineKey, PipelineMask, PipelineMatch, PortId};
 use openflow::error::{BadRequest, Nicira, PortModFailed, SwitchConfigFailed};
 use openflow::message::{Capabilities, FeaturesReply, PacketOut, SwitchConfig};
-use openflow::port::{PortConfig, PortMod, PortReason, PortStatus};
+use openflow::port::{PortConfig, PortDesc, PortMod, PortReason, PortState, PortStatus};
 use openflow::switch::{Bundled, ConnId, OpenFlowSwitch, Ready, Reply, ReplyStream};
 use openflow::{Body, ErrorCode, Message, MultipartRequest, PortNo, QueueNo, Version, Xid};
 
@@ -316,11 +316,12 @@ pub(crate) struct PreparedPacketOut {
     pub(crate) eth_type: Option<u16>,
 }
 
-/// Changes a port in a working copy; what controllers are to be told if it was not so already.
+/// Changes a port in a working copy; what controllers are to be told if it was not so already. Of one that goes up or down they are
+/// told twice, as Open vSwitch does: that it is to, and what has become of its link.
 ///
 /// # Errors
 /// `PortModFailed`.
-pub(crate) fn port_mod(p: &mut Pipeline, pm: &PortMod) -> Result<Option<PortStatus>, ErrorCode> {
+pub(crate) fn port_mod(p: &mut Pipeline, pm: &PortMod) -> Result<Vec<PortStatus>, ErrorCode> {
     const SETTABLE: u32 = PortConfig::PORT_DOWN.0
         | PortConfig::NO_RECV.0
         | PortConfig::NO_FWD.0
@@ -338,13 +339,21 @@ pub(crate) fn port_mod(p: &mut Pipeline, pm: &PortMod) -> Result<Option<PortStat
     }
     let config = PortConfig(port.config.0 & !pm.mask.0 | pm.config.0 & pm.mask.0);
     if config == port.config {
-        return Ok(None);
+        return Ok(Vec::new());
     }
+    let toggled = port.config.0 ^ config.0;
     port.config = config;
-    let desc = port.desc();
+    let (desc, has_link) = (port.desc(), !port.state.has(PortState::LINK_DOWN));
     Arc::make_mut(&mut p.ports).put(port);
     p.config_generation = p.generation;
-    Ok(Some(PortStatus { reason: PortReason::Modify, desc }))
+    let told = |desc| PortStatus { reason: PortReason::Modify, desc };
+    let mut all = Vec::with_capacity(2);
+    if toggled & PortConfig::PORT_DOWN.0 != 0 && has_link {
+        let state = if config.has(PortConfig::PORT_DOWN) { PortState(0) } else { PortState::LINK_DOWN };
+        all.push(told(PortDesc { state, ..desc.clone() }));
+    }
+    all.push(told(desc));
+    Ok(all)
 }
 
 /// A match on every bit of `key`.

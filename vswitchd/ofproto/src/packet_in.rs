@@ -50,6 +50,7 @@ fn beside() -> impl Iterator<Item = FieldId> {
     use FieldId::{PktMark, TunDst, TunGbpFlags, TunGbpId, TunId, TunIpv6Dst, TunIpv6Src, TunSrc};
     [TunId, TunSrc, TunDst, TunIpv6Src, TunIpv6Dst, TunGbpId, TunGbpFlags, PktMark, FieldId::PacketType]
         .into_iter()
+        .chain(flow::tunnel::HEADER_FIELDS)
 }
 
 /// What a controller is told of a packet beside its headers.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use clock::Instant;
-use flow::{PACKET_WORDS, PIPELINE_WORDS, PipelineKey};
+use flow::{FieldId, PACKET_WORDS, PIPELINE_WORDS, PipelineKey};
 use openflow::{Action, Instructions, PortNo};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
@@ -94,6 +94,8 @@ pub struct Frozen {
     pub tracked: bool,
     /// What a controller is to be given along with the packet.
     pub userdata: Vec<u8>,
+    /// What was written of the metadata of tunnels, for looks alone: a packet brings it along.
+    pub(crate) tunnel: Vec<(FieldId, u128)>,
     /// What the packet begins with: an id is of packets that begin alike.
     pub(crate) packet_type: u32,
 }
@@ -112,7 +114,8 @@ impl Frozen {
             then: Vec::new(),
             tracked: false,
             userdata: Vec::new(),
-            packet_type: key.get64(flow::FieldId::PacketType) as u32,
+            tunnel: Vec::new(),
+            packet_type: key.get64(FieldId::PacketType) as u32,
         }
     }
 

@@ -254,6 +254,11 @@ impl Switch {
         let _ = self.wakeup.set(Box::new(f));
     }
 
+    /// Whether packets that come back with this recirculation id go on somewhere.
+    pub fn knows_recirc(&self, id: u32) -> bool {
+        self.recircs.thaw(id).is_some()
+    }
+
     pub(crate) fn datapath(&self) -> Option<&Arc<dyn Datapath>> {
         self.datapath.get()
     }
@@ -507,6 +512,10 @@ impl Switch {
                 self.complaints.note(&miss.key, p, o.failed.take());
                 self.wake();
             }
+        }
+        if let Some(c) = o.complaint.take() {
+            self.complaints.rules(c);
+            self.wake();
         }
         self.note_stations(&o.deps, now);
         self.note_learned(&o.learned);

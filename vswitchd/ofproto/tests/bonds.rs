@@ -113,7 +113,7 @@ fn a_hash_of_the_source_spreads_and_what_comes_back_is_dropped() {
 }
 
 #[test]
-fn what_goes_by_its_connection_goes_round_with_a_hash() {
+fn what_goes_by_its_connection_takes_any_patch_of_a_bond_that_has_agreed() {
     let r = Rig::new();
     let other = r.switch.add_bridge(BridgeConfig::new("br1", 0x5678));
     let agree = |b: &Arc<Bridge>, from: u32, to: u32| {
@@ -152,7 +152,8 @@ fn what_goes_by_its_connection_goes_round_with_a_hash() {
         Instructions::apply(vec![OfAction::Output { port: PortNo::NORMAL, max_len: 0 }]),
     );
     let done = r.packet(&frame(1, 9), 1);
-    assert!(matches!(&done[..], [.., Action::Hash { .. }, Action::Recirc(_)]), "{done:?}");
+    // Whichever patch it takes, it comes to the same bridge: it takes one, without going round. Others do (`bond_tables.rs`).
+    assert!(!done.iter().any(|a| matches!(a, Action::Hash { .. } | Action::Recirc(_))), "{done:?}");
 }
 
 #[test]

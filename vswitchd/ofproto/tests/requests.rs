@@ -301,6 +301,16 @@ fn ports_come_change_and_go_and_say_so() {
     pm(2, 2, PortConfig::NO_FWD, PortConfig::NO_FWD).unwrap();
     r.switch.run(r.now());
     assert_eq!(r.packet(&f, 1), []);
+    // One that goes down, and up, tells of that and then of its link.
+    let down = |on| if on { PortConfig::PORT_DOWN } else { PortConfig::NONE };
+    for on in [true, false] {
+        pm(3, 3, down(on), PortConfig::PORT_DOWN).unwrap();
+        let told: Vec<_> =
+            r.told.ports.lock().unwrap().drain(1..).map(|p| (p.desc.config, p.desc.state)).collect();
+        let states =
+            if on { [PortState(0), PortState::LINK_DOWN] } else { [PortState::LINK_DOWN, PortState::LIVE] };
+        assert_eq!(told, states.map(|s| (down(on), s)));
+    }
     assert!(r.bridge.remove_port(PortNo(2)) && !r.bridge.remove_port(PortNo(2)));
     let told: Vec<_> = r.told.ports.lock().unwrap().iter().map(|p| (p.reason, p.desc.port.0)).collect();
     assert_eq!(told, [(PortReason::Modify, 2), (PortReason::Delete, 2)]);

@@ -414,6 +414,37 @@ fn a_trace_tells_the_story_and_changes_nothing() {
     assert_eq!(t.megaflow, r.packet_by(&f, 1).matches.expand());
 }
 
+#[test]
+fn a_trace_of_what_goes_round_for_ever_tells_of_the_registers_that_it_looked_at() {
+    let r = Rig::new();
+    let reg = FieldId::reg(0).unwrap();
+    let again = vec![
+        set(reg, 1),
+        OfAction::Resubmit { port: PortNo::IN_PORT, table: Some(TableId(0)), with_ct: false },
+    ];
+    r.add(0, 1, matching(&[(reg, 0)]), Instructions::apply(again.clone()));
+    r.add(0, 2, matching(&[(reg, 1)]), Instructions::apply(again));
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build();
+    let t = r.bridge.trace(&key(&f, 1), PortNo(1));
+    let text = t.text(ofproto::trace::Names::NONE);
+    assert!(t.problem.is_some(), "{text}");
+    assert!(text.contains("\nMegaflow: recirc_id=0,eth,ip,reg0=0,in_port=1,"), "{text}");
+}
+
+#[test]
+fn a_trace_that_goes_on_has_the_tunnel_that_was_written_before() {
+    let r = Rig::new();
+    let actions = vec![set(FieldId::TunId, 6), OfAction::DebugRecirc];
+    r.add(0, 1, matching(&[]), Instructions { goto_table: goto(1), ..Instructions::apply(actions) });
+    r.add(1, 1, matching(&[(FieldId::TunId, 6)]), to(2));
+    let f = udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build();
+    let mut k = key(&f, 1);
+    let t = r.bridge.trace(&k, PortNo(1));
+    k.set(FieldId::RecircId, recirc_id(&t.actions).into());
+    let t = r.bridge.trace_back(&flow::PipelineKey::from_packet(&k, 1)).unwrap();
+    assert_eq!(t.actions, [out(2)], "{}", t.text(ofproto::trace::Names::NONE));
+}
+
 mod random {
     //! Random tables and packets: the mask names every bit the verdict depended on.
     use super::*;

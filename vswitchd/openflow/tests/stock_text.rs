@@ -76,6 +76,16 @@ const FLOWS: &[(Version, &str)] = {
             "packet_type=(1,0x894f),nsh_mdtype=1,actions=load:0x1->NXOXM_NSH_C1[0..3],move:NXOXM_NSH_C2[]->NXM_NX_REG0[],\
              push:NXOXM_NSH_SI[],pop:NXOXM_NSH_C4[0..7]",
         ),
+        (
+            V13,
+            "tun_erspan_ver=1,tun_erspan_idx=0x7/0xf,actions=set_field:0x5->tun_erspan_idx,set_field:2->tun_erspan_ver,\
+             set_field:1->tun_erspan_dir,set_field:0x3/0x7->tun_erspan_hwid",
+        ),
+        (
+            V13,
+            "tun_gtpu_flags=0x30/0xf0,tun_gtpu_msgtype=255,actions=move:NXOXM_ET_GTPU_FLAGS[]->NXM_NX_REG0[0..7],\
+             load:0x1->NXOXM_ET_ERSPAN_HWID[0..1]",
+        ),
         (V13, "packet_type=(0,0),actions=decap(packet_type(ns=1,type=0x800))"),
         (V15, "actions=set_field:0xff/0xff->reg0,move:NXM_NX_REG0[0..7]->NXM_NX_REG1[0..7]"),
     ]
@@ -91,6 +101,22 @@ fn stock(v: Version, flow: &str) -> Option<String> {
     }
     assert!(out.status.success(), "{v} {flow}: {err}");
     Some(text.split_once("actions=").unwrap_or_else(|| panic!("{v} {flow}: {text}")).1.trim_end().to_owned())
+}
+
+#[test]
+fn that_packets_begin_with_ethernet_is_no_part_of_a_match_on_their_headers() {
+    let back = |flow: &str| {
+        let ours = parse_flow(FlowModCommand::Add, flow, &|_| None).unwrap();
+        let mut bytes = Vec::new();
+        encode(Version::V15, &Message { xid: 0, body: Body::FlowMod(Box::new(ours)) }, &mut bytes).unwrap();
+        match decode(&bytes).unwrap().body {
+            Body::FlowMod(f) => f.matches,
+            other => panic!("{other:?}"),
+        }
+    };
+    let rest = "ip,nw_dst=10.0.0.1,actions=drop";
+    assert_eq!(back(&format!("packet_type=(0,0),{rest}")), back(rest));
+    assert_ne!(back("packet_type=(0,0),in_port=1,actions=drop"), back("in_port=1,actions=drop"));
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod text;
 use std::net::IpAddr;
 
 use crate::action::PortId;
+use crate::field::FieldId;
 use crate::headers::{MacAddr, eth_type, ip_proto};
 use crate::nsh::{next_protocol, packet_type};
 
@@ -81,6 +82,17 @@ impl TunnelKind {
         if self == TunnelKind::Gre { GRE } else { ip_proto::UDP }
     }
 }
+
+/// Fields of headers of tunnels that are for few of them: ERSPAN's and those of GTP-U. Where there is room for them, not together, they
+/// are in the field table.
+pub const HEADER_FIELDS: [FieldId; 6] = [
+    FieldId::TunErspanIdx,
+    FieldId::TunErspanVer,
+    FieldId::TunErspanDir,
+    FieldId::TunErspanHwid,
+    FieldId::TunGtpuFlags,
+    FieldId::TunGtpuMsgtype,
+];
 
 /// IP protocol of GRE.
 pub const GRE: u8 = 47;

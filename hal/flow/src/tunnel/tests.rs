@@ -53,6 +53,10 @@ fn headers_are_written_as_open_vswitch_writes_them() {
          ipv4(src=1.1.2.88,dst=1.1.2.92,proto=47,tos=0,ttl=64,frag=0x4000),gre((flags=0x2000,proto=0x6558),key=0x1c8)),\
          out_port(100))"
     );
+    // Its number for GRE over IPv6.
+    let gre = TunnelHeader { key: Some(0x1c8), ..header(TunnelKind::Gre, "2001:cafe::88", "2001:cafe::92") };
+    let text = text(&gre, 3);
+    assert!(text.starts_with("tnl_push(tnl_port(3),header(size=62,type=109,eth(dst="), "{text}");
 }
 
 /// A Geneve packet with one option, `class`, `kind` and four bytes of data, around an empty frame.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{TunnelKind, TunnelPush};
 use crate::action::PortId;
-use crate::headers::MacAddr;
+use crate::headers::{MacAddr, eth_type};
 use crate::text::value::{PortName, hex, quote_name};
 
 fn mac(b: &[u8], at: usize) -> MacAddr {
@@ -28,6 +28,7 @@ pub(crate) fn write_push(out: &mut String, p: &TunnelPush, ports: PortName<'_>) 
     let port = |p: PortId| ports(p.0).map_or_else(|| p.0.to_string(), |n| quote_name(&n));
     let b = p.bytes();
     let kind = match p.kind {
+        TunnelKind::Gre if be16(b, 12) == eth_type::IPV6 => 109,
         TunnelKind::Gre => 3,
         TunnelKind::Vxlan | TunnelKind::VxlanGpe => 4,
         TunnelKind::Geneve => 5,

@@ -188,15 +188,19 @@ pub(crate) fn solicitation(mac: MacAddr, src: IpAddr, ip: IpAddr) -> Option<Vec<
             Some(b.eth(MacAddr::BROADCAST, mac).arp_request(src, ip).build())
         }
         (IpAddr::V6(src), IpAddr::V6(ip)) => {
-            // The group of all with these last 24 bits (RFC 4291 2.7.1), and its Ethernet address (RFC 2464 7).
+            // The group, and its Ethernet address (RFC 2464 7).
             let [.., a, b1, c] = ip.octets();
-            let group =
-                Ipv6Addr::from(0xff02_0000_0000_0000_0000_0001_ff00_0000 | u128::from(ip) & 0xff_ffff);
+            let group = solicited_group(ip);
             let to = MacAddr([0x33, 0x33, 0xff, a, b1, c]);
             Some(b.eth(to, mac).ipv6(src, group).neighbour(135, ip, &[(1, mac)]).build())
         }
         _ => None,
     }
+}
+
+/// The group of all whose address has these last 24 bits (RFC 4291 2.7.1).
+pub(super) fn solicited_group(ip: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from(0xff02_0000_0000_0000_0000_0001_ff00_0000 | u128::from(ip) & 0xff_ffff)
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::neighbour::solicited_group;
+
 /// Most routes.
 const MAX_ROUTES: usize = 16_384;
 
@@ -104,6 +106,15 @@ impl Routing {
     /// Whether `ip` is an address of port `device`.
     pub fn is_local(&self, device: &str, ip: IpAddr) -> bool {
         self.addresses.iter().any(|a| a.ip == ip && a.device == device)
+    }
+
+    /// Whether `ip` is the group of those that ask for an address of port `device` (RFC 4291 2.7.1).
+    pub fn is_solicited(&self, device: &str, ip: IpAddr) -> bool {
+        let group = |a: &Address| match a.ip {
+            IpAddr::V6(v6) => IpAddr::V6(solicited_group(v6)) == ip,
+            IpAddr::V4(_) => false,
+        };
+        self.addresses.iter().any(|a| a.device == device && group(a))
     }
 
     /// Gives a port an address, and with it the route to its network. False when it has it.
@@ -272,6 +283,8 @@ mod tests {
         let mut r = routing();
         assert!(r.is_local("br0", ip("192.0.2.1")) && !r.is_local("br1", ip("192.0.2.1")));
         assert!(!r.set_addresses("br0", &[(ip("192.0.2.1"), 24), (ip("2001:db8::1"), 64)]));
+        assert!(r.is_solicited("br0", ip("ff02::1:ff00:1")) && !r.is_solicited("br1", ip("ff02::1:ff00:1")));
+        assert!(!r.is_solicited("br0", ip("ff02::1:ff00:2")) && !r.is_solicited("br0", ip("2001:db8::1")));
         assert!(r.set_addresses("br0", &[(ip("10.0.0.1"), 8)]));
         assert_eq!(r.lookup(ip("192.0.2.2"), 0), None);
         assert!(r.lookup(ip("10.9.9.9"), 0).is_some());

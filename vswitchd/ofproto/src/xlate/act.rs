@@ -1,5 +1,6 @@
 //! Executing OpenFlow actions.
 
+use flow::headers::eth_type;
 use flow::tunnel::options;
 use flow::{ControllerAction, FieldId, Prereq, PuntReason, Scope};
 use openflow::{Action as OfAction, MeterNo, PortNo, Subfield};
@@ -121,7 +122,10 @@ impl Xlate<'_> {
                     self.wc.set_masked(FieldId::NwProto, proto, u128::MAX);
                     self.tell(*dst);
                 }
-                None => self.wrong(|| "stack underflow".into()),
+                None => {
+                    self.wrong(|| "stack underflow".into());
+                    self.complain("stack underflow");
+                }
             },
             OfAction::Learn(l) => self.learn(l),
             OfAction::Multipath(m) => self.multipath(m),
@@ -501,7 +505,7 @@ fn prereq_holds(p: Prereq, x: &mut Xlate<'_>, get: impl Fn(&mut Xlate<'_>, Field
         Prereq::Ipv6 => t == 0x86dd,
         Prereq::Ip => ip,
         Prereq::Arp => t == 0x0806 || t == 0x8035,
-        Prereq::Mpls => t == 0x8847 || t == 0x8848,
+        Prereq::Mpls => eth_type::is_mpls(t as u16),
         Prereq::Nsh => t == 0x894f,
         Prereq::Tcp => l4 && get(x, FieldId::NwProto) == 6,
         Prereq::Udp => l4 && get(x, FieldId::NwProto) == 17,

@@ -46,6 +46,13 @@ impl Xlate<'_> {
             if b.view.member_of(0).is_none() {
                 return self.warn("no member of the bond is enabled, dropping");
             }
+            let patch = |(m, _): &(u32, bool)| {
+                self.env.pipeline.ports.get(PortNo(*m)).is_some_and(|p| p.patch.is_some())
+            };
+            if b.view.members.iter().all(patch) {
+                // Nothing is sent by one of them that could not be by another, and a look at the hash would cost a round.
+                return self.leave_by_member(b.view.member_of(0));
+            }
             if let Some(number) = b.view.table {
                 return self.leave_by_table(b.port, number);
             }

@@ -7,14 +7,11 @@ use flow::{FieldId, PipelineKey, PipelineMask};
 
 use crate::rule::Rule;
 
-/// Words of the headers, and of what the packet begins with.
-const PACKET: u64 = (1 << (FieldId::PacketType.first_word() + 1)) - 2;
-
 /// Whether a rule is for Ethernet packets alone: it says something of headers, and not what the packet begins with (OpenFlow 1.5.1
 /// 7.2.3.11).
 fn wants_ethernet(r: &Rule) -> bool {
     let m = r.matches.mask();
-    m.present() & PACKET != 0 && m.get(FieldId::PacketType) == 0
+    flow::prereq::asks_for_headers(m) && m.get(FieldId::PacketType) == 0
 }
 
 /// Looks a packet up among rules some of which are only dimensions of conjunctive matches (ovs-fields(7)). These match

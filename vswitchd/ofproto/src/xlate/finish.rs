@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use flow::headers::eth_type;
 use flow::{Action, FieldId, PacketMask, PipelineMask};
 
 use offload::Origin;
@@ -125,6 +126,11 @@ impl Xlate<'_> {
         for f in [InPort, PacketType] {
             m.set_exact(f);
         }
+        if self.out.problem.is_some() {
+            // Of a translation that was given up, Open vSwitch tells of registers too.
+            let registers = (0..16).filter_map(FieldId::reg);
+            registers.chain([Metadata]).for_each(|f| m.set_masked(f, u128::MAX, self.wc.get(f)));
+        }
         let tags = [(VlanTci, VlanTpid), (VlanTci2, VlanTpid2)];
         for (tci, tpid) in tags {
             m.set(tpid, 0);
@@ -176,7 +182,7 @@ impl Xlate<'_> {
         if !arp && !neighbour {
             m.subtract(&of.hardware);
         }
-        if t != 0x8847 && t != 0x8848 {
+        if !eth_type::is_mpls(t as u16) {
             m.subtract(&of.labels);
         }
         if service {

@@ -9,6 +9,7 @@ use flow::{Action, FieldId, HashAlg};
 use openflow::{Action as OfAction, Instructions, PortNo, TableId};
 
 use super::act::below_l2;
+use super::tunnel::tunnel_fields;
 use super::{Misses, Problem, Xlate};
 use crate::recirc::{Frozen, Later, SameRule};
 use crate::trace::StepKind;
@@ -155,8 +156,11 @@ impl Xlate<'_> {
     /// Keeps what the packet is by now, to do `then`, or to go on in `table` when that is nothing. The id.
     fn set_aside(&mut self, table: u8, then: Vec<Later>, userdata: Vec<u8>) -> Option<u32> {
         let in_port = PortNo(self.key.get64(FieldId::InPort) as u32);
+        let written = |f: &FieldId| self.record && self.ever_written.get(*f) != 0;
+        let tunnel = tunnel_fields().filter(written).map(|f| (f, self.key.get(f))).collect();
         let state = Frozen {
             table,
+            tunnel,
             stack: self.stack.clone(),
             mirrored: self.mirrored,
             action_set: self.action_set.clone(),
@@ -196,6 +200,10 @@ impl Xlate<'_> {
         self.nest += 1;
         self.step(|| StepKind::Restored(format!("Resuming from table {}", f.table)));
         f.restore(&mut self.key);
+        for (field, value) in &f.tunnel {
+            self.key.set(*field, *value);
+            self.base.set(*field, *value);
+        }
         self.tracked = f.tracked;
         if !f.tracked {
             self.hide_connection();

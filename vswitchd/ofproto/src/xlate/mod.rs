@@ -134,6 +134,8 @@ pub struct Outcome {
     pub problem: Option<Problem>,
     /// What the datapath's packet was when that happened, the number by which it had come in, and the bridge's.
     pub failed: Option<Box<(PacketKey, PortNo, u32)>>,
+    /// What is wrong with the rules though the packet goes on, and with what packet, as in `failed`.
+    pub complaint: Option<Box<Complaint>>,
     /// Where copies of the packet go on behind connection tracking; only when steps were asked for.
     pub forks: Vec<Fork>,
     /// The rules want it treated as if the datapath could not do it; only traces tell of that.
@@ -144,6 +146,9 @@ pub struct Outcome {
     /// only when steps were asked for.
     pub seen: Option<Box<(PipelineMask, PipelineKey)>>,
 }
+
+/// What is wrong with rules, the datapath's packet that met them, the number by which it had come in there, and the bridge's.
+pub type Complaint = (&'static str, PacketKey, PortNo, u32);
 
 impl Outcome {
     /// What its packets are added to.
@@ -474,6 +479,13 @@ impl<'a> Xlate<'a> {
     }
 
     /// Notes what is wrong with the packet.
+    /// Has it written down, once the packet is through, what is wrong with the rules.
+    fn complain(&mut self, text: &'static str) {
+        if self.out.complaint.is_none() {
+            self.out.complaint = Some(Box::new((text, self.base, self.in_port, self.env.index)));
+        }
+    }
+
     fn wrong(&mut self, text: impl FnOnce() -> String) {
         self.step(|| StepKind::Note(format!(">>>> {} <<<<", text())));
     }

@@ -12,7 +12,10 @@ use super::{Admission, Environment, MAX_DEPTH, Misses, Problem, Xlate};
 use crate::port::Port;
 use crate::trace::StepKind;
 
-/// Words of a packet key with connection state and tunnel: what a packet does not take to another bridge.
+/// What of a tunnel is said beside what the packet begins with.
+const BESIDE_KIND: [FieldId; 3] = [FieldId::TunErspanDir, FieldId::TunErspanHwid, FieldId::TunGtpuMsgtype];
+
+/// Words of a packet key with connection state and tunnel: what a packet does not take to another bridge, with [`BESIDE_KIND`].
 fn left_behind() -> impl Iterator<Item = usize> {
     let (marks, kind) = (FieldId::PktMark.first_word(), FieldId::PacketType.first_word());
     METADATA
@@ -105,6 +108,10 @@ impl<'a> Xlate<'a> {
             if i < flow::PACKET_WORDS {
                 self.written.set_word(i, 0);
             }
+        }
+        for f in BESIDE_KIND {
+            self.key.set(f, 0);
+            self.written.set_masked(f, 0, u128::MAX);
         }
         self.written.set_exact(FieldId::SkbPriority);
         // Which queue it takes stays.

@@ -11,7 +11,7 @@
 use std::net::IpAddr;
 
 use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
-use flow::tunnel::{TunnelHeader, TunnelKind, TunnelPush, options};
+use flow::tunnel::{HEADER_FIELDS, TunnelHeader, TunnelKind, TunnelPush, options};
 use flow::{Action, FieldId, MacAddr, PacketKey, PipelineMask, PortId};
 use openflow::PortNo;
 
@@ -21,7 +21,7 @@ use crate::trace::StepKind;
 use crate::tunnel::{End, Overheard, Tunnel, TunnelKey, ends};
 
 /// The metadata of a tunnel, but for its options.
-const TUNNEL_FIELDS: [FieldId; 12] = {
+const TUNNEL_FIELDS: [FieldId; 18] = {
     use FieldId::*;
     [
         TunId,
@@ -36,8 +36,19 @@ const TUNNEL_FIELDS: [FieldId; 12] = {
         TunIpv6Dst,
         TunGbpId,
         TunGbpFlags,
+        TunErspanIdx,
+        TunErspanVer,
+        TunErspanDir,
+        TunErspanHwid,
+        TunGtpuFlags,
+        TunGtpuMsgtype,
     ]
 };
+
+/// Whether few tunnels have it: it is not spoken of where it is zero and was.
+fn is_rare(f: FieldId) -> bool {
+    options::is_word(f) || HEADER_FIELDS.contains(&f)
+}
 
 /// The metadata of a tunnel, options among them.
 pub(super) fn tunnel_fields() -> impl Iterator<Item = FieldId> {
@@ -195,7 +206,7 @@ impl Xlate<'_> {
         }
         for field in tunnel_fields() {
             let value = self.key.get(field);
-            if options::is_word(field) && value == 0 && self.base.get(field) == 0 {
+            if is_rare(field) && value == 0 && self.base.get(field) == 0 {
                 continue;
             }
             self.emit(Action::SetField { field, value, mask: field.info().max() });
@@ -328,7 +339,8 @@ impl Xlate<'_> {
             return false;
         }
         let key = self.packet_key();
-        let mine = |a| tunnels.routing.is_local(self.env.name, a);
+        let (routing, name) = (&tunnels.routing, self.env.name);
+        let mine = |a| routing.is_local(name, a) || routing.is_solicited(name, a);
         if let Some((heard, fields)) = Overheard::of(&key, self.env.index, mine) {
             fields.iter().for_each(|f| self.wc.set_exact(*f));
             if !self.packet_out {

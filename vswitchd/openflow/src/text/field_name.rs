@@ -1,6 +1,7 @@
 //! Names of fields in `load`, `move` and `output` of a field: `NXM_NX_REG0[0..15]`.
 
 use flow::text::Reason;
+use flow::tunnel::HEADER_FIELDS;
 use flow::{FIELDS, FieldId};
 
 use crate::action::Subfield;
@@ -41,6 +42,7 @@ fn nxm_name(f: FieldId) -> String {
         Some(_) => format!("NXM_NX_{upper}"),
         None if info.oxm != 0 => format!("OXM_OF_{upper}"),
         None if flow::nsh::is_field(f) => format!("NXOXM_{upper}"),
+        None if HEADER_FIELDS.contains(&f) => format!("NXOXM_ET_{}", upper.trim_start_matches("TUN_")),
         None => info.name.to_owned(),
     }
 }

@@ -135,7 +135,7 @@ fn read_entries(
     if takes_away && !prereq::normalize(&m).1.is_empty() {
         return Err(BadMatch::BadPrereq.into());
     }
-    Ok(m)
+    Ok(prereq::without_implied_type(m))
 }
 
 /// Reads what is asked of tunnel option `n`: a value may be shorter than the option, and a mask of zeros asks only that the option be
@@ -178,7 +178,8 @@ fn put_options(out: &mut Vec<u8>, v: Version, m: &PipelineMatch) -> Result<(), E
             return Err(EncodeError::Field(f));
         }
         let mask = options::bytes(m.mask(), o.index);
-        let exact = mask.iter().all(|b| *b == 0xff);
+        // Of an option without bytes it is only asked whether it is there, as by a mask of zeros.
+        let exact = !mask.is_empty() && mask.iter().all(|b| *b == 0xff);
         oxm::put_header(out, v, f, if exact { 1 } else { 2 }).ok_or(EncodeError::Field(f))?;
         out.extend(options::bytes(m.key(), o.index));
         if !exact {
@@ -243,6 +244,12 @@ const ORDER: &[FieldId] = {
         TunIpv6Dst,
         TunGbpId,
         TunGbpFlags,
+        TunErspanIdx,
+        TunErspanVer,
+        TunErspanDir,
+        TunErspanHwid,
+        TunGtpuFlags,
+        TunGtpuMsgtype,
         TunOptions,
         NshFlags,
         NshTtl,

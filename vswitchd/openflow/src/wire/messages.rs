@@ -376,6 +376,7 @@ fn is_metadata(f: flow::FieldId) -> bool {
     use flow::FieldId::*;
     f.option().is_some()
         || matches!(f.info().canon, TunId | TunSrc | TunDst | TunFlags | TunIpv6Src | TunIpv6Dst | TunGbpId)
+        || flow::tunnel::HEADER_FIELDS.contains(&f)
         || matches!(f.info().canon, TunGbpFlags | PktMark | CtMark | CtLabel | CtState | CtZone | PacketType)
 }
 

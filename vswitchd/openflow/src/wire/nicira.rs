@@ -458,7 +458,7 @@ pub(super) fn put_action(out: &mut Vec<u8>, v: Version, a: &Action, depth: usize
             registers::put_any_subfield(out, src)?;
             registers::put_any_subfield(out, dst)?;
         }
-        Action::RegLoad { dst, value } if flow::nsh::is_field(dst.field) => {
+        Action::RegLoad { dst, value } if super::oxm::is_experimenters(dst.field) => {
             let value = u128::from(*value) << dst.offset & dst.mask();
             return registers::put_load2(out, dst.field, value, dst.mask());
         }

@@ -14,8 +14,8 @@ use std::sync::LazyLock;
 use flow::tunnel::options;
 use flow::{FIELDS, FieldId};
 
-use super::ONF;
 use super::cursor::{Put, Reader};
+use super::{NICIRA, ONF};
 use crate::error::{ErrorCode, Nicira};
 use crate::version::Version;
 
@@ -61,6 +61,8 @@ impl OxmHeader {
                 43 => FieldId::ActsetOutput,
                 _ => return None,
             },
+            Some(NICIRA) => *flow::tunnel::HEADER_FIELDS
+                .get(usize::from(self.field).checked_sub(HEADER_FIRST as usize)?)?,
             Some(NSH) => *NSH_FIELDS.get(usize::from(self.field).checked_sub(1)?)?,
             Some(_) => return None,
             None => {
@@ -111,6 +113,14 @@ const NSH_FIELDS: [FieldId; 10] = {
     use FieldId::*;
     [NshFlags, NshMdtype, NshNp, NshSpi, NshSi, NshC1, NshC2, NshC3, NshC4, NshTtl]
 };
+
+/// The number of the first of the fields of some tunnels' headers, which are an experimenter's too.
+const HEADER_FIRST: u32 = 11;
+
+/// The number of a field of a tunnel's header.
+fn header_number(f: FieldId) -> Option<u32> {
+    flow::tunnel::HEADER_FIELDS.iter().position(|n| *n == f).map(|i| i as u32 + HEADER_FIRST)
+}
 
 /// The number of a field of a network service header.
 fn nsh_number(f: FieldId) -> Option<u32> {
@@ -178,9 +188,14 @@ pub(crate) fn value_bits(f: FieldId) -> u128 {
     if f == FieldId::NwFrag { 3 } else { f.ones() }
 }
 
+/// Whether only an experimenter has a number for a field: its headers are long.
+pub(crate) fn is_experimenters(f: FieldId) -> bool {
+    nsh_number(f).or(header_number(f)).is_some()
+}
+
 /// Whether a field has an OXM or NXM number, and so can be in a match or be set.
 pub fn has_number(f: FieldId) -> bool {
-    f.info().oxm != 0 || f.info().nxm.is_some() || nsh_number(f).is_some()
+    f.info().oxm != 0 || f.info().nxm.is_some() || is_experimenters(f)
 }
 
 /// How a version names a field.
@@ -201,6 +216,7 @@ fn number(v: Version, f: FieldId) -> Option<Number> {
         FieldId::TcpFlags if v == Version::V13 || v == Version::V14 => Number::Of(ONF, 42),
         FieldId::ActsetOutput if onf => Number::Of(ONF, 43),
         f if flow::nsh::is_field(f) => Number::Of(NSH, nsh_number(f)?),
+        f if header_number(f).is_some() => Number::Of(NICIRA, header_number(f)?),
         FieldId::TcpFlags if v < Version::V15 => Number::Basic(info.nxm?),
         FieldId::TunId if v == Version::V12 => Number::Basic(info.nxm?),
         _ if v < Version::V12 => Number::Basic(info.nxm.or(oxm)?),
@@ -289,7 +305,7 @@ mod tests {
                 let mut b = Vec::new();
                 let mut bytes = wire_bytes(f.id);
                 match version {
-                    None if flow::nsh::is_field(f.id) => continue,
+                    None if is_experimenters(f.id) => continue,
                     None => {
                         put_short_header(&mut b, f.id, f.bits.into()).unwrap();
                         assert_eq!(b.len(), 4);

@@ -137,7 +137,7 @@ pub fn matches(r: &mut Source) -> PipelineMatch {
 fn subfield(r: &mut Source, bits: u16) -> Subfield {
     loop {
         let s = any_subfield(r, bits);
-        if !flow::nsh::is_field(s.field) {
+        if !flow::nsh::is_field(s.field) && !flow::tunnel::HEADER_FIELDS.contains(&s.field) {
             return s;
         }
     }

@@ -207,6 +207,10 @@ impl Parts {
             let (bridge, no) = found.ok_or("no OpenFlow tunnel port for this packet")?;
             return Ok((bridge, PipelineKey::from_packet(&key, no.0), no));
         }
+        let recirc = key.get64(FieldId::RecircId) as u32;
+        if recirc != 0 && !self.layer.knows_recirc(recirc) {
+            return Err(format!("no recirculation data for recirc_id {recirc:#x}"));
+        }
         let unknown = || format!("no OpenFlow port for datapath port {}", dp.0);
         let port = self.ports.by_datapath(dp).ok_or_else(unknown)?;
         let bridge = self.layer.bridge(port.bridge).ok_or_else(unknown)?;
@@ -266,6 +270,7 @@ fn ct_state_of(text: &str) -> Result<u16, String> {
 
 /// What a packet has beside its bytes.
 const METADATA: &[FieldId] = &[
+    FieldId::SkbPriority,
     FieldId::PktMark,
     FieldId::CtState,
     FieldId::CtZone,
@@ -285,4 +290,10 @@ const METADATA: &[FieldId] = &[
     FieldId::TunTpDst,
     FieldId::TunGbpId,
     FieldId::TunGbpFlags,
+    FieldId::TunErspanIdx,
+    FieldId::TunErspanVer,
+    FieldId::TunErspanDir,
+    FieldId::TunErspanHwid,
+    FieldId::TunGtpuFlags,
+    FieldId::TunGtpuMsgtype,
 ];

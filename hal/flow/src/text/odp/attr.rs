@@ -159,6 +159,23 @@ pub(super) const TUNNEL: Group = Group {
 pub(super) const GBP: Group =
     Group { name: "gbp", subs: &[s("id", F::TunGbpId, Form::Dec), s("flags", F::TunGbpFlags, Form::Hex)] };
 
+/// Inside `erspan(..)`.
+pub(super) const ERSPAN: Group = Group {
+    name: "erspan",
+    subs: &[
+        s("ver", F::TunErspanVer, Form::Dec),
+        s("idx", F::TunErspanIdx, Form::Hex),
+        s("dir", F::TunErspanDir, Form::Dec),
+        s("hwid", F::TunErspanHwid, Form::Hex),
+    ],
+};
+
+/// Inside `gtpu(..)`.
+pub(super) const GTPU: Group = Group {
+    name: "gtpu",
+    subs: &[s("flags", F::TunGtpuFlags, Form::Hex), s("msgtype", F::TunGtpuMsgtype, Form::Dec)],
+};
+
 /// Attributes with one hexadecimal value and no name inside: name, field.
 pub(super) const HEX_ATTRS: &[(&str, F)] = &[
     ("skb_priority", F::SkbPriority),

@@ -56,6 +56,8 @@ impl Context {
                 _ => &attr::TCP,
             },
             F::TunGbpId | F::TunGbpFlags | F::TunFlags => &attr::TUNNEL,
+            F::TunErspanVer | F::TunErspanIdx | F::TunErspanDir | F::TunErspanHwid => &attr::TUNNEL,
+            F::TunGtpuFlags | F::TunGtpuMsgtype => &attr::TUNNEL,
             f if options::is_word(f) => &attr::TUNNEL,
             _ if attr::TUNNEL.subs.iter().any(|s| s.field == f) => &attr::TUNNEL,
             _ => return None,
@@ -63,7 +65,7 @@ impl Context {
     }
 }
 
-/// Fields with a tunnel's metadata.
+/// Fields with a tunnel's metadata that are never left out.
 const TUNNEL_FIELDS: usize = 12;
 
 /// Writes `actions` for packets of `context`; ports that `ports` knows by name. `drop` when there are none. Neighbouring
@@ -259,6 +261,21 @@ fn write_set(out: &mut String, run: &[Action], group: Option<&Group>) {
         options::write_header(out, &options::header(&key));
         out.push(')');
         sep = ",";
+    }
+    for g in [&attr::ERSPAN, &attr::GTPU] {
+        let written = g.subs.iter().filter_map(|s| Some((s, set_value(run, s.field)?)));
+        let written: Vec<_> = written.filter(|(_, (v, _))| !whole || *v != 0).collect();
+        for (i, (sub, (v, m))) in written.iter().enumerate() {
+            let _ = match i {
+                0 => write!(out, "{sep}{}({}=", g.name, sub.name),
+                _ => write!(out, ",{}=", sub.name),
+            };
+            attr::write_value(out, sub.field, sub.form, *v, *m);
+        }
+        if !written.is_empty() {
+            out.push(')');
+            sep = ",";
+        }
     }
     if let Some((v, m)) = set_value(run, F::TunFlags) {
         let _ = write!(out, "{sep}flags({})", tunnel_flags(v as u16, m as u16, false));

@@ -60,7 +60,9 @@ fn whole(key: &PacketKey) -> PacketMatch {
         let v6 = key.get(F::TunIpv6Dst) != 0;
         take(if v6 { &[F::TunIpv6Src, F::TunIpv6Dst] } else { &[F::TunSrc, F::TunDst] });
         take(&[F::TunId, F::TunTtl, F::TunFlags]);
-        for f in [F::TunTos, F::TunTpSrc, F::TunTpDst, F::TunGbpId, F::TunGbpFlags] {
+        let rare = [F::TunTos, F::TunTpSrc, F::TunTpDst, F::TunGbpId, F::TunGbpFlags];
+        let headers = [&attr::ERSPAN, &attr::GTPU].into_iter().flat_map(|g| g.subs).map(|s| s.field);
+        for f in rare.into_iter().chain(headers) {
             if key.get(f) != 0 {
                 take(&[f]);
             }
@@ -274,7 +276,16 @@ impl Writer<'_> {
         let flagged = self.shows(F::TunFlags);
         let optioned = options::mappings()
             .any(|m| options::is_there(self.shown, m.index) && options::is_there(self.key, m.index));
-        if !gbp && !flagged && !optioned && !attr::TUNNEL.subs.iter().any(|s| self.shows(s.field)) {
+        let headers = [&attr::ERSPAN, &attr::GTPU]
+            .into_iter()
+            .filter(|g| g.subs.iter().any(|s| self.shows(s.field)))
+            .collect::<Vec<_>>();
+        if !gbp
+            && !flagged
+            && !optioned
+            && headers.is_empty()
+            && !attr::TUNNEL.subs.iter().any(|s| self.shows(s.field))
+        {
             return;
         }
         self.open("tunnel");
@@ -288,6 +299,12 @@ impl Writer<'_> {
         if optioned {
             self.out.push_str(if any { ",geneve(" } else { "geneve(" });
             options::write_match(&mut self.out, self.key, self.mask);
+            self.out.push(')');
+            any = true;
+        }
+        for g in headers {
+            let _ = write!(self.out, "{}{}(", if any { "," } else { "" }, g.name);
+            self.subs(g);
             self.out.push(')');
             any = true;
         }

@@ -2,6 +2,7 @@
 //! * [`FLOWS`]: `ovs-ofctl -O OpenFlow13 add-flow`, `ovs-appctl netdev-dummy/receive`, then `ovs-appctl
 //!   dpctl/dump-flows`; match and actions of the line.
 //! * [`ADDED`]: `ovs-appctl dpctl/add-flow MATCH ACTIONS`, then `ovs-appctl dpctl/dump-flows`.
+//! * [`HEADERS`]: `ovstest test-odp parse-wc-keys` (with a mask of 20 bits and of one bit written as none) and `parse-actions`.
 
 /// Match and actions as dumped.
 pub(super) const FLOWS: &[(&str, &str)] = &[
@@ -181,4 +182,24 @@ pub(super) const ADDED: &[(&str, &str)] = &[
         "set(mpls(label=5/0xfffff,tc=0/0,ttl=0/0x0,bos=0/0)),2",
     ),
     ("recirc_id(0),in_port(1),eth_type(0x0800),ipv4(frag=no)", "set(skb_mark(0x5/0xff)),2"),
+];
+
+/// As [`FLOWS`], of tunnels whose headers say more.
+pub(super) const HEADERS: &[(&str, &str)] = &[
+    (
+        "tunnel(tun_id=0x7b,src=1.1.1.1,dst=2.2.2.2,ttl=64,erspan(ver=1,idx=0x7),flags(df|key)),recirc_id(0),in_port(1),eth_type(0x0800),ipv4(frag=no)",
+        "set(tunnel(tun_id=0x1,dst=1.1.1.1,ttl=64,erspan(ver=1,idx=0x7),flags(df|key))),2",
+    ),
+    (
+        "tunnel(tun_id=0x7b,src=1.1.1.1,dst=2.2.2.2,ttl=64,erspan(ver=2,dir=1,hwid=0x7/0xf),flags(df|key)),recirc_id(0),in_port(1),eth_type(0x0800),ipv4(frag=no)",
+        "set(tunnel(tun_id=0x1,dst=1.1.1.1,ttl=64,erspan(ver=2,dir=1,hwid=0x1),flags(df|key))),2",
+    ),
+    (
+        "tunnel(tun_id=0x7b,src=1.1.1.1,dst=2.2.2.2,ttl=64,gtpu(flags=0x30,msgtype=255),flags(df|key)),recirc_id(0),in_port(1),eth_type(0x0800),ipv4(frag=no)",
+        "set(tunnel(tun_id=0x1,dst=1.1.1.1,ttl=64,gtpu(flags=0x30,msgtype=255),flags(df|key))),2",
+    ),
+    (
+        "tunnel(tun_id=0x7b,src=1.1.1.1,dst=2.2.2.2,ttl=64,gtpu(flags=0x30/0xf0,msgtype=255),flags(df|key)),recirc_id(0),in_port(1),eth_type(0x0800),ipv4(frag=no)",
+        "2",
+    ),
 ];

@@ -12,7 +12,7 @@ use crate::nsh;
 use crate::text::scan::{MAX_DEPTH, Scan};
 use crate::text::value::{self, PortByName};
 use crate::text::{Reason, TextError};
-use crate::tunnel::options;
+use crate::tunnel::{HEADER_FIELDS, options};
 
 /// Actions of Open vSwitch that [`Action`] has no counterpart for.
 const UNSUPPORTED: &[&str] = &["tnl_push", "tnl_pop", "tunnel_push"];
@@ -259,7 +259,8 @@ fn set(mut s: Scan<'_>, out: &mut Vec<Action>) -> Result<(), TextError> {
     // shares its place with the protocol of IP, which is not to be written.
     let read_only = out[first..].iter().any(|action| match action {
         Action::SetField { field: F::NwProto, .. } => a.name != "arp",
-        Action::SetField { field, .. } if options::is_word(*field) => false,
+        // Rules cannot write all of a tunnel's metadata, but a tunnel's other end can have.
+        Action::SetField { field, .. } if options::is_word(*field) || HEADER_FIELDS.contains(field) => false,
         Action::SetField { field, .. } => !field.info().writable && *field != F::MplsLse0,
         _ => false,
     });

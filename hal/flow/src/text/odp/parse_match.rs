@@ -170,8 +170,12 @@ pub(super) fn tunnel_parts(s: Scan<'_>, set: &mut dyn FnMut(F, u128, u128)) -> R
             Some(r.map(|()| gbp))
         }
         "geneve" => Some(geneve(*value)),
-        "erspan" => Some(value.fail(Reason::Unsupported("erspan metadata"))),
-        "gtpu" => Some(value.fail(Reason::Unsupported("gtpu metadata"))),
+        "erspan" | "gtpu" => {
+            let group = if name == "erspan" { &attr::ERSPAN } else { &attr::GTPU };
+            let mut parts = Vec::new();
+            let r = group_parts(group, *value, &mut |f, v, m| parts.push((f, v, m)), &mut |_, _| None);
+            Some(r.map(|()| parts))
+        }
         _ => None,
     })
 }

@@ -1,6 +1,6 @@
 //! Against recorded texts, round trips, errors.
 
-use super::golden::{ADDED, FLOWS};
+use super::golden::{ADDED, FLOWS, HEADERS};
 use super::*;
 use crate::action::{Action, BondId, ControllerAction, HashAlg, LengthCheck, MeterId, PortId, PuntReason};
 use crate::field::{FIELDS, FieldId as F, Scope};
@@ -47,7 +47,7 @@ fn without_unmatched_bits(text: &str) -> String {
 
 #[test]
 fn dumped_flows_are_read_and_written_as_they_were() {
-    for (m, a) in FLOWS.iter().chain(ADDED) {
+    for (m, a) in FLOWS.iter().chain(ADDED).chain(HEADERS) {
         let parsed = matched(m);
         assert_eq!(format_match(&parsed, &no_name), without_unmatched_bits(m));
         let actions = acted(a);
@@ -194,7 +194,8 @@ fn errors_say_where() {
         ("eth_type(0x0800)x", 16, Reason::Expected("a comma")),
         ("ct_state(+foo)", 9, Reason::BadFlag),
         ("tunnel(geneve({cls=1}))", 15, Reason::UnknownKeyword),
-        ("tunnel(erspan(ver=1))", 14, Reason::Unsupported("erspan metadata")),
+        ("tunnel(erspan(ver=1,id=1))", 23, Reason::UnknownKeyword),
+        ("tunnel(erspan(ver=16))", 18, Reason::TooLarge(4)),
         ("encap(encap(encap()))", 12, Reason::UnknownKeyword),
     ] {
         let e = parse_match(text, &no_port).unwrap_err();

@@ -130,6 +130,12 @@ impl Writer<'_> {
         if mask != 0 {
             self.word(&format!("tun_gbp_flags={}", hex(v)));
         }
+        for f in [F::TunErspanVer, F::TunErspanIdx, F::TunErspanDir, F::TunErspanHwid] {
+            self.field(f);
+        }
+        for f in [F::TunGtpuFlags, F::TunGtpuMsgtype] {
+            self.named(f.info().alt_name, f);
+        }
         let (v, mask) = self.m.get(F::TunTos);
         if mask != 0 {
             self.word(&format!("tun_tos={v:x}"));

@@ -42,7 +42,7 @@ pub(super) fn subfield(r: &mut Reader<'_>, offset: u16, bits: u16) -> Result<Sub
 
 /// As [`put_subfield`], where there is room for the eight bytes of an experimenter's header.
 pub(super) fn put_any_subfield(out: &mut Vec<u8>, s: &Subfield) -> Result<(), EncodeError> {
-    if !flow::nsh::is_field(s.field) {
+    if !oxm::is_experimenters(s.field) {
         return put_subfield(out, s);
     }
     oxm::put_header(out, Version::V10, s.field, 1).map(|_| ()).ok_or(EncodeError::Field(s.field))
@@ -84,7 +84,7 @@ pub(in super::super) fn put_loads(
     value: u128,
     mask: u128,
 ) -> Result<(), EncodeError> {
-    if flow::nsh::is_field(field) {
+    if oxm::is_experimenters(field) {
         return put_load2(out, field, value, mask);
     }
     let mut left = mask & field.ones();

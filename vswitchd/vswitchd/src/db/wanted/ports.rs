@@ -87,6 +87,8 @@ pub(super) fn not_there(db: &Snapshot, row: Row<'_>, ignored: &mut Vec<String>) 
     let name = string(row, "name").unwrap_or_default();
     if let Some(kind) = db.referred(row, "qos", "QoS").next().and_then(|q| q.text("type"))
         && !matches!(kind, "" | "linux-noop")
+        // What is sent by a dummy goes nowhere: there is nothing to shape.
+        && !db.referred(row, "interfaces", "Interface").all(|i| string(i, "type") == Some("dummy"))
     {
         let what = "queues mark packets, but nothing shapes traffic";
         ignored.push(format!("port {name}: QoS type {kind} is not implemented: {what}"));
@@ -104,6 +106,9 @@ pub(super) fn interface_not_there(row: Row<'_>, name: &str, ignored: &mut Vec<St
     let there = there.iter().filter(|(is, _)| *is);
     ignored.extend(there.map(|(_, what)| format!("interface {name}: {what} is not implemented")));
 }
+
+/// Types of tunnels that Open vSwitch has and this switch has not.
+const TUNNELS_ELSEWHERE: [&str; 6] = ["bareudp", "erspan", "gtpu", "ip6erspan", "lisp", "stt"];
 
 /// An interface that cannot be had, in the words that stock tools show.
 fn wrong(name: &str, why: &str) -> PortKind {
@@ -162,6 +167,9 @@ fn interface(row: Row<'_>, name: &str, on: On, devices: &mut BTreeMap<String, De
         "geneve" => tunnels::port(row, name, "geneve", TunnelKind::Geneve, kernel),
         "gre" => tunnels::port(row, name, "gre", TunnelKind::Gre, kernel),
         "ip6gre" => tunnels::port(row, name, "ip6gre", TunnelKind::Gre, kernel),
+        t if TUNNELS_ELSEWHERE.contains(&t) => {
+            wrong(name, &format!("tunnels of type {t} are not implemented"))
+        }
         _ => wrong(name, "Address family not supported by protocol"),
     }
 }

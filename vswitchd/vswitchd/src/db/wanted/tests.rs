@@ -282,7 +282,7 @@ fn what_cannot_be_had_says_so_in_open_vswitchs_words() {
         PortKind::Wrong { why } => why.clone(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(why(0), "could not open network device x (Address family not supported by protocol)");
+    assert_eq!(why(0), "could not open network device x (tunnels of type lisp are not implemented)");
     assert_eq!(why(1), "y: patch ports require a 'peer' argument");
     assert_eq!(why(2), "z: gre type requires valid 'remote_ip' argument");
 }
