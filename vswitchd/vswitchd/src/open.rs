@@ -152,7 +152,7 @@ pub fn set_mtu(kind: &PortKind, mtu: u32, pool: &BufferPool) -> Result<(), Strin
         | PortKind::AfXdp { interface, .. }
         | PortKind::Tap { interface }
         | PortKind::Internal { interface } => interface,
-        // Takes frames of any length that a buffer holds.
+        // Has it since it was opened.
         PortKind::Dummy { .. } => return Ok(()),
         _ => return Err("there is no interface of the host behind it".to_owned()),
     };

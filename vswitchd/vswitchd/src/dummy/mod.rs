@@ -27,7 +27,8 @@ use parking_lot::Mutex;
 pub(crate) use commands::hex;
 pub use commands::register;
 pub use options::{DummyClass, DummyOptions};
-pub use port::{DummyIo, DummyPort};
+use port::LongFrames;
+pub use port::{DummyIo, DummyPort, MTU};
 pub use traffic::Traffic;
 
 /// Which interfaces are dummies.
@@ -62,12 +63,18 @@ pub struct DummyPorts {
     next: AtomicU32,
     /// Frames on their cables.
     traffic: Arc<Traffic>,
+    long: LongFrames,
 }
 
 impl Default for DummyPorts {
     fn default() -> Self {
         // Number 0 is the datapath's own port, which a stock switch has.
-        DummyPorts { all: Mutex::default(), next: AtomicU32::new(1), traffic: Arc::default() }
+        DummyPorts {
+            all: Mutex::default(),
+            next: AtomicU32::new(1),
+            traffic: Arc::default(),
+            long: LongFrames::default(),
+        }
     }
 }
 
@@ -86,8 +93,8 @@ impl DummyPorts {
     ) -> Result<DummyIo, IoError> {
         let [_, _, high, low] = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let mac = [0xaa, 0x55, 0xaa, 0x55, high, low];
-        let io =
-            DummyPort::open(name, class, n_rxq, mac, (pool.clone(), self.traffic.clone()), clock.clone())?;
+        let shared = (pool.clone(), self.long.clone(), self.traffic.clone());
+        let io = DummyPort::open(name, class, n_rxq, mac, shared, clock.clone())?;
         self.all.lock().insert(name.to_owned(), io.port().clone());
         Ok(io)
     }

@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use clock::Clock;
 use device::{
-    BufferPool, IoError, LinkState, PacketBatch, PacketIo, PortCounters, QueueId, QueuePair, RxQueue, TxQueue,
+    BufferPool, HEADROOM_BYTES, IoError, LinkState, PacketBatch, PacketIo, PortCounters, QueueId, QueuePair,
+    RxQueue, TxQueue,
 };
 use netio::memory::{MemoryConfig, MemoryRx, MemoryTx, queue};
 use netio::pcap::PcapWriter;
@@ -21,8 +23,25 @@ use super::traffic::Traffic;
 
 /// Packets that wait to be received at most.
 const QUEUE: usize = 128;
-/// Its frames, Ethernet header included, unless its MTU says otherwise.
-const FRAME_BYTES: usize = 1514;
+/// Its MTU unless it is told another.
+pub const MTU: u32 = 1500;
+/// The range of those.
+const MTUS: RangeInclusive<u32> = 68..=65_535;
+/// What the MTU leaves out of a frame.
+const ETHERNET_BYTES: usize = 14;
+/// Long frames that are under way at most, on all dummies.
+const LONG_FRAMES: u32 = 256;
+
+/// Buffers for frames that the datapath's are too short for, made when the first of them comes in.
+#[derive(Clone, Default)]
+pub(super) struct LongFrames(Arc<OnceLock<Option<BufferPool>>>);
+
+impl LongFrames {
+    fn pool(&self) -> Option<&BufferPool> {
+        let bytes = *MTUS.end() as usize + ETHERNET_BYTES + HEADROOM_BYTES;
+        self.0.get_or_init(|| BufferPool::with_cell_bytes(LONG_FRAMES, bytes).ok()).as_ref()
+    }
+}
 
 type Capture = Arc<Mutex<PcapWriter<BufWriter<File>>>>;
 
@@ -35,6 +54,7 @@ struct Captures {
 struct State {
     mac: [u8; 6],
     admin_up: bool,
+    mtu: u32,
     options: DummyOptions,
 }
 
@@ -58,6 +78,7 @@ pub struct DummyPort {
     counts: Counts,
     streams: Streams,
     pool: BufferPool,
+    long: LongFrames,
     clock: Arc<dyn Clock>,
 }
 
@@ -82,7 +103,7 @@ impl DummyPort {
         class: DummyClass,
         n_rxq: u16,
         mac: [u8; 6],
-        (pool, traffic): (BufferPool, Arc<Traffic>),
+        (pool, long, traffic): (BufferPool, LongFrames, Arc<Traffic>),
         clock: Arc<dyn Clock>,
     ) -> Result<DummyIo, IoError> {
         let config = MemoryConfig { capacity: QUEUE, wakeups: true, ..MemoryConfig::default() };
@@ -93,12 +114,13 @@ impl DummyPort {
             name: name.to_owned(),
             class,
             handed_out: mac,
-            state: Mutex::new(State { mac, admin_up: true, options: DummyOptions::default() }),
+            state: Mutex::new(State { mac, admin_up: true, mtu: MTU, options: DummyOptions::default() }),
             captures: Mutex::default(),
             inject,
             counts: Counts::default(),
             streams: Streams::new(traffic),
             pool,
+            long,
             clock,
         });
         let pair = |rx| -> Option<QueuePair> {
@@ -181,6 +203,11 @@ impl DummyPort {
         self.state.lock().admin_up = up;
     }
 
+    /// Gives it an MTU.
+    pub fn set_mtu(&self, mtu: u32) {
+        self.state.lock().mtu = mtu.clamp(*MTUS.start(), *MTUS.end());
+    }
+
     /// How its link is: up while it is.
     pub fn link(&self) -> LinkState {
         let up = self.state.lock().admin_up;
@@ -203,7 +230,9 @@ impl DummyPort {
         if let Some(c) = self.captures.lock().rx.clone() {
             self.write(&c, frame);
         }
-        let p = self.pool.copy_from(frame).ok_or(NotReceived::TooLong)?;
+        let is_long = frame.len() > self.pool.data_bytes();
+        let pool = if is_long { self.long.pool() } else { Some(&self.pool) };
+        let p = pool.and_then(|p| p.copy_from(frame)).ok_or(NotReceived::TooLong)?;
         let inject = self.inject.get(usize::from(queue)).or(self.inject.last()).ok_or(NotReceived::Full)?;
         inject.lock().send(p).map_err(|_| NotReceived::Full)
     }
@@ -303,7 +332,7 @@ impl PacketIo for DummyIo {
     }
 
     fn mtu_frame_bytes(&self) -> usize {
-        FRAME_BYTES
+        self.port.state.lock().mtu as usize + ETHERNET_BYTES
     }
 
     fn link(&self) -> LinkState {
@@ -338,7 +367,8 @@ mod tests {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let pool = BufferPool::new(16).unwrap();
         let mac = [0xaa, 0x55, 0xaa, 0x55, 0, 1];
-        DummyPort::open(name, DummyClass::Plain, 1, mac, (pool, Arc::default()), clock).unwrap()
+        DummyPort::open(name, DummyClass::Plain, 1, mac, (pool, LongFrames::default(), Arc::default()), clock)
+            .unwrap()
     }
 
     #[test]
@@ -359,6 +389,21 @@ mod tests {
         assert_eq!((c.rx_packets, c.rx_bytes, c.tx_packets, c.tx_bytes), (1, 60, 1, 60));
         // Read while the port is there: each packet is in the file at once.
         assert_eq!(PcapReader::open(&file).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn frames_are_as_long_as_the_mtu_lets_them_be() {
+        let mut io = open("p1");
+        assert_eq!(io.mtu_frame_bytes(), 1514);
+        io.port().set_mtu(65_535);
+        assert_eq!(io.mtu_frame_bytes(), 65_549);
+        let (mut rx, _tx) = io.take_queues(QueueId(0)).unwrap();
+        let long: Vec<u8> = (0..65_500u32).map(|i| i as u8).collect();
+        io.port().receive(&long).unwrap();
+        let mut batch = PacketBatch::new();
+        assert_eq!(rx.rx_burst(&mut batch).unwrap(), 1);
+        assert_eq!(&batch[0][..], long);
+        assert_eq!(io.port().receive(&[0; 70_000]), Err(NotReceived::TooLong));
     }
 
     #[test]

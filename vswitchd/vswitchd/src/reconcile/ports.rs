@@ -361,6 +361,9 @@ impl Reconciler {
             let dummy = self.parts.dummies.open(&c.name, *class, n, &self.pool, &self.clock);
             let mut io = dummy.map_err(|e| words(e.into()))?;
             io.port().configure(options, &self.runtime);
+            if let Some(mtu) = c.mtu {
+                io.port().set_mtu(mtu);
+            }
             let queues = netio::merged::take_as(&mut io, n).map_err(|e| words(e.into()))?;
             return Ok(Opened { io: Box::new(io), queues });
         }

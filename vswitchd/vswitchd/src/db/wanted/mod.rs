@@ -28,9 +28,11 @@ use openflow::text::parse_subfield;
 use ovsdb::client::{Row, Snapshot, Wanted as Columns};
 use ovsdb::{Atom, Datum};
 
-use crate::config::{BridgeConfig, DeviceConfig, FailMode, LocalPort, MirrorConfig, MirrorTo, OffloadConfig};
+use crate::config::{
+    BridgeConfig, DeviceConfig, FailMode, LocalPort, MirrorConfig, MirrorTo, OffloadConfig, PortKind,
+};
 use crate::desired::{AutoBalance, Desired, FlowLimits, Forwarding, RxqAssign};
-use crate::dummy::Dummies;
+use crate::dummy::{Dummies, MTU};
 
 /// What this process may and should do beside what the database says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -469,6 +471,11 @@ fn bridge(
             settings.aggregation = bonds::aggregation(p, i, bond.as_ref());
             b.ports.push(ports::port(i, iface, settings, on, devices));
         }
+    }
+    if b.local == LocalPort::Dummy && b.local_mtu.is_none() {
+        // What a host sends by the bridge is to fit every port of it.
+        let of_dummies = b.ports.iter().filter(|p| matches!(p.kind, PortKind::Dummy { .. }));
+        b.local_mtu = of_dummies.map(|p| p.mtu.unwrap_or(MTU)).min().filter(|m| *m != MTU);
     }
     b.name = name;
     Some(b)
