@@ -160,6 +160,11 @@ pub fn mapping(n: u8) -> Option<Mapping> {
     Mapping::unpacked(n, MAPPINGS.get(usize::from(n))?.load(Ordering::Acquire))
 }
 
+/// Whether there is any mapping.
+pub fn any_mapped() -> bool {
+    MAPPED.load(Ordering::Acquire) != 0
+}
+
 /// Every mapping, in the order of fields.
 pub fn mappings() -> impl Iterator<Item = Mapping> {
     bits(MAPPED.load(Ordering::Acquire)).filter_map(|n| mapping(n as u8))

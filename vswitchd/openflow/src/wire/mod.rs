@@ -49,7 +49,7 @@ pub use controllers::bundled;
 pub(crate) use instructions::TYPES as INSTRUCTION_TYPES;
 pub use nicira::{NICIRA, ONF};
 pub use oxm::has_number;
-pub use template::{Filled, Template};
+pub use template::{Filled, Templates};
 
 use crate::error::{BadRequest, ErrorCode};
 use crate::message::{Body, ErrorMessage, FlowFormat, Message, PacketInFormat};

@@ -1,8 +1,9 @@
 //! Additions of flows that differ from one before only in the values of fields: what most of a bundle is.
 //!
 //! To decode one is to find out again, field by field, what the one before has shown: which fields there are, how wide, with which
-//! masks, that their prerequisites hold, and what the instructions are. A [`Template`] keeps a message with what was decoded of it and where
-//! its values are. [`Template::fill`] of a message that has the same bytes everywhere else reads its values and no more.
+//! masks, that their prerequisites hold, and what the instructions are. [`Templates`] keep messages with what was decoded of them and where
+//! their values are, and instructions by their bytes. [`Templates::fill`] of a message that has the same bytes everywhere else reads its
+//! values and no more.
 //!
 //! Values vary where nothing else depends on them: transaction ids, cookie and priority, and fields that are no prerequisite of others
 //! ([`FREE`]). Whatever is not as expected is left to [`super::decode_as`], which says what is wrong with it.
@@ -14,10 +15,11 @@ use flow::tunnel::options;
 
 use super::controllers::bundled_at;
 use super::cursor::Reader;
+use super::instructions::read_instructions;
 use super::oxm::{OxmHeader, WireField};
 use super::{Dialect, HEADER_BYTES, Header, oxm};
-use crate::error::BadMatch;
-use crate::flow_mod::FlowModCommand;
+use crate::error::{BadInstruction, BadMatch};
+use crate::flow_mod::{FlowModCommand, Instructions};
 use crate::message::{Body, BundleFlags, Message};
 
 /// Fields on whose values no prerequisite depends (see [`flow::prereq`]). Transport ports share their bits with types of ICMP, which
@@ -34,6 +36,14 @@ const FREE: &[FieldId] = {
 
 /// Longest message of which a template is made, in bytes.
 const LONGEST: usize = 1024;
+/// Templates at most: what differs in its fields or masks is another one.
+const MOST: usize = 8;
+/// Places for instructions.
+const KNOWN: usize = 256;
+/// Messages in a row that none fits, after which only one in so many is learned,
+const MISSES: u32 = 64;
+/// and so many after it are tried.
+const TRIES: u32 = 8;
 
 // Within a flow-mod since OpenFlow 1.1 (OpenFlow 1.3.5 7.3.4.1).
 const COOKIE: Range<usize> = HEADER_BYTES..HEADER_BYTES + 8;
@@ -51,19 +61,39 @@ struct Value {
     mask: u128,
 }
 
-/// See the module's text.
+/// What an addition looks like, but for its instructions.
 #[derive(Clone, Debug)]
-pub struct Template {
-    dialect: Dialect,
-    frame: Vec<u8>,
-    /// Where the flow-mod begins.
-    inner: usize,
+struct Template {
+    /// As far as its instructions.
+    head: Vec<u8>,
     /// Bytes that another message must have too.
     fixed: Vec<Range<usize>>,
     values: Vec<Value>,
     bundle: u32,
     flags: BundleFlags,
     message: Message,
+}
+
+/// Instructions with their bytes.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    bytes: Vec<u8>,
+    instructions: Instructions,
+}
+
+/// See the module's text.
+#[derive(Clone, Debug)]
+pub struct Templates {
+    dialect: Dialect,
+    all: Vec<Template>,
+    /// The one that was filled or made last.
+    last: usize,
+    /// By a hash of their bytes.
+    known: Vec<Known>,
+    /// Place among `known` of those that the last filled message has.
+    lent: Option<usize>,
+    /// Messages that none could be filled with, in a row.
+    missed: u32,
 }
 
 /// A message of a bundle that a template was filled with.
@@ -77,26 +107,105 @@ pub struct Filled<'a> {
     pub message: &'a Message,
 }
 
+impl Templates {
+    /// None yet, for messages of this dialect.
+    pub fn new(dialect: Dialect) -> Templates {
+        Templates { dialect, all: Vec::new(), last: 0, known: Vec::new(), lent: None, missed: 0 }
+    }
+
+    /// What they were made for.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
+    /// Makes a template of `frame`, which has been decoded as `message` of `bundle` with `flags`; nothing when it is no addition of a
+    /// flow, or anything about it is unusual. Messages that none of what was learned is any use for are looked at less and less.
+    pub fn learn(&mut self, frame: &[u8], (bundle, flags): (u32, BundleFlags), message: Message) {
+        self.missed += 1;
+        if self.missed > MISSES && !self.missed.is_multiple_of(MISSES) {
+            return;
+        }
+        let Some(new) = Template::new(frame, (bundle, flags), message) else { return };
+        self.give_back();
+        if self.all.len() < MOST {
+            self.all.push(new);
+            self.last = self.all.len() - 1;
+        } else {
+            self.last = (self.last + 1) % MOST;
+            self.all[self.last] = new;
+        }
+    }
+
+    /// `frame` decoded, if it differs from what was learned only in values, and they are in order. `None` says nothing about it.
+    pub fn fill(&mut self, dialect: Dialect, frame: &[u8]) -> Option<Filled<'_>> {
+        let hopeless = self.missed > MISSES && self.missed % MISSES > TRIES;
+        if hopeless || dialect != self.dialect || self.all.is_empty() || options::any_mapped() {
+            return None;
+        }
+        self.give_back();
+        let n = self.all.len();
+        let at = (0..n).map(|i| (self.last + i) % n).find(|i| self.all[*i].fill(frame))?;
+        self.last = at;
+        let place = self.instructions(self.all[at].head.len(), frame)?;
+        self.missed = 0;
+        let Template { bundle, flags, message, .. } = &mut self.all[at];
+        let Body::FlowMod(fm) = &mut message.body else { return None };
+        fm.instructions = std::mem::take(&mut self.known[place].instructions);
+        self.lent = Some(place);
+        Some(Filled { bundle: *bundle, flags: *flags, message })
+    }
+
+    /// Puts instructions back where they belong.
+    fn give_back(&mut self) {
+        if let (Some(place), Some(t)) = (self.lent.take(), self.all.get_mut(self.last))
+            && let Body::FlowMod(fm) = &mut t.message.body
+        {
+            self.known[place].instructions = std::mem::take(&mut fm.instructions);
+        }
+    }
+
+    /// The place of the instructions that are the rest of `frame` from `start` on, decoded if they are not known; `None` when they are
+    /// not in order.
+    fn instructions(&mut self, start: usize, frame: &[u8]) -> Option<usize> {
+        let bytes = frame.get(start..)?;
+        let place = hash(bytes) as usize % KNOWN;
+        if self.known.is_empty() {
+            self.known.resize_with(KNOWN, Known::default);
+        }
+        let k = &mut self.known[place];
+        if k.bytes != bytes {
+            let instructions =
+                read_instructions(self.dialect.version, &mut Reader::new(bytes, BadInstruction::BadLen))
+                    .ok()?;
+            *k = Known { bytes: bytes.to_vec(), instructions };
+        }
+        Some(place)
+    }
+}
+
+/// Only says where to look.
+fn hash(bytes: &[u8]) -> u64 {
+    let (words, _) = bytes.as_chunks::<8>();
+    let h = words.iter().fold(bytes.len() as u64, |h, w| {
+        (h.rotate_left(5) ^ u64::from_be_bytes(*w)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    });
+    h >> 32
+}
+
 impl Template {
-    /// The template that `frame` makes, which has been decoded as `message` of `bundle` with `flags`; `None` when it is no addition of
-    /// a flow, or anything about it is unusual.
-    pub fn new(
-        dialect: Dialect,
-        frame: &[u8],
-        (bundle, flags): (u32, BundleFlags),
-        message: Message,
-    ) -> Option<Template> {
+    fn new(frame: &[u8], (bundle, flags): (u32, BundleFlags), message: Message) -> Option<Template> {
         let Body::FlowMod(fm) = &message.body else { return None };
         // What tunnel options mean is agreed on meanwhile.
-        let plain = fm.command == FlowModCommand::Add && options::mappings().next().is_none();
+        let plain = fm.command == FlowModCommand::Add && !options::any_mapped();
         if !plain || frame.len() > LONGEST {
             return None;
         }
         let inner = bundled_at(frame)?;
-        let values = values(frame, inner)?;
+        let (values, end) = values(frame, inner)?;
         let mut fixed = Vec::with_capacity(values.len() + 5);
         let mut from = 0;
-        let vary = [4..HEADER_BYTES, inner + 4..inner + HEADER_BYTES];
+        // Lengths and transactions.
+        let vary = [2..HEADER_BYTES, inner + 2..inner + HEADER_BYTES];
         let head = [COOKIE, PRIORITY].map(|r| inner + r.start..inner + r.end);
         let fields = values.iter().map(|v| v.at..v.at + v.field.bytes);
         for r in vary.into_iter().chain(head).chain(fields) {
@@ -104,22 +213,24 @@ impl Template {
             fixed.push(from..r.start);
             from = r.end;
         }
-        fixed.push(from..frame.len());
+        fixed.push(from..end);
         fixed.retain(|r| !r.is_empty());
-        Some(Template { dialect, frame: frame.to_vec(), inner, fixed, values, bundle, flags, message })
+        Some(Template { head: frame.get(..end)?.to_vec(), fixed, values, bundle, flags, message })
     }
 
-    /// `frame` decoded, if it differs from the template only in values, and they are in order. `None` says nothing about it.
-    pub fn fill(&mut self, dialect: Dialect, frame: &[u8]) -> Option<Filled<'_>> {
-        if frame.len() != self.frame.len() || dialect != self.dialect {
-            return None;
-        }
-        if !self.fixed.iter().all(|r| frame.get(r.clone()) == self.frame.get(r.clone())) {
-            return None;
-        }
-        let inner = frame.get(self.inner..)?;
+    /// Takes the values of `frame`, all but its instructions, if it differs in nothing else and they are in order.
+    fn fill(&mut self, frame: &[u8]) -> bool {
+        self.fixed.iter().all(|r| frame.get(r.clone()) == self.head.get(r.clone()))
+            && self.read(frame).is_some()
+    }
+
+    fn read(&mut self, frame: &[u8]) -> Option<()> {
+        let at = bundled_at(frame)?;
+        let inner = frame.get(at..)?;
         let (outer, header) = (Header::parse(frame)?, Header::parse(inner)?);
-        if outer.xid != header.xid {
+        // Nothing follows the flow-mod: no properties of the bundle.
+        let whole = usize::from(outer.len) == frame.len() && usize::from(header.len) == inner.len();
+        if !whole || outer.xid != header.xid {
             return None;
         }
         let Message { xid, body: Body::FlowMod(fm) } = &mut self.message else { return None };
@@ -133,12 +244,12 @@ impl Template {
             }
             fm.matches.set_masked(v.field.field, v.field.value_in(raw)?, v.mask);
         }
-        Some(Filled { bundle: self.bundle, flags: self.flags, message: &self.message })
+        Some(())
     }
 }
 
-/// The values of the match of the flow-mod at `inner` that may vary, in their order.
-fn values(frame: &[u8], inner: usize) -> Option<Vec<Value>> {
+/// The values of the match of the flow-mod at `inner` that may vary, in their order, and where the match ends with its padding.
+fn values(frame: &[u8], inner: usize) -> Option<(Vec<Value>, usize)> {
     let start = inner + MATCH;
     let mut r = Reader::new(frame.get(start..)?, BadMatch::BadLen);
     r.skip(2).ok()?;
@@ -162,5 +273,5 @@ fn values(frame: &[u8], inner: usize) -> Option<Vec<Value>> {
         let mask = if h.has_mask { field.mask_in(wire_mask) } else { oxm::value_bits(field.field) };
         all.push(Value { at, field, wire_mask, mask });
     }
-    Some(all)
+    Some((all, start + len.next_multiple_of(8)))
 }

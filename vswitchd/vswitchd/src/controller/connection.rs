@@ -19,7 +19,7 @@ use openflow::multipart::{FlowStats, MultipartReply, MultipartRequest};
 use openflow::number::Xid;
 use openflow::switch::{ConnId, OpenFlowSwitch, Reply, ReplyStream};
 use openflow::version::{VersionSet, negotiate};
-use openflow::wire::{EncodeError, Header, Template, bundled, error_reply, hello};
+use openflow::wire::{EncodeError, Header, Templates, bundled, error_reply, hello};
 use openflow::{Dialect, Version, decode, decode_request, encode, encode_as};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -79,8 +79,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
         active: None,
         live: Liveness::new(limits.probe, limits.stall, now),
         bundles: Bundles::default(),
-        template: None,
-        added_bytes: 0,
+        templates: None,
         gather: Gather::default(),
     };
     let why = c.serve(&mut rd, &mut wr, decoder, stopped).await;
@@ -239,9 +238,7 @@ struct Connection<'a> {
     live: Liveness,
     bundles: Bundles,
     /// Of messages that are added to bundles.
-    template: Option<Box<Template>>,
-    /// Length of the last of them.
-    added_bytes: usize,
+    templates: Option<Box<Templates>>,
     gather: Gather,
 }
 
@@ -505,11 +502,12 @@ impl Connection<'_> {
             }
             Body::BundleAdd { bundle, flags, message } => {
                 self.add_to_bundle(bundle, flags, &message, frame);
-                // What is as long as the one before is mostly of its kind, and there will be more.
-                if std::mem::replace(&mut self.added_bytes, frame.len()) == frame.len() {
-                    let t = Template::new(self.dialect, frame, (bundle, flags), *message);
-                    self.template = t.map(Box::new);
-                }
+                // There will be more of its kind.
+                let known = match self.templates.take() {
+                    Some(t) if t.dialect() == self.dialect => t,
+                    _ => Box::new(Templates::new(self.dialect)),
+                };
+                self.templates.insert(known).learn(frame, (bundle, flags), *message);
             }
             _ => {}
         }
@@ -530,7 +528,7 @@ impl Connection<'_> {
 
     /// Adds a message to a bundle if it is as one before but for values.
     fn add_another(&mut self, frame: &[u8]) -> bool {
-        let Some(mut t) = self.template.take() else { return false };
+        let Some(mut t) = self.templates.take() else { return false };
         let filled = t.fill(self.dialect, frame);
         let is = filled.is_some();
         if let Some(f) = filled {
@@ -540,7 +538,7 @@ impl Connection<'_> {
                 self.add_to_bundle(f.bundle, f.flags, f.message, frame);
             }
         }
-        self.template = Some(t);
+        self.templates = Some(t);
         is
     }
 
