@@ -78,8 +78,9 @@ pub(crate) struct Tracked {
 
 /// Where executed packets go: ports, recirculation, punts; and what that is counted in.
 pub(crate) struct Outputs {
-    /// Index into `ports` plus one, by port number; 0 means none.
+    /// Index into `ports` plus one, by port number plus one, so that [`NOWHERE`] is first; 0 means none.
     slots: Vec<u32>,
+    /// The first is [`NOWHERE`].
     ports: Vec<Option<OutPort>>,
     /// Ports with something queued.
     dirty: Vec<u32>,
@@ -149,6 +150,12 @@ impl Packet<'_> {
     }
 }
 
+/// Where a port is in [`Outputs::slots`].
+#[inline(always)]
+fn place(port: PortId) -> usize {
+    port.0.wrapping_add(1) as usize
+}
+
 impl Outputs {
     pub(crate) fn new(
         links: Arc<[CoreLink]>,
@@ -160,8 +167,8 @@ impl Outputs {
         max_passes: u8,
     ) -> Self {
         Outputs {
-            slots: Vec::new(),
-            ports: Vec::new(),
+            slots: vec![1],
+            ports: vec![Some(OutPort::nowhere())],
             dirty: Vec::with_capacity(64),
             recirculated: Vec::with_capacity(RECIRC_QUEUE),
             tracked: Box::default(),
@@ -179,7 +186,7 @@ impl Outputs {
 
     /// Adds a port.
     pub(crate) fn attach(&mut self, port: OutPort) {
-        let id = port.shared.id.0 as usize;
+        let id = place(port.shared.id);
         if id >= self.slots.len() {
             self.slots.resize(id + 1, 0);
         }
@@ -196,7 +203,7 @@ impl Outputs {
 
     /// Removes a port, after sending what it had queued; gives its queue back, on the core that has it.
     pub(crate) fn detach(&mut self, id: PortId) -> Option<Box<dyn TxQueue>> {
-        let slot = self.slots.get_mut(id.0 as usize).filter(|s| **s > 0)?;
+        let slot = self.slots.get_mut(place(id)).filter(|s| **s > 1)?;
         let at = std::mem::take(slot) as usize - 1;
         let mut port = self.ports[at].take()?;
         port.flush(&self.links, &mut self.tally);
@@ -206,7 +213,7 @@ impl Outputs {
     /// Sends a packet to a port.
     #[inline(always)]
     pub(crate) fn send(&mut self, to: PortId, p: PacketBuf) {
-        let slot = self.slots.get(to.0 as usize).copied().unwrap_or(0);
+        let slot = self.slots.get(place(to)).copied().unwrap_or(0);
         let Some(Some(port)) = self.ports.get_mut((slot as usize).wrapping_sub(1)) else {
             self.tally.drop(DropReason::NoSuchPort);
             return;
@@ -219,7 +226,7 @@ impl Outputs {
     /// Sends the next of `packets` to a port.
     #[inline(always)]
     pub(crate) fn send_next(&mut self, to: PortId, packets: &mut TakeEach<'_>) {
-        let slot = self.slots.get(to.0 as usize).copied().unwrap_or(0);
+        let slot = self.slots.get(place(to)).copied().unwrap_or(0);
         let Some(Some(port)) = self.ports.get_mut((slot as usize).wrapping_sub(1)) else {
             self.tally.drop(DropReason::NoSuchPort);
             drop(packets.take());

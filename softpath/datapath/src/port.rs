@@ -85,6 +85,10 @@ impl PortShared {
     }
 }
 
+/// The port that packets are dropped by that nothing is to be done with: they are queued like those that are sent, because where few are
+/// dropped among many, to do something else with them is what the processor does not foresee.
+pub(crate) const NOWHERE: PortId = PortId(u32::MAX);
+
 /// The sending side of a port on one core: its queue, or the way to the core that has it.
 pub(crate) struct OutPort {
     pub(crate) shared: Arc<PortShared>,
@@ -93,6 +97,8 @@ pub(crate) struct OutPort {
     bytes: u64,
     /// The queue has said that its device is gone; nothing is sent to it any more.
     gone: bool,
+    /// It is [`NOWHERE`].
+    is_nowhere: bool,
     /// The core that this is on.
     core: usize,
 }
@@ -100,7 +106,13 @@ pub(crate) struct OutPort {
 impl OutPort {
     /// `tx` is a queue of the port, `None` on a core that has none.
     pub(crate) fn new(shared: Arc<PortShared>, tx: Option<Box<dyn TxQueue>>, core: usize) -> Self {
-        OutPort { shared, tx, batch: PacketBatch::new(), bytes: 0, gone: false, core }
+        OutPort { shared, tx, batch: PacketBatch::new(), bytes: 0, gone: false, is_nowhere: false, core }
+    }
+
+    /// The one that drops.
+    pub(crate) fn nowhere() -> Self {
+        let shared = PortShared::new(NOWHERE, String::new(), usize::MAX, std::iter::empty(), Arc::default());
+        OutPort { is_nowhere: true, ..OutPort::new(Arc::new(shared), None, 0) }
     }
 
     /// The queue, on a core that has one.
@@ -167,6 +179,12 @@ impl OutPort {
     pub(crate) fn flush(&mut self, links: &[CoreLink], tally: &mut Tally) {
         let n = self.batch.len() as u64;
         if n == 0 {
+            return;
+        }
+        if self.is_nowhere {
+            tally.drop_many(DropReason::Action, n);
+            self.batch.clear();
+            self.bytes = 0;
             return;
         }
         let Some(tx) = &mut self.tx else {

@@ -41,6 +41,7 @@ use crate::flow_table::Installed;
 use crate::flows::Flows;
 use crate::fused::Rewrite;
 use crate::hash::{KeyHasher, MaskWord};
+use crate::port::NOWHERE;
 use crate::prefetch;
 
 /// Lookups after which the order of the subtables is looked at.
@@ -76,12 +77,11 @@ pub(crate) struct Entry {
     installed: Option<Arc<Installed>>,
     /// The record's, here so that counting does not go through the record.
     counters: Option<Arc<FlowCounters>>,
-    /// The port when the only action is to output, else `None`: the common case without a look at the actions.
+    /// The port when the only action is to output, [`NOWHERE`] when there is no action, else `None`: the common cases without a look at
+    /// the actions.
     pub(crate) only_output: Option<PortId>,
     /// The record has its actions as one. Only told here: an entry is two cache lines, and full.
     fused: bool,
-    /// Nothing is done.
-    pub(crate) drops: bool,
     /// Its packets have no Ethernet header of their own.
     bare: bool,
     /// All that is done is to take the packet out of a tunnel.
@@ -114,6 +114,22 @@ struct Subtable {
 pub(crate) struct Front {
     subtable: u32,
     sole: Option<u32>,
+}
+
+/// The only entry of a subtable.
+#[derive(Clone, Copy)]
+pub(crate) struct Sole<'a> {
+    pub(crate) entry: u32,
+    words: &'a [MaskWord],
+    key: &'a [u64],
+}
+
+impl Sole<'_> {
+    /// Whether it is the one for `key`.
+    #[inline(always)]
+    pub(crate) fn is_it(&self, key: &PacketKey) -> bool {
+        masked_equal(self.words, self.key, key)
+    }
 }
 
 /// What is known of a shortcut by its name.
@@ -284,19 +300,24 @@ impl Tables {
         self.fronts[usize::from(pass > 1)]
     }
 
+    /// The entry of the subtable that is probed first, where it had one only when that was looked at last: it need not be searched
+    /// for.
+    #[inline(always)]
+    pub(crate) fn sole_in_front(&self, front: Front) -> Option<Sole<'_>> {
+        let (s, entry) = (self.subtables.get(front.subtable as usize)?, front.sole?);
+        let e = self.entries.get(entry as usize)?;
+        let is_there = e.subtable == front.subtable && e.counters.is_some();
+        is_there.then_some(Sole { entry, words: &s.words, key: &e.key })
+    }
+
     /// Looks among the megaflows of the subtable that is probed first.
     #[inline(always)]
     pub(crate) fn find_in_front(&self, front: Front, key: &PacketKey) -> Option<u32> {
         let s = self.subtables.get(front.subtable as usize)?;
         let entries = &self.entries;
-        // Where there was one entry when that was looked at last, it need not be searched for.
-        if let Some(only) = front.sole
-            && let Some(e) = entries.get(only as usize)
-            && e.subtable == front.subtable
-            && e.counters.is_some()
-            && masked_equal(&s.words, &e.key, key)
-        {
-            return Some(only);
+        if s.table.len() == 1 && front.sole.is_some() {
+            // It is not that one.
+            return None;
         }
         let hash = self.hasher.hash_masked(key, &s.words);
         let hit =
@@ -557,10 +578,10 @@ impl Tables {
         entry.counters = Some(i.counters.clone());
         entry.only_output = match &*i.actions {
             [Action::Output(p)] if !bare => Some(*p),
+            [] => Some(NOWHERE),
             _ => None,
         };
         entry.fused = i.rewrite.is_some();
-        entry.drops = i.actions.is_empty();
         entry.pops = matches!(&*i.actions, [Action::TunnelPop { .. }]);
         entry.tracks = match &*i.actions {
             [Action::Ct(c), Action::Recirc(_)] => Some(c.zone),
@@ -610,7 +631,6 @@ impl Tables {
             counters: None,
             only_output: None,
             fused: false,
-            drops: false,
             pops: false,
             bare: false,
             tracks: None,
