@@ -410,15 +410,13 @@ impl Core {
         let mut found = 0u64;
         // Without a branch on what is found: where packets of two kinds come mixed, it would be mispredicted for each of the rarer.
         let mut left = (0..n).fold(0u32, |l, i| l | u32::from(b.verdicts[i] == Verdict::Miss) << i);
+        let (mut hit, mut entry) = (0u32, 0);
         if let Some(sole) = self.tables.sole_in_front(front) {
-            let mut hit = 0u32;
             for (i, k) in b.keys.iter().enumerate().take(n) {
                 hit |= u32::from(sole.is_it(k)) << i;
             }
             hit &= left;
-            for (i, v) in b.verdicts.iter_mut().enumerate().take(n) {
-                *v = if hit & 1 << i != 0 { Verdict::Entry(sole.entry) } else { *v };
-            }
+            entry = sole.entry;
             found += u64::from(hit.count_ones());
             left &= !hit;
         }
@@ -434,6 +432,10 @@ impl Core {
             }
             b.hashes[i] = self.tables.hash(&b.keys[i]);
             self.tables.prefetch(b.hashes[i]);
+        }
+        // While what was asked for is on its way.
+        for (i, v) in b.verdicts.iter_mut().enumerate().take(n) {
+            *v = if hit & 1 << i != 0 { Verdict::Entry(entry) } else { *v };
         }
         self.out.tally.megaflow_hits += found;
         self.out.tally.passes.probes += found;

@@ -24,6 +24,8 @@
 //! * Counts of a burst are in the entries on `touched` and nowhere else; they go to the record they were counted for
 //!   before the entry is given another record.
 
+mod front;
+
 use std::sync::Arc;
 
 use clock::Instant;
@@ -44,6 +46,8 @@ use crate::hash::{KeyHasher, MaskWord};
 use crate::port::NOWHERE;
 use crate::prefetch;
 
+pub(crate) use front::Front;
+
 /// Lookups after which the order of the subtables is looked at.
 const REORDER_AFTER: u32 = 4096;
 /// Share of lookups, one in so many, from which on a mask is worth probing when there are shortcuts.
@@ -52,10 +56,6 @@ const WORTH: u32 = 32;
 const HOT_MOST: usize = 16;
 /// Masks that are probed at most.
 const PROBES_MOST: usize = 256;
-/// Bursts after which it is looked at whether one mask answers most packets.
-const SAMPLES: u32 = 1024;
-/// Megaflows up to which a mask may be probed before the cache: they stay near.
-const FRONT_MEGAFLOWS: usize = 1024;
 /// Packets of remembered flows, one of which is translated so that its flow gets a record.
 const PROMOTE_EVERY: u32 = 8192;
 /// Answers after which it is looked at whether asking for shortcuts pays.
@@ -107,29 +107,6 @@ struct Subtable {
     /// Bursts whose first packet it answered, itself or by the exact-match cache: of packets that came for the first time, and of
     /// those that came again.
     sampled: [u32; 2],
-}
-
-/// The subtable that is probed before the exact-match cache, and its entry where it has one only.
-#[derive(Clone, Copy)]
-pub(crate) struct Front {
-    subtable: u32,
-    sole: Option<u32>,
-}
-
-/// The only entry of a subtable.
-#[derive(Clone, Copy)]
-pub(crate) struct Sole<'a> {
-    pub(crate) entry: u32,
-    words: &'a [MaskWord],
-    key: &'a [u64],
-}
-
-impl Sole<'_> {
-    /// Whether it is the one for `key`.
-    #[inline(always)]
-    pub(crate) fn is_it(&self, key: &PacketKey) -> bool {
-        masked_equal(self.words, self.key, key)
-    }
 }
 
 /// What is known of a shortcut by its name.
@@ -292,69 +269,6 @@ impl Tables {
     #[inline(always)]
     pub(crate) fn hash(&self, key: &PacketKey) -> u64 {
         self.hasher.hash_masked(key, &self.looked_words)
-    }
-
-    /// The subtable to be probed before the cache, for packets in that pass (from 1).
-    #[inline(always)]
-    pub(crate) fn front(&self, pass: u8) -> Option<Front> {
-        self.fronts[usize::from(pass > 1)]
-    }
-
-    /// The entry of the subtable that is probed first, where it had one only when that was looked at last: it need not be searched
-    /// for.
-    #[inline(always)]
-    pub(crate) fn sole_in_front(&self, front: Front) -> Option<Sole<'_>> {
-        let (s, entry) = (self.subtables.get(front.subtable as usize)?, front.sole?);
-        let e = self.entries.get(entry as usize)?;
-        let is_there = e.subtable == front.subtable && e.counters.is_some();
-        is_there.then_some(Sole { entry, words: &s.words, key: &e.key })
-    }
-
-    /// Looks among the megaflows of the subtable that is probed first.
-    #[inline(always)]
-    pub(crate) fn find_in_front(&self, front: Front, key: &PacketKey) -> Option<u32> {
-        let s = self.subtables.get(front.subtable as usize)?;
-        let entries = &self.entries;
-        if s.table.len() == 1 && front.sole.is_some() {
-            // It is not that one.
-            return None;
-        }
-        let hash = self.hasher.hash_masked(key, &s.words);
-        let hit =
-            s.table.find(hash, |(h, e)| *h == hash && masked_equal(&s.words, &entries[*e as usize].key, key));
-        hit.map(|(_, e)| *e)
-    }
-
-    /// Takes note of the entry that answered the first packet of a burst in that pass.
-    #[inline]
-    pub(crate) fn sample(&mut self, e: Option<u32>, pass: u8) {
-        let at = usize::from(pass > 1);
-        self.bursts[at] += 1;
-        if let Some(e) = e
-            && let Some(entry) = self.entries.get(e as usize)
-            && let Some(s) = self.subtables.get_mut(entry.subtable as usize)
-        {
-            s.sampled[at] += 1;
-        }
-        if self.bursts[at] >= SAMPLES {
-            self.choose_front(at);
-        }
-    }
-
-    #[cold]
-    fn choose_front(&mut self, at: usize) {
-        self.bursts[at] = 0;
-        let subtables = &mut self.subtables;
-        let top = self.order.iter().max_by_key(|s| subtables[**s as usize].sampled[at]).copied();
-        self.fronts[at] = top.and_then(|subtable| {
-            let s = &subtables[subtable as usize];
-            let sole = || s.table.iter().next().filter(|_| s.table.len() == 1).map(|(_, e)| *e);
-            let pays = s.sampled[at] >= SAMPLES / 4 * 3 && s.table.len() <= FRONT_MEGAFLOWS;
-            pays.then(|| Front { subtable, sole: sole() })
-        });
-        for s in &self.order {
-            subtables[*s as usize].sampled[at] = 0;
-        }
     }
 
     /// Asks for what [`Tables::candidate`] reads.
