@@ -19,7 +19,7 @@
 //!
 //! *Not modelled*: fields split between two tables of a path.
 
-use flow::tunnel::options;
+use flow::tunnel::{HEADER_FIELDS, options};
 use flow::{ActionKind, FieldId, ORIGINAL_DIRECTION, PacketMask, PacketMatch, PortId};
 
 use crate::objects::ObjectKind;
@@ -379,7 +379,7 @@ const BESIDE: [FieldId; 8] = [
     FieldId::CtLabel,
     FieldId::PacketType,
 ];
-const TUNNEL: [FieldId; 35] = [
+const TUNNEL: [FieldId; 29] = [
     FieldId::TunId,
     FieldId::TunSrc,
     FieldId::TunDst,
@@ -392,12 +392,6 @@ const TUNNEL: [FieldId; 35] = [
     FieldId::TunIpv6Dst,
     FieldId::TunGbpId,
     FieldId::TunGbpFlags,
-    FieldId::TunErspanIdx,
-    FieldId::TunErspanVer,
-    FieldId::TunErspanDir,
-    FieldId::TunErspanHwid,
-    FieldId::TunGtpuFlags,
-    FieldId::TunGtpuMsgtype,
     FieldId::TunOptions,
     FieldId::TunOption0,
     FieldId::TunOption1,
@@ -416,9 +410,10 @@ const TUNNEL: [FieldId; 35] = [
     FieldId::TunOption14,
     FieldId::TunOption15,
 ];
-const FIRST_PASS: [FieldId; BESIDE.len() + ORIGINAL_DIRECTION.len() + TUNNEL.len()] = {
-    let mut all = [FieldId::RecircId; BESIDE.len() + ORIGINAL_DIRECTION.len() + TUNNEL.len()];
-    let parts: [&[FieldId]; 3] = [&BESIDE, &ORIGINAL_DIRECTION, &TUNNEL];
+const FIRST_PASS: [FieldId; BESIDE.len() + ORIGINAL_DIRECTION.len() + TUNNEL.len() + HEADER_FIELDS.len()] = {
+    let mut all =
+        [FieldId::RecircId; BESIDE.len() + ORIGINAL_DIRECTION.len() + TUNNEL.len() + HEADER_FIELDS.len()];
+    let parts: [&[FieldId]; 4] = [&BESIDE, &ORIGINAL_DIRECTION, &TUNNEL, &HEADER_FIELDS];
     let (mut part, mut at, mut to) = (0, 0, 0);
     while part < parts.len() {
         if at == parts[part].len() {

@@ -13,6 +13,7 @@ use flow::{BondId, HashAlg, PacketKey, PortId};
 use hashbrown::HashMap;
 
 use crate::dp_hash::dp_hash;
+use crate::link::bump;
 
 /// Bonds at most.
 pub(crate) const MAX_BONDS: usize = 4096;
@@ -79,8 +80,8 @@ impl Bonds {
         let port = bond.config.members[at]?;
         // This core is the only one that writes to its row.
         let count = &bond.rows.get(self.core)?[at];
-        count.packets.store(count.packets.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        count.bytes.store(count.bytes.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
+        bump(&count.packets, 1);
+        bump(&count.bytes, bytes as u64);
         Some(port)
     }
 }

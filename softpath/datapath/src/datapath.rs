@@ -107,6 +107,19 @@ fn io(e: impl std::fmt::Display) -> DatapathError {
     DatapathError::Io(e.to_string())
 }
 
+/// Puts a changed copy of a table in its place, one change at a time; nothing changes when `how` fails.
+fn change<T: Clone>(
+    one: &Mutex<()>,
+    table: &ArcSwap<T>,
+    how: impl FnOnce(&mut T) -> Result<(), DatapathError>,
+) -> Result<(), DatapathError> {
+    let _one = one.lock();
+    let mut new = T::clone(&table.load());
+    how(&mut new)?;
+    table.store(Arc::new(new));
+    Ok(())
+}
+
 impl SoftDatapath {
     /// A datapath without ports and flows. Its cores do nothing until they are taken and run.
     ///
@@ -522,15 +535,14 @@ impl Datapath for SoftDatapath {
     }
 
     fn meter_put(&self, id: MeterId, config: MeterConfig) -> Result<(), DatapathError> {
-        let _one = self.shared.meters_change.lock();
-        let mut table = MeterTable::clone(&self.shared.meters.load());
-        let old = table.get(&id.0).map(|m| m.stats());
-        if old.is_none() && table.len() >= MAX_METERS {
-            return Err(io(format!("{MAX_METERS} meters are the most")));
-        }
-        table.insert(id.0, Arc::new(Meter::new(&config, &old.unwrap_or_default())));
-        self.shared.meters.store(Arc::new(table));
-        Ok(())
+        change(&self.shared.meters_change, &self.shared.meters, |table| {
+            let old = table.get(&id.0).map(|m| m.stats());
+            if old.is_none() && table.len() >= MAX_METERS {
+                return Err(io(format!("{MAX_METERS} meters are the most")));
+            }
+            table.insert(id.0, Arc::new(Meter::new(&config, &old.unwrap_or_default())));
+            Ok(())
+        })
     }
 
     fn meter_charge(&self, id: MeterId, passed: MeterCounts, now: Instant) -> Result<(), DatapathError> {
@@ -539,11 +551,9 @@ impl Datapath for SoftDatapath {
     }
 
     fn meter_del(&self, id: MeterId) -> Result<(), DatapathError> {
-        let _one = self.shared.meters_change.lock();
-        let mut table = MeterTable::clone(&self.shared.meters.load());
-        table.remove(&id.0).ok_or(DatapathError::NoSuchMeter(id))?;
-        self.shared.meters.store(Arc::new(table));
-        Ok(())
+        change(&self.shared.meters_change, &self.shared.meters, |table| {
+            table.remove(&id.0).map(|_| ()).ok_or(DatapathError::NoSuchMeter(id))
+        })
     }
 
     fn meter_stats(&self, id: MeterId) -> Result<MeterStats, DatapathError> {
@@ -552,24 +562,21 @@ impl Datapath for SoftDatapath {
     }
 
     fn bond_put(&self, id: BondId, config: BondConfig) -> Result<(), DatapathError> {
-        let _one = self.shared.bonds_change.lock();
-        let mut table = BondTable::clone(&self.shared.bonds.load());
-        let old = table.get(&id.0);
-        if old.is_none() && table.len() >= MAX_BONDS {
-            return Err(io(format!("{MAX_BONDS} bonds are the most")));
-        }
-        let bond = Bond::new(config, old, self.shared.links.len());
-        table.insert(id.0, bond);
-        self.shared.bonds.store(Arc::new(table));
-        Ok(())
+        change(&self.shared.bonds_change, &self.shared.bonds, |table| {
+            let old = table.get(&id.0);
+            if old.is_none() && table.len() >= MAX_BONDS {
+                return Err(io(format!("{MAX_BONDS} bonds are the most")));
+            }
+            let bond = Bond::new(config, old, self.shared.links.len());
+            table.insert(id.0, bond);
+            Ok(())
+        })
     }
 
     fn bond_del(&self, id: BondId) -> Result<(), DatapathError> {
-        let _one = self.shared.bonds_change.lock();
-        let mut table = BondTable::clone(&self.shared.bonds.load());
-        table.remove(&id.0).ok_or(DatapathError::NoSuchBond(id))?;
-        self.shared.bonds.store(Arc::new(table));
-        Ok(())
+        change(&self.shared.bonds_change, &self.shared.bonds, |table| {
+            table.remove(&id.0).map(|_| ()).ok_or(DatapathError::NoSuchBond(id))
+        })
     }
 
     fn bond_stats(&self, id: BondId) -> Result<Vec<BucketCounts>, DatapathError> {

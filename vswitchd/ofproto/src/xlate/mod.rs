@@ -478,7 +478,6 @@ impl<'a> Xlate<'a> {
         self.step(|| StepKind::Note(format!(">> {text}")));
     }
 
-    /// Notes what is wrong with the packet.
     /// Has it written down, once the packet is through, what is wrong with the rules.
     fn complain(&mut self, text: &'static str) {
         if self.out.complaint.is_none() {
@@ -486,6 +485,7 @@ impl<'a> Xlate<'a> {
         }
     }
 
+    /// Notes what is wrong with the packet.
     fn wrong(&mut self, text: impl FnOnce() -> String) {
         self.step(|| StepKind::Note(format!(">>>> {} <<<<", text())));
     }

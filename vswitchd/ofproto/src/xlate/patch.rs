@@ -5,17 +5,19 @@
 
 use flow::FieldId;
 use flow::field::METADATA;
-use flow::tunnel::options;
+use flow::tunnel::{HEADER_FIELDS, options};
 use openflow::PortNo;
 
 use super::{Admission, Environment, MAX_DEPTH, Misses, Problem, Xlate};
 use crate::port::Port;
 use crate::trace::StepKind;
 
-/// What of a tunnel is said beside what the packet begins with.
-const BESIDE_KIND: [FieldId; 3] = [FieldId::TunErspanDir, FieldId::TunErspanHwid, FieldId::TunGtpuMsgtype];
+/// What of a tunnel is said in the word of what the packet begins with.
+fn beside_kind() -> impl Iterator<Item = FieldId> {
+    HEADER_FIELDS.into_iter().filter(|f| f.info().word == FieldId::PacketType.info().word)
+}
 
-/// Words of a packet key with connection state and tunnel: what a packet does not take to another bridge, with [`BESIDE_KIND`].
+/// Words of a packet key with connection state and tunnel: what a packet does not take to another bridge, with [`beside_kind`].
 fn left_behind() -> impl Iterator<Item = usize> {
     let (marks, kind) = (FieldId::PktMark.first_word(), FieldId::PacketType.first_word());
     METADATA
@@ -109,7 +111,7 @@ impl<'a> Xlate<'a> {
                 self.written.set_word(i, 0);
             }
         }
-        for f in BESIDE_KIND {
+        for f in beside_kind() {
             self.key.set(f, 0);
             self.written.set_masked(f, 0, u128::MAX);
         }

@@ -20,8 +20,8 @@ use crate::port::Port;
 use crate::trace::StepKind;
 use crate::tunnel::{End, Overheard, Tunnel, TunnelKey, ends};
 
-/// The metadata of a tunnel, but for its options.
-const TUNNEL_FIELDS: [FieldId; 18] = {
+/// The metadata of any tunnel.
+const TUNNEL_FIELDS: [FieldId; 12] = {
     use FieldId::*;
     [
         TunId,
@@ -36,12 +36,6 @@ const TUNNEL_FIELDS: [FieldId; 18] = {
         TunIpv6Dst,
         TunGbpId,
         TunGbpFlags,
-        TunErspanIdx,
-        TunErspanVer,
-        TunErspanDir,
-        TunErspanHwid,
-        TunGtpuFlags,
-        TunGtpuMsgtype,
     ]
 };
 
@@ -50,9 +44,9 @@ fn is_rare(f: FieldId) -> bool {
     options::is_word(f) || HEADER_FIELDS.contains(&f)
 }
 
-/// The metadata of a tunnel, options among them.
+/// The metadata of a tunnel: options and what few have among it.
 pub(super) fn tunnel_fields() -> impl Iterator<Item = FieldId> {
-    TUNNEL_FIELDS.into_iter().chain(options::words())
+    TUNNEL_FIELDS.into_iter().chain(HEADER_FIELDS).chain(options::words())
 }
 
 /// Congestion was experienced (RFC 3168 5).

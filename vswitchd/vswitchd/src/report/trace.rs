@@ -121,7 +121,7 @@ impl Parts {
             let dp = PortId(key.get64(FieldId::DpPort) as u32);
             let parsed = flow::parse(frame, dp).map_err(|e| e.to_string())?;
             let mut seen = parsed.key;
-            for f in METADATA.iter().copied().chain(flow::tunnel::options::words()) {
+            for f in metadata().chain(flow::tunnel::options::words()) {
                 seen.set(f, key.get(f));
             }
             key = PipelineKey::from_packet(&seen, in_port.0);
@@ -134,8 +134,8 @@ impl Parts {
                 Some(n) => compose_with_payload(&described, n.into()),
             };
             let mut seen = flow::parse(&frame, dp).map_err(|e| e.to_string())?.key;
-            for f in METADATA {
-                seen.set(*f, key.get(*f));
+            for f in metadata() {
+                seen.set(f, key.get(f));
             }
             let pipeline = key;
             key = PipelineKey::from_packet(&seen, in_port.0);
@@ -268,7 +268,12 @@ fn ct_state_of(text: &str) -> Result<u16, String> {
     })
 }
 
-/// What a packet has beside its bytes.
+/// What a packet has beside its bytes, but for options of tunnels.
+fn metadata() -> impl Iterator<Item = FieldId> {
+    METADATA.iter().copied().chain(flow::tunnel::HEADER_FIELDS)
+}
+
+/// As [`metadata`], but for what few tunnels have.
 const METADATA: &[FieldId] = &[
     FieldId::SkbPriority,
     FieldId::PktMark,
@@ -290,10 +295,4 @@ const METADATA: &[FieldId] = &[
     FieldId::TunTpDst,
     FieldId::TunGbpId,
     FieldId::TunGbpFlags,
-    FieldId::TunErspanIdx,
-    FieldId::TunErspanVer,
-    FieldId::TunErspanDir,
-    FieldId::TunErspanHwid,
-    FieldId::TunGtpuFlags,
-    FieldId::TunGtpuMsgtype,
 ];
