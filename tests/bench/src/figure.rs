@@ -25,6 +25,8 @@ pub enum Unit {
     CyclesPerSecond,
     #[serde(rename = "rules/s")]
     RulesPerSecond,
+    #[serde(rename = "flows/s")]
+    FlowsPerSecond,
     #[serde(rename = "bytes/flow")]
     BytesPerFlow,
     #[serde(rename = "allocations/flow")]
@@ -57,6 +59,7 @@ impl Unit {
             Unit::PacketsPerSecond => "packets/s",
             Unit::CyclesPerSecond => "cycles/s",
             Unit::RulesPerSecond => "rules/s",
+            Unit::FlowsPerSecond => "flows/s",
             Unit::BytesPerFlow => "bytes/flow",
             Unit::AllocationsPerFlow => "allocations/flow",
             Unit::MicrosPerFlowMod => "us/flow-mod",

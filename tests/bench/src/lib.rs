@@ -25,6 +25,7 @@ pub mod ovsdb;
 pub mod parse;
 pub mod part;
 pub mod peer;
+pub mod revalidate;
 pub mod rulesets;
 pub mod sim;
 pub mod sim_load;

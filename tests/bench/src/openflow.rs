@@ -82,8 +82,13 @@ pub fn flow_mods(n: u32, masks: Masks) -> Result<Vec<FlowMod>, BenchError> {
 
 /// A switch with one bridge of four ports and no flows.
 pub fn switch() -> (Arc<Switch>, Arc<Bridge>) {
+    switch_with(Arc::new(ManualClock::new()))
+}
+
+/// The same, with this clock.
+pub fn switch_with(clock: Arc<ManualClock>) -> (Arc<Switch>, Arc<Bridge>) {
     let config = SwitchConfig { flow_limit: usize::MAX, ..SwitchConfig::default() };
-    let switch = Switch::new(Arc::new(ManualClock::new()), config);
+    let switch = Switch::new(clock, config);
     let bridge = switch.add_bridge(BridgeConfig::new("br0", 1));
     for n in 0..4u8 {
         let (no, dp) = (PortNo(u32::from(n) + 1), PortId(FIRST_PORT.0 + u32::from(n)));

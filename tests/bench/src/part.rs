@@ -3,7 +3,7 @@
 use crate::figure::Figure;
 use crate::{
     actions, checksums, classify, connections, drivers, flowmods, insert, memory, openflow, ovsdb, parse,
-    sim, sim_load, softpath, tc,
+    revalidate, sim, sim_load, softpath, tc,
 };
 
 /// What keeps a benchmark from being set up or from running.
@@ -30,6 +30,10 @@ pub enum BenchError {
     Flows(#[from] ::openflow::text::FileError),
     #[error("flow-mod {at}: {why}")]
     FlowMod { at: usize, why: String },
+    #[error("a revalidation did {did:?}, not {expected:?}")]
+    Revalidated { did: ofproto::Revalidated, expected: ofproto::Revalidated },
+    #[error("packets of datapath flows were not counted by the rules they went through")]
+    Uncounted,
     #[error("a packet that was to hit a flow did not")]
     NoHit,
     #[error(transparent)]
@@ -51,7 +55,7 @@ pub struct Part {
 }
 
 /// Every part, in the order in which they run.
-pub static PARTS: [Part; 15] = [
+pub static PARTS: [Part; 16] = [
     Part { name: "parse", about: "the parser; frame and key in cache", run: || Ok(parse::run()) },
     Part {
         name: "checksums",
@@ -124,6 +128,12 @@ pub static PARTS: [Part; 15] = [
         about: "heap of an OpenFlow flow, as asked for from the allocator, and flow-mods per second of host time: \
                 udp,nw_src=/32,nw_dst=/24,tp_dst in seven priorities, one output action; what a trace through a long pipeline takes",
         run: || openflow::run(100_000),
+    },
+    Part {
+        name: "revalidate",
+        about: "revalidation of datapath flows that go through three tables each and have had packets since the round before, per \
+                second of the thread's processor time; a table changed on which a tenth of them depend, or all, or their actions",
+        run: || revalidate::run(100_000),
     },
     Part {
         name: "flowmods",

@@ -34,6 +34,8 @@ pub enum Target {
     TcRate,
     /// Trace: at most a millisecond through 60 tables.
     Trace,
+    /// Revalidation: at least 50,000 datapath flows per second and core, all of them translated again.
+    Revalidation,
     /// Flow-mods: at most a third of the CPU time of Open vSwitch's daemon, through the same `ovs-ofctl`.
     FlowModCpu,
     /// Flow-mods: at most 1.3 times the time that the same `ovs-ofctl` takes with a switch that only acknowledges.
@@ -44,7 +46,7 @@ pub enum Target {
 
 impl Target {
     /// All of them.
-    pub const ALL: [Target; 15] = [
+    pub const ALL: [Target; 16] = [
         Target::WholePath,
         Target::Simulator,
         Target::SimulatorHalfLoad,
@@ -57,6 +59,7 @@ impl Target {
         Target::TcEncoding,
         Target::TcRate,
         Target::Trace,
+        Target::Revalidation,
         Target::FlowModCpu,
         Target::FlowModWall,
         Target::FlowMemory,
@@ -77,6 +80,7 @@ impl Target {
             Target::TcEncoding => "a rule encoded for TC",
             Target::TcRate => "filters installed, deleted and counted, against tc",
             Target::Trace => "trace through 60 tables",
+            Target::Revalidation => "datapath flows revalidated, per second of processor time",
             Target::FlowModCpu => "CPU time of a flow-mod, against Open vSwitch's daemon",
             Target::FlowModWall => "time of a flow-mod, against a switch that only acknowledges",
             Target::FlowMemory => "memory of a flow, against Open vSwitch's daemon",
@@ -97,6 +101,7 @@ impl Target {
             Target::TcEncoding => (1.0, Unit::Microseconds),
             Target::TcRate => (2.0, Unit::Ratio),
             Target::Trace => (1000.0, Unit::Microseconds),
+            Target::Revalidation => (50_000.0, Unit::FlowsPerSecond),
             Target::OvsdbMemory | Target::FlowMemory => (0.5, Unit::Ratio),
             Target::FlowModCpu => (1.0 / 3.0, Unit::Ratio),
             Target::FlowModWall => (1.3, Unit::Ratio),
@@ -116,7 +121,7 @@ impl Target {
             | Target::FlowModCpu
             | Target::FlowModWall
             | Target::FlowMemory => true,
-            Target::SimulatorHalfLoad | Target::SimulatorCycles => false,
+            Target::SimulatorHalfLoad | Target::SimulatorCycles | Target::Revalidation => false,
             Target::Simulator | Target::OvsdbPythonRate | Target::TcRate => false,
         }
     }

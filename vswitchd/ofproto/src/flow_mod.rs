@@ -250,9 +250,9 @@ impl Batch {
             };
             let all = rules.into_iter().map(addition).collect();
             p.table_mut(table).rules.extend(all, |new, old| {
-                if !new.flags.has(FlowModFlags::RESET_COUNTS) {
-                    new.take_counters(old);
-                }
+                new.succeed(old, !new.flags.has(FlowModFlags::RESET_COUNTS));
+                // It may end earlier than was thought.
+                changes.watch(new);
                 changes.replaced(old);
             });
         }
@@ -283,8 +283,7 @@ fn add(p: &mut Pipeline, mut rule: Arc<Rule>, now: Instant, changes: &mut Change
     let generation = p.generation;
     let (matches, priority) = (rule.matches.clone(), rule.priority.into());
     let old = p.table_mut(rule.table).rules.insert_with(&matches, priority, |old| {
-        let keeps = old.filter(|_| !rule.flags.has(FlowModFlags::RESET_COUNTS));
-        let counters = keeps.map(|r| r.shared_counters());
+        let counters = old.map(|r| r.handed_on(!rule.flags.has(FlowModFlags::RESET_COUNTS)));
         if let Some(r) = Arc::get_mut(&mut rule) {
             r.enter((now, generation), counters);
         }
@@ -376,9 +375,8 @@ fn modify(
 ) {
     let generation = p.generation;
     for r in old {
-        let counters = (!reset_counts).then(|| r.shared_counters());
         let cookie = cookie.unwrap_or(r.cookie);
-        let new = Arc::new(r.modified(cookie, (now, generation), instructions.clone(), counters));
+        let new = Arc::new(r.modified(cookie, (now, generation), instructions.clone(), !reset_counts));
         p.table_mut(r.table).rules.insert(&r.matches, r.priority.into(), new.clone());
         changes.watch(&new);
         changes.replaced(&r);

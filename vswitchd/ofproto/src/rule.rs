@@ -45,7 +45,7 @@ impl RuleCounters {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// When the last packet came; `None` when there was none.
+    /// When the last packet came, or what takes its place in [`Rule::last_used`]; `None` when there was nothing.
     pub fn used(&self) -> Option<Instant> {
         self.used_ns.load(Ordering::Relaxed).checked_sub(1).map(Instant::from_nanos)
     }
@@ -125,25 +125,25 @@ impl Rule {
         }
     }
 
-    /// It enters its table now, in `generation` of the tables; with the counters of the rule whose place it takes, or new ones.
+    /// It enters its table now, in `generation` of the tables; with the counters that the rule handed on whose place it takes.
     pub(crate) fn enter(&mut self, (now, generation): (Instant, u64), counters: Option<Arc<RuleCounters>>) {
         (self.created, self.added_in) = (now, generation);
         self.counters = counters.map(OnceLock::from).unwrap_or_default();
     }
 
-    /// It counts on where `old` has come to. It has counted nothing yet.
-    pub(crate) fn take_counters(&self, old: &Rule) {
+    /// It takes the place of `old`, as [`Rule::handed_on`]. It has counted nothing yet.
+    pub(crate) fn succeed(&self, old: &Rule, keeps_counts: bool) {
         // It has none yet.
-        let _ = self.counters.set(old.shared_counters());
+        let _ = self.counters.set(old.handed_on(keeps_counts));
     }
 
-    /// What takes its place when it is modified now, in `generation` of the tables; with its counters or new ones.
+    /// What takes its place when it is modified now, in `generation` of the tables; with the counts so far or none.
     pub(crate) fn modified(
         &self,
         cookie: u64,
         (now, generation): (Instant, u64),
         instructions: Arc<Instructions>,
-        counters: Option<Arc<RuleCounters>>,
+        keeps_counts: bool,
     ) -> Rule {
         Rule {
             table: self.table,
@@ -160,7 +160,7 @@ impl Rule {
             shorter_idle: AtomicU16::default(),
             shorter_hard: AtomicU16::default(),
             serial: serial(),
-            counters: counters.map(OnceLock::from).unwrap_or_default(),
+            counters: OnceLock::from(self.handed_on(keeps_counts)),
             rare: Some(Box::new(Rare { importance: self.importance(), modified: Some((now, generation)) })),
         }
     }
@@ -180,9 +180,13 @@ impl Rule {
         self.counters.get().map_or(0, |c| c.bytes())
     }
 
-    /// Its counters, for the rule that takes its place.
-    pub(crate) fn shared_counters(&self) -> Arc<RuleCounters> {
-        self.counters.get_or_init(Arc::default).clone()
+    /// The counters of the rule that takes its place: its own, or new ones. Time without a packet goes on in either, as in Open
+    /// vSwitch (ovs-ofctl(8), `idle_age`).
+    pub(crate) fn handed_on(&self, keeps_counts: bool) -> Arc<RuleCounters> {
+        let counters =
+            if keeps_counts { self.counters.get_or_init(Arc::default).clone() } else { Arc::default() };
+        counters.add(0, 0, Some(self.last_used()));
+        counters
     }
 
     /// The higher, the later it is evicted.
@@ -202,10 +206,10 @@ impl Rule {
         [after(self.last_modified(), hard), after(self.last_used(), idle)].into_iter().flatten().min()
     }
 
-    /// When it was last used: by a packet, or by having been added.
+    /// When the last packet came, to it or to a rule whose place it took; when none did, when the first of them was added. The
+    /// idle timeout runs from here.
     pub fn last_used(&self) -> Instant {
-        let modified = self.last_modified();
-        self.counters.get().and_then(|c| c.used()).map_or(modified, |u| u.max(modified))
+        self.counters.get().and_then(|c| c.used()).unwrap_or(self.created)
     }
 
     /// When it was added, modified or learned again; the hard timeout runs from here.

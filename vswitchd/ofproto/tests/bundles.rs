@@ -3,6 +3,8 @@
 
 mod rig;
 
+use std::time::Duration;
+
 use clock::Clock;
 use flow::tunnel::options;
 use flow::{FieldId, PipelineMatch};
@@ -67,7 +69,7 @@ fn flows(b: &Bridge) -> Vec<String> {
         .flat_map(|(_, t)| t.rules.rules().map(|f| f.rule.clone()))
         .map(|r| {
             let m = flow::text::ofctl::format(&r.matches.expand());
-            let times = (r.created, r.idle_timeout, r.hard_timeout);
+            let times = (r.created, r.last_used(), r.idle_timeout, r.hard_timeout);
             format!(
                 "{} {} {m} {} {:?} {times:?} {} {:?}",
                 r.table,
@@ -96,6 +98,7 @@ fn a_bundle_leaves_what_its_messages_would_leave_one_by_one() {
             commit(&many.bridge, CONN, &mods).unwrap();
             assert_eq!(flows(&one.bridge), flows(&many.bridge), "seed {seed} round {round}");
             for r in [&one, &many] {
+                r.clock.advance(Duration::from_secs(1));
                 for (_, t) in r.bridge.pipeline().tables() {
                     t.rules.rules().for_each(|f| f.rule.credit(1, 60, Some(r.clock.now())));
                 }

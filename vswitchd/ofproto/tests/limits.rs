@@ -89,6 +89,24 @@ fn whether_there_was_room_for_a_learned_flow_is_known_to_the_packet() {
 }
 
 #[test]
+fn a_flow_that_is_learned_again_is_not_used_by_that() {
+    let r = Rig::new();
+    flows(
+        &r,
+        "actions=learn(table=1,idle_timeout=60,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])\n",
+    );
+    for _ in 0..3 {
+        r.packet(&FrameBuilder::new().build(), 1);
+        r.switch.revalidate(r.now());
+        r.switch.run(r.now());
+        r.clock.advance(std::time::Duration::from_secs(4));
+    }
+    let learned = &r.flows(FlowStatsRequest { table: TableId(1), ..FlowStatsRequest::ALL })[0];
+    // The hard timeout begins anew each time, the idle timeout waits for a packet of the flow's own.
+    assert_eq!((learned.hard_age, learned.idle_age), (Some(4), Some(12)));
+}
+
+#[test]
 fn learned_flows_go_with_the_last_flow_that_learns_them() {
     let r = Rig::new();
     flows(

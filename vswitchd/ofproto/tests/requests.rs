@@ -207,6 +207,41 @@ fn timeouts_end_flows_and_tell_with_final_counts() {
 }
 
 #[test]
+fn idle_time_goes_on_when_a_flow_is_replaced_or_modified() {
+    let r = Rig::new();
+    let timed = |flags| FlowMod { idle_timeout: 10, flags, ..add(0, 1, matching(&[IP]), to(2)) };
+    let keep = FlowModFlags(0);
+    let modify = |flags| FlowMod {
+        instructions: to(3),
+        flags,
+        ..command(FlowModCommand::ModifyStrict, matching(&[IP]))
+    };
+    let idle = || r.flows(FlowStatsRequest::ALL)[0].idle_age;
+    r.flow_mod(timed(keep)).unwrap();
+    r.clock.advance(Duration::from_secs(3));
+    // Never used: from when it was first added.
+    r.flow_mod(timed(keep)).unwrap();
+    assert_eq!(idle(), Some(3));
+    r.packet(&udp([10, 0, 0, 1], [10, 0, 0, 2], 1, 2).build(), 1);
+    for (i, fm) in
+        [timed(keep), timed(FlowModFlags::RESET_COUNTS), modify(keep), modify(FlowModFlags::RESET_COUNTS)]
+            .into_iter()
+            .enumerate()
+    {
+        r.clock.advance(Duration::from_secs(2));
+        r.flow_mod(fm).unwrap();
+        let kept = u64::from(i == 0);
+        assert_eq!((idle(), r.counts(1).0), (Some(2 * (i as u32 + 1)), kept), "{i}");
+    }
+    r.clock.advance(Duration::from_millis(1900));
+    r.switch.run(r.now());
+    assert_eq!(cookies(&r), [1]);
+    r.clock.advance(Duration::from_millis(300));
+    r.switch.run(r.now());
+    assert!(cookies(&r).is_empty(), "ten seconds after its last packet, two after it was last modified");
+}
+
+#[test]
 fn a_barrier_waits_for_records_and_hardware() {
     let r = Rig::new();
     r.switch.run(r.now());
