@@ -86,6 +86,9 @@ pub(crate) struct Execute {
 }
 
 const FLOW_CHANGES: usize = 4096;
+/// So many changes of the flow table wake a core that sleeps. It takes over those before them ahead of its next packet, or when
+/// it next looks by itself.
+const WAKING_CHANGES: usize = 64;
 const PORT_CHANGES: usize = 1024;
 const HANDOFFS: usize = 1024;
 
@@ -136,7 +139,9 @@ impl CoreLink {
         if self.flows.push(c).is_err() {
             self.resync.store(true, Ordering::Release);
         }
-        self.wake();
+        if self.flows.len() >= WAKING_CHANGES {
+            self.wake();
+        }
     }
 
     /// Wakes the core if it sleeps or is about to. Call it after putting something into a queue.

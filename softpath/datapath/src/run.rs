@@ -83,9 +83,9 @@ impl Core {
             if self.poll_once(now) > 0 {
                 last_work = now;
             } else if now.since(last_work) >= busy_poll {
+                // What it wakes to that is no packet, such as a change, is no reason to stay awake.
                 self.sleep();
                 self.watch.slept();
-                last_work = shared.clock.now();
             } else {
                 std::hint::spin_loop();
             }

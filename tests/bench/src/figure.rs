@@ -31,6 +31,8 @@ pub enum Unit {
     BytesPerFlow,
     #[serde(rename = "allocations/flow")]
     AllocationsPerFlow,
+    #[serde(rename = "us/flow")]
+    MicrosPerFlow,
     #[serde(rename = "us/flow-mod")]
     MicrosPerFlowMod,
     #[serde(rename = "us/transaction")]
@@ -62,6 +64,7 @@ impl Unit {
             Unit::FlowsPerSecond => "flows/s",
             Unit::BytesPerFlow => "bytes/flow",
             Unit::AllocationsPerFlow => "allocations/flow",
+            Unit::MicrosPerFlow => "us/flow",
             Unit::MicrosPerFlowMod => "us/flow-mod",
             Unit::MicrosPerTransaction => "us/transaction",
             Unit::TransactionsPerSecond => "transactions/s",

@@ -132,8 +132,9 @@ pub static PARTS: [Part; 16] = [
     Part {
         name: "revalidate",
         about: "revalidation of datapath flows that go through three tables each and have had packets since the round before, per \
-                second of the thread's processor time; a table changed on which a tenth of them depend, or all, or their actions",
-        run: || revalidate::run(100_000),
+                second of the thread's processor time; a table changed on which a tenth of them depend, or all, or their actions; the \
+                same of daemons, ours and Debian's in turn: processor time of all threads",
+        run: || revalidate::run(100_000, 10_000),
     },
     Part {
         name: "flowmods",

@@ -15,6 +15,9 @@ use crate::wait::{DEADLINE, eventually};
 /// Where Debian has the stock switch.
 pub const STOCK_SWITCH: &str = "/usr/sbin/ovs-vswitchd";
 
+/// Its socket for `ovs-appctl`, in its folder.
+const CONTROL: &str = "ovs-vswitchd.ctl";
+
 /// A running switch. Killed when dropped.
 pub struct OvsSwitch {
     dir: PathBuf,
@@ -43,7 +46,7 @@ impl OvsSwitch {
             .arg(database.remote())
             .args(["--enable-dummy=override", "--disable-system", "-vconsole:off"])
             .arg(format!("--log-file={}", dir.join("ovs-vswitchd.log").display()))
-            .arg(format!("--unixctl={}", dir.join("ovs-vswitchd.ctl").display()))
+            .arg(format!("--unixctl={}", dir.join(CONTROL).display()))
             .env("OVS_RUNDIR", dir)
             .env("OVS_SYSLOG_METHOD", "null")
             .env_remove("HOIST_RUNDIR")
@@ -55,7 +58,7 @@ impl OvsSwitch {
         let mut s = OvsSwitch { dir: dir.to_owned(), child, database };
         let bridge =
             ["add-br", "br0", "--", "set", "Bridge", "br0", "datapath_type=dummy", "fail_mode=secure"];
-        s.database.tool("ovs-vsctl", &[&["--timeout=30"][..], &bridge].concat())?;
+        s.vsctl(&bridge)?;
         let up = eventually(|| match s.child.try_wait() {
             Ok(None) => s.dir.join("br0.mgmt").exists().then_some(Ok(())),
             other => Some(Err(format!("it ended: {other:?}"))),
@@ -77,6 +80,19 @@ impl OvsSwitch {
         let log = fs::read_to_string(self.dir.join("ovs-vswitchd.log")).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+
+    /// The socket that `ovs-appctl` asks.
+    pub fn control(&self) -> PathBuf {
+        self.dir.join(CONTROL)
+    }
+
+    /// Runs `ovs-vsctl`, and gives what it printed.
+    ///
+    /// # Errors
+    /// When it fails, or the switch does not do what the database says within 30 s.
+    pub fn vsctl(&self, args: &[&str]) -> Result<String> {
+        self.database.tool("ovs-vsctl", &[&["--timeout=30"][..], args].concat())
     }
 
     /// Runs `ovs-ofctl`, and gives what it printed.

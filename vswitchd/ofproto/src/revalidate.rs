@@ -9,6 +9,7 @@
 //! finishes its burst, hardware reports its final values. So it is kept for a while, and credited to the end.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use clock::{Deadline, Instant};
 use datapath_api::FlowRecord;
 use exporters::netflow::Traffic;
 use flow::FlowId;
+use foldhash::fast::RandomState;
 
 use crate::record::{Basis, FlowOwner, HardwareCredit};
 use crate::switch::Switch;
@@ -28,14 +30,49 @@ const SYNCHRONIZE: Duration = Duration::from_millis(100);
 /// Idle time that is too long when there are more records than the limit.
 const CROWDED_IDLE: Duration = Duration::from_millis(100);
 
+/// A record that the sink knows.
+struct Known {
+    record: Arc<FlowRecord>,
+    /// The revalidation in which it was last there.
+    round: u64,
+}
+
 /// What is remembered between revalidations.
 #[derive(Default)]
 pub(crate) struct Revalidation {
-    /// Records that the sink knows.
-    known: HashMap<FlowId, Arc<FlowRecord>>,
+    /// Records that the sink knows. Names are given by this process: nobody can choose them to fall together.
+    known: HashMap<FlowId, Known, RandomState>,
+    round: u64,
     /// Records removed, and when.
     gone: HashMap<FlowId, (Instant, Arc<FlowRecord>)>,
     aged: Instant,
+}
+
+impl Revalidation {
+    /// A record is there, in this round. Whether it is the first.
+    fn keep(&mut self, record: &Arc<FlowRecord>) -> bool {
+        let round = self.round;
+        match self.known.entry(record.id) {
+            Entry::Occupied(mut e) => {
+                let k = e.get_mut();
+                k.round = round;
+                if !Arc::ptr_eq(&k.record, record) {
+                    k.record = record.clone();
+                }
+                false
+            }
+            Entry::Vacant(e) => {
+                e.insert(Known { record: record.clone(), round });
+                true
+            }
+        }
+    }
+
+    /// Records that were not there in this round; they are no longer known.
+    fn forgotten(&mut self) -> Vec<Arc<FlowRecord>> {
+        let round = self.round;
+        self.known.extract_if(|_, k| k.round != round).map(|(_, k)| k.record).collect()
+    }
 }
 
 /// What a revalidation did.
@@ -139,13 +176,12 @@ impl Switch {
             let crowded = records.len() > self.limits.limit();
             let max_idle = self.limits.max_idle();
             let max_idle = if crowded { max_idle.min(CROWDED_IDLE) } else { max_idle };
-            let mut before = std::mem::take(&mut state.known);
+            state.round += 1;
             for r in records {
-                let known = before.remove(&r.id);
-                self.one_record(&mut state, r, known, now, max_idle, &mut out);
+                self.one_record(&mut state, r, now, max_idle, &mut out);
             }
             // The datapath has forgotten these by itself.
-            for (_, r) in before {
+            for r in state.forgotten() {
                 self.leave(&mut state, r, now);
             }
             self.live.store(state.known.len(), Ordering::Relaxed);
@@ -175,7 +211,6 @@ impl Switch {
         &self,
         state: &mut Revalidation,
         r: Arc<FlowRecord>,
-        known: Option<Arc<FlowRecord>>,
         now: Instant,
         max_idle: Duration,
         out: &mut Revalidated,
@@ -186,25 +221,21 @@ impl Switch {
         };
         self.credit_record(&r);
         crate::dump::tell_dumped(&r, now);
-        if self.paused.load(Ordering::Relaxed) {
-            state.known.insert(r.id, r);
-            return;
-        }
-        let idle = now.since(owner.used().map_or(r.created, |u| u.max(r.created)));
-        let verdict = if idle >= max_idle {
+        let verdict = if self.paused.load(Ordering::Relaxed) {
+            Verdict::Keep
+        } else if now.since(owner.used().map_or(r.created, |u| u.max(r.created))) >= max_idle {
             out.expired += 1;
             Verdict::Delete
         } else {
-            self.judge(&r, owner, known.is_some(), out)
+            self.judge(state, &r, owner, out)
         };
         match verdict {
             Verdict::Keep => {
-                if known.is_none()
+                if state.keep(&r)
                     && let Some(s) = self.sink()
                 {
                     s.installed(&r);
                 }
-                state.known.insert(r.id, r);
             }
             Verdict::Replace(new) => {
                 let new: Arc<FlowRecord> = Arc::from(new);
@@ -212,29 +243,27 @@ impl Switch {
                     Some(Ok(())) => {
                         out.replaced += 1;
                         crate::dump::tell_modified(&new);
-                        if let Some(s) = self.sink() {
-                            if known.is_some() {
-                                s.replaced(&r, &new);
-                            } else {
-                                s.installed(&new);
-                            }
+                        let is_first = state.keep(&new);
+                        match self.sink() {
+                            Some(s) if is_first => s.installed(&new),
+                            Some(s) => s.replaced(&r, &new),
+                            None => {}
                         }
-                        state.known.insert(new.id, new);
                     }
-                    _ => self.delete(state, r, known.is_some(), now),
+                    _ => self.delete(state, r, now),
                 }
             }
-            Verdict::Delete => self.delete(state, r, known.is_some(), now),
+            Verdict::Delete => self.delete(state, r, now),
         }
     }
 
     /// Removes a record from the datapath, then tells.
-    fn delete(&self, state: &mut Revalidation, r: Arc<FlowRecord>, known: bool, now: Instant) {
+    fn delete(&self, state: &mut Revalidation, r: Arc<FlowRecord>, now: Instant) {
         if let Some(dp) = self.datapath() {
             // Not there: it has just left by itself, which comes to the same.
             let _ = dp.flow_del(r.id);
         }
-        if known {
+        if state.known.remove(&r.id).is_some() {
             self.leave(state, r, now);
         } else {
             self.credit_record(&r);
@@ -283,7 +312,13 @@ impl Switch {
         })
     }
 
-    fn judge(&self, r: &Arc<FlowRecord>, owner: &FlowOwner, known: bool, out: &mut Revalidated) -> Verdict {
+    fn judge(
+        &self,
+        state: &Revalidation,
+        r: &Arc<FlowRecord>,
+        owner: &FlowOwner,
+        out: &mut Revalidated,
+    ) -> Verdict {
         let basis = owner.basis();
         if self.unchanged(&basis) {
             return Verdict::Keep;
@@ -299,7 +334,7 @@ impl Switch {
             let told_otherwise = fresh.provenance != basis.provenance;
             owner.set_basis(fresh);
             if told_otherwise
-                && known
+                && state.known.contains_key(&r.id)
                 && let Some(s) = self.sink()
             {
                 s.replaced(r, r);
@@ -352,7 +387,8 @@ impl Switch {
     fn credit_hardware(&self, state: &Revalidation, for_report: bool) {
         let Some(hw) = self.hardware() else { return };
         let mut each = |id, c: HardwareCredit| {
-            let r = state.known.get(&id).or_else(|| state.gone.get(&id).map(|(_, r)| r));
+            let known = state.known.get(&id).map(|k| &k.record);
+            let r = known.or_else(|| state.gone.get(&id).map(|(_, r)| r));
             let Some(owner) = r.and_then(|r| FlowOwner::of(r)) else {
                 tracing::warn!(flow = id.0, packets = c.packets, "hardware counted for a flow nobody knows");
                 return;
@@ -387,14 +423,18 @@ impl Switch {
         }
     }
 
+    /// Calls `f` for every record that the [`RecordSink`](crate::RecordSink) was told of; none comes, changes or goes meanwhile.
+    pub fn for_each_told(&self, f: &mut dyn FnMut(&Arc<FlowRecord>)) {
+        self.revalidation.lock().known.values().for_each(|k| f(&k.record));
+    }
+
     /// Removes every record, crediting what it has counted: `revalidator/purge`.
     pub fn purge(&self, now: Instant) {
         let mut state = self.revalidation.lock();
         self.credit_hardware(&state, false);
         for r in self.records() {
-            let known = state.known.remove(&r.id).is_some();
             self.credit_record(&r);
-            self.delete(&mut state, r, known, now);
+            self.delete(&mut state, r, now);
         }
         self.live.store(state.known.len(), Ordering::Relaxed);
     }

@@ -97,6 +97,8 @@ pub struct Placing {
     hardware: (AtomicU64, AtomicU64),
     /// A device was asked for since the last [`Placing::take_requests`].
     requests: AtomicBool,
+    /// Whether there is a device.
+    has_devices: AtomicBool,
 }
 
 /// What one device is like now.
@@ -133,6 +135,7 @@ impl Placing {
             poke,
             hardware: Default::default(),
             requests: AtomicBool::new(false),
+            has_devices: AtomicBool::new(false),
         }
     }
 
@@ -201,6 +204,7 @@ impl Placing {
         if !added {
             s.devices.retain(|d| d.name != name);
         }
+        self.note_devices(&s);
         drop(s);
         self.poke.poke();
         added
@@ -212,9 +216,19 @@ impl Placing {
         let i = s.devices.iter().position(|d| d.name == name)?;
         s.devices[i] = Named { name: String::new(), resets: 0, wanted_back: false };
         let old = s.engine.exchange_device(DeviceId(i as u16), Box::new(Vacant::new()), self.clock.now());
+        self.note_devices(&s);
         drop(s);
         self.poke.poke();
         old
+    }
+
+    fn note_devices(&self, s: &State) {
+        self.has_devices.store(s.devices.iter().any(|d| !d.name.is_empty()), Ordering::Release);
+    }
+
+    /// Whether there is a device, so that a record may be in hardware.
+    pub fn has_devices(&self) -> bool {
+        self.has_devices.load(Ordering::Acquire)
     }
 
     /// Makes ports of a device these ports of the datapath.

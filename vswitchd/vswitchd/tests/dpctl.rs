@@ -169,6 +169,9 @@ fn implementations_limits_and_what_interfaces_lack_are_told_as_by_a_stock_switch
     r.appctl("time/stop");
     r.appctl(&format!("netdev-dummy/receive p1 '{FLOW}'"));
     assert_eq!(r.appctl("dpctl/dump-flows").lines().count(), 2);
+    r.appctl("revalidator/wait");
+    let told = r.appctl("upcall/show");
+    assert!(told.contains("(current 1)") && !told.contains("offloaded flows"), "in software: {told}");
     r.appctl("time/warp 500 100");
     assert_eq!(r.appctl("dpctl/dump-flows").lines().count(), 2);
     r.appctl("time/warp 300 100");

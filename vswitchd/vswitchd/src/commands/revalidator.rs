@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::unixctl::Commands;
+use datapath_api::FlowRecord;
+use offload::Status;
 
 use crate::report::Parts;
 
@@ -65,7 +67,8 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
 
 fn show(p: &Parts) -> String {
     let mut out = String::new();
-    let hoisted = p.layer.records().iter().filter(|r| p.hoisting.placing().holds(r.id)).count();
+    let in_hardware = |r: &FlowRecord| matches!(p.hoisting.status(r), Status::Hardware { .. });
+    let hoisted = p.layer.records().iter().filter(|r| in_hardware(r)).count();
     let _ = writeln!(out, "{}:", super::dpif::DATAPATH);
     let (live, limit) = (p.layer.live_records(), p.layer.flow_limit());
     let (mean, most, took_ms) = p.layer.flows_seen();

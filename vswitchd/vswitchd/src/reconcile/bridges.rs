@@ -133,7 +133,7 @@ impl Reconciler {
             let mirrors = mirrors(w, &b.numbers.assign(&w.ports));
             let index = b.endpoint.bridge.index();
             if self.parts.hoisting.may_hoist(index) != w.offload {
-                self.parts.hoisting.set_may_hoist(index, w.offload, &self.parts.layer.records());
+                self.parts.hoisting.set_may_hoist(index, w.offload, &self.parts.layer);
             }
             b.endpoint.bridge.set_settings(BridgeSettings { mirrors, ..w.settings.clone() });
             b.endpoint.apply(w);

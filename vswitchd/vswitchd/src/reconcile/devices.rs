@@ -1,6 +1,7 @@
 //! Devices: started, stopped, their wires and which of their ports are in use.
 
 use flow::PortId;
+use offload::OffloadProvider;
 
 use crate::config::{DeviceConfig, PortKind};
 use crate::desired::Desired;
@@ -64,7 +65,7 @@ impl Reconciler {
             if !self.parts.sims.lock().iter().any(|s| s.name == w.name) {
                 match devices::start(w, self.pool.clone(), self.clock.clone()) {
                     Ok(started) => {
-                        if !self.parts.hoisting.placing().add_device(&w.name, started.provider) {
+                        if !self.add_device(&w.name, started.provider) {
                             self.device_failed(&w.name, "too many devices".to_owned());
                             continue;
                         }
@@ -89,6 +90,17 @@ impl Reconciler {
             };
             self.memory.lock().extend(ends.into_iter().map(|(n, far)| (format!("{}:{n}", w.name), far)));
         }
+    }
+
+    /// Has placement use a device. False when there are too many.
+    pub(super) fn add_device(&self, name: &str, provider: Box<dyn OffloadProvider>) -> bool {
+        let hoisting = &self.parts.hoisting;
+        let is_first = !hoisting.placing().has_devices();
+        let added = hoisting.placing().add_device(name, provider);
+        if added && is_first {
+            hoisting.device_added(&self.parts.layer);
+        }
+        added
     }
 
     fn device_failed(&mut self, name: &str, why: String) {

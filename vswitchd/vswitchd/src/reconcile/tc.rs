@@ -73,7 +73,7 @@ impl Reconciler {
                 Ok(p) => p,
                 Err(e) => return tracing::warn!("tc: {e}"),
             };
-            if !placing.add_device(below.device(), provider) {
+            if !self.add_device(below.device(), provider) {
                 return tracing::warn!("tc: too many devices");
             }
             self.tc[below as usize] = Some(RunningTc { policy, ports: Vec::new() });

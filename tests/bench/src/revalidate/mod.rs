@@ -5,7 +5,9 @@
 //! outputs it. Each has had packets since the round before, as the flows of a busy switch have, so that every round also
 //! moves statistics to three rules a flow. A round is one call of [`Switch::revalidate`]; the figure is flows divided by the
 //! thread's processor time. What a round did is checked: how many flows were translated again, how many changed, that none
-//! was lost and that every packet is counted by every rule.
+//! was lost and that every packet is counted by every rule. [`daemons`] has the whole daemon do it, and the stock one.
+
+mod daemons;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -106,6 +108,12 @@ fn pipeline_text(n: u32) -> String {
     out
 }
 
+/// A packet of flow `i`.
+fn frame(i: u32) -> Vec<u8> {
+    let (src, dst, _) = packet_of(i);
+    FrameBuilder::new().ipv4(src, dst).udp(999, (1 + i % SPREAD) as u16).pad_to(BYTES as usize).build()
+}
+
 impl Bed {
     /// With `flows` flows, each with a rule of its own.
     fn new(flows: u32) -> Result<Bed, BenchError> {
@@ -173,11 +181,21 @@ impl Bed {
     }
 }
 
+/// Measures with `n` flows, and the daemons with `of_daemons`.
+///
+/// # Errors
+/// As [`alone`], and when a daemon cannot be started, or does not do what it is asked.
+pub fn run(n: u32, of_daemons: u32) -> Result<Vec<Figure>, BenchError> {
+    let mut out = alone(n)?;
+    out.extend(daemons::run(of_daemons)?);
+    Ok(out)
+}
+
 /// Measures with `n` flows, a multiple of ten.
 ///
 /// # Errors
 /// When a flow is not taken, or a round does what it should not.
-pub fn run(n: u32) -> Result<Vec<Figure>, BenchError> {
+pub fn alone(n: u32) -> Result<Vec<Figure>, BenchError> {
     let mut bed = Bed::new(n)?;
     let mut out = Vec::new();
     for change in [Change::Nothing, Change::OneOfTen, Change::First, Change::Actions] {
@@ -194,7 +212,7 @@ mod tests {
 
     #[test]
     fn rounds_do_what_they_are_named_for() {
-        let all = run(200).unwrap();
+        let all = alone(200).unwrap();
         assert_eq!(all.len(), 4);
         assert!(all.iter().all(|f| f.value > 0.0 && f.repeats == REPEATS), "{all:?}");
     }
