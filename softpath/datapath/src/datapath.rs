@@ -31,6 +31,9 @@ use crate::tunnel::SourcePorts;
 const DUMP_CHUNK: usize = 128;
 /// Pause between looks at whether cores have let go of a port.
 const POLL_DETACHED: Duration = Duration::from_micros(100);
+/// How often the wait for a core to finish its burst looks again at once, and its pause from then on.
+const YIELDS: u32 = 100;
+const SYNCHRONIZE_PAUSE: Duration = Duration::from_micros(20);
 /// The part of all connections that is looked at each time for those that are past their time.
 const TIDY_SHARE: usize = 32;
 /// Connections looked at each time at least.
@@ -493,7 +496,7 @@ impl Datapath for SoftDatapath {
 
     fn synchronize(&self, deadline: Deadline) -> bool {
         let mut waiting: Vec<_> = self.shared.links.iter().map(|l| (l, l.busy_phase())).collect();
-        loop {
+        for look in 0u32.. {
             waiting.retain(|(l, phase)| phase.is_some() && l.busy_phase() == *phase);
             if waiting.is_empty() {
                 return true;
@@ -501,8 +504,10 @@ impl Datapath for SoftDatapath {
             if deadline.passed(self.shared.clock.now()) {
                 return false;
             }
-            std::thread::yield_now();
+            // A burst takes microseconds; a core that is not done by then has lost its processor, and gets it sooner so.
+            if look < YIELDS { std::thread::yield_now() } else { std::thread::sleep(SYNCHRONIZE_PAUSE) }
         }
+        true
     }
 
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError> {
