@@ -420,7 +420,8 @@ impl Lacp {
 
     /// The units that are due, each with the member to send it by.
     pub fn emit(&mut self, now: Instant) -> Vec<(MemberId, Vec<u8>)> {
-        let speaks = |m: &Member| self.settings.active || m.freshness != Freshness::Defaulted;
+        // What is given to a link without carrier is lost, and must not count as told when the carrier comes.
+        let speaks = |m: &Member| m.carrier && (self.settings.active || m.freshness != Freshness::Defaulted);
         let due = self.members.iter().filter(|(_, m)| speaks(m)).filter_map(|(id, m)| {
             let actor = self.actor(m);
             let news = m.told.is_none_or(|t| t != actor);

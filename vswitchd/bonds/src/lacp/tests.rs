@@ -149,6 +149,20 @@ fn without_a_carrier_nothing_was_received() {
 }
 
 #[test]
+fn a_member_whose_carrier_comes_back_speaks_at_once() {
+    let mut e = Ends::new(settings(), settings());
+    e.pass(500);
+    e.a.set_carrier(1, false, e.now);
+    e.carries[0] = false;
+    e.pass(200);
+    assert_eq!(e.a.counters(1).unwrap().sent, e.b.counters(3).unwrap().received, "nothing was said in vain");
+    e.a.set_carrier(1, true, e.now);
+    e.carries[0] = true;
+    e.pass(100);
+    assert!(e.a.may_enable(1));
+}
+
+#[test]
 fn a_system_without_a_name_yet_is_not_its_own_partner() {
     let now = Instant::from_nanos(1_000_000_000);
     let mut a = Lacp::new("bond0", settings(), [0; 6]);
