@@ -312,6 +312,7 @@ impl Connection<'_> {
                     None => continue,
                 }
             }
+            self.peer.looked_ns.store(self.turn.as_nanos(), Ordering::Release);
             let Connection { out, sent, active, peer, .. } = self;
             let more = &mut *active;
             tokio::select! {

@@ -29,6 +29,9 @@ use super::snoop::{Snoopers, preference};
 /// Miss length of a new controller connection (OpenFlow 1.3.5 7.3.2).
 const DEFAULT_MISS_SEND_LEN: u16 = 128;
 
+/// Between looks at whether connections have done what is due.
+const LOOK: Duration = Duration::from_micros(50);
+
 /// What a connection hears that is to ask for each kind of message first.
 const SILENCE: AsyncConfig = AsyncConfig {
     packet_in: [0; 2],
@@ -235,6 +238,8 @@ pub(super) struct Peer {
     pub(super) unsent: AtomicUsize,
     /// Flow monitors have paused.
     paused: AtomicBool,
+    /// What was due by then is done and written: when its last turn began, in nanoseconds.
+    pub(super) looked_ns: AtomicU64,
 }
 
 /// Who is at the other end of a new connection.
@@ -458,6 +463,27 @@ impl Hub {
         }
     }
 
+    /// Has connections do what has become due by now, and waits until each has: at most `patience` of host time. For who moves
+    /// the time on, which their timers do not follow.
+    pub fn look_around(&self, patience: Duration) {
+        let now = self.clock.now().as_nanos();
+        let until = std::time::Instant::now() + patience;
+        let late = |wake: bool| {
+            let roster = self.roster.lock();
+            let mut late = roster.peers.values().filter(|(p, _)| p.looked_ns.load(Ordering::Acquire) < now);
+            if wake {
+                late.by_ref().map(|(p, _)| p.wake.notify_one()).count() > 0
+            } else {
+                late.next().is_some()
+            }
+        };
+        let mut waits = late(true);
+        while waits && std::time::Instant::now() < until {
+            std::thread::sleep(LOOK);
+            waits = late(false);
+        }
+    }
+
     /// The controller that is worth listening to, connected or not.
     pub(super) fn worth_snooping(&self) -> Option<String> {
         let targets: Vec<String> = self.targets.lock().keys().cloned().collect();
@@ -493,6 +519,7 @@ impl Hub {
             overflow: AtomicBool::new(false),
             unsent: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
+            looked_ns: AtomicU64::new(0),
         });
         let visitor = kind != PeerKind::Controller;
         let standing = Standing {

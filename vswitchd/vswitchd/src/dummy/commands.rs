@@ -81,6 +81,8 @@ fn warp(parts: &Parts, clock: &WarpClock, total: u64, step: u64) {
         clock.warp(Duration::from_millis(step.min(total - n * step)));
         parts.rounds.go_round(PATIENCE);
         exchange(parts);
+        let hubs: Vec<_> = parts.endpoints.lock().iter().map(|e| Arc::clone(&e.hub)).collect();
+        hubs.iter().for_each(|h| h.look_around(PATIENCE));
         if parts.stopping() {
             return;
         }
