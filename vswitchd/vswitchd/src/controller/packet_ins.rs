@@ -7,8 +7,8 @@
 //!
 //! Packet-ins may be lost, and a controller that is flooded with packets that nobody knows still gets those that its flows send: the two
 //! kinds have a rate and queues each, as in Open vSwitch. Of a lane that is full the port gives way that has most in it, so that
-//! one port cannot have all the others' packet-ins dropped; while packets wait for the rate, ports take turns. Otherwise they leave in
-//! the order in which they came.
+//! one port cannot have all the others' packet-ins dropped; while packets wait for the rate, ports take turns, and lanes. Otherwise
+//! they leave in the order in which they came, whatever their lanes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -49,8 +49,9 @@ pub const LANES: [&str; 2] = ["action", "miss"];
 #[derive(Debug)]
 pub(super) struct PacketIns {
     lanes: [Lane; 2],
-    /// Whose turn it is.
+    /// Whose turn it was last.
     turn: usize,
+    came: u64,
 }
 
 #[derive(Debug)]
@@ -59,7 +60,6 @@ struct Lane {
     ports: BTreeMap<u32, VecDeque<(u64, Arc<PacketIn>)>>,
     len: usize,
     most: usize,
-    came: u64,
     /// The port that was served last.
     served: u32,
     rate: TokenBucket,
@@ -72,12 +72,11 @@ impl PacketIns {
             ports: BTreeMap::new(),
             len: 0,
             most: most(limits),
-            came: 0,
             served: 0,
             rate: TokenBucket::new(limits.packet_in_rate_pps, limits.packet_in_burst, now),
             counts: LaneCounts::default(),
         };
-        PacketIns { lanes: [lane(), lane()], turn: 0 }
+        PacketIns { lanes: [lane(), lane()], turn: 0, came: 0 }
     }
 
     /// Other limits from now on. What is queued stays.
@@ -92,11 +91,16 @@ impl PacketIns {
     pub(super) fn push(&mut self, p: &Arc<PacketIn>, now: Instant) -> Result<(), PacketInDrop> {
         use PacketInReason::{ExplicitMiss, ImplicitMiss, NoMatch};
         let miss = matches!(p.reason, NoMatch | ExplicitMiss | ImplicitMiss);
-        self.lanes[usize::from(miss)].push(p, now)
+        self.came += 1;
+        self.lanes[usize::from(miss)].push(p, self.came, now)
     }
 
     /// Takes the next one whose time has come.
     pub(super) fn pop(&mut self, now: Instant) -> Option<Arc<PacketIn>> {
+        let [actions, misses] = &mut self.lanes;
+        if let (Some(a), Some(m)) = (actions.oldest(now), misses.oldest(now)) {
+            self.turn = usize::from(a < m);
+        }
         for _ in 0..self.lanes.len() {
             self.turn = (self.turn + 1) % self.lanes.len();
             let p = self.lanes[self.turn].pop(now);
@@ -126,7 +130,7 @@ fn most(limits: &Limits) -> usize {
 }
 
 impl Lane {
-    fn push(&mut self, p: &Arc<PacketIn>, now: Instant) -> Result<(), PacketInDrop> {
+    fn push(&mut self, p: &Arc<PacketIn>, came: u64, now: Instant) -> Result<(), PacketInDrop> {
         let port = p.matches.get(FieldId::InPort).0 as u32;
         self.rate.fill(now);
         let waits = !self.rate.has(self.len + 1);
@@ -141,9 +145,8 @@ impl Lane {
             }
         }
         *(if waits { &mut self.counts.queued } else { &mut self.counts.bypassed }) += 1;
-        self.came += 1;
         self.len += 1;
-        self.ports.entry(port).or_default().push_back((self.came, Arc::clone(p)));
+        self.ports.entry(port).or_default().push_back((came, Arc::clone(p)));
         match full {
             true if waits => Err(PacketInDrop::Rate),
             true => Err(PacketInDrop::Full),
@@ -157,6 +160,13 @@ impl Lane {
         if q.is_empty() {
             self.ports.remove(&port);
         }
+    }
+
+    /// When the first came, unless some of them wait for the rate.
+    fn oldest(&mut self, now: Instant) -> Option<u64> {
+        self.rate.fill(now);
+        let waits = !self.rate.has(self.len);
+        self.ports.values().filter(|_| !waits).filter_map(|q| q.front().map(|(n, _)| *n)).min()
     }
 
     fn pop(&mut self, now: Instant) -> Option<Arc<PacketIn>> {
@@ -305,6 +315,15 @@ mod tests {
         assert_eq!(p.push(&miss(1), at_ms(0)), Ok(()));
         let c = p.counts()[1];
         assert_eq!((c.backlog, c.bypassed, c.queued, c.dropped), (1, 4, 0, 2));
+    }
+
+    #[test]
+    fn without_a_rate_lanes_do_not_change_the_order() {
+        let mut p = PacketIns::new(&limits(10, 0, 1), at_ms(0));
+        let came = [action(), miss(1), miss(2), action(), action(), miss(3)];
+        assert!(came.iter().all(|m| p.push(m, at_ms(0)).is_ok()));
+        let left: Vec<_> = std::iter::from_fn(|| p.pop(at_ms(0))).collect();
+        assert!(left.len() == came.len() && left.iter().zip(&came).all(|(a, b)| Arc::ptr_eq(a, b)));
     }
 
     #[test]
