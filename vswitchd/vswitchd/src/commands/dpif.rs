@@ -35,14 +35,6 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>, reconfigure: &Re
         let bridge = find(&p, name).ok_or("no such bridge")?;
         Ok(p.dump_flows(&o, Some(bridge.index())))
     });
-    // There is one way in which actions are executed, and it is that of Open vSwitch's without vector instructions.
-    commands.register("odp-execute/action-impl-set", "name", 1..=1, |a| match a[0].as_str() {
-        "scalar" => Ok("Action implementation set to scalar.\n".to_owned()),
-        other => Err(format!("Error: unknown action implementation, {other}, specified!")),
-    });
-    commands.register("odp-execute/action-impl-show", "", 0..=0, |_| {
-        Ok("Available Actions implementations:\n  scalar (available: Yes, active: Yes)\n".to_owned())
-    });
     if parts.dummy {
         let (p, to) = (Arc::clone(parts), reconfigure.clone());
         commands.register("dpif-dummy/change-port-number", "dp port new-number", 3..=3, move |a| {

@@ -1,8 +1,8 @@
-//! `dpif-netdev/*-impl-*` and their like: which of several ways of doing the same the datapath uses (ovs-vswitchd(8)).
+//! `dpif-netdev/*-impl-*`, `odp-execute/*` and their like: which of several ways of doing the same the datapath uses (ovs-vswitchd(8)).
 //!
 //! Open vSwitch has variants made with vector instructions and chooses among them by these commands. This datapath has one way for
 //! each, which it calls by the name that Open vSwitch has for the one without. A lookup that validates itself against every other
-//! finds one other, and is that.
+//! finds one other, and is that; so with actions.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -22,6 +22,8 @@ const PARSER: &str = "scalar";
 /// Ways of lookup by name, and their priorities.
 type Lookups = [(&'static str, u8); 2];
 const LOOKUPS: Lookups = [("autovalidator", 0), ("generic", 1)];
+/// Ways of executing actions.
+const EXECUTIONS: [&str; 2] = ["scalar", "autovalidator"];
 
 pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     commands.register("dpif-netdev/dpif-impl-set", "dpif_implementation_name", 1..=1, |a| {
@@ -62,6 +64,16 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
     commands.register("dpif-netdev/subtable-lookup-info-get", "", 0..=0, move |_| {
         Ok(lookups_text(&lookups.lock(), p.soft.stats().masks))
     });
+    let execution = Arc::new(Mutex::new(EXECUTIONS[0]));
+    let e = Arc::clone(&execution);
+    commands.register("odp-execute/action-impl-set", "name", 1..=1, move |a| {
+        let known = EXECUTIONS.into_iter().find(|n| *n == a[0]);
+        *e.lock() =
+            known.ok_or_else(|| format!("Error: unknown action implementation, {}, specified!", a[0]))?;
+        Ok(format!("Action implementation set to {}.\n", a[0]))
+    });
+    commands
+        .register("odp-execute/action-impl-show", "", 0..=0, move |_| Ok(executions_text(*execution.lock())));
 }
 
 /// Processors of the threads that do it so: all.
@@ -88,9 +100,22 @@ fn lookups_text(lookups: &Lookups, subtables: usize) -> String {
     out
 }
 
+fn executions_text(active: &str) -> String {
+    let word = |name| if name == active { "Yes" } else { "No" };
+    let all = EXECUTIONS.map(|n| format!("  {n} (available: Yes, active: {})\n", word(n)));
+    format!("Available Actions implementations:\n{}", all.concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_ways_of_execution_one_is_active() {
+        let want = "Available Actions implementations:\n  scalar (available: Yes, active: No)\n  \
+                    autovalidator (available: Yes, active: Yes)\n";
+        assert_eq!(executions_text("autovalidator"), want);
+    }
 
     #[test]
     fn priorities_of_lookups_are_bytes() {
