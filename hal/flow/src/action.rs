@@ -63,11 +63,13 @@ pub enum PuntReason {
     Lacp = 0xfc,
     /// For the bridge, which takes part in a spanning tree (IEEE 802.1D); not one of OpenFlow's.
     Stp = 0xfb,
+    /// For the port itself, which finds out who is at the other end (LLDP, IEEE 802.1AB); not one of OpenFlow's.
+    Lldp = 0xfa,
 }
 
 impl PuntReason {
     /// Every reason.
-    pub const ALL: [PuntReason; 13] = [
+    pub const ALL: [PuntReason; 14] = [
         PuntReason::NoMatch,
         PuntReason::Action,
         PuntReason::InvalidTtl,
@@ -81,11 +83,15 @@ impl PuntReason {
         PuntReason::Cfm,
         PuntReason::Lacp,
         PuntReason::Stp,
+        PuntReason::Lldp,
     ];
 
     /// Whether the packet is for the port that it came in on.
     pub fn is_of_link(self) -> bool {
-        matches!(self, PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp | PuntReason::Stp)
+        matches!(
+            self,
+            PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp | PuntReason::Stp | PuntReason::Lldp
+        )
     }
 
     /// What the switch itself wants packets for, by the name of Open vSwitch's slow path; `None` where they are for controllers.
@@ -96,6 +102,7 @@ impl PuntReason {
             PuntReason::Cfm => Some("cfm"),
             PuntReason::Lacp => Some("lacp"),
             PuntReason::Stp => Some("stp"),
+            PuntReason::Lldp => Some("lldp"),
             _ => None,
         }
     }

@@ -621,7 +621,12 @@ impl Bridge {
             s.note_learned(&o.learned);
             s.note_neighbours(&o.wanted, &o.overheard);
         }
-        Trace::new(flow, o)
+        Trace::new(&key, self.shown(&pipeline, &flow), o)
+    }
+
+    /// A traced packet as rules see it.
+    fn shown(&self, pipeline: &Pipeline, flow: &PipelineKey) -> PipelineKey {
+        if pipeline.settings.one_tag { crate::xlate::seen_in_pipeline(flow) } else { *flow }
     }
 
     /// The text of `bridge/dump-flows`: every flow, a line each.
@@ -685,7 +690,7 @@ impl Bridge {
         }
         keep_from_controllers(&mut o.actions);
         o.steps.retain(|s| !matches!(s.kind, StepKind::Learned(_)));
-        Some(Trace::new(flow, o))
+        Some(Trace::new(&flow.packet(), b.shown(&b.pipeline(), &flow), o))
     }
 
     /// Records follow the tables up to this generation.

@@ -99,9 +99,12 @@ fn reason(r: PuntReason) -> PacketInReason {
         PuntReason::NoMatch => PacketInReason::NoMatch,
         PuntReason::Action => PacketInReason::Action,
         // For the switch itself.
-        PuntReason::Snoop | PuntReason::Bfd | PuntReason::Cfm | PuntReason::Lacp | PuntReason::Stp => {
-            PacketInReason::Action
-        }
+        PuntReason::Snoop
+        | PuntReason::Bfd
+        | PuntReason::Cfm
+        | PuntReason::Lacp
+        | PuntReason::Stp
+        | PuntReason::Lldp => PacketInReason::Action,
         PuntReason::InvalidTtl => PacketInReason::InvalidTtl,
         PuntReason::ActionSet => PacketInReason::ActionSet,
         PuntReason::Group => PacketInReason::Group,

@@ -325,7 +325,8 @@ impl Switch {
         }
         out.translated += 1;
         let (bridge, mut o) = self.translate_key(&r.matches.key());
-        if bridge != basis.bridge || !o.mask.is_subset_of(&r.matches.mask()) {
+        // What takes room for a learned flow takes it with a packet, and of several records the one whose packet comes first.
+        if bridge != basis.bridge || o.contends || !o.mask.is_subset_of(&r.matches.mask()) {
             out.deleted += 1;
             return Verdict::Delete;
         }

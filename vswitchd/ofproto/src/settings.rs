@@ -35,6 +35,8 @@ pub struct PortSettings {
     pub bfd: Option<links::BfdSettings>,
     /// Whether its link carries is found out by continuity checks.
     pub cfm: Option<links::CfmSettings>,
+    /// Who is at the other end of its link is found out by LLDP, and what it is told.
+    pub lldp: Option<links::LldpSettings>,
     /// Its queues, by number.
     pub queues: BTreeMap<u32, QueueSettings>,
     /// It is one of several, or speaks link aggregation control.
@@ -48,6 +50,7 @@ impl PortSettings {
     pub fn takes_packets(&self) -> bool {
         self.bfd.is_some()
             || self.cfm.is_some()
+            || self.lldp.is_some()
             || self.aggregation.as_ref().is_some_and(|a| a.lacp.is_some())
     }
 }
@@ -205,6 +208,8 @@ pub struct BridgeSettings {
     /// The bridge stands on the kernel's datapath: tunnels are ports of it, which packets for them give their metadata to, and what goes
     /// to the LOCAL port goes to the host.
     pub kernel_datapath: bool,
+    /// Rules see one VLAN tag of a packet, and a second as its payload (`other_config:vlan-limit=1` of table Open_vSwitch); else two.
+    pub one_tag: bool,
     /// Its part in a spanning tree, if it has one.
     pub tree: Option<Tree>,
     /// Controllers whose connections go as NORMAL has it, whatever the tables say ([`crate::in_band`]).
@@ -240,6 +245,7 @@ impl Default for BridgeSettings {
             snooping: None,
             stock_megaflows: false,
             kernel_datapath: false,
+            one_tag: false,
             tree: None,
             in_band: Vec::new(),
             mirrors: Vec::new(),

@@ -115,6 +115,9 @@ fn classify(p: &Pipeline, routing: &Routing, no: PortNo, mut name: u64, key: &Pa
     if key.get64(FieldId::RecircId) != 0 || key.get64(FieldId::NwFrag) != 0 {
         return 0;
     }
+    if p.settings.one_tag && crate::xlate::hides_tag(key) {
+        return 0;
+    }
     let mut k = PipelineKey::from_packet(key, no.0);
     k.set(FieldId::ActsetOutput, PortNo::UNSET.0.into());
     let needed = !p.settings.in_band.is_empty() && {

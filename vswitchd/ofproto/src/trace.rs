@@ -12,7 +12,7 @@ use std::sync::Arc;
 use flow::text::odp::{Context, format_actions};
 use flow::text::value::PortName;
 use flow::text::{flags, ofctl};
-use flow::{Action, FieldId, PacketMatch, PipelineKey, PipelineMatch, PuntReason};
+use flow::{Action, FieldId, PacketKey, PacketMatch, PipelineKey, PipelineMatch, PuntReason};
 use offload::Origin;
 use openflow::extension::{Nat, NatAddresses, NatFlags};
 use openflow::group::BucketId;
@@ -142,10 +142,11 @@ impl Names<'_> {
 }
 
 impl Trace {
-    pub(crate) fn new(flow: PipelineKey, o: Outcome) -> Self {
+    /// Of the packet `key`, of which rules saw `flow`.
+    pub(crate) fn new(key: &PacketKey, flow: PipelineKey, o: Outcome) -> Self {
         let (looked, last) = o.seen.map(|s| *s).unwrap_or_default();
         Trace {
-            megaflow: PacketMatch::new(&flow.packet(), &o.mask),
+            megaflow: PacketMatch::new(key, &o.mask),
             looked: PipelineMatch::new(&flow, &looked),
             flow,
             last,
@@ -176,6 +177,7 @@ impl Trace {
                     PuntReason::Cfm => "Consists of CFM packets.",
                     PuntReason::Lacp => "Consists of LACP packets.",
                     PuntReason::Stp => "Consists of STP packets.",
+                    PuntReason::Lldp => "Consists of LLDP packets.",
                     _ => continue,
                 },
                 _ => continue,

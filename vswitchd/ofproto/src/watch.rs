@@ -1,4 +1,4 @@
-//! Ports whose links are watched: sessions of BFD and continuity checks ([`links`]) for each port that is to have them.
+//! Ports whose links are watched: sessions of BFD, continuity checks and LLDP ([`links`]) for each port that is to have them.
 //!
 //! ```text
 //!   settings of a port ─► session ─► frames ─► translated as sent to the port ─► datapath
@@ -20,7 +20,7 @@ use datapath_api::Punt;
 use flow::{Action, FieldId, PipelineKey, PuntReason};
 use links::bfd::BfdStatus;
 use links::cfm::CfmStatus;
-use links::{Bfd, Cfm};
+use links::{Bfd, Cfm, Lldp};
 use openflow::{Action as OfAction, PortNo};
 use parking_lot::Mutex;
 
@@ -49,6 +49,7 @@ struct Session {
     mac: [u8; 6],
     bfd: Option<Bfd>,
     cfm: Option<Cfm>,
+    lldp: Option<Lldp>,
     /// What the port was told last.
     fit: bool,
 }
@@ -108,7 +109,7 @@ impl Switch {
     pub(crate) fn watch_port(&self, bridge: u32, port: &Port) -> bool {
         let (now, place, s) = (self.now(), (bridge, port.no), &port.settings);
         let mut all = self.watches.sessions.lock();
-        if s.bfd.is_none() && s.cfm.is_none() {
+        if s.bfd.is_none() && s.cfm.is_none() && s.lldp.is_none() {
             all.remove(&place);
             return true;
         }
@@ -118,6 +119,7 @@ impl Switch {
             mac: port.hw_addr.0,
             bfd: None,
             cfm: None,
+            lldp: None,
             fit: true,
         });
         session.bfd = match (session.bfd.take(), &s.bfd) {
@@ -139,6 +141,14 @@ impl Switch {
             (None, Some(wanted)) => {
                 Some(Cfm::new(&port.name, wanted.clone(), self.watches.random.hash_one(place), rx, now))
             }
+        };
+        session.lldp = match (session.lldp.take(), &s.lldp) {
+            (_, None) => None,
+            (Some(mut l), Some(wanted)) => {
+                l.configure(wanted.clone(), now);
+                Some(l)
+            }
+            (None, Some(wanted)) => Some(Lldp::new(&port.name, wanted.clone(), now)),
         };
         session.fit = session.is_fit(now);
         let fit = session.fit;
@@ -196,6 +206,9 @@ impl Switch {
                 if let Some(c) = &mut s.cfm {
                     c.run(now, rx);
                 }
+                if let Some(l) = &mut s.lldp {
+                    l.run(now);
+                }
             }
         }
         for _ in 0..MAX_ANSWERS {
@@ -219,7 +232,8 @@ impl Switch {
             let mac = s.mac;
             let bfd = s.bfd.as_mut().filter(|b| b.due(now)).map(|b| (b.emit(now, mac), b.settings().oam));
             let cfm = s.cfm.as_mut().filter(|c| c.due(now)).map(|c| (c.emit(now, mac), false));
-            bfd.into_iter().chain(cfm).collect()
+            let lldp = s.lldp.as_mut().filter(|l| l.due(now)).map(|l| (l.emit(now, mac), false));
+            bfd.into_iter().chain(cfm).chain(lldp).collect()
         };
         let Some(b) = self.bridge(bridge).filter(|_| !frames.is_empty()) else { return false };
         for (frame, oam) in frames {
@@ -242,9 +256,10 @@ impl Switch {
             }
             let mut all = self.watches.sessions.lock();
             let Some(s) = all.get_mut(&a.place) else { continue };
-            match (a.reason, &mut s.bfd, &mut s.cfm) {
-                (PuntReason::Bfd, Some(b), _) => b.receive(&a.frame, now),
-                (PuntReason::Cfm, _, Some(c)) => c.receive(&a.frame, now),
+            match (a.reason, &mut s.bfd, &mut s.cfm, &mut s.lldp) {
+                (PuntReason::Bfd, Some(b), ..) => b.receive(&a.frame, now),
+                (PuntReason::Cfm, _, Some(c), _) => c.receive(&a.frame, now),
+                (PuntReason::Lldp, .., Some(l)) => l.receive(&a.frame, now),
                 _ => {}
             }
         }
@@ -378,6 +393,18 @@ impl Switch {
     pub fn force_cfm(&self, name: Option<&str>, fault: Option<bool>) -> Result<(), String> {
         let found = self.for_each_session(name, |s| s.cfm.as_mut().map(|c| c.force(fault)).is_some());
         if found || name.is_none() { Ok(()) } else { Err("no such CFM object".into()) }
+    }
+
+    /// What `f` says of LLDP on each port of a bridge that speaks it, or on each of all.
+    ///
+    /// # Errors
+    /// There is no such bridge.
+    pub fn lldp_text(&self, bridge: Option<&str>, f: impl Fn(&Lldp) -> String) -> Result<String, String> {
+        let of = |name: &str| self.bridges().iter().find(|b| b.name() == name).map(|b| b.index());
+        let of = bridge.map(|name| of(name).ok_or("no such bridge")).transpose()?;
+        let all = self.watches.sessions.lock();
+        let those = all.iter().filter(|((b, _), _)| of.is_none_or(|o| o == *b));
+        Ok(those.filter_map(|(_, s)| s.lldp.as_ref()).map(f).collect())
     }
 
     /// Whether `f` says so of any.

@@ -107,6 +107,35 @@ fn a_flow_that_is_learned_again_is_not_used_by_that() {
 }
 
 #[test]
+fn room_that_several_records_want_goes_to_the_one_whose_packet_comes_first() {
+    let r = Rig::new();
+    flows(&r, "actions=learn(table=1,cookie=1,limit=1,dl_dst=dl_src),2\n");
+    let from = |n| FrameBuilder::new().eth([2, 0, 0, 0, 0, 99], [2, 0, 0, 0, 0, n]).build();
+    for n in [1, 2] {
+        r.packet(&from(n), 1);
+        r.switch.run(r.now());
+    }
+    let records = || r.dp.flows.lock().unwrap().len();
+    assert_eq!((in_table(&r, 1), records()), (1, 2));
+    let all = openflow::FlowMod {
+        table: TableId(1),
+        ..openflow::FlowMod::new(openflow::flow_mod::FlowModCommand::Delete)
+    };
+    r.flow_mod(all).unwrap();
+    r.switch.run(r.now());
+    // Neither may have it before a packet comes: then they are translated one after the other.
+    assert_eq!((in_table(&r, 1), records()), (0, 0));
+    for n in [2, 1] {
+        r.packet(&from(n), 1);
+        r.switch.run(r.now());
+    }
+    let learned = r.flows(FlowStatsRequest { table: TableId(1), ..FlowStatsRequest::ALL });
+    let whose: Vec<_> = learned.iter().map(|f| f.matches.get(flow::FieldId::EthDst).0).collect();
+    assert_eq!(whose, [0x0200_0000_0002]);
+    assert_eq!(records(), 2, "records stay while nothing changes");
+}
+
+#[test]
 fn learned_flows_go_with_the_last_flow_that_learns_them() {
     let r = Rig::new();
     flows(

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flow::{Action, PortId, PuntReason};
 use links::bfd::State;
-use links::{BfdSettings, CfmSettings};
+use links::{BfdSettings, CfmSettings, Lldp, LldpSettings};
 use ofproto::{BridgeConfig, Port, PortSettings, TraceStart};
 use openflow::PortNo;
 use openflow::number::MacAddr;
@@ -118,4 +118,45 @@ fn a_port_is_live_once_it_is_there() {
     r.bridge.put_port(Port::new(PortNo(7), PortId(17), "p7", mac(7)));
     let told: Vec<_> = r.told.ports.lock().unwrap().iter().map(|p| (p.reason, p.desc.state)).collect();
     assert_eq!(told, [(PortReason::Add, PortState(0)), (PortReason::Modify, PortState::LIVE)]);
+}
+
+#[test]
+fn neighbours_are_found_through_a_patch_and_tables_do_not_see_what_they_say() {
+    let r = Rig::new();
+    let other = patched(&r);
+    let lldp = |name: &str| {
+        let said = LldpSettings {
+            system_description: name.into(),
+            mappings: [(100, 10)].into(),
+            ..LldpSettings::default()
+        };
+        PortSettings { lldp: Some(said), ..PortSettings::default() }
+    };
+    assert!(r.bridge.set_port_settings(PortNo(10), lldp("one")));
+    assert!(other.set_port_settings(PortNo(20), lldp("two")));
+    assert!(lives(&r, 10), "the port is as live as without");
+    go(&r, 5000);
+    let text = |bridge, f: fn(&Lldp) -> String| r.switch.lldp_text(bridge, f);
+    let servers = text(Some("br0"), Lldp::servers_text).unwrap();
+    assert!(
+        servers.starts_with("LLDP: p10\n  Auto Attach Primary Server Id: 02:00:00:00:01:14\n"),
+        "{servers}"
+    );
+    assert!(servers.contains("Server Descr: two\n"), "{servers}");
+    assert!(text(Some("br1"), Lldp::servers_text).unwrap().contains("Server Descr: one\n"));
+    let all = text(None, Lldp::counters_text).unwrap();
+    assert_eq!(all.matches("  tx cnt: 1\n  rx cnt: 1\n").count(), 2, "{all}");
+    assert!(text(Some("br0"), Lldp::services_text).unwrap().contains("100      10   Switch      Pending"));
+    assert_eq!(text(Some("br9"), Lldp::servers_text), Err("no such bridge".into()));
+    assert!(r.dp.executed.lock().unwrap().is_empty());
+    // What comes in from outside goes to the port too, and to nobody else; on a port that does not speak it, to the tables.
+    let frame =
+        links::lldp::pdu::Unit::read(&Lldp::new("x", LldpSettings::default(), r.now()).emit(r.now(), [9; 6]))
+            .unwrap()
+            .frame([9; 6]);
+    assert!(r.bridge.set_port_settings(PortNo(1), lldp("three")));
+    let taken = r.packet(&frame, 1);
+    let [Action::Controller(c)] = &taken[..] else { panic!("{taken:?}") };
+    assert_eq!((c.reason, c.in_port), (PuntReason::Lldp, 1));
+    assert!(r.packet(&frame, 2).is_empty());
 }

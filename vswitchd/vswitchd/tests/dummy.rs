@@ -249,3 +249,62 @@ fn a_bridge_whose_controllers_come_or_go_is_emptied_and_one_whose_controllers_ch
     r.run("ovs-vsctl del-controller br0");
     assert_eq!(there(), [false; 3], "the controller has gone");
 }
+
+#[test]
+fn what_connections_have_due_is_done_before_a_warp_ends() {
+    let r = Rig::start();
+    let log = r.dir.path().join("monitor.log");
+    let monitor = "-O OpenFlow14 monitor br0 --detach --no-chdir --pidfile";
+    r.run(&format!("sh -c 'ovs-ofctl {monitor} >{} 2>&1'", log.display()));
+    r.appctl("time/stop");
+    let send = |bytes: &str| r.appctl(&format!("-t ovs-ofctl ofctl/send '{bytes}'"));
+    // A bundle is opened, and committed when it is gone: OFPT_BUNDLE_CONTROL (OpenFlow 1.4.0 7.3.9).
+    send("05 21 00 10 00 00 00 01 00 00 00 01 00 00 00 03");
+    r.appctl("-t ovs-ofctl ofctl/barrier");
+    r.appctl("time/warp 11000");
+    send("05 21 00 10 00 00 00 02 00 00 00 01 00 04 00 03");
+    r.appctl("-t ovs-ofctl ofctl/barrier");
+    r.appctl("-t ovs-ofctl exit");
+    let said = std::fs::read_to_string(&log).unwrap();
+    let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("no {what}: {said}"));
+    assert!(
+        at("OFPBFC_TIMEOUT") < at("COMMIT_REQUEST") && at("COMMIT_REQUEST") < at("OFPBFC_BAD_ID"),
+        "{said}"
+    );
+}
+
+#[test]
+fn lldp_tells_who_is_there_and_tables_see_one_tag_unless_asked() {
+    let r = Rig::start();
+    r.run(
+        "ovs-vsctl set Interface p1 lldp:enable=true -- set Bridge br0 auto_attach=@a \
+           -- --id=@a create AutoAttach system_name=edge mappings=100=10",
+    );
+    // A unit of IEEE 802.1AB with an assignment that Auto Attach has no room for: wrong, said once, and harmless.
+    let begin = "0180c200000e0200000000aa88cc0207040200000000aa0403057031060200780a046e616d65";
+    for _ in 0..3 {
+        r.appctl(&format!("netdev-dummy/receive p1 {begin}fe0500040d0c010000"));
+    }
+    assert_eq!(
+        r.log().matches("|lldp|WARN|ISID_VLAN_ASGNS TLV too short received on p1").count(),
+        1,
+        "{}",
+        r.log()
+    );
+    r.appctl(&format!("netdev-dummy/receive p1 {begin}0000"));
+    let counts = r.appctl("autoattach/statistics br0");
+    assert!(
+        counts.contains("  rx cnt: 4\n  rx discarded cnt: 3\n") && counts.contains("  insert cnt: 1\n"),
+        "{counts}"
+    );
+    assert!(r.appctl("autoattach/show-isid").contains("100      10   Switch      Pending"));
+    assert!(r.appctl("dpctl/dump-flows").contains("actions:userspace(pid=0,slow_path(lldp))"));
+    assert!(r.tool("ovs-appctl autoattach/status br9").is_err());
+
+    r.run("ovs-ofctl add-flow br0 in_port=2,dl_type=0x8100,actions=1");
+    let two = "in_port(7),eth(),eth_type(0x8100),vlan(vid=16,pcp=0),encap(eth_type(0x8100),vlan(vid=17,pcp=0),encap(eth_type(0xabcd)))";
+    let last = || r.appctl(&format!("ofproto/trace '{two}'")).lines().last().unwrap_or_default().to_owned();
+    assert_eq!(last(), "Datapath actions: 1");
+    r.run("ovs-vsctl set Open_vSwitch . other_config:vlan-limit=0");
+    assert_eq!(last(), "Datapath actions: drop");
+}

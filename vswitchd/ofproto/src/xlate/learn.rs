@@ -66,11 +66,14 @@ impl Xlate<'_> {
         let env = self.env;
         let generation = env.pipeline.table_generation(fm.table.0);
         self.out.deps.counted.push((env.index, fm.table.0, generation));
-        env.pipeline.table(fm.table.0).is_none_or(|t| {
+        let table = env.pipeline.table(fm.table.0);
+        let there = table.is_some_and(|t| {
             let matches = t.rules.compact(&fm.matches);
             t.rules.find_exact(&matches, fm.priority.into()).is_some()
-                || t.n_with_cookie(fm.cookie, limit) < limit
-        })
+        });
+        let fits = there || table.is_none_or(|t| t.n_with_cookie(fm.cookie, limit) < limit);
+        self.out.contends |= fits && !there;
+        fits
     }
 }
 

@@ -46,6 +46,7 @@ mod patch;
 mod problem;
 mod share;
 mod slow;
+mod tags;
 mod tunnel;
 
 use std::net::IpAddr;
@@ -61,6 +62,7 @@ use smallvec::SmallVec;
 pub use hash::hash_of_station;
 pub use learn::LearnedFlow;
 pub use problem::Problem;
+pub(crate) use tags::{hides as hides_tag, seen_in_pipeline};
 
 use crate::exports::NetflowOf;
 use crate::mac_table::MacTable;
@@ -120,6 +122,8 @@ pub struct Outcome {
     pub recircs: SmallVec<[Arc<Recirc>; 1]>,
     /// Flows that its packets have learned.
     pub learned: SmallVec<[LearnedFlow; 0]>,
+    /// It takes the last room for such a flow, or some of it: whether there is room is for the packet that comes first to find out.
+    pub contends: bool,
     /// Rules whose timeouts a packet that ends its connection shortens: idle and hard, in seconds.
     pub fin_timeouts: SmallVec<[(Arc<Rule>, u16, u16); 0]>,
     /// Bridges, sources and neighbours whose Ethernet addresses are missing.
@@ -205,7 +209,9 @@ pub fn translate(
     start: Start<'_>,
     record: bool,
 ) -> Outcome {
-    let mut x = Xlate::new(env, key, in_port, record);
+    let one_tag = env.pipeline.settings.one_tag;
+    let seen = if one_tag { tags::seen(key) } else { *key };
+    let mut x = Xlate::new(env, &seen, in_port, record);
     x.step(|| StepKind::Bridge(env.name.into()));
     x.nest = 1;
     let is_new = matches!(start, Start::Tables | Start::Traced(_));
@@ -227,7 +233,11 @@ pub fn translate(
     x.finish_freezing();
     x.count_for_netflow(is_new);
     x.tell_fate();
-    x.finish()
+    let mut out = x.finish();
+    if one_tag {
+        tags::tell(key, &mut out.mask);
+    }
+    out
 }
 
 /// What a port lets packets do.

@@ -40,6 +40,10 @@ impl Xlate<'_> {
             && self.key.get64(FieldId::EthType) == u64::from(bonds::lacp::pdu::ETH_TYPE)
         {
             Some(PuntReason::Lacp)
+        } else if s.lldp.is_some()
+            && self.key.get64(FieldId::EthType) == u64::from(links::lldp::pdu::ETH_TYPE)
+        {
+            Some(PuntReason::Lldp)
         } else {
             None
         }

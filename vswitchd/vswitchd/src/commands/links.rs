@@ -1,8 +1,9 @@
-//! `bfd/*` and `cfm/*`: the texts of Open vSwitch 3.1.
+//! `bfd/*`, `cfm/*` and `autoattach/*`: the texts of Open vSwitch 3.1.
 
 use std::sync::Arc;
 
 use daemon::unixctl::Commands;
+use links::Lldp;
 
 use crate::report::Parts;
 
@@ -25,6 +26,14 @@ pub(super) fn register(commands: &Commands, parts: &Arc<Parts>) {
         let fault = forced(word).ok_or("unknown fault string")?;
         p.layer.force_cfm(name, fault).map(|()| "OK\n".into())
     });
+    let show = |name, text: fn(&Lldp) -> String| {
+        let p = Arc::clone(parts);
+        let of = move |a: &[String]| p.layer.lldp_text(a.first().map(String::as_str), text);
+        commands.register(name, "[bridge]", 0..=1, of);
+    };
+    show("autoattach/status", Lldp::servers_text);
+    show("autoattach/show-isid", Lldp::services_text);
+    show("autoattach/statistics", Lldp::counters_text);
 }
 
 /// The interface, if one is named, and the word after it.

@@ -141,6 +141,7 @@ const LOOKED_AT: &[(&str, &[&str])] = &[
         ],
     ),
     ("Manager", &["target", "connection_mode"]),
+    ("AutoAttach", &["system_name", "system_description", "mappings"]),
     ("QoS", &["type", "queues"]),
     ("sFlow", &["targets", "sampling", "polling", "header", "agent"]),
     (
@@ -213,10 +214,14 @@ pub fn wanted(db: &Snapshot, host: Host) -> Option<Wanted> {
     bridges.sort_by_key(|b| string(*b, "name"));
     let seconds = root.key("other_config", "bundle-idle-timeout").and_then(|v| v.parse().ok());
     let bundle_idle = seconds.filter(|n| *n > 0).map(|n: u32| Duration::from_secs(n.into()));
+    // As controllers expect it that know no more than one tag; 0 or less is no limit (ovs-vswitchd.conf.db(5)).
+    let limit = root.key("other_config", "vlan-limit").and_then(|v| v.parse::<i64>().ok());
+    let one_tag = limit.unwrap_or(1) == 1;
     let mut sub_id = 0;
     for row in bridges {
         if let Some(b) = bridge(db, row, host, &mut devices, &mut w.ignored) {
             let mut b = BridgeConfig { bundle_idle, ..b };
+            b.settings.one_tag = one_tag;
             b.settings.sflow = exporters::sflow(db, row, sub_id);
             sub_id += u32::from(b.settings.sflow.is_some());
             w.desired.bridges.push(b);
@@ -422,9 +427,7 @@ fn bridge(
         ));
         b.mirrors.truncate(MAX_MIRRORS);
     }
-    if !row.datum("auto_attach").is_empty() {
-        ignored.push(format!("bridge {name}: auto attach is not implemented"));
-    }
+    let said = ports::auto_attach(db, row);
     b.settings.netflow = exporters::netflow(db, row, &name, ignored);
     b.settings.ipfix = exporters::ipfix(db, row);
     b.settings.flow_ipfix = exporters::collector_sets(db, row);
@@ -450,7 +453,7 @@ fn bridge(
                 } else {
                     LocalPort::None
                 };
-                b.local_settings = ports::watched(i, settings.clone());
+                b.local_settings = ports::watched(i, settings.clone(), &said);
                 // The host is at its end: there is no loop that way.
                 b.local_settings.tree = None;
                 b.local_settings.aggregation = bonds::aggregation(p, i, None);
@@ -466,7 +469,7 @@ fn bridge(
                 }
                 continue;
             }
-            let mut settings = ports::watched(i, settings.clone());
+            let mut settings = ports::watched(i, settings.clone(), &said);
             settings.tree = b.settings.tree.and_then(|t| trees::port(p, i, t.rapid, bond.is_some(), ignored));
             settings.aggregation = bonds::aggregation(p, i, bond.as_ref());
             b.ports.push(ports::port(i, iface, settings, on, devices));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use flow::tunnel::TunnelKind;
+use links::LldpSettings;
 use netio::af_xdp::XdpMode;
 use ofproto::{PortSettings, PriorityTags, QueueSettings, VlanMode};
 use ovsdb::Atom;
@@ -98,13 +99,9 @@ pub(super) fn not_there(db: &Snapshot, row: Row<'_>, ignored: &mut Vec<String>) 
 /// Says what of an interface's configuration is not implemented.
 pub(super) fn interface_not_there(row: Row<'_>, name: &str, ignored: &mut Vec<String>) {
     let rates = ["ingress_policing_rate", "ingress_policing_kpkts_rate"];
-    let on = |column: &str| row.key(column, "enable") == Some("true");
-    let there = [
-        (rates.iter().any(|c| row.integer(c).is_some_and(|n| n > 0)), "ingress policing"),
-        (on("lldp"), "LLDP"),
-    ];
-    let there = there.iter().filter(|(is, _)| *is);
-    ignored.extend(there.map(|(_, what)| format!("interface {name}: {what} is not implemented")));
+    if rates.iter().any(|c| row.integer(c).is_some_and(|n| n > 0)) {
+        ignored.push(format!("interface {name}: ingress policing is not implemented"));
+    }
 }
 
 /// Types of tunnels that Open vSwitch has and this switch has not.
@@ -278,13 +275,30 @@ fn queues(db: &Snapshot, row: Row<'_>) -> BTreeMap<u32, QueueSettings> {
     qos.datum("queues").pairs().iter().filter_map(one).collect()
 }
 
-/// The settings of a port with how the link of its interface is watched.
-pub(super) fn watched(row: Row<'_>, settings: PortSettings) -> PortSettings {
+/// What ports of a bridge say of it by LLDP.
+pub(super) fn auto_attach(db: &Snapshot, bridge: Row<'_>) -> LldpSettings {
+    let Some(row) = db.referred(bridge, "auto_attach", "AutoAttach").next() else {
+        return LldpSettings::default();
+    };
+    let text = |column| string(row, column).unwrap_or_default().to_owned();
+    let one = |(isid, vlan): &(Atom, Atom)| {
+        Some((u32::try_from(isid.as_integer()?).ok()?, u16::try_from(vlan.as_integer()?).ok()?))
+    };
+    LldpSettings {
+        system_name: text("system_name"),
+        system_description: text("system_description"),
+        mappings: row.datum("mappings").pairs().iter().filter_map(one).collect(),
+    }
+}
+
+/// The settings of a port with how the link of its interface is watched, where `said` is what is said of the bridge.
+pub(super) fn watched(row: Row<'_>, settings: PortSettings, said: &LldpSettings) -> PortSettings {
     // Which keys are taken is then a matter of flows: only those without one are the switch's own.
     let by_flow = |k| row.key("options", k) == Some("flow");
     let flow_key = by_flow("key") || by_flow("in_key");
     let mpid = row.integer("cfm_mpid").and_then(|n| u64::try_from(n).ok());
     PortSettings {
+        lldp: (row.key("lldp", "enable") == Some("true")).then(|| said.clone()),
         bfd: links::BfdSettings::parse(|k| row.key("bfd", k)),
         cfm: mpid.and_then(|m| links::CfmSettings::parse(m, |k| row.key("other_config", k), flow_key)),
         ..settings

@@ -306,3 +306,36 @@ fn interfaces_of_the_host_are_the_kernels_where_hardware_is_asked_for() {
     assert_eq!(with("skip_hw"), (tc.clone(), Some(TcPolicy::SkipHw)));
     assert_eq!(with("sometimes"), (tc, Some(TcPolicy::None)));
 }
+
+#[test]
+fn rules_see_one_tag_unless_there_is_to_be_another_limit_or_none() {
+    let sees_one = |limit: Option<&str>| {
+        let mut r = rows(json!({}), &[]);
+        let other = limit.map_or(json!(["map", []]), |l| json!(["map", [["vlan-limit", l]]]));
+        r.put("Open_vSwitch", "o", json!({"bridges": uuid("b"), "next_cfg": 7, "other_config": other}));
+        r.wanted(HOST).unwrap().desired.bridges[0].settings.one_tag
+    };
+    let got = [None, Some("1"), Some("0"), Some("2"), Some("-1"), Some("many")].map(sees_one);
+    assert_eq!(got, [true, true, false, false, false, true]);
+}
+
+#[test]
+fn a_port_with_lldp_says_what_auto_attach_has_of_its_bridge() {
+    let on = json!({"type": "internal", "lldp": ["map", [["enable", "true"]]]});
+    let off = json!({"type": "internal", "lldp": ["map", [["enable", "false"]]]});
+    let attached = json!({"auto_attach": uuid("a")});
+    let mut r = rows(attached, &[("p1", json!({}), on.clone()), ("p2", json!({}), off)]);
+    let maps = json!(["map", [[100, 10], [16777215, 4095]]]);
+    r.put("AutoAttach", "a", json!({"system_name": "s", "system_description": "d", "mappings": maps}));
+    let w = r.wanted(HOST).unwrap();
+    let said = |w: &Wanted, n: usize| w.desired.bridges[0].ports[n].settings.lldp.clone();
+    let want = links::LldpSettings {
+        system_name: "s".into(),
+        system_description: "d".into(),
+        mappings: [(100, 10), (16777215, 4095)].into(),
+    };
+    assert_eq!((said(&w, 0), said(&w, 1)), (Some(want), None));
+    assert!(w.ignored.is_empty(), "{:?}", w.ignored);
+    let w = rows(json!({}), &[("p1", json!({}), on)]).wanted(HOST).unwrap();
+    assert_eq!(said(&w, 0), Some(links::LldpSettings::default()));
+}
