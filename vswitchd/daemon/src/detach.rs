@@ -7,7 +7,7 @@
 //! ```text
 //!   command line process          monitor (with --monitor)         daemon
 //!     starts ──────────────────►    own session, starts ─────────►   pid file, sockets ...
-//!     waits                         waits                            ready(): a byte, then output to /dev/null
+//!     waits                         waits                            ready(): output to /dev/null, then a byte
 //!     ends with status 0 ◄──────    a byte  ◄─────────────────────
 //!                                   waits for its end; starts it again if it crashed
 //! ```
@@ -162,12 +162,13 @@ impl Daemon {
     /// Says that the daemon is ready: pid file and control socket are there. In the background, standard input, output and
     /// errors are `/dev/null` from here on, and the working directory is `/` unless it was to stay.
     pub fn ready(&mut self) {
-        if let Some(waits) = self.waits.take() {
-            waits.tell();
-        }
+        // Before anybody is told: what is written where the command line was is then written before the command has ended.
         if self.detached {
             self.leave_terminal();
             self.detached = false;
+        }
+        if let Some(waits) = self.waits.take() {
+            waits.tell();
         }
     }
 

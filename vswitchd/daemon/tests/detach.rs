@@ -20,9 +20,10 @@ fn main() -> ExitCode {
         return play();
     }
     type Test = fn(&Path);
-    let tests: [(&str, Test); 6] = [
+    let tests: [(&str, Test); 7] = [
         ("the_command_returns_when_pid_file_and_socket_are_there", returns_when_ready),
         ("output_of_the_background_goes_nowhere", output_goes_nowhere),
+        ("nothing_is_written_where_the_command_was_once_it_has_ended", quiet_once_ended),
         ("what_fails_before_readiness_fails_the_command", failure_is_passed_on),
         ("a_second_daemon_is_refused_unless_told_to_overwrite", second_is_refused),
         ("a_crashed_daemon_is_started_again_and_an_ended_one_is_not", monitor_restarts),
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A daemon that does nothing but be one. The argument `fail` makes it fail late.
+/// A daemon that does nothing but be one. The argument `fail` makes it fail late, and `chatty` write all the time.
 fn play() -> ExitCode {
     let mut line = std::env::args_os();
     let program = cli::program_name(line.next(), "played");
@@ -46,6 +47,13 @@ fn play() -> ExitCode {
         if line.arguments.iter().any(|a| a == "fail") {
             println!("said before failing");
             std::process::exit(7);
+        }
+        if line.arguments.iter().any(|a| a == "chatty") {
+            std::thread::spawn(|| {
+                loop {
+                    println!("said at any time");
+                }
+            });
         }
         tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let (stop, stopped) = stop_channel();
@@ -137,6 +145,20 @@ fn output_goes_nowhere(dir: &Path) {
     }
     assert!(ask(dir, pid, "vlog/list").lines().skip(2).all(|l| l.contains(" OFF ")));
     end(dir, pid);
+}
+
+fn quiet_once_ended(dir: &Path) {
+    for _ in 0..5 {
+        let file = dir.join("out");
+        let out = fs::File::create(&file).unwrap();
+        let status = command(dir, &["--detach", "--pidfile", "chatty"]).stdout(out).status().unwrap();
+        let length = || fs::metadata(&file).unwrap().len();
+        let then = length();
+        assert!(status.success() && then > 0);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(length(), then);
+        end(dir, pid(dir));
+    }
 }
 
 fn failure_is_passed_on(dir: &Path) {
