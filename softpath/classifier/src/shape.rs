@@ -11,7 +11,8 @@ use flow::{FIELDS, FieldId, PIPELINE_WORDS, PipelineKey, PipelineMask, PipelineM
 /// Number of stages: metadata, L2, L3, L4.
 pub(crate) const STAGES: usize = 4;
 
-/// Bits of each stage. TCP flags count as L3, so that matching on them does not drag the ports in.
+/// Bits of each stage. TCP flags count as L3, so that matching on them does not drag the ports in; what only some messages of ARP and
+/// neighbour discovery have counts as L4, so that other packets of their protocols are told apart before.
 static STAGE_MASKS: LazyLock<[PipelineMask; STAGES]> = LazyLock::new(|| {
     let mut m = [PipelineMask::ZERO; STAGES];
     for f in FIELDS.iter().filter(|f| f.id.is_canonical()) {
@@ -27,9 +28,8 @@ fn stage_of(f: FieldId) -> usize {
         CtNwSrc | CtNwDst | CtIpv6Src | CtIpv6Dst | CtTpSrc | CtTpDst => 2,
         EthDst | EthSrc | EthType | VlanTci | VlanTpid | VlanTci2 | VlanTpid2 | MplsLse0 | MplsLse1
         | MplsLse2 => 1,
-        NwSrc | NwDst | Ipv6Src | Ipv6Dst | Ipv6Label | NwProto | NwTos | NwTtl | NwFrag | ArpSha
-        | ArpTha | NdTarget | TcpFlags => 2,
-        TpSrc | TpDst => 3,
+        NwSrc | NwDst | Ipv6Src | Ipv6Dst | Ipv6Label | NwProto | NwTos | NwTtl | NwFrag | TcpFlags => 2,
+        TpSrc | TpDst | ArpSha | ArpTha | NdTarget => 3,
         _ => 0,
     }
 }

@@ -45,6 +45,8 @@ struct Grown {
     /// When time was told to it last.
     at: Instant,
     members: BTreeMap<PortNo, Member>,
+    /// Those on which stations were learned by what was published last.
+    learning: BTreeSet<PortNo>,
 }
 
 /// Every bridge that takes part in a tree.
@@ -109,7 +111,12 @@ fn has_carrier(p: &Port) -> bool {
 
 impl Grown {
     fn new(name: &str, rapid: bool, settings: StpSettings, now: Instant) -> Grown {
-        Grown { protocol: Protocol::new(name, rapid, settings), at: now, members: BTreeMap::new() }
+        Grown {
+            protocol: Protocol::new(name, rapid, settings),
+            at: now,
+            members: BTreeMap::new(),
+            learning: BTreeSet::new(),
+        }
     }
 
     /// Makes its ports those that are wanted. Who asks for a number gets it if nobody has; the others keep theirs, or get the lowest
@@ -154,6 +161,17 @@ impl Grown {
 
     fn state(&self, no: PortNo) -> Option<State> {
         self.members.get(&no).map(|m| self.protocol.state(m.number))
+    }
+
+    /// Whether what was learned is to be forgotten: the topology has changed, or, of a tree that is not rapid, the ports on which
+    /// stations are learned, so that they may be elsewhere. A rapid one says itself what is to be forgotten.
+    fn take_flush(&mut self) -> bool {
+        let members = self.members.iter();
+        let learning: BTreeSet<PortNo> =
+            members.filter(|(_, m)| self.protocol.state(m.number).learns()).map(|(no, _)| *no).collect();
+        let others = self.learning != learning;
+        self.learning = learning;
+        self.protocol.take_flush() || others && !self.protocol.is_rapid()
     }
 
     fn name_of(&self, number: u8) -> String {
@@ -230,7 +248,7 @@ impl Switch {
             let Some(g) = all.get_mut(&b.index()) else { return };
             let states: Vec<(PortNo, Option<State>)> =
                 b.pipeline().ports.iter().map(|p| (p.no, g.state(p.no))).collect();
-            (states, g.protocol.take_flush())
+            (states, g.take_flush())
         };
         for (no, state) in states {
             b.set_tree_state(no, state);

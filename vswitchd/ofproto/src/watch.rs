@@ -55,8 +55,14 @@ struct Session {
 }
 
 impl Session {
+    /// Whether one of those that look whether the link carries finds that it does, or none looks.
     fn is_fit(&mut self, now: Instant) -> bool {
-        self.cfm.as_ref().is_none_or(Cfm::is_fit) && self.bfd.as_mut().is_none_or(|b| b.is_forwarding(now))
+        let cfm = self.cfm.as_ref().map(Cfm::is_fit);
+        let bfd = self.bfd.as_mut().map(|b| b.is_forwarding(now));
+        match (cfm, bfd) {
+            (Some(a), Some(b)) => a || b,
+            (one, other) => one.or(other).unwrap_or(true),
+        }
     }
 }
 

@@ -172,3 +172,18 @@ fn a_label_pushed_for_one_output_is_taken_off_again_for_the_next() {
     let push = Action::PushMpls { eth_type: 0x8847, lse: 0x140 };
     assert_eq!(did, [push, out(2), Action::PopMpls { eth_type: 0x800 }, Action::DecTtl, out(3)]);
 }
+
+#[test]
+fn what_tells_packets_apart_before_their_transport_is_all_that_is_looked_at() {
+    let r = Rig::new();
+    flows(
+        &r,
+        "priority=2,icmp6,nw_ttl=255,icmp_type=135,icmp_code=0,nd_target=1000::1,actions=2\npriority=1,icmp6,actions=3\n",
+    );
+    let echo = FrameBuilder::new().ipv6([1; 16], [2; 16]).ttl(64).icmpv6(128, 0, 0).build();
+    let rec = r.packet_by(&echo, 1);
+    let looked = |f| rec.matches.mask().get(f);
+    assert_eq!(rec.actions[..], [out(3)]);
+    assert!(looked(flow::FieldId::NwTtl) != 0);
+    assert_eq!([flow::FieldId::NdTarget, flow::FieldId::TpSrc, flow::FieldId::TpDst].map(looked), [0; 3]);
+}

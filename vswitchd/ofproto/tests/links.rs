@@ -90,6 +90,22 @@ fn continuity_checks_that_nobody_answers_are_a_fault() {
 }
 
 #[test]
+fn of_two_that_look_whether_a_link_carries_one_is_enough() {
+    let r = Rig::new();
+    let other = patched(&r);
+    // Nobody answers the continuity checks.
+    r.bridge.set_port_settings(PortNo(10), PortSettings { cfm: cfm(1).cfm, ..bfd() });
+    other.set_port_settings(PortNo(20), bfd());
+    go(&r, 5000);
+    let status = r.switch.link_status("p10");
+    assert!(!status.cfm.unwrap().faults.is_empty() && status.bfd.unwrap().forwarding);
+    assert!(lives(&r, 10));
+    other.set_port_settings(PortNo(20), PortSettings::default());
+    go(&r, 5000);
+    assert!(!lives(&r, 10));
+}
+
+#[test]
 fn frames_of_a_watched_port_are_the_ports_and_not_the_tables() {
     let r = Rig::new();
     r.bridge.set_port_settings(PortNo(1), bfd());
