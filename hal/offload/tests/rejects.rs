@@ -432,7 +432,7 @@ fn what_is_before_or_instead_of_ethernet_is_refused_by_name() {
 
 #[test]
 fn tunnels_of_software_are_refused_by_name_where_they_stand() {
-    use flow::tunnel::{TunnelHeader, TunnelKind, TunnelPush};
+    use flow::tunnel::{Special, TunnelHeader, TunnelKind, TunnelPush};
     let h = TunnelHeader {
         kind: TunnelKind::Vxlan,
         eth_src: flow::MacAddr([2, 0, 0, 0, 0, 1]),
@@ -448,6 +448,7 @@ fn tunnels_of_software_are_refused_by_name_where_they_stand() {
         gbp: None,
         oam: false,
         packet_type: 0,
+        special: Special::None,
     };
     let push = Action::TunnelPush(Box::new(TunnelPush::new(&h, PortId(4789), PortId(100))));
     let pop = Action::TunnelPop { port: PortId(4789), kind: TunnelKind::Vxlan };

@@ -67,7 +67,7 @@ pub(crate) static SET_WIDE: [(FieldId, HwField, HwField); 2] = [
 /// The header of a tunnel, as the device puts it on.
 pub(crate) fn header_of(push: &TunnelPush) -> Option<HeaderSpec> {
     let flag = |is: bool, f: u8| if is { f } else { 0 };
-    let udp = push.kind != TunnelKind::Gre;
+    let udp = push.kind.is_udp();
     let flags = flag(push.v6, HEADER_V6) | flag(udp, HEADER_UDP) | flag(push.csum, HEADER_CSUM);
     HeaderSpec::new(push.bytes(), 14, push.l4(), flags)
 }
@@ -78,7 +78,10 @@ const fn encap(kind: TunnelKind) -> Option<Encap> {
         TunnelKind::Vxlan => Some(Encap::Vxlan),
         TunnelKind::Geneve => Some(Encap::Geneve),
         TunnelKind::Gre => Some(Encap::Gre),
-        TunnelKind::VxlanGpe => None,
+        // Its device writes no numbers, times or lengths of theirs, and does not read them.
+        TunnelKind::VxlanGpe | TunnelKind::Erspan | TunnelKind::Gtpu | TunnelKind::Lisp | TunnelKind::Stt => {
+            None
+        }
     }
 }
 
@@ -157,6 +160,10 @@ pub fn lower_actions(
             Action::TunnelPush(push) => {
                 if limits.headers == 0 {
                     return Err(Reject::NeedsSoftware { action: a.kind() });
+                }
+                // Its device writes the same header for every packet, but for lengths of IP and UDP.
+                if push.number_at().is_some() || push.gtpu_length_at().is_some() {
+                    return Err(unsupported);
                 }
                 header_of(push).ok_or(unsupported)?;
                 pushed = true;

@@ -119,6 +119,8 @@ pub enum VportKind {
     Geneve(u16),
     /// GRE; packets say where to.
     Gre,
+    /// GRE over IPv6.
+    Ip6Gre,
     /// Another.
     Other(u32),
 }
@@ -134,6 +136,7 @@ impl VportKind {
             VportKind::Netdev => 1,
             VportKind::Internal => 2,
             VportKind::Gre => 3,
+            VportKind::Ip6Gre => 109,
             VportKind::Vxlan(_) | VportKind::VxlanGbp(_) => 4,
             VportKind::Geneve(_) => 5,
             VportKind::Other(n) => *n,
@@ -523,6 +526,7 @@ fn read_port(b: &[u8]) -> Result<Vport, KdpError> {
         4 if gbp => VportKind::VxlanGbp(udp),
         4 => VportKind::Vxlan(udp),
         5 => VportKind::Geneve(udp),
+        109 => VportKind::Ip6Gre,
         n => VportKind::Other(n),
     };
     Ok(Vport { port: port.ok_or(CodecError::Missing("port number"))?, name, kind })

@@ -36,7 +36,7 @@ pub(super) fn may_be_device(errno: i32) -> bool {
 
 /// Whether a port's interface is one that we make.
 pub(super) fn is_ours(name: &str) -> bool {
-    ["vxlan_sys", "genev_sys", "gre_sys"].iter().any(|p| name.starts_with(p))
+    ["vxlan_sys", "genev_sys", "gre_sys", "ip6gre_sys"].iter().any(|p| name.starts_with(p))
 }
 
 fn put_options(w: &mut Writer, vport: &VportKind) {
@@ -56,7 +56,7 @@ fn put_options(w: &mut Writer, vport: &VportKind) {
             w.u8(10, 1);
             w.attr(5, &udp.to_be_bytes());
         }
-        VportKind::Gre => w.attr(18, &[]),
+        VportKind::Gre | VportKind::Ip6Gre => w.attr(18, &[]),
         _ => {}
     }
 }
@@ -66,6 +66,7 @@ fn put_new(w: &mut Writer, name: &str, vport: &VportKind) -> bool {
         VportKind::Vxlan(_) | VportKind::VxlanGbp(_) => "vxlan",
         VportKind::Geneve(_) => "geneve",
         VportKind::Gre => "gretap",
+        VportKind::Ip6Gre => "ip6gretap",
         _ => return false,
     };
     let m = w.message(kind::NEW_LINK, flag::REQUEST | flag::ACK | flag::CREATE | flag::EXCL, SEQ);
@@ -220,7 +221,12 @@ mod tests {
 
     #[test]
     fn devices_of_others_are_not_ours() {
-        assert!(is_ours("vxlan_sys_4789") && is_ours("genev_sys_6081") && is_ours("gre_sys"));
+        assert!(
+            is_ours("vxlan_sys_4789")
+                && is_ours("genev_sys_6081")
+                && is_ours("gre_sys")
+                && is_ours("ip6gre_sys")
+        );
         assert!(!is_ours("vxlan0") && !is_ours("eth0"));
     }
 }

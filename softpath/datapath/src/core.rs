@@ -131,7 +131,7 @@ impl Core {
                 shared.meters.clone(),
                 Bonds::new(shared.bonds.clone(), index),
                 shared.connections.clone(),
-                shared.tunnel_ports.clone(),
+                shared.into_tunnels.clone(),
                 c.max_passes.max(1),
             ),
             burst: Burst {

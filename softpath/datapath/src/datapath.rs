@@ -25,7 +25,7 @@ use crate::link::{CoreLink, Execute, FlowChange, Leaving, PortChange};
 use crate::meter::{Meter, MeterTable};
 use crate::perf::{CoreStats, QueueStats};
 use crate::port::{Counts, PortShared};
-use crate::tunnel::SourcePorts;
+use crate::tunnel::Outgoing;
 
 /// Records handed to a dump's callback at a time.
 const DUMP_CHUNK: usize = 128;
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     /// One change of the bonds at a time.
     bonds_change: Mutex<()>,
     pub(crate) connections: Arc<Tracker>,
-    pub(crate) tunnel_ports: Arc<SourcePorts>,
+    pub(crate) into_tunnels: Arc<Outgoing>,
     pub(crate) links: Arc<[CoreLink]>,
     execute_pool: BufferPool,
 }
@@ -143,7 +143,7 @@ impl SoftDatapath {
         let shared = Shared {
             flows: Mutex::new(FlowTable::new(config.max_flows)),
             connections: Arc::new(Tracker::new(config.seed)),
-            tunnel_ports: Arc::default(),
+            into_tunnels: Arc::default(),
             config,
             clock,
             miss,
@@ -161,7 +161,7 @@ impl SoftDatapath {
 
     /// Sets which UDP ports packets in tunnels come from.
     pub fn set_tunnel_source_ports(&self, range: RangeInclusive<u16>) {
-        self.shared.tunnel_ports.set(&range);
+        self.shared.into_tunnels.set_ports(&range);
     }
 
     /// How many cores there are, those included that are not active.

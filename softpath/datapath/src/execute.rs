@@ -31,7 +31,7 @@ use crate::plain;
 use crate::port::OutPort;
 use crate::prefetch;
 use crate::tally::Tally;
-use crate::tunnel::{self, SourcePorts};
+use crate::tunnel::{self, Outgoing};
 
 /// Packets that wait to go through the tables again.
 const RECIRC_QUEUE: usize = 256;
@@ -93,7 +93,7 @@ pub(crate) struct Outputs {
     meters: Cache<Arc<ArcSwap<MeterTable>>, Arc<MeterTable>>,
     bonds: Bonds,
     connections: Arc<Tracker>,
-    tunnel_ports: Arc<SourcePorts>,
+    into_tunnels: Arc<Outgoing>,
     max_passes: u8,
     dice: Dice,
 }
@@ -163,7 +163,7 @@ impl Outputs {
         meters: Arc<ArcSwap<MeterTable>>,
         bonds: Bonds,
         connections: Arc<Tracker>,
-        tunnel_ports: Arc<SourcePorts>,
+        into_tunnels: Arc<Outgoing>,
         max_passes: u8,
     ) -> Self {
         Outputs {
@@ -178,7 +178,7 @@ impl Outputs {
             meters: Cache::new(meters),
             bonds,
             connections,
-            tunnel_ports,
+            into_tunnels,
             max_passes,
             dice: Dice::default(),
         }
@@ -512,7 +512,7 @@ impl Outputs {
                 }
                 Action::Trunc(n) => trunc = Some((*n as usize).saturating_add(nsh::blank(p.key))),
                 Action::TunnelPush(h) => {
-                    if let Err(why) = tunnel::push(&mut p.buf, h, p.key, &self.tunnel_ports) {
+                    if let Err(why) = tunnel::push(&mut p.buf, h, p.key, &self.into_tunnels, now) {
                         return self.tally.drop(why);
                     }
                     p.became(packet_type::ETHERNET);

@@ -45,6 +45,7 @@ pub(crate) struct Around {
     pub(crate) id: u32,
     /// Bits of `tun_flags`.
     pub(crate) flags: u16,
+    pub(crate) mirrored: Option<Mirrored>,
     pub(crate) inner: Vec<u8>,
 }
 
@@ -83,6 +84,8 @@ pub(crate) fn look(setup: &Setup, frame: &[u8]) -> Below {
     let kind = match (k.get64(NwProto), k.get64(TpDst)) {
         (17, 4789) => TunnelKind::Vxlan,
         (17, 6081) => TunnelKind::Geneve,
+        // No switch of these tests has both.
+        (47, _) if setup.tunnels.iter().any(|t| t.settings.kind == TunnelKind::Erspan) => TunnelKind::Erspan,
         (47, _) => TunnelKind::Gre,
         _ => return Below::Other,
     };
@@ -140,8 +143,9 @@ fn open(kind: TunnelKind, f: &[u8], l3: usize, v6: bool) -> Option<Around> {
     };
     // What is behind is the link's.
     let b = f.get(l4..l3 + len)?;
-    let mut a = Around { src, dst, tos, ttl, ports: (0, 0), id: 0, flags: 0, inner: Vec::new() };
-    if kind != TunnelKind::Gre {
+    let mut a =
+        Around { src, dst, tos, ttl, ports: (0, 0), id: 0, flags: 0, mirrored: None, inner: Vec::new() };
+    if kind.is_udp() {
         if be(b, 4, 2)? as usize != b.len() {
             return None;
         }
@@ -155,8 +159,16 @@ fn open(kind: TunnelKind, f: &[u8], l3: usize, v6: bool) -> Option<Around> {
         a.ports = (be(b, 0, 2)? as u16, be(b, 2, 2)? as u16);
     }
     let inner = match kind {
-        // The switches of these tests have none that say what follows.
-        TunnelKind::VxlanGpe => return None,
+        // The switches of these tests have none that say what follows, or carry something else than frames.
+        TunnelKind::VxlanGpe | TunnelKind::Gtpu | TunnelKind::Lisp | TunnelKind::Stt => return None,
+        TunnelKind::Erspan => {
+            let m = Mirrored::read(b)?;
+            a.id = be(b, 10, 2)? as u32 & 0x3ff;
+            a.flags |= KEY;
+            a.mirrored = Some(m);
+            // A platform may have added something.
+            8 + m.bytes() + if matches!(m, Mirrored::V2(..)) && be(b, 18, 2)? & 1 != 0 { 8 } else { 0 }
+        }
         TunnelKind::Vxlan => {
             if b.get(8)? & 8 == 0 {
                 return None;
@@ -211,6 +223,51 @@ fn open(kind: TunnelKind, f: &[u8], l3: usize, v6: bool) -> Option<Around> {
     Some(a)
 }
 
+/// What ERSPAN says of a packet: the index of version 1, or direction and hardware of version 2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mirrored {
+    V1(u32),
+    V2(u8, u8),
+}
+
+impl Mirrored {
+    /// Bytes behind GRE's number.
+    fn bytes(self) -> usize {
+        if let Mirrored::V1(_) = self { 8 } else { 12 }
+    }
+
+    fn read(b: &[u8]) -> Option<Mirrored> {
+        if be(b, 0, 2)? != 0x1000 || !matches!(be(b, 2, 2)?, 0x88be | 0x22eb) {
+            return None;
+        }
+        match b.get(8)? >> 4 {
+            1 => Some(Mirrored::V1(be(b, 12, 4)? as u32 & 0xf_ffff)),
+            2 => {
+                let last = be(b, 18, 2)?;
+                // Frames.
+                (last & 0x7c00 == 0).then_some(Mirrored::V2((last >> 3) as u8 & 1, (last >> 4) as u8 & 0x3f))
+            }
+            _ => None,
+        }
+    }
+
+    /// With GRE's header; number and time are zero.
+    fn header(self, session: u32) -> Vec<u8> {
+        let session = (session as u16 & 0x3ff).to_be_bytes();
+        match self {
+            Mirrored::V1(index) => {
+                let gre = [0x10, 0, 0x88, 0xbe, 0, 0, 0, 0, 0x10, 0, session[0], session[1]];
+                [&gre[..], &(index & 0xf_ffff).to_be_bytes()].concat()
+            }
+            Mirrored::V2(dir, hwid) => {
+                let gre = [0x10, 0, 0x22, 0xeb, 0, 0, 0, 0, 0x20, 0, session[0], session[1]];
+                let last = (u16::from(hwid & 0x3f) << 4 | u16::from(dir & 1) << 3).to_be_bytes();
+                [&gre[..], &[0; 6], &last].concat()
+            }
+        }
+    }
+}
+
 /// Headers around a packet that is to be sent.
 pub(crate) struct Wrap {
     pub(crate) kind: TunnelKind,
@@ -225,6 +282,8 @@ pub(crate) struct Wrap {
     pub(crate) oam: bool,
     pub(crate) source_port: u16,
     pub(crate) options: Vec<u8>,
+    pub(crate) mirrored: Option<Mirrored>,
+    pub(crate) numbered: bool,
 }
 
 impl Wrap {
@@ -232,7 +291,7 @@ impl Wrap {
     pub(crate) fn around(&self, inner: &[u8]) -> Vec<u8> {
         let v6 = self.dst.is_ipv6();
         let mut l4 = Vec::new();
-        let udp = self.kind != TunnelKind::Gre;
+        let udp = self.kind.is_udp();
         let id = self.id.unwrap_or(0);
         if udp {
             l4.extend(self.source_port.to_be_bytes());
@@ -242,17 +301,24 @@ impl Wrap {
         match self.kind {
             TunnelKind::Vxlan => l4.extend([8, 0, 0, 0]),
             TunnelKind::VxlanGpe => l4.extend([12, 0, 0, 3]),
+            TunnelKind::Erspan => l4.extend(self.mirrored.unwrap_or(Mirrored::V1(0)).header(id)),
+            TunnelKind::Gtpu | TunnelKind::Lisp | TunnelKind::Stt => {}
             TunnelKind::Geneve => {
                 l4.extend([(self.options.len() / 4) as u8, if self.oam { 0x80 } else { 0 }, 0x65, 0x58]);
             }
             TunnelKind::Gre => {
-                let flags = if self.csum { 0x80 } else { 0 } | if self.id.is_some() { 0x20 } else { 0 };
+                let flags = if self.csum { 0x80 } else { 0 }
+                    | if self.id.is_some() { 0x20 } else { 0 }
+                    | if self.numbered { 0x10 } else { 0 };
                 l4.extend([flags, 0, 0x65, 0x58]);
                 if self.csum {
                     l4.extend([0; 4]);
                 }
                 if self.id.is_some() {
                     l4.extend(id.to_be_bytes());
+                }
+                if self.numbered {
+                    l4.extend([0; 4]);
                 }
             }
         }
@@ -273,7 +339,7 @@ impl Wrap {
                 let c = !sum(&[&ends, &len.to_be_bytes(), &[0, 17], &l4]);
                 l4[6..8].copy_from_slice(&(if c == 0 { 0xffff } else { c }).to_be_bytes());
             }
-        } else if self.csum {
+        } else if self.csum && self.kind == TunnelKind::Gre {
             let c = !sum(&[&l4]);
             l4[4..6].copy_from_slice(&c.to_be_bytes());
         }
@@ -304,6 +370,10 @@ pub(crate) fn canonical(mut f: Vec<u8>) -> Vec<u8> {
     let Ok(p) = flow::parse(&f, PortId(0)) else { return f };
     let (l3, v6) = (p.layout.l3_offset as usize, p.key.get64(FieldId::EthType) == 0x86dd);
     let kind = match p.key.get64(FieldId::TpDst) {
+        _ if p.key.get64(FieldId::NwProto) == 47 && p.key.get(FieldId::NwFrag) == 0 => {
+            let l4 = if v6 { l3 + 40 } else { l3 + 4 * usize::from(f.get(l3).unwrap_or(&0) & 15) };
+            return unnumbered(f, l3, l4, v6);
+        }
         4789 => TunnelKind::Vxlan,
         6081 => TunnelKind::Geneve,
         _ => return f,
@@ -317,6 +387,25 @@ pub(crate) fn canonical(mut f: Vec<u8>) -> Vec<u8> {
         if a.flags & CSUM != 0 {
             f[l4 + 6..l4 + 8].fill(0xff);
         }
+    }
+    f
+}
+
+/// The same for GRE: its number is any, the time it was sent at too, and its checksum, if that is right.
+fn unnumbered(mut f: Vec<u8>, l3: usize, l4: usize, v6: bool) -> Vec<u8> {
+    let kind =
+        if matches!(be(&f, l4 + 2, 2), Some(0x88be | 0x22eb)) { TunnelKind::Erspan } else { TunnelKind::Gre };
+    let (Some(_), Some(flags)) = (open(kind, &f, l3, v6), be(&f, l4, 2)) else { return f };
+    if flags & 0x1000 == 0 {
+        return f;
+    }
+    let at = l4 + 4 + [0x8000, 0x2000].iter().filter(|b| flags & **b != 0).count() * 4;
+    f[at..at + 4].fill(0);
+    if flags & 0x8000 != 0 {
+        f[l4 + 4..l4 + 6].fill(0xff);
+    }
+    if be(&f, l4 + 2, 2) == Some(0x22eb) {
+        f[l4 + 12..l4 + 16].fill(0);
     }
     f
 }
@@ -343,6 +432,18 @@ impl<F: Flow> Interpreter<'_, F> {
         self.key.set(TunTtl, a.ttl.into());
         self.key.set(TunTpSrc, a.ports.0.into());
         self.key.set(TunTpDst, a.ports.1.into());
+        match a.mirrored {
+            None => {}
+            Some(Mirrored::V1(index)) => {
+                self.key.set(TunErspanVer, 1);
+                self.key.set(TunErspanIdx, index.into());
+            }
+            Some(Mirrored::V2(dir, hwid)) => {
+                self.key.set(TunErspanVer, 2);
+                self.key.set(TunErspanDir, dir.into());
+                self.key.set(TunErspanHwid, hwid.into());
+            }
+        }
         let ip = matches!(self.key.get64(EthType), 0x0800 | 0x86dd);
         if !ip || a.tos & 3 != 3 {
             return true;
@@ -385,6 +486,17 @@ impl<F: Flow> Interpreter<'_, F> {
             TunnelKey::Flow => Some(k.get64(TunId) as u32),
             TunnelKey::Value(v) => Some(v as u32),
         };
+        let m = &s.mirroring;
+        let by_flow = |own: Option<u32>, field| own.unwrap_or(k.get64(field) as u32);
+        let dir = by_flow(m.dir.map(u32::from), TunErspanDir) as u8;
+        let mirrored = match by_flow(m.version.map(u32::from), TunErspanVer) {
+            1 => Some(Mirrored::V1(by_flow(m.index, TunErspanIdx))),
+            2 => Some(Mirrored::V2(dir, by_flow(m.hwid.map(u32::from), TunErspanHwid) as u8)),
+            _ => None,
+        };
+        if s.kind == TunnelKind::Erspan && (mirrored.is_none() || id.is_some_and(|id| id > 0x3ff)) {
+            return;
+        }
         let wrap = Wrap {
             kind: s.kind,
             macs: (*mac, OWN_MAC),
@@ -399,6 +511,8 @@ impl<F: Flow> Interpreter<'_, F> {
             oam: s.kind == TunnelKind::Geneve && k.get64(TunFlags) as u16 & OAM != 0,
             source_port: 40_000,
             options: Vec::new(),
+            mirrored,
+            numbered: s.numbered,
         };
         let outer = wrap.around(self.frame.bytes());
         self.verdict.out.push((Setup::BELOW, outer));

@@ -1,4 +1,4 @@
-//! The comparison with tunnels: VXLAN, Geneve and GRE, in and out, over IPv4 and IPv6, through a bridge below that the reference knows
+//! The comparison with tunnels: VXLAN, Geneve, and GRE or ERSPAN, in and out, over IPv4 and IPv6, through a bridge below that the reference knows
 //! nothing of but where it leads. The reference writes headers and reads them by itself.
 
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use flow::FieldId;
 use flow::tunnel::TunnelKind;
 use ofproto::TunnelSettings;
-use ofproto::tunnel::{End, TunnelKey};
+use ofproto::tunnel::{End, Mirroring, TunnelKey};
 use openflow::flow_mod::{FlowModCommand, Instructions};
 use openflow::{Action, FlowMod, PortNo};
 use rand::rngs::SmallRng;
@@ -18,7 +18,7 @@ use crate::frames::random_frame;
 use crate::generate::{TABLES, pick, random_flow, random_miss_flow};
 use crate::model::Model;
 use crate::reference::interpret;
-use crate::reference_tunnel::{NEXT, OWN, OWN_MAC, Wrap, canonical};
+use crate::reference_tunnel::{Mirrored, NEXT, OWN, OWN_MAC, Wrap, canonical};
 use crate::rig::{Outcome, Rig};
 use crate::run::{describe, expected, hex};
 use crate::setup::{Setup, TunnelPort};
@@ -62,33 +62,52 @@ pub struct Report {
 /// Ends of tunnels of each kind; keys and ends given or left to flows.
 fn tunnels(r: &mut SmallRng) -> Vec<TunnelPort> {
     use TunnelKey::{Flow, None as NoKey, Value};
-    use TunnelKind::{Geneve, Gre, Vxlan};
+    use TunnelKind::{Erspan, Geneve, Gre, Vxlan};
     let end = |a: &str| a.parse().map_or(End::Any, End::Address);
+    // Packets of GRE and of ERSPAN are told apart by which of them there is.
+    let mirrors = r.random_bool(0.4);
     let all = [
         (Vxlan, End::Flow, Flow),
         (Vxlan, end("10.9.0.2"), Value(7)),
         (Vxlan, end("fc00::2"), Value(9)),
         (Geneve, end("10.9.0.3"), Flow),
         (Geneve, End::Flow, Value(0x00ff_ffff)),
-        (Gre, end("10.9.0.2"), Flow),
-        (Gre, end("10.8.0.5"), Value(0xdead_beef)),
-        (Gre, end("10.9.0.3"), NoKey),
-        (Gre, end("fc00::2"), NoKey),
     ];
+    let by_gre = match mirrors {
+        false => [
+            (Gre, end("10.9.0.2"), Flow),
+            (Gre, end("10.8.0.5"), Value(0xdead_beef)),
+            (Gre, end("10.9.0.3"), NoKey),
+            (Gre, end("fc00::2"), NoKey),
+        ],
+        true => [
+            (Erspan, end("10.9.0.2"), Flow),
+            (Erspan, end("10.8.0.5"), Value(9)),
+            (Erspan, end("10.9.0.3"), NoKey),
+            (Erspan, end("fc00::2"), Value(7)),
+        ],
+    };
     let port = |(i, (kind, remote, key)): (usize, &(TunnelKind, End, TunnelKey))| TunnelPort {
         no: PortNo(11 + i as u32),
         settings: TunnelSettings {
             remote: *remote,
             in_key: *key,
             out_key: *key,
-            csum: r.random_bool(0.4),
+            csum: *kind != Erspan && r.random_bool(0.4),
+            numbered: *kind == Gre && r.random_bool(0.5),
+            mirroring: Mirroring {
+                version: pick(r, &[Some(1), Some(2), None]),
+                index: pick(r, &[Some(0xf_1234), None]),
+                dir: pick(r, &[Some(1), None]),
+                hwid: pick(r, &[Some(0x2a), None]),
+            },
             dont_fragment: r.random_bool(0.7),
             tos: pick(r, &[Some(0), Some(0x28), None]),
             ttl: pick(r, &[Some(64), Some(1), None]),
             ..TunnelSettings::new(*kind)
         },
     };
-    all.iter().enumerate().map(port).collect()
+    all.iter().chain(&by_gre).enumerate().map(port).collect()
 }
 
 struct Run {
@@ -146,6 +165,11 @@ impl Run {
                             let value = pick(&mut self.r, &[7u128, 9, 0x12_3456, 0xdead_beef, 0]);
                             all.push(set(FieldId::TunId, value));
                         }
+                        if self.r.random_bool(0.2) {
+                            all.push(set(FieldId::TunErspanVer, pick(&mut self.r, &[1, 2, 2, 3])));
+                            all.push(set(FieldId::TunErspanIdx, 0x2_0001));
+                            all.push(set(FieldId::TunErspanHwid, pick(&mut self.r, &[0x15, 0])));
+                        }
                         match self.r.random_range(0..6) {
                             0..3 => {
                                 let to = pick(&mut self.r, &[0x0a09_0002u128, 0x0a09_0003, 0x0a08_0005]);
@@ -196,6 +220,12 @@ impl Run {
                 let mask = pick(&mut self.r, &[u64::MAX, 0xff]);
                 let id = pick(&mut self.r, &[7u64, 9, 0x12_3456, 0xdead_beef, 0]) & mask;
                 fm.matches.set_masked(FieldId::TunId, id.into(), mask.into());
+            }
+            if self.r.random_bool(0.15) {
+                fm.matches.set(FieldId::TunErspanVer, self.r.random_range(0..3));
+                if self.r.random_bool(0.5) {
+                    fm.matches.set_masked(FieldId::TunErspanIdx, 1, 3);
+                }
             }
             if self.r.random_bool(0.1) {
                 fm.matches.set_masked(FieldId::TunSrc, 0x0a09_0000, 0xffff_0000);
@@ -327,7 +357,7 @@ fn plain(mut o: Outcome) -> Outcome {
 
 /// A frame behind some tunnel's headers, mostly good ones for this host.
 fn wrapped(r: &mut SmallRng, inner: &[u8]) -> Vec<u8> {
-    let kind = pick(r, &[TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre]);
+    let kind = pick(r, &[TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre, TunnelKind::Erspan]);
     let v6 = r.random_bool(0.25);
     let any = |a: &str| a.parse().unwrap_or(IpAddr::V4(0.into()));
     let src = if v6 { NEXT[3].0 } else { NEXT[r.random_range(0..3)].0 };
@@ -360,6 +390,11 @@ fn wrapped(r: &mut SmallRng, inner: &[u8]) -> Vec<u8> {
         oam: r.random_bool(0.1),
         source_port: r.random_range(1024..=u16::MAX),
         options,
+        mirrored: Some(pick(
+            r,
+            &[Mirrored::V1(5), Mirrored::V1(0xf_0002), Mirrored::V2(1, 0x15), Mirrored::V2(0, 0)],
+        )),
+        numbered: r.random_bool(0.3),
     };
     let mut f = wrap.around(inner);
     match r.random_range(0..12) {

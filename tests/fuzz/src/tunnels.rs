@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use flow::frame::FrameBuilder;
-use flow::tunnel::{Opened, TunnelHeader, TunnelKind, TunnelPush};
+use flow::tunnel::{Opened, Special, TunnelHeader, TunnelKind, TunnelPush};
 use flow::{Action, Layout, MacAddr, PacketKey, PortId};
 
 use crate::actions::{TUNNEL, carry_out};
@@ -14,10 +14,12 @@ use crate::frame;
 const SETTINGS: usize = 28;
 
 fn kind(of: u8) -> TunnelKind {
-    match of % 3 {
+    match of % 5 {
         0 => TunnelKind::Vxlan,
         1 => TunnelKind::Geneve,
-        _ => TunnelKind::Gre,
+        2 => TunnelKind::Gre,
+        3 => TunnelKind::Erspan,
+        _ => TunnelKind::Gtpu,
     }
 }
 
@@ -40,15 +42,21 @@ fn header(what: u8, b: &[u8; SETTINGS]) -> TunnelHeader {
         ttl: b[25],
         dont_fragment: b[26] & 1 != 0,
         csum: what & 0x20 != 0,
-        key: (kind != TunnelKind::Gre || b[26] & 2 != 0).then_some(if kind == TunnelKind::Gre {
-            key
-        } else {
-            key >> 8
+        key: (kind != TunnelKind::Gre || b[26] & 2 != 0).then_some(match kind {
+            TunnelKind::Gre => key,
+            TunnelKind::Erspan => key >> 22,
+            _ => key >> 8,
         }),
         tp_dst: kind.default_port(),
         gbp: (kind == TunnelKind::Vxlan && b[26] & 4 != 0).then_some((u16::from(b[27]), b[26])),
         oam: b[26] & 8 != 0,
         packet_type: 0,
+        special: match kind {
+            TunnelKind::Gre if b[26] & 16 != 0 => Special::Numbered,
+            TunnelKind::Erspan if b[26] & 16 != 0 => Special::Erspan2 { dir: b[27] & 1, hwid: b[27] >> 2 },
+            TunnelKind::Erspan => Special::Erspan1 { index: key & 0xf_ffff },
+            _ => Special::None,
+        },
     }
 }
 
@@ -57,7 +65,8 @@ pub fn run(data: &[u8]) {
     let Some((what, rest)) = data.split_first() else { return };
     let Some((settings, frame)) = rest.split_first_chunk::<SETTINGS>() else { return };
     out_of_the_network(kind(*what), frame);
-    if flow::parse(frame, PortId(1)).is_ok() {
+    // What goes into GTP-U is no frame.
+    if kind(*what).carries_frames() && flow::parse(frame, PortId(1)).is_ok() {
         there_and_back(&header(*what, settings), frame);
     }
 }
@@ -72,10 +81,12 @@ fn out_of_the_network(kind: TunnelKind, frame: &[u8]) {
         assert!(sent.is_none_or(|s| s.is_empty()), "what is of no tunnel came out of one");
         return;
     };
-    assert!(t.inner + 14 <= t.end && t.end <= frame.len(), "{t:?} in {} bytes", frame.len());
+    let is_frame = t.packet_type == flow::packet_type::ETHERNET;
+    let least = if is_frame { 14 } else { 0 };
+    assert!(t.inner + least <= t.end && t.end <= frame.len(), "{t:?} in {} bytes", frame.len());
     let mut key = PacketKey::ZERO;
     t.write(&mut key);
-    if let Some(sent) = sent {
+    if let Some(sent) = sent.filter(|_| is_frame) {
         assert_eq!(sent, [frame[t.inner..t.end].to_vec()], "{t:?}");
     }
 }
@@ -96,6 +107,9 @@ fn there_and_back(h: &TunnelHeader, frame: &[u8]) {
     };
     assert_eq!((t.src, t.dst, t.tos, t.ttl), (h.src, h.dst, h.tos, h.ttl), "{h:?}");
     assert_eq!(t.key, h.key.unwrap_or(0), "{h:?}");
+    if h.kind == TunnelKind::Erspan {
+        assert_eq!(t.special, h.special, "{h:?}");
+    }
     let pop = vec![Action::TunnelPop { port: TUNNEL, kind: h.kind }];
     if let Some(back) = carry_out(pop, outer) {
         assert_eq!(back, [frame.to_vec()], "{h:?}");
@@ -106,7 +120,7 @@ fn there_and_back(h: &TunnelHeader, frame: &[u8]) {
 pub fn seeds() -> Vec<Vec<u8>> {
     let settings = *b"\x02\0\0\0\0\x01\x02\0\0\0\0\x02\x0a\0\0\x01\x0a\0\0\x02\0\x12\x34\x56\0\x40\x03\x07";
     let mut all = Vec::new();
-    for what in [0u8, 1, 2, 0x20, 0x41, 0x62] {
+    for what in [0u8, 1, 2, 3, 0x40, 0x23, 0x41, 0x43, 0x63] {
         for f in frame::seeds() {
             all.push([&[what][..], &settings, &f].concat());
         }
@@ -116,8 +130,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     for (what, port, header) in [
         (0u8, 4789, &[8u8, 0, 0, 0, 0, 0, 5, 0][..]),
         (1, 6081, &[2, 0, 0x65, 0x58, 0, 0, 5, 0, 1, 2, 0x80, 1, 0xde, 0xad, 0xbe, 0xef]),
+        (4, 2152, &[0x36, 255, 0, 50, 0, 0, 0, 5, 0, 7, 0, 0x20, 1, 1, 2, 0]),
+        (4, 2152, &[0x30, 1, 0, 0, 0, 0, 0, 0]),
     ] {
-        let f = outer().udp(50_000, port).payload(&[header, &inner].concat()).build();
+        // Without its Ethernet header.
+        let inner = if what == 4 { &inner[14..] } else { &inner[..] };
+        let f = outer().udp(50_000, port).payload(&[header, inner].concat()).build();
         all.push([&[what][..], &settings, &f].concat());
     }
     all

@@ -1,5 +1,6 @@
 //! What the OpenFlow layer keeps with a flow record, and what it tells placement about records.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use clock::Instant;
@@ -113,6 +114,17 @@ pub struct Dependencies {
     pub meters: SmallVec<[(u32, u32, Option<MeterId>); 0]>,
 }
 
+/// Counters whose packets are longer than the record's: behind headers of a tunnel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Headed {
+    /// Which of the rules.
+    pub rules: Range<usize>,
+    /// Which of the other counters.
+    pub credited: Range<usize>,
+    /// By how many bytes each.
+    pub bytes: u64,
+}
+
 /// What a record's actions rest on.
 #[derive(Default)]
 pub struct Basis {
@@ -122,6 +134,8 @@ pub struct Basis {
     pub rules: SmallVec<[Arc<Rule>; 4]>,
     /// Other counters that its packets are added to: of patch ports, mirrors.
     pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
+    /// Which of both meet its packets behind headers of tunnels; within tunnels in tunnels several of these.
+    pub headed: SmallVec<[Headed; 0]>,
     /// Flows that its packets learn, and refresh.
     pub learned: SmallVec<[LearnedFlow; 0]>,
     /// Translations that go on when its packets come back from the datapath.
@@ -144,6 +158,7 @@ pub struct Basis {
 pub(crate) struct Credits<'a> {
     pub(crate) rules: &'a [Arc<Rule>],
     pub(crate) credited: &'a [Arc<RuleCounters>],
+    pub(crate) headed: &'a [Headed],
     pub(crate) visits: &'a [Visit],
     pub(crate) problem: Option<Problem>,
     pub(crate) drops: bool,
@@ -154,6 +169,7 @@ impl Basis {
         Credits {
             rules: &self.rules,
             credited: &self.credited,
+            headed: &self.headed,
             visits: &self.deps.visits,
             problem: self.problem,
             drops: self.drops,

@@ -622,11 +622,14 @@ impl Switch {
     }
 
     fn credit_by(&self, r: &Routes, to: &Credits<'_>, packets: u64, bytes: u64, used: Option<Instant>) {
-        for r in to.rules {
-            r.credit(packets, bytes, used);
+        let with = |headers: u64| bytes + packets * headers;
+        for (i, r) in to.rules.iter().enumerate() {
+            let of = to.headed.iter().filter(|h| h.rules.contains(&i));
+            r.credit(packets, with(of.map(|h| h.bytes).sum()), used);
         }
-        for c in to.credited {
-            c.add(packets, bytes, used);
+        for (i, c) in to.credited.iter().enumerate() {
+            let of = to.headed.iter().filter(|h| h.credited.contains(&i));
+            c.add(packets, with(of.map(|h| h.bytes).sum()), used);
         }
         if to.drops {
             let why = to.problem.map_or(Problem::ALL.len(), |p| p as usize);

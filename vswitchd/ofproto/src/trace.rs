@@ -196,7 +196,8 @@ impl Trace {
 
     /// What says that the packet is dropped because its rules could not be followed.
     pub fn failure(&self) -> Option<String> {
-        self.problem.map(|p| format!("Translation failed ({}), packet is dropped.", p.cause()))
+        let failed = self.problem.filter(|p| p.is_failure());
+        failed.map(|p| format!("Translation failed ({}), packet is dropped.", p.cause()))
     }
 
     fn text_of_flow(&self, names: Names<'_>) -> String {

@@ -4,19 +4,23 @@
 //!   Ethernet | IPv4 or IPv6 | UDP | VXLAN (RFC 7348, group policy)  | inner frame
 //!                           | UDP | VXLAN with a next protocol      | inner frame, IP packet or network service header
 //!                           | UDP | Geneve (RFC 8926), options      | inner frame
+//!                           | UDP | GTP-U (3GPP TS 29.281)          | IP packet
 //!                           | GRE (RFC 2784, RFC 2890)              | inner frame (TEB), or what an Ethernet type stands for
+//!                           | GRE | ERSPAN (draft-foschiano-erspan) | inner frame
 //! ```
 //!
 //! [`TunnelPush`] is a finished header in which only what depends on the packet is open: lengths, checksums, the source port of
-//! UDP. Whoever pushes fills those in. [`Opened::read`] is the way back.
+//! UDP, numbers and times. Whoever pushes fills those in. [`Opened::read`] is the way back.
 //!
 //! A packet without an inner Ethernet header comes out of a tunnel, and goes into one, behind a blank one that is not on the wire; see
 //! [`crate::nsh::packet_type`].
 //!
-//! Not here: sequence numbers of GRE are read over and never sent.
+//! Not here: numbers that packets come with are read over, and nobody waits for one that is missing. LISP and STT are known by name
+//! only: datapaths of others may carry them.
 
 mod open;
 pub mod options;
+mod special;
 mod text;
 
 use std::net::IpAddr;
@@ -27,6 +31,7 @@ use crate::headers::{MacAddr, eth_type, ip_proto};
 use crate::nsh::{next_protocol, packet_type};
 
 pub use open::{OpenError, Opened};
+pub use special::Special;
 pub(crate) use text::write_push;
 
 /// An encapsulation.
@@ -40,6 +45,14 @@ pub enum TunnelKind {
     Geneve,
     /// RFC 2784 with the key of RFC 2890.
     Gre,
+    /// GRE with what a switch says of a port that it mirrors (draft-foschiano-erspan), types II and III.
+    Erspan,
+    /// Payload of mobile networks (3GPP TS 29.281).
+    Gtpu,
+    /// RFC 6830; without a header here.
+    Lisp,
+    /// Stateless transport (draft-davie-stt); without a header here.
+    Stt,
 }
 
 impl TunnelKind {
@@ -49,37 +62,66 @@ impl TunnelKind {
             TunnelKind::Vxlan | TunnelKind::VxlanGpe => "vxlan",
             TunnelKind::Geneve => "geneve",
             TunnelKind::Gre => "gre",
+            TunnelKind::Erspan => "erspan",
+            TunnelKind::Gtpu => "gtpu",
+            TunnelKind::Lisp => "lisp",
+            TunnelKind::Stt => "stt",
         }
     }
 
-    /// UDP's port for it unless said otherwise; 0 without UDP.
+    /// The port of UDP, or TCP, for it unless said otherwise; 0 without one.
     pub fn default_port(self) -> u16 {
         match self {
             TunnelKind::Vxlan | TunnelKind::VxlanGpe => 4789,
             TunnelKind::Geneve => 6081,
-            TunnelKind::Gre => 0,
+            TunnelKind::Gre | TunnelKind::Erspan => 0,
+            TunnelKind::Gtpu => 2152,
+            TunnelKind::Lisp => 4341,
+            TunnelKind::Stt => 7471,
         }
     }
 
     /// Whether it carries packets of this type (OpenFlow 1.5.1 7.2.3.11).
     pub fn carries(self, packet_type: u32) -> bool {
+        let is_ethernet = packet_type == packet_type::ETHERNET;
+        let eth_type = packet_type::eth_type(packet_type);
         match self {
-            TunnelKind::Vxlan | TunnelKind::Geneve => packet_type == packet_type::ETHERNET,
+            TunnelKind::Vxlan | TunnelKind::Geneve | TunnelKind::Erspan | TunnelKind::Stt => is_ethernet,
             TunnelKind::VxlanGpe => next_protocol::of(packet_type).is_some(),
-            TunnelKind::Gre => {
-                packet_type == packet_type::ETHERNET || packet_type::eth_type(packet_type).is_some()
+            TunnelKind::Gre => is_ethernet || eth_type.is_some(),
+            TunnelKind::Gtpu | TunnelKind::Lisp => {
+                matches!(eth_type, Some(eth_type::IPV4 | eth_type::IPV6))
             }
         }
     }
 
     /// Whether it carries anything but Ethernet frames.
     pub fn carries_others(self) -> bool {
-        matches!(self, TunnelKind::VxlanGpe | TunnelKind::Gre)
+        matches!(self, TunnelKind::VxlanGpe | TunnelKind::Gre) || !self.carries_frames()
+    }
+
+    /// Whether it carries Ethernet frames.
+    pub fn carries_frames(self) -> bool {
+        !matches!(self, TunnelKind::Gtpu | TunnelKind::Lisp)
+    }
+
+    /// Whether there are headers of it here, [`TunnelPush`] and [`Opened`].
+    pub fn has_header(self) -> bool {
+        !matches!(self, TunnelKind::Lisp | TunnelKind::Stt)
     }
 
     /// The IP protocol that carries it.
     pub fn ip_proto(self) -> u8 {
-        if self == TunnelKind::Gre { GRE } else { ip_proto::UDP }
+        match self {
+            TunnelKind::Gre | TunnelKind::Erspan => GRE,
+            TunnelKind::Stt => ip_proto::TCP,
+            _ => ip_proto::UDP,
+        }
+    }
+
+    /// Whether UDP carries it.
+    pub fn is_udp(self) -> bool {
+        self.ip_proto() == ip_proto::UDP
     }
 }
 
@@ -94,12 +136,21 @@ pub const HEADER_FIELDS: [FieldId; 6] = [
     FieldId::TunGtpuMsgtype,
 ];
 
+/// The same in the order in which texts have them.
+pub(crate) const HEADER_FIELDS_AS_TOLD: [FieldId; 6] = {
+    let [index, version, dir, hwid, flags, message] = HEADER_FIELDS;
+    [version, index, dir, hwid, flags, message]
+};
+
 /// IP protocol of GRE.
 pub const GRE: u8 = 47;
 /// Bits of a GRE header.
 pub(crate) const GRE_CSUM: u16 = 0x8000;
 pub(crate) const GRE_KEY: u16 = 0x2000;
 pub(crate) const GRE_SEQ: u16 = 0x1000;
+/// What GRE calls ERSPAN of versions 1 and 2.
+pub(crate) const ERSPAN1: u16 = 0x88be;
+pub(crate) const ERSPAN2: u16 = 0x22eb;
 /// Geneve: the packet is of operations, administration and maintenance.
 pub(crate) const GENEVE_OAM: u8 = 0x80;
 /// Geneve: an option must be known to whoever takes the packet out.
@@ -147,6 +198,8 @@ pub struct TunnelHeader {
     pub oam: bool,
     /// What the packet begins with; one that the encapsulation carries ([`TunnelKind::carries`]).
     pub packet_type: u32,
+    /// What only this encapsulation has.
+    pub special: Special,
 }
 
 /// A header to be put in front of a packet, and where it is for.
@@ -180,7 +233,7 @@ impl Writer {
 }
 
 impl TunnelPush {
-    /// The header that `h` describes; lengths, source port and checksums are zero.
+    /// The header that `h` describes; lengths, source port, checksums, numbers and times are zero.
     pub fn new(h: &TunnelHeader, port: PortId, out: PortId) -> Self {
         Self::with_options(h, &[], port, out)
     }
@@ -214,8 +267,8 @@ impl TunnelPush {
                 true
             }
         };
-        let udp = h.kind != TunnelKind::Gre;
-        let csum = h.csum || udp && v6;
+        let udp = h.kind.is_udp();
+        let csum = (h.csum || udp && v6) && h.kind != TunnelKind::Erspan;
         if udp {
             w.put16(0);
             w.put16(h.tp_dst);
@@ -247,7 +300,8 @@ impl TunnelPush {
             }
             TunnelKind::Gre => {
                 let key = if h.key.is_some() { GRE_KEY } else { 0 };
-                w.put16(key | if csum { GRE_CSUM } else { 0 });
+                let number = if h.special == Special::Numbered { GRE_SEQ } else { 0 };
+                w.put16(key | number | if csum { GRE_CSUM } else { 0 });
                 w.put16(packet_type::eth_type(h.packet_type).unwrap_or(eth_type::TEB));
                 if csum {
                     w.put32(0);
@@ -255,7 +309,14 @@ impl TunnelPush {
                 if let Some(k) = h.key {
                     w.put32(k);
                 }
+                if number != 0 {
+                    w.put32(0);
+                }
             }
+            TunnelKind::Erspan => special::put_erspan(&mut w, h),
+            TunnelKind::Gtpu => special::put_gtpu(&mut w, h),
+            // Refused before: there is no header of it.
+            TunnelKind::Lisp | TunnelKind::Stt => {}
         }
         TunnelPush { kind: h.kind, port, out, v6, csum, bytes: w.0.into() }
     }
@@ -268,6 +329,36 @@ impl TunnelPush {
     /// Where what follows the outer IP header begins.
     pub fn l4(&self) -> usize {
         if self.v6 { 54 } else { 34 }
+    }
+
+    fn be16(&self, at: usize) -> u16 {
+        u16::from_be_bytes(self.bytes.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
+    }
+
+    /// Where the packet's number goes, four bytes, if packets of this tunnel are numbered.
+    pub fn number_at(&self) -> Option<usize> {
+        let l4 = self.l4();
+        match self.kind {
+            TunnelKind::Erspan => Some(l4 + 4),
+            TunnelKind::Gre => {
+                let flags = self.be16(l4);
+                let before = [GRE_CSUM, GRE_KEY].iter().filter(|f| flags & **f != 0).count();
+                (flags & GRE_SEQ != 0).then_some(l4 + 4 + 4 * before)
+            }
+            _ => None,
+        }
+    }
+
+    /// Where the time goes at which the packet was sent, four bytes, in units of 100 microseconds: in headers of ERSPAN's version 2.
+    pub fn time_at(&self) -> Option<usize> {
+        let l4 = self.l4();
+        (self.kind == TunnelKind::Erspan && self.be16(l4 + 2) == ERSPAN2).then_some(l4 + 12)
+    }
+
+    /// Where the length goes of what follows the header of GTP-U, two bytes, and where that begins.
+    pub fn gtpu_length_at(&self) -> Option<(usize, usize)> {
+        let l4 = self.l4();
+        (self.kind == TunnelKind::Gtpu).then_some((l4 + 10, l4 + 16))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::options::{Critical, OptionWords};
+use super::special::{self, Special};
 use super::{
     GBP_FLAGS, GRE_CSUM, GRE_KEY, GRE_SEQ, TunnelKind, VXLAN_GROUP, VXLAN_NEXT, VXLAN_OAM, VXLAN_VNI,
 };
@@ -40,6 +41,8 @@ pub struct Opened {
     pub packet_type: u32,
     /// Geneve's options, as far as they are mapped to fields.
     pub options: OptionWords,
+    /// What only this encapsulation has. What GTP-U carries that is no payload stays behind its headers: `inner` is 0.
+    pub special: Special,
 }
 
 /// Why a packet cannot be taken out of its tunnel.
@@ -59,12 +62,12 @@ pub enum OpenError {
     Unknown,
 }
 
-fn be16(b: &[u8], at: usize) -> Result<u16, OpenError> {
+pub(super) fn be16(b: &[u8], at: usize) -> Result<u16, OpenError> {
     let two = b.get(at..).and_then(|b| b.first_chunk()).ok_or(OpenError::Malformed)?;
     Ok(u16::from_be_bytes(*two))
 }
 
-fn be32(b: &[u8], at: usize) -> Result<u32, OpenError> {
+pub(super) fn be32(b: &[u8], at: usize) -> Result<u32, OpenError> {
     let four = b.get(at..).and_then(|b| b.first_chunk()).ok_or(OpenError::Malformed)?;
     Ok(u32::from_be_bytes(*four))
 }
@@ -140,9 +143,19 @@ impl Opened {
             gbp: (0, 0),
             packet_type: packet_type::ETHERNET,
             options: OptionWords::NONE,
+            special: Special::None,
         };
         let header = match kind {
             TunnelKind::Gre => gre(body, &mut t)?,
+            TunnelKind::Erspan => special::erspan(body, &mut t)?,
+            TunnelKind::Gtpu => {
+                let udp = udp(body, &o, &mut t)?;
+                match special::gtpu(body, &mut t)? {
+                    0 => return Ok(t),
+                    header => udp + header,
+                }
+            }
+            TunnelKind::Lisp | TunnelKind::Stt => return Err(OpenError::Unknown),
             TunnelKind::Vxlan => udp(body, &o, &mut t)? + vxlan(body, &mut t)?,
             TunnelKind::VxlanGpe => udp(body, &o, &mut t)? + vxlan_gpe(body, &mut t)?,
             TunnelKind::Geneve => udp(body, &o, &mut t)? + geneve(body, &mut t)?,
@@ -181,6 +194,7 @@ impl Opened {
         key.set(TunGbpFlags, self.gbp.1.into());
         key.set(PacketType, self.packet_type.into());
         self.options.write(key);
+        self.special.write(key);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Options. Mappings are the process's, so every test has fields and options of its own.
 
 use super::options::{self, MapError, Mapping};
-use super::{OpenError, Opened, TunnelHeader, TunnelKind, TunnelPush};
+use super::{OpenError, Opened, Special, TunnelHeader, TunnelKind, TunnelPush};
 use crate::action::{Action, PortId};
 use crate::field::FieldId;
 use crate::headers::MacAddr;
@@ -30,6 +30,7 @@ fn geneve() -> TunnelHeader {
         gbp: None,
         oam: false,
         packet_type: 0,
+        special: Special::None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{TunnelKind, TunnelPush};
+use super::{TunnelKind, TunnelPush, special};
 use crate::action::PortId;
 use crate::headers::{MacAddr, eth_type};
 use crate::text::value::{PortName, hex, quote_name};
@@ -32,6 +32,11 @@ pub(crate) fn write_push(out: &mut String, p: &TunnelPush, ports: PortName<'_>) 
         TunnelKind::Gre => 3,
         TunnelKind::Vxlan | TunnelKind::VxlanGpe => 4,
         TunnelKind::Geneve => 5,
+        TunnelKind::Erspan if be16(b, 12) == eth_type::IPV6 => 108,
+        TunnelKind::Erspan => 107,
+        TunnelKind::Gtpu => 110,
+        TunnelKind::Lisp => 105,
+        TunnelKind::Stt => 106,
     };
     let _ = write!(out, "tnl_push(tnl_port({}),header(size={},type={kind},", port(p.port), b.len());
     let _ = write!(out, "eth(dst={},src={},dl_type=0x{:04x}),", mac(b, 0), mac(b, 6), be16(b, 12));
@@ -61,7 +66,7 @@ pub(crate) fn write_push(out: &mut String, p: &TunnelPush, ports: PortName<'_>) 
         );
     }
     let at = p.l4();
-    if p.kind != TunnelKind::Gre {
+    if p.kind.is_udp() {
         // Where one is to be written, Open vSwitch has all ones.
         let csum = if p.csum { 0xffff } else { 0 };
         let _ = write!(out, "udp(src=0,dst={},csum=0x{csum:x}),", be16(b, at + 2));
@@ -91,8 +96,26 @@ pub(crate) fn write_push(out: &mut String, p: &TunnelPush, ports: PortName<'_>) 
             if flags & super::GRE_KEY != 0 {
                 let _ = write!(out, ",key=0x{:x}", be32(b, at + if p.csum { 8 } else { 4 }));
             }
+            if let Some(number) = p.number_at() {
+                let _ = write!(out, ",seq=0x{:x}", be32(b, number));
+            }
             write!(out, ")")
         }
+        TunnelKind::Erspan => {
+            let session = be32(b, at + 8) & special::SESSION;
+            if p.time_at().is_some() {
+                let last = be16(b, at + 18);
+                let (dir, hwid) = (last >> 3 & 1, last >> 4 & 0x3f);
+                write!(out, "erspan(ver=2,sid=0x{session:x},dir={dir},hwid=0x{hwid:x})")
+            } else {
+                write!(out, "erspan(ver=1,sid=0x{session:x},idx=0x{:x})", be32(b, at + 12))
+            }
+        }
+        TunnelKind::Gtpu => {
+            let (flags, message, endpoint) = (b[at + 8], b[at + 9], be32(b, at + 12));
+            write!(out, "gtpu(flags=0x{flags:x},msgtype={message},teid=0x{endpoint:x})")
+        }
+        TunnelKind::Lisp | TunnelKind::Stt => Ok(()),
     };
     let _ = write!(out, "),out_port({}))", port(p.out));
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use flow::frame::FrameBuilder;
-use flow::tunnel::{Opened, TunnelHeader, TunnelKind, TunnelPush};
+use flow::tunnel::{Opened, Special, TunnelHeader, TunnelKind, TunnelPush};
 use flow::{Action, FieldId, FlowId, MacAddr, PacketMatch, PortId, parse};
 use nic::Config;
 use offload::{FlowOp, FlowRule, OffloadProvider, OpId, OpResult, Reject};
@@ -34,6 +34,7 @@ fn frames_go_into_tunnels_as_the_host_opens_them() {
                 gbp: None,
                 oam: false,
                 packet_type: 0,
+                special: Special::None,
             };
             let push = Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))));
             let mac = 0x0200_0000_0077;
@@ -85,6 +86,7 @@ fn vxlan(vni: u32) -> Action {
         gbp: None,
         oam: false,
         packet_type: 0,
+        special: Special::None,
     };
     Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))))
 }
@@ -205,6 +207,7 @@ fn frames_come_out_of_tunnels_by_two_entries_that_both_count_them() {
                 gbp: None,
                 oam: false,
                 packet_type: 0,
+                special: Special::None,
             };
             let push = Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(90), dp(2))));
             b.install(&rule(n, vec![push, Action::Output(dp(2))]));

@@ -119,7 +119,7 @@ pub struct OuterHeader {
     pub protocol: u8,
     /// Transport ports.
     pub ports: (u16, u16),
-    /// What kind of tunnel: 1 VXLAN, 2 GRE, 7 Geneve.
+    /// What kind of tunnel: 1 VXLAN, 2 GRE, 3 LISP, 4 STT, 7 Geneve.
     pub kind: u8,
     /// Its key: 3 bytes, or 4 for GRE.
     pub key: Vec<u8>,

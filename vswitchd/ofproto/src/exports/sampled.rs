@@ -151,7 +151,7 @@ impl Bridge {
             ip: ip_of(key),
             input: interface(input),
             output: interface(output),
-            tunnel: tunnel.map(|kind| outer_of(key, kind)),
+            tunnel: tunnel.and_then(|kind| outer_of(key, kind)),
             dropped: x.fate.dropped,
         }
     }
@@ -161,22 +161,26 @@ fn kind_of(p: Option<&Port>) -> Option<TunnelKind> {
     p.and_then(|p| p.tunnel.as_ref()).map(|t| t.settings.kind)
 }
 
-fn outer_of(key: &PacketKey, kind: TunnelKind) -> ipfix::OuterHeader {
-    let id = (key.get64(FieldId::TunId) as u32).to_be_bytes();
-    // How many bytes of a key an encapsulation has, and what IPFIX calls it.
+/// `None` for what IPFIX has no number for.
+fn outer_of(key: &PacketKey, kind: TunnelKind) -> Option<ipfix::OuterHeader> {
+    let id = key.get64(FieldId::TunId).to_be_bytes();
+    // What IPFIX calls an encapsulation, and how many bytes of the eight its keys do not have.
     let (kind_number, skip) = match kind {
-        TunnelKind::Vxlan | TunnelKind::VxlanGpe => (1, 1),
-        TunnelKind::Gre => (2, 0),
-        TunnelKind::Geneve => (7, 1),
+        TunnelKind::Vxlan | TunnelKind::VxlanGpe => (1, 5),
+        TunnelKind::Gre => (2, 4),
+        TunnelKind::Lisp => (3, 5),
+        TunnelKind::Stt => (4, 0),
+        TunnelKind::Geneve => (7, 5),
+        TunnelKind::Erspan | TunnelKind::Gtpu => return None,
     };
-    ipfix::OuterHeader {
+    Some(ipfix::OuterHeader {
         src: Ipv4Addr::from(key.get64(FieldId::TunSrc) as u32),
         dst: Ipv4Addr::from(key.get64(FieldId::TunDst) as u32),
         protocol: kind.ip_proto(),
         ports: (key.get64(FieldId::TunTpSrc) as u16, key.get64(FieldId::TunTpDst) as u16),
         kind: kind_number,
         key: id[skip..].to_vec(),
-    }
+    })
 }
 
 fn ip_of(key: &PacketKey) -> Option<IpHeader> {

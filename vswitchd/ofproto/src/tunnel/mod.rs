@@ -63,6 +63,19 @@ pub enum PacketTypes {
     Any,
 }
 
+/// What a tunnel of ERSPAN says in its headers; `None` is what the packet's metadata say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mirroring {
+    /// Version, 1 or 2; there is no header of any other.
+    pub version: Option<u8>,
+    /// Version 1: index of the port that is mirrored.
+    pub index: Option<u32>,
+    /// Version 2: 1 if the port sent what is mirrored, 0 if it received it.
+    pub dir: Option<u8>,
+    /// Version 2: which hardware mirrors.
+    pub hwid: Option<u8>,
+}
+
 /// What is known of a tunnel (ovs-vswitchd.conf.db(5), "Tunnel Options").
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TunnelSettings {
@@ -90,6 +103,12 @@ pub struct TunnelSettings {
     pub egress_mark: Option<u32>,
     /// VXLAN with group policy.
     pub gbp: bool,
+    /// GRE with numbers.
+    pub numbered: bool,
+    /// What ERSPAN's header says; no matter in other tunnels.
+    pub mirroring: Mirroring,
+    /// It is of a type of its own for IPv6: `ip6gre`, `ip6erspan`.
+    pub own_v6: bool,
     /// What its packets begin with.
     pub packets: PacketTypes,
     /// Its datapath carries it out: packets get metadata and go to a port of it.
@@ -112,7 +131,10 @@ impl TunnelSettings {
             dont_fragment: true,
             egress_mark: None,
             gbp: false,
-            packets: PacketTypes::Ethernet,
+            numbered: false,
+            mirroring: Mirroring { version: Some(0), index: Some(0), dir: Some(0), hwid: Some(0) },
+            own_v6: false,
+            packets: if kind.carries_frames() { PacketTypes::Ethernet } else { PacketTypes::Others },
             foreign: false,
         }
     }
@@ -122,7 +144,13 @@ impl TunnelSettings {
         match self.kind {
             TunnelKind::Vxlan | TunnelKind::VxlanGpe => format!("vxlan_sys_{}", self.dst_port),
             TunnelKind::Geneve => format!("genev_sys_{}", self.dst_port),
+            TunnelKind::Gre if self.own_v6 => "ip6gre_sys".into(),
             TunnelKind::Gre => "gre_sys".into(),
+            TunnelKind::Erspan if self.own_v6 => "ip6erspan_sys".into(),
+            TunnelKind::Erspan => "erspan_sys".into(),
+            TunnelKind::Gtpu => format!("gtpu_sys_{}", self.dst_port),
+            TunnelKind::Lisp => format!("lisp_sys_{}", self.dst_port),
+            TunnelKind::Stt => format!("stt_sys_{}", self.dst_port),
         }
     }
 }
@@ -184,14 +212,39 @@ pub struct Listening {
     pub name: String,
     /// Encapsulation.
     pub kind: TunnelKind,
-    /// UDP port; 0 without UDP.
-    pub udp: u16,
+    /// Port of UDP or TCP; 0 without one.
+    pub transport_port: u16,
+    /// It was told of IPv6 that it is for.
+    own_v6: bool,
+    /// This switch took it for its own to carry out when it came.
+    pub native: bool,
     /// VXLAN with group policy: all that share it have it, or none.
     pub gbp: bool,
     /// Its datapath carries tunnels out by itself.
     pub foreign: bool,
     /// Tunnels that share it.
     pub tunnels: u32,
+    /// How many of them are of VXLAN with a next protocol. Where there is one, packets of all may have it.
+    gpe: u32,
+}
+
+impl Listening {
+    /// Whether a tunnel like this can share it.
+    fn takes(&self, s: &TunnelSettings) -> bool {
+        let is_vxlan = |k| matches!(k, TunnelKind::Vxlan | TunnelKind::VxlanGpe);
+        self.gbp == s.gbp && (self.kind == s.kind || is_vxlan(self.kind) && is_vxlan(s.kind))
+    }
+
+    fn count(&mut self, s: &TunnelSettings, comes: bool) {
+        let by = |n: u32| if comes { n + 1 } else { n.saturating_sub(1) };
+        self.tunnels = by(self.tunnels);
+        if matches!(s.kind, TunnelKind::Vxlan | TunnelKind::VxlanGpe) {
+            if s.kind == TunnelKind::VxlanGpe {
+                self.gpe = by(self.gpe);
+            }
+            self.kind = if self.gpe == 0 { TunnelKind::Vxlan } else { TunnelKind::VxlanGpe };
+        }
+    }
 }
 
 /// Every tunnel of a switch and what is known of the networks below. Published as a whole; translations see one version.
@@ -210,7 +263,7 @@ pub struct Tunnels {
 impl Tunnels {
     /// Whether another tunnel than port `to` takes the packets of `t` already, or they could not share `dp`.
     pub fn clashes(&self, dp: PortId, t: &Tunnel, to: (u32, PortNo)) -> bool {
-        if self.listening.get(&dp).is_some_and(|l| (l.gbp, l.kind) != (t.settings.gbp, t.settings.kind)) {
+        if self.listening.get(&dp).is_some_and(|l| !l.takes(&t.settings)) {
             return true;
         }
         self.by_match.get(&t.matches(dp)).is_some_and(|other| *other != to)
@@ -223,15 +276,19 @@ impl Tunnels {
         }
         self.by_match.insert(t.matches(dp), to);
         let s = &t.settings;
+        let foreign = self.foreign;
         let l = self.listening.entry(dp).or_insert_with(|| Listening {
             name: s.datapath_name(),
             kind: s.kind,
-            udp: s.dst_port,
+            transport_port: s.dst_port,
+            own_v6: s.own_v6,
+            native: !foreign && !s.foreign && s.kind != TunnelKind::Lisp,
             gbp: s.gbp,
             foreign: s.foreign,
             tunnels: 0,
+            gpe: 0,
         });
-        l.tunnels += 1;
+        l.count(s, true);
         true
     }
 
@@ -243,7 +300,7 @@ impl Tunnels {
         }
         self.by_match.remove(&m);
         if let Some(l) = self.listening.get_mut(&dp) {
-            l.tunnels -= 1;
+            l.count(&t.settings, false);
             if l.tunnels == 0 {
                 self.listening.remove(&dp);
             }
@@ -304,8 +361,20 @@ impl Tunnels {
     pub(crate) fn listener(&self, key: &PacketKey) -> Option<(PortId, TunnelKind)> {
         let proto = key.get64(FieldId::NwProto) as u8;
         let port = key.get64(FieldId::TpDst) as u16;
-        let is = |l: &&Listening| !l.foreign && l.kind.ip_proto() == proto && (l.udp == 0 || l.udp == port);
-        self.listening.iter().find(|(_, l)| is(l)).map(|(dp, l)| (*dp, l.kind))
+        let v6 = key.get64(FieldId::EthType) == 0x86dd;
+        let is = |l: &Listening| {
+            let here = !l.foreign && l.kind != TunnelKind::Lisp && l.kind.ip_proto() == proto;
+            here && (l.transport_port == 0 || l.transport_port == port)
+        };
+        // Before others that which is for this version of IP.
+        let all = self.listening.iter().filter(|(_, l)| is(l));
+        all.min_by_key(|(_, l)| l.own_v6 != v6).map(|(dp, l)| (*dp, l.kind))
+    }
+
+    /// Whether tunnels of this protocol are told apart by the port that packets are for.
+    pub(crate) fn has_ports(&self, ip_proto: u8) -> bool {
+        ip_proto == 17
+            || self.listening.values().any(|l| l.kind.ip_proto() == ip_proto && l.transport_port != 0)
     }
 }
 
@@ -362,6 +431,52 @@ mod tests {
         // The key weighs more than the ends.
         assert_eq!(port(from(2, 3, 7)), Some(3));
         assert_eq!(port(from(2, 1, 7)), Some(4));
+    }
+
+    #[test]
+    fn vxlan_with_a_next_protocol_shares_a_port_with_that_without_and_group_policy_does_not() {
+        let mut t = Tunnels::default();
+        let dp = PortId(4789);
+        let with = |kind, key, gbp| {
+            let in_key = TunnelKey::Value(key);
+            let s = TunnelSettings { remote: End::Flow, in_key, gbp, ..TunnelSettings::new(kind) };
+            Tunnel::new(s, String::new())
+        };
+        let (plain, gpe) = (with(TunnelKind::Vxlan, 1, false), with(TunnelKind::VxlanGpe, 2, false));
+        let kind = |t: &Tunnels| t.listening().map(|(_, l)| l.kind).next();
+        assert!(t.add(dp, &plain, (0, PortNo(1))) && t.add(dp, &gpe, (0, PortNo(2))));
+        assert_eq!(kind(&t), Some(TunnelKind::VxlanGpe));
+        assert!(!t.add(dp, &with(TunnelKind::Vxlan, 3, true), (0, PortNo(3))));
+        t.remove(dp, &gpe, (0, PortNo(2)));
+        assert_eq!(kind(&t), Some(TunnelKind::Vxlan));
+        t.remove(dp, &plain, (0, PortNo(1)));
+        assert!(!t.any());
+    }
+
+    #[test]
+    fn packets_are_for_the_tunnel_of_their_version_of_ip_first() {
+        let mut t = Tunnels::default();
+        let with = |kind, own_v6| {
+            let s = TunnelSettings { remote: End::Flow, own_v6, ..TunnelSettings::new(kind) };
+            Tunnel::new(s, String::new())
+        };
+        assert!(t.add(PortId(3), &with(TunnelKind::Gre, false), (0, PortNo(1))));
+        assert!(t.add(PortId(6), &with(TunnelKind::Erspan, true), (0, PortNo(2))));
+        assert!(t.add(PortId(7), &with(TunnelKind::Stt, false), (0, PortNo(3))));
+        assert!(t.add(PortId(8), &with(TunnelKind::Lisp, false), (0, PortNo(4))));
+        let to = |eth_type: u128, proto: u128, port: u128| {
+            let mut k = PacketKey::ZERO;
+            k.set(FieldId::EthType, eth_type);
+            k.set(FieldId::NwProto, proto);
+            k.set(FieldId::TpDst, port);
+            t.listener(&k)
+        };
+        assert_eq!(to(0x0800, 47, 0), Some((PortId(3), TunnelKind::Gre)));
+        assert_eq!(to(0x86dd, 47, 0), Some((PortId(6), TunnelKind::Erspan)));
+        assert_eq!(to(0x0800, 6, 7471), Some((PortId(7), TunnelKind::Stt)));
+        // LISP is nobody's to take out.
+        assert_eq!(to(0x0800, 17, 4341), None);
+        assert!(t.has_ports(6) && !t.has_ports(47));
     }
 
     #[test]

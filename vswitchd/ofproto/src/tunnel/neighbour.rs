@@ -139,8 +139,17 @@ impl Overheard {
             }
             _ => return None,
         };
-        let sound = mac.0 != [0; 6] && mac.0[0] & 1 == 0 && !ip.is_unspecified() && !ip.is_multicast();
-        sound.then_some((Overheard { bridge, ip, mac }, fields))
+        Overheard::sound(bridge, ip, mac).map(|heard| (heard, fields))
+    }
+
+    /// Of a packet in a tunnel: who sent it, and from where. It says that of those alone that are next to the bridge.
+    pub(crate) fn of_tunnelled(key: &PacketKey, bridge: u32, from: IpAddr) -> Option<Overheard> {
+        Overheard::sound(bridge, from, MacAddr::from_u64(key.get64(FieldId::EthSrc)))
+    }
+
+    fn sound(bridge: u32, ip: IpAddr, mac: MacAddr) -> Option<Overheard> {
+        let is = mac.0 != [0; 6] && mac.0[0] & 1 == 0 && !ip.is_unspecified() && !ip.is_multicast();
+        is.then_some(Overheard { bridge, ip, mac })
     }
 }
 
@@ -231,6 +240,19 @@ mod tests {
         let group = MacAddr([3, 0, 0, 0, 0, 7]);
         let lie = key(&b().arp(2, group, [10, 0, 0, 7], MacAddr::ZERO, [10, 0, 0, 1]).build());
         assert!(Overheard::of(&lie, 3, me).is_none());
+    }
+
+    #[test]
+    fn a_packet_in_a_tunnel_says_where_its_sender_is() {
+        let from = |mac: [u8; 6]| {
+            let b = FrameBuilder::new().eth(MacAddr([2, 0, 0, 0, 0, 1]), MacAddr(mac));
+            key(&b.ipv4([10, 0, 0, 7], [10, 0, 0, 1]).udp(1, 4789).build())
+        };
+        let ip = "10.0.0.7".parse().unwrap();
+        let heard = Overheard::of_tunnelled(&from(MAC.0), 3, ip);
+        assert_eq!(heard, Some(Overheard { bridge: 3, ip, mac: MAC }));
+        assert_eq!(Overheard::of_tunnelled(&from([3, 0, 0, 0, 0, 7]), 3, ip), None);
+        assert_eq!(Overheard::of_tunnelled(&from(MAC.0), 3, "0.0.0.0".parse().unwrap()), None);
     }
 
     #[test]

@@ -339,6 +339,9 @@ fn outer_of(p: &TunnelPush) -> Option<OuterHeader> {
         TunnelKind::Vxlan | TunnelKind::VxlanGpe | TunnelKind::Geneve => {
             ((short(l4)?, short(l4 + 2)?), word(l4 + 12)? >> 8)
         }
+        TunnelKind::Erspan => ((0, 0), word(l4 + 8)? & 0x3ff),
+        TunnelKind::Gtpu => ((short(l4)?, short(l4 + 2)?), word(l4 + 12)?),
+        TunnelKind::Lisp | TunnelKind::Stt => return None,
     };
     Some(OuterHeader {
         protocol: p.kind.ip_proto(),

@@ -69,7 +69,7 @@ use crate::mac_table::MacTable;
 use crate::mcast::McastTable;
 use crate::patch::Peers;
 use crate::recirc::{Frozen, Recirc, Recircs};
-use crate::record::{Basis, Credits, Dependencies, Visit};
+use crate::record::{Basis, Credits, Dependencies, Headed, Visit};
 use crate::rule::{Rule, RuleCounters};
 use crate::tables::{FragHandling, N_TABLES, Pipeline};
 use crate::trace::{Fork, Step, StepKind};
@@ -116,6 +116,8 @@ pub struct Outcome {
     pub rules: SmallVec<[Arc<Rule>; 4]>,
     /// Other counters that packets are added to, with repetition.
     pub credited: SmallVec<[Arc<RuleCounters>; 1]>,
+    /// Which of both meet its packets behind headers of tunnels.
+    pub headed: SmallVec<[Headed; 0]>,
     /// Where the verdict came from.
     pub provenance: SmallVec<[Origin; 4]>,
     /// Translations that go on when its packets come back from the datapath.
@@ -160,6 +162,7 @@ impl Outcome {
         Credits {
             rules: &self.rules,
             credited: &self.credited,
+            headed: &self.headed,
             visits: &self.deps.visits,
             problem: self.problem,
             drops: self.actions.is_empty(),
@@ -173,6 +176,7 @@ impl Outcome {
             drops: self.actions.is_empty(),
             rules: std::mem::take(&mut self.rules),
             credited: std::mem::take(&mut self.credited),
+            headed: std::mem::take(&mut self.headed),
             recircs: std::mem::take(&mut self.recircs),
             learned: std::mem::take(&mut self.learned),
             fin_timeouts: std::mem::take(&mut self.fin_timeouts),

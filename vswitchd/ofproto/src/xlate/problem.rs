@@ -27,11 +27,13 @@ pub enum Problem {
     MplsDecap,
     /// A header would be pushed onto or taken off a packet that begins with something else.
     PacketType,
+    /// Congestion was experienced outside a tunnel that the packet inside cannot be told of (RFC 6040 4.2).
+    Congestion,
 }
 
 impl Problem {
     /// All of them, in order of their numbers.
-    pub const ALL: [Problem; 12] = [
+    pub const ALL: [Problem; 13] = [
         Problem::TooDeep,
         Problem::TooManyLookups,
         Problem::TooManyActions,
@@ -44,6 +46,7 @@ impl Problem {
         Problem::MplsPop,
         Problem::MplsDecap,
         Problem::PacketType,
+        Problem::Congestion,
     ];
 
     /// What a trace says of it: Open vSwitch's words where it knows the problem.
@@ -58,6 +61,7 @@ impl Problem {
             Problem::TooManyRecircs => "Failed to allocate recirculation id",
             Problem::StackTooDeep => "resubmits yielded over 64 kB of stack",
             Problem::PacketType => "Unsupported packet type",
+            Problem::Congestion => "dropping tunnel packet marked ECN CE but is not ECN capable",
             Problem::MplsDecap => {
                 "dropping packet on which an MPLS decap can't be performed as it has more MPLS LSEs than the 3 supported."
             }
@@ -81,6 +85,11 @@ impl Problem {
         }
     }
 
+    /// Whether a translation failed by it: that of a packet which is dropped because of what is around it did not.
+    pub fn is_failure(self) -> bool {
+        self != Problem::Congestion
+    }
+
     /// Whether it is for the administrator to hear of: the rules are at fault.
     pub fn is_the_rules(self) -> bool {
         use Problem::*;
@@ -95,7 +104,9 @@ impl Problem {
             Problem::StackTooDeep => "drop_action_stack_too_deep",
             Problem::MplsPush | Problem::MplsPop | Problem::MplsDecap => "drop_action_too_many_mpls_labels",
             Problem::NoRecircContext => "drop_action_no_recirculation_context",
-            Problem::TooManyActions | Problem::TooManyRecircs => "drop_action_congestion",
+            Problem::TooManyActions | Problem::TooManyRecircs | Problem::Congestion => {
+                "drop_action_congestion"
+            }
             Problem::NeedsReparse => "drop_action_needs_reparse",
             Problem::UnknownPort => "drop_action_unknown_port",
             Problem::PacketType => "drop_action_unsupported_packet_type",
@@ -117,6 +128,7 @@ impl Problem {
             Problem::MplsPop => "xlate_mpls_pop",
             Problem::MplsDecap => "xlate_mpls_decap",
             Problem::PacketType => "xlate_packet_type",
+            Problem::Congestion => "xlate_congestion",
         }
     }
 }

@@ -9,16 +9,18 @@
 //! taken out; it comes back with the tunnel's metadata ([`Xlate::arrive_by_tunnel`]).
 
 use std::net::IpAddr;
+use std::ops::Range;
 
 use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
-use flow::tunnel::{HEADER_FIELDS, TunnelHeader, TunnelKind, TunnelPush, options};
+use flow::tunnel::{HEADER_FIELDS, Special, TunnelHeader, TunnelKind, TunnelPush, options};
 use flow::{Action, FieldId, MacAddr, PacketKey, PipelineMask, PortId};
 use openflow::PortNo;
 
 use super::{MAX_DEPTH, Misses, Outcome, Problem, Xlate};
 use crate::port::Port;
+use crate::record::Headed;
 use crate::trace::StepKind;
-use crate::tunnel::{End, Overheard, Tunnel, TunnelKey, ends};
+use crate::tunnel::{End, Overheard, Tunnel, TunnelKey, TunnelSettings, ends};
 
 /// The metadata of any tunnel.
 const TUNNEL_FIELDS: [FieldId; 12] = {
@@ -48,6 +50,9 @@ fn is_rare(f: FieldId) -> bool {
 pub(super) fn tunnel_fields() -> impl Iterator<Item = FieldId> {
     TUNNEL_FIELDS.into_iter().chain(HEADER_FIELDS).chain(options::words())
 }
+
+/// Last session identifier of ERSPAN.
+const MAX_SESSION: u64 = 0x3ff;
 
 /// Congestion was experienced (RFC 3168 5).
 const ECN_CE: u64 = 3;
@@ -170,6 +175,7 @@ impl Xlate<'_> {
         } else if !self.stock() {
             self.look_at_options();
         }
+        self.set_special(s);
         if let Some(m) = s.egress_mark {
             self.key.set(PktMark, m.into());
             self.wc.set_exact(PktMark);
@@ -177,6 +183,41 @@ impl Xlate<'_> {
             self.ever_written.set_exact(PktMark);
         }
         true
+    }
+
+    /// What only headers of ERSPAN and GTP-U have: as the tunnel says, or the packet's metadata; nothing in other tunnels. As options,
+    /// Open vSwitch does not look at it.
+    fn set_special(&mut self, s: &TunnelSettings) {
+        use FieldId::*;
+        let own = |v: Option<u32>| v.map(u128::from);
+        let m = &s.mirroring;
+        let of_erspan = [
+            (TunErspanVer, own(m.version.map(u32::from))),
+            (TunErspanIdx, own(m.index)),
+            (TunErspanDir, own(m.dir.map(u32::from))),
+            (TunErspanHwid, own(m.hwid.map(u32::from))),
+        ];
+        for (field, own) in of_erspan {
+            let own = if s.kind == TunnelKind::Erspan { own } else { Some(0) };
+            self.set_or_look(field, own);
+        }
+        let version = self.key.get64(TunErspanVer);
+        for (field, of) in [(TunErspanIdx, 1), (TunErspanDir, 2), (TunErspanHwid, 2)] {
+            if version != of {
+                self.key.set(field, 0);
+            }
+        }
+        for field in [TunGtpuFlags, TunGtpuMsgtype] {
+            self.set_or_look(field, (s.kind != TunnelKind::Gtpu).then_some(0));
+        }
+    }
+
+    fn set_or_look(&mut self, field: FieldId, own: Option<u128>) {
+        match own {
+            Some(v) => self.key.set(field, v),
+            None if self.stock() => {}
+            None => self.wc.set_exact(field),
+        }
     }
 
     /// Options that the packet came with go out again: which it has, and what is in them, is looked at. Open vSwitch looks at what rules
@@ -239,6 +280,7 @@ impl Xlate<'_> {
         let eth_src = MacAddr(local.hw_addr.0);
         self.detail(&format!("tunneling from {eth_src} {src} to {eth_dst} {to}"));
         let s = &t.settings;
+        let Some(special) = self.special_of(s) else { return };
         let flags = self.key.get64(FieldId::TunFlags) as u16;
         let id = self.key.get64(FieldId::TunId) as u32;
         let gbp = (self.key.get64(FieldId::TunGbpId) as u16, self.key.get64(FieldId::TunGbpFlags) as u8);
@@ -264,6 +306,7 @@ impl Xlate<'_> {
             gbp: (s.gbp && gbp != (0, 0)).then_some(gbp),
             oam: flags & TUN_OAM != 0,
             packet_type: self.packet_type(),
+            special,
         };
         let push = TunnelPush::with_options(&header, &options::header(&self.key), p.dp, local.dp);
         let Some(outer) = outer_key(&push, local.dp) else { return };
@@ -287,18 +330,49 @@ impl Xlate<'_> {
             x.finish_freezing();
         }
         self.lookups = x.lookups;
-        let actions = self.absorb(x.finish());
+        let actions = self.absorb(x.finish(), push.bytes().len());
         if !actions.is_empty() {
             let list = std::iter::once(Action::TunnelPush(Box::new(push))).chain(actions);
             self.emit(Action::Clone(list.collect()));
         }
     }
 
+    /// What only headers of this tunnel have; `None` when it can have no header.
+    fn special_of(&mut self, s: &TunnelSettings) -> Option<Special> {
+        let why = match s.kind {
+            TunnelKind::Gre if s.numbered => return Some(Special::Numbered),
+            TunnelKind::Gtpu => return Some(Special::gtpu(&self.packet_key())),
+            TunnelKind::Erspan if self.key.get64(FieldId::TunId) > MAX_SESSION => {
+                "its session is beyond 1023".to_owned()
+            }
+            TunnelKind::Erspan => match Special::erspan(&self.packet_key()) {
+                Some(special) => return Some(special),
+                None => format!("ERSPAN has no version {}", self.key.get(FieldId::TunErspanVer)),
+            },
+            kind if kind.has_header() => return Some(Special::None),
+            kind => format!("this switch does not carry {} out", kind.name()),
+        };
+        self.warn(&format!("native tunnel header build failed: {why}"));
+        None
+    }
+
     /// Takes over what another translation, of the packet within its header, came to; its actions.
-    fn absorb(&mut self, o: Outcome) -> Vec<Action> {
+    fn absorb(&mut self, o: Outcome, header_bytes: usize) -> Vec<Action> {
         let out = &mut self.out;
+        let (rules, credited) = (out.rules.len(), out.credited.len());
         out.rules.extend(o.rules);
         out.credited.extend(o.credited);
+        let moved = |r: &Range<usize>, by: usize| r.start + by..r.end + by;
+        out.headed.extend(o.headed.iter().map(|h| Headed {
+            rules: moved(&h.rules, rules),
+            credited: moved(&h.credited, credited),
+            bytes: h.bytes,
+        }));
+        out.headed.push(Headed {
+            rules: rules..out.rules.len(),
+            credited: credited..out.credited.len(),
+            bytes: header_bytes as u64,
+        });
         out.provenance.extend(o.provenance);
         out.recircs.extend(o.recircs);
         out.learned.extend(o.learned);
@@ -342,7 +416,7 @@ impl Xlate<'_> {
             }
             return false;
         }
-        use FieldId::{EthDst, EthType, Ipv6Dst, NwDst, NwProto, NwSrc, TpDst, TpSrc};
+        use FieldId::{EthDst, EthType, Ipv6Dst, Ipv6Src, NwDst, NwProto, NwSrc, TpDst, TpSrc};
         let (to, field) = match key.get64(EthType) {
             0x0800 => (IpAddr::V4((key.get64(NwDst) as u32).into()), NwDst),
             0x86dd => (IpAddr::V6(key.get(Ipv6Dst).into()), Ipv6Dst),
@@ -367,12 +441,25 @@ impl Xlate<'_> {
             return false;
         }
         self.wc.set_exact(EthDst);
-        if key.get(NwProto) == 17 {
+        if tunnels.has_ports(key.get64(NwProto) as u8) {
             self.wc.set_exact(TpDst);
         }
         let mac = self.env.pipeline.ports.get(PortNo::LOCAL).map(|p| p.hw_addr);
         let mine = mac.is_some_and(|m| key.get64(EthDst).to_be_bytes()[2..] == m.0);
         let Some((port, kind)) = tunnels.listener(&key).filter(|_| mine) else { return false };
+        // Who sends packets in tunnels is where they come from; as Open vSwitch, without a look at it for those that come after.
+        let from = match to {
+            IpAddr::V4(_) => IpAddr::V4((key.get64(NwSrc) as u32).into()),
+            IpAddr::V6(_) => IpAddr::V6(key.get(Ipv6Src).into()),
+        };
+        let next = tunnels.routing.lookup(from, 0);
+        let is_next = next.is_some_and(|hop| hop.gateway.is_none() && hop.device == self.env.name);
+        if let Some(heard) = Overheard::of_tunnelled(&key, self.env.index, from)
+            && is_next
+            && !self.packet_out
+        {
+            self.out.overheard.push(heard);
+        }
         self.commit();
         self.emit(Action::TunnelPop { port, kind });
         true
@@ -404,15 +491,14 @@ impl Xlate<'_> {
         }
         self.out.credited.push(t.received.clone());
         self.key.set(PktMark, 0);
+        if self.stock() {
+            self.wc.set_exact(TunTos);
+        }
         if !self.is_ip() {
             return true;
         }
         let congested = self.orig.get64(TunTos) & 3 == ECN_CE;
-        if self.stock() {
-            self.wc.set_exact(TunTos);
-        } else {
-            self.wc.set_masked(TunTos, u128::MAX, 3);
-        }
+        self.wc.set_masked(TunTos, u128::MAX, 3);
         if !congested {
             return true;
         }
@@ -422,7 +508,7 @@ impl Xlate<'_> {
                 target: "tunnel",
                 "dropping tunnel packet marked ECN CE but is not ECN capable"
             );
-            self.wrong(|| "dropping tunnel packet marked ECN CE but is not ECN capable".into());
+            self.fail(Problem::Congestion);
             return false;
         }
         self.key.set_masked(NwTos, 3, 3);
@@ -442,7 +528,7 @@ fn outer_key(push: &TunnelPush, port: PortId) -> Option<PacketKey> {
     let at = if push.v6 { 18 } else { 16 };
     let len = frame.len() - if push.v6 { l4 } else { l3 };
     frame.get_mut(at..at + 2)?.copy_from_slice(&(len as u16).to_be_bytes());
-    if push.kind != TunnelKind::Gre {
+    if push.kind.is_udp() {
         let len = (frame.len() - l4) as u16;
         frame.get_mut(l4 + 4..l4 + 6)?.copy_from_slice(&len.to_be_bytes());
     }

@@ -106,7 +106,7 @@ fn read_entries(
             if raw & !mask != 0 {
                 return Err(BadMatch::BadWildcards.into());
             }
-            w.mask_in(mask)
+            w.mask_in(if MASKS_BY_VALUE.contains(&w.field) && raw != 0 { mask & raw } else { mask })
         } else {
             oxm::value_bits(w.field)
         };
@@ -137,6 +137,16 @@ fn read_entries(
     }
     Ok(prereq::without_implied_type(m))
 }
+
+/// Fields of which Open vSwitch 3.1 sends, as the mask, the value that it was told: `0xf/0x1` is 1 under 0xf. It reads the bits that are
+/// set in the value for the mask, and what it was told is matched then; so are they read here.
+const MASKS_BY_VALUE: [FieldId; 5] = [
+    FieldId::TunErspanVer,
+    FieldId::TunErspanDir,
+    FieldId::TunErspanHwid,
+    FieldId::TunGtpuFlags,
+    FieldId::TunGtpuMsgtype,
+];
 
 /// Reads what is asked of tunnel option `n`: a value may be shorter than the option, and a mask of zeros asks only that the option be
 /// there.

@@ -124,6 +124,11 @@ pub fn matches(r: &mut Source) -> PipelineMatch {
         let before = m;
         // Only some numbers can be a port's.
         let value = if f.id == FieldId::InPort { u128::from(port(r).0) } else { r.random::<u128>() };
+        // Open vSwitch 3.1 takes the bits that are set for the mask.
+        use FieldId::{TunErspanDir, TunErspanHwid, TunErspanVer, TunGtpuFlags, TunGtpuMsgtype};
+        let by_value =
+            [TunErspanVer, TunErspanDir, TunErspanHwid, TunGtpuFlags, TunGtpuMsgtype].contains(&f.id);
+        let value = if by_value && mask != f.max() { mask } else { value };
         m.set_masked(f.id, value & mask, mask);
         // Fragments and packet types can take away what other fields need.
         if !prereq::normalize(&m).1.is_empty() {

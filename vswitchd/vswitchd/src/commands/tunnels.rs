@@ -8,8 +8,8 @@ use std::time::Duration;
 use daemon::unixctl::Commands;
 use flow::MacAddr;
 use ofproto::Switch;
-use ofproto::TunnelSettings;
 use ofproto::tunnel::{End, Route, TunnelKey};
+use ofproto::{PacketTypes, TunnelSettings};
 use parking_lot::Mutex;
 
 use crate::report::Parts;
@@ -44,7 +44,12 @@ fn words_of(t: &TunnelSettings, dp: u32) -> String {
     };
     let mut words =
         vec![format!("{}->{}", end(&t.local), end(&t.remote)), format!("key={}", key(&t.in_key, "0"))];
-    words.extend(["legacy_l2".to_owned(), format!("dp port={dp}")]);
+    let packets = match t.packets {
+        PacketTypes::Ethernet => "legacy_l2",
+        PacketTypes::Others => "legacy_l3",
+        PacketTypes::Any => "ptap",
+    };
+    words.extend([packets.to_owned(), format!("dp port={dp}")]);
     if t.in_key != t.out_key {
         words.push(format!("out_key={}", key(&t.out_key, "none")));
     }
@@ -235,10 +240,8 @@ fn neighbours(s: &Switch) -> String {
 fn ports(s: &Switch, verbose: bool) -> String {
     let t = s.tunnels();
     let mut out = "Listening ports:\n".to_owned();
-    if !t.foreign {
-        for (dp, l) in t.listening() {
-            let _ = writeln!(out, "{} ({}) ref_cnt={}", l.name, dp.0, l.tunnels);
-        }
+    for (dp, l) in t.listening().filter(|(_, l)| l.native) {
+        let _ = writeln!(out, "{} ({}) ref_cnt={}", l.name, dp.0, l.tunnels);
     }
     if verbose {
         for a in t.routing.addresses() {

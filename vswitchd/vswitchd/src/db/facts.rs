@@ -75,11 +75,27 @@ pub const WRITTEN: &[(&str, &[&str])] = &[
 const OVS_VERSION: &str = "3.1.0";
 
 /// Types of interfaces that can be had.
-const INTERFACE_TYPES: [&str; 11] =
-    ["afxdp", "dpdk", "geneve", "gre", "hoist", "internal", "ip6gre", "patch", "system", "tap", "vxlan"];
+const INTERFACE_TYPES: [&str; 16] = [
+    "afxdp",
+    "dpdk",
+    "erspan",
+    "geneve",
+    "gre",
+    "gtpu",
+    "hoist",
+    "internal",
+    "ip6erspan",
+    "ip6gre",
+    "lisp",
+    "patch",
+    "stt",
+    "system",
+    "tap",
+    "vxlan",
+];
 
 /// Types of interfaces that are tunnels.
-const TUNNELS: [&str; 4] = ["geneve", "gre", "ip6gre", "vxlan"];
+const TUNNELS: [&str; 9] = ["erspan", "geneve", "gre", "gtpu", "ip6erspan", "ip6gre", "lisp", "stt", "vxlan"];
 
 /// What was told of each interface and mirror.
 #[derive(Default)]

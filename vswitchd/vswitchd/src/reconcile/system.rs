@@ -93,20 +93,26 @@ impl Reconciler {
             let why = self.system_error.as_deref().unwrap_or("there is no datapath");
             return Err(why.to_owned());
         };
-        if d.has_port(dp) {
-            return Ok(());
-        }
         let kind = match t.kind {
             TunnelKind::Vxlan if t.gbp => VportKind::VxlanGbp(t.dst_port),
             TunnelKind::Vxlan => VportKind::Vxlan(t.dst_port),
             TunnelKind::Geneve => VportKind::Geneve(t.dst_port),
+            TunnelKind::Gre if t.own_v6 => VportKind::Ip6Gre,
             TunnelKind::Gre => VportKind::Gre,
+            // Its metadata have no form in the kernel's messages here.
+            kind @ (TunnelKind::Erspan | TunnelKind::Gtpu | TunnelKind::Lisp | TunnelKind::Stt) => {
+                let name = kind.name();
+                return Err(format!("tunnels of type {name} are not carried out by the kernel here"));
+            }
             TunnelKind::VxlanGpe => {
                 return Err(
                     "VXLAN whose header says what follows is not carried out by the kernel here".to_owned()
                 );
             }
         };
+        if d.has_port(dp) {
+            return Ok(());
+        }
         let name = t.datapath_name();
         d.add_port(&name, &kind, dp)
             .map_err(|e| format!("could not add network device {name} to ofproto ({e})"))

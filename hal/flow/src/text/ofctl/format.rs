@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::parse::PROTOCOLS;
-use crate::field::FieldId as F;
+use crate::field::{FieldId as F, TextForm};
 use crate::headers::{eth_type, ip_proto};
 use crate::key::PipelineMatch;
 use crate::prereq::ether_type;
@@ -130,17 +130,30 @@ impl Writer<'_> {
         if mask != 0 {
             self.word(&format!("tun_gbp_flags={}", hex(v)));
         }
-        for f in [F::TunErspanVer, F::TunErspanIdx, F::TunErspanDir, F::TunErspanHwid] {
-            self.field(f);
-        }
-        for f in [F::TunGtpuFlags, F::TunGtpuMsgtype] {
-            self.named(f.info().alt_name, f);
-        }
         let (v, mask) = self.m.get(F::TunTos);
         if mask != 0 {
             self.word(&format!("tun_tos={v:x}"));
         }
         self.field(F::TunTtl);
+        // Of these masks are not told.
+        for f in crate::tunnel::HEADER_FIELDS_AS_TOLD {
+            let (v, mask) = self.m.get(f);
+            let info = f.info();
+            let name = if info.alt_name.is_empty() { info.name } else { info.alt_name };
+            let (version, of) = self.m.get(F::TunErspanVer);
+            let other = match f {
+                F::TunErspanIdx => 2,
+                F::TunErspanDir | F::TunErspanHwid => 1,
+                _ => 0,
+            };
+            if of != 0 && other != 0 && version == other {
+                // The version has no such field.
+            } else if mask != 0 && info.text == TextForm::Hex {
+                self.word(&format!("{name}={}", hex(v)));
+            } else if mask != 0 {
+                self.word(&format!("{name}={v}"));
+            }
+        }
         self.field(F::TunFlags);
         for w in options::words_of_match(self.m) {
             self.word(&w);

@@ -186,7 +186,13 @@ fn matches() -> impl Strategy<Value = PipelineMatch> {
             if skip {
                 continue;
             }
-            let exact = exact || row.mask == Maskable::Exact;
+            // Of these masks are not told, nor what the other version has.
+            let rare = crate::tunnel::HEADER_FIELDS.contains(&row.id);
+            let erspan = &crate::tunnel::HEADER_FIELDS[..4];
+            if erspan.contains(&row.id) && erspan.iter().any(|f| m.mask().get(*f) != 0) {
+                continue;
+            }
+            let exact = exact || rare || row.mask == Maskable::Exact;
             let mask = if exact { row.max() } else { mask & row.max() };
             let mask = if row.id == F::TunFlags { 1 } else { mask };
             m.set_masked(row.id, v, mask);

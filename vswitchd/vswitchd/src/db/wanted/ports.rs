@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use flow::tunnel::TunnelKind;
 use links::LldpSettings;
 use netio::af_xdp::XdpMode;
 use ofproto::{PortSettings, PriorityTags, QueueSettings, VlanMode};
@@ -104,9 +103,6 @@ pub(super) fn interface_not_there(row: Row<'_>, name: &str, ignored: &mut Vec<St
     }
 }
 
-/// Types of tunnels that Open vSwitch has and this switch has not.
-const TUNNELS_ELSEWHERE: [&str; 6] = ["bareudp", "erspan", "gtpu", "ip6erspan", "lisp", "stt"];
-
 /// An interface that cannot be had, in the words that stock tools show.
 fn wrong(name: &str, why: &str) -> PortKind {
     PortKind::Wrong { why: format!("could not open network device {name} ({why})") }
@@ -160,14 +156,12 @@ fn interface(row: Row<'_>, name: &str, on: On, devices: &mut BTreeMap<String, De
             None => PortKind::Wrong { why: format!("{name}: patch ports require a 'peer' argument") },
         },
         "hoist" | "dpdk" => device_port(row, name, devices),
-        "vxlan" => tunnels::port(row, name, "vxlan", TunnelKind::Vxlan, kernel),
-        "geneve" => tunnels::port(row, name, "geneve", TunnelKind::Geneve, kernel),
-        "gre" => tunnels::port(row, name, "gre", TunnelKind::Gre, kernel),
-        "ip6gre" => tunnels::port(row, name, "ip6gre", TunnelKind::Gre, kernel),
-        t if TUNNELS_ELSEWHERE.contains(&t) => {
-            wrong(name, &format!("tunnels of type {t} are not implemented"))
-        }
-        _ => wrong(name, "Address family not supported by protocol"),
+        // Only kernels have these.
+        "bareudp" => wrong(name, "tunnels of type bareudp are not implemented"),
+        other => match tunnels::Class::by_name(other) {
+            Some(class) => tunnels::port(row, name, class, kernel),
+            None => wrong(name, "Address family not supported by protocol"),
+        },
     }
 }
 

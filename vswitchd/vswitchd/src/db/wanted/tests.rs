@@ -273,7 +273,7 @@ fn dummies_are_what_the_command_line_says() {
 #[test]
 fn what_cannot_be_had_says_so_in_open_vswitchs_words() {
     let ports = [
-        ("x", json!({}), json!({"type": "lisp"})),
+        ("x", json!({}), json!({"type": "bareudp"})),
         ("y", json!({}), json!({"type": "patch"})),
         ("z", json!({}), json!({"type": "gre"})),
     ];
@@ -282,7 +282,7 @@ fn what_cannot_be_had_says_so_in_open_vswitchs_words() {
         PortKind::Wrong { why } => why.clone(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(why(0), "could not open network device x (tunnels of type lisp are not implemented)");
+    assert_eq!(why(0), "could not open network device x (tunnels of type bareudp are not implemented)");
     assert_eq!(why(1), "y: patch ports require a 'peer' argument");
     assert_eq!(why(2), "z: gre type requires valid 'remote_ip' argument");
 }
