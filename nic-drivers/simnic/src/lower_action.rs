@@ -422,6 +422,45 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_are_not_the_same_for_every_packet_stay_in_software() {
+        use flow::tunnel::{Special, TunnelHeader};
+        let ports = [PORTS[0], (PortId(99), 16)];
+        let limits = ActionLimits { opens: true, headers: 4, ..ActionLimits::default() };
+        let lower = |a: &[Action]| lower_actions(a, &PacketMatch::ANY, &ports, limits, &[], "exact");
+        for (kind, special, fits) in [
+            (TunnelKind::Gre, Special::None, true),
+            (TunnelKind::Gre, Special::Numbered, false),
+            (TunnelKind::Erspan, Special::Erspan1 { index: 1 }, false),
+            (TunnelKind::Gtpu, Special::None, false),
+        ] {
+            let header = TunnelHeader {
+                kind,
+                eth_src: flow::MacAddr([2, 0, 0, 0, 0, 1]),
+                eth_dst: flow::MacAddr([2, 0, 0, 0, 0, 2]),
+                src: std::net::IpAddr::from([10, 0, 0, 1]),
+                dst: std::net::IpAddr::from([10, 0, 0, 2]),
+                tos: 0,
+                ttl: 64,
+                dont_fragment: true,
+                csum: false,
+                key: Some(7),
+                tp_dst: kind.default_port(),
+                gbp: None,
+                oam: false,
+                packet_type: 0,
+                special,
+            };
+            let push = Action::TunnelPush(Box::new(TunnelPush::new(&header, PortId(99), PortId(7))));
+            let want = Reject::Action { table: "exact", action: ActionKind::TunnelPush };
+            assert_eq!(lower(&[push, Action::Output(PORTS[0].0)]).err(), (!fits).then_some(want), "{kind:?}");
+            let pop = Action::TunnelPop { port: PortId(99), kind };
+            let want = Reject::Action { table: "exact", action: ActionKind::TunnelPop };
+            let known = kind == TunnelKind::Gre;
+            assert_eq!(lower(&[pop]).err(), (!known).then_some(want), "{kind:?}");
+        }
+    }
+
+    #[test]
     fn too_much_for_an_entry_is_rejected_with_its_number() {
         let outs = vec![Action::Output(PortId(7)); 9];
         let want = Reject::TooManyOutputs { table: "exact", wanted: 9, offered: 8 };

@@ -360,7 +360,8 @@ fn wrapped(r: &mut SmallRng, inner: &[u8]) -> Vec<u8> {
     let kind = pick(r, &[TunnelKind::Vxlan, TunnelKind::Geneve, TunnelKind::Gre, TunnelKind::Erspan]);
     let v6 = r.random_bool(0.25);
     let any = |a: &str| a.parse().unwrap_or(IpAddr::V4(0.into()));
-    let src = if v6 { NEXT[3].0 } else { NEXT[r.random_range(0..3)].0 };
+    // Each from where it is known to be: what comes in a tunnel says so.
+    let (src, src_mac) = NEXT[if v6 { 3 } else { r.random_range(0..3) }];
     let dst = if r.random_bool(0.95) {
         OWN[usize::from(v6)]
     } else if v6 {
@@ -379,7 +380,7 @@ fn wrapped(r: &mut SmallRng, inner: &[u8]) -> Vec<u8> {
     }
     let wrap = Wrap {
         kind,
-        macs: (if r.random_bool(0.95) { OWN_MAC } else { [2, 0xbb, 0, 0, 0, 2] }, [2, 0xcc, 0, 0, 0, 2]),
+        macs: (if r.random_bool(0.95) { OWN_MAC } else { [2, 0xbb, 0, 0, 0, 2] }, src_mac),
         src: any(src),
         dst: any(dst),
         tos: pick(r, &[0, 0x28, 1, 2, 3]),

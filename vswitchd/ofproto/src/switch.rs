@@ -481,6 +481,9 @@ impl Switch {
                     None if r.tunnels.is_shared(dp) => {
                         // All that tunnels are told apart by.
                         TUNNEL_MATCH.iter().for_each(|f| mask.set_exact(*f));
+                        if r.tunnels.carries_others(dp) {
+                            mask.set_exact(FieldId::PacketType);
+                        }
                         r.tunnels.receiver(key)
                     }
                     found => found.copied(),

@@ -150,6 +150,38 @@ fn rules_below_count_packets_with_their_headers() {
     assert_eq!((flows[0].packets, flows[0].bytes), (2, 2 * (f.len() as u64 + 46)));
 }
 
+#[test]
+fn frames_do_not_share_the_fate_of_what_came_by_the_same_tunnel_and_is_none() {
+    // VXLAN takes frames alone, but shares its port with one whose packets say what they are.
+    for (kind, beside) in [(TunnelKind::Gre, None), (TunnelKind::Vxlan, Some(TunnelKind::VxlanGpe))] {
+        let (r, _) = rig(by_key(kind, 7));
+        if let Some(kind) = beside {
+            let s = TunnelSettings { remote: End::Flow, ..by_key(kind, 8) };
+            let mac = openflow::MacAddr(OWN_MAC.0);
+            let t = Tunnel::new(s, String::new());
+            r.bridge.put_port(Port::tunnel(PortNo(10), PortId(99), "t1", mac, t));
+        }
+        r.add(0, 7, matching(&[]), to(2));
+        let mut k = key(&frame(), 1);
+        for (f, v) in [
+            (FieldId::DpPort, 99),
+            (FieldId::TunId, 7),
+            (FieldId::TunSrc, 0x0a09_0002),
+            (FieldId::TunDst, 0x0a09_0001),
+        ] {
+            k.set(f, v);
+        }
+        let of_frames = answer(&r, k);
+        assert_eq!(*of_frames.actions, [out(2)]);
+        k.set(FieldId::PacketType, packet_type::of_type(0x0800).into());
+        let of_others = answer(&r, k);
+        assert_eq!(*of_others.actions, [], "{kind:?}");
+        for record in [of_frames, of_others] {
+            assert_ne!(record.matches.get(FieldId::PacketType).1, 0, "{kind:?}");
+        }
+    }
+}
+
 /// A packet that has come in below in a tunnel with these headers.
 fn arriving(kind: TunnelKind, eth_src: MacAddr) -> Vec<u8> {
     let h = TunnelHeader {

@@ -332,6 +332,11 @@ impl Tunnels {
         self.listening.contains_key(&dp)
     }
 
+    /// Whether packets of that port, if tunnels share it, may begin with something else than Ethernet.
+    pub(crate) fn carries_others(&self, dp: PortId) -> bool {
+        self.listening.get(&dp).is_some_and(|l| l.kind.carries_others())
+    }
+
     /// The tunnel port that a packet with this key is from: that whose key, other end and this end are given before those for
     /// any, in this order of weight.
     pub fn receiver(&self, key: &PacketKey) -> Option<(u32, PortNo)> {

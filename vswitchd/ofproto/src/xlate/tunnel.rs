@@ -485,7 +485,8 @@ impl Xlate<'_> {
     pub(super) fn arrive_by_tunnel(&mut self, t: &Tunnel) -> bool {
         use FieldId::*;
         self.look_at_tunnel();
-        if t.settings.kind.carries_others() {
+        let dp = PortId(self.orig.get64(DpPort) as u32);
+        if t.settings.kind.carries_others() || self.env.peers.tunnels().carries_others(dp) {
             // By it the port was found.
             self.wc.set_exact(PacketType);
         }
