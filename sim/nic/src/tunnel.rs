@@ -86,7 +86,28 @@ pub(crate) fn open(f: &[u8], lay: &Layout, kind: Encap) -> Option<Opened> {
         Encap::Geneve => udp(f, (l3, lay.l3), body, &mut s)? + geneve(body, &mut s)?,
     };
     let opened = Opened { inner: l4 + header..end, says: s.0 };
+    // What says that it is longer than the outer packet is the host's to judge.
+    if kind == Encap::Gre && own_end(f, l4 + header).is_some_and(|own| own > end) {
+        return None;
+    }
     (opened.inner.len() >= 14).then_some(opened)
+}
+
+/// Where the IP packet in the frame at `at` says that it ends.
+fn own_end(f: &[u8], at: usize) -> Option<usize> {
+    let mut l3 = at + 14;
+    let mut kind = be16(f, l3 - 2)?;
+    for _ in 0..2 {
+        if matches!(kind, 0x8100 | 0x88a8) {
+            l3 += 4;
+            kind = be16(f, l3 - 2)?;
+        }
+    }
+    match kind {
+        0x0800 => Some(l3 + usize::from(be16(f, l3 + 2)?)),
+        0x86dd => Some(l3 + 40 + usize::from(be16(f, l3 + 4)?)),
+        _ => None,
+    }
 }
 
 fn udp(f: &[u8], (l3, family): (usize, L3), body: &[u8], s: &mut Says) -> Option<usize> {

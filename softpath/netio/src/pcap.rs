@@ -211,6 +211,33 @@ impl PcapWriter<BufWriter<File>> {
     pub fn create(path: &Path) -> std::io::Result<Self> {
         Self::new(BufWriter::new(File::create(path)?))
     }
+
+    /// Goes on with the file at `path`, if it is one of these; makes or empties it otherwise.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn append(path: &Path) -> std::io::Result<Self> {
+        let mut file = File::options().read(true).append(true).create(true).open(path)?;
+        let mut there = [0; HEADER_BYTES];
+        if file.read_exact(&mut there).is_ok() && there == header() {
+            return Ok(PcapWriter { out: BufWriter::new(file) });
+        }
+        Self::create(path)
+    }
+}
+
+/// Bytes of a file's header.
+const HEADER_BYTES: usize = 24;
+
+/// The header of files that are written here: nanoseconds, Ethernet.
+fn header() -> [u8; HEADER_BYTES] {
+    let mut h = [0; HEADER_BYTES];
+    h[..4].copy_from_slice(&0xa1b2_3c4du32.to_le_bytes());
+    h[4..6].copy_from_slice(&2u16.to_le_bytes());
+    h[6..8].copy_from_slice(&4u16.to_le_bytes());
+    h[16..20].copy_from_slice(&262_144u32.to_le_bytes());
+    h[20..].copy_from_slice(&1u32.to_le_bytes());
+    h
 }
 
 impl<W: Write> PcapWriter<W> {
@@ -219,14 +246,7 @@ impl<W: Write> PcapWriter<W> {
     /// # Errors
     /// Those of `out`.
     pub fn new(mut out: W) -> std::io::Result<Self> {
-        let mut h = Vec::with_capacity(24);
-        h.extend(0xa1b2_3c4du32.to_le_bytes());
-        h.extend(2u16.to_le_bytes());
-        h.extend(4u16.to_le_bytes());
-        h.extend([0; 8]);
-        h.extend(262_144u32.to_le_bytes());
-        h.extend(1u32.to_le_bytes());
-        out.write_all(&h)?;
+        out.write_all(&header())?;
         Ok(PcapWriter { out })
     }
 

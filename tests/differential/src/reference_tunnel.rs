@@ -219,8 +219,28 @@ fn open(kind: TunnelKind, f: &[u8], l3: usize, v6: bool) -> Option<Around> {
             at + if flags & 0x1000 != 0 { 4 } else { 0 }
         }
     };
-    a.inner = b.get(inner..).filter(|i| i.len() >= 14)?.to_vec();
+    let inside = b.get(inner..).filter(|i| i.len() >= 14)?;
+    // GRE does not say how long it is; what is inside may know better than what is around it, if it is there.
+    let from = f.get(l4 + inner..)?;
+    let whole = match longer(from).filter(|n| *n > inside.len() && kind.ip_proto() == 47) {
+        Some(n) => from.get(..n).unwrap_or(inside),
+        None => inside,
+    };
+    a.inner = whole.to_vec();
     Some(a)
+}
+
+/// How long a frame is by what its IP header says.
+fn longer(f: &[u8]) -> Option<usize> {
+    let mut at = 12;
+    while matches!(be(f, at, 2)?, 0x8100 | 0x88a8) && at < 20 {
+        at += 4;
+    }
+    match be(f, at, 2)? {
+        0x0800 => Some(at + 2 + be(f, at + 4, 2)? as usize),
+        0x86dd => Some(at + 42 + be(f, at + 6, 2)? as usize),
+        _ => None,
+    }
 }
 
 /// What ERSPAN says of a packet: the index of version 1, or direction and hardware of version 2.

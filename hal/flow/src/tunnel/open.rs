@@ -166,6 +166,14 @@ impl Opened {
             return Err(OpenError::Malformed);
         }
         t.inner = o.l4 + header;
+        // GRE has no length of its own. Of a sender that says too little, as those of Open vSwitch's suite, the packet is whole.
+        if kind.ip_proto() == super::GRE
+            && let Some(end) = own_end(frame, t.inner, t.packet_type)
+            && end > t.end
+            && end <= frame.len()
+        {
+            t.end = end;
+        }
         Ok(t)
     }
 
@@ -195,6 +203,26 @@ impl Opened {
         key.set(PacketType, self.packet_type.into());
         self.options.write(key);
         self.special.write(key);
+    }
+}
+
+/// Where an IP packet at `at`, or in the frame there, says that it ends.
+fn own_end(b: &[u8], at: usize, packet_type: u32) -> Option<usize> {
+    let (mut l3, mut kind) = (at, packet_type::eth_type(packet_type));
+    if kind.is_none() {
+        l3 += 14;
+        kind = be16(b, l3 - 2).ok();
+        for _ in 0..2 {
+            if kind.is_some_and(eth_type::is_vlan) {
+                l3 += 4;
+                kind = be16(b, l3 - 2).ok();
+            }
+        }
+    }
+    match kind? {
+        eth_type::IPV4 => Some(l3 + usize::from(be16(b, l3 + 2).ok()?)),
+        eth_type::IPV6 => Some(l3 + 40 + usize::from(be16(b, l3 + 4).ok()?)),
+        _ => None,
     }
 }
 

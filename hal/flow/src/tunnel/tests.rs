@@ -234,3 +234,37 @@ fn payload_of_gtp_is_taken_out_and_other_messages_stay_as_they_came() {
     assert_eq!(Opened::read(TunnelKind::Lisp, &f, 14).map(drop), Err(OpenError::Unknown));
     assert!(!TunnelKind::Stt.has_header() && !TunnelKind::Gtpu.carries(packet_type::ETHERNET));
 }
+
+#[test]
+fn what_is_in_gre_ends_where_it_says_itself_when_the_sender_says_too_little() {
+    let inner = crate::frame::FrameBuilder::new()
+        .ipv4([1, 1, 1, 1], [2, 2, 2, 2])
+        .udp(1, 2)
+        .payload(b"whole")
+        .build();
+    let short = |h: &TunnelHeader, missing: u16, behind: usize| {
+        let mut f = packet(h, &inner);
+        let len = f.len() as u16 - 14 - missing;
+        f[16..18].copy_from_slice(&len.to_be_bytes());
+        f[24..26].fill(0);
+        let sum = crate::checksum::checksum(&f[14..34]);
+        f[24..26].copy_from_slice(&sum.to_be_bytes());
+        f.resize(f.len() + behind, 0);
+        f
+    };
+    for (kind, special) in
+        [(TunnelKind::Gre, Special::None), (TunnelKind::Erspan, Special::Erspan1 { index: 1 })]
+    {
+        let h = TunnelHeader { special, ..header(kind, "10.0.0.1", "10.0.0.2") };
+        for (missing, behind) in [(0, 0), (0, 9), (8, 0), (8, 9)] {
+            let f = short(&h, missing, behind);
+            let t = Opened::read(kind, &f, 14).unwrap();
+            assert_eq!(f[t.inner..t.end], inner[..], "{kind:?} {missing} {behind}");
+        }
+        // What is not there is not made up.
+        let mut f = short(&h, 8, 0);
+        f.truncate(f.len() - 1);
+        let t = Opened::read(kind, &f, 14).unwrap();
+        assert_eq!(t.end, f.len() + 1 - 8);
+    }
+}

@@ -469,8 +469,12 @@ impl Xlate<'_> {
     pub(super) fn look_at_tunnel(&mut self) {
         use FieldId::*;
         for f in [TunId, TunSrc, TunDst, TunIpv6Src, TunIpv6Dst] {
-            let v6 = matches!(f, TunIpv6Src | TunIpv6Dst);
-            if !self.stock() || !v6 || self.orig.get(TunIpv6Dst) != 0 {
+            let other = match f {
+                TunId => false,
+                TunSrc | TunDst => self.orig.get(TunIpv6Dst) != 0,
+                _ => self.orig.get(TunIpv6Dst) == 0,
+            };
+            if !self.stock() || !other {
                 self.wc.set_exact(f);
             }
         }

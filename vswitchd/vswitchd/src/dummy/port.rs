@@ -250,9 +250,9 @@ impl DummyPort {
     }
 }
 
-/// A capture file, made or emptied.
+/// A capture file, made if it is not there. What is in it stays: options that have nothing to do with it open it again.
 fn capture(path: &Path) -> Option<Capture> {
-    match PcapWriter::create(path).and_then(|mut w| w.flush().map(|()| w)) {
+    match PcapWriter::append(path).and_then(|mut w| w.flush().map(|()| w)) {
         Ok(w) => Some(Arc::new(Mutex::new(w))),
         Err(e) => {
             tracing::warn!(target: "pcap", "{}: failed to open pcap file for writing ({e})", path.display());
@@ -389,6 +389,11 @@ mod tests {
         assert_eq!((c.rx_packets, c.rx_bytes, c.tx_packets, c.tx_bytes), (1, 60, 1, 60));
         // Read while the port is there: each packet is in the file at once.
         assert_eq!(PcapReader::open(&file).unwrap().count(), 2);
+        // It goes on where it was when another file is asked for too.
+        let other = Some(dir.path().join("other.pcap"));
+        port.configure(&DummyOptions { tx_pcap: other, ..options }, runtime.handle());
+        port.receive(&[2; 60]).unwrap();
+        assert_eq!(PcapReader::open(&file).unwrap().count(), 3);
     }
 
     #[test]
