@@ -14,7 +14,7 @@
 //! Geneve's options are matched in the order of their fields from the first on, and may have others behind them. That one is not there
 //! is not lowered either: flower compares what is there with what is meant, and what is behind it with nothing (ADR 47).
 //!
-//! *Not lowered*: options of ERSPAN, of which records have none; headers that the switch puts before a packet itself, since
+//! *Not lowered*: fields of ERSPAN and GTP-U, which no port above the kernel carries out; headers that the switch puts before a packet itself, since
 //! the kernel has no action that pushes such a header and its own tunnels would take their route from the host's tables, not from
 //! the bridge below.
 
