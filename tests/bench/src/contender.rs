@@ -69,9 +69,7 @@ pub(crate) fn figures(
 pub(crate) fn in_scratch(
     measure: impl FnOnce(&Path) -> Result<Vec<Figure>, BenchError>,
 ) -> Result<Vec<Figure>, BenchError> {
-    let dir = std::env::temp_dir().join(format!("hoist-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let result = measure(&dir);
-    let _ = std::fs::remove_dir_all(&dir);
-    result
+    // Short, for what sockets are called.
+    let dir = tempfile::Builder::new().prefix("hoist-bench-").tempdir()?;
+    measure(dir.path())
 }
