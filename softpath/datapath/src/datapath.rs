@@ -496,7 +496,8 @@ impl Datapath for SoftDatapath {
 
     fn synchronize(&self, deadline: Deadline) -> bool {
         let mut waiting: Vec<_> = self.shared.links.iter().map(|l| (l, l.busy_phase())).collect();
-        for look in 0u32.. {
+        let mut looks = 0;
+        loop {
             waiting.retain(|(l, phase)| phase.is_some() && l.busy_phase() == *phase);
             if waiting.is_empty() {
                 return true;
@@ -505,9 +506,13 @@ impl Datapath for SoftDatapath {
                 return false;
             }
             // A burst takes microseconds; a core that is not done by then has lost its processor, and gets it sooner so.
-            if look < YIELDS { std::thread::yield_now() } else { std::thread::sleep(SYNCHRONIZE_PAUSE) }
+            if looks < YIELDS {
+                looks += 1;
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(SYNCHRONIZE_PAUSE);
+            }
         }
-        true
     }
 
     fn execute(&self, packet: &[u8], in_port: PortId, actions: Arc<[Action]>) -> Result<(), DatapathError> {

@@ -226,6 +226,15 @@ mod tests {
         }
     }
 
+    /// What the outer header said, in a key: the same by either way of writing it.
+    fn written(t: &Opened) -> PacketKey {
+        let (mut long, mut short) = (PacketKey::ZERO, PacketKey::ZERO);
+        t.write(&mut long);
+        write(t, &mut short);
+        assert_eq!(long, short);
+        short
+    }
+
     #[test]
     fn what_is_pushed_is_popped_again_in_every_tunnel_and_parses_as_what_it_is() {
         let pool = BufferPool::new(8).unwrap();
@@ -246,10 +255,7 @@ mod tests {
                 p.extend(&[0; 6]).unwrap();
                 let t = pop(&mut p, kind, 14).unwrap();
                 assert_eq!(&p[..], &inner[..], "{kind:?} {v6} {csum}");
-                let (mut long, mut short) = (PacketKey::ZERO, PacketKey::ZERO);
-                t.write(&mut long);
-                write(&t, &mut short);
-                assert_eq!(long, short);
+                written(&t);
                 assert_eq!((t.src, t.dst, t.tos, t.ttl, t.key), (h.src, h.dst, h.tos, h.ttl, 0x12_3456));
                 if kind.is_udp() {
                     assert!((32_768..=61_000).contains(&t.ports.0), "{}", t.ports.0);
@@ -349,10 +355,7 @@ mod tests {
             }
             let t = pop(&mut p, kind, 14).unwrap();
             assert_eq!((&p[..], t.key), (&inner[..], 0x237));
-            let (mut long, mut short) = (PacketKey::ZERO, PacketKey::ZERO);
-            t.write(&mut long);
-            write(&t, &mut short);
-            assert_eq!(long, short);
+            let mut short = written(&t);
             if kind == TunnelKind::Erspan {
                 assert_eq!(t.special, special);
                 // They stay when it is looked at again.

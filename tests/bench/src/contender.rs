@@ -8,6 +8,8 @@ use crate::target::Target;
 
 /// What figures call our program.
 pub(crate) const OURS: &str = "ours";
+/// What they call Debian's.
+const THEIRS: &str = "Open vSwitch";
 
 /// A program that is measured.
 #[derive(Clone, Debug)]
@@ -33,11 +35,21 @@ pub(crate) fn contenders(
     };
     let mut all = vec![Contender { name: OURS, program: ours }];
     if Path::new(theirs).is_file() {
-        all.push(Contender { name: "Open vSwitch", program: theirs.into() });
+        all.push(Contender { name: THEIRS, program: theirs.into() });
     } else {
         eprintln!("bench: {what}: {theirs} is not there (openvswitch-switch): no comparison");
     }
     Ok(all)
+}
+
+/// Debian's `program` as both contenders, for tests: what is tested is the measuring. `None`, which is said, where it is not there.
+#[cfg(test)]
+pub(crate) fn stock_twice(program: &str) -> Option<[Contender; 2]> {
+    if !Path::new(program).is_file() {
+        println!("skip: {program} is not there (openvswitch-switch)");
+        return None;
+    }
+    Some([OURS, THEIRS].map(|name| Contender { name, program: program.into() }))
 }
 
 /// What was measured of each contender, in their order.

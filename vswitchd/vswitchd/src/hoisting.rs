@@ -31,9 +31,7 @@ impl Hoisting {
             false => self.software_only.write().insert(bridge),
         };
         if changed {
-            self.look_again(layer, |r| {
-                FlowOwner::of(r).and_then(|o| o.basis().bridge).is_some_and(|b| b == bridge)
-            });
+            self.look_again(layer, |r| bridge_of(r) == Some(bridge));
         }
     }
 
@@ -77,7 +75,7 @@ impl Hoisting {
     }
 
     fn is_of_hoisted_bridge(&self, record: &FlowRecord) -> bool {
-        FlowOwner::of(record).and_then(|o| o.basis().bridge).is_none_or(|b| self.may_hoist(b))
+        bridge_of(record).is_none_or(|b| self.may_hoist(b))
     }
 
     /// Where a record is, and why.
@@ -95,6 +93,11 @@ impl Hoisting {
             }
         })
     }
+}
+
+/// Index of the bridge that a record is of.
+fn bridge_of(record: &FlowRecord) -> Option<u32> {
+    FlowOwner::of(record).and_then(|o| o.basis().bridge)
 }
 
 impl RecordSink for Hoisting {

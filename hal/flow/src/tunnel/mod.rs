@@ -31,7 +31,7 @@ use crate::headers::{MacAddr, eth_type, ip_proto};
 use crate::nsh::{next_protocol, packet_type};
 
 pub use open::{OpenError, Opened};
-pub use special::Special;
+pub use special::{ERSPAN_SESSION, Special};
 pub(crate) use text::write_push;
 
 /// An encapsulation.
@@ -331,17 +331,13 @@ impl TunnelPush {
         if self.v6 { 54 } else { 34 }
     }
 
-    fn be16(&self, at: usize) -> u16 {
-        u16::from_be_bytes(self.bytes.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
-    }
-
     /// Where the packet's number goes, four bytes, if packets of this tunnel are numbered.
     pub fn number_at(&self) -> Option<usize> {
         let l4 = self.l4();
         match self.kind {
             TunnelKind::Erspan => Some(l4 + 4),
             TunnelKind::Gre => {
-                let flags = self.be16(l4);
+                let flags = be16(&self.bytes, l4);
                 let before = [GRE_CSUM, GRE_KEY].iter().filter(|f| flags & **f != 0).count();
                 (flags & GRE_SEQ != 0).then_some(l4 + 4 + 4 * before)
             }
@@ -352,7 +348,7 @@ impl TunnelPush {
     /// Where the time goes at which the packet was sent, four bytes, in units of 100 microseconds: in headers of ERSPAN's version 2.
     pub fn time_at(&self) -> Option<usize> {
         let l4 = self.l4();
-        (self.kind == TunnelKind::Erspan && self.be16(l4 + 2) == ERSPAN2).then_some(l4 + 12)
+        (self.kind == TunnelKind::Erspan && be16(&self.bytes, l4 + 2) == ERSPAN2).then_some(l4 + 12)
     }
 
     /// Where the length goes of what follows the header of GTP-U, two bytes, and where that begins.
@@ -360,6 +356,11 @@ impl TunnelPush {
         let l4 = self.l4();
         (self.kind == TunnelKind::Gtpu).then_some((l4 + 10, l4 + 16))
     }
+}
+
+/// Two bytes of a header; 0 where it is not that long.
+fn be16(b: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
 }
 
 /// The flags of group policy that are carried: "do not learn" and "policy applied".

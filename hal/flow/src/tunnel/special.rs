@@ -47,7 +47,7 @@ pub enum Special {
 }
 
 /// Session identifiers of ERSPAN have 10 bits.
-pub(super) const SESSION: u32 = 0x3ff;
+pub const ERSPAN_SESSION: u32 = 0x3ff;
 /// Indices have 20.
 pub(super) const INDEX: u32 = 0xf_ffff;
 /// GTP-U: version 1, not GTP'.
@@ -109,7 +109,7 @@ impl Special {
 
 /// Writes GRE's header and ERSPAN's; version 1 if nothing else is said.
 pub(super) fn put_erspan(w: &mut Writer, h: &TunnelHeader) {
-    let session = (h.key.unwrap_or(0) & SESSION) as u16;
+    let session = (h.key.unwrap_or(0) & ERSPAN_SESSION) as u16;
     w.put16(GRE_SEQ);
     match h.special {
         Special::Erspan2 { dir, hwid } => {
@@ -166,7 +166,7 @@ pub(super) fn erspan(body: &[u8], t: &mut Opened) -> Result<usize, OpenError> {
         }
         _ => return Err(OpenError::Unknown),
     };
-    t.key = first & SESSION;
+    t.key = first & ERSPAN_SESSION;
     t.flags |= TUN_KEY;
     Ok(at)
 }

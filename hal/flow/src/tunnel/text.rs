@@ -2,17 +2,13 @@
 
 use std::fmt::Write;
 
-use super::{TunnelKind, TunnelPush, special};
+use super::{TunnelKind, TunnelPush, be16};
 use crate::action::PortId;
 use crate::headers::{MacAddr, eth_type};
 use crate::text::value::{PortName, hex, quote_name};
 
 fn mac(b: &[u8], at: usize) -> MacAddr {
     MacAddr(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
-}
-
-fn be16(b: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes(b.get(at..).and_then(|b| b.first_chunk()).copied().unwrap_or_default())
 }
 
 fn be32(b: &[u8], at: usize) -> u32 {
@@ -102,7 +98,7 @@ pub(crate) fn write_push(out: &mut String, p: &TunnelPush, ports: PortName<'_>) 
             write!(out, ")")
         }
         TunnelKind::Erspan => {
-            let session = be32(b, at + 8) & special::SESSION;
+            let session = be32(b, at + 8) & super::ERSPAN_SESSION;
             if p.time_at().is_some() {
                 let last = be16(b, at + 18);
                 let (dir, hwid) = (last >> 3 & 1, last >> 4 & 0x3f);

@@ -192,17 +192,13 @@ fn measure_in(all: &[Contender], sizes: &Sizes, dir: &Path) -> Result<Vec<Figure
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::stock_twice;
 
     #[test]
     fn everything_is_measured_of_both() {
-        if !Path::new(STOCK_SWITCH).is_file() {
-            println!("skip: {STOCK_SWITCH} is not there (openvswitch-switch)");
-            return;
-        }
-        // The stock switch twice: what is tested is the measuring.
-        let of = |name| Contender { name, program: STOCK_SWITCH.into() };
+        let Some(both) = stock_twice(STOCK_SWITCH) else { return };
         let sizes = Sizes { repeats: 1, flows: 2000, dumped: 4000 };
-        let figures = measure(&[of("ours"), of("Open vSwitch")], &sizes).unwrap();
+        let figures = measure(&both, &sizes).unwrap();
         for t in [Target::FlowModCpu, Target::FlowModWall, Target::FlowMemory] {
             assert!(figures.iter().any(|f| f.target == Some(t)), "{t:?}: {figures:#?}");
         }

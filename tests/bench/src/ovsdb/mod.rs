@@ -84,18 +84,15 @@ fn measure(all: &[Contender], sizes: &Sizes) -> Result<Vec<Figure>, BenchError> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::stock_twice;
     use crate::target::Target;
 
     #[test]
     fn everything_is_measured_of_both() {
-        if !Path::new(STOCK_SERVER).is_file() {
-            println!("skip: {STOCK_SERVER} is not there (openvswitch-switch)");
-            return;
-        }
-        // The stock server twice: what is tested is the measuring, and the ratios must be about one.
-        let of = |name| Contender { name, program: STOCK_SERVER.into() };
+        // The ratios must be about one.
+        let Some(both) = stock_twice(STOCK_SERVER) else { return };
         let sizes = Sizes { repeats: 2, transactions: 100, ports: 50, monitors: (5, 3), rows: 2000 };
-        let figures = measure(&[of("ours"), of("Open vSwitch")], &sizes).unwrap();
+        let figures = measure(&both, &sizes).unwrap();
         let targets = [Target::OvsdbCpu, Target::OvsdbPythonRate, Target::OvsdbMemory];
         for t in targets {
             assert!(figures.iter().any(|f| f.target == Some(t)), "{t:?}: {figures:#?}");

@@ -140,16 +140,12 @@ fn measure(all: &[Contender], n: u32) -> Result<Vec<Figure>, BenchError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contender::stock_twice;
 
     #[test]
     fn both_are_asked_the_same_and_follow() {
-        if !Path::new(STOCK_SWITCH).is_file() {
-            println!("skip: {STOCK_SWITCH} is not there (openvswitch-switch)");
-            return;
-        }
-        // The stock switch twice: what is tested is the measuring.
-        let of = |name| Contender { name, program: STOCK_SWITCH.into() };
-        let figures = measure(&[of("ours"), of("Open vSwitch")], 50).unwrap();
+        let Some(both) = stock_twice(STOCK_SWITCH) else { return };
+        let figures = measure(&both, 50).unwrap();
         assert_eq!(figures.len(), 6);
         assert!(figures.iter().any(|f| f.target == Some(Target::RevalidationCpu)));
     }

@@ -62,7 +62,7 @@ impl Id {
 
     /// A port by its interface's name, of which 255 bytes count.
     pub fn of_interface(name: &str) -> Id {
-        Id { subtype: 5, bytes: cut(name).to_vec() }
+        Id { subtype: 5, bytes: cut(name.as_bytes()).to_vec() }
     }
 }
 
@@ -151,8 +151,8 @@ pub enum Malformed {
 }
 
 /// The first bytes of a text that there is room for.
-fn cut(text: &str) -> &[u8] {
-    &text.as_bytes()[..text.len().min(MAX_TEXT)]
+fn cut(text: &[u8]) -> &[u8] {
+    &text[..text.len().min(MAX_TEXT)]
 }
 
 fn identifier(information: &[u8]) -> Result<Id, Malformed> {
@@ -270,7 +270,7 @@ impl Unit {
         f.extend(src);
         f.extend(ETH_TYPE.to_be_bytes());
         for (kind, id) in [(CHASSIS, &self.chassis), (PORT, &self.port)] {
-            put(&mut f, kind, &[&[id.subtype], &id.bytes[..id.bytes.len().min(MAX_TEXT)]]);
+            put(&mut f, kind, &[&[id.subtype], cut(&id.bytes)]);
         }
         put(&mut f, TTL, &[&self.ttl_s.to_be_bytes()]);
         let texts = [
@@ -279,7 +279,7 @@ impl Unit {
             (SYSTEM_DESCRIPTION, &self.system_description),
         ];
         for (kind, text) in texts.into_iter().filter(|(_, t)| !t.is_empty()) {
-            put(&mut f, kind, &[&text[..text.len().min(MAX_TEXT)]]);
+            put(&mut f, kind, &[cut(text)]);
         }
         // It can bridge, and does.
         put(&mut f, CAPABILITIES, &[&BRIDGE.to_be_bytes(), &BRIDGE.to_be_bytes()]);

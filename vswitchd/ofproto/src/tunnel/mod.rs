@@ -63,6 +63,25 @@ pub enum PacketTypes {
     Any,
 }
 
+impl PacketTypes {
+    /// Every one, with its name in the database and in texts.
+    const NAMES: [(PacketTypes, &'static str); 3] = [
+        (PacketTypes::Ethernet, "legacy_l2"),
+        (PacketTypes::Others, "legacy_l3"),
+        (PacketTypes::Any, "ptap"),
+    ];
+
+    /// Its name in the database and in texts.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize].1
+    }
+
+    /// That of this name.
+    pub fn by_name(name: &str) -> Option<PacketTypes> {
+        Self::NAMES.into_iter().find(|(_, n)| *n == name).map(|(t, _)| t)
+    }
+}
+
 /// What a tunnel of ERSPAN says in its headers; `None` is what the packet's metadata say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Mirroring {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use exporters::netflow::{DROPPED, FLOODED, FlowKey, SEVERAL};
 use exporters::sflow;
 use flow::export::{Export, ExportTo, Fate, FlowSample, OuterHeader, SampleAction};
-use flow::tunnel::{TunnelKind, TunnelPush};
+use flow::tunnel::{ERSPAN_SESSION, TunnelKind, TunnelPush};
 use flow::{Action, FieldId, PacketKey};
 use openflow::extension::Sample;
 use openflow::{MeterNo, PortNo};
@@ -339,7 +339,7 @@ fn outer_of(p: &TunnelPush) -> Option<OuterHeader> {
         TunnelKind::Vxlan | TunnelKind::VxlanGpe | TunnelKind::Geneve => {
             ((short(l4)?, short(l4 + 2)?), word(l4 + 12)? >> 8)
         }
-        TunnelKind::Erspan => ((0, 0), word(l4 + 8)? & 0x3ff),
+        TunnelKind::Erspan => ((0, 0), word(l4 + 8)? & ERSPAN_SESSION),
         TunnelKind::Gtpu => ((short(l4)?, short(l4 + 2)?), word(l4 + 12)?),
         TunnelKind::Lisp | TunnelKind::Stt => return None,
     };

@@ -214,8 +214,8 @@ pub fn translate(
     record: bool,
 ) -> Outcome {
     let one_tag = env.pipeline.settings.one_tag;
-    let seen = if one_tag { tags::seen(key) } else { *key };
-    let mut x = Xlate::new(env, &seen, in_port, record);
+    let shown = if one_tag { tags::seen(key) } else { None };
+    let mut x = Xlate::new(env, shown.as_ref().unwrap_or(key), in_port, record);
     x.step(|| StepKind::Bridge(env.name.into()));
     x.nest = 1;
     let is_new = matches!(start, Start::Tables | Start::Traced(_));

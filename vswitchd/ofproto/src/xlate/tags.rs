@@ -19,25 +19,26 @@ pub(crate) fn hides(key: &PacketKey) -> bool {
     has(key, FieldId::VlanTci2)
 }
 
-/// The packet as rules that see one tag see it: the second is its Ethernet type, and what follows is nothing that they know.
-pub(super) fn seen(key: &PacketKey) -> PacketKey {
-    let mut out = *key;
-    if hides(key) {
-        let behind = |p: Prereq| !matches!(p, Prereq::None | Prereq::Vlan);
-        let all =
-            FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == Scope::Packet && behind(f.prereq));
-        all.for_each(|f| out.set(f.id, 0));
-        out.set(FieldId::EthType, key.get(FieldId::VlanTpid2));
-        out.set(FieldId::VlanTci2, 0);
-        out.set(FieldId::VlanTpid2, 0);
+/// The packet as rules that see one tag see it, where that is not all: the second is its Ethernet type, and what follows is nothing
+/// that they know.
+pub(super) fn seen(key: &PacketKey) -> Option<PacketKey> {
+    if !hides(key) {
+        return None;
     }
-    out
+    let mut out = *key;
+    let behind = |p: Prereq| !matches!(p, Prereq::None | Prereq::Vlan);
+    let all = FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == Scope::Packet && behind(f.prereq));
+    all.for_each(|f| out.set(f.id, 0));
+    out.set(FieldId::EthType, key.get(FieldId::VlanTpid2));
+    out.set(FieldId::VlanTci2, 0);
+    out.set(FieldId::VlanTpid2, 0);
+    Some(out)
 }
 
 /// The same of a packet in a pipeline.
 pub(crate) fn seen_in_pipeline(key: &PipelineKey) -> PipelineKey {
     let mut out = *key;
-    let packet = seen(&key.packet());
+    let Some(packet) = seen(&key.packet()) else { return out };
     let all = FIELDS.iter().filter(|f| f.id.is_canonical() && f.scope == Scope::Packet);
     all.for_each(|f| out.set(f.id, packet.get(f.id)));
     out

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use flow::text::flags::{TUN_CSUM, TUN_DF, TUN_KEY, TUN_OAM};
-use flow::tunnel::{HEADER_FIELDS, Special, TunnelHeader, TunnelKind, TunnelPush, options};
+use flow::tunnel::{ERSPAN_SESSION, HEADER_FIELDS, Special, TunnelHeader, TunnelKind, TunnelPush, options};
 use flow::{Action, FieldId, MacAddr, PacketKey, PipelineMask, PortId};
 use openflow::PortNo;
 
@@ -50,9 +50,6 @@ fn is_rare(f: FieldId) -> bool {
 pub(super) fn tunnel_fields() -> impl Iterator<Item = FieldId> {
     TUNNEL_FIELDS.into_iter().chain(HEADER_FIELDS).chain(options::words())
 }
-
-/// Last session identifier of ERSPAN.
-const MAX_SESSION: u64 = 0x3ff;
 
 /// Congestion was experienced (RFC 3168 5).
 const ECN_CE: u64 = 3;
@@ -342,7 +339,7 @@ impl Xlate<'_> {
         let why = match s.kind {
             TunnelKind::Gre if s.numbered => return Some(Special::Numbered),
             TunnelKind::Gtpu => return Some(Special::gtpu(&self.packet_key())),
-            TunnelKind::Erspan if self.key.get64(FieldId::TunId) > MAX_SESSION => {
+            TunnelKind::Erspan if self.key.get64(FieldId::TunId) > ERSPAN_SESSION.into() => {
                 "its session is beyond 1023".to_owned()
             }
             TunnelKind::Erspan => match Special::erspan(&self.packet_key()) {

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use daemon::unixctl::Commands;
 use flow::MacAddr;
-use ofproto::Switch;
 use ofproto::tunnel::{End, Route, TunnelKey};
-use ofproto::{PacketTypes, TunnelSettings};
+use ofproto::{Switch, TunnelSettings};
 use parking_lot::Mutex;
 
 use crate::report::Parts;
@@ -44,12 +43,7 @@ fn words_of(t: &TunnelSettings, dp: u32) -> String {
     };
     let mut words =
         vec![format!("{}->{}", end(&t.local), end(&t.remote)), format!("key={}", key(&t.in_key, "0"))];
-    let packets = match t.packets {
-        PacketTypes::Ethernet => "legacy_l2",
-        PacketTypes::Others => "legacy_l3",
-        PacketTypes::Any => "ptap",
-    };
-    words.extend([packets.to_owned(), format!("dp port={dp}")]);
+    words.extend([t.packets.name().to_owned(), format!("dp port={dp}")]);
     if t.in_key != t.out_key {
         words.push(format!("out_key={}", key(&t.out_key, "none")));
     }

@@ -18,6 +18,7 @@ use ovsdb::client::{Row, Snapshot, Transaction};
 use ovsdb::{Atom, Datum, Uuid};
 
 use super::tree_facts;
+use super::wanted::is_tunnel;
 use super::wanted::string;
 use crate::config::{PortKind, is_of_reserved_name};
 use crate::controller::{LANES, LaneCounts, TargetState};
@@ -93,9 +94,6 @@ const INTERFACE_TYPES: [&str; 16] = [
     "tap",
     "vxlan",
 ];
-
-/// Types of interfaces that are tunnels.
-const TUNNELS: [&str; 9] = ["erspan", "geneve", "gre", "gtpu", "ip6erspan", "ip6gre", "lisp", "stt", "vxlan"];
 
 /// What was told of each interface and mirror.
 #[derive(Default)]
@@ -261,7 +259,7 @@ pub fn interfaces(db: &Snapshot, parts: &Parts, told: &mut Told, statistics: boo
             error: outcome.and_then(|o| o.error.clone()),
             link: parts.layer.link_status(name),
             member: parts.layer.member_status(name),
-            patch: row.text("type").is_some_and(|t| t == "patch" || TUNNELS.contains(&t)),
+            patch: row.text("type").is_some_and(|t| t == "patch" || is_tunnel(t)),
             port: port.map(|p| PortState {
                 link: p.link(),
                 link_resets: p.link_resets(),

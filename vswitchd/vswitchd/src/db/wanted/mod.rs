@@ -34,6 +34,8 @@ use crate::config::{
 use crate::desired::{AutoBalance, Desired, FlowLimits, Forwarding, RxqAssign};
 use crate::dummy::{Dummies, MTU};
 
+pub(super) use tunnels::is_tunnel;
+
 /// What this process may and should do beside what the database says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Host {

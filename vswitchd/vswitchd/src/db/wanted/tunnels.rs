@@ -43,6 +43,11 @@ const CLASSES: [Class; 9] = {
     ]
 };
 
+/// Whether interfaces of this type are tunnels.
+pub(in crate::db) fn is_tunnel(interface_type: &str) -> bool {
+    Class::by_name(interface_type).is_some()
+}
+
 impl Class {
     /// The type of tunnel with this name.
     pub(super) fn by_name(name: &str) -> Option<Class> {
@@ -204,18 +209,17 @@ fn check(class: Class, options: &[(String, String)], s: &mut TunnelSettings) -> 
     if s.gbp && s.kind == TunnelKind::VxlanGpe {
         return Err("vxlan extensions 'gbp' and 'gpe' exclude each other".to_owned());
     }
-    let cannot = |packet_type: &str, layer: &str| {
-        let tunnel = class.full_name(s.kind == TunnelKind::VxlanGpe);
-        Err(format!("{packet_type} configured on {tunnel} tunnel that cannot carry {layer} traffic"))
-    };
-    match get("packet_type") {
-        None => {}
-        Some("legacy_l2") if !s.kind.carries_frames() => return cannot("legacy_l2", "L2"),
-        Some("legacy_l3") if !s.kind.carries_others() || s.own_v6 => return cannot("legacy_l3", "L3"),
-        Some("legacy_l2") => s.packets = PacketTypes::Ethernet,
-        Some("legacy_l3") => s.packets = PacketTypes::Others,
-        Some("ptap") => s.packets = PacketTypes::Any,
-        Some(other) => return Err(format!("unknown packet_type '{other}'")),
+    if let Some(name) = get("packet_type") {
+        s.packets = PacketTypes::by_name(name).ok_or_else(|| format!("unknown packet_type '{name}'"))?;
+        let lacks = match s.packets {
+            PacketTypes::Ethernet => (!s.kind.carries_frames()).then_some("L2"),
+            PacketTypes::Others => (!s.kind.carries_others() || s.own_v6).then_some("L3"),
+            PacketTypes::Any => None,
+        };
+        if let Some(layer) = lacks {
+            let tunnel = class.full_name(s.kind == TunnelKind::VxlanGpe);
+            return Err(format!("{name} configured on {tunnel} tunnel that cannot carry {layer} traffic"));
+        }
     }
     if s.remote == End::Any {
         return Err(format!("{} type requires valid 'remote_ip' argument", class.name));
@@ -266,12 +270,7 @@ fn told(class: Class, s: &TunnelSettings) -> String {
         [("csum", s.csum), ("seq", s.numbered)].into_iter().filter(|o| o.1).map(|o| (o.0, o.1.to_string())),
     );
     if s.packets != TunnelSettings::new(class.kind).packets {
-        let name = match s.packets {
-            PacketTypes::Ethernet => "legacy_l2",
-            PacketTypes::Others => "legacy_l3",
-            PacketTypes::Any => "ptap",
-        };
-        all.insert("packet_type", name.to_owned());
+        all.insert("packet_type", s.packets.name().to_owned());
     }
     if !s.dont_fragment {
         all.insert("df_default", "false".to_owned());
